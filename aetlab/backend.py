@@ -1,0 +1,55 @@
+"""The array decides the device: the one place that imports CuPy, and the one that limits threads.
+
+FFTs go through ``scipy.fft`` for NumPy arrays and ``cupyx.scipy.fft`` for CuPy arrays.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import scipy.fft
+
+
+def array_module(x: Any) -> ModuleType:
+    """numpy or cupy, whichever made ``x``."""
+    if isinstance(x, np.ndarray):
+        return np
+    import cupy
+
+    return cupy
+
+
+def fft_module(x: Any) -> ModuleType:
+    """scipy.fft or cupyx.scipy.fft, whichever serves ``x``."""
+    if isinstance(x, np.ndarray):
+        return scipy.fft
+    import cupyx.scipy.fft
+
+    return cupyx.scipy.fft
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """``x`` in the memory of the CPU."""
+    return x if isinstance(x, np.ndarray) else array_module(x).asnumpy(x)
+
+
+def gpu_problem() -> str | None:
+    """Why no GPU can be used, in one line; None when one can."""
+    if importlib.util.find_spec("cupy") is None:
+        return "CuPy is not installed (pip install 'aetlab[cuda12]' or 'aetlab[cuda13]')"
+    try:
+        import cupy
+
+        n_devices = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CuPy raises its own, the driver's and the linker's errors
+        return f"CuPy cannot reach a GPU: {str(error).splitlines()[0]}"
+    return None if n_devices else "no CUDA device is visible"
+
+
+def n_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,105 @@
+"""The nouns of the flow: frozen records of arrays with their units. Positions are (x, y, z) in Å about the centre."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
+
+
+@dataclass(frozen=True)
+class Atoms:
+    """True atoms: ``numbers`` (N,) atomic numbers, ``positions_A`` (N, 3) x, y, z, ``part`` (N,) of ``part_names``.
+
+    ``part`` says which part of the sample an atom belongs to (the needle: core, shell).
+    """
+
+    numbers: np.ndarray
+    positions_A: np.ndarray
+    part: np.ndarray
+    part_names: tuple[str, ...] = ("all",)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def select(self, keep: np.ndarray) -> Atoms:
+        """The atoms where ``keep`` (mask or indices) says so."""
+        return Atoms(self.numbers[keep], self.positions_A[keep], self.part[keep], self.part_names)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Electrostatic potential in V averaged over each voxel, float32 (Z, X, Y)."""
+
+    potential_V: Array
+    voxel_A: float
+
+
+@dataclass(frozen=True)
+class TiltSeries:
+    """Images (T, F, X, Y) float32 as intensities with vacuum 1, T tilts in degrees, F defoci in Å.
+
+    ``electrons_per_pixel`` is the mean count of a vacuum pixel in one image; ``inf`` for noise-free images.
+    """
+
+    images: Array
+    tilt_deg: np.ndarray
+    defocus_A: np.ndarray
+    pixel_A: float
+    electrons_per_pixel: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The volume with its history: one entry an iteration of cost (eq. 5 halved) and seconds, and why it stopped."""
+
+    volume: Volume
+    cost: np.ndarray
+    seconds: np.ndarray
+    restarts: tuple[int, ...]
+    stopped: str
+
+
+@dataclass(frozen=True)
+class TracedAtoms:
+    """Atoms found in a volume: N rows.
+
+    ``positions_A`` (N, 3) x, y, z; ``intensity_V`` peak I and ``width_A`` s of the fitted I·exp(-r²/2s²);
+    ``signal`` I·s in V·voxel, what species are told by; ``numbers`` the atomic number given to each;
+    ``*_error_*`` are standard errors; ``probability`` that of the species given; ``flag`` 0 where the fit is sound.
+    ``rounds`` tells of each tracing round (sites left, sites gone, RMS shift in voxels).
+    """
+
+    positions_A: np.ndarray
+    intensity_V: np.ndarray
+    width_A: np.ndarray
+    signal: np.ndarray
+    numbers: np.ndarray
+    position_error_A: np.ndarray
+    intensity_error_V: np.ndarray
+    width_error_A: np.ndarray
+    probability: np.ndarray
+    flag: np.ndarray
+    species: dict[str, Any] = field(default_factory=dict)
+    rounds: tuple[dict[str, float], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.intensity_V)
+
+
+@dataclass(frozen=True)
+class Match:
+    """Traced atoms against true ones: index pairs and the figures made of them.
+
+    ``traced`` and ``true`` (M,) pair up; ``unmatched_traced`` are false positives, ``unmatched_true`` are missing, all
+    inside the scoring region. ``metrics`` holds the scores by name, unit in the name.
+    """
+
+    traced: np.ndarray
+    true: np.ndarray
+    unmatched_traced: np.ndarray
+    unmatched_true: np.ndarray
+    metrics: dict[str, float]

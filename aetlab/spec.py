@@ -1,0 +1,390 @@
+"""Every setting of a run: frozen dataclasses, the unit in the name, checked on construction.
+
+A :class:`RunSpec` is all that decides the numbers of a run; its canonical JSON is the run's identity
+(:mod:`aetlab.results.record`). The exception is :attr:`EngineSpec.device`, which decides where and how fast a run
+happens, not what it means.
+
+Every check raises :class:`SpecError`, whose message is one line that names the setting, the value and the choices.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from aetlab import physics
+
+
+class SpecError(ValueError):
+    """A setting that cannot be used; the message names the setting, its value and what is allowed."""
+
+
+def _require(ok: bool, setting: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise SpecError(f"{setting}={value!r} cannot be used: {allowed}")
+
+
+def _choice(setting: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, setting, value, f"choose one of {', '.join(choices)}")
+
+
+def _positive(setting: str, value: float, *, finite: bool = True) -> None:
+    ok = value > 0 and (math.isfinite(value) or not finite)
+    _require(ok, setting, value, "it must be greater than 0" + (" and finite" if finite else ""))
+
+
+def _not_negative(setting: str, value: float) -> None:
+    _require(value >= 0 and math.isfinite(value), setting, value, "it must be 0 or greater, and finite")
+
+
+def _fraction(setting: str, value: float) -> None:
+    _require(0 <= value <= 1, setting, value, "it must lie between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleSpec:
+    """The voxel grid, the needle that fits it, and the region in which atoms are scored.
+
+    ``shape_zxy`` counts voxels along the beam at tilt 0 (z), across it (x) and along the tilt axis (y). The needle is
+    described by its greatest core radius, shell thickness, length along y and cone half-angle; where the needle is
+    wider than ``scoring_diameter_A`` its atoms are not scored.
+    """
+
+    name: str
+    shape_zxy: tuple[int, int, int]
+    voxel_A: float
+    core_radius_A: float
+    shell_thickness_A: float
+    length_A: float
+    taper_deg: float = 0.0
+    scoring_diameter_A: float = math.inf
+
+    def __post_init__(self) -> None:
+        _require(len(self.shape_zxy) == 3 and min(self.shape_zxy) >= 8, "scale.shape_zxy", self.shape_zxy,
+                 "give three counts of at least 8 voxels")
+        _positive("scale.voxel_A", self.voxel_A)
+        _positive("scale.core_radius_A", self.core_radius_A)
+        _not_negative("scale.shell_thickness_A", self.shell_thickness_A)
+        _positive("scale.length_A", self.length_A)
+        _require(0 <= self.taper_deg < 45, "scale.taper_deg", self.taper_deg, "it must lie between 0 and 45")
+        _positive("scale.scoring_diameter_A", self.scoring_diameter_A, finite=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VacancyRegion:
+    """A part of the sample with its own fraction of removed atoms.
+
+    ``elements`` empty means all; the box bounds are (low, high) in Å about the volume's centre.
+    """
+
+    fraction: float
+    part: str = "all"
+    x_A: tuple[float, float] = (-math.inf, math.inf)
+    y_A: tuple[float, float] = (-math.inf, math.inf)
+    z_A: tuple[float, float] = (-math.inf, math.inf)
+
+    def __post_init__(self) -> None:
+        _fraction("sample.vacancies.fraction", self.fraction)
+        _choice("sample.vacancies.part", self.part, ("all", "core", "shell"))
+        for name in ("x_A", "y_A", "z_A"):
+            low, high = getattr(self, name)
+            _require(low < high, f"sample.vacancies.{name}", (low, high), "give (low, high) with low < high")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSpec:
+    """What is imaged: the Si/SiO2 needle of the paper, or a structure read from ``path``.
+
+    For a file: ``rotate_deg`` turns it about x, y, z in this order after centring, ``tilt_axis`` names the axis of the
+    file that becomes the tilt axis y, and ``crop`` with ``crop_size_A`` (sphere: diameter; cylinder along y:
+    diameter, length; box: x, y, z) cuts it. ``debye_waller_A2`` is B = 8π²⟨u²⟩ by element symbol; the entry
+    ``default`` serves the elements that are not named.
+    """
+
+    kind: str = "needle"
+    min_distance_A: float = 1.2
+    vacancies: tuple[VacancyRegion, ...] = ()
+    path: str = ""
+    rotate_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    tilt_axis: str = "y"
+    crop: str = "none"
+    crop_size_A: tuple[float, ...] = ()
+    debye_waller_A2: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
+
+    def __post_init__(self) -> None:
+        _choice("sample.kind", self.kind, ("needle", "file"))
+        _not_negative("sample.min_distance_A", self.min_distance_A)
+        _require(self.kind == "needle" or bool(self.path), "sample.path", self.path,
+                 "give the structure file, for example sample.path=particle.xyz")
+        _choice("sample.tilt_axis", self.tilt_axis, ("x", "y", "z"))
+        _choice("sample.crop", self.crop, ("none", "sphere", "cylinder", "box"))
+        n_sizes = {"none": 0, "sphere": 1, "cylinder": 2, "box": 3}[self.crop]
+        _require(len(self.crop_size_A) == n_sizes and all(s > 0 for s in self.crop_size_A), "sample.crop_size_A",
+                 self.crop_size_A, f"sample.crop={self.crop} takes {n_sizes} sizes greater than 0")
+        known = (*physics.SYMBOLS[1:], "default")
+        for symbol, value in self.debye_waller_A2.items():
+            _require(symbol in known, "sample.debye_waller_A2", symbol, "name elements by symbol, or default")
+            _positive(f"sample.debye_waller_A2.{symbol}", value)
+        _require("default" in self.debye_waller_A2, "sample.debye_waller_A2", self.debye_waller_A2,
+                 "it needs the entry default")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoseSpec:
+    """Total electrons per Å² over all images of the series; ``inf`` means no noise."""
+
+    total_e_A2: float
+
+    def __post_init__(self) -> None:
+        _positive("dose.total_e_A2", self.total_e_A2, finite=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiltsSpec:
+    """``n_tilts`` equal steps over ``span_deg``; the last tilt is one step short of the span."""
+
+    n_tilts: int
+    span_deg: float = 180.0
+
+    def __post_init__(self) -> None:
+        _require(self.n_tilts >= 2, "tilts.n_tilts", self.n_tilts, "at least 2 tilts are needed")
+        _require(0 < self.span_deg <= 180, "tilts.span_deg", self.span_deg, "it must lie in (0, 180]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WedgeSpec:
+    """Missing degrees at the end of the span; the tilt step stays, the tilts in the wedge are left out."""
+
+    missing_deg: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.missing_deg < 180, "wedge.missing_deg", self.missing_deg, "it must lie in [0, 180)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefocusSpec:
+    """Distances from the volume's centre to the imaged planes, in nm, positive along the beam."""
+
+    planes_nm: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _require(len(self.planes_nm) >= 1 and all(math.isfinite(p) for p in self.planes_nm), "defocus.planes_nm",
+                 self.planes_nm, "give at least one finite defocus")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinningSpec:
+    """N_B: voxel layers summed into one slice for each propagation of the reconstruction."""
+
+    n_layers: int
+
+    def __post_init__(self) -> None:
+        _require(self.n_layers >= 1, "binning.n_layers", self.n_layers, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegSpec:
+    """The regulariser, with its weight per volt, or the rule that sets it.
+
+    ``weight`` < 0 asks for the rule ``weight = rule_factor · (standard deviation of the data gradient's noise)``, see
+    :func:`aetlab.solve.weights.rule_weight`. ``inner_iterations`` belong to the dual solver of TV, which keeps its
+    dual variables between outer iterations when ``warm_start`` is set.
+    """
+
+    kind: str
+    weight: float = -1.0
+    rule_factor: float = 0.0
+    inner_iterations: int = 15
+    warm_start: bool = False
+
+    def __post_init__(self) -> None:
+        _choice("reg.kind", self.kind, ("tv", "lasso", "pos", "none"))
+        _require(math.isfinite(self.weight), "reg.weight", self.weight, "it must be finite (below 0: by the rule)")
+        _not_negative("reg.rule_factor", self.rule_factor)
+        _require(self.inner_iterations >= 1, "reg.inner_iterations", self.inner_iterations, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateSpec:
+    """How the data are made: a fresh potential of rotated atoms for each tilt, or the rotated voxel volume.
+
+    ``oversample`` refines the voxels of the simulation (the images are binned back to the reconstruction's pixels);
+    ``n_frozen_phonons`` > 0 averages the intensity over that many thermally displaced copies; ``band_limit`` cuts
+    waves and transmission functions at that fraction of the Nyquist frequency (1 keeps all, 2/3 is the usual guard
+    against wrap-around of the product of two functions).
+    """
+
+    kind: str = "atoms"
+    parametrization: str = "lobato"
+    n_layers: int = 1
+    oversample: int = 1
+    n_frozen_phonons: int = 0
+    band_limit: float = 1.0
+
+    def __post_init__(self) -> None:
+        _choice("simulate.kind", self.kind, ("atoms", "voxels"))
+        _choice("simulate.parametrization", self.parametrization, ("lobato", "kirkland"))
+        _require(self.n_layers >= 1, "simulate.n_layers", self.n_layers, "at least 1")
+        _require(1 <= self.oversample <= 8, "simulate.oversample", self.oversample, "1 to 8")
+        _require(self.n_frozen_phonons >= 0, "simulate.n_frozen_phonons", self.n_frozen_phonons, "0 or more")
+        _require(0 < self.band_limit <= 1, "simulate.band_limit", self.band_limit, "it must lie in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroscopeSpec:
+    """The microscope. Aberration coefficients are in their usual units, angles in degrees.
+
+    ``focal_spread_nm`` is the standard deviation of the defocus distribution, ``convergence_mrad`` the standard
+    deviation of the illumination's angular distribution. ``aperture_per_A`` is the cut-off |q| of the pupil in 1/Å,
+    ``aperture_edge_per_A`` the width over which it falls smoothly (0: a hard edge). ``mtf_half`` is the
+    detector MTF at half the sampling frequency (1: ideal), ``dqe`` the detective quantum efficiency at zero frequency.
+    """
+
+    name: str = "aberration_corrected_300kV"
+    energy_keV: float = 300.0
+    aperture_per_A: float = 1.0
+    aperture_edge_per_A: float = 0.0
+    Cs_mm: float = 0.0
+    C5_mm: float = 0.0
+    A1_nm: float = 0.0
+    A1_deg: float = 0.0
+    B2_nm: float = 0.0
+    B2_deg: float = 0.0
+    A2_nm: float = 0.0
+    A2_deg: float = 0.0
+    S3_um: float = 0.0
+    S3_deg: float = 0.0
+    A3_um: float = 0.0
+    A3_deg: float = 0.0
+    D4_um: float = 0.0
+    D4_deg: float = 0.0
+    B4_um: float = 0.0
+    B4_deg: float = 0.0
+    A4_um: float = 0.0
+    A4_deg: float = 0.0
+    S5_mm: float = 0.0
+    S5_deg: float = 0.0
+    R5_mm: float = 0.0
+    R5_deg: float = 0.0
+    A5_mm: float = 0.0
+    A5_deg: float = 0.0
+    focal_spread_nm: float = 0.0
+    convergence_mrad: float = 0.0
+    mtf_half: float = 1.0
+    dqe: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(10 <= self.energy_keV <= 3000, "microscope.energy_keV", self.energy_keV, "10 to 3000 keV")
+        _positive("microscope.aperture_per_A", self.aperture_per_A)
+        _not_negative("microscope.aperture_edge_per_A", self.aperture_edge_per_A)
+        _not_negative("microscope.focal_spread_nm", self.focal_spread_nm)
+        _not_negative("microscope.convergence_mrad", self.convergence_mrad)
+        for name in ("mtf_half", "dqe"):
+            value = getattr(self, name)
+            _require(0 < value <= 1, f"microscope.{name}", value, "it must lie in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """How the reconstruction is computed. ``device`` and ``n_threads`` do not belong to a run's identity.
+
+    ``step`` is in units of the inverse Lipschitz constant of one tilt, (σ Δz)² · N_z · N_defoci (method, c ≈ 1.5).
+    """
+
+    device: str = "auto"
+    n_threads: int = 0
+    rotation: str = "linear"
+    n_iterations: int = 40
+    step: float = 1.5
+
+    def __post_init__(self) -> None:
+        _choice("engine.device", self.device, ("auto", "cpu", "gpu"))
+        _require(self.n_threads >= 0, "engine.n_threads", self.n_threads, "0 (all cores) or more")
+        _choice("engine.rotation", self.rotation, ("linear", "cubic", "fourier"))
+        _require(self.n_iterations >= 1, "engine.n_iterations", self.n_iterations, "at least 1")
+        _positive("engine.step", self.step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceSpec:
+    """Constants of atom tracing (the paper's tracing code); lengths in voxels unless the name says otherwise."""
+
+    filter_sigma_narrow: float = 0.5
+    filter_sigma_wide: float = 1.0
+    fit_radius: float = 1.8
+    max_shift_per_fit: float = 0.25
+    intensity_bounds: tuple[float, float] = (0.5, 1.5)
+    width_step_bounds: tuple[float, float] = (0.75, 1.25)
+    width_bounds: tuple[float, float] = (0.4, 1.2)
+    width_start: float = 0.7
+    neighbour_radius: float = 5.0
+    n_refine_first: int = 5
+    merge_distance: float = 2.25
+    min_intensity_V: float = 30.0
+    min_width: float = 0.45
+    n_rounds_max: int = 11
+    stop_sites: int = 2
+    stop_shift: float = 0.005
+    n_residual_searches: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("filter_sigma_narrow", "filter_sigma_wide", "fit_radius", "max_shift_per_fit", "width_start",
+                     "neighbour_radius", "merge_distance", "min_intensity_V", "min_width", "stop_shift"):
+            _positive(f"trace.{name}", getattr(self, name))
+        for name in ("intensity_bounds", "width_step_bounds", "width_bounds"):
+            low, high = getattr(self, name)
+            _require(0 < low < high, f"trace.{name}", (low, high), "give (low, high) with 0 < low < high")
+        for name in ("n_refine_first", "n_rounds_max", "stop_sites", "n_residual_searches"):
+            _require(getattr(self, name) >= 0, f"trace.{name}", getattr(self, name), "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSpec:
+    """``max_distance_A``: how far a traced atom may lie from the true one that it takes."""
+
+    max_distance_A: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive("score.max_distance_A", self.max_distance_A)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """Everything that decides the numbers of one run."""
+
+    seed: int
+    sample: SampleSpec
+    scale: ScaleSpec
+    dose: DoseSpec
+    tilts: TiltsSpec
+    defocus: DefocusSpec
+    wedge: WedgeSpec
+    reg: RegSpec
+    binning: BinningSpec
+    simulate: SimulateSpec
+    microscope: MicroscopeSpec
+    engine: EngineSpec
+    trace: TraceSpec
+    score: ScoreSpec
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number from 0 to 2^63 - 1")
+        n_z = self.scale.shape_zxy[0]
+        _require(self.binning.n_layers <= n_z, "binning.n_layers", self.binning.n_layers,
+                 f"the volume of scale={self.scale.name} has only {n_z} layers")
+        n_left = len(tilt_angles_deg(self.tilts, self.wedge))
+        _require(n_left >= 2, "wedge.missing_deg", self.wedge.missing_deg,
+                 f"it leaves {n_left} of {self.tilts.n_tilts} tilts; at least 2 are needed")
+
+
+def tilt_angles_deg(tilts: TiltsSpec, wedge: WedgeSpec) -> tuple[float, ...]:
+    """Tilt angles in degrees that are left outside the missing wedge; the step is that of the full series."""
+    step = tilts.span_deg / tilts.n_tilts
+    limit = tilts.span_deg - wedge.missing_deg
+    return tuple(i * step for i in range(tilts.n_tilts) if i * step < limit - 1e-9)
+
+
+def dose_per_image_e_A2(spec: RunSpec) -> float:
+    """Electrons per Å² of one image: the total shared by the images that are left outside the wedge."""
+    n_images = len(tilt_angles_deg(spec.tilts, spec.wedge)) * len(spec.defocus.planes_nm)
+    return spec.dose.total_e_A2 / n_images
