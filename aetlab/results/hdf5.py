@@ -1,0 +1,84 @@
+"""Arrays in HDF5 files: written plainly, read with distrust.
+
+Read are hard-linked, contiguous datasets of numbers inside the file; links elsewhere, external or virtual storage,
+filters and objects are refused, and a size is checked against the file before memory is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from aetlab.results.files import StorageError
+
+_KINDS = "biuf"
+_MAX_DATASETS = 1000
+
+
+def write_datasets(path: Path, datasets: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]]) -> None:
+    """Writes ``name: (array, attributes)`` to a new file ``path``."""
+    with h5py.File(path, "w") as file:
+        for name, (values, attributes) in datasets.items():
+            dataset = file.create_dataset(name, data=np.asarray(values))
+            for key, value in attributes.items():
+                dataset.attrs[key] = value
+
+
+def read_dataset(path: Path, name: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """One array with its attributes; raises :class:`StorageError` that names the file and the dataset."""
+    try:
+        with h5py.File(path, "r") as file:
+            dataset = _find(file, path, name)
+            n_bytes = int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize
+            if dataset.dtype.kind not in _KINDS:
+                raise StorageError(f"{path}: {name} holds something else than numbers")
+            if n_bytes > path.stat().st_size or n_bytes != dataset.id.get_storage_size():
+                raise StorageError(f"{path}: {name} claims {n_bytes} bytes, more than the file holds")
+            attributes = {key: _plain(value) for key, value in dataset.attrs.items()}
+            return dataset[()], attributes
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise StorageError(f"{path}: {name} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def dataset_names(path: Path) -> tuple[str, ...]:
+    """Paths of all datasets in the file, sorted."""
+    names: list[str] = []
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            names.append(name)
+        if len(names) > _MAX_DATASETS:
+            raise StorageError(f"{path} holds more than {_MAX_DATASETS} datasets")
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(visit)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    return tuple(sorted(names))
+
+
+def _find(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+    place: h5py.Group = file
+    parts = name.strip("/").split("/")
+    for i, part in enumerate(parts):
+        if not isinstance(place, h5py.Group) or part not in place:
+            raise StorageError(f"{path} has no array {name}")
+        if not isinstance(place.get(part, getlink=True), h5py.HardLink):
+            raise StorageError(f"{path}: {'/'.join(parts[:i + 1])} is a link, which is refused")
+        place = place[part]
+    if not isinstance(place, h5py.Dataset):
+        raise StorageError(f"{path} has no array {name}")
+    if place.external or place.is_virtual or place.chunks is not None:
+        raise StorageError(f"{path}: {name} is stored outside the file or packed, which is refused")
+    return place
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value.item() if isinstance(value, np.generic) else value
