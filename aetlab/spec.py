@@ -232,12 +232,14 @@ class SimulateSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class MicroscopeSpec:
-    """The microscope. Aberration coefficients are in their usual units, angles in degrees.
+    """The microscope. Aberration coefficients (Uhlemann and Haider 1998) in their usual units, azimuths in degrees.
 
-    ``focal_spread_nm`` is the standard deviation of the defocus distribution, ``convergence_mrad`` the standard
-    deviation of the illumination's angular distribution. ``aperture_per_A`` is the cut-off |q| of the pupil in 1/Å,
-    ``aperture_edge_per_A`` the width over which it falls smoothly (0: a hard edge). ``mtf_half`` is the
-    detector MTF at half the sampling frequency (1: ideal), ``dqe`` the detective quantum efficiency at zero frequency.
+    :mod:`aetlab.forward.imaging` has the formula of each. ``aperture_per_A`` is the cut-off |q| of the pupil in 1/Å,
+    ``aperture_edge_per_A`` the width over which it falls smoothly (0: a hard edge). ``focal_spread_sigma_nm`` is the
+    standard deviation (not the 1/e half-width, which is √2 times as large) of the distribution of defocus, and
+    ``convergence_sigma_mrad`` that of each component of the illumination's angle. ``mtf_half`` is the detector's MTF at
+    half the sampling frequency (1: ideal), ``dqe`` its detective quantum efficiency at zero frequency. Defocus is a
+    group of its own.
     """
 
     name: str = "aberration_corrected_300kV"
@@ -268,8 +270,8 @@ class MicroscopeSpec:
     R5_deg: float = 0.0
     A5_mm: float = 0.0
     A5_deg: float = 0.0
-    focal_spread_nm: float = 0.0
-    convergence_mrad: float = 0.0
+    focal_spread_sigma_nm: float = 0.0
+    convergence_sigma_mrad: float = 0.0
     mtf_half: float = 1.0
     dqe: float = 1.0
 
@@ -277,8 +279,8 @@ class MicroscopeSpec:
         _require(10 <= self.energy_keV <= 3000, "microscope.energy_keV", self.energy_keV, "10 to 3000 keV")
         _positive("microscope.aperture_per_A", self.aperture_per_A)
         _not_negative("microscope.aperture_edge_per_A", self.aperture_edge_per_A)
-        _not_negative("microscope.focal_spread_nm", self.focal_spread_nm)
-        _not_negative("microscope.convergence_mrad", self.convergence_mrad)
+        _not_negative("microscope.focal_spread_sigma_nm", self.focal_spread_sigma_nm)
+        _not_negative("microscope.convergence_sigma_mrad", self.convergence_sigma_mrad)
         for name in ("mtf_half", "dqe"):
             value = getattr(self, name)
             _require(0 < value <= 1, f"microscope.{name}", value, "it must lie in (0, 1]")
@@ -307,10 +309,20 @@ class EngineSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TraceSpec:
-    """Constants of atom tracing (the paper's tracing code); lengths in voxels unless the name says otherwise."""
+    """Constants of atom tracing (the paper's tracing code); lengths in voxels, potentials in V.
+
+    ``filter_sigma_*``: the difference of Gaussians. ``candidate_fraction``: candidates whose peak is estimated below this
+    fraction of ``min_intensity_V`` are not fitted. ``fit_radius``: voxels of a fit. ``intensity_bounds`` and
+    ``width_step_bounds`` are factors of a fit's start, ``width_bounds`` hold overall. ``clip_at_zero``: subtracting the
+    neighbours within ``neighbour_radius`` leaves nothing below 0. ``n_residual_searches``: how often the residual is
+    searched for more atoms. ``merge_distance``, ``min_intensity_V``, ``min_width``: what merges and what is dropped.
+    ``stop_sites``, ``stop_shift``: rounds end when fewer sites go and the RMS shift is under it, or after
+    ``n_rounds_max`` more than the first.
+    """
 
     filter_sigma_narrow: float = 0.5
     filter_sigma_wide: float = 1.0
+    candidate_fraction: float = 0.5
     fit_radius: float = 1.8
     max_shift_per_fit: float = 0.25
     intensity_bounds: tuple[float, float] = (0.5, 1.5)
@@ -318,6 +330,8 @@ class TraceSpec:
     width_bounds: tuple[float, float] = (0.4, 1.2)
     width_start: float = 0.7
     neighbour_radius: float = 5.0
+    clip_at_zero: bool = True
+    n_residual_searches: int = 1
     n_refine_first: int = 5
     merge_distance: float = 2.25
     min_intensity_V: float = 30.0
@@ -325,15 +339,21 @@ class TraceSpec:
     n_rounds_max: int = 11
     stop_sites: int = 2
     stop_shift: float = 0.005
-    n_residual_searches: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("filter_sigma_narrow", "filter_sigma_wide", "fit_radius", "max_shift_per_fit", "width_start",
-                     "neighbour_radius", "merge_distance", "min_intensity_V", "min_width", "stop_shift"):
+        for name in ("filter_sigma_narrow", "filter_sigma_wide", "candidate_fraction", "max_shift_per_fit",
+                     "width_start", "neighbour_radius", "merge_distance", "min_intensity_V", "min_width", "stop_shift"):
             _positive(f"trace.{name}", getattr(self, name))
+        _require(self.filter_sigma_narrow < self.filter_sigma_wide, "trace.filter_sigma_narrow",
+                 self.filter_sigma_narrow, f"it must be below trace.filter_sigma_wide={self.filter_sigma_wide}")
+        _require(1.5 <= self.fit_radius <= 8, "trace.fit_radius", self.fit_radius,
+                 "1.5 to 8 voxels (fewer voxels do not determine a fit)")
         for name in ("intensity_bounds", "width_step_bounds", "width_bounds"):
             low, high = getattr(self, name)
             _require(0 < low < high, f"trace.{name}", (low, high), "give (low, high) with 0 < low < high")
+        low, high = self.width_bounds
+        _require(low <= self.width_start <= high, "trace.width_start", self.width_start,
+                 f"it must lie in trace.width_bounds={(low, high)}")
         for name in ("n_refine_first", "n_rounds_max", "stop_sites", "n_residual_searches"):
             _require(getattr(self, name) >= 0, f"trace.{name}", getattr(self, name), "0 or more")
 
