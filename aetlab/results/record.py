@@ -101,6 +101,14 @@ class Places:
         """Log and checkpoint of a run that is not finished."""
         return self.outputs / "work" / run_id
 
+    def log(self, run_id: str) -> Path:
+        """The log of a run that is not finished; its text goes into the record."""
+        return self.work(run_id) / "log.txt"
+
+    def checkpoint(self, run_id: str) -> Path:
+        """The checkpoint of a run that is not finished."""
+        return self.work(run_id) / "checkpoint.arrays"
+
     def lock(self, run_id: str) -> Path:
         """The lock of a run."""
         return self.outputs / "locks" / f"{run_id}.lock"
