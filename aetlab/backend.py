@@ -10,8 +10,10 @@ import os
 from types import ModuleType
 from typing import Any
 
+import numba
 import numpy as np
 import scipy.fft
+import scipy.ndimage
 
 
 def array_module(x: Any) -> ModuleType:
@@ -30,6 +32,15 @@ def fft_module(x: Any) -> ModuleType:
     import cupyx.scipy.fft
 
     return cupyx.scipy.fft
+
+
+def ndimage_module(x: Any) -> ModuleType:
+    """scipy.ndimage or cupyx.scipy.ndimage, whichever serves ``x``."""
+    if isinstance(x, np.ndarray):
+        return scipy.ndimage
+    import cupyx.scipy.ndimage
+
+    return cupyx.scipy.ndimage
 
 
 def to_numpy(x: Any) -> np.ndarray:
@@ -53,3 +64,8 @@ def gpu_problem() -> str | None:
 def n_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def n_threads() -> int:
+    """Threads that the engine's kernels and FFTs use."""
+    return numba.get_num_threads()

@@ -14,20 +14,22 @@ Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
 class Atoms:
     """True atoms: ``numbers`` (N,) atomic numbers, ``positions_A`` (N, 3) x, y, z, ``part`` (N,) of ``part_names``.
 
-    ``part`` says which part of the sample an atom belongs to (the needle: core, shell).
+    ``part`` says which part of the sample an atom belongs to (the needle: core, shell); ``counts`` what was counted
+    while the sample was built (atoms in all, left outside the volume, removed as vacancies), for the record.
     """
 
     numbers: np.ndarray
     positions_A: np.ndarray
     part: np.ndarray
     part_names: tuple[str, ...] = ("all",)
+    counts: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def select(self, keep: np.ndarray) -> Atoms:
         """The atoms where ``keep`` (mask or indices) says so."""
-        return Atoms(self.numbers[keep], self.positions_A[keep], self.part[keep], self.part_names)
+        return Atoms(self.numbers[keep], self.positions_A[keep], self.part[keep], self.part_names, self.counts)
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,15 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class TracedAtoms:
-    """Atoms found in a volume: N rows.
+    """Atoms found in a volume: N rows, K elements.
 
     ``positions_A`` (N, 3) x, y, z; ``intensity_V`` peak I and ``width_A`` s of the fitted I·exp(-r²/2s²);
     ``signal`` I·s in V·voxel, what species are told by; ``numbers`` the atomic number given to each;
-    ``*_error_*`` are standard errors; ``probability`` that of the species given; ``flag`` 0 where the fit is sound.
-    ``rounds`` tells of each tracing round (sites left, sites gone, RMS shift in voxels).
+    ``*_error_*`` are standard errors; ``probability`` that of the species given; ``flag`` 0 where the fit is sound,
+    else bits of :class:`aetlab.trace.errors.Flag`. ``residual_V`` is the standard deviation of the fit's residual,
+    ``posterior`` (N, K) the probability of each element in the order of their atomic numbers, and
+    ``not_atom_probability`` that of being none. ``species`` tells how the names came about, ``rounds`` of each tracing
+    round (sites left, sites gone, RMS shift in voxels).
     """
 
     positions_A: np.ndarray
@@ -83,6 +88,9 @@ class TracedAtoms:
     width_error_A: np.ndarray
     probability: np.ndarray
     flag: np.ndarray
+    residual_V: np.ndarray
+    posterior: np.ndarray
+    not_atom_probability: np.ndarray
     species: dict[str, Any] = field(default_factory=dict)
     rounds: tuple[dict[str, float], ...] = ()
 
@@ -95,7 +103,11 @@ class Match:
     """Traced atoms against true ones: index pairs and the figures made of them.
 
     ``traced`` and ``true`` (M,) pair up; ``unmatched_traced`` are false positives, ``unmatched_true`` are missing, all
-    inside the scoring region. ``metrics`` holds the scores by name, unit in the name.
+    inside the scoring region. ``strict_traced`` and ``strict_true`` are the pairs of the optimal assignment.
+    ``confusion`` (K + 1, K + 1) counts true elements (rows) by the names given (columns) in the order of
+    ``confusion_numbers``, the last of each being "not an atom", number 0: its row holds the false positives, its column
+    the missing. ``metrics`` holds the scores by name, unit in the name; ``*_low`` and ``*_high`` bound their confidence
+    intervals.
     """
 
     traced: np.ndarray
@@ -103,3 +115,7 @@ class Match:
     unmatched_traced: np.ndarray
     unmatched_true: np.ndarray
     metrics: dict[str, float]
+    strict_traced: np.ndarray
+    strict_true: np.ndarray
+    confusion: np.ndarray
+    confusion_numbers: np.ndarray

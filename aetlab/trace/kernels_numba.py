@@ -1,0 +1,234 @@
+"""Kernels over many atoms at once: bounded fits of Gaussians, and their subtraction from a volume.
+
+Notation: a site is a row (z, x, y, I, s) in voxels of the array and in V; its model is ``I exp(-r²/2s²)`` at the voxel
+centres. Each kernel works on the sites ``first`` to ``last`` and reads no result of another site, so that threads may
+share the sites in any way without changing a bit of the answer. The kernels release the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+N_PARAMETERS = 5
+
+#: Bits of a fit's status.
+TOO_FEW_VOXELS = 1
+AT_BOUND = 2
+NOT_CONVERGED = 4
+
+
+@njit(cache=True, nogil=True)
+def _gather(volume, sites, i_site, first_neighbour, neighbours, radius, clip, offsets, values):
+    """Voxels within ``radius`` of a site: offsets from it (n, 3) and values less the neighbours; returns n.
+
+    The volume's outside and voxels that are not finite do not count. With ``clip`` the subtraction leaves nothing below 0
+    that was not below 0 before.
+    """
+    z0, x0, y0 = sites[i_site, 0], sites[i_site, 1], sites[i_site, 2]
+    n_z, n_x, n_y = volume.shape
+    n_voxels = 0
+    for z in range(max(0, math.ceil(z0 - radius)), min(n_z - 1, math.floor(z0 + radius)) + 1):
+        for x in range(max(0, math.ceil(x0 - radius)), min(n_x - 1, math.floor(x0 + radius)) + 1):
+            for y in range(max(0, math.ceil(y0 - radius)), min(n_y - 1, math.floor(y0 + radius)) + 1):
+                value = np.float64(volume[z, x, y])
+                if (z - z0) ** 2 + (x - x0) ** 2 + (y - y0) ** 2 > radius * radius or not math.isfinite(value):
+                    continue
+                floor = min(value, 0.0)
+                for k in range(first_neighbour[i_site], first_neighbour[i_site + 1]):
+                    j = neighbours[k]
+                    distance2 = (z - sites[j, 0]) ** 2 + (x - sites[j, 1]) ** 2 + (y - sites[j, 2]) ** 2
+                    value -= sites[j, 3] * math.exp(-0.5 * distance2 / (sites[j, 4] * sites[j, 4]))
+                if clip and value < floor:
+                    value = floor
+                offsets[n_voxels, 0] = z - z0
+                offsets[n_voxels, 1] = x - x0
+                offsets[n_voxels, 2] = y - y0
+                values[n_voxels] = value
+                n_voxels += 1
+    return n_voxels
+
+
+@njit(cache=True, nogil=True)
+def _linearise(offsets, values, n_voxels, parameters, normal, gradient):
+    """Half the sum of squares at ``parameters`` (shift z, x, y, I, s), with JᵀJ and the gradient Jᵀ(data - model)."""
+    normal[:, :] = 0.0
+    gradient[:] = 0.0
+    cost = 0.0
+    jacobian = np.empty(N_PARAMETERS)
+    intensity, width = parameters[3], parameters[4]
+    inverse2 = 1.0 / (width * width)
+    for i in range(n_voxels):
+        d_z = offsets[i, 0] - parameters[0]
+        d_x = offsets[i, 1] - parameters[1]
+        d_y = offsets[i, 2] - parameters[2]
+        r2 = d_z * d_z + d_x * d_x + d_y * d_y
+        shape = math.exp(-0.5 * r2 * inverse2)
+        model = intensity * shape
+        residual = values[i] - model
+        cost += 0.5 * residual * residual
+        jacobian[0] = model * d_z * inverse2
+        jacobian[1] = model * d_x * inverse2
+        jacobian[2] = model * d_y * inverse2
+        jacobian[3] = shape
+        jacobian[4] = model * r2 * inverse2 / width
+        for j in range(N_PARAMETERS):
+            gradient[j] += jacobian[j] * residual
+            for k in range(j + 1):
+                normal[j, k] += jacobian[j] * jacobian[k]
+    return cost
+
+
+@njit(cache=True, nogil=True)
+def _solve_free(normal, gradient, free, damping, factor, step):
+    """Step of the damped normal equations in the ``free`` parameters by Cholesky; False where they are singular."""
+    for j in range(N_PARAMETERS):
+        for k in range(j + 1):
+            value = normal[j, k] if free[j] and free[k] else 0.0
+            if j == k:
+                value = value * (1.0 + damping) if free[j] else 1.0
+            for m in range(k):
+                value -= factor[j, m] * factor[k, m]
+            if j > k:
+                factor[j, k] = value / factor[k, k]
+            elif value > 0.0:
+                factor[j, j] = math.sqrt(value)
+            else:
+                return False
+    for j in range(N_PARAMETERS):
+        value = gradient[j] if free[j] else 0.0
+        for m in range(j):
+            value -= factor[j, m] * step[m]
+        step[j] = value / factor[j, j]
+    for j in range(N_PARAMETERS - 1, -1, -1):
+        value = step[j]
+        for m in range(j + 1, N_PARAMETERS):
+            value -= factor[m, j] * step[m]
+        step[j] = value / factor[j, j]
+    return True
+
+
+@njit(cache=True, nogil=True)
+def fit_gaussians(volume, sites, first_neighbour, neighbours, first, last, radius, clip, bounds, tolerance,
+                  n_steps_max, fitted, status):
+    """Bounded Levenberg-Marquardt fit of each site to the volume less its neighbours, all at their given places.
+
+    ``bounds`` (7,): greatest shift, lowest and highest I and s as factors of the start, lowest and highest s. The trial
+    point is projected on the box; parameters that push against a bound are held there for the step.
+    Fills ``fitted`` (N, 5) and ``status`` (N,).
+    """
+    n_box = (2 * math.ceil(radius) + 1) ** 3
+    offsets = np.empty((n_box, 3))
+    values = np.empty(n_box)
+    normal = np.empty((N_PARAMETERS, N_PARAMETERS))
+    trial_normal = np.empty((N_PARAMETERS, N_PARAMETERS))
+    factor = np.zeros((N_PARAMETERS, N_PARAMETERS))
+    gradient = np.empty(N_PARAMETERS)
+    trial_gradient = np.empty(N_PARAMETERS)
+    step = np.empty(N_PARAMETERS)
+    point = np.empty(N_PARAMETERS)
+    trial = np.empty(N_PARAMETERS)
+    low = np.empty(N_PARAMETERS)
+    high = np.empty(N_PARAMETERS)
+    free = np.empty(N_PARAMETERS, dtype=np.bool_)
+    for i in range(first, last):
+        fitted[i] = sites[i]
+        status[i] = 0
+        n_voxels = _gather(volume, sites, i, first_neighbour, neighbours, radius, clip, offsets, values)
+        if n_voxels <= N_PARAMETERS:
+            status[i] = TOO_FEW_VOXELS
+            continue
+        for j in range(3):
+            low[j] = min(max(-bounds[0], -0.5 - sites[i, j]), 0.0)
+            high[j] = max(min(bounds[0], volume.shape[j] - 0.5 - sites[i, j]), 0.0)
+            point[j] = 0.0
+        low[3] = bounds[1] * sites[i, 3]
+        high[3] = bounds[2] * sites[i, 3]
+        low[4] = max(bounds[3] * sites[i, 4], bounds[5])
+        high[4] = min(bounds[4] * sites[i, 4], bounds[6])
+        point[3] = sites[i, 3]
+        point[4] = min(max(sites[i, 4], low[4]), high[4])
+        cost = _linearise(offsets, values, n_voxels, point, normal, gradient)
+        damping = 1e-3
+        converged = False
+        for _ in range(n_steps_max):
+            for j in range(N_PARAMETERS):
+                free[j] = not ((point[j] <= low[j] and gradient[j] < 0) or (point[j] >= high[j] and gradient[j] > 0))
+            if not _solve_free(normal, gradient, free, damping, factor, step):
+                break
+            change = 0.0
+            for j in range(N_PARAMETERS):
+                trial[j] = min(max(point[j] + step[j], low[j]), high[j])
+                scale = point[3] if j == 3 else 1.0
+                change = max(change, abs(trial[j] - point[j]) / scale)
+            trial_cost = _linearise(offsets, values, n_voxels, trial, trial_normal, trial_gradient)
+            if trial_cost <= cost:
+                cost = trial_cost
+                point[:] = trial
+                normal[:, :] = trial_normal
+                gradient[:] = trial_gradient
+                damping *= 0.1
+            else:
+                damping *= 10.0
+            if change < tolerance:
+                converged = True
+                break
+        for j in range(N_PARAMETERS):
+            fitted[i, j] = point[j] + (sites[i, j] if j < 3 else 0.0)
+            if point[j] <= low[j] or point[j] >= high[j]:
+                status[i] |= AT_BOUND
+        if not converged:
+            status[i] |= NOT_CONVERGED
+
+
+@njit(cache=True, nogil=True)
+def linearise_fits(volume, sites, first_neighbour, neighbours, first, last, radius, clip, offsets, residuals, jacobians,
+                   n_voxels):
+    """At the given sites: voxel offsets, residuals (data - model) and Jacobians of each fit, rows 0 to last - first.
+
+    ``offsets`` (n, n_box, 3) int, ``residuals`` (n, n_box), ``jacobians`` (n, n_box, 5) are 0 beyond ``n_voxels`` (n,).
+    """
+    place = np.empty((offsets.shape[1], 3))
+    values = np.empty(offsets.shape[1])
+    for i in range(first, last):
+        row = i - first
+        n = _gather(volume, sites, i, first_neighbour, neighbours, radius, clip, place, values)
+        n_voxels[row] = n
+        intensity, width = sites[i, 3], sites[i, 4]
+        offsets[row] = 0
+        residuals[row] = 0.0
+        jacobians[row] = 0.0
+        for k in range(n):
+            r2 = place[k, 0] ** 2 + place[k, 1] ** 2 + place[k, 2] ** 2
+            shape = math.exp(-0.5 * r2 / (width * width))
+            residuals[row, k] = values[k] - intensity * shape
+            for j in range(3):
+                offsets[row, k, j] = round(place[k, j] + sites[i, j]) - round(sites[i, j])
+                jacobians[row, k, j] = intensity * shape * place[k, j] / (width * width)
+            jacobians[row, k, 3] = shape
+            jacobians[row, k, 4] = intensity * shape * r2 / width**3
+
+
+@njit(cache=True, nogil=True)
+def subtract_gaussians(block, z_first, sites, radius):
+    """Take the Gaussians of all sites, cut at ``radius``, from a block of layers that starts at ``z_first``, in place."""
+    n_z, n_x, n_y = block.shape
+    along_y = np.empty(2 * math.ceil(radius) + 1)
+    for i in range(sites.shape[0]):
+        z0, x0, y0 = sites[i, 0] - z_first, sites[i, 1], sites[i, 2]
+        exponent = -0.5 / (sites[i, 4] * sites[i, 4])
+        y_low = max(0, math.ceil(y0 - radius))
+        y_high = min(n_y - 1, math.floor(y0 + radius))
+        for y in range(y_low, y_high + 1):
+            along_y[y - y_low] = math.exp(exponent * (y - y0) ** 2)
+        for z in range(max(0, math.ceil(z0 - radius)), min(n_z - 1, math.floor(z0 + radius)) + 1):
+            for x in range(max(0, math.ceil(x0 - radius)), min(n_x - 1, math.floor(x0 + radius)) + 1):
+                r2 = (z - z0) ** 2 + (x - x0) ** 2
+                if r2 > radius * radius:
+                    continue
+                peak = sites[i, 3] * math.exp(exponent * r2)
+                for y in range(y_low, y_high + 1):
+                    if r2 + (y - y0) ** 2 <= radius * radius:
+                        block[z, x, y] -= peak * along_y[y - y_low]

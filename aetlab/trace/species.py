@@ -1,0 +1,224 @@
+"""Species from signals: a sum of K Gaussians is fitted to the histogram, and classes part where neighbours cross.
+
+The signal of an atom is I·s (V · voxel). The paper's rule is K = 2. The components in the order of their means belong
+to the elements in the order of their atomic numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+from scipy.special import ndtr
+
+#: A histogram with fewer atoms an element than this is not fitted.
+ATOMS_PER_ELEMENT_MIN = 10
+#: A fitted component with a smaller share of the atoms than this, or than 3 atoms, is no class.
+SHARE_MIN = 2e-3
+
+
+@dataclass(frozen=True)
+class Species:
+    """Names of N atoms of K elements: ``numbers`` (N,), ``posterior`` (N, K), and how they came about.
+
+    ``summary`` holds ``elements``, the ``rule`` that was used (``gaussians``, ``k-means`` or ``none``), ``mean``, ``std``,
+    ``share`` of each component, the ``threshold`` between each and the next, ``overlap_percent`` of each with the next
+    (area that two unit Gaussians share), ``expected_percent`` (K, K): how many of row's atoms are named as column, and
+    the histogram (``bin_edges``, ``counts``).
+    """
+
+    numbers: np.ndarray
+    posterior: np.ndarray
+    summary: dict
+
+    @property
+    def probability(self) -> np.ndarray:
+        """Probability of the name given, (N,)."""
+        return self.posterior.max(axis=1, initial=0.0) if len(self.posterior) == 0 else self.posterior[
+            np.arange(len(self.numbers)), np.searchsorted(self.summary["elements"], self.numbers)]
+
+
+def name_species(signal: np.ndarray, elements: tuple[int, ...]) -> Species:
+    """Name atoms by their signals.
+
+    Where the fit of Gaussians is degenerate (fewer than 10 atoms an element, a component without atoms, neighbours that
+    do not cross between their means) one-dimensional k-means takes its place, with thresholds midway between the
+    centres. With fewer different signals than elements nothing can be told: all atoms get the heaviest element, with
+    equal probabilities for all.
+
+    Parameters
+    ----------
+    signal : (N,) finite
+    elements : tuple of int
+        Atomic numbers that may occur, different ones.
+
+    Raises
+    ------
+    ValueError
+        If there are no elements, or one occurs twice.
+    """
+    elements = tuple(sorted(elements))
+    n_classes = len(elements)
+    if n_classes == 0 or len(set(elements)) < n_classes:
+        raise ValueError(f"elements={elements} cannot be told apart: give at least one, each once")
+    signal = np.asarray(signal, dtype=np.float64)
+    counts, edges = _histogram(signal)
+    summary: dict = {"elements": elements, "bin_edges": edges, "counts": counts}
+    if n_classes == 1:
+        mean, std = (signal.mean(), signal.std()) if len(signal) else (0.0, 0.0)
+        return _name(signal, elements, np.array([[1.0, mean, std]]), np.zeros(0), "gaussians", summary)
+    if len(np.unique(signal)) < n_classes:
+        summary |= {"rule": "none", "mean": np.full(n_classes, np.nan), "std": np.full(n_classes, np.nan),
+                    "share": np.full(n_classes, 1 / n_classes), "threshold": np.full(n_classes - 1, np.nan),
+                    "overlap_percent": np.full(n_classes - 1, 100.0),
+                    "expected_percent": np.full((n_classes, n_classes), 100 / n_classes)}
+        posterior = np.full((len(signal), n_classes), 1 / n_classes)
+        return Species(np.full(len(signal), elements[-1]), posterior, summary)
+    components = _k_means(signal, n_classes)
+    if len(signal) >= ATOMS_PER_ELEMENT_MIN * n_classes:
+        fitted = _fit_gaussians(counts, edges, signal, n_classes)
+        threshold = _crossings(fitted)
+        share_min = max(SHARE_MIN, 3 / len(signal))
+        if np.isfinite(threshold).all() and fitted[:, 0].min() >= share_min:
+            return _name(signal, elements, fitted, threshold, "gaussians", summary)
+    return _name(signal, elements, components, 0.5 * (components[:-1, 1] + components[1:, 1]), "k-means", summary)
+
+
+def _histogram(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Histogram over all but the outermost signals, with bins that suit their number."""
+    if not len(signal):
+        return np.zeros(1, dtype=np.int64), np.array([0.0, 1.0])
+    low, high = np.quantile(signal, [0.002, 0.998])
+    margin = 0.05 * (high - low) + 1e-9 * abs(high) + 1e-12
+    n_bins = int(np.clip(2 * np.sqrt(len(signal)), 10, 200))
+    return np.histogram(signal, bins=n_bins, range=(low - margin, high + margin))
+
+
+def _k_means(signal: np.ndarray, n_classes: int) -> np.ndarray:
+    """Rows (share, mean, std) of the best of several k-means partitions, by rising mean."""
+    ordered = np.sort(signal)
+    starts = [np.quantile(ordered, (np.arange(n_classes) + 0.5) / n_classes),
+              ordered[0] + (ordered[-1] - ordered[0]) * (np.arange(n_classes) + 0.5) / n_classes]
+    best, best_spread = np.zeros((0, 3)), np.inf
+    for centres in starts:
+        for _ in range(200):
+            cuts = np.searchsorted(ordered, 0.5 * (centres[:-1] + centres[1:]))
+            parts = np.split(ordered, cuts)
+            moved = np.array([part.mean() if len(part) else centre for part, centre in zip(parts, centres, strict=True)])
+            if np.array_equal(moved, centres):
+                break
+            centres = moved
+        spread = sum(float(((part - part.mean()) ** 2).sum()) for part in parts if len(part))
+        spread += np.inf if min(len(part) for part in parts) == 0 else 0.0
+        if spread < best_spread or not len(best):
+            best_spread = spread
+            best = np.array([[len(part) / len(ordered), centre, part.std() if len(part) else 0.0]
+                             for part, centre in zip(parts, centres, strict=True)])
+    return best
+
+
+def _fit_gaussians(counts: np.ndarray, edges: np.ndarray, signal: np.ndarray, n_classes: int) -> np.ndarray:
+    """Least-squares fit of K Gaussians to a histogram: rows (share, mean, std) by rising mean."""
+    centres = 0.5 * (edges[:-1] + edges[1:])
+    bin_width, extent = edges[1] - edges[0], edges[-1] - edges[0]
+    height = max(counts.max(), 1)
+
+    def residual(parameters: np.ndarray) -> np.ndarray:
+        peak, mean, std = parameters.reshape(3, n_classes, 1)
+        return (peak * np.exp(-0.5 * ((centres - mean) / std) ** 2)).sum(axis=0) - counts / height
+
+    low = np.repeat([0.0, edges[0], 0.5 * bin_width], n_classes)
+    high = np.repeat([2.0, edges[-1], extent], n_classes)
+    scale = np.repeat([1.0, extent, extent / 10], n_classes)
+    best = None
+    for start in _starts(signal, n_classes):
+        share, mean, std = start.T
+        std = np.clip(std, bin_width, extent / 2)
+        peak = share * len(signal) * bin_width / (np.sqrt(2 * np.pi) * std * height)
+        point = np.concatenate([np.clip(peak, 1e-3, 1.9), np.clip(mean, edges[0], edges[-1]), std])
+        fit = least_squares(residual, np.clip(point, low, high), bounds=(low, high), x_scale=scale)
+        if best is None or fit.cost < best.cost:
+            best = fit
+    peak, mean, std = best.x.reshape(3, n_classes)
+    area = peak * std
+    order = np.argsort(mean, kind="stable")
+    return np.stack([area / max(area.sum(), 1e-300), mean, std], axis=1)[order]
+
+
+def _starts(signal: np.ndarray, n_classes: int) -> list[np.ndarray]:
+    """Partitions of the signals to start from: k-means, and cuts at several quantiles."""
+    ordered = np.sort(signal)
+    starts = [_k_means(signal, n_classes)]
+    for tilt in (0.4, 1.0, 2.5):
+        cuts = np.linspace(0, 1, n_classes + 1)[1:-1] ** tilt
+        parts = np.split(ordered, np.round(cuts * len(ordered)).astype(int))
+        if min(len(part) for part in parts) > 1:
+            starts.append(np.array([[len(part) / len(ordered), part.mean(), part.std()] for part in parts]))
+    return starts
+
+
+def _log_ratio(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Coefficients (c2, c1, c0) of the logarithm of the upper over the lower component as a function of the signal."""
+    def parabola(component: np.ndarray) -> np.ndarray:
+        share, mean, std = component
+        return np.array([-0.5 / std**2, mean / std**2, np.log(share / std) - 0.5 * (mean / std) ** 2])
+    return parabola(upper) - parabola(lower)
+
+
+def _crossings(components: np.ndarray) -> np.ndarray:
+    """Signals (K - 1,) where neighbouring components cross between their means; NaN where they do not."""
+    thresholds = np.full(len(components) - 1, np.nan)
+    if (components[:, 0] <= 0).any():
+        return thresholds
+    for k in range(len(components) - 1):
+        c2, c1, c0 = _log_ratio(components[k], components[k + 1])
+        roots = np.roots([c2, c1, c0] if abs(c2) > 1e-12 * abs(c1) else [c1, c0])
+        real = roots[np.isreal(roots)].real
+        between = real[(real > components[k, 1]) & (real < components[k + 1, 1])]
+        if len(between) == 1:
+            thresholds[k] = between[0]
+    return thresholds
+
+
+def _name(signal: np.ndarray, elements: tuple[int, ...], components: np.ndarray, threshold: np.ndarray, rule: str,
+          summary: dict) -> Species:
+    n_classes = len(elements)
+    numbers = np.asarray(elements)[np.searchsorted(threshold, signal, side="right")]
+    # A component may not be narrower than a part in 10^6 of the distances, or the logarithms overflow.
+    floor = 1e-6 * max(float(np.ptp(components[:, 1])), 1e-6 * float(np.abs(components[:, 1]).max(initial=0.0)), 1e-12)
+    safe = np.stack([np.maximum(components[:, 0], 1e-12), components[:, 1], np.maximum(components[:, 2], floor)], axis=1)
+    logarithm = np.zeros((len(signal), n_classes))
+    overlap = np.zeros(n_classes - 1)
+    for k in range(n_classes - 1):
+        logarithm[:, k + 1] = logarithm[:, k] + _monotone_log_ratio(signal, safe[k], safe[k + 1], threshold[k])
+        overlap[k] = _overlap_percent(safe[k], safe[k + 1])
+    logarithm -= logarithm.max(axis=1, keepdims=True)
+    posterior = np.exp(logarithm)
+    posterior /= posterior.sum(axis=1, keepdims=True)
+    cuts = np.concatenate([[-np.inf], threshold, [np.inf]])
+    below = ndtr((cuts[None, :] - safe[:, 1, None]) / safe[:, 2, None])
+    summary = summary | {"rule": rule, "share": components[:, 0], "mean": components[:, 1], "std": components[:, 2],
+                         "threshold": threshold, "overlap_percent": overlap,
+                         "expected_percent": 100 * np.diff(below, axis=1)}
+    return Species(numbers, posterior, summary)
+
+
+def _monotone_log_ratio(signal: np.ndarray, lower: np.ndarray, upper: np.ndarray, threshold: float) -> np.ndarray:
+    """Log of upper over lower, held where it would turn: a still lower signal never speaks for the upper element."""
+    c2, c1, c0 = _log_ratio(lower, upper)
+    if c2 != 0:
+        vertex = -c1 / (2 * c2)
+        signal = np.minimum(signal, vertex) if c2 < 0 else np.maximum(signal, vertex)
+    ratio = (c2 * signal + c1) * signal + c0
+    # k-means parts midway, not where its components cross: shift so that the odds are even there.
+    return ratio - ((c2 * threshold + c1) * threshold + c0)
+
+
+def _overlap_percent(lower: np.ndarray, upper: np.ndarray) -> float:
+    """Area in percent that two components, each scaled to an area of 1, have in common."""
+    low = min(lower[1] - 8 * lower[2], upper[1] - 8 * upper[2])
+    high = max(lower[1] + 8 * lower[2], upper[1] + 8 * upper[2])
+    x = np.linspace(low, high, 20001)
+    densities = [np.exp(-0.5 * ((x - mean) / std) ** 2) / (np.sqrt(2 * np.pi) * std) for _, mean, std in (lower, upper)]
+    return float(100 * np.trapezoid(np.minimum(*densities), x))
