@@ -46,8 +46,9 @@ class ScaleSpec:
     """The voxel grid, the needle that fits it, and the region in which atoms are scored.
 
     ``shape_zxy`` counts voxels along the beam at tilt 0 (z), across it (x) and along the tilt axis (y). The needle is
-    described by its greatest core radius, shell thickness, length along y and cone half-angle; where the needle is
-    wider than ``scoring_diameter_A`` its atoms are not scored.
+    described by its greatest core radius (at the base), shell thickness, whole length along y, cone half-angle, and the
+    gap between its apex and the top face of the volume; where it is wider than ``scoring_diameter_A`` its atoms are not
+    scored. A needle longer than the room below the gap leaves the volume through the bottom face.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ScaleSpec:
     shell_thickness_A: float
     length_A: float
     taper_deg: float = 0.0
+    apex_gap_A: float = 4.0
     scoring_diameter_A: float = math.inf
 
     def __post_init__(self) -> None:
@@ -67,6 +69,7 @@ class ScaleSpec:
         _not_negative("scale.shell_thickness_A", self.shell_thickness_A)
         _positive("scale.length_A", self.length_A)
         _require(0 <= self.taper_deg < 45, "scale.taper_deg", self.taper_deg, "it must lie between 0 and 45")
+        _not_negative("scale.apex_gap_A", self.apex_gap_A)
         _positive("scale.scoring_diameter_A", self.scoring_diameter_A, finite=False)
 
 
@@ -95,16 +98,17 @@ class VacancyRegion:
 class SampleSpec:
     """What is imaged: the Si/SiO2 needle of the paper, or a structure read from ``path``.
 
-    For a file: ``rotate_deg`` turns it about x, y, z in this order after centring, ``tilt_axis`` names the axis of the
-    file that becomes the tilt axis y, and ``crop`` with ``crop_size_A`` (sphere: diameter; cylinder along y:
-    diameter, length; box: x, y, z) cuts it. ``debye_waller_A2`` is B = 8π²⟨u²⟩ by element symbol; the entry
-    ``default`` serves the elements that are not named.
+    For a file: ``repeat`` repeats its cell along the cell vectors, ``rotate_deg`` turns it about x, y, z in this order
+    after centring, ``tilt_axis`` names the axis of the file that becomes the tilt axis y, and ``crop`` with
+    ``crop_size_A`` (sphere: diameter; cylinder along y: diameter, length; box: x, y, z) cuts it. ``debye_waller_A2`` is
+    B = 8π²⟨u²⟩ by element symbol; the entry ``default`` serves the elements that are not named.
     """
 
     kind: str = "needle"
     min_distance_A: float = 1.2
     vacancies: tuple[VacancyRegion, ...] = ()
     path: str = ""
+    repeat: tuple[int, int, int] = (1, 1, 1)
     rotate_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
     tilt_axis: str = "y"
     crop: str = "none"
@@ -116,6 +120,7 @@ class SampleSpec:
         _not_negative("sample.min_distance_A", self.min_distance_A)
         _require(self.kind == "needle" or bool(self.path), "sample.path", self.path,
                  "give the structure file, for example sample.path=particle.xyz")
+        _require(min(self.repeat) >= 1, "sample.repeat", self.repeat, "each at least 1")
         _choice("sample.tilt_axis", self.tilt_axis, ("x", "y", "z"))
         _choice("sample.crop", self.crop, ("none", "sphere", "cylinder", "box"))
         n_sizes = {"none": 0, "sphere": 1, "cylinder": 2, "box": 3}[self.crop]
