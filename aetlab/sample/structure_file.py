@@ -1,0 +1,113 @@
+"""Structures from files, read by ASE: centred, turned, cropped.
+
+A file is untrusted: only formats that are plain tables of numbers are read, whatever the file says goes to arrays of
+numbers alone, and every failure is a SpecError.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from aetlab.data import Atoms
+from aetlab.grid import rotation_matrix
+from aetlab.physics import SYMBOLS
+from aetlab.spec import SampleSpec, SpecError
+
+#: ASE's readers that parse text and run nothing, by the ending of the file's name.
+FORMATS = {".xyz": "extxyz", ".extxyz": "extxyz", ".cif": "cif", ".pdb": "proteindatabank", ".ent": "proteindatabank",
+           ".vasp": "vasp", ".poscar": "vasp", ".gen": "gen", ".xsf": "xsf", ".sdf": "sdf", ".mol": "mol",
+           ".cube": "cube", ".cfg": "cfg", ".res": "res", ".xtl": "xtl"}
+
+MAX_FILE_BYTES = 512 * 2**20
+MAX_ATOMS = 20_000_000
+
+_FILE_AXIS_TO_Y = {"x": [2, 0, 1], "y": [0, 1, 2], "z": [1, 2, 0]}
+
+
+def read_structure(sample: SampleSpec) -> Atoms:
+    """Atoms of the file ``sample.path``, the last of several structures, with one part (``all``).
+
+    The cell is repeated, the middle of the bounding box put at the centre, the axis ``tilt_axis`` of the file made y
+    (cyclically), the whole turned about x, then y, then z, cropped, and put at the centre again. Raises SpecError for a
+    file that cannot be read, holds no atoms, or holds elements without a potential.
+    """
+    numbers, positions_A = _read(sample)
+    positions_A = _centred(positions_A)[:, _FILE_AXIS_TO_Y[sample.tilt_axis]]
+    positions_A = positions_A @ _rotation(sample.rotate_deg).T
+    inside = _inside_crop(_centred(positions_A), sample)
+    if not inside.any():
+        raise SpecError(f"sample.crop_size_A={sample.crop_size_A!r} cannot be used: it leaves no atoms of {sample.path}")
+    return Atoms(numbers[inside], _centred(positions_A[inside]), np.zeros(int(inside.sum()), dtype=np.int64))
+
+
+def _read(sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
+    path = Path(sample.path).expanduser()
+    name = path.name.lower()
+    file_format = "vasp" if name.startswith(("poscar", "contcar")) else FORMATS.get(path.suffix.lower())
+    if file_format is None:
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: its ending tells no known format; known are "
+                        f"{', '.join(FORMATS)}, POSCAR and CONTCAR")
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise SpecError(f"sample.path={sample.path!r} cannot be used: the file is larger than "
+                            f"{MAX_FILE_BYTES // 2**20} MiB")
+        import ase.io
+
+        with path.open(encoding="utf-8") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            structure = ase.io.read(stream, format=file_format)
+            if len(structure) * int(np.prod(sample.repeat)) > MAX_ATOMS:
+                raise SpecError(f"sample.repeat={sample.repeat!r} cannot be used: it makes more than {MAX_ATOMS} atoms")
+            if sample.repeat != (1, 1, 1):
+                structure = structure.repeat(sample.repeat)
+            numbers = np.array(structure.numbers, dtype=np.int64)
+            positions_A = np.array(structure.positions, dtype=float).reshape(-1, 3)
+    except SpecError:
+        raise
+    except ImportError as error:
+        raise SpecError(f"sample.path={sample.path!r} cannot be read: ASE is not installed (pip install ase)") from error
+    except OSError as error:
+        raise SpecError(f"sample.path={sample.path!r} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # ASE's readers meet malformed files with exceptions of every kind
+        raise SpecError(f"sample.path={sample.path!r} cannot be read as {file_format}: "
+                        f"{type(error).__name__} {_one_line(error)}") from error
+    if len(numbers) == 0:
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: it holds no atoms")
+    unknown = sorted(set(numbers.tolist()) - set(range(1, len(SYMBOLS))))
+    if unknown:
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: no potential for atomic number "
+                        f"{', '.join(str(Z) for Z in unknown[:5])}; elements 1 to {len(SYMBOLS) - 1} are known")
+    if not np.isfinite(positions_A).all():
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: some positions are not finite")
+    return numbers, positions_A
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
+
+
+def _centred(positions_A: np.ndarray) -> np.ndarray:
+    return positions_A - (positions_A.min(axis=0) + positions_A.max(axis=0)) / 2
+
+
+def _rotation(rotate_deg: tuple[float, float, float]) -> np.ndarray:
+    """Right-handed turns about x, then y, then z (3, 3); a turn about y is that of a tilt."""
+    about_x, about_y, about_z = (rotation_matrix(angle) for angle in rotate_deg)
+    order_x, order_z = [1, 0, 2], [0, 2, 1]
+    turn_x = about_x[np.ix_(order_x, order_x)].T
+    turn_z = about_z[np.ix_(order_z, order_z)].T
+    return turn_z @ about_y @ turn_x
+
+
+def _inside_crop(positions_A: np.ndarray, sample: SampleSpec) -> np.ndarray:
+    size = sample.crop_size_A
+    if sample.crop == "sphere":
+        return np.linalg.norm(positions_A, axis=1) <= size[0] / 2
+    if sample.crop == "cylinder":
+        return (np.hypot(positions_A[:, 0], positions_A[:, 2]) <= size[0] / 2) & (np.abs(positions_A[:, 1]) <= size[1] / 2)
+    if sample.crop == "box":
+        return np.all(np.abs(positions_A) <= np.array(size) / 2, axis=1)
+    return np.ones(len(positions_A), dtype=bool)
