@@ -1,0 +1,1 @@
+"""aetlab: phase-contrast atomic electron tomography, from settings to scored atoms."""

@@ -1,0 +1,1 @@
+"""What the command lines share: composing settings with Hydra, running one job, the ledger of a sweep."""

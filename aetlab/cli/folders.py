@@ -1,0 +1,49 @@
+"""Where the configuration lies: beside the package in a source checkout, inside it when installed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def config_folder() -> Path:
+    """Folder of the config groups."""
+    return _find("conf")
+
+
+def experiments_folder() -> Path:
+    """Folder of the experiment files."""
+    return _find("experiments")
+
+
+def _find(name: str) -> Path:
+    checkout = _PACKAGE.parent
+    if (checkout / "pyproject.toml").is_file() and (checkout / name).is_dir():
+        return checkout / name
+    return _PACKAGE / f"_{name}"
+
+
+def group_choices(further: Path | None = None) -> dict[str, tuple[str, ...]]:
+    """Choices of every config group, and of ``experiment``; numbers in their order.
+
+    ``further`` is a folder of the user's own groups and choices (Hydra's ``--config-dir``).
+    """
+    names: dict[str, set[str]] = {"experiment": _yaml_names(experiments_folder())}
+    for root in (config_folder(), *([further] if further is not None and further.is_dir() else [])):
+        for folder in sorted(root.iterdir()):
+            if folder.is_dir() and folder.name != "hydra":
+                names.setdefault(folder.name, set()).update(_yaml_names(folder))
+    return {group: _in_order(choices) for group, choices in names.items()}
+
+
+def _yaml_names(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.yaml")}
+
+
+def _in_order(names: set[str]) -> tuple[str, ...]:
+    def by_number(name: str) -> list[tuple[bool, int, str]]:
+        return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.findall(r"\d+|\D+", name)]
+
+    return tuple(sorted(names, key=by_number))

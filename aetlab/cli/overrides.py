@@ -1,0 +1,127 @@
+"""The words of a command line before Hydra reads them.
+
+Hydra takes a bare ``inf`` or number for a value, not for the name of a choice, and refuses it as the choice of a config
+group; here such names are quoted. Misspelt groups, choices and keys are told in one line, with what there is to choose.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import fnmatch
+import importlib.util
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, get_type_hints
+
+from aetlab.spec import RunSpec, SpecError
+
+_OVERRIDE = re.compile(r"(\+{0,2}|~)(?P<key>[A-Za-z_][\w./]*)(@[\w.:]*)?=(?P<value>.*)", re.DOTALL)
+_DELIMITERS = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\[\]{}(),:=])""")
+#: Words that Hydra would read as something else than text.
+_NOT_TEXT = re.compile(r"[+-]?(\d[\d_]*(\.[\d_]*)?(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|inf|nan)|true|false|null", re.IGNORECASE)
+#: Settings of a job beside those of its run.
+JOB_KEYS = ("outputs", "other_code")
+#: Launchers, the package each needs and the extra that brings it.
+_PLUGINS = {
+    "cores": ("hydra_plugins.hydra_joblib_launcher", "cores"),
+    "gpus": ("hydra_plugins.hydra_joblib_launcher", "cores"),
+    "slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    "ray": ("hydra_plugins.hydra_ray_launcher", "ray"),
+}
+
+
+def quote_choices(argv: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """``argv`` with the choices of known ``groups`` quoted where Hydra would not read text (``dose=inf,50k``)."""
+    return [_quote(word, groups) for word in argv]
+
+
+def _quote(word: str, groups: Mapping[str, Sequence[str]]) -> str:
+    match = _OVERRIDE.fullmatch(word)
+    if match is None or match["key"] not in groups:
+        return word
+    parts = _DELIMITERS.split(_listed(match["value"]))
+    quoted = [f"'{part.strip()}'" if _NOT_TEXT.fullmatch(part.strip()) else part for part in parts]
+    return word[: match.start("value")] + "".join(quoted)
+
+
+def _listed(value: str) -> str:
+    """``choice(a,b)`` and ``range(1,3)`` as the plain lists that they mean: Hydra would drop the quotes inside."""
+    choice = re.fullmatch(r"\s*choice\(([^()]*)\)\s*", value)
+    if choice:
+        return choice[1]
+    steps = re.fullmatch(r"\s*range\(\s*(-?\d+)\s*(?:,\s*(-?\d+)\s*)?(?:,\s*(-?[1-9]\d*)\s*)?\)\s*", value)
+    if steps:
+        return ",".join(str(number) for number in range(*(int(step) for step in steps.groups() if step is not None)))
+    return value
+
+
+def check_words(words: Sequence[str], groups: Mapping[str, Sequence[str]], *, multirun: bool) -> None:
+    """Raises :class:`SpecError` on the first word that names an unknown group, choice or setting.
+
+    Words that are left to Hydra to judge (``hydra.…``, sweeps other than plain lists) pass.
+    """
+    for word in words:
+        match = _OVERRIDE.fullmatch(word)
+        if match is None:
+            if "=" not in word and not word.startswith("~"):
+                raise SpecError(f"{word!r} is not a setting: write key=value, for example dose=50k")
+            continue
+        key, value = match["key"], match["value"]
+        if key == "hydra/launcher":
+            _check_launcher(value)
+        if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+            continue
+        if key in groups:
+            _check_choices(key, value, groups[key], multirun)
+        elif "." not in key:
+            if key not in (*JOB_KEYS, "seed"):
+                raise _unknown(key, value, [*groups, "seed", *JOB_KEYS])
+        else:
+            _check_key(key, value)
+
+
+def _check_choices(group: str, value: str, choices: Sequence[str], multirun: bool) -> None:
+    value = _listed(value)
+    glob = re.fullmatch(r"glob\((.*)\)", value.strip())
+    if glob:
+        pattern = glob[1].strip().strip("'\"")
+        if re.fullmatch(r"[^,=\[\]]+", pattern) and not fnmatch.filter(choices, pattern):
+            raise SpecError(f"{group}={value} fits nothing: choose from {', '.join(choices)}")
+        return
+    if value.strip().startswith(("{", "[")) or "(" in value:
+        return
+    names = [name.strip().strip("'\"") for name in value.split(",")]
+    if len(names) > 1 and not multirun:
+        raise SpecError(f"{group}={value} names several choices: add -m to sweep over them")
+    for name in names:
+        if name not in choices:
+            near = difflib.get_close_matches(name, choices, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise SpecError(f"{group}={name} is not a choice: {hint}choose from {', '.join(choices)}")
+
+
+def _check_launcher(name: str) -> None:
+    plugin, extra = _PLUGINS.get(name, ("", ""))
+    if plugin and importlib.util.find_spec(plugin) is None:
+        raise SpecError(f"hydra/launcher={name} needs a package that is not installed: pip install 'aetlab[{extra}]'")
+
+
+def _check_key(key: str, value: str) -> None:
+    kind: Any = RunSpec
+    path: list[str] = []
+    for part in key.split("."):
+        if not dataclasses.is_dataclass(kind):
+            return
+        names = [field.name for field in dataclasses.fields(kind)]
+        if part not in names:
+            raise _unknown(".".join([*path, part]), value, [".".join([*path, name]) for name in names])
+        kind = get_type_hints(kind)[part]
+        path.append(part)
+
+
+def _unknown(key: str, value: str, known: Sequence[str]) -> SpecError:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    kind = "setting" if "." in key else "group or setting"
+    return SpecError(f"{key}={value} is not a {kind}: {hint}choose from {', '.join(known)}")
