@@ -1,0 +1,214 @@
+"""CPU twins of the engine's kernels; the public functions are in :mod:`rotation` and :mod:`multislice`.
+
+All loops over pixels run along y, the contiguous axis. Rows are independent of each other, so that a result does not
+depend on the number of threads; sums over pixels are kept per row and added in a fixed order by the caller.
+
+A sparse matrix acts on whole y vectors: entry ``k`` of row ``r`` adds ``weights[k] * source[columns[k], :]``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba as nb
+import numpy as np
+
+#: Reordering is allowed, the rules of NaN and infinity are kept: a diverged run must show.
+_FAST = {"reassoc", "contract", "arcp", "nsz"}
+_jit = nb.njit(cache=True, nogil=True, fastmath=_FAST)
+_parallel = nb.njit(cache=True, nogil=True, fastmath=_FAST, parallel=True)
+
+
+@_jit
+def _interpolation_weight(distance, cubic):
+    """Weight of a sample at ``distance`` (in voxels): hat function, or Keys' cubic with a = -1/2."""
+    d = abs(distance)
+    if not cubic:
+        return max(0.0, 1.0 - d)
+    if d < 1.0:
+        return (1.5 * d - 2.5) * d * d + 1.0
+    if d < 2.0:
+        return ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0
+    return 0.0
+
+
+@_parallel
+def build_columns(tilt_rad, n_z, n_x, n_layers, cubic, counts, rows, weights):
+    """For each voxel (z, x): the rows (slice, x') of the binned rotated volume that it enters, and its weights.
+
+    ``counts`` (Z·X,), ``rows`` and ``weights`` (Z·X, capacity) are filled. A rotated layer z' samples the volume at
+    x = x' cos - z' sin, z = x' sin + z' cos about the centre; the layers of a slice are added up.
+    """
+    c, s = math.cos(tilt_rad), math.sin(tilt_rad)
+    mid_z, mid_x = (n_z - 1) / 2, (n_x - 1) / 2
+    reach = (2.0 if cubic else 1.0) * (abs(c) + abs(s))
+    for z in nb.prange(n_z):
+        for x in range(n_x):
+            voxel = z * n_x + x
+            centre_x = (x - mid_x) * c + (z - mid_z) * s + mid_x
+            centre_z = (z - mid_z) * c - (x - mid_x) * s + mid_z
+            first_z, last_z = max(0, math.ceil(centre_z - reach)), min(n_z - 1, math.floor(centre_z + reach))
+            first_x, last_x = max(0, math.ceil(centre_x - reach)), min(n_x - 1, math.floor(centre_x + reach))
+            n = 0
+            for x_rotated in range(first_x, last_x + 1):
+                z_rotated = first_z
+                while z_rotated <= last_z:
+                    i_slice = z_rotated // n_layers
+                    end = min(last_z + 1, (i_slice + 1) * n_layers)
+                    weight = 0.0
+                    while z_rotated < end:
+                        dx = (x_rotated - mid_x) * c - (z_rotated - mid_z) * s + mid_x - x
+                        dz = (x_rotated - mid_x) * s + (z_rotated - mid_z) * c + mid_z - z
+                        weight += _interpolation_weight(dx, cubic) * _interpolation_weight(dz, cubic)
+                        z_rotated += 1
+                    if weight != 0.0:
+                        rows[voxel, n] = i_slice * n_x + x_rotated
+                        weights[voxel, n] = weight
+                        n += 1
+            counts[voxel] = n
+
+
+@_jit
+def transpose_columns(counts, rows, weights, row_start, columns, row_weights):
+    """Sort the entries of :func:`build_columns` by row: ``row_start`` (rows + 1,), ``columns``, ``row_weights``."""
+    row_start[:] = 0
+    for voxel in range(counts.shape[0]):
+        for k in range(counts[voxel]):
+            row_start[rows[voxel, k] + 1] += 1
+    for row in range(row_start.shape[0] - 1):
+        row_start[row + 1] += row_start[row]
+    for voxel in range(counts.shape[0]):
+        for k in range(counts[voxel]):
+            row = rows[voxel, k]
+            entry = row_start[row]
+            columns[entry] = voxel
+            row_weights[entry] = weights[voxel, k]
+            row_start[row] = entry + 1
+    for row in range(row_start.shape[0] - 1, 0, -1):
+        row_start[row] = row_start[row - 1]
+    row_start[0] = 0
+
+
+@_parallel
+def gather_rows(row_start, columns, weights, source, target):
+    """``target[r, :] = Σ_k weights[k] · source[columns[k], :]`` over the entries k of row r."""
+    n_y = source.shape[1]
+    for row in nb.prange(target.shape[0]):
+        k, end = row_start[row], row_start[row + 1]
+        for y in range(n_y):
+            target[row, y] = 0
+        while k + 4 <= end:
+            i0, i1, i2, i3 = columns[k], columns[k + 1], columns[k + 2], columns[k + 3]
+            w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
+            for y in range(n_y):
+                target[row, y] += (w0 * source[i0, y] + w1 * source[i1, y]) + (w2 * source[i2, y] + w3 * source[i3, y])
+            k += 4
+        while k < end:
+            i0, w0 = columns[k], weights[k]
+            for y in range(n_y):
+                target[row, y] += w0 * source[i0, y]
+            k += 1
+
+
+#: Voxels per side of the tiles in which the adjoint visits the volume: their share of the slices stays in L2.
+_TILE = 32
+
+
+@_parallel
+def gather_add(counts, rows, weights, source, scale, volume):
+    """``volume[z, x, :] += scale · Σ_k weights[k] · source[rows[k], :]`` over the entries k of voxel (z, x)."""
+    n_z, n_x, n_y = volume.shape
+    tiles_x = (n_x + _TILE - 1) // _TILE
+    tiles_z = (n_z + _TILE - 1) // _TILE
+    for tile in nb.prange(tiles_x * tiles_z):
+        z_start, x_start = tile // tiles_x * _TILE, tile % tiles_x * _TILE
+        for z in range(z_start, min(z_start + _TILE, n_z)):
+            for x in range(x_start, min(x_start + _TILE, n_x)):
+                voxel = z * n_x + x
+                k, end = 0, counts[voxel]
+                while k + 2 <= end:
+                    i0, i1 = rows[voxel, k], rows[voxel, k + 1]
+                    w0, w1 = scale * weights[voxel, k], scale * weights[voxel, k + 1]
+                    for y in range(n_y):
+                        volume[z, x, y] += w0 * source[i0, y] + w1 * source[i1, y]
+                    k += 2
+                if k < end:
+                    i0, w0 = rows[voxel, k], scale * weights[voxel, k]
+                    for y in range(n_y):
+                        volume[z, x, y] += w0 * source[i0, y]
+
+
+@_parallel
+def transmit(phase, slice_V, wave, out):
+    """``out = wave · exp(i phase slice_V)``; planes (X, Y), ``phase`` in rad per volt of the slice's sum."""
+    for x in nb.prange(slice_V.shape[0]):
+        for y in range(slice_V.shape[1]):
+            angle = phase * slice_V[x, y]
+            c, s = math.cos(angle), math.sin(angle)
+            re, im = wave[x, y].real, wave[x, y].imag
+            out[x, y] = complex(c * re - s * im, c * im + s * re)
+
+
+@_parallel
+def multiply(plane, factor, out):
+    """``out = plane · factor`` for complex planes (X, Y)."""
+    for x in nb.prange(plane.shape[0]):
+        for y in range(plane.shape[1]):
+            out[x, y] = plane[x, y] * factor[x, y]
+
+
+@_parallel
+def multiply_conjugate(plane, factor, out):
+    """``out = plane · conj(factor)`` for complex planes (X, Y)."""
+    for x in nb.prange(plane.shape[0]):
+        for y in range(plane.shape[1]):
+            out[x, y] = plane[x, y] * factor[x, y].conjugate()
+
+
+@_parallel
+def add_conjugate_products(planes, factors, out):
+    """``out = Σ_f planes[f] · conj(factors[f])`` for complex (F, X, Y)."""
+    for x in nb.prange(planes.shape[1]):
+        for y in range(planes.shape[2]):
+            out[x, y] = planes[0, x, y] * factors[0, x, y].conjugate()
+        for f in range(1, planes.shape[0]):
+            for y in range(planes.shape[2]):
+                out[x, y] += planes[f, x, y] * factors[f, x, y].conjugate()
+
+
+@_parallel
+def back_transmit(phase, wave, adjoint, slice_V):
+    """Gradient of one slice, and the adjoint wave in front of it.
+
+    ``wave`` is the wave behind the slice. ``slice_V`` is replaced by ``phase · Im(adjoint · conj(wave))``, the gradient
+    in its own units, and ``adjoint`` by ``adjoint · exp(-i phase slice_V)``.
+    """
+    for x in nb.prange(slice_V.shape[0]):
+        for y in range(slice_V.shape[1]):
+            angle = phase * slice_V[x, y]
+            c, s = math.cos(angle), math.sin(angle)
+            re, im = adjoint[x, y].real, adjoint[x, y].imag
+            slice_V[x, y] = phase * (im * wave[x, y].real - re * wave[x, y].imag)
+            adjoint[x, y] = complex(c * re + s * im, c * im - s * re)
+
+
+@_parallel
+def amplitude_residual(wave, amplitude, row_cost):
+    """Replace ``wave`` (F, X, Y) by ``wave - amplitude · wave/|wave|``; ``row_cost`` (F, X) gets ½ Σ_y |residual|²."""
+    n_f, n_x, n_y = wave.shape
+    for row in nb.prange(n_f * n_x):
+        f, x = row // n_x, row % n_x
+        total = 0.0
+        for y in range(n_y):
+            re, im = wave[f, x, y].real, wave[f, x, y].imag
+            modulus = math.sqrt(re * re + im * im)
+            difference = modulus - amplitude[f, x, y]
+            total += difference * difference
+            factor = difference / modulus if modulus > 0 else 0.0
+            wave[f, x, y] = complex(factor * re, factor * im)
+        row_cost[f, x] = 0.5 * total
+
+
+def cost_of_rows(row_cost: np.ndarray) -> float:
+    """Sum of ``row_cost`` in a fixed order."""
+    return float(row_cost.sum(dtype=np.float64))

@@ -1,0 +1,84 @@
+"""The forward model of a tilt series: rotation, multislice and imaging joined, with the incremental gradient step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aetlab import physics
+from aetlab.data import TiltSeries
+from aetlab.forward.imaging import transfer_function
+from aetlab.forward.multislice import Multislice, propagator
+from aetlab.forward.rotation import make_rotation
+from aetlab.grid import n_slices, slice_centres_A
+from aetlab.spec import MicroscopeSpec
+
+
+class ForwardModel:
+    """Cost ½ Σ (|ψ| - √I)² of a volume against each tilt of a series, its gradient, and its incremental step.
+
+    Parameters
+    ----------
+    series : TiltSeries
+        Measured intensities (T, F, X, Y), vacuum 1.
+    shape_zxy : tuple of int
+        Shape of the volume; its (X, Y) is that of the images.
+    microscope : MicroscopeSpec
+        Energy, aperture, aberrations and envelopes.
+    n_layers_per_slice : int
+        N_B, the voxel layers summed into one slice.
+    rotation : str
+        linear, cubic or fourier.
+    dtype : type
+        Precision of volume and waves: float32, or float64 for tests.
+
+    Attributes
+    ----------
+    n_tilts : int
+        Number of tilts T.
+    lipschitz : float
+        Lipschitz constant of the gradient of one tilt, (σ Δz)² · Z · F in 1/V² (method, "Reconstruction").
+    """
+
+    def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
+                 n_layers_per_slice: int, rotation: str = "linear", dtype: type = np.float32) -> None:
+        if series.images.shape[2:] != tuple(shape_zxy[1:]):
+            raise ValueError(f"images of {series.images.shape[2:]} pixels do not fit a volume of {shape_zxy} voxels")
+        voxel_A = series.pixel_A
+        n_z, shape_xy = shape_zxy[0], (shape_zxy[1], shape_zxy[2])
+        wavelength_A = physics.wavelength_A(microscope.energy_keV)
+        phase_per_V = physics.interaction_parameter(microscope.energy_keV) * voxel_A
+        centres_A = slice_centres_A(n_z, n_layers_per_slice, voxel_A)
+        back_to_centre = propagator(shape_xy, voxel_A, wavelength_A, -centres_A[-1])
+        transfer = np.stack([back_to_centre * transfer_function(shape_xy, voxel_A, microscope, float(defocus_A))
+                             for defocus_A in series.defocus_A])
+        self.n_tilts = len(series.tilt_deg)
+        self.lipschitz = phase_per_V**2 * n_z * len(series.defocus_A)
+        self._shape = tuple(shape_zxy)
+        self._dtype = dtype
+        self._amplitude = np.sqrt(np.maximum(series.images, 0)).astype(dtype)
+        self._rotation = make_rotation(rotation, shape_zxy, n_layers_per_slice, series.tilt_deg, dtype=dtype)
+        self._multislice = Multislice(transfer, np.diff(centres_A), pixel_A=voxel_A, wavelength_A=wavelength_A,
+                                      phase_per_V=phase_per_V, dtype=dtype)
+        self._slices = np.empty((n_slices(n_z, n_layers_per_slice), *shape_xy), dtype)
+
+    def cost(self, volume: np.ndarray, i_tilt: int) -> float:
+        """Cost of ``volume`` (Z, X, Y) against the images of one tilt."""
+        self._rotation.rotate_and_bin(volume, i_tilt, self._slices)
+        return self._multislice.cost(self._slices, self._amplitude[i_tilt])
+
+    def cost_and_gradient(self, volume: np.ndarray, i_tilt: int) -> tuple[float, np.ndarray]:
+        """Cost of one tilt and its gradient (Z, X, Y) with respect to ``volume``, in 1/V."""
+        cost = self._gradient_of_slices(volume, i_tilt)
+        gradient = np.zeros(self._shape, self._dtype)
+        self._rotation.add_adjoint(self._slices, i_tilt, 1.0, gradient)
+        return cost, gradient
+
+    def descend(self, volume: np.ndarray, i_tilt: int, step: float) -> float:
+        """Take ``step`` (in V²) times the gradient of one tilt off ``volume`` in place; the cost before the step."""
+        cost = self._gradient_of_slices(volume, i_tilt)
+        self._rotation.add_adjoint(self._slices, i_tilt, -step, volume)
+        return cost
+
+    def _gradient_of_slices(self, volume: np.ndarray, i_tilt: int) -> float:
+        self._rotation.rotate_and_bin(volume, i_tilt, self._slices)
+        return self._multislice.cost_and_gradient(self._slices, self._amplitude[i_tilt])

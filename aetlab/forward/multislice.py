@@ -1,0 +1,158 @@
+r"""Multislice propagation of the electron wave through slices of projected potential, and its gradient.
+
+Notation: slice m holds s_m, the sum over its layers of V in volts; t_m = exp(i σ Δz s_m) is its transmission function,
+σ the interaction parameter, Δz the voxel. The incident wave is 1. Behind slice m the wave is g_m = t_m ψ_m, and
+ψ_{m+1} = P_m g_m in front of the next (equation 1 of the paper), P_m the propagator over the distance of the two slices'
+middles (equation 2). Each image is |F⁻¹ T_j F g_S|² with a transfer function T_j that begins behind the last slice.
+
+Cost of a tilt: ½ Σ_j Σ (|ψ_j| - a_j)², a_j = √I_j (equation 5 halved). With r_j = ψ_j - a_j ψ_j/|ψ_j| and
+φ_S = F⁻¹ Σ_j T_j* F r_j its gradient is σ Δz Im(φ_m g_m*) at slice m, and φ_{m-1} = P*_{m-1} t*_m φ_m
+(algorithm 2 of the paper).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aetlab.fft import plan_fft
+from aetlab.forward import kernels_numba as kernels
+from aetlab.grid import squared_frequencies
+
+
+def propagator(shape_xy: tuple[int, int], pixel_A: float, wavelength_A: float, distance_A: float, *,
+               band_limit: float = 1.0) -> np.ndarray:
+    """Free-space propagator over ``distance_A`` on the FFT grid, complex128 (X, Y): the full angular spectrum.
+
+    ``exp(2πi d (√(1/λ² - q²) - 1/λ))`` (equation 2 without the constant phase of the axis); frequencies beyond
+    ``band_limit`` times the Nyquist frequency (a circle) are cut, 1 keeps all.
+    """
+    q2 = squared_frequencies(shape_xy, pixel_A)
+    phase = 2 * np.pi * distance_A * (np.sqrt(np.maximum(1 / wavelength_A**2 - q2, 0.0)) - 1 / wavelength_A)
+    keep = q2 < 1 / wavelength_A**2
+    if band_limit < 1:
+        keep &= q2 <= (band_limit * 0.5 / pixel_A * (1 + 1e-9)) ** 2
+    return np.exp(1j * phase) * keep
+
+
+def exit_wave(slices: np.ndarray, *, phase_per_V: float, gap_A: float, pixel_A: float, wavelength_A: float,
+              wave: np.ndarray | None = None, band_limit: float = 1.0) -> np.ndarray:
+    """Wave behind the last of ``slices``, for a series of equal slices that may come in several portions.
+
+    Parameters
+    ----------
+    slices : float (S, X, Y)
+        Sum over its layers of the potential in V, slice by slice along the beam.
+    phase_per_V : float
+        σ Δz in rad/V.
+    gap_A : float
+        Distance between the middles of neighbouring slices in Å.
+    pixel_A, wavelength_A : float
+        Sampling and wavelength in Å.
+    wave : complex (X, Y), optional
+        Wave behind the slice before ``slices[0]`` (what this function returned for the portion before; it is
+        overwritten). Without it the incident wave 1 meets ``slices[0]``.
+    band_limit : float
+        Cut-off of propagators and transmission functions in units of the Nyquist frequency; 1 keeps all.
+
+    Returns
+    -------
+    complex64 (X, Y), complex128 for float64 slices.
+    """
+    real = slices.dtype.type
+    complex_type = np.result_type(slices.dtype, np.complex64)
+    shape_xy = slices.shape[1:]
+    fft = plan_fft(shape_xy, complex_type)
+    keep = propagator(shape_xy, pixel_A, wavelength_A, 0.0, band_limit=band_limit)
+    free = (propagator(shape_xy, pixel_A, wavelength_A, gap_A, band_limit=band_limit) / keep.size).astype(complex_type)
+    limit = (keep / keep.size).astype(complex_type)
+    transmission, unit = np.empty(shape_xy, complex_type), np.ones(shape_xy, complex_type)
+    first = wave is None
+    wave = unit.copy() if wave is None else wave
+    for plane in slices:
+        if not first:
+            fft.forward(wave, wave)
+            kernels.multiply(wave, free, wave)
+            fft.inverse(wave, wave)
+        first = False
+        if band_limit < 1:
+            kernels.transmit(real(phase_per_V), plane, unit, transmission)
+            fft.forward(transmission, transmission)
+            kernels.multiply(transmission, limit, transmission)
+            fft.inverse(transmission, transmission)
+            kernels.multiply(wave, transmission, wave)
+        else:
+            kernels.transmit(real(phase_per_V), plane, wave, wave)
+    return wave
+
+
+class Multislice:
+    """Cost and gradient of one tilt with respect to its slices, with all its memory allocated once.
+
+    Parameters
+    ----------
+    transfer : complex (F, X, Y)
+        Transfer functions T_j from the plane of the last slice's middle to the images.
+    gaps_A : float (S - 1,)
+        Distances between the middles of neighbouring slices in Å.
+    pixel_A, wavelength_A : float
+        Sampling and wavelength in Å.
+    phase_per_V : float
+        σ Δz in rad/V.
+    dtype : type
+        float32, or float64 for tests.
+    """
+
+    def __init__(self, transfer: np.ndarray, gaps_A: np.ndarray, *, pixel_A: float, wavelength_A: float,
+                 phase_per_V: float, dtype: type = np.float32) -> None:
+        complex_type = np.result_type(dtype, np.complex64)
+        n_defoci, *shape = transfer.shape
+        shape_xy = (shape[0], shape[1])
+        n_pixels = shape_xy[0] * shape_xy[1]
+        self._phase = dtype(phase_per_V)
+        # The 1/N of each inverse FFT rides on the factor that is multiplied in before it.
+        self._transfer = (transfer / n_pixels).astype(complex_type)
+        distances, self._which = np.unique(np.round(gaps_A, 9), return_inverse=True)
+        self._free = [(propagator(shape_xy, pixel_A, wavelength_A, d) / n_pixels).astype(complex_type)
+                      for d in distances]
+        self._waves = np.empty((len(gaps_A) + 1, *shape_xy), complex_type)
+        self._plane = np.empty(shape_xy, complex_type)
+        self._images = np.empty((n_defoci, *shape_xy), complex_type)
+        self._row_cost = np.empty((n_defoci, shape_xy[0]), np.float64)
+        self._unit = np.ones(shape_xy, complex_type)
+        self._fft = plan_fft(shape_xy, complex_type)
+        self._fft_images = plan_fft((n_defoci, *shape_xy), complex_type)
+
+    def images(self, slices: np.ndarray) -> np.ndarray:
+        """Image waves ψ_j (F, X, Y) of ``slices`` (S, X, Y); the array is overwritten by the next call."""
+        fft, plane, waves = self._fft, self._plane, self._waves
+        kernels.transmit(self._phase, slices[0], self._unit, waves[0])
+        for m in range(1, len(slices)):
+            fft.forward(waves[m - 1], plane)
+            kernels.multiply(plane, self._free[self._which[m - 1]], plane)
+            fft.inverse(plane, plane)
+            kernels.transmit(self._phase, slices[m], plane, waves[m])
+        fft.forward(waves[-1], plane)
+        for f in range(len(self._images)):
+            kernels.multiply(plane, self._transfer[f], self._images[f])
+        self._fft_images.inverse(self._images, self._images)
+        return self._images
+
+    def cost(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
+        """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity."""
+        kernels.amplitude_residual(self.images(slices), amplitude, self._row_cost)
+        return kernels.cost_of_rows(self._row_cost)
+
+    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
+        """Cost as in :meth:`cost`; ``slices`` is overwritten by the gradient with respect to it, in 1/V."""
+        cost = self.cost(slices, amplitude)
+        fft, plane = self._fft, self._plane
+        self._fft_images.forward(self._images, self._images)
+        kernels.add_conjugate_products(self._images, self._transfer, plane)
+        fft.inverse(plane, plane)
+        for m in range(len(slices) - 1, -1, -1):
+            kernels.back_transmit(self._phase, self._waves[m], plane, slices[m])
+            if m > 0:
+                fft.forward(plane, plane)
+                kernels.multiply_conjugate(plane, self._free[self._which[m - 1]], plane)
+                fft.inverse(plane, plane)
+        return cost

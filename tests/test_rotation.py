@@ -1,0 +1,107 @@
+"""Rotation and binning: exact adjoints, the convention of the tilt, and what turns out of the volume."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aetlab import grid
+from aetlab.forward.rotation import make_rotation, rotate_and_bin
+
+SHAPE = (8, 10, 12)
+KINDS = ("linear", "cubic")
+ANGLES_DEG = (0.0, 3.0, 31.7, 45.0, 90.0, 117.3, 179.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_layers", [1, 3, 8])
+def test_adjoint(kind: str, n_layers: int) -> None:
+    """<A v, s> = <v, A* s> for every angle, on a shape of three different, even lengths."""
+    rng = np.random.default_rng(1)
+    rotation = make_rotation(kind, SHAPE, n_layers, np.array(ANGLES_DEG), dtype=np.float64)
+    for i_tilt in range(len(ANGLES_DEG)):
+        volume = rng.standard_normal(SHAPE)
+        slices = rng.standard_normal((grid.n_slices(SHAPE[0], n_layers), *SHAPE[1:]))
+        forward = np.empty_like(slices)
+        rotation.rotate_and_bin(volume, i_tilt, forward)
+        adjoint = np.zeros(SHAPE)
+        rotation.add_adjoint(slices, i_tilt, 1.0, adjoint)
+        np.testing.assert_allclose(np.vdot(forward, slices), np.vdot(volume, adjoint), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adjoint_adds_scaled_to_the_volume(kind: str) -> None:
+    rng = np.random.default_rng(2)
+    rotation = make_rotation(kind, SHAPE, 3, np.array([31.7]), dtype=np.float64)
+    slices = rng.standard_normal((3, *SHAPE[1:]))
+    start = rng.standard_normal(SHAPE)
+    plain, scaled = np.zeros(SHAPE), start.copy()
+    rotation.add_adjoint(slices, 0, 1.0, plain)
+    rotation.add_adjoint(slices, 0, -2.5, scaled)
+    np.testing.assert_allclose(scaled, start - 2.5 * plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tilt_deg", [-40.0, 25.0, 70.0, 130.0])
+def test_a_blob_turns_like_the_positions(kind: str, tilt_deg: float) -> None:
+    """The centre of mass of a blob moves to R p, so that volume and atoms turn the same way."""
+    shape, voxel_A = (21, 24, 18), 0.5
+    position_A = np.array([2.0, 0.5, -1.2])
+    z, x, y = np.meshgrid(*(grid.coordinates_A(n, voxel_A) for n in shape), indexing="ij")
+    blob = np.exp(-((x - position_A[0]) ** 2 + (y - position_A[1]) ** 2 + (z - position_A[2]) ** 2) / (2 * 0.9**2))
+    turned = rotate_and_bin(blob, tilt_deg, kind=kind)
+    centre_A = np.array([(turned * axis).sum() for axis in (x, y, z)]) / turned.sum()
+    np.testing.assert_allclose(centre_A, grid.rotation_matrix(tilt_deg) @ position_A, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_right_angles_are_exact(kind: str) -> None:
+    """x' = z, z' = -x at 90°: a permutation of the voxels of a square plane."""
+    volume = np.random.default_rng(3).standard_normal((9, 9, 4))
+    expected = volume.transpose(1, 0, 2)[::-1]
+    np.testing.assert_allclose(rotate_and_bin(volume, 90.0, kind=kind), expected, atol=1e-12)
+    np.testing.assert_allclose(rotate_and_bin(volume, 0.0, kind=kind), volume, atol=1e-12)
+
+
+def test_binning_sums_layers_and_keeps_a_thin_last_slice() -> None:
+    volume = np.random.default_rng(4).standard_normal(SHAPE)
+    layers = rotate_and_bin(volume, 31.7)
+    slices = rotate_and_bin(volume, 31.7, 3)
+    expected = np.stack([layers[0:3].sum(0), layers[3:6].sum(0), layers[6:8].sum(0)])
+    np.testing.assert_allclose(slices, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_an_inner_point_sum_to_one(kind: str) -> None:
+    """A constant volume stays constant where the turned point and its neighbours lie inside."""
+    turned = rotate_and_bin(np.ones((20, 20, 1)), 33.0, kind=kind)[6:14, 6:14]
+    np.testing.assert_allclose(turned, 1.0, rtol=1e-12)
+
+
+def test_large_volumes_rebuild_the_matrix_for_each_tilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without room for all matrices the results are the same."""
+    volume = np.random.default_rng(5).standard_normal(SHAPE)
+    angles = np.array([10.0, 20.0])
+    kept = make_rotation("linear", SHAPE, 3, angles, dtype=np.float64)
+    monkeypatch.setattr("aetlab.forward.rotation.MATRIX_BUDGET_BYTES", 0)
+    rebuilt = make_rotation("linear", SHAPE, 3, angles, dtype=np.float64)
+    for i_tilt in (0, 1, 0):
+        a, b = np.empty((3, *SHAPE[1:])), np.empty((3, *SHAPE[1:]))
+        kept.rotate_and_bin(volume, i_tilt, a)
+        rebuilt.rotate_and_bin(volume, i_tilt, b)
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("kind", "support"), [("linear", 1.0), ("cubic", 2.0)])
+def test_capacity_holds_every_lattice_point_of_a_footprint(kind: str, support: float) -> None:
+    """Turned lattice points in the open box of the interpolation never outnumber the room kept for them."""
+    from aetlab.forward.rotation import _CAPACITY
+
+    axis = np.arange(-4, 5)
+    points = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    most = 0
+    for angle in np.linspace(0, np.pi / 2, 91):
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        for shift in np.stack(np.meshgrid(np.linspace(-0.5, 0.5, 11), np.linspace(-0.5, 0.5, 11)), -1).reshape(-1, 2):
+            most = max(most, int((np.abs(points @ turn.T + shift) < support).all(-1).sum()))
+    assert most <= _CAPACITY[kind]
