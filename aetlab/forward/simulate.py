@@ -1,0 +1,226 @@
+"""Simulation of a noise-free tilt series, with a discretisation of its own.
+
+``simulate.kind`` is ``atoms``: each tilt turns the atoms and gets a fresh potential, built slab by slab straight into the
+wave; or ``voxels``, the paper's way: one potential, whose voxels are turned by Fourier shears. ``oversample`` refines the
+voxels along all three axes and bins the images back to pixels; ``n_layers`` and ``band_limit`` are those of the
+multislice recursion (equations 1 and 2 of the paper). Frozen phonons (Loane, Xu and Silcox, Acta Cryst. A 47, 267, 1991):
+the intensity is the mean over copies whose atoms are displaced by independent normal vectors of variance B/(8π²) along
+each axis, instead of a potential blurred by B.
+
+Tilts are shared out among threads. Each is computed in one order and has random numbers of its own, so that the number
+of threads changes nothing but the time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+import numba
+import numpy as np
+
+from aetlab import physics
+from aetlab.backend import n_threads
+from aetlab.data import Atoms, TiltSeries
+from aetlab.fft import plan_fft
+from aetlab.forward import imaging
+from aetlab.forward.kernels_numba import multiply
+from aetlab.forward.multislice import exit_wave, propagator
+from aetlab.forward.potential import build_potential
+from aetlab.forward.rotation import make_rotation
+from aetlab.forward.scattering import LEAST_DEBYE_WALLER_A2
+from aetlab.grid import rotation_matrix, slice_centres_A
+from aetlab.spec import MicroscopeSpec, SimulateSpec
+
+#: How ``voxels`` turns the volume: as the paper did.
+VOXEL_ROTATION = "fourier"
+
+#: Bytes of potential that a thread of ``atoms`` holds at a time.
+SLAB_BYTES = 64e6
+
+#: Bytes of turned volumes that the threads of ``voxels`` hold together.
+TURNED_BYTES = 1.0e9
+
+
+def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float, tilt_deg: np.ndarray,
+                         defocus_A: np.ndarray, *, microscope: MicroscopeSpec, simulate: SimulateSpec,
+                         debye_waller_A2: dict[str, float], rng: np.random.Generator,
+                         report: Callable[[int, int], None] | None = None) -> TiltSeries:
+    """Noise-free images of ``atoms`` at every tilt and defocus, as the detector's MTF leaves them.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        Positions in Å about the volume's centre, at tilt 0.
+    shape_zxy, voxel_A : tuple of int, float
+        The volume (Z, X, Y) of the reconstruction and its voxel in Å; the images have (X, Y) pixels of that size.
+    tilt_deg, defocus_A : float (T,), (F,)
+        Tilts about +y in degrees; distances from the volume's centre to the imaged planes in Å.
+    microscope, simulate : MicroscopeSpec, SimulateSpec
+        The instrument, and how the data are made.
+    debye_waller_A2 : dict
+        B = 8π²⟨u²⟩ in Å² by element symbol, with the entry ``default``.
+    rng : numpy.random.Generator
+        Source of the displacements of frozen phonons; one child for each tilt.
+    report : callable, optional
+        Called as ``report(tilts done, tilts)`` after each tilt, in the caller's thread.
+
+    Returns
+    -------
+    TiltSeries with images float32 (T, F, X, Y), vacuum 1.
+    """
+    tilts, defoci = np.atleast_1d(np.asarray(tilt_deg, float)), np.atleast_1d(np.asarray(defocus_A, float))
+    optics = Optics(shape_zxy, voxel_A, defoci, microscope, simulate)
+    sample: _RotatedAtoms | _RotatedVoxels
+    if simulate.kind == "atoms":
+        sample = _RotatedAtoms(atoms, optics, simulate, debye_waller_A2)
+    else:
+        sample = _RotatedVoxels(atoms, optics, simulate, debye_waller_A2)
+    images = np.empty((len(tilts), len(defoci), *shape_zxy[1:]), np.float32)
+
+    def simulate_tilt(i_tilt: int, tilt_rng: np.random.Generator) -> None:
+        copies = [optics.intensities(slices) for slices in sample.copies(float(tilts[i_tilt]), tilt_rng)]
+        images[i_tilt] = optics.detect(np.mean(copies, axis=0))
+
+    n_workers = min(len(tilts), sample.n_workers_most, n_threads() if _kernels_run_side_by_side() else 1)
+    n_inner = max(1, n_threads() // n_workers)
+    pool = ThreadPoolExecutor(n_workers, initializer=numba.set_num_threads, initargs=(n_inner,))
+    try:
+        jobs = [pool.submit(simulate_tilt, i, child) for i, child in enumerate(rng.spawn(len(tilts)))]
+        for n_done, job in enumerate(as_completed(jobs), start=1):
+            job.result()
+            if report is not None:
+                report(n_done, len(tilts))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return TiltSeries(images, tilts, defoci, voxel_A)
+
+
+class Optics:
+    """From slices of potential to images: everything that all tilts share.
+
+    Parameters are those of :func:`simulate_tilt_series`; ``shape_zxy`` and ``voxel_A`` become those of the simulation,
+    finer than the images by ``simulate.oversample``.
+    """
+
+    def __init__(self, shape_zxy: tuple[int, int, int], voxel_A: float, defocus_A: np.ndarray,
+                 microscope: MicroscopeSpec, simulate: SimulateSpec) -> None:
+        fine = simulate.oversample
+        self.shape_zxy = (shape_zxy[0] * fine, shape_zxy[1] * fine, shape_zxy[2] * fine)
+        self.voxel_A = voxel_A / fine
+        self.n_layers = simulate.n_layers
+        self._fine = fine
+        self._band_limit = simulate.band_limit
+        self._wavelength_A = physics.wavelength_A(microscope.energy_keV)
+        self._phase_per_V = physics.interaction_parameter(microscope.energy_keV) * self.voxel_A
+        self._centres_A = slice_centres_A(self.shape_zxy[0], self.n_layers, self.voxel_A)
+        shape_xy = self.shape_zxy[1:]
+        to_centre = propagator(shape_xy, self.voxel_A, self._wavelength_A, -self._centres_A[-1])
+        # The 1/N of the inverse FFT rides on the transfer functions.
+        self._transfer = np.stack([
+            to_centre / to_centre.size
+            * imaging.transfer_function(shape_xy, self.voxel_A, microscope, float(d), band_limit=self._band_limit)
+            for d in defocus_A]).astype(np.complex64)
+        self._mtf = imaging.detector_mtf(shape_zxy[1:], voxel_A, microscope.mtf_half)
+        self._has_mtf = microscope.mtf_half < 1
+
+    def wave(self, portions: Iterator[np.ndarray]) -> np.ndarray:
+        """Wave behind the last slice, complex (X, Y), of slices that come in portions (S, X, Y) along the beam."""
+        wave, first = None, 0
+        for slices in portions:
+            for run, gap_A in self._equal_gaps(first, first + len(slices)):
+                wave = exit_wave(slices[run.start - first:run.stop - first], phase_per_V=self._phase_per_V, gap_A=gap_A,
+                                 pixel_A=self.voxel_A, wavelength_A=self._wavelength_A, wave=wave,
+                                 band_limit=self._band_limit)
+            first += len(slices)
+        if wave is None or first != len(self._centres_A):
+            raise ValueError(f"{first} slices came, the volume has {len(self._centres_A)}")
+        return wave
+
+    def intensities(self, portions: Iterator[np.ndarray]) -> np.ndarray:
+        """Intensities (F, X, Y) in the image's pixels, in front of the detector."""
+        wave = self.wave(portions)
+        fft = plan_fft(wave.shape, wave.dtype)
+        fft.forward(wave, wave)
+        image = np.empty_like(wave)
+        intensities = []
+        for transfer in self._transfer:
+            multiply(wave, transfer, image)
+            fft.inverse(image, image)
+            intensities.append(imaging.bin_pixels(image.real**2 + image.imag**2, self._fine))
+        return np.stack(intensities)
+
+    def detect(self, intensities: np.ndarray) -> np.ndarray:
+        """Noise-free images (F, X, Y) as the detector's MTF leaves them."""
+        return imaging.blur_by_detector(intensities, self._mtf) if self._has_mtf else intensities
+
+    def _equal_gaps(self, first: int, stop: int) -> Iterator[tuple[slice, float]]:
+        """Runs of slices whose middles follow at one distance; only the last slice of a volume may be thinner."""
+        gaps_A = np.diff(self._centres_A, prepend=self._centres_A[0] - self.n_layers * self.voxel_A)
+        thin = len(gaps_A) - 1 if abs(gaps_A[-1] - gaps_A[0]) > 1e-9 else len(gaps_A)
+        if first < min(thin, stop):
+            yield slice(first, min(thin, stop)), float(gaps_A[0])
+        if stop > thin:
+            yield slice(thin, stop), float(gaps_A[-1])
+
+
+class _RotatedAtoms:
+    """The potential of turned atoms, built slab by slab."""
+
+    def __init__(self, atoms: Atoms, optics: Optics, simulate: SimulateSpec, debye_waller_A2: dict[str, float]) -> None:
+        self._atoms = atoms
+        self._optics = optics
+        self._parametrization = simulate.parametrization
+        self._n_copies = simulate.n_frozen_phonons
+        self._debye_waller_A2 = {"default": LEAST_DEBYE_WALLER_A2} if self._n_copies else debye_waller_A2
+        # The frozen atoms keep the least blur that the potential has; the displacements make up the rest.
+        blur_A2 = [debye_waller_A2.get(physics.SYMBOLS[number], debye_waller_A2["default"]) for number in atoms.numbers]
+        self._displacement_A = np.sqrt(np.maximum(np.array(blur_A2) - LEAST_DEBYE_WALLER_A2, 0) / (8 * np.pi**2))
+        self.n_workers_most = len(atoms.numbers) + 1
+
+    def copies(self, tilt_deg: float, rng: np.random.Generator) -> Iterator[Iterator[np.ndarray]]:
+        """The slices of each thermally displaced copy; of the one blurred potential where there are no phonons."""
+        for _ in range(max(1, self._n_copies)):
+            positions_A = self._atoms.positions_A
+            if self._n_copies:
+                positions_A = positions_A + self._displacement_A[:, None] * rng.standard_normal(positions_A.shape)
+            turned_A = positions_A @ rotation_matrix(tilt_deg).T
+            yield self._slices(dataclasses.replace(self._atoms, positions_A=turned_A))
+
+    def _slices(self, atoms: Atoms) -> Iterator[np.ndarray]:
+        n_z, n_x, n_y = self._optics.shape_zxy
+        binning = self._optics.n_layers
+        n_slab = min(n_z, max(1, int(SLAB_BYTES / (4 * n_x * n_y)) // binning) * binning)
+        slab = np.empty((n_slab, n_x, n_y), np.float32)
+        for first in range(0, n_z, n_slab):
+            stop = min(n_z, first + n_slab)
+            layers = build_potential(atoms, self._optics.shape_zxy, self._optics.voxel_A,
+                                     parametrization=self._parametrization, debye_waller_A2=self._debye_waller_A2,
+                                     out=slab[:stop - first], layers=(first, stop))
+            yield layers if binning == 1 else np.add.reduceat(layers, np.arange(0, stop - first, binning), axis=0)
+
+
+class _RotatedVoxels:
+    """One potential whose voxels are turned for each tilt."""
+
+    def __init__(self, atoms: Atoms, optics: Optics, simulate: SimulateSpec, debye_waller_A2: dict[str, float]) -> None:
+        self._n_layers = optics.n_layers
+        self._potential_V = build_potential(atoms, optics.shape_zxy, optics.voxel_A,
+                                            parametrization=simulate.parametrization, debye_waller_A2=debye_waller_A2)
+        self.n_workers_most = max(1, int(TURNED_BYTES / self._potential_V.nbytes))
+
+    def copies(self, tilt_deg: float, rng: np.random.Generator) -> Iterator[Iterator[np.ndarray]]:
+        """The slices of the turned volume, in one portion."""
+        n_z, *shape_xy = self._potential_V.shape
+        rotation = make_rotation(VOXEL_ROTATION, self._potential_V.shape, self._n_layers, np.array([tilt_deg]))
+        slices = np.empty((-(-n_z // self._n_layers), *shape_xy), np.float32)
+        rotation.rotate_and_bin(self._potential_V, 0, slices)
+        yield iter([slices])
+
+
+def _kernels_run_side_by_side() -> bool:
+    """Whether Numba's threading layer lets two Python threads run parallel kernels; the plainest one ends the process."""
+    point = np.ones((1, 1), np.complex64)
+    multiply(point, point, point)
+    return numba.threading_layer() != "workqueue"
