@@ -11,12 +11,12 @@ import difflib
 import math
 import types
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from aetlab.spec import RunSpec, SpecError
 
 T = TypeVar("T")
+_HINTS: dict[Any, dict[str, Any]] = {}
 _INFINITE = {"inf": math.inf, "+inf": math.inf, "-inf": -math.inf}
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -29,7 +29,7 @@ def bind_run(settings: object) -> RunSpec:
 def bind(kind: type[T], settings: object, where: str = "") -> T:
     """A dataclass ``kind`` from nested plain ``settings``; ``where`` is the key that they stand under."""
     if not isinstance(settings, Mapping):
-        raise SpecError(f"{where or 'settings'}={_short(settings)} cannot be used: give a mapping with {_choices(kind)}")
+        raise _ill_typed(where or "settings", settings, f"a mapping with {_choices(kind)}")
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in settings:
         if key not in fields:
@@ -38,11 +38,13 @@ def bind(kind: type[T], settings: object, where: str = "") -> T:
             raise SpecError(f"{_join(where, str(key))}={_short(settings[key])} is not a setting: "
                             f"{hint}choose from {_choices(kind)}")
     values = {}
+    hints = _hints(kind)
     for key, field in fields.items():
         if key in settings:
-            values[key] = _convert(_hints(kind)[key], settings[key], _join(where, key))
+            values[key] = _convert(hints[key], settings[key], _join(where, key))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise SpecError(f"{_join(where, key)} is missing: it takes {_NAMES.get(_hints(kind)[key], 'a group of settings')}")
+            wanted = _NAMES.get(hints[key], "a group of settings")
+            raise SpecError(f"{_join(where, key)} is missing: it takes {wanted}")
     return kind(**values)
 
 
@@ -59,9 +61,10 @@ def unbind(value: Any) -> Any:
     return value
 
 
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _hints(kind: Any) -> dict[str, Any]:
+    if kind not in _HINTS:
+        _HINTS[kind] = get_type_hints(kind)
+    return _HINTS[kind]
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
@@ -114,8 +117,9 @@ def _short(value: object) -> str:
 
 
 def _join(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key
+    name = key if key.isidentifier() else repr(key)
+    return f"{where}.{name}" if where else name
 
 
-def _choices(kind: type) -> str:
-    return ", ".join(field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
+def _choices(kind: Any) -> str:
+    return ", ".join(field.name for field in dataclasses.fields(kind))

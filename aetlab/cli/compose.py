@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose, version
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -60,6 +63,8 @@ class Job:
 def store_experiments() -> None:
     """Puts every file of experiments/ into Hydra's ConfigStore as group ``experiment`` over all settings."""
     store = ConfigStore.instance()
+    if "experiment" in store.repo:
+        return
     for path in sorted(experiments_folder().glob("*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         store.store(group="experiment", name=path.stem, node=content, package="_global_", provider="aetlab")
@@ -117,11 +122,16 @@ def _label(words: Sequence[str], varied: set[str]) -> str:
 def _composer(further: Path | None) -> Iterator[OverridesParser]:
     GlobalHydra.instance().clear()
     store_experiments()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        if further is not None:
-            loader.get_search_path().prepend(provider="command-line", path=f"file://{further.absolute()}")
-        yield OverridesParser.create(config_loader=loader)
+    version.setbase("1.3")
+    search_path = create_config_search_path(str(config_folder()))
+    if further is not None:
+        anchor = SearchPathQuery(provider="schema")
+        search_path.prepend(provider="command-line", path=f"file://{further.absolute()}", anchor=anchor)
+    try:
+        hydra = Hydra.create_main_hydra2(task_name="aetlab", config_search_path=search_path)
+        yield OverridesParser.create(config_loader=hydra.config_loader)
+    finally:
+        GlobalHydra.instance().clear()
 
 
 def _compose_job(words: Sequence[str], label: str) -> Job:
@@ -142,8 +152,8 @@ def plain_settings(config: DictConfig) -> Any:
 
 def _refuse_code(config: DictConfig) -> None:
     """Refuses what would make Hydra run code that a configuration names."""
-    hydra = OmegaConf.to_container(OmegaConf.masked_copy(config.hydra, ["launcher", "sweeper", "callbacks", "job_logging",
-                                                                        "hydra_logging"]), resolve=False)
+    instantiated = ["launcher", "sweeper", "callbacks", "job_logging", "hydra_logging"]
+    hydra = OmegaConf.to_container(OmegaConf.masked_copy(config.hydra, instantiated), resolve=False)
     for key, value in _leaves(hydra, "hydra"):
         name = key.rsplit(".", 1)[-1]
         if name == "_target_" and not str(value).startswith(_TRUSTED):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -16,16 +15,19 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
 
 from aetlab.progress import Reporter, open_reporter
-from aetlab.results.files import StorageError, make_folder, remove_tree, writing
+from aetlab.results.files import StorageError, make_folder, writing
 from aetlab.results.identity import record_id
-from aetlab.results.record import Places, Record, find_record, read_record, run_lock
+from aetlab.results.record import Places, Record, RecordError, read_record
 from aetlab.spec import RunSpec, SpecError
 
 #: What can become of a job.
 DONE, SKIPPED, RESUMED, RETRIED, FAILED, CUT_OFF = "done", "skipped", "resumed", "retried", "failed", "cut off"
+
+
+#: The line in a log that tells a failure.
+_FAILURE = "FAILED:"
 
 
 class Stopped(BaseException):
@@ -52,26 +54,28 @@ class Outcome:
 
 
 class LogReporter:
-    """Passes on what a run says and keeps it, with the time, in the run's log."""
+    """Passes on what a run says and keeps it, with the time, in the log of the run."""
 
-    def __init__(self, inner: Reporter, log: TextIO) -> None:
+    def __init__(self, inner: Reporter, path: Path) -> None:
+        make_folder(path.parent)
         self._inner = inner
-        self._log = log
+        self._path = path
         self._stage = ""
 
     def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
         if stage != self._stage or done == total:
             self._stage = stage
-            self._write(f"{stage} {done}/{total} {detail}".rstrip())
+            self.write(f"{stage} {done}/{total} {detail}".rstrip())
         self._inner.step(stage, done, total, detail)
 
     def say(self, text: str) -> None:
-        self._write(text)
+        self.write(text)
         self._inner.say(text)
 
-    def _write(self, text: str) -> None:
-        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-        self._log.flush()
+    def write(self, text: str) -> None:
+        """Appends ``text`` to the log alone."""
+        with writing(self._path), open(self._path, "a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 
 def perform(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -> Outcome:
@@ -80,17 +84,11 @@ def perform(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -
     places = Places(outputs.absolute())
     run_id = record_id(spec)
     with open_reporter(label) as reporter, _terminable():
-        try:
-            with run_lock(places, spec, lambda: reporter.say("another process makes this record; waiting")):
-                record, note = find_record(places, spec, use_other_code=use_other_code)
-                if note:
-                    reporter.say(note)
-                if record is not None:
-                    outcome = _skipped(record, label, time.monotonic() - started)
-                else:
-                    outcome = _make(places, spec, run_id, label, reporter, started)
-        except StorageError as error:
-            outcome = _failed(run_id, label, started, str(error), places.log(run_id))
+        found = _complete(places.records / run_id, use_other_code)
+        if found is not None:
+            outcome = _ended(found, label, SKIPPED, started)
+        else:
+            outcome = _make(places, spec, run_id, label, reporter, started, use_other_code)
         reporter.say(one_line(outcome))
     return outcome
 
@@ -98,7 +96,8 @@ def perform(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -
 def one_line(outcome: Outcome) -> str:
     """The outcome of a job in one line."""
     if outcome.status == FAILED:
-        return f"FAILED after {outcome.seconds:.1f} s: {outcome.error}" + (f"; log: {outcome.log}" if outcome.log else "")
+        log = f"; log: {outcome.log}" if outcome.log else ""
+        return f"FAILED after {outcome.seconds:.1f} s: {outcome.error}{log}"
     scores = ", ".join(f"{outcome.metrics[name]:.{digits}f} {unit}" for name, digits, unit in (
         ("position_error_pm", 1, "pm"), ("found_percent", 2, "% found"), ("false_positive_percent", 2, "% false"),
         ("correct_species_percent", 1, "% species")) if outcome.metrics.get(name) is not None)
@@ -108,35 +107,54 @@ def one_line(outcome: Outcome) -> str:
     return f"{words}{note} in {outcome.seconds:.1f} s: {scores}; record: {outcome.folder}"
 
 
-def _make(places: Places, spec: RunSpec, run_id: str, label: str, reporter: Reporter, started: float) -> Outcome:
-    work = make_folder(places.work(run_id))
-    failed_before = work / "failed.txt"
-    status = RESUMED if places.checkpoint(run_id).exists() else RETRIED if failed_before.exists() else DONE
-    if status != DONE:
-        reporter.say({RESUMED: "was cut off, goes on from its checkpoint", RETRIED: "failed before, is tried again"}[status])
-    log_path = places.log(run_id)
-    with writing(log_path):
-        log = open(log_path, "a", encoding="utf-8")
-    with log:
-        try:
-            from aetlab import pipeline
-
-            pipeline.run(spec, outputs=places.outputs, reporter=LogReporter(reporter, log))
-            record = read_record(places.records / run_id)
-        except Exception as error:
-            message = _in_one_line(error)
-            _keep(log, failed_before, message)
-            return _failed(run_id, label, started, message, log_path)
-    remove_tree(work)
-    return Outcome(run_id, label, status, time.monotonic() - started, str(record.folder), record.metrics)
-
-
-def _keep(log: TextIO, failed_before: Path, message: str) -> None:
+def _complete(folder: Path, use_other_code: bool) -> Record | None:
+    """The whole record in ``folder`` where it may be used: found without loading what computes."""
     try:
-        traceback.print_exc(file=log)
-        failed_before.write_text(message + "\n", encoding="utf-8")
-    except OSError as error:  # the disk may be what failed the run
-        print(f"the log cannot be written: {error.strerror}", file=sys.stderr)
+        record = read_record(folder)
+    except RecordError:
+        return None  # it is told and set aside under the lock of the run
+    return record if use_other_code or not record.made_by_other_code else None
+
+
+def _make(places: Places, spec: RunSpec, run_id: str, label: str, reporter: Reporter, started: float,
+          use_other_code: bool) -> Outcome:
+    log_path = places.log(run_id)
+    try:
+        retried = _failed_before(log_path)
+        log = LogReporter(reporter, log_path)
+        if retried:
+            log.say("failed before, is tried again")
+        from aetlab import pipeline
+
+        result = pipeline.run(spec, places=places, reporter=log, use_other_code=use_other_code)
+    except Exception as error:
+        message = _in_one_line(error)
+        _keep(log_path, message)
+        return Outcome(run_id, label, FAILED, time.monotonic() - started, error=message,
+                       log=str(log_path) if log_path.exists() else "")
+    log_path.unlink(missing_ok=True)
+    return _ended(result.record, label, RETRIED if retried and result.status == DONE else result.status, started)
+
+
+def _ended(record: Record, label: str, status: str, started: float) -> Outcome:
+    note = "made by other code" if record.made_by_other_code else ""
+    return Outcome(record.id, label, status, time.monotonic() - started, str(record.folder), record.metrics, note=note)
+
+
+def _failed_before(log_path: Path) -> bool:
+    try:
+        return _FAILURE in log_path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def _keep(log_path: Path, message: str) -> None:
+    try:
+        make_folder(log_path.parent)
+        with open(log_path, "a", encoding="utf-8") as log:
+            log.write(f"{traceback.format_exc()}{_FAILURE} {message}\n")
+    except (OSError, StorageError):
+        pass  # the disk that failed the run may refuse the log as well; the message is printed
 
 
 def _in_one_line(error: Exception) -> str:
@@ -146,16 +164,6 @@ def _in_one_line(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"out of memory: {text}" if text else "out of memory"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _failed(run_id: str, label: str, started: float, message: str, log_path: Path) -> Outcome:
-    log = str(log_path) if log_path.exists() else ""
-    return Outcome(run_id, label, FAILED, time.monotonic() - started, error=message, log=log)
-
-
-def _skipped(record: Record, label: str, seconds: float) -> Outcome:
-    note = "made by other code" if record.made_by_other_code else ""
-    return Outcome(record.id, label, SKIPPED, seconds, str(record.folder), record.metrics, note=note)
 
 
 @contextmanager

@@ -15,6 +15,10 @@ from aetlab.cli.jobs import FAILED, Outcome
 from aetlab.results.files import make_folder, write_text, writing
 
 _WANTED = "wanted.json"
+#: The paper's columns, with the digits that the table shows.
+_SCORES = (
+    ("position_error_pm", 2), ("found_percent", 2), ("false_positive_percent", 3), ("correct_species_percent", 2)
+)
 
 
 @dataclass(frozen=True)
@@ -81,15 +85,14 @@ def print_table(folder: Path) -> int:
             table.add_row(label, "", "", "", "", "", "not run", "")
             continue
         n_bad += outcome.status == FAILED
-        scores = [_number(outcome.metrics.get(name), digits) for name, digits in (
-            ("position_error_pm", 2), ("found_percent", 2), ("false_positive_percent", 3), ("correct_species_percent", 2))]
+        scores = [_number(outcome.metrics.get(name), digits) for name, digits in _SCORES]
         status = outcome.status + (f" ({outcome.note})" if outcome.note else "")
         table.add_row(label, *scores, f"{outcome.seconds:.1f}", status, _shown(outcome.folder))
     console = Console(soft_wrap=False, highlight=False, markup=False)
     if not console.is_terminal:
         console = Console(width=200, highlight=False, markup=False)
     console.print(table)
-    for number, outcome in outcomes.items():
+    for outcome in outcomes.values():
         if outcome.status == FAILED:
             log = f"; log: {_shown(outcome.log)}" if outcome.log else ""
             console.print(f"failed: {outcome.label}: {outcome.error}{log}", soft_wrap=True)

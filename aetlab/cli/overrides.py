@@ -19,7 +19,8 @@ from aetlab.spec import RunSpec, SpecError
 _OVERRIDE = re.compile(r"(\+{0,2}|~)(?P<key>[A-Za-z_][\w./]*)(@[\w.:]*)?=(?P<value>.*)", re.DOTALL)
 _DELIMITERS = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\[\]{}(),:=])""")
 #: Words that Hydra would read as something else than text.
-_NOT_TEXT = re.compile(r"[+-]?(\d[\d_]*(\.[\d_]*)?(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|inf|nan)|true|false|null", re.IGNORECASE)
+_NOT_TEXT = re.compile(
+    r"[+-]?(\d[\d_]*(\.[\d_]*)?(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|inf|nan)|true|false|null", re.IGNORECASE)
 #: Settings of a job beside those of its run.
 JOB_KEYS = ("outputs", "other_code")
 #: Launchers, the package each needs and the extra that brings it.

@@ -14,7 +14,9 @@ from aetlab.results.files import StorageError
 from aetlab.results.identity import code_id
 
 
-def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any], rng: np.random.Generator) -> None:
+def save_checkpoint(
+    path: Path, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any], rng: np.random.Generator
+) -> None:
     """Writes the arrays, the JSON-able ``state`` and the state of ``rng`` atomically to ``path``."""
     write_container(path, arrays, {"code": code_id(), "state": dict(state), "rng": rng.bit_generator.state})
 

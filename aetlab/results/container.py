@@ -28,7 +28,9 @@ def write_container(path: Path, arrays: Mapping[str, np.ndarray], state: Mapping
     """Writes ``arrays`` (numbers of any shape) and a JSON-able ``state``, whole or not at all."""
     plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     plain = {name: array.astype(array.dtype.newbyteorder("<"), copy=False) for name, array in plain.items()}
-    entries = [{"name": name, "dtype": array.dtype.str, "shape": np.shape(arrays[name])} for name, array in plain.items()]
+    entries = [
+        {"name": name, "dtype": array.dtype.str, "shape": np.shape(arrays[name])} for name, array in plain.items()
+    ]
     header = json.dumps({"state": dict(state or {}), "arrays": entries}).encode()
     checksum = hashlib.sha256(header)
     for array in plain.values():
@@ -59,7 +61,10 @@ def read_container(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             header = file.read(n_header)
             checksum = hashlib.sha256(header)
             content = json.loads(header)
-            entries = [(str(e["name"]), np.dtype(e["dtype"]), tuple(int(n) for n in e["shape"])) for e in content["arrays"]]
+            entries = [
+                (str(entry["name"]), np.dtype(entry["dtype"]), tuple(int(n) for n in entry["shape"]))
+                for entry in content["arrays"]
+            ]
             if any(kind.kind not in _KINDS or min(shape, default=0) < 0 for _, kind, shape in entries):
                 raise StorageError(f"{path} holds something else than numbers")
             wanted = sum(math.prod(shape) * kind.itemsize for _, kind, shape in entries)
@@ -67,12 +72,13 @@ def read_container(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
                 raise StorageError(f"{path} is damaged: {n_bytes - file.tell()} bytes of arrays, {wanted} wanted")
             arrays = {}
             for name, kind, shape in entries:
-                arrays[name] = np.empty(shape, kind)
-                if arrays[name].size:
-                    file.readinto(arrays[name].reshape(-1).view(np.uint8))
-                    checksum.update(arrays[name].data)
+                content_bytes = bytearray(math.prod(shape) * kind.itemsize)
+                file.readinto(content_bytes)
+                checksum.update(content_bytes)
+                arrays[name] = np.frombuffer(content_bytes, kind).reshape(shape)
             if checksum.hexdigest().encode() != words[2]:
                 raise StorageError(f"{path} is damaged: its checksum does not match")
             return arrays, dict(content["state"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError, SyntaxError, OverflowError) as error:
-        raise StorageError(f"{path} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise StorageError(f"{path} cannot be read: {reason}") from None

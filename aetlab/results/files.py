@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside, flushed to the disk, renamed into place; and locks between processes."""
+"""Files that are whole or absent: written beside, flushed to the disk, renamed into place; locks between processes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """``text`` as UTF-8 in ``path``, whole or not at all."""
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8") and None)
+
+    def write(partial: Path) -> None:
+        partial.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
 
 
 def flush(path: Path) -> None:

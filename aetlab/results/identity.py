@@ -23,7 +23,7 @@ _DECIDING = ("sample", "forward", "solve", "trace")
 
 def canonical_json(value: Any) -> str:
     """JSON text that is equal for equal values; dataclasses and nested containers are taken."""
-    return json.dumps(_canonical(unbind(value)), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return json.dumps(_canonical(unbind(value)), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(value: Any) -> str:
@@ -56,16 +56,17 @@ def sample_digest(sample: SampleSpec) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() + path.suffix.lower()
     except OSError as error:
-        raise SpecError(f"sample.path={sample.path!r} cannot be read: {error.strerror}; give a structure file") from None
+        reason = error.strerror
+        raise SpecError(f"sample.path={sample.path!r} cannot be read: {reason}; give a structure file") from None
 
 
 @cache
 def code_id() -> str:
     """12 hex digits of the SHA-256 of the source and data files that decide the numbers of a record."""
     package = Path(__file__).resolve().parents[1]
-    files = [*package.glob("*.py"), *(path for part in _DECIDING for path in (package / part).rglob("*") if path.is_file())]
+    files = [*package.glob("*.py"), *(path for part in _DECIDING for path in (package / part).rglob("*"))]
     sources = hashlib.sha256()
-    for path in sorted(files):
+    for path in sorted(path for path in files if path.is_file()):
         name = path.relative_to(package).as_posix()
         if "__pycache__" in name or name in _NOT_DECIDING:
             continue

@@ -3,7 +3,8 @@
 ``spec.json`` settings, ``metrics.json`` flat names with units, ``history.csv`` cost and seconds of each iteration,
 ``arrays.h5`` arrays with units, ``environment.json`` versions, device, times and memory, ``log.txt``, and
 ``MANIFEST.json``: schema version, identity and the SHA-256 and size of each file. Written beside, then renamed into
-place; nothing edits it later. Reading checks that nothing leads out of the folder and that sizes fit before memory is taken.
+place; nothing edits it later. Reading checks that nothing leads out of the folder and that sizes fit before memory is
+taken.
 """
 
 from __future__ import annotations
@@ -21,8 +22,17 @@ from typing import Any
 import numpy as np
 
 from aetlab.bind import bind_run, unbind
-from aetlab.results.files import (StorageError, describe, flush, locked, make_folder, remove_tree, set_aside, sha256,
-                                  writing)
+from aetlab.results.files import (
+    StorageError,
+    describe,
+    flush,
+    locked,
+    make_folder,
+    remove_tree,
+    set_aside,
+    sha256,
+    writing,
+)
 from aetlab.results.identity import code_id, record_id
 from aetlab.spec import RunSpec, SpecError
 
@@ -98,12 +108,12 @@ class Places:
         return self.outputs / "set_aside"
 
     def work(self, run_id: str) -> Path:
-        """Log and checkpoint of a run that is not finished."""
+        """What a run keeps while it is not finished: its checkpoint."""
         return self.outputs / "work" / run_id
 
     def log(self, run_id: str) -> Path:
-        """The log of a run that is not finished; its text goes into the record."""
-        return self.work(run_id) / "log.txt"
+        """The log of a run that has not come to a record yet."""
+        return self.outputs / "logs" / f"{run_id}.log"
 
     def checkpoint(self, run_id: str) -> Path:
         """The checkpoint of a run that is not finished."""
@@ -142,9 +152,10 @@ def write_record(
             (partial / "log.txt").write_text(log, encoding="utf-8")
             _write_history(partial / "history.csv", history)
             _write_arrays(partial / "arrays.h5", arrays)
-            files = {name: {"sha256": sha256(partial / name), "bytes": (partial / name).stat().st_size} for name in FILES}
+            files = {}
             for name in FILES:
                 flush(partial / name)
+                files[name] = {"sha256": sha256(partial / name), "bytes": (partial / name).stat().st_size}
             _write_json(partial / MANIFEST, {"schema": SCHEMA, "id": run_id, "files": files})
             flush(partial / MANIFEST)
             flush(partial)
@@ -184,10 +195,11 @@ def read_record(folder: Path, *, verify: bool = True) -> Record:
         spec = bind_run(_read_json(folder, "spec.json"))
     except SpecError as error:
         raise RecordError(f"record {folder}: spec.json: {error}") from None
-    metrics = {str(name): math.nan if value is None else value for name, value in _read_json(folder, "metrics.json").items()}
-    for name, value in metrics.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+    metrics = {}
+    for name, value in _read_json(folder, "metrics.json").items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
             raise RecordError(f"record {folder}: metrics.json: {name} is not a number")
+        metrics[name] = math.nan if value is None else value
     return Record(folder.name, folder, spec, metrics, _read_json(folder, "environment.json"), n_bytes)
 
 
@@ -209,7 +221,8 @@ def read_history(record: Record) -> History:
     """The history of ``record``."""
     try:
         rows = list(csv.DictReader(_read_text(record.folder, "history.csv").splitlines()))
-        return History(np.array([float(row["cost"]) for row in rows]), np.array([float(row["seconds"]) for row in rows]))
+        columns = {name: np.array([float(row[name]) for row in rows]) for name in ("cost", "seconds")}
+        return History(**columns)
     except (KeyError, TypeError, ValueError, csv.Error):
         raise RecordError(f"record {record.folder}: history.csv is not a table of iteration, cost, seconds") from None
 

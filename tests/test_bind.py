@@ -1,0 +1,86 @@
+"""Strict binding of plain settings to dataclasses and back."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aetlab.bind import bind, bind_run, unbind
+from aetlab.spec import DefocusSpec, DoseSpec, EngineSpec, RunSpec, SampleSpec, SpecError
+
+
+def test_a_spec_survives_the_way_to_json_and_back(smoke_spec: RunSpec) -> None:
+    assert bind_run(json.loads(json.dumps(unbind(smoke_spec), allow_nan=False))) == smoke_spec
+
+
+@pytest.mark.parametrize(("key", "value", "told"), [
+    ("dosee", {}, "did you mean dose?"),
+    ("engine.stepp", 1, "did you mean engine.step?"),
+    ("engine.step", "fast", "engine.step='fast' cannot be used: it takes a number"),
+    ("engine.step", True, "engine.step=True cannot be used: it takes a number"),
+    ("engine.step", math.nan, "it takes a number, not nan"),
+    ("engine.n_iterations", 1.5, "engine.n_iterations=1.5 cannot be used: it takes a whole number"),
+    ("engine.n_iterations", True, "it takes a whole number"),
+    ("engine.device", 3, "engine.device=3 cannot be used: it takes text"),
+    ("reg.warm_start", 1, "reg.warm_start=1 cannot be used: it takes true or false"),
+    ("scale.shape_zxy", [8, 8], "scale.shape_zxy=[8, 8] cannot be used: it takes a list of 3"),
+    ("scale.shape_zxy", [8, 8, "x"], "scale.shape_zxy[2]='x' cannot be used"),
+    ("defocus.planes_nm", 20, "defocus.planes_nm=20 cannot be used: it takes a list such as [1, 2]"),
+    ("dose.total_e_A2", -5, "dose.total_e_A2=-5.0 cannot be used: it must be greater than 0"),
+    ("sample.debye_waller_A2", 0.5, "sample.debye_waller_A2=0.5 cannot be used: it takes a mapping"),
+    ("sample.debye_waller_A2", {"default": "x"}, "sample.debye_waller_A2.default='x'"),
+    ("dose", 7000, "dose=7000 cannot be used: it takes a mapping with total_e_A2"),
+    ("seed", None, "seed=None cannot be used: it takes a whole number"),
+    ("seed", 10**400, "seed="),
+])
+def test_what_cannot_be_used_is_told_in_one_line(smoke_spec: RunSpec, key: str, value: object, told: str) -> None:
+    settings = copy.deepcopy(unbind(smoke_spec))
+    *path, last = key.split(".")
+    place = settings
+    for part in path:
+        place = place[part]
+    place[last] = value
+    with pytest.raises(SpecError) as refusal:
+        bind_run(settings)
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 700
+
+
+def test_a_missing_key_is_named(smoke_spec: RunSpec) -> None:
+    settings = unbind(smoke_spec)
+    del settings["tilts"]["n_tilts"]
+    with pytest.raises(SpecError, match="tilts.n_tilts is missing: it takes a whole number"):
+        bind_run(settings)
+
+
+def test_numbers_that_mean_the_same_bind_to_the_same() -> None:
+    assert bind(DoseSpec, {"total_e_A2": 1000}) == bind(DoseSpec, {"total_e_A2": 1000.0})
+    assert type(bind(DoseSpec, {"total_e_A2": 1000}).total_e_A2) is float
+    assert type(bind(EngineSpec, {"n_iterations": 40.0}).n_iterations) is int
+    assert bind(DoseSpec, {"total_e_A2": "inf"}).total_e_A2 == math.inf
+    assert bind(DefocusSpec, {"planes_nm": (1, 2.5)}).planes_nm == (1.0, 2.5)
+    assert bind(SampleSpec, {"vacancies": [{"fraction": 0.5, "x_A": ["-inf", 0]}]}).vacancies[0].x_A == (-math.inf, 0.0)
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+                    max_leaves=12)
+
+
+@given(JSON, st.data())
+def test_any_settings_bind_or_are_refused_clearly(smoke_spec: RunSpec, junk: object, data: st.DataObject) -> None:
+    settings = copy.deepcopy(unbind(smoke_spec))
+    group = data.draw(st.sampled_from(sorted(settings)))
+    if isinstance(settings[group], dict) and data.draw(st.booleans()):
+        settings[group][data.draw(st.sampled_from(sorted(settings[group])) | st.text(max_size=8))] = junk
+    else:
+        settings[group] = junk
+    try:
+        assert isinstance(bind_run(settings), RunSpec)
+    except SpecError as refusal:
+        assert "\n" not in str(refusal)

@@ -1,0 +1,170 @@
+"""Config groups, experiments and the words of a command line: all that can be chosen composes and binds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+import yaml
+
+from aetlab.cli.compose import compose_jobs, compose_spec
+from aetlab.cli.folders import config_folder, experiments_folder, group_choices
+from aetlab.cli.overrides import quote_choices
+from aetlab.results.identity import record_id
+from aetlab.spec import RunSpec, SpecError, tilt_angles_deg
+
+GROUPS = group_choices()
+OPTIONS = [(group, choice) for group, choices in GROUPS.items() for choice in choices]
+#: The groups and choices that users are promised.
+PROMISED = {
+    "sample": {"si_sio2", "si_sio2_vacancies", "file"}, "scale": {"smoke", "small", "medium", "paper"},
+    "dose": {"inf", "50k", "7k"}, "tilts": {"20", "30", "60", "180"}, "defocus": {"1", "3", "9"},
+    "wedge": {"0", "30", "60"}, "reg": {"tv", "lasso", "pos", "none"},
+    "binning": {"1", "2", "4", "8", "10", "16", "32", "64"}, "simulate": {"atoms", "voxels"},
+    "microscope": {"aberration_corrected_300kV"}, "engine": {"auto", "cpu", "gpu"},
+}
+
+
+def test_every_promised_choice_is_there() -> None:
+    for group, choices in PROMISED.items():
+        assert choices <= set(GROUPS[group])
+
+
+@pytest.mark.parametrize(("group", "choice"), OPTIONS)
+def test_every_choice_composes_and_binds(group: str, choice: str, tmp_path: Path) -> None:
+    words = [f"{group}={choice}"]
+    if (group, choice) == ("sample", "file"):
+        words.append(f"sample.path={tmp_path / 'particle.xyz'}")
+    assert isinstance(compose_spec(words), RunSpec)
+
+
+@pytest.mark.parametrize("group", [group for group in GROUPS if group != "experiment"])
+def test_every_file_of_a_group_has_the_keys_of_its_dataclass(group: str) -> None:
+    names = {field.name for field in dataclasses.fields(get_type_hints(RunSpec)[group])}
+    for path in (config_folder() / group).glob("*.yaml"):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        keys = set(content) - {"defaults"}
+        assert keys <= names if "defaults" in content else keys == names, path
+
+
+def test_the_defaults_are_the_papers_at_scale_small() -> None:
+    spec = compose_spec()
+    assert spec.scale.name == "small" and spec.scale.shape_zxy == (96, 96, 96)
+    assert spec.dose.total_e_A2 == 50_000 and spec.tilts.n_tilts == 60 and spec.reg.kind == "tv"
+    assert spec.defocus.planes_nm == (20, 45, 100) and spec.binning.n_layers == 10
+    assert spec.simulate.kind == "atoms" and spec.engine.n_iterations == 40 and spec.engine.step == 1.5
+
+
+@pytest.mark.parametrize(("given", "quoted"), [
+    ("dose=inf", "dose='inf'"),
+    ("dose=inf,50k,7k", "dose='inf',50k,7k"),
+    ("dose=50k,inf", "dose=50k,'inf'"),
+    ("tilts=20,60,180", "tilts='20','60','180'"),
+    ("wedge=0,30", "wedge='0','30'"),
+    ("binning=1", "binning='1'"),
+    ("wedge=choice(0,30)", "wedge='0','30'"),
+    ("tilts=range(20,61,20)", "tilts='20','40','60'"),
+    ("dose='inf'", "dose='inf'"),
+    ('dose="inf",7k', 'dose="inf",7k'),
+    ("dose.total_e_A2=inf", "dose.total_e_A2=inf"),
+    ("seed=1,2", "seed=1,2"),
+    ("experiment=glob(fig4*)", "experiment=glob(fig4*)"),
+    ("--cfg", "--cfg"),
+    ("-m", "-m"),
+])
+def test_choices_that_hydra_would_not_read_as_text_are_quoted(given: str, quoted: str) -> None:
+    assert quote_choices([given], GROUPS) == [quoted]
+
+
+def test_a_sweep_is_the_product_of_its_choices_as_typed() -> None:
+    jobs = compose_jobs(["dose=inf,50k,7k", "reg=tv,lasso,pos", "scale=smoke"], multirun=True)
+    assert [job.label for job in jobs[:4]] == ["dose=inf reg=tv", "dose=inf reg=lasso", "dose=inf reg=pos", "dose=50k reg=tv"]
+    assert [job.spec.dose.total_e_A2 for job in jobs] == [math.inf] * 3 + [50_000] * 3 + [7_000] * 3
+    assert [job.spec.reg.kind for job in jobs] == ["tv", "lasso", "pos"] * 3
+    assert len({record_id(job.spec) for job in jobs}) == 9
+
+
+def test_numeric_choices_sweep_too() -> None:
+    jobs = compose_jobs(["tilts=20,60,180", "wedge=0,30", "binning=1,4,16"], multirun=True)
+    assert len(jobs) == 18
+    assert jobs[-1].spec.tilts.n_tilts == 180 and jobs[-1].spec.wedge.missing_deg == 30
+    assert jobs[-1].spec.binning.n_layers == 16
+
+
+def test_experiments_take_further_words_and_globs() -> None:
+    jobs = compose_jobs(["experiment=glob(*)", "scale=smoke", "engine.n_iterations=3", "binning=4"], multirun=True)
+    assert len(jobs) == len(GROUPS["experiment"])
+    assert all(job.spec.scale.name == "smoke" and job.spec.engine.n_iterations == 3 for job in jobs)
+    assert all(job.spec.binning.n_layers == 4 for job in jobs)
+
+
+def test_each_row_of_the_papers_table_has_its_experiment() -> None:
+    rows = tomllib.loads((experiments_folder() / "paper_values.toml").read_text(encoding="utf-8"))["rows"]
+    assert rows
+    for name, row in rows.items():
+        spec = compose_spec([f"experiment={name}"])
+        assert spec.dose.total_e_A2 == row["dose_e_A2"]
+        assert len(tilt_angles_deg(spec.tilts, spec.wedge)) == row["n_tilts"]
+        assert len(spec.defocus.planes_nm) == row["n_defoci"]
+        assert spec.tilts.span_deg - spec.wedge.missing_deg == row["tilt_span_deg"]
+        assert {"tv": "TV", "lasso": "Lasso", "pos": "positive"}[spec.reg.kind] == row["reg"]
+    same = {record_id(compose_spec([f"experiment={name}"])) for name in ("fig4b", "fig6b", "fig7a", "fig8c", "fig9b")}
+    assert len(same) == 1
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["dose=8k"], "dose=8k is not a choice: choose from 7k, 50k, inf"),
+    (["dosee=50k"], "dosee=50k is not a group or setting: did you mean dose?"),
+    (["engine=gpus"], "engine=gpus is not a choice: did you mean gpu?"),
+    (["engine.stepp=1"], "engine.stepp=1 is not a setting: did you mean engine.step?"),
+    (["+engine.extra=1"], "engine.extra=1 is not a setting"),
+    (["+more.extra=1"], "more=1 is not a group or setting"),
+    (["engine.step=fast"], "engine.step='fast' cannot be used: it takes a number"),
+    (["engine.step=[1"], "engine.step=[1 cannot be read as key=value"),
+    (["dose.total_e_A2=-1"], "dose.total_e_A2=-1.0 cannot be used: it must be greater than 0"),
+    (["binning=64", "scale=smoke"], "binning.n_layers=64 cannot be used: the volume of scale=smoke has only 48 layers"),
+    (["wedge.missing_deg=175", "tilts=20"], "wedge.missing_deg=175.0 cannot be used: it leaves 1 of 20 tilts"),
+    (["dose=inf,50k"], "dose=inf,50k names several choices: add -m to sweep over them"),
+    (["seed=1,2"], "seed=1,2 names several values: add -m"),
+    (["seed=1.5"], "seed=1.5 cannot be used: it takes a whole number"),
+    (["experiment=fig99"], "experiment=fig99 is not a choice"),
+    (["experiment=glob(nothing*)"], "fits nothing: choose from"),
+    (["sample=file"], "sample.path='' cannot be used: give the structure file"),
+    (["other_code=maybe"], "other_code='maybe' cannot be used: choose one of remake, use"),
+    (["outputs=''"], "outputs='' cannot be used: give a folder"),
+    (["fast"], "'fast' is not a setting: write key=value"),
+    (["~dose"], "dose is missing"),
+    (["hydra/launcher=nowhere"], "hydra/launcher/nowhere"),
+    (["hydra.launcher._target_=os.system"], "a configuration may not name code to run"),
+    (["+hydra.callbacks.x._target_=os.system"], "a configuration may not name code to run"),
+    (["hydra/job_logging=default", "hydra.job_logging.handlers.file.class=subprocess.Popen"], "may not name code to run"),
+])
+def test_bad_words_are_told_in_one_line(words: list[str], told: str) -> None:
+    with pytest.raises(SpecError) as refusal:
+        compose_jobs(words, multirun=False)
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_one_bad_job_refuses_the_whole_sweep() -> None:
+    with pytest.raises(SpecError, match="binning.n_layers=64"):
+        compose_jobs(["binning=4,64", "scale=smoke"], multirun=True)
+
+
+def test_a_folder_of_ones_own_choices_adds_to_the_groups(tmp_path: Path) -> None:
+    (tmp_path / "dose").mkdir()
+    (tmp_path / "dose" / "20k.yaml").write_text("total_e_A2: 20000\n", encoding="utf-8")
+    assert compose_spec(["dose=20k"], further=tmp_path).dose.total_e_A2 == 20_000
+    with pytest.raises(SpecError, match="dose=20k is not a choice"):
+        compose_spec(["dose=20k"])
+
+
+def test_an_experiment_of_ones_own_can_run_no_code(tmp_path: Path) -> None:
+    (tmp_path / "dose").mkdir()
+    (tmp_path / "dose" / "evil.yaml").write_text("_target_: os.system\ntotal_e_A2: 1\n", encoding="utf-8")
+    with pytest.raises(SpecError, match="dose._target_='os.system' is not a setting"):
+        compose_spec(["dose=evil"], further=tmp_path)
