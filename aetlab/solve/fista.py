@@ -1,0 +1,165 @@
+"""Accelerated incremental proximal gradient descent (algorithm 3 of the paper).
+
+An iteration visits the tilts in random order and steps down the gradient of each; then come one proximal step and one
+Nesterov step. If the cost of an iteration, summed over the tilts on its way, rose against the iteration before, momentum
+is reset and the iterate falls back to the last proximal point. If it diverged, or rose without momentum to blame, the
+step is halved besides.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from aetlab.solve import kernels_numba as kernels
+from aetlab.solve.prox import Prox
+
+#: An iteration has diverged when its cost exceeds this multiple of n_tilts times the cost of the very first tilt.
+DIVERGED = 4.0
+
+#: An iteration without momentum may exceed the last accepted cost by this factor before the step is to blame: the
+#: random order of the tilts alone moves the cost of a converged run by far less.
+RISEN = 1.05
+
+#: Halvings of the step after which the solver gives up.
+MAX_HALVINGS = 30
+
+
+@dataclass
+class State:
+    """Where a reconstruction stands: enough, with the random generator, to go on bit for bit.
+
+    ``volume`` is the iterate that the next iteration begins with, ``proximal`` the last proximal point (the result),
+    ``limit`` the cost beyond which an iteration has diverged, ``accepted`` the cost of the last iteration that was kept.
+    """
+
+    volume: np.ndarray
+    proximal: np.ndarray
+    kept: dict[str, np.ndarray]
+    step: float
+    momentum: float = 1.0
+    limit: float = math.inf
+    accepted: float = math.inf
+    cost: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    restarts: list[int] = field(default_factory=list)
+    halvings: list[int] = field(default_factory=list)
+
+    @property
+    def n_done(self) -> int:
+        """Iterations done."""
+        return len(self.cost)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of a checkpoint; ``kept`` are those of the proximal operator."""
+        return {"volume": self.volume, "proximal": self.proximal, **{f"prox_{k}": a for k, a in self.kept.items()}}
+
+    def values(self) -> dict[str, Any]:
+        """The plain values of a checkpoint, fit for JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("volume", "proximal", "kept")}
+
+    @classmethod
+    def restore(cls, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> State:
+        """The state whose :meth:`arrays` and :meth:`values` these are."""
+        kept = {name.removeprefix("prox_"): a for name, a in arrays.items() if name.startswith("prox_")}
+        return cls(arrays["volume"], arrays["proximal"], kept, **values)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The last proximal point, with one entry an iteration of cost and seconds, and why the solver stopped.
+
+    ``restarts`` and ``halvings`` are the iterations after which momentum was reset because the cost rose, and the step
+    halved because it diverged.
+    """
+
+    volume: np.ndarray
+    cost: np.ndarray
+    seconds: np.ndarray
+    restarts: tuple[int, ...]
+    halvings: tuple[int, ...]
+    step: float
+    stopped: str
+    state: State
+
+
+def minimize(volume0: np.ndarray, descend: Callable[[np.ndarray, int, float], float], prox: Prox, *, n_tilts: int,
+             n_iterations: int, step: float, rng: np.random.Generator,
+             on_iteration: Callable[[State], None] | None = None, resume: State | None = None) -> Solution:
+    """Minimise a sum of costs over tilts, regularised by ``prox``.
+
+    Parameters
+    ----------
+    volume0 : float (Z, X, Y)
+        Where to start, in V; it is not changed.
+    descend : callable
+        ``descend(volume, i_tilt, step)`` steps down the gradient of one tilt in place; it returns the cost before.
+    prox : Prox
+        ``prox(volume, step)``, in place; its ``state`` is part of a checkpoint.
+    n_tilts, n_iterations : int
+        Tilts of an iteration, and iterations.
+    step : float
+        Step in V², for a gradient in 1/V.
+    rng : numpy.random.Generator
+        Orders the tilts.
+    on_iteration : callable, optional
+        Called with the :class:`State` after each iteration; its arrays change in the next.
+    resume : State, optional
+        Go on from here; ``rng`` must be where it was then. ``volume0`` and ``step`` are not used.
+    """
+    state = resume or State(volume0.copy(), volume0.copy(), {}, step)
+    prox.state.update(state.kept)
+    while state.n_done < n_iterations and len(state.halvings) <= MAX_HALVINGS:
+        started = time.perf_counter()
+        cost = _visit_tilts(state, descend, rng.permutation(n_tilts))
+        if not cost <= state.limit or (state.momentum == 1 and cost > RISEN * state.accepted):
+            state.step /= 2
+            state.halvings.append(state.n_done)
+            _fall_back(state)
+        elif state.cost and cost > state.cost[-1]:
+            state.restarts.append(state.n_done)
+            _fall_back(state)
+        else:
+            state.volume = prox(state.volume, state.step)
+            following = (1 + math.sqrt(1 + 4 * state.momentum**2)) / 2
+            _extrapolate(state.volume, state.proximal, (state.momentum - 1) / following)
+            state.momentum = following
+            state.accepted = cost
+        state.kept = prox.state
+        state.cost.append(cost)
+        state.seconds.append(time.perf_counter() - started)
+        if on_iteration is not None:
+            on_iteration(state)
+    done = state.n_done >= n_iterations
+    return Solution(state.proximal, np.array(state.cost), np.array(state.seconds), tuple(state.restarts),
+                    tuple(state.halvings), state.step, f"all {n_iterations} iterations done" if done else
+                    f"diverged at every step down to {state.step:.3g} V²", state)
+
+
+def _visit_tilts(state: State, descend: Callable[[np.ndarray, int, float], float], order: np.ndarray) -> float:
+    """Step down the tilts in ``order``; the sum of their costs, cut short where it diverges."""
+    total = 0.0
+    for i_tilt in order:
+        total += descend(state.volume, int(i_tilt), state.step)
+        if math.isinf(state.limit):
+            state.limit = DIVERGED * len(order) * total
+        if not total <= state.limit:
+            break
+    return total
+
+
+def _fall_back(state: State) -> None:
+    """Reset momentum at the last proximal point."""
+    state.momentum = 1.0
+    state.volume[...] = state.proximal
+
+
+def _extrapolate(volume: np.ndarray, proximal: np.ndarray, beta: float) -> None:
+    """Nesterov's step: ``volume`` moves on by ``beta`` times its change against ``proximal``, which takes its place."""
+    n_y = volume.shape[-1]
+    kernels.extrapolate(volume.reshape(-1, n_y), proximal.reshape(-1, n_y), volume.dtype.type(beta))

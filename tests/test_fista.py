@@ -1,0 +1,175 @@
+"""The solver on sums of quadratics whose answers are known, and its restarts, halvings and checkpoints."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from aetlab.solve import State, make_prox, minimize, rule_weight
+from aetlab.solve.losses import amplitude_loss, poisson_loss
+
+SHAPE = (4, 5, 6)
+N_TILTS = 3
+
+
+class Quadratic:
+    """Σ_i ½ ‖d_i (u - target)‖²: the tilts agree, so incremental steps converge to the target."""
+
+    def __init__(self, seed: int = 1) -> None:
+        rng = np.random.default_rng(seed)
+        self.target = rng.uniform(0.5, 2.0, SHAPE)
+        self._curvature = rng.uniform(0.1, 1.0, (N_TILTS, *SHAPE))
+        self.order: list[int] = []
+
+    def cost(self, volume: np.ndarray) -> float:
+        return float(0.5 * (self._curvature * (volume - self.target) ** 2).sum())
+
+    def descend(self, volume: np.ndarray, i_tilt: int, step: float) -> float:
+        self.order.append(i_tilt)
+        error = volume - self.target
+        volume -= step * self._curvature[i_tilt] * error
+        return float(0.5 * (self._curvature[i_tilt] * error**2).sum())
+
+
+def _minimize(problem: Quadratic, n_iterations: int = 60, step: float = 0.5, kind: str = "pos", **options: object):
+    return minimize(np.zeros(SHAPE), problem.descend, make_prox(kind, 0.01, warm_start=True), n_tilts=N_TILTS,
+                    n_iterations=n_iterations, step=step, rng=np.random.default_rng(2), **options)
+
+
+def test_converges_to_the_common_minimum() -> None:
+    problem = Quadratic()
+    solution = _minimize(problem)
+    np.testing.assert_allclose(solution.volume, problem.target, atol=1e-3)
+    assert len(solution.cost) == len(solution.seconds) == 60
+    assert solution.stopped == "all 60 iterations done"
+    assert solution.halvings == ()
+
+
+def test_visits_every_tilt_once_an_iteration_in_changing_order() -> None:
+    problem = Quadratic()
+    _minimize(problem, 10)
+    orders = np.array(problem.order).reshape(10, N_TILTS)
+    np.testing.assert_array_equal(np.sort(orders, axis=1), np.tile(np.arange(N_TILTS), (10, 1)))
+    assert len(np.unique(orders, axis=0)) > 1
+
+
+def test_first_two_iterations_follow_the_published_sequence() -> None:
+    """U2 = V1 (t1 = 1 gives no momentum yet), U3 = V2 + (t2 - 1)/t3 (V2 - V1)."""
+    problem = Quadratic()
+    seen: list[np.ndarray] = []
+    _minimize(problem, 2, step=0.1, on_iteration=lambda state: seen.extend((state.proximal.copy(), state.volume.copy())))
+    v1, u2, v2, u3 = seen
+    t2 = (1 + np.sqrt(5)) / 2
+    t3 = (1 + np.sqrt(1 + 4 * t2**2)) / 2
+    np.testing.assert_array_equal(u2, v1)
+    np.testing.assert_allclose(u3, v2 + (t2 - 1) / t3 * (v2 - v1), rtol=1e-12)
+
+
+def test_a_rise_of_the_cost_resets_momentum_at_the_last_proximal_point() -> None:
+    """Momentum overshoots the minimum of a well-conditioned problem; the iteration that shows it is thrown away."""
+    problem = Quadratic()
+    history: list[tuple[np.ndarray, np.ndarray, float]] = []
+    solution = _minimize(problem, on_iteration=lambda s: history.append((s.volume.copy(), s.proximal.copy(), s.momentum)))
+    assert solution.restarts
+    for i in solution.restarts:
+        assert solution.cost[i] > solution.cost[i - 1]
+        volume, proximal, momentum = history[i]
+        np.testing.assert_array_equal(proximal, history[i - 1][1])
+        np.testing.assert_array_equal(volume, proximal)
+        assert momentum == 1.0
+
+
+def test_divergence_halves_the_step_and_goes_on_from_the_last_good_iterate() -> None:
+    problem = Quadratic()
+    solution = _minimize(problem, 200, step=40.0)
+    assert solution.halvings
+    assert solution.step == 40.0 / 2 ** len(solution.halvings)
+    np.testing.assert_allclose(solution.volume, problem.target, atol=1e-2)
+
+
+def test_not_a_number_is_a_divergence() -> None:
+    problem = Quadratic()
+    calls = []
+
+    def descend(volume: np.ndarray, i_tilt: int, step: float) -> float:
+        calls.append(i_tilt)
+        cost = problem.descend(volume, i_tilt, step)
+        if len(calls) == 8:
+            volume[...] = np.nan
+            return np.nan
+        return cost
+
+    solution = minimize(np.zeros(SHAPE), descend, make_prox("pos"), n_tilts=N_TILTS, n_iterations=60, step=0.4,
+                        rng=np.random.default_rng(2))
+    assert solution.halvings == (2,)
+    np.testing.assert_allclose(solution.volume, problem.target, atol=1e-2)
+
+
+def test_a_hopeless_problem_ends_with_its_reason() -> None:
+    solution = minimize(np.zeros(SHAPE), lambda volume, i_tilt, step: float("nan"), make_prox("pos"), n_tilts=N_TILTS,
+                        n_iterations=1000, step=1.0, rng=np.random.default_rng(2))
+    assert solution.stopped.startswith("diverged")
+    assert len(solution.cost) < 100
+    np.testing.assert_array_equal(solution.volume, 0)
+
+
+@pytest.mark.parametrize("kind", ["tv", "lasso"])
+def test_resumed_run_is_the_unbroken_one_bit_for_bit(kind: str) -> None:
+    """Through the arrays and the JSON of a checkpoint, with the dual variables of a warm-started TV."""
+    whole = _minimize(Quadratic(), 12, kind=kind)
+    checkpoints = []
+    rng = np.random.default_rng(2)
+
+    def keep(state: State) -> None:
+        if state.n_done == 5:
+            arrays = {name: a.copy() for name, a in state.arrays().items()}
+            checkpoints.append((arrays, json.dumps(state.values()), json.dumps(rng.bit_generator.state)))
+
+    options = dict(n_tilts=N_TILTS, step=0.5)
+    minimize(np.zeros(SHAPE), Quadratic().descend, make_prox(kind, 0.01, warm_start=True), n_iterations=5, rng=rng,
+             on_iteration=keep, **options)
+    arrays, values, rng_state = checkpoints[0]
+    later = np.random.default_rng(99)
+    later.bit_generator.state = json.loads(rng_state)
+    resumed = minimize(np.zeros(SHAPE), Quadratic().descend, make_prox(kind, 0.01, warm_start=True), n_iterations=12,
+                       rng=later, resume=State.restore(arrays, json.loads(values)), **options)
+    np.testing.assert_array_equal(resumed.volume, whole.volume)
+    np.testing.assert_array_equal(resumed.cost, whole.cost)
+    assert resumed.restarts == whole.restarts
+
+
+@pytest.mark.parametrize("loss", ["amplitude", "poisson"])
+def test_loss_gradient_against_central_differences(loss: str) -> None:
+    rng = np.random.default_rng(3)
+    wave = rng.standard_normal((5, 6)) + 1j * rng.standard_normal((5, 6))
+    measured = rng.poisson(1.0, (5, 6)).astype(float)
+
+    def value_and_gradient(w: np.ndarray) -> tuple[float, np.ndarray]:
+        return amplitude_loss(w, np.sqrt(measured)) if loss == "amplitude" else poisson_loss(w, measured, 40.0)
+
+    _, gradient = value_and_gradient(wave)
+    for _ in range(5):
+        direction = rng.standard_normal((5, 6)) + 1j * rng.standard_normal((5, 6))
+        h = 1e-6
+        slope = (value_and_gradient(wave + h * direction)[0] - value_and_gradient(wave - h * direction)[0]) / (2 * h)
+        np.testing.assert_allclose(np.vdot(gradient, direction).real, slope, rtol=1e-5)
+
+
+def test_losses_of_the_measured_wave_are_least() -> None:
+    wave = np.random.default_rng(4).standard_normal((5, 6)) + 0j
+    assert amplitude_loss(wave, np.abs(wave))[0] == 0.0
+    at, above = (poisson_loss(scale * wave, np.abs(wave) ** 2, 40.0, background=1e-12)[0] for scale in (1.0, 1.05))
+    assert abs(at) < 1e-6 < above
+
+
+def test_rule_weight_follows_dose_and_images() -> None:
+    """∝ 1/√n_e where shot noise rules, ∝ √n_images, and finite at infinite dose."""
+    base = dict(interaction=6.5262e-4, voxel_A=0.5, floor=0.0)
+    one = rule_weight(0.4, n_images=180, electrons_per_pixel=70.0, **base)
+    assert one == pytest.approx(0.4 * 6.5262e-4 * 0.5 * np.sqrt(180) / np.sqrt(4 * 70.0))
+    assert rule_weight(0.4, n_images=180, electrons_per_pixel=280.0, **base) == pytest.approx(one / 2)
+    assert rule_weight(0.4, n_images=720, electrons_per_pixel=70.0, **base) == pytest.approx(2 * one)
+    floored = rule_weight(0.4, interaction=6.5262e-4, voxel_A=0.5, n_images=180, electrons_per_pixel=float("inf"))
+    assert floored > 0
