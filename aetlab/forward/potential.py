@@ -18,14 +18,14 @@ import numpy as np
 
 from aetlab import physics
 from aetlab.data import Atoms
-from aetlab.forward.scattering import N_GAUSSIANS, fit_gaussians
+from aetlab.forward.scattering import AtomPotential, fit_gaussians, parameters
 
 _SQRT_HALF = math.sqrt(0.5)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _profiles(centre: float, low: int, high: int, inverse_width: np.ndarray, out: np.ndarray) -> None:
-    """Mean of each unit Gaussian over voxels low … high - 1 along one axis, into out (N_GAUSSIANS, high - low)."""
+    """Mean of each unit Gaussian over voxels low … high - 1 along one axis, into out (8, high - low)."""
     for i_gaussian in range(inverse_width.shape[0]):
         scale = _SQRT_HALF * inverse_width[i_gaussian]
         left = math.erf((low - 0.5 - centre) * scale)
@@ -40,8 +40,7 @@ def _add_atoms(out: np.ndarray, first_layer: int, centres: np.ndarray, kinds: np
                integral: np.ndarray, inverse_width: np.ndarray) -> None:
     """Add atoms to the layers first_layer … of ``out`` (layers, X, Y), cleared here; everything in voxels.
 
-    ``centres`` (N, 3) are z, x, y; ``kinds`` (N,) index ``cutoff`` (K,), ``integral`` and ``inverse_width``
-    (K, N_GAUSSIANS).
+    ``centres`` (N, 3) are z, x, y; ``kinds`` (N,) index ``cutoff`` (K,), ``integral`` and ``inverse_width`` (K, 8).
     """
     n_z, n_x, n_y = out.shape
     n_reach = 2 * int(math.ceil(cutoff.max())) + 2
@@ -116,7 +115,7 @@ def build_potential(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: floa
         raise ValueError(f"out must be C-contiguous float32 {slab_shape}, not {out.dtype} {out.shape}")
 
     elements, kinds = np.unique(atoms.numbers, return_inverse=True)
-    fits = [fit_gaussians(int(Z), parametrization, _debye_waller(int(Z), debye_waller_A2)) for Z in elements]
+    fits = [_fit(int(Z), parametrization, debye_waller_A2) for Z in elements]
     if not fits:
         out[:] = 0
         return out
@@ -140,9 +139,11 @@ def build_potential(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: floa
     return out
 
 
-def _debye_waller(Z: int, debye_waller_A2: dict[str, float]) -> float:
+def _fit(Z: int, parametrization: str, debye_waller_A2: dict[str, float]) -> AtomPotential:
+    parameters(Z, parametrization)  # a plain error for an unknown element, before its symbol is asked for
     symbol = physics.SYMBOLS[Z]
-    return debye_waller_A2[symbol] if symbol in debye_waller_A2 else debye_waller_A2["default"]
+    factor_A2 = debye_waller_A2[symbol] if symbol in debye_waller_A2 else debye_waller_A2["default"]
+    return fit_gaussians(Z, parametrization, factor_A2)
 
 
 def _layer_edges(z: np.ndarray, first: int, stop: int, n_parts: int) -> np.ndarray:

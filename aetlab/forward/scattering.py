@@ -32,7 +32,7 @@ PARAMETRIZATIONS = {"lobato": "lobato_2014.csv", "kirkland": "kirkland_2010.csv"
 POTENTIAL_PER_SCATTERING_V_A2 = (1e20 * physics.PLANCK_J_S**2
                                  / (2 * math.pi * physics.ELECTRON_MASS_KG * physics.ELEMENTARY_CHARGE_C))
 
-#: Gaussians to an element: a multiple of the vector length, and enough for the fit error stated below.
+#: Gaussians to an element, enough for the fit error stated below; the kernel of the potential spells out all eight.
 N_GAUSSIANS = 8
 
 #: The fit is judged by |error| / (V(r) + FIT_FLOOR · ∫V d³r / Å³), from the nucleus out to 5 Å.

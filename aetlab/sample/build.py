@@ -70,8 +70,8 @@ def _check_needle_fits(scale: ScaleSpec) -> None:
         raise SpecError(f"scale.apex_gap_A={scale.apex_gap_A!r} cannot be used: the apex needs {LEAST_MARGIN_A} Å")
     below_A = n_y * scale.voxel_A - scale.apex_gap_A - scale.length_A
     if 0 < below_A < LEAST_MARGIN_A:
-        raise SpecError(f"scale.length_A={scale.length_A!r} cannot be used: the base ends {below_A:.2f} Å above the bottom "
-                        f"face; leave {LEAST_MARGIN_A} Å, or let the needle reach out of the volume")
+        raise SpecError(f"scale.length_A={scale.length_A!r} cannot be used: the base ends {below_A:.2f} Å above the "
+                        f"bottom face; leave {LEAST_MARGIN_A} Å, or let the needle reach out of the volume")
 
 
 def _check_file_fits(atoms: Atoms, sample: SampleSpec, scale: ScaleSpec) -> None:
@@ -81,6 +81,6 @@ def _check_file_fits(atoms: Atoms, sample: SampleSpec, scale: ScaleSpec) -> None
     room_A = min(n_z, n_x) * scale.voxel_A / 2 - LEAST_MARGIN_A
     room_y_A = n_y * scale.voxel_A / 2 - LEAST_MARGIN_A
     if radius_A > room_A or height_A > room_y_A:
-        raise SpecError(f"sample.path={sample.path!r} does not fit: the structure needs a radius of {radius_A:.1f} Å about "
-                        f"the tilt axis and {2 * height_A:.1f} Å along it, and scale={scale.name} has room for "
+        raise SpecError(f"sample.path={sample.path!r} does not fit: the structure needs a radius of {radius_A:.1f} Å "
+                        f"about the tilt axis and {2 * height_A:.1f} Å along it, and scale={scale.name} has room for "
                         f"{room_A:.1f} Å and {2 * room_y_A:.1f} Å; set sample.crop, or a larger scale.shape_zxy")

@@ -58,7 +58,8 @@ class NeedleShape:
         sin, cos = math.sin(self.taper_rad), math.cos(self.taper_rad)
         on_sphere = above > self.apex_radius_A * sin
         sphere = np.sqrt(np.maximum(self.apex_radius_A**2 - above**2, 0))
-        return np.where(on_sphere, np.where(above < self.apex_radius_A, sphere, 0), (self.apex_radius_A - above * sin) / cos)
+        return np.where(on_sphere, np.where(above < self.apex_radius_A, sphere, 0),
+                        (self.apex_radius_A - above * sin) / cos)
 
 
 def needle_shape(scale: ScaleSpec) -> NeedleShape:
@@ -68,8 +69,8 @@ def needle_shape(scale: ScaleSpec) -> NeedleShape:
     base = scale.core_radius_A + scale.shell_thickness_A / cos
     apex_radius = (base * cos - scale.length_A * sin) / (1 - sin)
     if apex_radius <= scale.shell_thickness_A:
-        raise SpecError(f"scale.taper_deg={scale.taper_deg!r} cannot be used: over scale.length_A={scale.length_A!r} it "
-                        f"leaves no core at the tip; take a smaller angle, a shorter needle or a wider core")
+        raise SpecError(f"scale.taper_deg={scale.taper_deg!r} cannot be used: over scale.length_A={scale.length_A!r} "
+                        f"it leaves no core at the tip; take a smaller angle, a shorter needle or a wider core")
     if apex_radius > scale.length_A:
         raise SpecError(f"scale.length_A={scale.length_A!r} cannot be used: the rounded apex alone needs "
                         f"{apex_radius:.1f} Å; take a longer needle or a narrower core")

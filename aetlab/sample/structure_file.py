@@ -39,7 +39,8 @@ def read_structure(sample: SampleSpec) -> Atoms:
     positions_A = positions_A @ _rotation(sample.rotate_deg).T
     inside = _inside_crop(_centred(positions_A), sample)
     if not inside.any():
-        raise SpecError(f"sample.crop_size_A={sample.crop_size_A!r} cannot be used: it leaves no atoms of {sample.path}")
+        raise SpecError(f"sample.crop_size_A={sample.crop_size_A!r} cannot be used: it leaves no atoms of "
+                        f"{sample.path}")
     return Atoms(numbers[inside], _centred(positions_A[inside]), np.zeros(int(inside.sum()), dtype=np.int64))
 
 
@@ -68,7 +69,8 @@ def _read(sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
     except SpecError:
         raise
     except ImportError as error:
-        raise SpecError(f"sample.path={sample.path!r} cannot be read: ASE is not installed (pip install ase)") from error
+        raise SpecError(f"sample.path={sample.path!r} cannot be read: ASE is not installed "
+                        f"(pip install ase)") from error
     except OSError as error:
         raise SpecError(f"sample.path={sample.path!r} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # ASE's readers meet malformed files with exceptions of every kind
@@ -107,7 +109,8 @@ def _inside_crop(positions_A: np.ndarray, sample: SampleSpec) -> np.ndarray:
     if sample.crop == "sphere":
         return np.linalg.norm(positions_A, axis=1) <= size[0] / 2
     if sample.crop == "cylinder":
-        return (np.hypot(positions_A[:, 0], positions_A[:, 2]) <= size[0] / 2) & (np.abs(positions_A[:, 1]) <= size[1] / 2)
+        radius_A, height_A = np.hypot(positions_A[:, 0], positions_A[:, 2]), np.abs(positions_A[:, 1])
+        return (radius_A <= size[0] / 2) & (height_A <= size[1] / 2)
     if sample.crop == "box":
         return np.all(np.abs(positions_A) <= np.array(size) / 2, axis=1)
     return np.ones(len(positions_A), dtype=bool)
