@@ -82,7 +82,8 @@ def test_choices_that_hydra_would_not_read_as_text_are_quoted(given: str, quoted
 
 def test_a_sweep_is_the_product_of_its_choices_as_typed() -> None:
     jobs = compose_jobs(["dose=inf,50k,7k", "reg=tv,lasso,pos", "scale=smoke"], multirun=True)
-    assert [job.label for job in jobs[:4]] == ["dose=inf reg=tv", "dose=inf reg=lasso", "dose=inf reg=pos", "dose=50k reg=tv"]
+    assert [job.label for job in jobs] == [f"dose={dose} reg={reg}" for dose in ("inf", "50k", "7k")
+                                           for reg in ("tv", "lasso", "pos")]
     assert [job.spec.dose.total_e_A2 for job in jobs] == [math.inf] * 3 + [50_000] * 3 + [7_000] * 3
     assert [job.spec.reg.kind for job in jobs] == ["tv", "lasso", "pos"] * 3
     assert len({record_id(job.spec) for job in jobs}) == 9
@@ -141,7 +142,7 @@ def test_each_row_of_the_papers_table_has_its_experiment() -> None:
     (["hydra/launcher=nowhere"], "hydra/launcher/nowhere"),
     (["hydra.launcher._target_=os.system"], "a configuration may not name code to run"),
     (["+hydra.callbacks.x._target_=os.system"], "a configuration may not name code to run"),
-    (["hydra/job_logging=default", "hydra.job_logging.handlers.file.class=subprocess.Popen"], "may not name code to run"),
+    (["hydra/job_logging=default", "hydra.job_logging.handlers.file.class=subprocess.Popen"], "name code to run"),
 ])
 def test_bad_words_are_told_in_one_line(words: list[str], told: str) -> None:
     with pytest.raises(SpecError) as refusal:

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -19,15 +19,12 @@ from types import FrameType
 from aetlab.progress import Reporter, open_reporter
 from aetlab.results.files import StorageError, make_folder, writing
 from aetlab.results.identity import record_id
-from aetlab.results.record import Places, Record, RecordError, read_record
+from aetlab.results.record import FAILURE, Places, Record, RecordError, read_record
 from aetlab.spec import RunSpec, SpecError
 
 #: What can become of a job.
 DONE, SKIPPED, RESUMED, RETRIED, FAILED, CUT_OFF = "done", "skipped", "resumed", "retried", "failed", "cut off"
 
-
-#: The line in a log that tells a failure.
-_FAILURE = "FAILED:"
 
 
 class Stopped(BaseException):
@@ -133,6 +130,8 @@ def _make(places: Places, spec: RunSpec, run_id: str, label: str, reporter: Repo
         return Outcome(run_id, label, FAILED, time.monotonic() - started, error=message,
                        log=str(log_path) if log_path.exists() else "")
     log_path.unlink(missing_ok=True)
+    with suppress(OSError):
+        places.work(run_id).rmdir()
     return _ended(result.record, label, RETRIED if retried and result.status == DONE else result.status, started)
 
 
@@ -143,7 +142,7 @@ def _ended(record: Record, label: str, status: str, started: float) -> Outcome:
 
 def _failed_before(log_path: Path) -> bool:
     try:
-        return _FAILURE in log_path.read_text(encoding="utf-8", errors="replace")
+        return FAILURE in log_path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
 
@@ -152,7 +151,7 @@ def _keep(log_path: Path, message: str) -> None:
     try:
         make_folder(log_path.parent)
         with open(log_path, "a", encoding="utf-8") as log:
-            log.write(f"{traceback.format_exc()}{_FAILURE} {message}\n")
+            log.write(f"{traceback.format_exc()}{FAILURE} {message}\n")
     except (OSError, StorageError):
         pass  # the disk that failed the run may refuse the log as well; the message is printed
 

@@ -43,6 +43,7 @@ def make_folder(folder: Path) -> Path:
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Calls ``write`` with a temporary path beside ``path``, flushes what it wrote and renames it into place."""
+    make_folder(path.parent)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     with writing(path):
         try:

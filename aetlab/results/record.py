@@ -39,6 +39,8 @@ from aetlab.spec import RunSpec, SpecError
 SCHEMA = 1
 FILES = ("spec.json", "metrics.json", "history.csv", "arrays.h5", "environment.json", "log.txt")
 MANIFEST = "MANIFEST.json"
+#: Start of the last line in the log of a run that failed.
+FAILURE = "FAILED:"
 #: Largest text file that is read whole, in bytes.
 MAX_TEXT_BYTES = 64 << 20
 
@@ -111,9 +113,14 @@ class Places:
         """What a run keeps while it is not finished: its checkpoint."""
         return self.outputs / "work" / run_id
 
+    @property
+    def logs(self) -> Path:
+        """Logs of runs that have not come to a record yet."""
+        return self.outputs / "logs"
+
     def log(self, run_id: str) -> Path:
         """The log of a run that has not come to a record yet."""
-        return self.outputs / "logs" / f"{run_id}.log"
+        return self.logs / f"{run_id}.log"
 
     def checkpoint(self, run_id: str) -> Path:
         """The checkpoint of a run that is not finished."""
