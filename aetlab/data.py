@@ -56,12 +56,16 @@ class TiltSeries:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """The volume with its history: one entry an iteration of cost (eq. 5 halved) and seconds, and why it stopped."""
+    """The volume with its history: one entry an iteration of cost (eq. 5 halved) and seconds, and why it stopped.
+
+    ``restarts`` are the iterations after which momentum was reset, ``halvings`` those after which the step was halved.
+    """
 
     volume: Volume
     cost: np.ndarray
     seconds: np.ndarray
     restarts: tuple[int, ...]
+    halvings: tuple[int, ...]
     stopped: str
 
 

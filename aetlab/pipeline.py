@@ -1,0 +1,173 @@
+"""One run, one line per arrow of the flow:
+
+spec -> atoms -> tilt series -> (noise) -> reconstruction -> traced atoms -> match -> record
+
+The truth (atoms, their potential) enters the match and the record alone, never the solver or the tracer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from aetlab import forward, physics, sample, solve, trace
+from aetlab.backend import to_numpy
+from aetlab.data import Atoms, Match, Reconstruction, TiltSeries, TracedAtoms, Volume
+from aetlab.grid import coordinates_A
+from aetlab.progress import Reporter
+from aetlab.results import cache, checkpoint, record
+from aetlab.results.content import Outcome, describe_arrays, describe_metrics, plain
+from aetlab.results.environment import StageClock, describe_environment
+from aetlab.results.identity import identity, record_id
+from aetlab.seeds import generator
+from aetlab.spec import RunSpec, dose_per_image_e_A2, tilt_angles_deg
+
+
+#: Groups of settings that the noise-free tilt series depends on.
+_DECIDE_TILT_SERIES = ("seed", "sample", "scale", "tilts", "wedge", "defocus", "microscope", "simulate")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run came out: ``status`` done, resumed or skipped, its record, and a line on what happened on the way."""
+
+    status: str
+    record: record.Record
+    note: str
+
+
+def run(spec: RunSpec, *, places: record.Places, reporter: Reporter, use_other_code: bool = False) -> RunResult:
+    """Make the record of ``spec`` under ``places``, or find it there.
+
+    Raises
+    ------
+    SpecError
+        Where the settings cannot be used together with the sample.
+    StorageError
+        Where the disk refuses.
+    """
+    with record.run_lock(places, spec, lambda: reporter.say("another process makes this record, waiting")):
+        found, note = record.find_record(places, spec, use_other_code=use_other_code)
+        if found is not None:
+            return RunResult("skipped", found, "complete")
+        if note:
+            reporter.say(note)
+        made, resumed = _make(spec, places, reporter)
+        return RunResult("resumed" if resumed else "done", made, note)
+
+
+def _make(spec: RunSpec, places: record.Places, reporter: Reporter) -> tuple[record.Record, bool]:
+    clock = StageClock()
+    with clock.stage("sample"):
+        atoms = sample.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
+        reporter.say(f"{len(atoms)} atoms in {spec.scale.shape_zxy} voxels of {spec.scale.voxel_A} Å")
+    with clock.stage("simulate"):
+        ideal = ideal_tilt_series(spec, atoms, places, reporter)
+    with clock.stage("noise"):
+        series = forward.add_shot_noise(ideal, electrons_per_pixel(spec), generator(spec.seed, "noise"))
+    with clock.stage("reconstruct"):
+        reconstruction, resumed = reconstruct(spec, series, places, reporter)
+    with clock.stage("trace"):
+        traced = trace.trace_atoms(reconstruction.volume, spec.trace, sample.sample_elements(atoms), _listener(reporter, "trace"))
+    with clock.stage("score"):
+        truth = Volume(true_potential(spec, atoms), spec.scale.voxel_A)
+        match = score(spec, traced, atoms)
+    outcome = Outcome(spec=spec, atoms=atoms, inside=_inside(spec, atoms.positions_A), truth=truth, ideal=ideal,
+                      series=series, reconstruction=reconstruction, traced=traced, match=match)
+    run_id = record_id(spec)
+    folder = record.write_record(
+        places.records, spec, metrics=describe_metrics(outcome, _scored_rows(spec)), arrays=describe_arrays(outcome),
+        history=record.History(reconstruction.cost, reconstruction.seconds),
+        environment={**describe_environment(clock, "cpu"), "resumed": resumed, "stopped": reconstruction.stopped,
+                     "restarts": list(reconstruction.restarts),
+                     "halvings": list(reconstruction.halvings), "species": plain(traced.species), "rounds": plain(traced.rounds)},
+        log=places.log(run_id).read_text(encoding="utf-8"))
+    places.checkpoint(run_id).unlink(missing_ok=True)
+    return record.read_record(folder, verify=False), resumed
+
+
+def electrons_per_pixel(spec: RunSpec) -> float:
+    """Mean count of a vacuum pixel in one image."""
+    return dose_per_image_e_A2(spec) * spec.scale.voxel_A**2
+
+
+def true_potential(spec: RunSpec, atoms: Atoms) -> np.ndarray:
+    """The potential that the data were made of, at the voxels of the reconstruction: float32 (Z, X, Y) in V."""
+    return forward.build_potential(atoms, spec.scale.shape_zxy, spec.scale.voxel_A,
+                                   parametrization=spec.simulate.parametrization,
+                                   debye_waller_A2=spec.sample.debye_waller_A2)
+
+
+def ideal_tilt_series(spec: RunSpec, atoms: Atoms, places: record.Places, reporter: Reporter) -> TiltSeries:
+    """The noise-free tilt series, shared by all runs that differ in dose, regulariser, binning or engine alone."""
+    tilt_deg = np.array(tilt_angles_deg(spec.tilts, spec.wedge))
+    defocus_A = 10.0 * np.array(spec.defocus.planes_nm)
+    reported = _listener(reporter, "simulate")
+
+    def compute() -> dict[str, np.ndarray]:
+        series = forward.simulate_tilt_series(
+            atoms, spec.scale.shape_zxy, spec.scale.voxel_A, tilt_deg, defocus_A, microscope=spec.microscope,
+            simulate=spec.simulate, debye_waller_A2=spec.sample.debye_waller_A2, rng=generator(spec.seed, "phonons"),
+            report=lambda done, total: reported(done, total, "tilts"))
+        return {"images": to_numpy(series.images)}
+
+    settings = identity(spec)
+    key = {group: settings[group] for group in _DECIDE_TILT_SERIES}
+    images = cache.shared_stage(places.cache, "tilt_series", key, compute, reporter.say)["images"]
+    return TiltSeries(images, tilt_deg, defocus_A, spec.scale.voxel_A)
+
+
+def regulariser_weight(spec: RunSpec) -> float:
+    """Weight of the regulariser per V: as set, or by the rule (:func:`aetlab.solve.rule_weight`)."""
+    if spec.reg.weight >= 0:
+        return spec.reg.weight
+    n_images = len(tilt_angles_deg(spec.tilts, spec.wedge)) * len(spec.defocus.planes_nm)
+    return solve.rule_weight(spec.reg.rule_factor, interaction=physics.interaction_parameter(spec.microscope.energy_keV),
+                             voxel_A=spec.scale.voxel_A, n_images=n_images, electrons_per_pixel=electrons_per_pixel(spec))
+
+
+def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places, reporter: Reporter) -> tuple[Reconstruction, bool]:
+    """The volume of a tilt series, and whether it went on from a checkpoint."""
+    model = forward.ForwardModel(series, spec.scale.shape_zxy, microscope=spec.microscope,
+                                 n_layers_per_slice=spec.binning.n_layers, rotation=spec.engine.rotation)
+    step, weight = spec.engine.step / model.lipschitz, regulariser_weight(spec)
+    reporter.say(f"regulariser {spec.reg.kind} with weight {weight:.3g} per V, step {step:.4g} V²")
+    rng = generator(spec.seed, "tilt order")
+    path = places.checkpoint(record_id(spec))
+    saved = checkpoint.load_checkpoint(path, rng)
+    schedule = checkpoint.Schedule()
+
+    def on_iteration(state: solve.State) -> None:
+        reporter.step("reconstruct", state.n_done, spec.engine.n_iterations, f"cost {state.cost[-1]:.5g}")
+        if schedule.due() and state.n_done < spec.engine.n_iterations:
+            schedule.write(lambda: checkpoint.save_checkpoint(path, state.arrays(), state.values(), rng))
+
+    solution = solve.minimize(
+        np.zeros(spec.scale.shape_zxy, np.float32), model.descend,
+        solve.make_prox(spec.reg.kind, weight, inner_iterations=spec.reg.inner_iterations, warm_start=spec.reg.warm_start),
+        n_tilts=model.n_tilts, n_iterations=spec.engine.n_iterations, step=step, rng=rng, on_iteration=on_iteration,
+        resume=solve.State.restore(*saved) if saved else None)
+    return Reconstruction(Volume(solution.volume, spec.scale.voxel_A), solution.cost, solution.seconds, solution.restarts,
+                          solution.halvings, solution.stopped), saved is not None
+
+
+def score(spec: RunSpec, traced: TracedAtoms, atoms: Atoms) -> Match:
+    """Traced atoms against the true ones of the scoring region."""
+    return trace.match_atoms(traced, atoms, traced_inside=_inside(spec, traced.positions_A),
+                             true_inside=_inside(spec, atoms.positions_A), max_distance_A=spec.score.max_distance_A)
+
+
+def _inside(spec: RunSpec, positions_A: np.ndarray) -> np.ndarray:
+    return sample.in_scoring_region(positions_A, spec.sample, spec.scale)
+
+
+def _scored_rows(spec: RunSpec) -> np.ndarray:
+    """Which y rows of voxels lie at scored heights, bool (Y,)."""
+    y_A = coordinates_A(spec.scale.shape_zxy[2], spec.scale.voxel_A)
+    return _inside(spec, np.stack([np.zeros_like(y_A), y_A, np.zeros_like(y_A)], axis=1))
+
+
+def _listener(reporter: Reporter, stage: str) -> Callable[[int, int, str], None]:
+    return lambda done, total, detail="": reporter.step(stage, done, total, detail)

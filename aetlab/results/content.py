@@ -1,0 +1,103 @@
+"""What a record holds of a run: the arrays by name with units, and the metrics by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aetlab.data import Atoms, Match, Reconstruction, TiltSeries, TracedAtoms, Volume
+from aetlab.grid import coordinates_A
+from aetlab.results.record import Dataset
+from aetlab.spec import RunSpec
+
+#: Tilts whose images are kept in the record.
+N_TILTS_KEPT = 2
+#: Thickness of the central cuts of the potential, in Å.
+CUT_A = 1.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a run made, the truth included; ``inside`` marks the true atoms of the scoring region."""
+
+    spec: RunSpec
+    atoms: Atoms
+    inside: np.ndarray
+    truth: Volume
+    ideal: TiltSeries
+    series: TiltSeries
+    reconstruction: Reconstruction
+    traced: TracedAtoms
+    match: Match
+
+
+def describe_metrics(outcome: Outcome, scored_rows: np.ndarray) -> dict[str, float]:
+    """Scores of the match, counts of the sample, and the relative error of the potential.
+
+    ``potential_error`` is |V - V_true| / |V_true| in the Euclidean norm over the y rows ``scored_rows`` (Y,) bool.
+    """
+    difference2 = norm2 = 0.0
+    for layer, true_layer in zip(outcome.reconstruction.volume.potential_V, outcome.truth.potential_V, strict=True):
+        true = true_layer[:, scored_rows].astype(np.float64)
+        difference2 += float(((layer[:, scored_rows] - true) ** 2).sum())
+        norm2 += float((true**2).sum())
+    return dict(outcome.match.metrics) | {f"{name}_atoms": count for name, count in outcome.atoms.counts.items()} | {
+        "potential_error": (difference2 / norm2) ** 0.5 if norm2 else float("nan"),
+        "final_cost": float(outcome.reconstruction.cost[-1]),
+    }
+
+
+def describe_arrays(outcome: Outcome) -> dict[str, Dataset]:
+    """Every array of the record, by its path in the HDF5 file."""
+    voxel_A = outcome.spec.scale.voxel_A
+    geometry: Mapping[str, float | int | str] = {"voxel_A": voxel_A, "axes": "z, x, y", "origin": "centre of the volume"}
+    traced, match, series = outcome.traced, outcome.match, outcome.series
+    arrays = {
+        "volume/potential_V": Dataset(np.asarray(outcome.reconstruction.volume.potential_V), "V", geometry),
+        "truth/positions_A": Dataset(outcome.atoms.positions_A, "Å", {"columns": "x, y, z"}),
+        "truth/numbers": Dataset(outcome.atoms.numbers, "1"),
+        "truth/part": Dataset(outcome.atoms.part, "1", {"names": ", ".join(outcome.atoms.part_names)}),
+        "truth/in_scoring_region": Dataset(outcome.inside, "1"),
+        "tilt_series/tilt_deg": Dataset(series.tilt_deg, "degree"),
+        "tilt_series/defocus_nm": Dataset(series.defocus_A / 10, "nm"),
+        "tilt_series/images_first_tilts": Dataset(np.asarray(series.images[:N_TILTS_KEPT]), "vacuum intensity",
+                                                  {"electrons_per_pixel": series.electrons_per_pixel}),
+        "tilt_series/ideal_first_tilts": Dataset(np.asarray(outcome.ideal.images[:N_TILTS_KEPT]), "vacuum intensity"),
+    }
+    for axes, cut in central_cuts(np.asarray(outcome.truth.potential_V), voxel_A).items():
+        arrays[f"truth/potential_{axes}_V"] = Dataset(cut, "V", {"voxel_A": voxel_A, "thickness_A": CUT_A, "axes": axes})
+    units = {"positions_A": "Å", "intensity_V": "V", "width_A": "Å", "signal": "V voxel", "position_error_A": "Å",
+             "intensity_error_V": "V", "width_error_A": "Å", "residual_V": "V"}
+    for name in ("positions_A", "intensity_V", "width_A", "signal", "numbers", "position_error_A", "intensity_error_V",
+                 "width_error_A", "probability", "flag", "residual_V", "posterior", "not_atom_probability"):
+        arrays[f"traced/{name}"] = Dataset(getattr(traced, name), units.get(name, "1"))
+    for name in ("traced", "true", "unmatched_traced", "unmatched_true", "strict_traced", "strict_true", "confusion",
+                 "confusion_numbers"):
+        arrays[f"match/{name}"] = Dataset(getattr(match, name), "1")
+    return arrays
+
+
+def central_cuts(potential_V: np.ndarray, voxel_A: float) -> dict[str, np.ndarray]:
+    """Mean over the middle :data:`CUT_A` of each axis: ``zx`` (Z, X) across the tilt axis, ``zy`` (Z, Y), ``xy`` (X, Y)."""
+    cuts = {}
+    for axis, name in ((2, "zx"), (1, "zy"), (0, "xy")):
+        near = np.abs(coordinates_A(potential_V.shape[axis], voxel_A)) < max(CUT_A, voxel_A) / 2
+        cuts[name] = np.compress(near, potential_V, axis=axis).mean(axis=axis, dtype=np.float32)
+    return cuts
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON takes it: arrays as lists, NumPy scalars as numbers, numbers that are not finite as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
