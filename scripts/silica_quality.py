@@ -55,11 +55,11 @@ def _bonds_and_angles(centres_A: np.ndarray, others_A: np.ndarray, near: list[li
 
 def _first_sharp_peak(numbers: np.ndarray, positions_A: np.ndarray, side_A: float) -> dict[str, float]:
     """Place of the first peak of S(q): the centre of mass of what rises above two thirds of the peak, 1.1 to 2.0 1/Å;
-    and the strongest single reflection up to 3 1/Å, which a crystal would have of the order of the number of atoms."""
-    index = np.arange(-18, 19)
-    reflections = np.stack(np.meshgrid(index, index, index, indexing="ij"), -1).reshape(-1, 3)
+    and the strongest single reflection up to 2.6 1/Å, which a crystal would have of the order of the number of atoms."""
+    index = np.arange(-16, 17)
+    reflections = np.stack(np.meshgrid(index[16:], index, index, indexing="ij"), -1).reshape(-1, 3)
     q_per_A = 2 * np.pi / side_A * np.linalg.norm(reflections, axis=1)
-    kept = (q_per_A > 0.5) & (q_per_A < 3.0)
+    kept = (q_per_A > 0.5) & (q_per_A < 2.6)
     reflections, q_per_A = reflections[kept], q_per_A[kept]
     weight = np.where(numbers == 14, SCATTERING_LENGTH_FM[14], SCATTERING_LENGTH_FM[8])
     phases = [np.exp(2j * np.pi / side_A * positions_A @ block.T) for block in np.array_split(reflections, 40)]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 SILICA_FILE = Path(__file__).parent / "data" / "silica.extxyz"
+SILICA_SHA256 = "3a7fcb5d1857ea0a29d714069b8cdc5604d9a17c4681bdfe98a8e71a09857a43"
 
 
 @cache

@@ -10,19 +10,25 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from aetlab.data import Atoms
-from aetlab.grid import rotation_matrix
 from aetlab.physics import SYMBOLS
 from aetlab.spec import SampleSpec, SpecError
 
 #: ASE's readers that parse text and run nothing, by the ending of the file's name.
 FORMATS = {".xyz": "extxyz", ".extxyz": "extxyz", ".cif": "cif", ".pdb": "proteindatabank", ".ent": "proteindatabank",
            ".vasp": "vasp", ".poscar": "vasp", ".gen": "gen", ".xsf": "xsf", ".sdf": "sdf", ".mol": "mol",
-           ".cube": "cube", ".cfg": "cfg", ".res": "res", ".xtl": "xtl"}
+           ".cube": "cube", ".cfg": "cfg"}
 
 MAX_FILE_BYTES = 512 * 2**20
 MAX_ATOMS = 20_000_000
+
+FARTHEST_A = 1e6
+
+#: Two atoms nearer than this are the same site listed twice, as files with partial occupancies do.
+SAME_SITE_A = 0.1
 
 _FILE_AXIS_TO_Y = {"x": [2, 0, 1], "y": [0, 1, 2], "z": [1, 2, 0]}
 
@@ -36,7 +42,7 @@ def read_structure(sample: SampleSpec) -> Atoms:
     """
     numbers, positions_A = _read(sample)
     positions_A = _centred(positions_A)[:, _FILE_AXIS_TO_Y[sample.tilt_axis]]
-    positions_A = positions_A @ _rotation(sample.rotate_deg).T
+    positions_A = Rotation.from_euler("xyz", sample.rotate_deg, degrees=True).apply(positions_A)
     inside = _inside_crop(_centred(positions_A), sample)
     if not inside.any():
         raise SpecError(f"sample.crop_size_A={sample.crop_size_A!r} cannot be used: it leaves no atoms of "
@@ -57,15 +63,19 @@ def _read(sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
                             f"{MAX_FILE_BYTES // 2**20} MiB")
         import ase.io
 
-        with path.open(encoding="utf-8") as stream, warnings.catch_warnings():
+        with path.open("rb" if file_format == "cif" else "r") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             structure = ase.io.read(stream, format=file_format)
+            if isinstance(structure, list):
+                structure = structure[-1]
+            if sample.repeat != (1, 1, 1) and structure.cell.rank < 3:
+                raise SpecError(f"sample.repeat={sample.repeat!r} cannot be used: {sample.path} has no unit cell")
             if len(structure) * int(np.prod(sample.repeat)) > MAX_ATOMS:
                 raise SpecError(f"sample.repeat={sample.repeat!r} cannot be used: it makes more than {MAX_ATOMS} atoms")
             if sample.repeat != (1, 1, 1):
                 structure = structure.repeat(sample.repeat)
             numbers = np.array(structure.numbers, dtype=np.int64)
-            positions_A = np.array(structure.positions, dtype=float).reshape(-1, 3)
+            positions_A = np.asarray(structure.positions, dtype=np.float64).reshape(-1, 3)
     except SpecError:
         raise
     except ImportError as error:
@@ -82,8 +92,12 @@ def _read(sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
     if unknown:
         raise SpecError(f"sample.path={sample.path!r} cannot be used: no potential for atomic number "
                         f"{', '.join(str(Z) for Z in unknown[:5])}; elements 1 to {len(SYMBOLS) - 1} are known")
-    if not np.isfinite(positions_A).all():
-        raise SpecError(f"sample.path={sample.path!r} cannot be used: some positions are not finite")
+    if not (np.abs(positions_A) < FARTHEST_A).all():
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: some positions are not finite or beyond "
+                        f"{FARTHEST_A:.0e} Å")
+    if len(numbers) > 1 and cKDTree(positions_A).query(positions_A, 2)[0][:, 1].min() < SAME_SITE_A:
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: it lists atoms nearer than {SAME_SITE_A} Å to "
+                        f"each other (partial occupancies, or a cell repeated twice?)")
     return numbers, positions_A
 
 
@@ -93,15 +107,6 @@ def _one_line(error: Exception) -> str:
 
 def _centred(positions_A: np.ndarray) -> np.ndarray:
     return positions_A - (positions_A.min(axis=0) + positions_A.max(axis=0)) / 2
-
-
-def _rotation(rotate_deg: tuple[float, float, float]) -> np.ndarray:
-    """Right-handed turns about x, then y, then z (3, 3); a turn about y is that of a tilt."""
-    about_x, about_y, about_z = (rotation_matrix(angle) for angle in rotate_deg)
-    order_x, order_z = [1, 0, 2], [0, 2, 1]
-    turn_x = about_x[np.ix_(order_x, order_x)].T
-    turn_z = about_z[np.ix_(order_z, order_z)].T
-    return turn_z @ about_y @ turn_x
 
 
 def _inside_crop(positions_A: np.ndarray, sample: SampleSpec) -> np.ndarray:
