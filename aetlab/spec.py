@@ -232,6 +232,8 @@ class SimulateSpec:
         _require(self.n_layers >= 1, "simulate.n_layers", self.n_layers, "at least 1")
         _require(1 <= self.oversample <= 8, "simulate.oversample", self.oversample, "1 to 8")
         _require(self.n_frozen_phonons >= 0, "simulate.n_frozen_phonons", self.n_frozen_phonons, "0 or more")
+        _require(self.n_frozen_phonons == 0 or self.kind == "atoms", "simulate.n_frozen_phonons",
+                 self.n_frozen_phonons, "only simulate.kind=atoms has atoms to displace; give 0")
         _require(0 < self.band_limit <= 1, "simulate.band_limit", self.band_limit, "it must lie in (0, 1]")
 
 
@@ -322,7 +324,9 @@ class TraceSpec:
     neighbours within ``neighbour_radius`` leaves nothing below 0. ``n_residual_searches``: how often the residual is
     searched for more atoms. ``merge_distance``, ``min_intensity_V``, ``min_width``: what merges and what is dropped.
     ``stop_sites``, ``stop_shift``: rounds end when fewer sites go and the RMS shift is under it, or after
-    ``n_rounds_max`` more than the first.
+    ``n_rounds_max`` more than the first. ``min_significance``: sites whose amplitude is below this many standard
+    deviations of the noise beside the atoms are dropped (the paper: 0, no such test; a regularised volume is even
+    there, which makes the noise 0).
     """
 
     filter_sigma_narrow: float = 0.5
@@ -341,6 +345,7 @@ class TraceSpec:
     merge_distance: float = 2.25
     min_intensity_V: float = 30.0
     min_width: float = 0.45
+    min_significance: float = 6.5
     n_rounds_max: int = 11
     stop_sites: int = 2
     stop_shift: float = 0.005
@@ -359,6 +364,7 @@ class TraceSpec:
         low, high = self.width_bounds
         _require(low <= self.width_start <= high, "trace.width_start", self.width_start,
                  f"it must lie in trace.width_bounds={(low, high)}")
+        _not_negative("trace.min_significance", self.min_significance)
         for name in ("n_refine_first", "n_rounds_max", "stop_sites", "n_residual_searches"):
             _require(getattr(self, name) >= 0, f"trace.{name}", getattr(self, name), "0 or more")
 

@@ -139,7 +139,7 @@ def blur_by_detector(images: Array, mtf: np.ndarray) -> Array:
 
 
 def bin_pixels(images: Array, factor: int) -> Array:
-    """Mean over blocks of ``factor`` × ``factor`` pixels of images (..., X, Y); vacuum stays 1, the centre stays put."""
+    """Means over blocks of ``factor`` × ``factor`` pixels of images (..., X, Y): vacuum stays 1, the centre stays put."""
     if factor == 1:
         return images
     *rest, n_x, n_y = images.shape

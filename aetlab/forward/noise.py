@@ -1,4 +1,4 @@
-"""Shot noise: Poisson counts of a detector, given as intensities with vacuum 1 (algorithm 2 and section IV of the paper).
+"""Shot noise: the Poisson counts of a detector, given as intensities with vacuum 1.
 
 The mean count of a vacuum pixel in one image is ``n_e`` = dose of the image · pixel area · DQE(0). A count is
 Poisson(intensity · n_e), and the image is count / n_e, so that vacuum is 1 and its variance 1/n_e. A detective quantum

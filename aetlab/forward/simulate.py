@@ -1,11 +1,11 @@
 """Simulation of a noise-free tilt series, with a discretisation of its own.
 
-``simulate.kind`` is ``atoms``: each tilt turns the atoms and gets a fresh potential, built slab by slab straight into the
-wave; or ``voxels``, the paper's way: one potential, whose voxels are turned by Fourier shears. ``oversample`` refines the
-voxels along all three axes and bins the images back to pixels; ``n_layers`` and ``band_limit`` are those of the
-multislice recursion (equations 1 and 2 of the paper). Frozen phonons (Loane, Xu and Silcox, Acta Cryst. A 47, 267, 1991):
-the intensity is the mean over copies whose atoms are displaced by independent normal vectors of variance B/(8π²) along
-each axis, instead of a potential blurred by B.
+``simulate.kind`` is ``atoms``: each tilt turns the atoms and gets a fresh potential, built slab by slab straight into
+the wave; or ``voxels``, the paper's way: one potential, whose voxels are turned by Fourier shears. ``oversample``
+refines the voxels along all three axes and bins the images back to pixels; ``n_layers`` and ``band_limit`` are those
+of the multislice recursion (equations 1 and 2 of the paper). Frozen phonons (Loane, Xu and Silcox, Acta Cryst. A 47,
+267, 1991): the intensity is the mean over copies whose atoms are displaced by independent normal vectors of variance
+B/(8π²) along each axis, instead of a potential blurred by B.
 
 Tilts are shared out among threads. Each is computed in one order and has random numbers of its own, so that the number
 of threads changes nothing but the time.
@@ -39,8 +39,8 @@ VOXEL_ROTATION = "fourier"
 #: Bytes of potential that a thread of ``atoms`` holds at a time.
 SLAB_BYTES = 64e6
 
-#: Bytes of turned volumes that the threads of ``voxels`` hold together.
-TURNED_BYTES = 1.0e9
+#: Bytes of potential that all threads hold together, the potential that ``voxels`` turns left out.
+ALL_THREADS_BYTES = 1.0e9
 
 
 def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float, tilt_deg: np.ndarray,
@@ -177,7 +177,7 @@ class _RotatedAtoms:
         # The frozen atoms keep the least blur that the potential has; the displacements make up the rest.
         blur_A2 = [debye_waller_A2.get(physics.SYMBOLS[number], debye_waller_A2["default"]) for number in atoms.numbers]
         self._displacement_A = np.sqrt(np.maximum(np.array(blur_A2) - LEAST_DEBYE_WALLER_A2, 0) / (8 * np.pi**2))
-        self.n_workers_most = len(atoms.numbers) + 1
+        self.n_workers_most = int(ALL_THREADS_BYTES / SLAB_BYTES)
 
     def copies(self, tilt_deg: float, rng: np.random.Generator) -> Iterator[Iterator[np.ndarray]]:
         """The slices of each thermally displaced copy; of the one blurred potential where there are no phonons."""
@@ -208,7 +208,7 @@ class _RotatedVoxels:
         self._n_layers = optics.n_layers
         self._potential_V = build_potential(atoms, optics.shape_zxy, optics.voxel_A,
                                             parametrization=simulate.parametrization, debye_waller_A2=debye_waller_A2)
-        self.n_workers_most = max(1, int(TURNED_BYTES / self._potential_V.nbytes))
+        self.n_workers_most = max(1, int(ALL_THREADS_BYTES / self._potential_V.nbytes))
 
     def copies(self, tilt_deg: float, rng: np.random.Generator) -> Iterator[Iterator[np.ndarray]]:
         """The slices of the turned volume, in one portion."""
@@ -220,7 +220,7 @@ class _RotatedVoxels:
 
 
 def _kernels_run_side_by_side() -> bool:
-    """Whether Numba's threading layer lets two Python threads run parallel kernels; the plainest one ends the process."""
+    """Whether two Python threads may run parallel kernels: Numba's plainest threading layer would end the process."""
     point = np.ones((1, 1), np.complex64)
     multiply(point, point, point)
     return numba.threading_layer() != "workqueue"
