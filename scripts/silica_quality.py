@@ -55,7 +55,7 @@ def _bonds_and_angles(centres_A: np.ndarray, others_A: np.ndarray, near: list[li
 
 def _first_sharp_peak(numbers: np.ndarray, positions_A: np.ndarray, side_A: float) -> dict[str, float]:
     """Place of the first peak of S(q): the centre of mass of what rises above two thirds of the peak, 1.1 to 2.0 1/Å;
-    and the strongest single reflection up to 2.6 1/Å, which a crystal would have of the order of the number of atoms."""
+    and the strongest single reflection up to 2.6 1/Å, which in a crystal is of the order of the number of atoms."""
     index = np.arange(-16, 17)
     reflections = np.stack(np.meshgrid(index[16:], index, index, indexing="ij"), -1).reshape(-1, 3)
     q_per_A = 2 * np.pi / side_A * np.linalg.norm(reflections, axis=1)
