@@ -83,7 +83,7 @@ def test_a_rise_of_the_cost_resets_momentum_at_the_last_proximal_point() -> None
 
 def test_divergence_halves_the_step_and_goes_on_from_the_last_good_iterate() -> None:
     problem = Quadratic()
-    solution = _minimize(problem, 200, step=40.0)
+    solution = _minimize(problem, 200, step=40.0, kind="none")
     assert solution.halvings
     assert solution.step == 40.0 / 2 ** len(solution.halvings)
     np.testing.assert_allclose(solution.volume, problem.target, atol=1e-2)

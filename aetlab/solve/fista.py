@@ -2,8 +2,7 @@
 
 An iteration visits the tilts in random order and steps down the gradient of each; then come one proximal step and one
 Nesterov step. If the cost of an iteration, summed over the tilts on its way, rose against the iteration before, momentum
-is reset and the iterate falls back to the last proximal point. If it diverged, or rose without momentum to blame, the
-step is halved besides.
+is reset and the iterate falls back to the last proximal point. If it diverged, the step is halved besides.
 """
 
 from __future__ import annotations
@@ -22,10 +21,6 @@ from aetlab.solve.prox import Prox
 #: An iteration has diverged when its cost exceeds this multiple of n_tilts times the cost of the very first tilt.
 DIVERGED = 4.0
 
-#: An iteration without momentum may exceed the last accepted cost by this factor before the step is to blame: the
-#: random order of the tilts alone moves the cost of a converged run by far less.
-RISEN = 1.05
-
 #: Halvings of the step after which the solver gives up.
 MAX_HALVINGS = 30
 
@@ -35,7 +30,7 @@ class State:
     """Where a reconstruction stands: enough, with the random generator, to go on bit for bit.
 
     ``volume`` is the iterate that the next iteration begins with, ``proximal`` the last proximal point (the result),
-    ``limit`` the cost beyond which an iteration has diverged, ``accepted`` the cost of the last iteration that was kept.
+    ``limit`` the cost beyond which an iteration has diverged.
     """
 
     volume: np.ndarray
@@ -44,7 +39,6 @@ class State:
     step: float
     momentum: float = 1.0
     limit: float = math.inf
-    accepted: float = math.inf
     cost: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     restarts: list[int] = field(default_factory=list)
@@ -117,7 +111,7 @@ def minimize(volume0: np.ndarray, descend: Callable[[np.ndarray, int, float], fl
     while state.n_done < n_iterations and len(state.halvings) <= MAX_HALVINGS:
         started = time.perf_counter()
         cost = _visit_tilts(state, descend, rng.permutation(n_tilts))
-        if not cost <= state.limit or (state.momentum == 1 and cost > RISEN * state.accepted):
+        if not cost <= state.limit:
             state.step /= 2
             state.halvings.append(state.n_done)
             _fall_back(state)
@@ -129,7 +123,6 @@ def minimize(volume0: np.ndarray, descend: Callable[[np.ndarray, int, float], fl
             following = (1 + math.sqrt(1 + 4 * state.momentum**2)) / 2
             _extrapolate(state.volume, state.proximal, (state.momentum - 1) / following)
             state.momentum = following
-            state.accepted = cost
         state.kept = prox.state
         state.cost.append(cost)
         state.seconds.append(time.perf_counter() - started)
