@@ -114,7 +114,7 @@ def build_potential(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: floa
     if out.shape != slab_shape or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise ValueError(f"out must be C-contiguous float32 {slab_shape}, not {out.dtype} {out.shape}")
 
-    elements, kinds = np.unique(atoms.numbers, return_inverse=True)
+    elements = np.flatnonzero(np.bincount(atoms.numbers))
     fits = [_fit(int(Z), parametrization, debye_waller_A2) for Z in elements]
     if not fits:
         out[:] = 0
@@ -123,17 +123,23 @@ def build_potential(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: floa
     inverse_width = np.array([voxel_A / fit.width_A for fit in fits])
     integral = np.array([fit.integral_V_A3 for fit in fits], np.float32) / np.float32(voxel_A**3)
 
-    centres = atoms.positions_A[:, [2, 0, 1]] / voxel_A + (np.array(shape_zxy) - 1) / 2
-    order = np.argsort(centres[:, 0], kind="stable")
-    centres, kinds = centres[order], kinds[order]
     reach = float(cutoff.max())
-    edges = _layer_edges(centres[:, 0], first, stop, 2 * numba.get_num_threads())
+    z = atoms.positions_A[:, 2] / voxel_A + (shape_zxy[0] - 1) / 2
+    near = np.flatnonzero((z >= first - reach - 1) & (z <= stop + reach))
+    near = near[np.argsort(z[near], kind="stable")]
+    centres = atoms.positions_A[near][:, [2, 0, 1]] / voxel_A + (np.array(shape_zxy) - 1) / 2
+    kinds = np.searchsorted(elements, atoms.numbers[near])
 
     def fill(low: int, high: int) -> None:
         a, b = np.searchsorted(centres[:, 0], [low - reach - 1, high + reach])
         _add_atoms(out[low - first:high - first], low, centres[a:b], kinds[a:b], cutoff, integral, inverse_width)
 
-    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+    n_threads = numba.get_num_threads()
+    if n_threads == 1:
+        fill(first, stop)
+        return out
+    edges = _layer_edges(centres[:, 0], first, stop, 2 * n_threads)
+    with ThreadPoolExecutor(n_threads) as pool:
         for done in [pool.submit(fill, int(low), int(high)) for low, high in zip(edges[:-1], edges[1:], strict=True)]:
             done.result()
     return out
