@@ -69,3 +69,9 @@ def n_cores() -> int:
 def n_threads() -> int:
     """Threads that the engine's kernels and FFTs use."""
     return numba.get_num_threads()
+
+
+def limit_threads(n: int) -> None:
+    """Lets the engine's kernels and FFTs use at most ``n`` threads from now on; 0 leaves it as it is."""
+    if n > 0:
+        numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]

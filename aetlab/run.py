@@ -6,13 +6,14 @@ data: nothing in it is imported or called.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aetlab.spec import SpecError
+from aetlab.spec import RunSpec, SpecError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,6 +29,34 @@ def main() -> None:
     sys.exit(_main(sys.argv[1:]))
 
 
+def task(config: DictConfig) -> Any:
+    """One job, called by Hydra in this process or in another one of any machine."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from aetlab.cli import jobs
+    from aetlab.cli.compose import bind_job, plain_settings
+    from aetlab.cli.ledger import read_wanted, write_outcome
+
+    hydra_config = HydraConfig.get()
+    spec, settings = bind_job(plain_settings(config))
+    outputs = Path(hydra_config.runtime.cwd) / settings.outputs
+    use_other_code = settings.other_code == "use"
+    if hydra_config.mode != RunMode.MULTIRUN:
+        outcome = jobs.perform(spec, "run", outputs=outputs, use_other_code=use_other_code)
+        if outcome.status == jobs.FAILED:
+            sys.exit(FAILED)
+        return dataclasses.asdict(outcome)
+    ledger, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num)
+    wanted = read_wanted(ledger)
+    label = wanted[number].label if number < len(wanted) else " ".join(hydra_config.overrides.task)
+    launcher = str(hydra_config.runtime.choices.get("hydra/launcher"))
+    spec = _share_machine(spec, launcher, int(hydra_config.launcher.get("n_jobs") or 1))
+    outcome = jobs.perform(spec, label, outputs=outputs, use_other_code=use_other_code)
+    write_outcome(ledger, number, outcome)
+    return dataclasses.asdict(outcome)
+
+
 def _main(argv: list[str]) -> int:
     import hydra
     from hydra._internal.utils import get_args_parser
@@ -38,26 +67,26 @@ def _main(argv: list[str]) -> int:
     from aetlab.results.files import StorageError
 
     args = get_args_parser().parse_args(argv)
-    if args.experimental_rerun:
-        return _refuse("--experimental-rerun cannot be used: it would run code from a file")
     further = Path(args.config_dir) if args.config_dir else None
-    if further is not None and not further.is_dir():
-        return _refuse(f"--config-dir={args.config_dir} cannot be used: there is no such folder")
-    multirun = args.multirun or any(word.strip().lower() == "hydra.mode=multirun" for word in args.overrides)
-    words = quote_choices(argv, group_choices(further))
-    runs = not (args.help or args.hydra_help or args.cfg or args.shell_completion or args.info)
+    groups = group_choices(further)
     ledger: Path | None = None
+    added: list[str] = []
     try:
-        if runs:
-            jobs = compose_jobs(args.overrides, multirun=multirun, further=further)
-            ledger = _prepare(jobs) if multirun else None
-        elif args.cfg == "job" and not multirun:
+        _check_flags(args)
+        if args.help:
+            return _help(args.overrides, groups, further)
+        if args.shell_completion:
+            _prepare_completion(args.overrides)
+        elif args.cfg == "job":
             compose_jobs(args.overrides, multirun=False, further=further)
+        elif not (args.hydra_help or args.cfg or args.info):
+            multirun = args.multirun or any(word.lower() == "hydra.mode=multirun" for word in args.overrides)
+            jobs = compose_jobs(args.overrides, multirun=multirun, further=further)
+            ledger, added = _prepare(jobs, multirun, args.overrides)
     except (SpecError, StorageError) as error:
-        return _refuse(str(error))
-    if ledger is not None:
-        words += [f"hydra.sweep.dir='{_escaped(ledger)}'"]
-    sys.argv[1:] = words
+        print(f"aetlab: {error}", file=sys.stderr)
+        return UNUSABLE
+    sys.argv[1:] = [*quote_choices(argv, groups), *added]
     store_experiments()
     try:
         hydra.main(config_path=str(config_folder()), config_name=CONFIG_NAME, version_base="1.3")(task)()
@@ -66,45 +95,75 @@ def _main(argv: list[str]) -> int:
     return _finish(ledger)
 
 
-def task(config: DictConfig) -> Any:
-    """One job, called by Hydra in this process or in another one of any machine."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from aetlab.cli.compose import bind_job, plain_settings
-    from aetlab.cli.jobs import FAILED as JOB_FAILED
-    from aetlab.cli.jobs import perform
-
-    hydra_config = HydraConfig.get()
-    spec, settings = bind_job(plain_settings(config))
-    sweeping = hydra_config.mode == RunMode.MULTIRUN
-    ledger, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num) if sweeping else 0
-    label = _label(ledger, number, list(hydra_config.overrides.task)) if sweeping else "run"
-    outcome = perform(spec, label, outputs=Path(settings.outputs), use_other_code=settings.other_code == "use")
-    if sweeping:
-        from aetlab.cli.ledger import write_outcome
-
-        write_outcome(ledger, number, outcome)
-    elif outcome.status == JOB_FAILED:
-        sys.exit(FAILED)
-    return dataclasses.asdict(outcome)
+def _check_flags(args: argparse.Namespace) -> None:
+    if args.experimental_rerun:
+        raise SpecError("--experimental-rerun cannot be used: it would run code from a file")
+    if args.config_dir and not Path(args.config_dir).is_dir():
+        raise SpecError(f"--config-dir={args.config_dir} cannot be used: there is no such folder")
+    for flag, value in (("--config-name", args.config_name), ("--config-path", args.config_path)):
+        if value:
+            raise SpecError(f"{flag}={value} cannot be used: add a folder of your own choices by --config-dir")
+    flags = {"--multirun": args.multirun, "--run": args.run, "--cfg": args.cfg, "--info": args.info,
+             "--shell-completion": args.shell_completion}
+    given = [flag for flag, value in flags.items() if value]
+    if len(given) > 1:
+        raise SpecError(f"{' and '.join(given)} cannot be used together: choose one of {', '.join(flags)}")
 
 
-def _prepare(jobs: list[Job]) -> Path:
-    """Opens the ledger of a sweep; its folder is where Hydra puts what it writes."""
+def _help(words: Sequence[str], groups: Mapping[str, Sequence[str]], further: Path | None) -> int:
+    from aetlab.bind import unbind
+    from aetlab.cli.compose import compose_jobs
+    from aetlab.cli.help import format_help
+
+    job = compose_jobs(words, multirun=False, further=further)[0]
+    print(format_help(groups, unbind(job.spec) | unbind(job.settings)))
+    return 0
+
+
+def _prepare_completion(words: Sequence[str]) -> None:
+    from aetlab.cli.help import completion_script
+
+    sys.argv[0] = "aetlab-run"
+    if words == ["install=bash"]:
+        print(completion_script())
+
+
+def _prepare(jobs: Sequence[Job], multirun: bool, words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Checks all jobs; for a sweep gives its ledger, and the words that tell Hydra of it and of the workers."""
+    from aetlab.cli import workers
+    from aetlab.cli.checks import check_jobs
     from aetlab.cli.ledger import Wanted, open_ledger
     from aetlab.results.identity import record_id
     from aetlab.results.record import Places
 
+    check_jobs(jobs)
+    if not multirun:
+        return None, []
+    added = []
+    launcher = jobs[0].launcher
+    chosen = any(word.startswith("hydra.launcher.n_jobs=") for word in words)
+    if launcher in (workers.ON_CORES, workers.ON_GPUS) and not chosen:
+        from aetlab.backend import n_cores
+
+        added.append(f"hydra.launcher.n_jobs={workers.n_workers(launcher, len(jobs), n_cores())}")
     wanted = [Wanted(job.label, record_id(job.spec), job.words) for job in jobs if job.label != "search"]
-    return open_ledger(Places(Path(jobs[0].settings.outputs).absolute()).sweeps, wanted)
+    ledger = open_ledger(Places(Path(jobs[0].settings.outputs).absolute()).sweeps, wanted)
+    print(f"sweep {ledger.name}: {len(wanted) or 'a search for'} runs, launcher {launcher}", flush=True)
+    escaped = str(ledger).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
+    return ledger, [*added, f"hydra.sweep.dir='{escaped}'"]
 
 
-def _label(ledger: Path, number: int, words: list[str]) -> str:
-    from aetlab.cli.ledger import read_wanted
+def _share_machine(spec: RunSpec, launcher: str, n_workers: int) -> RunSpec:
+    """``spec`` with the threads, and this process with the GPU, that are a worker's share of the machine."""
+    from aetlab.backend import n_cores
+    from aetlab.cli import workers
 
-    wanted = read_wanted(ledger)
-    return wanted[number].label if number < len(wanted) else " ".join(words)
+    if launcher == workers.ON_GPUS:
+        workers.claim_gpu()
+    if launcher in (workers.ON_CORES, workers.ON_GPUS) and spec.engine.n_threads == 0:
+        n_threads = workers.threads_of_worker(n_cores(), n_workers if n_workers > 0 else n_cores())
+        return dataclasses.replace(spec, engine=dataclasses.replace(spec.engine, n_threads=n_threads))
+    return spec
 
 
 def _finish(ledger: Path | None) -> int:
@@ -116,10 +175,10 @@ def _finish(ledger: Path | None) -> int:
 
 
 def _stopped(stop: BaseException, ledger: Path | None) -> int:
-    from aetlab.cli.jobs import Stopped
-
     if isinstance(stop, SystemExit):
         return stop.code if isinstance(stop.code, int) else FAILED if stop.code else 0
+    from aetlab.cli.jobs import Stopped
+
     if not isinstance(stop, (KeyboardInterrupt, Stopped)):
         raise stop
     _finish(ledger)
@@ -127,18 +186,8 @@ def _stopped(stop: BaseException, ledger: Path | None) -> int:
     return INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
 
 
-def _refuse(message: str) -> int:
-    print(f"aetlab: {message}", file=sys.stderr)
-    return UNUSABLE
-
-
-def _escaped(path: Path) -> str:
-    return str(path).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
-
-
 if __name__ == "__main__":
     # Other processes find the task by its module, which must then not be __main__.
     from aetlab.run import main as run_main
 
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     run_main()

@@ -93,7 +93,7 @@ def perform(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -
 def one_line(outcome: Outcome) -> str:
     """The outcome of a job in one line."""
     if outcome.status == FAILED:
-        log = f"; log: {outcome.log}" if outcome.log else ""
+        log = f"; log: {shown(outcome.log)}" if outcome.log else ""
         return f"FAILED after {outcome.seconds:.1f} s: {outcome.error}{log}"
     scores = ", ".join(f"{outcome.metrics[name]:.{digits}f} {unit}" for name, digits, unit in (
         ("position_error_pm", 1, "pm"), ("found_percent", 2, "% found"), ("false_positive_percent", 2, "% false"),
@@ -101,7 +101,16 @@ def one_line(outcome: Outcome) -> str:
     words = {SKIPPED: "skipped, the record is complete", RESUMED: "went on from its checkpoint and is done",
              RETRIED: "failed before, tried again and is done"}.get(outcome.status, outcome.status)
     note = f" ({outcome.note})" if outcome.note else ""
-    return f"{words}{note} in {outcome.seconds:.1f} s: {scores}; record: {outcome.folder}"
+    spent = "" if outcome.status == SKIPPED else f" in {outcome.seconds:.1f} s"
+    return f"{words}{note}{spent}: {scores}; record: {shown(outcome.folder)}"
+
+
+def shown(path: str) -> str:
+    """``path`` as seen from the current folder where it lies in it."""
+    try:
+        return str(Path(path).relative_to(Path.cwd())) if path else ""
+    except ValueError:
+        return path
 
 
 def _complete(folder: Path, use_other_code: bool) -> Record | None:
@@ -121,8 +130,9 @@ def _make(places: Places, spec: RunSpec, run_id: str, label: str, reporter: Repo
         log = LogReporter(reporter, log_path)
         if retried:
             log.say("failed before, is tried again")
-        from aetlab import pipeline
+        from aetlab import backend, pipeline
 
+        backend.limit_threads(spec.engine.n_threads)
         result = pipeline.run(spec, places=places, reporter=log, use_other_code=use_other_code)
     except Exception as error:
         message = _in_one_line(error)
@@ -172,7 +182,8 @@ def _terminable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(signal.Signals(number).name)
 
-    if threading.current_thread() is not threading.main_thread():
+    own = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not own:  # a cluster's own handling of the signal stays
         yield
         return
     before = signal.signal(signal.SIGTERM, stop)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aetlab.cli.jobs import FAILED, Outcome
+from aetlab.cli.jobs import FAILED, Outcome, shown
 from aetlab.results.files import make_folder, write_text, writing
 
 _WANTED = "wanted.json"
@@ -87,25 +87,17 @@ def print_table(folder: Path) -> int:
         n_bad += outcome.status == FAILED
         scores = [_number(outcome.metrics.get(name), digits) for name, digits in _SCORES]
         status = outcome.status + (f" ({outcome.note})" if outcome.note else "")
-        table.add_row(label, *scores, f"{outcome.seconds:.1f}", status, _shown(outcome.folder))
+        table.add_row(label, *scores, f"{outcome.seconds:.1f}", status, shown(outcome.folder))
     console = Console(soft_wrap=False, highlight=False, markup=False)
     if not console.is_terminal:
         console = Console(width=200, highlight=False, markup=False)
     console.print(table)
     for outcome in outcomes.values():
         if outcome.status == FAILED:
-            log = f"; log: {_shown(outcome.log)}" if outcome.log else ""
+            log = f"; log: {shown(outcome.log)}" if outcome.log else ""
             console.print(f"failed: {outcome.label}: {outcome.error}{log}", soft_wrap=True)
     return n_bad
 
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None or value != value else f"{value:.{digits}f}"
-
-
-def _shown(path: str) -> str:
-    """``path`` from the current folder where it lies in it."""
-    try:
-        return str(Path(path).relative_to(Path.cwd())) if path else ""
-    except ValueError:
-        return path
