@@ -37,6 +37,7 @@ def task(config: DictConfig) -> Any:
     from aetlab.cli import jobs
     from aetlab.cli.compose import bind_job, plain_settings
     from aetlab.cli.ledger import read_wanted, write_outcome
+    from aetlab.results.files import StorageError
 
     hydra_config = HydraConfig.get()
     spec, settings = bind_job(plain_settings(config))
@@ -53,7 +54,10 @@ def task(config: DictConfig) -> Any:
     launcher = str(hydra_config.runtime.choices.get("hydra/launcher"))
     spec = _share_machine(spec, launcher, int(hydra_config.launcher.get("n_jobs") or 1))
     outcome = jobs.perform(spec, label, outputs=outputs, use_other_code=use_other_code)
-    write_outcome(ledger, number, outcome)
+    try:
+        write_outcome(ledger, number, outcome)
+    except StorageError as error:  # the run itself is told and kept already
+        print(f"{label}: {error}", file=sys.stderr)
     return dataclasses.asdict(outcome)
 
 

@@ -105,7 +105,8 @@ def remove_cache(places: Places) -> int:
     """Removes all shared stages, each while no process makes it; gives the bytes freed."""
     n_bytes = 0
     for path in sorted(places.cache.glob("*/*.arrays")):
-        with locked(places.cache / "locks" / f"{path.parent.name}-{path.stem}.lock"), writing(path):
+        stem = path.stem.removeprefix(".partial-")
+        with locked(places.cache / "locks" / f"{path.parent.name}-{stem}.lock"), writing(path):
             n_bytes += path.stat().st_size
             path.unlink()
     return n_bytes

@@ -42,9 +42,13 @@ def make_folder(folder: Path) -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Calls ``write`` with a temporary path beside ``path``, flushes what it wrote and renames it into place."""
+    """Calls ``write`` with a temporary path beside ``path``, flushes what it wrote and renames it into place.
+
+    The temporary name is always the same, so that what a killed process left is written over: one process at a time
+    writes ``path``.
+    """
     make_folder(path.parent)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = path.with_name(f".partial-{path.name}")
     with writing(path):
         try:
             write(partial)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -20,12 +20,77 @@ _MAX_DATASETS = 1000
 
 
 def write_datasets(path: Path, datasets: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]]) -> None:
-    """Writes ``name: (array, attributes)`` to a new file ``path``."""
-    with h5py.File(path, "w") as file:
-        for name, (values, attributes) in datasets.items():
-            dataset = file.create_dataset(name, data=np.asarray(values))
-            for key, value in attributes.items():
-                dataset.attrs[key] = value
+    """Writes ``name: (array, attributes)`` to a new file ``path``; raises OSError where the disk refuses."""
+    with open(path, "w+b") as raw:
+        patient = _PatientFile(raw)
+        with h5py.File(patient, "w") as file:
+            for name, (values, attributes) in datasets.items():
+                dataset = file.create_dataset(name, data=np.asarray(values))
+                for key, value in attributes.items():
+                    dataset.attrs[key] = value
+        if patient.error is not None:
+            raise patient.error
+
+
+class _PatientFile:
+    """A file that keeps the first error of a write for later and swallows what follows.
+
+    The HDF5 library ends the process with a segmentation fault where closing a file fails on a full disk; to it all
+    goes well here, and the caller raises :attr:`error` once the file is closed.
+    """
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self.error: OSError | None = None
+        self._raw = raw
+        self._position = 0
+        self._size = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        count = memoryview(data).nbytes
+        if self.error is None:
+            try:
+                self._raw.seek(self._position)
+                self._raw.write(data)
+                self._raw.flush()
+            except OSError as error:
+                self.error = error
+        self._position += count
+        self._size = max(self._size, self._position)
+        return count
+
+    def read(self, count: int) -> bytes:
+        buffer = bytearray(count)
+        self.readinto(buffer)
+        return bytes(buffer)
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:
+        view = memoryview(buffer).cast("B")
+        view[:] = bytes(len(view))
+        if self.error is None:
+            self._raw.seek(self._position)
+            data = self._raw.read(len(view))
+            view[: len(data)] = data
+        self._position += len(view)
+        return len(view)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def truncate(self, size: int | None = None) -> int:
+        self._size = self._position if size is None else size
+        if self.error is None:
+            try:
+                self._raw.truncate(self._size)
+            except OSError as error:
+                self.error = error
+        return self._size
+
+    def flush(self) -> None:
+        pass
 
 
 def read_dataset(path: Path, name: str) -> tuple[np.ndarray, dict[str, Any]]:

@@ -1,0 +1,314 @@
+"""Records, shared stages and checkpoints: whole or absent, verified on reading, named by what they mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from aetlab.bind import bind_run, unbind
+from aetlab.results import record as records
+from aetlab.results.cache import shared_stage, stage_path
+from aetlab.results.checkpoint import Schedule, load_checkpoint, save_checkpoint
+from aetlab.results.container import read_container, write_container
+from aetlab.results.files import StorageError
+from aetlab.results.identity import canonical_json, record_id
+from aetlab.results.record import (
+    Dataset,
+    History,
+    Places,
+    Record,
+    RecordError,
+    find_record,
+    list_records,
+    read_array,
+    read_history,
+    read_record,
+    write_record,
+)
+from aetlab.spec import RunSpec, SpecError
+
+ARRAYS = {
+    "volume/potential_V": Dataset(np.arange(960, dtype=np.float32).reshape(8, 10, 12), "V", {"voxel_A": 0.5}),
+    "traced/positions_A": Dataset(np.zeros((0, 3)), "Å"),
+    "traced/numbers": Dataset(np.array([14, 8]), "1"),
+}
+
+
+def write(folder: Path, spec: RunSpec) -> Path:
+    """A small record of ``spec``."""
+    return write_record(folder, spec, metrics={"found_percent": 99.5, "n_true": 2, "strict_rmsd_pm": math.nan},
+                        history=History(np.array([3.0, 1 / 3]), np.array([0.1, 0.2])), arrays=ARRAYS,
+                        environment={"finished": "2026-01-02T03:04:05+00:00"}, log="what was said\n")
+
+
+@pytest.fixture
+def written(tmp_path: Path, smoke_spec: RunSpec) -> Record:
+    return read_record(write(tmp_path / "records", smoke_spec))
+
+
+def test_a_record_gives_back_what_was_written(written: Record, smoke_spec: RunSpec) -> None:
+    assert written.spec == smoke_spec and written.id == record_id(smoke_spec)
+    assert written.metrics["found_percent"] == 99.5 and math.isnan(written.metrics["strict_rmsd_pm"])
+    assert read_history(written).cost.tolist() == [3.0, 1 / 3]
+    for name, given in ARRAYS.items():
+        read = read_array(written, name)
+        np.testing.assert_array_equal(read.values, given.values)
+        assert read.unit == given.unit and read.attributes == dict(given.attributes)
+    assert records.array_names(written) == tuple(sorted(ARRAYS))
+    assert not written.made_by_other_code
+    assert (written.folder / "log.txt").read_text(encoding="utf-8") == "what was said\n"
+    assert sorted(path.name for path in written.folder.iterdir()) == sorted([*records.FILES, records.MANIFEST])
+
+
+def test_the_identity_is_that_of_the_meaning(smoke_spec: RunSpec, change: Callable[..., RunSpec]) -> None:
+    settings = unbind(smoke_spec)
+    turned = json.loads(json.dumps({group: settings[group] for group in reversed(settings)}), parse_int=float)
+    assert record_id(bind_run(turned)) == record_id(smoke_spec)
+    assert canonical_json({"b": 1000.0, "a": (1, 2)}) == '{"a":[1,2],"b":1000}'
+    assert canonical_json({"a": [1.0, 2], "b": 1000}) == '{"a":[1,2],"b":1000}'
+    assert canonical_json(math.inf) == '"inf"'
+    for same in (change(smoke_spec, "engine", device="cpu", n_threads=2), change(smoke_spec, "scale", name="mine")):
+        assert record_id(same) == record_id(smoke_spec)
+    for other in (change(smoke_spec, "engine", step=1.4), change(smoke_spec, "dose", total_e_A2=math.inf),
+                  change(smoke_spec, "defocus", planes_nm=(20.0,)), dataclasses.replace(smoke_spec, seed=1)):
+        assert record_id(other) != record_id(smoke_spec)
+
+
+def test_a_structure_file_counts_by_its_content(tmp_path: Path, smoke_spec: RunSpec,
+                                                change: Callable[..., RunSpec]) -> None:
+    first, second = tmp_path / "a.xyz", tmp_path / "b.xyz"
+    first.write_text("1\n\nSi 0 0 0\n", encoding="utf-8")
+    shutil.copy(first, second)
+    specs = [change(smoke_spec, "sample", kind="file", path=str(path)) for path in (first, second)]
+    assert record_id(specs[0]) == record_id(specs[1])
+    second.write_text("1\n\nSi 0 0 1\n", encoding="utf-8")
+    assert record_id(specs[0]) != record_id(specs[1])
+    second.unlink()
+    with pytest.raises(SpecError, match=r"sample\.path=.* cannot be read: No such file"):
+        record_id(specs[1])
+
+
+@pytest.mark.parametrize("name", [*records.FILES, records.MANIFEST])
+@pytest.mark.parametrize("harm", ["remove", "truncate", "change", "link"])
+def test_damage_is_found_named_and_set_aside(written: Record, smoke_spec: RunSpec, tmp_path: Path, name: str,
+                                             harm: str) -> None:
+    path = written.folder / name
+    content = path.read_bytes()
+    if harm == "remove":
+        path.unlink()
+    elif harm == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    elif harm == "change":
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    else:
+        shutil.move(path, tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RecordError, match=written.id) as refusal:
+        read_record(written.folder)
+    assert "\n" not in str(refusal.value)
+    places = Places(tmp_path)
+    found, note = find_record(places, smoke_spec)
+    assert found is None and "set aside" in note
+    assert not written.folder.exists() and len(list(places.damaged.iterdir())) == 1
+    assert read_record(write(places.records, smoke_spec)).id == written.id
+
+
+def test_another_schema_is_refused_clearly(written: Record) -> None:
+    manifest = json.loads((written.folder / records.MANIFEST).read_text(encoding="utf-8"))
+    (written.folder / records.MANIFEST).write_text(json.dumps(manifest | {"schema": 99}), encoding="utf-8")
+    with pytest.raises(RecordError, match="has schema 99, this aetlab reads 1: use the aetlab that wrote it"):
+        read_record(written.folder)
+
+
+def test_a_record_of_other_code_is_used_only_if_asked(written: Record, smoke_spec: RunSpec, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "code_id", lambda: "changed")
+    places = Places(tmp_path)
+    used, note = find_record(places, smoke_spec, use_other_code=True)
+    assert used is not None and used.made_by_other_code and note == ""
+    remade, note = find_record(places, smoke_spec)
+    assert remade is None and "was made by other code" in note
+    assert len(list(places.damaged.iterdir())) == 1
+
+
+def test_a_manifest_cannot_lead_outside(written: Record) -> None:
+    path = written.folder / records.MANIFEST
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["files"]["../../etc/passwd"] = manifest["files"].pop("log.txt")
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(RecordError, match="names other files"):
+        read_record(written.folder)
+
+
+def test_an_hdf5_file_cannot_lead_outside_or_take_all_memory(written: Record, tmp_path: Path) -> None:
+    path = written.folder / "arrays.h5"
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["secret"] = np.ones(3)
+    with h5py.File(path, "w") as file:
+        file["soft"] = h5py.SoftLink("/real")
+        file["real"] = np.ones(3)
+        file["external_link"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "secret")
+        file.create_dataset("external", (3,), "f8", external=[(str(tmp_path / "raw"), 0, 24)])
+        file.create_dataset("huge", (1 << 40,), "f8")
+        file.create_dataset("bomb", (1 << 20,), "f8", compression="gzip", fillvalue=1.0)
+        file.create_dataset("text", data=np.array(["a"], dtype=object), dtype=h5py.string_dtype())
+        layout = h5py.VirtualLayout((3,), "f8")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "secret", (3,))
+        file.create_virtual_dataset("virtual", layout)
+    np.testing.assert_array_equal(read_array(written, "real").values, np.ones(3))
+    for name in ("soft", "external_link", "external", "huge", "bomb", "text", "virtual", "nothing", "real/deeper"):
+        with pytest.raises(StorageError, match=r"arrays\.h5"):
+            read_array(written, name)
+
+
+def test_listing_names_what_is_broken_and_goes_on(written: Record, smoke_spec: RunSpec) -> None:
+    other = write(written.folder.parent, dataclasses.replace(smoke_spec, seed=1))
+    (other / "metrics.json").unlink()
+    (written.folder.parent / ".partial-left").mkdir()
+    sound, broken = list_records(written.folder.parent)
+    assert [record.id for record in sound] == [written.id]
+    assert len(broken) == 1 and other.name in str(broken[0])
+
+
+def test_nothing_half_written_stays_when_the_disk_is_full(tmp_path: Path, smoke_spec: RunSpec) -> None:
+    """A limit on file sizes stands in for the full disk: the write fails with an error of the system just so."""
+    child = multiprocessing.get_context("spawn").Process(target=_write_with_small_files, args=(tmp_path, smoke_spec))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert (tmp_path / "told").read_text(encoding="utf-8").startswith("cannot write")
+    assert list((tmp_path / "records").iterdir()) == []
+
+
+def _write_with_small_files(folder: Path, spec: RunSpec) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    try:
+        write(folder / "records", spec)
+    except StorageError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        (folder / "told").write_text(str(error), encoding="utf-8")
+
+
+def test_containers_give_back_arrays_and_state(tmp_path: Path) -> None:
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(1, 2, 3), "e": np.zeros((0, 2)), "s": np.float64(2.5),
+              "z": np.array([1 + 2j]), "b": np.array([True, False]), "t": np.arange(6.0).reshape(2, 3).T}
+    write_container(tmp_path / "c", arrays, {"n": 3})
+    read, state = read_container(tmp_path / "c")
+    assert state == {"n": 3}
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(read[name], array)
+        assert read[name].dtype == array.dtype and read[name].shape == np.shape(array)
+
+
+def test_no_change_of_a_container_goes_unseen(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    write_container(path, {"a": np.arange(4.0)}, {"n": 3})
+    content = path.read_bytes()
+    for i in range(len(content)):
+        path.write_bytes(content[:i] + bytes([content[i] ^ 4]) + content[i + 1:])
+        with pytest.raises(StorageError):
+            read_container(path)
+        path.write_bytes(content[:i])
+        with pytest.raises(StorageError):
+            read_container(path)
+
+
+def test_a_checkpoint_sets_the_random_numbers_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    rng.random(7)
+    path = tmp_path / "work" / "checkpoint.arrays"
+    save_checkpoint(path, {"volume": np.ones(3)}, {"n_done": 4}, rng)
+    expected = rng.random(5)
+    other = np.random.default_rng(6)
+    loaded = load_checkpoint(path, other)
+    assert loaded is not None and loaded[1] == {"n_done": 4}
+    np.testing.assert_array_equal(other.random(5), expected)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert load_checkpoint(path, other) is None
+    assert load_checkpoint(tmp_path / "none", other) is None
+    save_checkpoint(path, {}, {}, rng)
+    monkeypatch.setattr("aetlab.results.checkpoint.code_id", lambda: "changed")
+    assert load_checkpoint(path, other) is None
+
+
+def test_checkpoints_cost_a_small_share_of_the_time() -> None:
+    now = [0.0]
+    schedule = Schedule(share=0.01, least_s=1.0, clock=lambda: now[0])
+    spent, due = 0.0, 0
+    for _ in range(10_000):
+        now[0] += 0.1
+        if schedule.due():
+            due += 1
+
+            def save() -> None:
+                now[0] += 0.5
+
+            schedule.write(save)
+            spent += 0.5
+    assert due > 5 and spent / now[0] < 0.015
+
+
+def test_a_shared_stage_is_computed_once_and_made_again_when_damaged(tmp_path: Path) -> None:
+    calls, told = [], []
+
+    def compute() -> dict[str, np.ndarray]:
+        calls.append(1)
+        return {"images": np.arange(3.0)}
+
+    for _ in range(3):
+        np.testing.assert_array_equal(shared_stage(tmp_path, "tilt_series", {"a": 1}, compute, told.append)["images"],
+                                      np.arange(3.0))
+    assert len(calls) == 1 and "shared, read from" in told[-1]
+    path = stage_path(tmp_path, "tilt_series", {"a": 1})
+    path.write_bytes(path.read_bytes()[:-3])
+    shared_stage(tmp_path, "tilt_series", {"a": 1}, compute, told.append)
+    assert len(calls) == 2 and "damaged" in told[-1]
+    shared_stage(tmp_path, "tilt_series", {"a": 1.0}, compute)
+    assert len(calls) == 2
+    shared_stage(tmp_path, "tilt_series", {"a": 2}, compute)
+    assert len(calls) == 3
+
+
+def test_four_workers_compute_one_stage_once_even_if_one_is_killed(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    doomed = context.Process(target=_compute_slowly, args=(tmp_path, 60.0))
+    doomed.start()
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("started-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = [context.Process(target=_compute_slowly, args=(tmp_path, 0.2)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    assert doomed.pid is not None
+    time.sleep(0.2)
+    os.kill(doomed.pid, signal.SIGKILL)
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    doomed.join(10)
+    assert len(list(tmp_path.glob("started-*"))) == 2  # the killed one and one more
+    assert not list((tmp_path / "stage").glob(".partial*"))
+
+
+def _compute_slowly(folder: Path, seconds: float) -> None:
+    def compute() -> dict[str, np.ndarray]:
+        (folder / f"started-{os.getpid()}").touch()
+        time.sleep(seconds)
+        return {"x": np.ones(2)}
+
+    shared_stage(folder, "stage", "key", compute)
