@@ -16,7 +16,7 @@ import numpy as np
 from aetlab.backend import array_module, ndimage_module, to_numpy
 from aetlab.data import Array
 from aetlab.spec import TraceSpec
-from aetlab.trace.kernels_numba import subtract_gaussians
+from aetlab.trace.noise import residual_block
 
 LAYERS_PER_SLAB = 32
 #: scipy.ndimage cuts a Gaussian at this many standard deviations.
@@ -60,14 +60,8 @@ def _search_slab(potential_V: Array, spec: TraceSpec, subtract: np.ndarray | Non
     halo = int(TRUNCATE * spec.filter_sigma_wide + 0.5) + 1
     low = max(0, first - halo)
     last = min(potential_V.shape[0], first + LAYERS_PER_SLAB)
-    block = potential_V[low : last + halo]
-    block = xp.where(xp.isfinite(block), block, xp.float32(0))
-    if subtract is not None and len(subtract):
-        reach = spec.neighbour_radius
-        near = subtract[(subtract[:, 0] > low - reach) & (subtract[:, 0] < low + block.shape[0] + reach)]
-        host = to_numpy(block)
-        subtract_gaussians(host, low, near, reach)
-        block = xp.asarray(host)
+    block = residual_block(potential_V, low, last + halo, np.empty((0, 5)) if subtract is None else subtract,
+                           spec.neighbour_radius)
     filtered = filter_difference_of_gaussians(block, spec.filter_sigma_narrow, spec.filter_sigma_wide)
     padded = xp.pad(filtered, 1, constant_values=-xp.inf)
 
@@ -77,7 +71,7 @@ def _search_slab(potential_V: Array, spec: TraceSpec, subtract: np.ndarray | Non
     core = slice(first - low, last - low)
     centre = xp.stack(xp.nonzero((filtered[core] > 0) & (block[core] >= least_value)), axis=1)
     centre = centre + xp.asarray([first - low, 0, 0])
-    _, stride_z, stride_x = padded.shape[0], padded.shape[1] * padded.shape[2], padded.shape[2]
+    stride_z, stride_x = padded.shape[1] * padded.shape[2], padded.shape[2]
     flat = padded.ravel()
     index = (centre[:, 0] + 1) * stride_z + (centre[:, 1] + 1) * stride_x + centre[:, 2] + 1
     for step in NEIGHBOURS:

@@ -83,7 +83,7 @@ def _linearise(offsets, values, n_voxels, parameters, normal, gradient):
 
 @njit(cache=True, nogil=True)
 def _solve_free(normal, gradient, free, damping, factor, step):
-    """Step of the damped normal equations in the ``free`` parameters by Cholesky; False where they are singular."""
+    """Step in the ``free`` parameters of the damped normal equations, the others' steps being given; False if singular."""
     for j in range(N_PARAMETERS):
         for k in range(j + 1):
             value = normal[j, k] if free[j] and free[k] else 0.0
@@ -98,7 +98,12 @@ def _solve_free(normal, gradient, free, damping, factor, step):
             else:
                 return False
     for j in range(N_PARAMETERS):
-        value = gradient[j] if free[j] else 0.0
+        value = step[j]
+        if free[j]:
+            value = gradient[j]
+            for k in range(N_PARAMETERS):
+                if not free[k]:
+                    value -= normal[max(j, k), min(j, k)] * step[k]
         for m in range(j):
             value -= factor[j, m] * step[m]
         step[j] = value / factor[j, j]
@@ -111,13 +116,35 @@ def _solve_free(normal, gradient, free, damping, factor, step):
 
 
 @njit(cache=True, nogil=True)
+def _bounded_step(normal, gradient, point, low, high, damping, free, factor, step, given):
+    """Step of the damped normal equations that stays in the box: what would leave it goes to its bound and stays there.
+
+    ``given`` is scratch; False where the equations are singular.
+    """
+    for j in range(N_PARAMETERS):
+        free[j] = not ((point[j] <= low[j] and gradient[j] < 0) or (point[j] >= high[j] and gradient[j] > 0))
+        given[j] = 0.0
+    for _ in range(N_PARAMETERS + 1):
+        step[:] = given
+        if not _solve_free(normal, gradient, free, damping, factor, step):
+            return False
+        inside = True
+        for j in range(N_PARAMETERS):
+            if free[j] and not low[j] <= point[j] + step[j] <= high[j]:
+                given[j] = (low[j] if step[j] < 0 else high[j]) - point[j]
+                free[j] = False
+                inside = False
+        if inside:
+            break
+    return True
+
+
+@njit(cache=True, nogil=True)
 def fit_gaussians(volume, sites, first_neighbour, neighbours, first, last, radius, clip, bounds, tolerance,
                   n_steps_max, fitted, status):
     """Bounded Levenberg-Marquardt fit of each site to the volume less its neighbours, all at their given places.
 
-    ``bounds`` (7,): greatest shift, lowest and highest I and s as factors of the start, lowest and highest s. The trial
-    point is projected on the box; parameters that push against a bound are held there for the step.
-    Fills ``fitted`` (N, 5) and ``status`` (N,).
+    ``bounds`` (7,): greatest shift, lowest and highest I and s as factors of the start, lowest and highest s. Fills ``fitted`` (N, 5) and ``status`` (N,).
     """
     n_box = (2 * math.ceil(radius) + 1) ** 3
     offsets = np.empty((n_box, 3))
@@ -132,6 +159,7 @@ def fit_gaussians(volume, sites, first_neighbour, neighbours, first, last, radiu
     trial = np.empty(N_PARAMETERS)
     low = np.empty(N_PARAMETERS)
     high = np.empty(N_PARAMETERS)
+    given = np.empty(N_PARAMETERS)
     free = np.empty(N_PARAMETERS, dtype=np.bool_)
     for i in range(first, last):
         fitted[i] = sites[i]
@@ -154,9 +182,7 @@ def fit_gaussians(volume, sites, first_neighbour, neighbours, first, last, radiu
         damping = 1e-3
         converged = False
         for _ in range(n_steps_max):
-            for j in range(N_PARAMETERS):
-                free[j] = not ((point[j] <= low[j] and gradient[j] < 0) or (point[j] >= high[j] and gradient[j] > 0))
-            if not _solve_free(normal, gradient, free, damping, factor, step):
+            if not _bounded_step(normal, gradient, point, low, high, damping, free, factor, step, given):
                 break
             change = 0.0
             for j in range(N_PARAMETERS):
@@ -181,6 +207,27 @@ def fit_gaussians(volume, sites, first_neighbour, neighbours, first, last, radiu
                 status[i] |= AT_BOUND
         if not converged:
             status[i] |= NOT_CONVERGED
+
+
+@njit(cache=True, nogil=True)
+def measure_amplitudes(volume, sites, first_neighbour, neighbours, first, last, radius, width, amplitudes):
+    """Least-squares amplitude at each site of a Gaussian of ``width`` in the volume less the neighbours, unclipped.
+
+    Where voxels are missing the amplitude is uncertain, and is scaled down to the noise that a whole fit would have.
+    """
+    whole = (math.pi * width * width) ** 1.5
+    n_box = (2 * math.ceil(radius) + 1) ** 3
+    offsets = np.empty((n_box, 3))
+    values = np.empty(n_box)
+    for i in range(first, last):
+        n_voxels = _gather(volume, sites, i, first_neighbour, neighbours, radius, False, offsets, values)
+        product, norm = 0.0, 1e-300
+        for k in range(n_voxels):
+            r2 = offsets[k, 0] ** 2 + offsets[k, 1] ** 2 + offsets[k, 2] ** 2
+            shape = math.exp(-0.5 * r2 / (width * width))
+            product += shape * values[k]
+            norm += shape * shape
+        amplitudes[i] = product / math.sqrt(norm * max(norm, whole))
 
 
 @njit(cache=True, nogil=True)

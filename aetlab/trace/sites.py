@@ -17,7 +17,7 @@ from aetlab.spec import TraceSpec
 from aetlab.trace import kernels_numba
 
 SITES_PER_TASK = 512
-FIT_STEPS_MAX = 30
+FIT_STEPS_MAX = 10
 #: A fit has converged when a step moves no length by more voxels and the intensity by no greater fraction.
 FIT_TOLERANCE = 1e-4
 
@@ -110,3 +110,16 @@ def merge_sites(sites: np.ndarray, distance: float) -> np.ndarray:
         sites = np.delete(sites, second, axis=0)
         sites = sites[canonical_order(sites)]
     return sites
+
+
+def drop_insignificant(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, noise_V: float,
+                       least: float) -> np.ndarray:
+    """The sites where the amplitude of a start-width Gaussian, neighbours taken away, is ``least`` times its noise."""
+    if noise_V * least <= 0:
+        return sites
+    sites = sites[canonical_order(sites)]
+    first, neighbours = list_neighbours(sites, spec.neighbour_radius)
+    amplitudes = np.empty(len(sites))
+    share_sites(len(sites), lambda low, high: kernels_numba.measure_amplitudes(
+        potential_V, sites, first, neighbours, low, high, spec.fit_radius, spec.width_start, amplitudes))
+    return sites[amplitudes >= least * noise_V]

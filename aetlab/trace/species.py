@@ -30,6 +30,7 @@ class Species:
 
     numbers: np.ndarray
     posterior: np.ndarray
+    not_atom: np.ndarray
     summary: dict
 
     @property
@@ -74,7 +75,7 @@ def name_species(signal: np.ndarray, elements: tuple[int, ...]) -> Species:
                     "overlap_percent": np.full(n_classes - 1, 100.0),
                     "expected_percent": np.full((n_classes, n_classes), 100 / n_classes)}
         posterior = np.full((len(signal), n_classes), 1 / n_classes)
-        return Species(np.full(len(signal), elements[-1]), posterior, summary)
+        return Species(np.full(len(signal), elements[-1]), posterior, np.zeros(len(signal)), summary)
     components = _k_means(signal, n_classes)
     if len(signal) >= ATOMS_PER_ELEMENT_MIN * n_classes:
         fitted = _fit_gaussians(counts, edges, signal, n_classes)
@@ -201,7 +202,30 @@ def _name(signal: np.ndarray, elements: tuple[int, ...], components: np.ndarray,
     summary = summary | {"rule": rule, "share": components[:, 0], "mean": components[:, 1], "std": components[:, 2],
                          "threshold": threshold, "overlap_percent": overlap,
                          "expected_percent": 100 * np.diff(below, axis=1)}
-    return Species(numbers, posterior, summary)
+    not_atom, share = _none_of_them(signal, safe)
+    return Species(numbers, posterior, not_atom, summary | {"not_atom_share": share})
+
+
+def _none_of_them(signal: np.ndarray, components: np.ndarray) -> tuple[np.ndarray, float]:
+    """Probability (N,) of being no atom, and the share of such sites, by expectation and maximisation.
+
+    Sites that are no atoms are taken to have any signal from the least one up to the mean of the lightest element.
+    """
+    if not len(signal) or components[0, 1] <= signal.min():
+        return np.zeros(len(signal)), 0.0
+    extent = components[0, 1] - signal.min()
+    share, mean, std = components.T[:, :, None]
+    atom = (share / (np.sqrt(2 * np.pi) * std) * np.exp(-0.5 * ((signal - mean) / std) ** 2)).sum(axis=0)
+    none = np.where(signal < components[0, 1], 1 / extent, 0.0)
+    weight, not_atom = 0.01, np.zeros(len(signal))
+    for _ in range(200):
+        joint = weight * none
+        not_atom = joint / np.maximum(joint + (1 - weight) * atom, 1e-300)
+        moved = float(not_atom.mean())
+        if abs(moved - weight) < 1e-9:
+            break
+        weight = moved
+    return not_atom, weight
 
 
 def _monotone_log_ratio(signal: np.ndarray, lower: np.ndarray, upper: np.ndarray, threshold: float) -> np.ndarray:

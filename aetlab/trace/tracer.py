@@ -7,12 +7,16 @@ from collections.abc import Callable
 import numpy as np
 
 from aetlab.backend import to_numpy
-from aetlab.data import TracedAtoms, Volume
+from aetlab.data import Array, TracedAtoms, Volume
 from aetlab.spec import TraceSpec
 from aetlab.trace.candidates import find_candidates
-from aetlab.trace.sites import fit_sites, merge_sites
+from aetlab.trace.errors import Flag, estimate_errors
+from aetlab.trace.noise import measure_noise
+from aetlab.trace.sites import canonical_order, drop_insignificant, fit_sites, merge_sites
 from aetlab.trace.species import name_species
 
+#: When a round drops a greater part of the sites the noise beside them is measured again.
+MANY_GONE = 0.01
 #: Called with rounds done, rounds at most, and what the latest did.
 RoundReport = Callable[[int, int, str], None]
 
@@ -55,43 +59,56 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
         more = find_candidates(searched, spec, subtract=sites)
         fitted, _ = fit_sites(potential_V, np.concatenate([sites, more]), spec)
         sites = np.concatenate([sites, fitted[len(sites):]])
-    sites, rounds = _refine_in_rounds(potential_V, sites, spec, report)
-    return _describe(potential_V.shape, volume.voxel_A, sites, elements, rounds)
+    sites, status, rounds = _refine_in_rounds(potential_V, searched, sites, spec, report)
+    order = canonical_order(sites)
+    sites, status = sites[order], status[order]
+    errors = estimate_errors(potential_V, sites, status, spec)
+    species = name_species(sites[:, 3] * sites[:, 4], elements)
+    centre = (np.asarray(potential_V.shape) - 1) / 2
+    voxel_A = volume.voxel_A
+    zxy_to_xyz = [1, 2, 0]
+    return TracedAtoms(
+        positions_A=((sites[:, :3] - centre) * voxel_A)[:, zxy_to_xyz], intensity_V=sites[:, 3],
+        width_A=sites[:, 4] * voxel_A, signal=sites[:, 3] * sites[:, 4], numbers=species.numbers,
+        position_error_A=errors.std[:, zxy_to_xyz] * voxel_A, intensity_error_V=errors.std[:, 3],
+        width_error_A=errors.std[:, 4] * voxel_A, probability=species.probability,
+        flag=errors.flag | np.where(species.not_atom > 0.5, Flag.NOT_ATOM, 0).astype(np.uint8),
+        residual_V=errors.residual_V, posterior=species.posterior, not_atom_probability=species.not_atom,
+        species=species.summary, rounds=rounds)
 
 
-def _refine_in_rounds(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, report: RoundReport | None,
-                      ) -> tuple[np.ndarray, tuple[dict[str, float], ...]]:
+def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarray, spec: TraceSpec,
+                      report: RoundReport | None) -> tuple[np.ndarray, np.ndarray, tuple[dict[str, float], ...]]:
+    """Sites, the status of their last fits, and what each round did."""
     rounds: list[dict[str, float]] = []
     total = spec.n_refine_first + 1 + spec.n_rounds_max
+    # While noise is fitted as atoms too the noise seems less than it is, and a site's intensity may still grow: at first
+    # half the significance will do, and the noise is measured again.
+    noise_V = measure_noise(searched, sites, spec)
+    sites = drop_insignificant(potential_V, sites, spec, noise_V, 0.5 * spec.min_significance)
+    noise_V = measure_noise(searched, sites, spec)
+    sites = drop_insignificant(potential_V, sites, spec, noise_V, 0.5 * spec.min_significance)
+    noise_V = measure_noise(searched, sites, spec)
     for i_round in range(total):
         n_before = len(sites)
         is_first = i_round == spec.n_refine_first
         if i_round >= spec.n_refine_first:
             sites = merge_sites(sites, spec.merge_distance)
-            keep = sites[:, 3] >= spec.min_intensity_V
-            sites = sites[keep if is_first else keep & (sites[:, 4] >= spec.min_width)]
-        fitted, _ = fit_sites(potential_V, sites, spec)
+            sites = sites[sites[:, 3] >= spec.min_intensity_V]
+            if not is_first:
+                sites = sites[sites[:, 4] >= spec.min_width]
+            least = 0.5 * spec.min_significance if is_first else spec.min_significance
+            sites = drop_insignificant(potential_V, sites, spec, noise_V, least)
+        n_gone = n_before - len(sites)
+        if n_gone > MANY_GONE * n_before:
+            noise_V = measure_noise(searched, sites, spec)
+        fitted, status = fit_sites(potential_V, sites, spec)
         shift2 = ((fitted[:, :3] - sites[:, :3]) ** 2).sum(axis=1)
         sites = fitted
         shift = float(np.sqrt(shift2.mean())) if len(sites) else 0.0
-        rounds.append({"round": i_round + 1, "n_sites": len(sites), "n_gone": n_before - len(sites),
-                       "shift_rms_voxels": shift})
+        rounds.append({"round": i_round + 1, "n_sites": len(sites), "n_gone": n_gone, "shift_rms_voxels": shift})
         if report is not None:
-            report(i_round + 1, total, f"{len(sites)} sites, {n_before - len(sites)} gone, RMS shift {shift:.4f} voxels")
-        if i_round > spec.n_refine_first and n_before - len(sites) < spec.stop_sites and shift < spec.stop_shift:
+            report(i_round + 1, total, f"{len(sites)} sites, {n_gone} gone, RMS shift {shift:.4f} voxels")
+        if i_round > spec.n_refine_first and n_gone < spec.stop_sites and shift < spec.stop_shift:
             break
-    return sites, tuple(rounds)
-
-
-def _describe(shape_zxy: tuple[int, ...], voxel_A: float, sites: np.ndarray, elements: tuple[int, ...],
-              rounds: tuple[dict[str, float], ...]) -> TracedAtoms:
-    centre = (np.asarray(shape_zxy) - 1) / 2
-    positions_A = ((sites[:, :3] - centre) * voxel_A)[:, [1, 2, 0]]
-    species = name_species(sites[:, 3] * sites[:, 4], elements)
-    unknown = np.full(len(sites), np.nan)
-    return TracedAtoms(
-        positions_A=positions_A, intensity_V=sites[:, 3], width_A=sites[:, 4] * voxel_A, signal=sites[:, 3] * sites[:, 4],
-        numbers=species.numbers, position_error_A=np.full((len(sites), 3), np.nan), intensity_error_V=unknown,
-        width_error_A=unknown, probability=species.probability, flag=np.zeros(len(sites), dtype=np.uint8),
-        residual_V=unknown, posterior=species.posterior, not_atom_probability=np.zeros(len(sites)),
-        species=species.summary, rounds=rounds)
+    return sites, status, tuple(rounds)
