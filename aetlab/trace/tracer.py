@@ -17,6 +17,9 @@ from aetlab.trace.species import name_species
 
 #: When a round drops a greater part of the sites the noise beside them is measured again.
 MANY_GONE = 0.01
+#: Candidates whose first fits end nearer than this many voxels are maxima of one atom: left apart, each would be fitted to
+#: what the other leaves, which is nothing.
+SAME_ATOM = 1.0
 #: Called with rounds done, rounds at most, and what the latest did.
 RoundReport = Callable[[int, int, str], None]
 
@@ -55,10 +58,11 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
     potential_V = np.ascontiguousarray(to_numpy(given), dtype=np.float32)
     searched = potential_V if isinstance(given, np.ndarray) else given.astype(np.float32)
     sites, _ = fit_sites(potential_V, find_candidates(searched, spec), spec, subtract_neighbours=False)
+    sites = merge_sites(sites, SAME_ATOM)
     for _ in range(spec.n_residual_searches):
         more = find_candidates(searched, spec, subtract=sites)
         fitted, _ = fit_sites(potential_V, np.concatenate([sites, more]), spec)
-        sites = np.concatenate([sites, fitted[len(sites):]])
+        sites = merge_sites(np.concatenate([sites, fitted[len(sites):]]), SAME_ATOM)
     sites, status, rounds = _refine_in_rounds(potential_V, searched, sites, spec, report)
     order = canonical_order(sites)
     sites, status = sites[order], status[order]
