@@ -21,15 +21,17 @@ from aetlab.trace.noise import residual_block
 LAYERS_PER_SLAB = 32
 #: scipy.ndimage cuts a Gaussian at this many standard deviations.
 TRUNCATE = 4.0
+#: A filtered value below this part of the least peak is that of an even place: an atom's is over ten times as much.
+EVEN = 2e-3
 #: The 3×3×3 neighbourhood without its centre and its eight corners.
 NEIGHBOURS = [step for step in itertools.product((-1, 0, 1), repeat=3) if 0 < np.abs(step).sum() < 3]
 
 
 def filter_difference_of_gaussians(block: Array, sigma_narrow: float, sigma_wide: float) -> Array:
-    """Narrow minus wide Gaussian of ``block``, which is taken to be surrounded by vacuum (0). Widths in voxels."""
+    """Narrow minus wide Gaussian of ``block``, which goes on beyond its border as it is there. Widths in voxels."""
     gaussian = ndimage_module(block).gaussian_filter
-    filtered = gaussian(block, sigma_narrow, mode="constant", truncate=TRUNCATE)
-    filtered -= gaussian(block, sigma_wide, mode="constant", truncate=TRUNCATE)
+    filtered = gaussian(block, sigma_narrow, mode="nearest", truncate=TRUNCATE)
+    filtered -= gaussian(block, sigma_wide, mode="nearest", truncate=TRUNCATE)
     return filtered
 
 
@@ -38,7 +40,7 @@ def find_candidates(potential_V: Array, spec: TraceSpec, *, subtract: np.ndarray
 
     A candidate is a positive maximum over its 18 nearest voxels of the filtered volume (the first one of an even
     plateau); a parabola along each axis gives its place between the voxels, the unfiltered value there and
-    ``spec.width_start`` its intensity. Candidates below ``spec.candidate_fraction · spec.min_intensity_V`` are left out.
+    ``spec.width_start`` its intensity. Those below ``spec.candidate_fraction · spec.min_intensity_V`` are left out.
     Voxels that are not finite count as 0.
 
     Parameters
@@ -69,7 +71,7 @@ def _search_slab(potential_V: Array, spec: TraceSpec, subtract: np.ndarray | Non
     least_peak = spec.candidate_fraction * spec.min_intensity_V
     least_value = least_peak * math.exp(-0.375 / spec.width_start**2)
     core = slice(first - low, last - low)
-    centre = xp.stack(xp.nonzero((filtered[core] > 0) & (block[core] >= least_value)), axis=1)
+    centre = xp.stack(xp.nonzero((filtered[core] > EVEN * least_peak) & (block[core] >= least_value)), axis=1)
     centre = centre + xp.asarray([first - low, 0, 0])
     stride_z, stride_x = padded.shape[1] * padded.shape[2], padded.shape[2]
     flat = padded.ravel()

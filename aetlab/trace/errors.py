@@ -5,8 +5,8 @@ Notation: a fit has the residuals r (data less model) of its n voxels, their Jac
 
     v (JᵀJ)⁻¹ JᵀRJ (JᵀJ)⁻¹
 
-(White, Econometrica 48, 817 (1980): the sandwich), where ``E[rᵀr] = v tr(PR)`` with ``P = 1 - J(JᵀJ)⁻¹Jᵀ``. Voxels of a
-reconstruction are correlated, and by how much is found from the residuals of all fits: the products of residuals at
+(White, Econometrica 48, 817 (1980): the sandwich), where ``E[rᵀr] = v tr(PR)`` with ``P = 1 - J(JᵀJ)⁻¹Jᵀ``. Voxels of
+a reconstruction are correlated, and by how much is found from the residuals of all fits: the products of residuals at
 each offset have expectations linear in R. A fit has few voxels; its variance v is drawn towards that of all
 fits by as much as the spread of the variances warrants (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 3 (2004)).
 """
@@ -101,8 +101,8 @@ def estimate_errors(potential_V: np.ndarray, sites: np.ndarray, status: np.ndarr
         n_box = (2 * int(np.ceil(spec.fit_radius)) + 1) ** 3
         fits = _Fits(np.empty((high - low, n_box, 3), dtype=np.int64), np.empty((high - low, n_box)),
                      np.empty((high - low, n_box, 5)), np.empty(high - low, dtype=np.int64))
-        kernels_numba.linearise_fits(potential_V, sites, first, neighbours, low, high, spec.fit_radius, spec.clip_at_zero,
-                                     fits.offset, fits.residual, fits.jacobian, fits.n_voxels)
+        kernels_numba.linearise_fits(potential_V, sites, first, neighbours, low, high, spec.fit_radius,
+                                     spec.clip_at_zero, fits.offset, fits.residual, fits.jacobian, fits.n_voxels)
         m = max(int(fits.n_voxels.max()), 1)
         return _Fits(fits.offset[:, :m], fits.residual[:, :m], fits.jacobian[:, :m], fits.n_voxels)
 
@@ -145,7 +145,8 @@ def _estimate_correlation(fits: list[_Fits]) -> np.ndarray:
     if len(fits) < FITS_MIN:
         return np.ones((1, 1, 1))
     reach = int(np.sqrt(SQUARED_OFFSET_MAX))
-    steps = [s for s in itertools.product(range(-reach, reach + 1), repeat=3) if np.square(s).sum() <= SQUARED_OFFSET_MAX]
+    steps = [step for step in itertools.product(range(-reach, reach + 1), repeat=3)
+             if np.square(step).sum() <= SQUARED_OFFSET_MAX]
     groups = sorted({tuple(np.abs(s)) for s in steps})
     lookup = np.full((4 * reach + 9,) * 3, len(groups))
     for step in steps:

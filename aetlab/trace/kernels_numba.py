@@ -1,8 +1,8 @@
 """Kernels over many atoms at once: bounded fits of Gaussians, and their subtraction from a volume.
 
-Notation: a site is a row (z, x, y, I, s) in voxels of the array and in V; its model is ``I exp(-r²/2s²)`` at the voxel
-centres. Each kernel works on the sites ``first`` to ``last`` and reads no result of another site, so that threads may
-share the sites in any way without changing a bit of the answer. The kernels release the interpreter lock.
+Notation: a site is a row (z, x, y, I, s) in voxels of the array and in V; its model is ``I exp(-r²/2s²)`` at the
+voxels' centres. Each kernel works on the sites ``first`` to ``last`` and reads no result of another site, so that
+threads may share the sites in any way without changing a bit of the answer. The kernels release the interpreter lock.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ NOT_CONVERGED = 4
 def _gather(volume, sites, i_site, first_neighbour, neighbours, radius, clip, offsets, values):
     """Voxels within ``radius`` of a site: offsets from it (n, 3) and values less the neighbours; returns n.
 
-    The volume's outside and voxels that are not finite do not count. With ``clip`` the subtraction leaves nothing below 0
-    that was not below 0 before.
+    The volume's outside and voxels that are not finite do not count. With ``clip`` the subtraction leaves nothing below
+    0 that was not below 0 before.
     """
     z0, x0, y0 = sites[i_site, 0], sites[i_site, 1], sites[i_site, 2]
     n_z, n_x, n_y = volume.shape
@@ -33,7 +33,7 @@ def _gather(volume, sites, i_site, first_neighbour, neighbours, radius, clip, of
     for z in range(max(0, math.ceil(z0 - radius)), min(n_z - 1, math.floor(z0 + radius)) + 1):
         for x in range(max(0, math.ceil(x0 - radius)), min(n_x - 1, math.floor(x0 + radius)) + 1):
             for y in range(max(0, math.ceil(y0 - radius)), min(n_y - 1, math.floor(y0 + radius)) + 1):
-                value = np.float64(volume[z, x, y])
+                value = float(volume[z, x, y])
                 if (z - z0) ** 2 + (x - x0) ** 2 + (y - y0) ** 2 > radius * radius or not math.isfinite(value):
                     continue
                 floor = min(value, 0.0)
@@ -53,7 +53,7 @@ def _gather(volume, sites, i_site, first_neighbour, neighbours, radius, clip, of
 
 @njit(cache=True, nogil=True)
 def _linearise(offsets, values, n_voxels, parameters, normal, gradient):
-    """Half the sum of squares at ``parameters`` (shift z, x, y, I, s), with JᵀJ and the gradient Jᵀ(data - model)."""
+    """Half the sum of squares at ``parameters`` (shift z, x, y, I, s), with JᵀJ and the descent Jᵀ(data - model)."""
     normal[:, :] = 0.0
     gradient[:] = 0.0
     cost = 0.0
@@ -83,7 +83,7 @@ def _linearise(offsets, values, n_voxels, parameters, normal, gradient):
 
 @njit(cache=True, nogil=True)
 def _solve_free(normal, gradient, free, damping, factor, step):
-    """Step in the ``free`` parameters of the damped normal equations, the others' steps being given; False if singular."""
+    """Step in the ``free`` parameters of the damped normal equations, the others' being given; False if singular."""
     for j in range(N_PARAMETERS):
         for k in range(j + 1):
             value = normal[j, k] if free[j] and free[k] else 0.0
@@ -144,7 +144,8 @@ def fit_gaussians(volume, sites, first_neighbour, neighbours, first, last, radiu
                   n_steps_max, fitted, status):
     """Bounded Levenberg-Marquardt fit of each site to the volume less its neighbours, all at their given places.
 
-    ``bounds`` (7,): greatest shift, lowest and highest I and s as factors of the start, lowest and highest s. Fills ``fitted`` (N, 5) and ``status`` (N,).
+    ``bounds`` (7,): greatest shift, lowest and highest I and s as factors of the start, lowest and highest s. Fills
+    ``fitted`` (N, 5) and ``status`` (N,).
     """
     n_box = (2 * math.ceil(radius) + 1) ** 3
     offsets = np.empty((n_box, 3))
@@ -260,7 +261,7 @@ def linearise_fits(volume, sites, first_neighbour, neighbours, first, last, radi
 
 @njit(cache=True, nogil=True)
 def subtract_gaussians(block, z_first, sites, radius):
-    """Take the Gaussians of all sites, cut at ``radius``, from a block of layers that starts at ``z_first``, in place."""
+    """Take the Gaussians of the sites, cut at ``radius``, in place from a block of layers from ``z_first`` on."""
     n_z, n_x, n_y = block.shape
     along_y = np.empty(2 * math.ceil(radius) + 1)
     for i in range(sites.shape[0]):

@@ -51,8 +51,8 @@ def match_atoms(traced: TracedAtoms, atoms: Atoms, *, traced_inside: np.ndarray,
     """
     traced_inside, true_inside = np.asarray(traced_inside, dtype=bool), np.asarray(true_inside, dtype=bool)
     if traced_inside.shape != (len(traced),) or true_inside.shape != (len(atoms),):
-        raise ValueError(f"masks of shape {traced_inside.shape} and {true_inside.shape} do not fit {len(traced)} traced "
-                         f"and {len(atoms)} true atoms")
+        raise ValueError(f"masks of shape {traced_inside.shape} and {true_inside.shape} do not fit {len(traced)} "
+                         f"traced and {len(atoms)} true atoms")
     i_traced, i_true, distance_A = _list_pairs(traced.positions_A, atoms.positions_A, max_distance_A)
     paper = _take_nearest(i_traced, i_true, distance_A, -traced.intensity_V, len(atoms))
     strict = _assign_optimally(i_traced, i_true, distance_A, len(traced), len(atoms))
@@ -66,7 +66,8 @@ def match_atoms(traced: TracedAtoms, atoms: Atoms, *, traced_inside: np.ndarray,
         confusion=count_confusion(scored[1], traced, atoms, numbers), confusion_numbers=numbers)
 
 
-def _list_pairs(traced_A: np.ndarray, true_A: np.ndarray, distance_A: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _list_pairs(traced_A: np.ndarray, true_A: np.ndarray,
+                distance_A: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All pairs within the distance, nearest first for each traced atom: indices and distances."""
     if not len(traced_A) or not len(true_A):
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)

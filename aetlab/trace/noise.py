@@ -16,7 +16,10 @@ MAD_TO_STD = 1.4826
 
 
 def residual_block(potential_V: Array, low: int, high: int, sites: np.ndarray, radius: float) -> Array:
-    """Copy of the layers ``low`` to ``high``, less the Gaussians of ``sites`` cut at ``radius`` voxels; not finite is 0."""
+    """Copy of the layers ``low`` to ``high`` less the Gaussians of ``sites``, cut at ``radius`` voxels.
+
+    Voxels that are not finite become 0.
+    """
     xp = array_module(potential_V)
     block = potential_V[low:high]
     block = xp.where(xp.isfinite(block), block, xp.float32(0))
@@ -31,8 +34,9 @@ def residual_block(potential_V: Array, low: int, high: int, sites: np.ndarray, r
 def measure_noise(potential_V: Array, sites: np.ndarray, spec: TraceSpec) -> float:
     """Standard deviation in V of the amplitude of a Gaussian of ``spec.width_start`` fitted where no atom is.
 
-    Taken from the median absolute deviation of the residual volume filtered with that Gaussian, so that correlated noise
-    counts as it should; 0 where more than half of the volume is even, and if ``spec.min_significance`` asks for none.
+    Taken from the median absolute deviation of the residual volume filtered with that Gaussian, so that correlated
+    noise counts as it should; 0 where more than half of the volume is even, where it is below a hundredth of
+    ``spec.min_intensity_V``, and if ``spec.min_significance`` is 0.
     """
     if spec.min_significance == 0:
         return 0.0
@@ -48,4 +52,5 @@ def measure_noise(potential_V: Array, sites: np.ndarray, spec: TraceSpec) -> flo
     deviation = float(xp.median(abs(joined - xp.median(joined))))
     # The filter's kernel g has sum 1; an amplitude is Σ g v / Σ g² with g of peak 1.
     taps = np.exp(-0.5 * (np.arange(-8, 9) / width) ** 2)
-    return MAD_TO_STD * deviation * float(taps.sum() / (taps**2).sum()) ** 3
+    noise_V = MAD_TO_STD * deviation * float(taps.sum() / (taps**2).sum()) ** 3
+    return noise_V if noise_V >= 0.01 * spec.min_intensity_V else 0.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aetlab.data import Atoms, TracedAtoms
+from aetlab.data import Atoms, Match, TracedAtoms
 from aetlab.physics import SYMBOLS
 
 #: The bootstrap cuts the scored atoms into about this many cubes of space.
@@ -145,9 +145,51 @@ def count_confusion(strict: Scored, traced: TracedAtoms, atoms: Atoms, numbers: 
     """Counts (K + 1, K + 1) of true elements (rows) by given names (columns); last: no atom, see :class:`Match`."""
     row = {int(number): k for k, number in enumerate(numbers)}
     confusion = np.zeros((len(numbers),) * 2, dtype=np.int64)
-    true = [atoms.numbers[strict.true], atoms.numbers[strict.unmatched_true], np.zeros(len(strict.unmatched_traced), int)]
-    given = [traced.numbers[strict.traced], np.zeros(len(strict.unmatched_true), int),
-             traced.numbers[strict.unmatched_traced]]
+    missing, false = strict.unmatched_true, strict.unmatched_traced
+    true = [atoms.numbers[strict.true], atoms.numbers[missing], np.zeros(len(false), dtype=np.int64)]
+    given = [traced.numbers[strict.traced], np.zeros(len(missing), dtype=np.int64), traced.numbers[false]]
     index = [np.array([row[int(n)] for n in np.concatenate(part)], dtype=np.int64) for part in (true, given)]
     np.add.at(confusion, tuple(index), 1)
     return confusion
+
+
+def score_against(distance_true_A: np.ndarray, distance_traced_A: np.ndarray, edges_A: np.ndarray, match: Match,
+                  traced: TracedAtoms, atoms: Atoms) -> dict[str, np.ndarray]:
+    """The paper's scores in bins of some distance of the atoms, for example from the axis or from the surface.
+
+    Parameters
+    ----------
+    distance_true_A, distance_traced_A : (M,) and (N,)
+        That distance of every true and every traced atom.
+    edges_A : (B + 1,)
+        Rising edges of the bins, each with its lower edge.
+    match, traced, atoms : Match, TracedAtoms, Atoms
+
+    Returns
+    -------
+    dict
+        Arrays (B,): ``n_true``, ``found_percent``, ``false_positive_percent`` (both of the bin's true atoms; false
+        positives where they are), ``position_error_pm`` and ``correct_species_percent`` of the found; NaN for empty
+        bins.
+    """
+    def count(distances: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        index = np.searchsorted(edges_A, distances, side="right") - 1
+        inside = (index >= 0) & (index < len(edges_A) - 1)
+        weights = None if weights is None else weights[inside]
+        return np.bincount(index[inside], weights, minlength=len(edges_A) - 1).astype(np.float64)
+
+    place = distance_true_A[match.true]
+    error_A = np.linalg.norm(traced.positions_A[match.traced] - atoms.positions_A[match.true], axis=1)
+    correct = (traced.numbers[match.traced] == atoms.numbers[match.true]).astype(np.float64)
+    found = count(place)
+    true = found + count(distance_true_A[match.unmatched_true])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {"n_true": true, "found_percent": 100 * found / true,
+                "false_positive_percent": 100 * count(distance_traced_A[match.unmatched_traced]) / true,
+                "position_error_pm": 100 * count(place, error_A) / found,
+                "correct_species_percent": 100 * count(place, correct) / found}
+
+
+def distance_from_axis_A(positions_A: np.ndarray) -> np.ndarray:
+    """Distance in Å (N,) from the tilt axis y through the volume's centre."""
+    return np.hypot(positions_A[:, 0], positions_A[:, 2])

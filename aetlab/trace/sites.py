@@ -23,7 +23,7 @@ FIT_TOLERANCE = 1e-4
 
 
 def canonical_order(sites: np.ndarray) -> np.ndarray:
-    """Indices (N,) that sort sites by z, x, y: an order that depends on the sites alone and keeps near ones together."""
+    """Indices (N,) that sort sites by z, x, y: an order that depends on the sites alone."""
     return np.lexsort((sites[:, 4], sites[:, 3], sites[:, 2], sites[:, 1], sites[:, 0]))
 
 
@@ -112,14 +112,21 @@ def merge_sites(sites: np.ndarray, distance: float) -> np.ndarray:
     return sites
 
 
-def drop_insignificant(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, noise_V: float,
-                       least: float) -> np.ndarray:
-    """The sites where the amplitude of a start-width Gaussian, neighbours taken away, is ``least`` times its noise."""
-    if noise_V * least <= 0:
-        return sites
+def drop_doubtful_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, noise_V: float, *,
+                        part: float = 1.0, narrow: bool = True) -> np.ndarray:
+    """The sites that stand out of the noise and are, with ``narrow``, not narrower than ``spec.min_width``.
+
+    A site stands out if a Gaussian of the start width, with the neighbours taken away, has an amplitude there of at
+    least ``part · spec.min_significance`` times its noise ``noise_V``. Noise alone can make an atom narrow: where there
+    is noise, a site of 1.5 times the least significance stays.
+    """
     sites = sites[canonical_order(sites)]
+    wide = (sites[:, 4] >= spec.min_width) | (not narrow)
+    if noise_V * spec.min_significance == 0:
+        return sites[wide]
     first, neighbours = list_neighbours(sites, spec.neighbour_radius)
     amplitudes = np.empty(len(sites))
     share_sites(len(sites), lambda low, high: kernels_numba.measure_amplitudes(
         potential_V, sites, first, neighbours, low, high, spec.fit_radius, spec.width_start, amplitudes))
-    return sites[amplitudes >= least * noise_V]
+    significance = amplitudes / (noise_V * spec.min_significance)
+    return sites[(significance >= part) & (wide | (significance >= 1.5))]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.integrate import trapezoid
 from scipy.optimize import least_squares
 from scipy.special import ndtr
 
@@ -22,10 +23,11 @@ SHARE_MIN = 2e-3
 class Species:
     """Names of N atoms of K elements: ``numbers`` (N,), ``posterior`` (N, K), and how they came about.
 
-    ``summary`` holds ``elements``, the ``rule`` that was used (``gaussians``, ``k-means`` or ``none``), ``mean``, ``std``,
-    ``share`` of each component, the ``threshold`` between each and the next, ``overlap_percent`` of each with the next
-    (area that two unit Gaussians share), ``expected_percent`` (K, K): how many of row's atoms are named as column, and
-    the histogram (``bin_edges``, ``counts``).
+    ``not_atom`` (N,) is the probability of being none of them. ``summary`` holds ``elements``, the ``rule`` that was
+    used (``gaussians``, ``k-means`` or ``none``), ``mean``, ``std``, ``share`` of each component, ``not_atom_share``,
+    the ``threshold`` between each and the next, ``overlap_percent`` of each with the next (area that two unit Gaussians
+    share), ``expected_percent`` (K, K): how many of row's atoms are named as column, and the histogram (``bin_edges``,
+    ``counts``).
     """
 
     numbers: np.ndarray
@@ -106,7 +108,8 @@ def _k_means(signal: np.ndarray, n_classes: int) -> np.ndarray:
         for _ in range(200):
             cuts = np.searchsorted(ordered, 0.5 * (centres[:-1] + centres[1:]))
             parts = np.split(ordered, cuts)
-            moved = np.array([part.mean() if len(part) else centre for part, centre in zip(parts, centres, strict=True)])
+            moved = np.array([part.mean() if len(part) else centre
+                              for part, centre in zip(parts, centres, strict=True)])
             if np.array_equal(moved, centres):
                 break
             centres = moved
@@ -132,16 +135,16 @@ def _fit_gaussians(counts: np.ndarray, edges: np.ndarray, signal: np.ndarray, n_
     low = np.repeat([0.0, edges[0], 0.5 * bin_width], n_classes)
     high = np.repeat([2.0, edges[-1], extent], n_classes)
     scale = np.repeat([1.0, extent, extent / 10], n_classes)
-    best = None
+    least_cost, best = np.inf, low
     for start in _starts(signal, n_classes):
         share, mean, std = start.T
         std = np.clip(std, bin_width, extent / 2)
         peak = share * len(signal) * bin_width / (np.sqrt(2 * np.pi) * std * height)
         point = np.concatenate([np.clip(peak, 1e-3, 1.9), np.clip(mean, edges[0], edges[-1]), std])
         fit = least_squares(residual, np.clip(point, low, high), bounds=(low, high), x_scale=scale)
-        if best is None or fit.cost < best.cost:
-            best = fit
-    peak, mean, std = best.x.reshape(3, n_classes)
+        if fit.cost < least_cost:
+            least_cost, best = fit.cost, fit.x
+    peak, mean, std = best.reshape(3, n_classes)
     area = peak * std
     order = np.argsort(mean, kind="stable")
     return np.stack([area / max(area.sum(), 1e-300), mean, std], axis=1)[order]
@@ -188,7 +191,7 @@ def _name(signal: np.ndarray, elements: tuple[int, ...], components: np.ndarray,
     numbers = np.asarray(elements)[np.searchsorted(threshold, signal, side="right")]
     # A component may not be narrower than a part in 10^6 of the distances, or the logarithms overflow.
     floor = 1e-6 * max(float(np.ptp(components[:, 1])), 1e-6 * float(np.abs(components[:, 1]).max(initial=0.0)), 1e-12)
-    safe = np.stack([np.maximum(components[:, 0], 1e-12), components[:, 1], np.maximum(components[:, 2], floor)], axis=1)
+    safe = np.maximum(components, [1e-12, -np.inf, floor])
     logarithm = np.zeros((len(signal), n_classes))
     overlap = np.zeros(n_classes - 1)
     for k in range(n_classes - 1):
@@ -211,7 +214,7 @@ def _none_of_them(signal: np.ndarray, components: np.ndarray) -> tuple[np.ndarra
 
     Sites that are no atoms are taken to have any signal from the least one up to the mean of the lightest element.
     """
-    if not len(signal) or components[0, 1] <= signal.min():
+    if len(signal) < ATOMS_PER_ELEMENT_MIN * len(components) or components[0, 1] <= signal.min():
         return np.zeros(len(signal)), 0.0
     extent = components[0, 1] - signal.min()
     share, mean, std = components.T[:, :, None]
@@ -245,4 +248,4 @@ def _overlap_percent(lower: np.ndarray, upper: np.ndarray) -> float:
     high = max(lower[1] + 8 * lower[2], upper[1] + 8 * upper[2])
     x = np.linspace(low, high, 20001)
     densities = [np.exp(-0.5 * ((x - mean) / std) ** 2) / (np.sqrt(2 * np.pi) * std) for _, mean, std in (lower, upper)]
-    return float(100 * np.trapezoid(np.minimum(*densities), x))
+    return float(100 * trapezoid(np.minimum(*densities), x))

@@ -12,14 +12,17 @@ from aetlab.spec import TraceSpec
 from aetlab.trace.candidates import find_candidates
 from aetlab.trace.errors import Flag, estimate_errors
 from aetlab.trace.noise import measure_noise
-from aetlab.trace.sites import canonical_order, drop_insignificant, fit_sites, merge_sites
+from aetlab.trace.sites import canonical_order, drop_doubtful_sites, fit_sites, merge_sites
 from aetlab.trace.species import name_species
 
 #: When a round drops a greater part of the sites the noise beside them is measured again.
 MANY_GONE = 0.01
-#: Candidates whose first fits end nearer than this many voxels are maxima of one atom: left apart, each would be fitted to
-#: what the other leaves, which is nothing.
+#: Candidates whose first fits end nearer than this many voxels are maxima of one atom: left apart, each would be fitted
+#: to what the other leaves, which is nothing.
 SAME_ATOM = 1.0
+#: Parts of the least significance that are asked for one after the other before the rounds: while noise is fitted as
+#: atoms too the noise seems less than it is, and a site's intensity may still grow.
+EARLY_SIGNIFICANCE = (0.5, 0.5, 0.75)
 #: Called with rounds done, rounds at most, and what the latest did.
 RoundReport = Callable[[int, int, str], None]
 
@@ -29,8 +32,8 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
     """Find the atoms of a volume, fit a Gaussian to each, and name them.
 
     Candidates are fitted, subtracted and the residual searched for more; then all sites are refined against the volume
-    less their neighbours, near ones merged and weak ones dropped, in rounds until few go and none moves. Voxels that are
-    not finite are missing data: no fit uses them. A flat or empty volume has no atoms.
+    less their neighbours, near ones merged and weak ones dropped, in rounds until few go and none moves. Voxels that
+    are not finite are missing data: no fit uses them. A flat or empty volume has no atoms.
 
     Parameters
     ----------
@@ -86,23 +89,16 @@ def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarra
     """Sites, the status of their last fits, and what each round did."""
     rounds: list[dict[str, float]] = []
     total = spec.n_refine_first + 1 + spec.n_rounds_max
-    # While noise is fitted as atoms too the noise seems less than it is, and a site's intensity may still grow: at first
-    # half the significance will do, and the noise is measured again.
     noise_V = measure_noise(searched, sites, spec)
-    sites = drop_insignificant(potential_V, sites, spec, noise_V, 0.5 * spec.min_significance)
-    noise_V = measure_noise(searched, sites, spec)
-    sites = drop_insignificant(potential_V, sites, spec, noise_V, 0.5 * spec.min_significance)
-    noise_V = measure_noise(searched, sites, spec)
+    for part in EARLY_SIGNIFICANCE:
+        sites = drop_doubtful_sites(potential_V, sites, spec, noise_V, part=part, narrow=False)
+        noise_V = measure_noise(searched, sites, spec)
     for i_round in range(total):
         n_before = len(sites)
-        is_first = i_round == spec.n_refine_first
         if i_round >= spec.n_refine_first:
             sites = merge_sites(sites, spec.merge_distance)
             sites = sites[sites[:, 3] >= spec.min_intensity_V]
-            if not is_first:
-                sites = sites[sites[:, 4] >= spec.min_width]
-            least = 0.5 * spec.min_significance if is_first else spec.min_significance
-            sites = drop_insignificant(potential_V, sites, spec, noise_V, least)
+            sites = drop_doubtful_sites(potential_V, sites, spec, noise_V, narrow=i_round > spec.n_refine_first)
         n_gone = n_before - len(sites)
         if n_gone > MANY_GONE * n_before:
             noise_V = measure_noise(searched, sites, spec)
