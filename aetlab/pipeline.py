@@ -147,7 +147,7 @@ def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places, report
     solution = solve.minimize(
         np.zeros(spec.scale.shape_zxy, np.float32), model.descend,
         solve.make_prox(spec.reg.kind, weight, inner_iterations=spec.reg.inner_iterations, warm_start=spec.reg.warm_start),
-        n_tilts=model.n_tilts, n_iterations=spec.engine.n_iterations, step=step, rng=rng, on_iteration=on_iteration,
+        n_tilts=model.n_tilts, n_iterations=spec.engine.n_iterations, step=step, decay=spec.engine.step_decay, rng=rng, on_iteration=on_iteration,
         resume=solve.State.restore(*saved) if saved else None)
     return Reconstruction(Volume(solution.volume, spec.scale.voxel_A), solution.cost, solution.seconds, solution.restarts,
                           solution.halvings, solution.stopped), saved is not None

@@ -13,32 +13,10 @@ import math
 from dataclasses import dataclass, field
 
 from aetlab import physics
-
-
-class SpecError(ValueError):
-    """A setting that cannot be used; the message names the setting, its value and what is allowed."""
-
-
-def _require(ok: bool, setting: str, value: object, allowed: str) -> None:
-    if not ok:
-        raise SpecError(f"{setting}={value!r} cannot be used: {allowed}")
-
-
-def _choice(setting: str, value: str, choices: tuple[str, ...]) -> None:
-    _require(value in choices, setting, value, f"choose one of {', '.join(choices)}")
-
-
-def _positive(setting: str, value: float, *, finite: bool = True) -> None:
-    ok = value > 0 and (math.isfinite(value) or not finite)
-    _require(ok, setting, value, "it must be greater than 0" + (" and finite" if finite else ""))
-
-
-def _not_negative(setting: str, value: float) -> None:
-    _require(value >= 0 and math.isfinite(value), setting, value, "it must be 0 or greater, and finite")
-
-
-def _fraction(setting: str, value: float) -> None:
-    _require(0 <= value <= 1, setting, value, "it must lie between 0 and 1")
+from aetlab.checks import SpecError as SpecError
+from aetlab.checks import choice, fraction, not_negative, positive, require
+from aetlab.spec_trace import ScoreSpec as ScoreSpec
+from aetlab.spec_trace import TraceSpec as TraceSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +40,15 @@ class ScaleSpec:
     scoring_diameter_A: float = math.inf
 
     def __post_init__(self) -> None:
-        _require(len(self.shape_zxy) == 3 and min(self.shape_zxy) >= 8, "scale.shape_zxy", self.shape_zxy,
-                 "give three counts of at least 8 voxels")
-        _positive("scale.voxel_A", self.voxel_A)
-        _positive("scale.core_radius_A", self.core_radius_A)
-        _not_negative("scale.shell_thickness_A", self.shell_thickness_A)
-        _positive("scale.length_A", self.length_A)
-        _require(0 <= self.taper_deg < 45, "scale.taper_deg", self.taper_deg, "it must lie between 0 and 45")
-        _not_negative("scale.apex_gap_A", self.apex_gap_A)
-        _positive("scale.scoring_diameter_A", self.scoring_diameter_A, finite=False)
+        require(len(self.shape_zxy) == 3 and min(self.shape_zxy) >= 8, "scale.shape_zxy", self.shape_zxy,
+                "give three counts of at least 8 voxels")
+        positive("scale.voxel_A", self.voxel_A)
+        positive("scale.core_radius_A", self.core_radius_A)
+        not_negative("scale.shell_thickness_A", self.shell_thickness_A)
+        positive("scale.length_A", self.length_A)
+        require(0 <= self.taper_deg < 45, "scale.taper_deg", self.taper_deg, "it must lie between 0 and 45")
+        not_negative("scale.apex_gap_A", self.apex_gap_A)
+        positive("scale.scoring_diameter_A", self.scoring_diameter_A, finite=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +65,11 @@ class VacancyRegion:
     z_A: tuple[float, float] = (-math.inf, math.inf)
 
     def __post_init__(self) -> None:
-        _fraction("sample.vacancies.fraction", self.fraction)
-        _choice("sample.vacancies.part", self.part, ("all", "core", "shell"))
+        fraction("sample.vacancies.fraction", self.fraction)
+        choice("sample.vacancies.part", self.part, ("all", "core", "shell"))
         for name in ("x_A", "y_A", "z_A"):
             low, high = getattr(self, name)
-            _require(low < high, f"sample.vacancies.{name}", (low, high), "give (low, high) with low < high")
+            require(low < high, f"sample.vacancies.{name}", (low, high), "give (low, high) with low < high")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,22 +94,22 @@ class SampleSpec:
     debye_waller_A2: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
 
     def __post_init__(self) -> None:
-        _choice("sample.kind", self.kind, ("needle", "file"))
-        _not_negative("sample.min_distance_A", self.min_distance_A)
-        _require(self.kind == "needle" or bool(self.path), "sample.path", self.path,
-                 "give the structure file, for example sample.path=particle.xyz")
-        _require(min(self.repeat) >= 1, "sample.repeat", self.repeat, "each at least 1")
-        _choice("sample.tilt_axis", self.tilt_axis, ("x", "y", "z"))
-        _choice("sample.crop", self.crop, ("none", "sphere", "cylinder", "box"))
+        choice("sample.kind", self.kind, ("needle", "file"))
+        not_negative("sample.min_distance_A", self.min_distance_A)
+        require(self.kind == "needle" or bool(self.path), "sample.path", self.path,
+                "give the structure file, for example sample.path=particle.xyz")
+        require(min(self.repeat) >= 1, "sample.repeat", self.repeat, "each at least 1")
+        choice("sample.tilt_axis", self.tilt_axis, ("x", "y", "z"))
+        choice("sample.crop", self.crop, ("none", "sphere", "cylinder", "box"))
         n_sizes = {"none": 0, "sphere": 1, "cylinder": 2, "box": 3}[self.crop]
-        _require(len(self.crop_size_A) == n_sizes and all(s > 0 for s in self.crop_size_A), "sample.crop_size_A",
-                 self.crop_size_A, f"sample.crop={self.crop} takes {n_sizes} sizes greater than 0")
+        require(len(self.crop_size_A) == n_sizes and all(s > 0 for s in self.crop_size_A), "sample.crop_size_A",
+                self.crop_size_A, f"sample.crop={self.crop} takes {n_sizes} sizes greater than 0")
         known = (*physics.SYMBOLS[1:], "default")
         for symbol, value in self.debye_waller_A2.items():
-            _require(symbol in known, "sample.debye_waller_A2", symbol, "name elements by symbol, or default")
-            _positive(f"sample.debye_waller_A2.{symbol}", value)
-        _require("default" in self.debye_waller_A2, "sample.debye_waller_A2", self.debye_waller_A2,
-                 "it needs the entry default")
+            require(symbol in known, "sample.debye_waller_A2", symbol, "name elements by symbol, or default")
+            positive(f"sample.debye_waller_A2.{symbol}", value)
+        require("default" in self.debye_waller_A2, "sample.debye_waller_A2", self.debye_waller_A2,
+                "it needs the entry default")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +119,7 @@ class DoseSpec:
     total_e_A2: float
 
     def __post_init__(self) -> None:
-        _positive("dose.total_e_A2", self.total_e_A2, finite=False)
+        positive("dose.total_e_A2", self.total_e_A2, finite=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,8 +130,8 @@ class TiltsSpec:
     span_deg: float = 180.0
 
     def __post_init__(self) -> None:
-        _require(self.n_tilts >= 2, "tilts.n_tilts", self.n_tilts, "at least 2 tilts are needed")
-        _require(0 < self.span_deg <= 180, "tilts.span_deg", self.span_deg, "it must lie in (0, 180]")
+        require(self.n_tilts >= 2, "tilts.n_tilts", self.n_tilts, "at least 2 tilts are needed")
+        require(0 < self.span_deg <= 180, "tilts.span_deg", self.span_deg, "it must lie in (0, 180]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +141,7 @@ class WedgeSpec:
     missing_deg: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(0 <= self.missing_deg < 180, "wedge.missing_deg", self.missing_deg, "it must lie in [0, 180)")
+        require(0 <= self.missing_deg < 180, "wedge.missing_deg", self.missing_deg, "it must lie in [0, 180)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +151,8 @@ class DefocusSpec:
     planes_nm: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        _require(len(self.planes_nm) >= 1 and all(math.isfinite(p) for p in self.planes_nm), "defocus.planes_nm",
-                 self.planes_nm, "give at least one finite defocus")
+        require(len(self.planes_nm) >= 1 and all(math.isfinite(p) for p in self.planes_nm), "defocus.planes_nm",
+                self.planes_nm, "give at least one finite defocus")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +162,7 @@ class BinningSpec:
     n_layers: int
 
     def __post_init__(self) -> None:
-        _require(self.n_layers >= 1, "binning.n_layers", self.n_layers, "at least 1")
+        require(self.n_layers >= 1, "binning.n_layers", self.n_layers, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,10 +181,10 @@ class RegSpec:
     warm_start: bool = False
 
     def __post_init__(self) -> None:
-        _choice("reg.kind", self.kind, ("tv", "lasso", "pos", "none"))
-        _require(math.isfinite(self.weight), "reg.weight", self.weight, "it must be finite (below 0: by the rule)")
-        _not_negative("reg.rule_factor", self.rule_factor)
-        _require(self.inner_iterations >= 1, "reg.inner_iterations", self.inner_iterations, "at least 1")
+        choice("reg.kind", self.kind, ("tv", "lasso", "pos", "none"))
+        require(math.isfinite(self.weight), "reg.weight", self.weight, "it must be finite (below 0: by the rule)")
+        not_negative("reg.rule_factor", self.rule_factor)
+        require(self.inner_iterations >= 1, "reg.inner_iterations", self.inner_iterations, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,14 +205,14 @@ class SimulateSpec:
     band_limit: float = 1.0
 
     def __post_init__(self) -> None:
-        _choice("simulate.kind", self.kind, ("atoms", "voxels"))
-        _choice("simulate.parametrization", self.parametrization, ("lobato", "kirkland"))
-        _require(self.n_layers >= 1, "simulate.n_layers", self.n_layers, "at least 1")
-        _require(1 <= self.oversample <= 8, "simulate.oversample", self.oversample, "1 to 8")
-        _require(self.n_frozen_phonons >= 0, "simulate.n_frozen_phonons", self.n_frozen_phonons, "0 or more")
-        _require(self.n_frozen_phonons == 0 or self.kind == "atoms", "simulate.n_frozen_phonons",
-                 self.n_frozen_phonons, "only simulate.kind=atoms has atoms to displace; give 0")
-        _require(0 < self.band_limit <= 1, "simulate.band_limit", self.band_limit, "it must lie in (0, 1]")
+        choice("simulate.kind", self.kind, ("atoms", "voxels"))
+        choice("simulate.parametrization", self.parametrization, ("lobato", "kirkland"))
+        require(self.n_layers >= 1, "simulate.n_layers", self.n_layers, "at least 1")
+        require(1 <= self.oversample <= 8, "simulate.oversample", self.oversample, "1 to 8")
+        require(self.n_frozen_phonons >= 0, "simulate.n_frozen_phonons", self.n_frozen_phonons, "0 or more")
+        require(self.n_frozen_phonons == 0 or self.kind == "atoms", "simulate.n_frozen_phonons",
+                self.n_frozen_phonons, "only simulate.kind=atoms has atoms to displace; give 0")
+        require(0 < self.band_limit <= 1, "simulate.band_limit", self.band_limit, "it must lie in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,21 +261,22 @@ class MicroscopeSpec:
     dqe: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(10 <= self.energy_keV <= 3000, "microscope.energy_keV", self.energy_keV, "10 to 3000 keV")
-        _positive("microscope.aperture_per_A", self.aperture_per_A)
-        _not_negative("microscope.aperture_edge_per_A", self.aperture_edge_per_A)
-        _not_negative("microscope.focal_spread_sigma_nm", self.focal_spread_sigma_nm)
-        _not_negative("microscope.convergence_sigma_mrad", self.convergence_sigma_mrad)
+        require(10 <= self.energy_keV <= 3000, "microscope.energy_keV", self.energy_keV, "10 to 3000 keV")
+        positive("microscope.aperture_per_A", self.aperture_per_A)
+        not_negative("microscope.aperture_edge_per_A", self.aperture_edge_per_A)
+        not_negative("microscope.focal_spread_sigma_nm", self.focal_spread_sigma_nm)
+        not_negative("microscope.convergence_sigma_mrad", self.convergence_sigma_mrad)
         for name in ("mtf_half", "dqe"):
             value = getattr(self, name)
-            _require(0 < value <= 1, f"microscope.{name}", value, "it must lie in (0, 1]")
+            require(0 < value <= 1, f"microscope.{name}", value, "it must lie in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
     """How the reconstruction is computed. ``device`` and ``n_threads`` do not belong to a run's identity.
 
-    ``step`` is in units of the inverse Lipschitz constant of one tilt, (σ Δz)² · N_z · N_defoci (method, c ≈ 1.5).
+    ``step`` is in units of the inverse Lipschitz constant of one tilt, (σ Δz)² · N_z · N_defoci (method, c ≈ 1.5);
+    ``step_decay`` is its factor at each reset of the momentum (1: the paper's constant step).
     """
 
     device: str = "auto"
@@ -305,78 +284,15 @@ class EngineSpec:
     rotation: str = "linear"
     n_iterations: int = 40
     step: float = 1.5
+    step_decay: float = 0.7
 
     def __post_init__(self) -> None:
-        _choice("engine.device", self.device, ("auto", "cpu", "gpu"))
-        _require(self.n_threads >= 0, "engine.n_threads", self.n_threads, "0 (all cores) or more")
-        _choice("engine.rotation", self.rotation, ("linear", "cubic", "fourier"))
-        _require(self.n_iterations >= 1, "engine.n_iterations", self.n_iterations, "at least 1")
-        _positive("engine.step", self.step)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TraceSpec:
-    """Constants of atom tracing (the paper's tracing code); lengths in voxels, potentials in V.
-
-    ``filter_sigma_*``: the difference of Gaussians. ``candidate_fraction``: candidates whose peak is estimated below this
-    fraction of ``min_intensity_V`` are not fitted. ``fit_radius``: voxels of a fit. ``intensity_bounds`` and
-    ``width_step_bounds`` are factors of a fit's start, ``width_bounds`` hold overall. ``clip_at_zero``: subtracting the
-    neighbours within ``neighbour_radius`` leaves nothing below 0. ``n_residual_searches``: how often the residual is
-    searched for more atoms. ``merge_distance``, ``min_intensity_V``, ``min_width``: what merges and what is dropped.
-    ``stop_sites``, ``stop_shift``: rounds end when fewer sites go and the RMS shift is under it, or after
-    ``n_rounds_max`` more than the first. ``min_significance``: sites whose amplitude is below this many standard
-    deviations of the noise beside the atoms are dropped (the paper: 0, no such test; a regularised volume is even
-    there, which makes the noise 0).
-    """
-
-    filter_sigma_narrow: float = 0.5
-    filter_sigma_wide: float = 1.0
-    candidate_fraction: float = 0.5
-    fit_radius: float = 1.8
-    max_shift_per_fit: float = 0.25
-    intensity_bounds: tuple[float, float] = (0.5, 1.5)
-    width_step_bounds: tuple[float, float] = (0.75, 1.25)
-    width_bounds: tuple[float, float] = (0.4, 1.2)
-    width_start: float = 0.7
-    neighbour_radius: float = 5.0
-    clip_at_zero: bool = True
-    n_residual_searches: int = 1
-    n_refine_first: int = 5
-    merge_distance: float = 2.25
-    min_intensity_V: float = 30.0
-    min_width: float = 0.45
-    min_significance: float = 6.0
-    n_rounds_max: int = 11
-    stop_sites: int = 2
-    stop_shift: float = 0.005
-
-    def __post_init__(self) -> None:
-        for name in ("filter_sigma_narrow", "filter_sigma_wide", "candidate_fraction", "max_shift_per_fit",
-                     "width_start", "neighbour_radius", "merge_distance", "min_intensity_V", "min_width", "stop_shift"):
-            _positive(f"trace.{name}", getattr(self, name))
-        _require(self.filter_sigma_narrow < self.filter_sigma_wide, "trace.filter_sigma_narrow",
-                 self.filter_sigma_narrow, f"it must be below trace.filter_sigma_wide={self.filter_sigma_wide}")
-        _require(1.5 <= self.fit_radius <= 8, "trace.fit_radius", self.fit_radius,
-                 "1.5 to 8 voxels (fewer voxels do not determine a fit)")
-        for name in ("intensity_bounds", "width_step_bounds", "width_bounds"):
-            low, high = getattr(self, name)
-            _require(0 < low < high, f"trace.{name}", (low, high), "give (low, high) with 0 < low < high")
-        low, high = self.width_bounds
-        _require(low <= self.width_start <= high, "trace.width_start", self.width_start,
-                 f"it must lie in trace.width_bounds={(low, high)}")
-        _not_negative("trace.min_significance", self.min_significance)
-        for name in ("n_refine_first", "n_rounds_max", "stop_sites", "n_residual_searches"):
-            _require(getattr(self, name) >= 0, f"trace.{name}", getattr(self, name), "0 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreSpec:
-    """``max_distance_A``: how far a traced atom may lie from the true one that it takes."""
-
-    max_distance_A: float = 1.0
-
-    def __post_init__(self) -> None:
-        _positive("score.max_distance_A", self.max_distance_A)
+        choice("engine.device", self.device, ("auto", "cpu", "gpu"))
+        require(self.n_threads >= 0, "engine.n_threads", self.n_threads, "0 (all cores) or more")
+        choice("engine.rotation", self.rotation, ("linear", "cubic", "fourier"))
+        require(self.n_iterations >= 1, "engine.n_iterations", self.n_iterations, "at least 1")
+        positive("engine.step", self.step)
+        require(0 < self.step_decay <= 1, "engine.step_decay", self.step_decay, "it must lie in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -399,13 +315,13 @@ class RunSpec:
     score: ScoreSpec
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number from 0 to 2^63 - 1")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number from 0 to 2^63 - 1")
         n_z = self.scale.shape_zxy[0]
-        _require(self.binning.n_layers <= n_z, "binning.n_layers", self.binning.n_layers,
-                 f"the volume of scale={self.scale.name} has only {n_z} layers")
+        require(self.binning.n_layers <= n_z, "binning.n_layers", self.binning.n_layers,
+                f"the volume of scale={self.scale.name} has only {n_z} layers")
         n_left = len(tilt_angles_deg(self.tilts, self.wedge))
-        _require(n_left >= 2, "wedge.missing_deg", self.wedge.missing_deg,
-                 f"it leaves {n_left} of {self.tilts.n_tilts} tilts; at least 2 are needed")
+        require(n_left >= 2, "wedge.missing_deg", self.wedge.missing_deg,
+                f"it leaves {n_left} of {self.tilts.n_tilts} tilts; at least 2 are needed")
 
 
 def tilt_angles_deg(tilts: TiltsSpec, wedge: WedgeSpec) -> tuple[float, ...]:

@@ -83,7 +83,7 @@ class Solution:
 
 
 def minimize(volume0: np.ndarray, descend: Callable[[np.ndarray, int, float], float], prox: Prox, *, n_tilts: int,
-             n_iterations: int, step: float, rng: np.random.Generator,
+             n_iterations: int, step: float, rng: np.random.Generator, decay: float = 1.0,
              on_iteration: Callable[[State], None] | None = None, resume: State | None = None) -> Solution:
     """Minimise a sum of costs over tilts, regularised by ``prox``.
 
@@ -101,6 +101,9 @@ def minimize(volume0: np.ndarray, descend: Callable[[np.ndarray, int, float], fl
         Step in V², for a gradient in 1/V.
     rng : numpy.random.Generator
         Orders the tilts.
+    decay : float
+        Factor of the step at each reset: below 1, the step shrinks once the cost is down to where single tilts pull it
+        about, which is what lets incremental steps converge (1: the paper's constant step).
     on_iteration : callable, optional
         Called with the :class:`State` after each iteration; its arrays change in the next.
     resume : State, optional
@@ -117,6 +120,7 @@ def minimize(volume0: np.ndarray, descend: Callable[[np.ndarray, int, float], fl
             _fall_back(state)
         elif state.cost and cost > state.cost[-1]:
             state.restarts.append(state.n_done)
+            state.step *= decay
             _fall_back(state)
         else:
             state.volume = prox(state.volume, state.step)

@@ -13,6 +13,7 @@ from aetlab.trace.candidates import find_candidates
 from aetlab.trace.errors import Flag, estimate_errors
 from aetlab.trace.noise import measure_noise
 from aetlab.trace.sites import canonical_order, drop_doubtful_sites, fit_sites, merge_sites
+from aetlab.trace.smoothing import smooth
 from aetlab.trace.species import name_species
 
 #: When a round drops a greater part of the sites the noise beside them is measured again.
@@ -31,9 +32,10 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
                 report: RoundReport | None = None) -> TracedAtoms:
     """Find the atoms of a volume, fit a Gaussian to each, and name them.
 
-    Candidates are fitted, subtracted and the residual searched for more; then all sites are refined against the volume
-    less their neighbours, near ones merged and weak ones dropped, in rounds until few go and none moves. Voxels that
-    are not finite are missing data: no fit uses them. A flat or empty volume has no atoms.
+    The volume is smoothed where the settings say so. Candidates are fitted, subtracted and the residual searched for
+    more; then all sites are refined against the volume less their neighbours, near ones merged and weak ones dropped,
+    in rounds until few go and none moves. Voxels that are not finite are missing data: no fit uses them. A flat or
+    empty volume has no atoms.
 
     Parameters
     ----------
@@ -58,8 +60,8 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
     given = volume.potential_V
     if given.ndim != 3 or given.dtype.kind not in "fiu":
         raise ValueError(f"a volume is a real array (Z, X, Y), not {given.dtype} with shape {given.shape}")
-    potential_V = np.ascontiguousarray(to_numpy(given), dtype=np.float32)
-    searched = potential_V if isinstance(given, np.ndarray) else given.astype(np.float32)
+    searched = smooth(given.astype(np.float32), spec.smoothing)
+    potential_V = np.ascontiguousarray(to_numpy(searched))
     sites, _ = fit_sites(potential_V, find_candidates(searched, spec), spec, subtract_neighbours=False)
     sites = merge_sites(sites, SAME_ATOM)
     for _ in range(spec.n_residual_searches):
