@@ -1,0 +1,81 @@
+"""The command line that makes a run again: for each group the nearest choice, and the settings that differ from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import cache
+from typing import Any
+
+import yaml
+
+from aetlab.bind import bind, unbind
+from aetlab.cli.folders import config_folder, group_choices
+from aetlab.results.catalogue import flatten
+from aetlab.spec import RunSpec, SpecError
+
+
+def remake_words(spec: RunSpec, default: RunSpec) -> tuple[str, ...]:
+    """Overrides of ``python -m aetlab.run`` that compose ``spec``; none for what is as in ``default``."""
+    words = [f"seed={spec.seed}"] if spec.seed != default.seed else []
+    for field in dataclasses.fields(spec):
+        own, usual = getattr(spec, field.name), getattr(default, field.name)
+        if dataclasses.is_dataclass(own) and own != usual:
+            words += _group_words(field.name, own, usual)
+    return tuple(words)
+
+
+def _group_words(group: str, own: Any, usual: Any) -> list[str]:
+    best: tuple[int, list[str]] = (len(leaves := _differing(own, usual)), [_word(group, *leaf) for leaf in leaves])
+    for choice, settings in _choices(group, type(own)).items():
+        leaves = _differing(own, settings)
+        if len(leaves) + 1 < best[0] or (len(leaves) + 1 == best[0] and not leaves):
+            best = (len(leaves) + 1, [f"{group}={choice}", *(_word(group, *leaf) for leaf in leaves)])
+    return best[1]
+
+
+@cache
+def _choices(group: str, kind: type) -> dict[str, Any]:
+    """The choices of ``group`` as settings; those that need more than their own file are left out."""
+    found = {}
+    for choice in group_choices().get(group, ()):
+        try:
+            found[choice] = bind(kind, _content(group, choice))
+        except SpecError:
+            continue
+    return found
+
+
+def _content(group: str, choice: str) -> dict[str, Any]:
+    """A choice of ``group`` over the choices of the same group that it builds on."""
+    own = yaml.safe_load((config_folder() / group / f"{choice}.yaml").read_text(encoding="utf-8"))
+    settings: dict[str, Any] = {}
+    for base in own.pop("defaults", []):
+        if isinstance(base, str) and base != "_self_":
+            settings |= _content(group, base)
+    return settings | own
+
+
+def _differing(own: Any, other: Any) -> list[tuple[str, Any]]:
+    mine, theirs = flatten(unbind(own)), flatten(unbind(other))
+    return [(name, value) for name, value in mine.items() if name not in theirs or theirs[name] != value]
+
+
+def _word(group: str, name: str, value: Any) -> str:
+    added = "+" if group == "sample" and name.startswith("debye_waller_A2.") and not name.endswith(".default") else ""
+    return f"{added}{group}.{name}={_text(value)}"
+
+
+def _text(value: Any) -> str:
+    """``value`` in Hydra's grammar."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ",".join(_text(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str) and value not in ("inf", "-inf"):
+        return value if value.replace("_", "").isalnum() else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)

@@ -1,0 +1,164 @@
+"""``python -m aetlab.report``: the table, the figures and one HTML page of all records under an outputs folder.
+
+Only records are read; nothing is simulated, reconstructed or traced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from aetlab.cli.compose import compose_jobs, compose_spec
+from aetlab.cli.folders import experiments_folder
+from aetlab.cli.remake import remake_words
+from aetlab.results.compare import compare_text, find_run
+from aetlab.results.figures.make import MadeFigure, make_figures
+from aetlab.results.figures.plan import FigureTask, common_tasks, paper_tasks, run_labels
+from aetlab.results.files import StorageError, make_folder, write_text
+from aetlab.results.report_page import Report, build_page
+from aetlab.results.select import SelectError, select_rows
+from aetlab.results.stored import StoredRun, read_runs
+from aetlab.results.studies import Study, find_studies
+from aetlab.results.tables import (
+    fold_seeds,
+    read_paper_values,
+    reader_frame,
+    summary_frame,
+    table_one,
+    table_one_text,
+    to_markdown,
+    write_table,
+)
+from aetlab.spec import RunSpec, SpecError
+
+_EXAMPLES = """examples:
+  python -m aetlab.report
+  python -m aetlab.report --select 'reg in ("tv", "lasso") and dose_e_A2 == 5e4' --by reg
+  python -m aetlab.report --compare 3f2a 91bc          what differs between two runs, by the start of their ids
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The entry point of ``python -m aetlab.report``."""
+    arguments = _parser().parse_args(argv)
+    outputs = Path(arguments.outputs)
+    try:
+        if not outputs.is_dir():
+            raise StorageError(f"--outputs={arguments.outputs} cannot be used: there is no such folder")
+        runs, problems = read_runs(outputs)
+        if arguments.compare:
+            print(compare_text(find_run(runs, arguments.compare[0]), find_run(runs, arguments.compare[1])), end="")
+            return
+        write_report(outputs, runs, problems, select=arguments.select, by=arguments.by, n_processes=arguments.processes)
+    except (StorageError, SelectError, SpecError) as error:
+        sys.exit(f"aetlab: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m aetlab.report", description=__doc__.split("\n")[0].split(": ", 1)[1],
+                                     epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--outputs", default="outputs", help="folder of all results (default: outputs)")
+    parser.add_argument("--select", metavar="EXPR", default="", help="only runs for which this holds, by the columns of summary.csv")
+    parser.add_argument("--by", metavar="COLUMN", default="dose_e_A2",
+                        help="the setting that the columns of one figure differ in, and the table is sorted by (default: dose_e_A2)")
+    parser.add_argument("--compare", nargs=2, metavar="ID", help="print what differs between two runs, and stop")
+    parser.add_argument("--processes", type=int, default=None, help="processes that draw (default: all cores)")
+    return parser
+
+
+def write_report(outputs: Path, runs: Sequence[StoredRun], problems: Sequence[str], *, select: str = "", by: str = "dose_e_A2",
+                 n_processes: int | None = None) -> Path:
+    """Write tables, figures and page under ``outputs/report``; gives the page.
+
+    Raises :class:`SelectError` where ``select`` or ``by`` cannot be carried out, :class:`StorageError` where there is
+    nothing to report or the disk refuses.
+    """
+    if not runs and not problems:
+        raise StorageError(f"{outputs / 'records'} holds no records: make some with python -m aetlab.run")
+    frame, runs = _choose(runs, select, by)
+    folder = make_folder(outputs / "report")
+    experiments = _experiments()
+    default = compose_spec()
+    studies = [study for study in find_studies(runs, experiments, default) if study.answers]
+    tasks, missing = _tasks(runs, frame, studies, experiments, by)
+    tables = _write_tables(frame, studies, folder)
+    figures: list[MadeFigure] = []
+    for figure in make_figures(tasks, folder / "figures", n_processes):
+        figures.append(figure)
+        print(figure.problem or f"figure {len(figures)}/{len(tasks)}: {figure.png}", flush=True)
+    report = Report(runs=runs, frame=frame, folded=fold_seeds(frame), labels=run_labels(frame), tables_one=tables,
+                    figures=figures, problems=problems, missing=missing, default=default,
+                    remake={run.identity: remake_words(run.spec, default) for run in runs})
+    page = folder / "report.html"
+    write_text(page, build_page(report))
+    if not frame.empty:
+        print("\n" + to_markdown(reader_frame(frame)))
+    for problem in problems:
+        print(f"not used: {problem}")
+    print(f"{len(runs)} runs, {sum(figure.png is not None for figure in figures)} figures: {page}")
+    return page
+
+
+def _choose(runs: Sequence[StoredRun], select: str, by: str) -> tuple[pd.DataFrame, list[StoredRun]]:
+    """The table of the runs that ``select`` keeps, sorted by ``by`` where it is not the usual order, and those runs."""
+    frame = summary_frame(runs)
+    if frame.empty:
+        return frame, []
+    if by not in frame.columns:
+        raise SelectError(f"--by {by!r}: no such column; the columns are {', '.join(frame.columns)}")
+    if select:
+        frame = frame[select_rows(frame, select)].reset_index(drop=True)
+        if frame.empty:
+            raise SelectError(f"--select {select!r} leaves none of {len(runs)} runs")
+    if by != "dose_e_A2":
+        frame = frame.sort_values(by, kind="stable", ignore_index=True)
+    place = {identity: i for i, identity in enumerate(frame["record"])}
+    return frame, sorted((run for run in runs if run.identity in place), key=lambda run: place[run.identity])
+
+
+def _experiments() -> dict[str, RunSpec]:
+    """The settings of every experiment at the default scale, by its name."""
+    jobs = compose_jobs(["experiment=glob(*)"], multirun=True)
+    return {job.words[0].split("=", 1)[1]: job.spec for job in jobs}
+
+
+def _tasks(runs: Sequence[StoredRun], frame: pd.DataFrame, studies: Sequence[Study], experiments: dict[str, RunSpec],
+           by: str) -> tuple[list[FigureTask], list[str]]:
+    """Figures of the paper for each study that answers two of its experiments or more, then those of all runs."""
+    tasks: list[FigureTask] = []
+    missing: list[str] = []
+    for i, study in enumerate(studies):
+        made, absent = paper_tasks(study, experiments, f"_{study.name}" if i else "")
+        tasks += made
+        missing += absent
+    shown = {frozenset(run.identity for run in task.runs) for task in tasks
+             if task.name[:9] in ("figure_04", "figure_06", "figure_07", "figure_08")}
+    return tasks + common_tasks(runs, frame, shown if by == "dose_e_A2" else set(), by), missing
+
+
+def _write_tables(frame: pd.DataFrame, studies: Sequence[Study], folder: Path) -> list[tuple[str, pd.DataFrame]]:
+    """Write the summary and Table I of each study that answers a row of it; gives the latter."""
+    if frame.empty:
+        return []
+    write_table(frame, reader_frame(frame), folder, "summary", "All runs.")
+    folded = fold_seeds(frame)
+    if folded["n_seeds"].max() > 1:
+        write_table(folded, reader_frame(folded), folder, "summary_seeds", "Runs that differ in the seed alone, folded into their mean.")
+    paper = read_paper_values(experiments_folder() / "paper_values.toml")
+    tables = []
+    for i, study in enumerate(studies):
+        if not set(study.answers) & set(paper["rows"]):
+            continue
+        table = table_one(study.answers, paper)
+        write_table(table, table_one_text(table), folder, f"table_one{f'_{study.name}' if i else ''}",
+                    "Table I of the paper: its numbers, ours, and the difference.")
+        tables.append((study.name, table))
+    return tables
+
+
+if __name__ == "__main__":
+    main()

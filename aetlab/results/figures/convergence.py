@@ -1,0 +1,86 @@
+"""Figures 5, 10 and 11 of the paper, and the cost of any runs: how fast the reconstruction converges, and at what price.
+
+Cost is half the sum of squared amplitude differences over all images (equation 5 of the paper, halved).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from aetlab.physics import wavelength_A
+from aetlab.results.figures.style import BLACK, BLUE, CYCLE, LINES, ONE_COLUMN_IN, VERMILION, new_figure, style
+from aetlab.results.stored import StoredRun
+from aetlab.spec import RunSpec
+
+
+def plot_convergence(runs: Sequence[StoredRun], labels: Sequence[str], legend_title: str = "") -> Figure:
+    """Cost against iteration on a logarithmic scale, one line a run; colours first, then line styles tell them apart."""
+    n_columns = 1 if max(map(len, labels), default=0) > 30 else 2
+    outside = len(runs) > 4
+    n_rows = math.ceil(len(runs) / n_columns) if outside else 0
+    with style():
+        figure = new_figure(ONE_COLUMN_IN, 2.4 + 0.14 * n_rows)
+        axes = figure.subplots()
+        for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
+            cost = run.history.cost
+            axes.semilogy(np.arange(1, len(cost) + 1), cost, color=CYCLE[i % len(CYCLE)],
+                          linestyle=LINES[i // len(CYCLE) % len(LINES)], label=label)
+        axes.set_xlabel("iteration")
+        axes.set_ylabel("cost")
+        axes.set_xlim(left=0)
+        if outside:
+            figure.legend(loc="outside lower center", ncols=n_columns, title=legend_title or None, fontsize=6.5)
+        else:
+            axes.legend(title=legend_title or None)
+    return figure
+
+
+def axial_bound_A(spec: RunSpec) -> float:
+    """Greatest thickness of a slice, Δz = λ/(1 − √(1 − NA²)) with NA = λ/voxel (the paper, equation 20), in Å."""
+    wavelength = wavelength_A(spec.microscope.energy_keV)
+    aperture = wavelength / spec.scale.voxel_A
+    return wavelength / (1 - math.sqrt(1 - aperture**2))
+
+
+def reconstruction_seconds(run: StoredRun) -> float:
+    """Wall time in s of the reconstruction alone, for each iteration."""
+    return float(run.environment["seconds_by_stage"]["reconstruct"]) / len(run.history.cost)
+
+
+def plot_binning(runs: Sequence[StoredRun]) -> Figure:
+    """Time saved (left axis) and error of the potential (right axis) against the slices binned, N_B.
+
+    The time is that of an iteration, relative to the run with the fewest layers a slice, which is the reference.
+    """
+    runs = sorted(runs, key=lambda run: run.spec.binning.n_layers)
+    n_layers = np.array([run.spec.binning.n_layers for run in runs])
+    seconds = np.array([reconstruction_seconds(run) for run in runs])
+    error_percent = np.array([100 * run.metrics["potential_error"] for run in runs])
+    bound = axial_bound_A(runs[0].spec) / runs[0].voxel_A
+    with style():
+        figure = new_figure(ONE_COLUMN_IN, 2.6)
+        left = figure.subplots()
+        right = left.twinx()
+        right.spines["right"].set_visible(True)
+        saved, = left.plot(n_layers, 100 * (1 - seconds / seconds[0]), "o-", color=BLUE, markersize=4,
+                           label=f"time saved over $N_B$ = {n_layers[0]}")
+        error, = right.plot(n_layers, error_percent, "s--", color=VERMILION, markersize=4, label="error of the potential")
+        line = left.axvline(bound, color=BLACK, linestyle=":", linewidth=0.9,
+                            label=rf"$\lambda/(1-\sqrt{{1-\mathrm{{NA}}^2}})$ = {bound * runs[0].voxel_A:.1f} Å")
+        left.set_xscale("log", base=2)
+        ticks = sorted(set(n_layers.tolist()))
+        left.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick != 10 or 8 not in ticks]))
+        left.xaxis.set_minor_locator(NullLocator())
+        left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        left.set_xlabel("binned layers a slice, $N_B$")
+        left.set_ylabel("time saved (%)", color=BLUE)
+        right.set_ylabel("error of the potential (%)", color=VERMILION)
+        left.set_ylim(min(0, *(100 * (1 - seconds / seconds[0]))) - 3, 103)
+        right.set_ylim(0, 1.15 * error_percent.max())
+        figure.legend(handles=[saved, error, line], loc="outside upper center", ncols=1)
+    return figure

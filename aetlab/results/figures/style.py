@@ -1,0 +1,164 @@
+"""How every figure looks: sizes, colours safe for colour-blind readers, scale bars, panel letters, saving.
+
+Colours are those of Okabe and Ito (2008); no meaning rests on colour alone, markers and line styles differ as well.
+Figures are made as objects, without pyplot's global state, and are saved the same byte for byte each time.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+#: Widths of one and of two columns of a journal, in inches.
+ONE_COLUMN_IN = 3.4
+TWO_COLUMNS_IN = 7.0
+PNG_DPI = 300
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+#: Order in which lines of one plot take their colour and their marker.
+CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+LINES = ("-", "--", "-.", ":")
+
+#: Found, missing and false atoms: colour and marker.
+FOUND, MISSING, FALSE = BLUE, VERMILION, BLACK
+
+_RC = {
+    "font.family": "DejaVu Sans", "font.size": 7.5, "axes.titlesize": 8, "axes.labelsize": 7.5,
+    "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.5, "ytick.minor.size": 1.5, "xtick.direction": "out", "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 100, "mathtext.fontset": "dejavusans",
+    "pdf.fonttype": 42, "image.interpolation": "nearest", "path.simplify": True,
+}
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """An empty figure of this size whose parts are laid out so that nothing is cut off or overlaps."""
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    return figure
+
+
+def style() -> mpl.rc_context:
+    """Context in which figures are made and saved."""
+    return mpl.rc_context(_RC)
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+    """Save as ``name.png`` at 300 dpi and ``name.pdf`` without dates, so that equal records give equal files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
+    with style():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # positions stay: laying out again would take as long as drawing
+        figure.savefig(png, dpi=PNG_DPI, metadata={"Software": "aetlab"})
+        figure.savefig(pdf, dpi=PNG_DPI, metadata={"Creator": "aetlab", "Producer": "aetlab", "CreationDate": None})
+    return png, pdf
+
+
+def web_image(png: Path, width_px: int = 1400) -> tuple[bytes, int, int]:
+    """The picture for a web page: WebP bytes of at most ``width_px``, with its width and height in pixels."""
+    with Image.open(png) as image:
+        picture = image.convert("RGB")
+    if picture.width > width_px:
+        picture = picture.resize((width_px, round(picture.height * width_px / picture.width)), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=88, method=2)
+    return buffer.getvalue(), picture.width, picture.height
+
+
+def panel_letter(axes: Axes, letter: str, title: str = "") -> None:
+    """Head a panel with its letter in bold, and a title beside it, flush left."""
+    axes.set_title(rf"$\bf{{{letter}}}$" + (f"  {title}" if title else ""), loc="left", pad=3)
+
+
+def extent_A(n_horizontal: int, n_vertical: int, voxel_A: float) -> tuple[float, float, float, float]:
+    """Edges in Å of a picture centred on 0: left, right, bottom, top."""
+    width, height = n_horizontal * voxel_A / 2, n_vertical * voxel_A / 2
+    return -width, width, -height, height
+
+
+def show_plane(axes: Axes, plane: np.ndarray, voxel_A: float, *, low: float, high: float, cmap: str = "gray",
+               square_root: bool = False, transpose: bool = True) -> AxesImage:
+    """Show a plane (horizontal, vertical) in Å about its centre, the second coordinate upwards."""
+    picture = plane.T if transpose else plane
+    norm = PowerNorm(0.5, low, high, clip=True) if square_root else None
+    image = axes.imshow(picture, origin="lower", extent=extent_A(picture.shape[1], picture.shape[0], voxel_A), cmap=cmap,
+                        norm=norm, vmin=None if square_root else low, vmax=None if square_root else high,
+                        interpolation="nearest")
+    bare(axes)
+    return image
+
+
+def bare(axes: Axes) -> None:
+    """No ticks, a thin frame: for pictures."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+        spine.set_linewidth(0.5)
+
+
+def scale_bar(axes: Axes, width_A: float, colour: str = "white", *, label: bool = True) -> None:
+    """A bar of a round length, about a quarter of ``width_A``, in the lower left corner of a picture in Å."""
+    length_A = round_length_A(width_A / 4)
+    left, right = axes.get_xlim()
+    bottom, top = axes.get_ylim()
+    x, y = left + 0.05 * (right - left), bottom + 0.045 * (top - bottom)
+    axes.add_patch(Rectangle((x, y), length_A, 0.016 * (top - bottom), facecolor=colour, edgecolor="none", zorder=9,
+                             path_effects=outlined(colour)))
+    if label:
+        text = f"{length_A / 10:g} nm" if length_A >= 10 else f"{length_A:g} Å"
+        axes.text(x + length_A / 2, y + 0.035 * (top - bottom), text, color=colour, ha="center", va="bottom",
+                  fontsize=6.5, zorder=9, path_effects=outlined(colour))
+
+
+def outlined(colour: str) -> list[patheffects.AbstractPathEffect]:
+    """A thin rim of the opposite colour, so that white or black marks are read on any picture."""
+    return [patheffects.withStroke(linewidth=1.6, foreground="black" if colour == "white" else "white")]
+
+
+def round_length_A(length_A: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above ``length_A``."""
+    power = 10.0 ** math.floor(math.log10(length_A))
+    return max(step * power for step in (1, 2, 5) if step * power <= length_A * 1.0001)
+
+
+def axis_arrows(axes: Axes, horizontal: str, vertical: str, colour: str = "white") -> None:
+    """Two small arrows in the lower right corner that name the axes of a picture."""
+    style_ = {"arrowstyle": "-|>,head_width=0.12,head_length=0.25", "color": colour, "lw": 0.7, "shrinkA": 0, "shrinkB": 0,
+              "path_effects": outlined(colour)}
+    x, y, length = 0.83, 0.06, 0.1
+    for end, name, align in (((x + length, y), horizontal, ("left", "center")), ((x, y + length), vertical, ("center", "bottom"))):
+        axes.annotate("", end, (x, y), xycoords="axes fraction", arrowprops=style_, zorder=9)
+        axes.annotate(name, (end[0] + 0.01 * (name == horizontal), end[1]), xycoords="axes fraction", color=colour,
+                      fontsize=6.5, ha=align[0], va=align[1], zorder=9, path_effects=outlined(colour))
+
+
+def colour_bar(figure: Figure, image: AxesImage, axes: Axes | Sequence[Axes], label: str,
+               ticks: Sequence[float] | None = None) -> None:
+    """A slim colour bar with a label that carries the unit."""
+    bar = figure.colorbar(image, ax=axes, fraction=0.05, aspect=22, pad=0.015, ticks=ticks)
+    bar.set_label(label)
+    bar.outline.set_linewidth(0.5)
+    bar.minorticks_off()
+
+
+def marker_area(axes_width_in: float, width_A: float, diameter_A: float) -> float:
+    """Area in points² of a marker that spans ``diameter_A`` on axes that show ``width_A`` over ``axes_width_in``."""
+    return max((diameter_A / width_A * axes_width_in * 72) ** 2, 0.5)

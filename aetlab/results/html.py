@@ -1,0 +1,73 @@
+"""Small pieces of HTML: escaped text, tables that the page's script can sort, data that it can read."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+escape = html.escape
+
+
+def table(frame: pd.DataFrame, values: pd.DataFrame | None = None, *, sortable: bool = True,
+          link: Callable[[str, Any], str | None] = lambda column, value: None) -> str:
+    """``frame`` as a table; ``values`` (same shape) are sorted by where the text is not the value.
+
+    ``link(column, value)`` may give the address that a cell leads to.
+    """
+    values = frame if values is None else values
+    numeric = [pd.api.types.is_numeric_dtype(values.iloc[:, i]) for i in range(frame.shape[1])]
+    head = "".join(
+        f'<th scope="col"{_class(number)}>{f"<button type=button>{escape(str(name))}</button>" if sortable else escape(str(name))}</th>'
+        for name, number in zip(frame.columns, numeric, strict=True))
+    lines = []
+    for shown, sorted_by in zip(frame.itertuples(index=False), values.itertuples(index=False), strict=True):
+        cells = []
+        for name, text, value, number in zip(frame.columns, shown, sorted_by, numeric, strict=True):
+            address = link(str(name), text)
+            content = escape(str(text))
+            content = f'<a href="{escape(address)}">{content}</a>' if address else content
+            key = f' data-value="{_number(value)}"' if number else ""
+            cells.append(f"<td{_class(number)}{key}>{content}</td>")
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    kind = ' class="sortable"' if sortable else ""
+    return (f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead>\n<tbody>\n' + "\n".join(lines)
+            + "\n</tbody></table></div>")
+
+
+def pairs(content: Mapping[str, Any]) -> str:
+    """A table of names and values."""
+    rows = "".join(f"<tr><th scope=row>{escape(str(name))}</th><td class=long>{escape(str(value))}</td></tr>"
+                   for name, value in content.items())
+    return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'
+
+
+def image(webp: bytes, size_px: tuple[int, int], text: str) -> str:
+    """A picture inside the page."""
+    address = "data:image/webp;base64," + base64.b64encode(webp).decode("ascii")
+    return f'<img src="{address}" width="{size_px[0]}" height="{size_px[1]}" alt="{escape(text)}">'
+
+
+def script_data(content: Any) -> str:
+    """``content`` as JSON that cannot end the script element that it stands in."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def finite(value: Any) -> Any:
+    """``value``, or None where it is a number that JSON cannot hold."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: Any) -> str:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else (
+        {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value) or repr(float(value)))
+
+
+def _class(number: bool) -> str:
+    return ' class="number"' if number else ""
