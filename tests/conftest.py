@@ -19,7 +19,7 @@ settings.register_profile("aetlab", deadline=None, derandomize=True, print_blob=
 settings.load_profile("aetlab")
 
 #: Words of a run that takes about a second.
-TINY = ("scale=smoke", "tilts.n_tilts=6", "engine.n_iterations=2", "simulate.n_layers=8")
+TINY = ("scale=smoke", "tilts.n_tilts=6", "engine.n_iterations=2", "simulate.n_layers=8", "engine.n_threads=1")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,98 @@
+"""Kills a sweep at random moments, then starts it once more undisturbed and compares all records with a quiet sweep's.
+
+    python scripts/kill_study.py --kills 200 --seed 0 --folder /tmp/kills
+
+A sweep that gets through before its kill is wiped and begun again, so that every kill hits one at work. The exit status
+is 0 where after each last start all records are whole and equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from aetlab.results.record import Places, Record, array_names, list_records, read_array, read_history
+
+SWEEP = ("-m", "dose=inf,50k", "reg=tv", "scale=smoke", "tilts=20", "engine.n_threads=1")
+
+
+def main() -> None:
+    """The entry point."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--folder", type=Path, required=True)
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    words = [*SWEEP, f"engine.n_iterations={arguments.iterations}"]
+    quiet, killed = Places(arguments.folder / "quiet"), Places(arguments.folder / "killed")
+    started = time.monotonic()
+    _finish(quiet, words)
+    seconds = time.monotonic() - started
+    chance = random.Random(arguments.seed)
+    n_kills = n_rounds = n_cut_off = 0
+    while n_kills < arguments.kills:
+        process = _start(killed, words)
+        try:
+            process.wait(chance.uniform(0.3, 1.0) * seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            n_kills += 1
+            n_cut_off += any(killed.outputs.glob("work/*/checkpoint.arrays"))
+            continue
+        _compare(quiet, killed)
+        n_rounds += 1
+        shutil.rmtree(killed.outputs)
+    _finish(killed, words)
+    _compare(quiet, killed)
+    print(f"{n_kills} kills, {n_cut_off} with a checkpoint left, {n_rounds + 1} sweeps compared: all records whole and "
+          f"equal; a quiet sweep took {seconds:.1f} s, all {time.monotonic() - started:.0f} s")
+
+
+def _start(places: Places, words: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "aetlab.run", *words, f"outputs={places.outputs}"],
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _finish(places: Places, words: list[str]) -> None:
+    status = _start(places, words).wait()
+    if status:
+        sys.exit(f"a sweep ended with {status}; see {places.outputs}")
+
+
+def _compare(quiet: Places, killed: Places) -> None:
+    wanted, broken = list_records(quiet.records, verify=True)
+    made, broken_too = list_records(killed.records, verify=True)
+    if broken or broken_too:
+        sys.exit(f"broken records: {[str(error) for error in broken + broken_too]}")
+    if sorted(record.id for record in wanted) != sorted(record.id for record in made):
+        sys.exit("a record is missing or too many")
+    others = {record.id: record for record in made}
+    for record in wanted:
+        if not equal(record, others[record.id]):
+            sys.exit(f"record {record.id} differs")
+
+
+def equal(one: Record, other: Record) -> bool:
+    """Whether two records of the same settings hold the same numbers, bit for bit."""
+    if array_names(one) != array_names(other) or not np.array_equal(read_history(one).cost, read_history(other).cost):
+        return False
+    for name in ("spec.json", "metrics.json"):
+        if (one.folder / name).read_bytes() != (other.folder / name).read_bytes():
+            return False
+    return all(np.array_equal(read_array(one, name).values, read_array(other, name).values, equal_nan=True)
+               for name in array_names(one))
+
+
+if __name__ == "__main__":
+    main()

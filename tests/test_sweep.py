@@ -1,0 +1,242 @@
+"""Sweeps that survive: skip, resume, retry, share, spread; in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aetlab.results.record import Record, array_names, list_records, read_array, read_history
+from tests.conftest import TINY
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+#: Words of a run of a few seconds, which leaves checkpoints on its way.
+LONG = ("scale=smoke", "tilts=20", "dose=50k", "engine.n_iterations=150", "engine.n_threads=1")
+
+
+def sweep(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A sweep in ``folder``."""
+    return subprocess.run([sys.executable, "-m", "aetlab.run", "-m", *words], cwd=folder, env=ENVIRONMENT, text=True,
+                          capture_output=True, timeout=240, check=False)
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """A run or sweep in ``folder`` that goes on while the test does."""
+    return subprocess.Popen([sys.executable, "-m", "aetlab.run", *words], cwd=folder, env=ENVIRONMENT, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for(there: Callable[[], object], seconds: float = 90) -> None:
+    """Waits until ``there`` says so."""
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
+
+
+def whole_records(folder: Path) -> dict[str, Record]:
+    """The records in ``folder`` by their id, all files verified; nothing half-written lies beside them."""
+    sound, broken = list_records(folder / "outputs" / "records", verify=True)
+    assert broken == []
+    assert not list((folder / "outputs" / "records").glob(".partial*"))
+    return {record.id: record for record in sound}
+
+
+def assert_equal(one: Record, other: Record) -> None:
+    """The same numbers, bit for bit."""
+    assert array_names(one) == array_names(other)
+    for name in array_names(one):
+        np.testing.assert_array_equal(read_array(one, name).values, read_array(other, name).values, err_msg=name)
+    np.testing.assert_array_equal(read_history(one).cost, read_history(other).cost)
+    np.testing.assert_equal(one.metrics, other.metrics)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with a sweep of four runs, and what it printed."""
+    folder = tmp_path_factory.mktemp("sweep")
+    result = sweep(folder, "dose=inf,50k", "reg=tv,pos", *TINY)
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """The record of the long run, made without a break."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    process = start(folder, *LONG)
+    said, complaint = process.communicate(timeout=240)
+    assert process.returncode == 0, complaint
+    (record,) = whole_records(folder).values()
+    return record
+
+
+def test_a_sweep_as_typed_simulates_once_and_ends_with_its_table(swept: tuple[Path, str]) -> None:
+    folder, said = swept
+    assert len(whole_records(folder)) == 4
+    assert len(re.findall(r"simulate \d+/\d+", said)) == 1
+    assert len(list((folder / "outputs" / "cache" / "tilt_series").glob("*.arrays"))) == 1
+    table = said[said.index("sweep 0001: 4 runs  "):].splitlines()
+    assert re.split(r"\s{2,}", table[1].strip()) == [
+        "run", "error (pm)", "found (%)", "false (%)", "species (%)", "time (s)", "status", "folder"]
+    for row, label in zip(table[2:6], ("inf reg=tv", "inf reg=pos", "50k reg=tv", "50k reg=pos"), strict=True):
+        assert row.startswith(f"dose={label}") and re.search(r"done +outputs/records/[0-9a-f]{16}", row)
+    assert [path.name for path in folder.iterdir()] == ["outputs"]
+
+
+def test_a_sweep_again_skips_what_is_complete(swept: tuple[Path, str]) -> None:
+    folder, _ = swept
+    before = {path: path.stat().st_mtime_ns for path in (folder / "outputs" / "records").rglob("*")}
+    again = sweep(folder, "reg=pos,tv", "dose=50k,inf", *TINY)
+    assert again.returncode == 0
+    assert again.stdout.count("skipped, the record is complete") == 4
+    assert before == {path: path.stat().st_mtime_ns for path in (folder / "outputs" / "records").rglob("*")}
+
+
+def test_a_damaged_record_is_named_set_aside_and_made_again(swept: tuple[Path, str]) -> None:
+    folder, _ = swept
+    record = next(iter(whole_records(folder).values()))
+    arrays = record.folder / "arrays.h5"
+    arrays.write_bytes(arrays.read_bytes()[:-100])
+    again = sweep(folder, "dose=inf,50k", "reg=tv,pos", *TINY)
+    assert again.returncode == 0 and again.stdout.count("skipped, the record is complete") == 3
+    assert re.search(rf"record \S*{record.id} is damaged: arrays.h5 .*; set aside as", again.stdout)
+    assert len(whole_records(folder)) == 4
+
+
+@pytest.mark.parametrize("launcher", ["cores", "submitit_local"])
+def test_other_launchers_make_the_same_records(swept: tuple[Path, str], tmp_path: Path, launcher: str) -> None:
+    result = sweep(tmp_path, "dose=inf,50k", "reg=tv", *TINY, f"hydra/launcher={launcher}")
+    assert result.returncode == 0, result.stderr
+    made, wanted = whole_records(tmp_path), whole_records(swept[0])
+    assert len(made) == 2 and set(made) < set(wanted)
+    for run_id, record in made.items():
+        volumes = [read_array(each, "volume/potential_V").values for each in (record, wanted[run_id])]
+        np.testing.assert_allclose(*volumes, atol=1e-3 * volumes[1].max())
+        np.testing.assert_allclose(read_history(record).cost, read_history(wanted[run_id]).cost, rtol=1e-4)
+    assert len(list((tmp_path / "outputs" / "cache" / "tilt_series").glob("*.arrays"))) == 1
+    assert len(re.findall(r" done +outputs/records/", result.stdout)) == 2
+
+
+def test_a_failing_run_stops_no_other_and_is_tried_again(tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "from aetlab import pipeline\n"
+        "run = pipeline.run\n"
+        "def broken(spec, **rest):\n"
+        "    if spec.dose.total_e_A2 == 7000:\n"
+        "        raise RuntimeError('the detector\\nwas dark')\n"
+        "    return run(spec, **rest)\n"
+        "pipeline.run = broken\n"
+        "from aetlab.run import main\n"
+        "main()\n", encoding="utf-8")
+    words = ["-m", "dose=inf,7k,50k", *TINY]
+    result = subprocess.run([sys.executable, str(script), *words], cwd=tmp_path, env=ENVIRONMENT, text=True,
+                            timeout=120, capture_output=True, check=False)
+    assert result.returncode == 1
+    at_once, at_the_end = re.findall(r".*RuntimeError: the detector was dark.*", result.stdout)
+    assert at_once.startswith("dose=7k: FAILED after") and at_the_end.startswith("failed: dose=7k: ")
+    log = tmp_path / at_once.split("log: ")[1]
+    assert log == tmp_path / at_the_end.split("log: ")[1]
+    assert "Traceback" in log.read_text(encoding="utf-8")
+    assert result.stdout.index("FAILED") < result.stdout.index("dose=50k: done")
+    assert len(whole_records(tmp_path)) == 2 and "Traceback" not in result.stdout + result.stderr
+    again = sweep(tmp_path, *words[1:])
+    assert again.returncode == 0
+    assert again.stdout.count("skipped, the record is complete") == 2
+    assert "dose=7k: failed before, is tried again" in again.stdout and " retried " in again.stdout
+    assert not log.exists() and len(whole_records(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_a_cut_off_run_goes_on_to_the_same_volume(tmp_path: Path, unbroken: Record, number: int, status: int) -> None:
+    process = start(tmp_path, *LONG)
+    wait_for(lambda: list((tmp_path / "outputs").glob("work/*/checkpoint.arrays")))
+    process.send_signal(number)
+    said, complaint = process.communicate(timeout=60)
+    assert process.returncode == status, complaint
+    assert "Traceback" not in complaint
+    if number != signal.SIGKILL:
+        assert complaint == "stopped; the same command again goes on from here\n"
+    assert whole_records(tmp_path) == {}
+    listed = subprocess.run([sys.executable, "-m", "aetlab.runs", "--json"], cwd=tmp_path, env=ENVIRONMENT, text=True,
+                            capture_output=True, timeout=60, check=True)
+    assert [entry["status"] for entry in json.loads(listed.stdout)] == ["cut off"]
+    again = start(tmp_path, *LONG)
+    said, complaint = again.communicate(timeout=240)
+    assert again.returncode == 0, complaint
+    assert "went on from its checkpoint and is done" in said
+    (record,) = whole_records(tmp_path).values()
+    assert_equal(record, unbroken)
+    assert not list((tmp_path / "outputs" / "work").iterdir()) and not list((tmp_path / "outputs" / "logs").iterdir())
+
+
+def test_a_stopped_sweep_shows_its_table_and_goes_on(tmp_path: Path, unbroken: Record) -> None:
+    words = ("-m", *LONG, "reg=tv,pos")
+    process = start(tmp_path, *words)
+    wait_for(lambda: list((tmp_path / "outputs").glob("work/*/checkpoint.arrays")))
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert re.search(r"reg=pos +not run", said)
+    again = start(tmp_path, *words)
+    said, _ = again.communicate(timeout=240)
+    assert again.returncode == 0 and " resumed " in said
+    assert_equal(whole_records(tmp_path)[unbroken.id], unbroken)
+
+
+def test_two_sweeps_at_once_share_and_lose_nothing(tmp_path: Path) -> None:
+    words = ("-m", "dose=inf,50k", *TINY)
+    both = [start(tmp_path, *words) for _ in range(2)]
+    said = [process.communicate(timeout=240)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(whole_records(tmp_path)) == 2
+    assert len(re.findall(r"simulate \d+/\d+", "".join(said))) == 1
+    assert len(re.findall(r": done in", "".join(said))) == 2
+    assert sorted(path.name for path in (tmp_path / "outputs" / "sweeps").iterdir()) == ["0001", "0002"]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True,
+                             check=False)
+    if mounted.returncode:
+        pytest.skip("this user may not mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_told_and_nothing_half_written_stays(tiny_disk: Path) -> None:
+    words = ("dose=inf,50k", *TINY)
+    full = sweep(tiny_disk, *words)
+    assert full.returncode == 1
+    assert re.search(r"cannot write \S+: No space left on device", full.stdout)
+    assert len(whole_records(tiny_disk)) == 1
+    subprocess.run(["mount", "-o", "remount,size=20m", str(tiny_disk)], check=True)
+    again = sweep(tiny_disk, *words)
+    assert again.returncode == 0 and len(whole_records(tiny_disk)) == 2
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    refused = sweep(tiny_disk, "dose=7k", *TINY)
+    assert refused.returncode == 2
+    assert refused.stderr == "aetlab: outputs='outputs' cannot be used: the folder cannot be written\n"
+
+
+def test_a_few_kills_at_random_moments(tmp_path: Path) -> None:
+    script = str(ROOT / "scripts" / "kill_study.py")
+    study = subprocess.run([sys.executable, script, "--kills", "1", "--iterations", "40", "--folder", str(tmp_path)],
+                           env=ENVIRONMENT, text=True, capture_output=True, timeout=240, check=False)
+    assert study.returncode == 0, study.stdout + study.stderr
+    assert study.stdout.startswith("1 kills") and "all records whole and equal" in study.stdout
