@@ -21,6 +21,17 @@ def squared_frequencies(shape_xy: tuple[int, int], pixel_A: float) -> np.ndarray
     return q_x[:, None] ** 2 + q_y[None, :] ** 2
 
 
+def axial_frequencies(shape_xy: tuple[int, int], pixel_A: float, wavelength_A: float) -> np.ndarray:
+    """√(1/λ² - q²) - 1/λ in 1/Å on the FFT grid, float64 (X, Y): frequencies along z without that of the axis.
+
+    Exactly 0 at q = 0. Where q > 1/λ nothing propagates; the value there is -1/λ.
+    """
+    q2 = squared_frequencies(shape_xy, pixel_A)
+    on_axis = 1 / wavelength_A
+    # √(a² - q²) - a = -q²/(√(a² - q²) + a), which does not cancel at small q.
+    return -np.minimum(q2, on_axis**2) / (np.sqrt(np.maximum(on_axis**2 - q2, 0.0)) + on_axis)
+
+
 def n_slices(n_layers: int, binning: int) -> int:
     """Slices that ``n_layers`` voxel layers make when ``binning`` are summed into one; the last may be thinner."""
     return -(-n_layers // binning)

@@ -144,7 +144,7 @@ CASES = {
 
 
 def abtem_ctf(m: MicroscopeSpec, from_exit_wave_A: float, defocus_A: float) -> abtem.CTF:
-    """abTEM's transfer function: Krivanek's coefficients in Å, azimuths in rad, 1/e widths for σ, ``C10 = +defocus``."""
+    """abTEM's transfer function: Krivanek's coefficients in Å, azimuths in rad, 1/e widths for σ."""
     rad = math.radians
     return abtem.CTF(
         energy=1e3 * m.energy_keV, soft=False,

@@ -42,6 +42,18 @@ def test_coordinates_count_from_the_centre(n_voxels: int, voxel_A: float) -> Non
     np.testing.assert_allclose(np.diff(coordinates), voxel_A, rtol=1e-9)
 
 
+@given(st.floats(10, 300), st.floats(0.01, 2))
+def test_axial_frequencies_lie_on_the_ewald_sphere(energy_keV: float, pixel_A: float) -> None:
+    wavelength_A = physics.wavelength_A(energy_keV)
+    axial = grid.axial_frequencies((8, 10), pixel_A, wavelength_A)
+    q2 = grid.squared_frequencies((8, 10), pixel_A)
+    propagating = q2 < 1 / wavelength_A**2
+    radius2 = q2 + (axial + 1 / wavelength_A) ** 2
+    assert axial[0, 0] == 0
+    np.testing.assert_allclose(radius2[propagating], 1 / wavelength_A**2, rtol=1e-9)
+    np.testing.assert_allclose(axial[~propagating], -1 / wavelength_A)
+
+
 @given(st.integers(1, 40), st.integers(1, 12))
 def test_slices_cover_every_layer_once(n_layers: int, binning: int) -> None:
     centres = grid.slice_centres_A(n_layers, binning, 0.5)

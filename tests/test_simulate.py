@@ -115,7 +115,7 @@ def test_the_centre_of_the_sample_is_the_centre_of_the_image(oversample: int) ->
 
 def test_a_tilt_takes_what_lies_along_the_beam_to_positive_x() -> None:
     atoms = Atoms(np.array([79]), np.array([[0.0, 1.0, 1.5]]), np.zeros(1, int))
-    images = simulate_tilt_series(atoms, (8, 24, 26), VOXEL_A, np.array([90.0]), np.array([0.0]), microscope=OPEN,
+    images = simulate_tilt_series(atoms, (8, 24, 26), VOXEL_A, np.array([90.0]), np.array([10.0]), microscope=OPEN,
                                   simulate=SimulateSpec(), debye_waller_A2=BLUR, rng=np.random.default_rng(0)).images
     weight = (images[0, 0] - 1) ** 2
     assert np.sum(weight.sum(axis=1) * coordinates_A(24, VOXEL_A)) / weight.sum() == pytest.approx(1.5, abs=0.05)

@@ -28,7 +28,7 @@ import numpy as np
 
 from aetlab import physics
 from aetlab.backend import array_module, fft_module
-from aetlab.grid import squared_frequencies
+from aetlab.grid import axial_frequencies, squared_frequencies
 from aetlab.spec import MicroscopeSpec
 
 Array = Any
@@ -103,8 +103,7 @@ def transfer_function(shape_xy: tuple[int, int], pixel_A: float, microscope: Mic
     """
     wavelength_A = physics.wavelength_A(microscope.energy_keV)
     q2 = squared_frequencies(shape_xy, pixel_A)
-    k_z = np.sqrt(np.maximum(1 / wavelength_A**2 - q2, 0.0))
-    slope_defocus = 2 * np.pi * (k_z - 1 / wavelength_A)
+    slope_defocus = 2 * np.pi * axial_frequencies(shape_xy, pixel_A, wavelength_A)
     phase, slope_x, slope_y = _aberration_phase(shape_xy, pixel_A, wavelength_A, aberrations(microscope))
 
     amplitude = pupil(shape_xy, pixel_A, microscope) * (q2 < 1 / wavelength_A**2)
@@ -115,7 +114,8 @@ def transfer_function(shape_xy: tuple[int, int], pixel_A: float, microscope: Mic
         amplitude *= np.exp(-0.5 * (spread_A * slope_defocus) ** 2)
     if microscope.convergence_sigma_mrad > 0:
         q_x, q_y = _frequency_grid(shape_xy, pixel_A)
-        radial = -2 * np.pi * defocus_A / np.maximum(k_z, 1e-12)
+        k_z = np.maximum(slope_defocus / (2 * np.pi) + 1 / wavelength_A, 1e-12)
+        radial = -2 * np.pi * defocus_A / k_z
         gradient2 = (slope_x + radial * q_x) ** 2 + (slope_y + radial * q_y) ** 2
         spread_per_A = 1e-3 * microscope.convergence_sigma_mrad / wavelength_A
         amplitude *= np.exp(-0.5 * spread_per_A**2 * gradient2)
@@ -139,7 +139,7 @@ def blur_by_detector(images: Array, mtf: np.ndarray) -> Array:
 
 
 def bin_pixels(images: Array, factor: int) -> Array:
-    """Means over blocks of ``factor`` × ``factor`` pixels of images (..., X, Y): vacuum stays 1, the centre stays put."""
+    """Means of images (..., X, Y) over ``factor`` × ``factor`` pixels: vacuum stays 1, the centre stays put."""
     if factor == 1:
         return images
     *rest, n_x, n_y = images.shape
