@@ -8,17 +8,17 @@ The truth (atoms, their potential) enters the match and the record alone, never 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from aetlab import forward, physics, sample, solve, trace
 from aetlab.backend import to_numpy
 from aetlab.data import Atoms, Match, Reconstruction, TiltSeries, TracedAtoms, Volume
-from aetlab.grid import coordinates_A
+from aetlab.grid import coordinates_A, rotation_matrix
 from aetlab.progress import Reporter
 from aetlab.results import cache, checkpoint, record
-from aetlab.results.content import Outcome, describe_arrays, describe_metrics, plain
+from aetlab.results.content import N_TILTS_KEPT, Outcome, describe_arrays, describe_metrics, plain
 from aetlab.results.environment import StageClock, describe_environment
 from aetlab.results.identity import identity, record_id
 from aetlab.seeds import generator
@@ -27,6 +27,8 @@ from aetlab.spec import RunSpec, dose_per_image_e_A2, tilt_angles_deg
 
 #: Groups of settings that the noise-free tilt series depends on.
 _DECIDE_TILT_SERIES = ("seed", "sample", "scale", "tilts", "wedge", "defocus", "microscope", "simulate")
+#: Layers of a potential that are built at once where only their sum is wanted.
+_SLAB = 32
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter) -> tuple[rec
     with clock.stage("score"):
         truth = Volume(true_potential(spec, atoms), spec.scale.voxel_A)
         match = score(spec, traced, atoms)
-    outcome = Outcome(spec=spec, atoms=atoms, inside=_inside(spec, atoms.positions_A), truth=truth, ideal=ideal,
+    outcome = Outcome(spec=spec, atoms=atoms, inside=_inside(spec, atoms.positions_A), truth=truth,
+                      projected_V_A=projected_first_tilts(spec, atoms), ideal=ideal,
                       series=series, reconstruction=reconstruction, traced=traced, match=match)
     run_id = record_id(spec)
     folder = record.write_record(
@@ -98,6 +101,19 @@ def true_potential(spec: RunSpec, atoms: Atoms) -> np.ndarray:
     return forward.build_potential(atoms, spec.scale.shape_zxy, spec.scale.voxel_A,
                                    parametrization=spec.simulate.parametrization,
                                    debye_waller_A2=spec.sample.debye_waller_A2)
+
+
+def projected_first_tilts(spec: RunSpec, atoms: Atoms) -> np.ndarray:
+    """Projected potential in V Å of the first tilts, float32 (T, X, Y), built a slab at a time."""
+    n_z, voxel_A = spec.scale.shape_zxy[0], spec.scale.voxel_A
+    projected = []
+    for angle_deg in tilt_angles_deg(spec.tilts, spec.wedge)[:N_TILTS_KEPT]:
+        tilted = replace(atoms, positions_A=atoms.positions_A @ rotation_matrix(angle_deg).T)
+        slabs = (forward.build_potential(tilted, spec.scale.shape_zxy, voxel_A, parametrization=spec.simulate.parametrization,
+                                         debye_waller_A2=spec.sample.debye_waller_A2, layers=(low, min(low + _SLAB, n_z)))
+                 for low in range(0, n_z, _SLAB))
+        projected.append(voxel_A * sum(slab.sum(axis=0) for slab in slabs))
+    return np.stack(projected)
 
 
 def ideal_tilt_series(spec: RunSpec, atoms: Atoms, places: record.Places, reporter: Reporter) -> TiltSeries:

@@ -59,19 +59,36 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m aetlab.report", description=__doc__.split("\n")[0].split(": ", 1)[1],
-                                     epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m aetlab.report",
+        description=__doc__.split("\n")[0].split(": ", 1)[1],
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--outputs", default="outputs", help="folder of all results (default: outputs)")
-    parser.add_argument("--select", metavar="EXPR", default="", help="only runs for which this holds, by the columns of summary.csv")
-    parser.add_argument("--by", metavar="COLUMN", default="dose_e_A2",
-                        help="the setting that the columns of one figure differ in, and the table is sorted by (default: dose_e_A2)")
+    parser.add_argument(
+        "--select", metavar="EXPR", default="", help="only runs for which this holds, by the columns of summary.csv"
+    )
+    parser.add_argument(
+        "--by",
+        metavar="COLUMN",
+        default="dose_e_A2",
+        help="the setting that the columns of one figure differ in, and the table is sorted by (default: dose_e_A2)",
+    )
     parser.add_argument("--compare", nargs=2, metavar="ID", help="print what differs between two runs, and stop")
     parser.add_argument("--processes", type=int, default=None, help="processes that draw (default: all cores)")
     return parser
 
 
-def write_report(outputs: Path, runs: Sequence[StoredRun], problems: Sequence[str], *, select: str = "", by: str = "dose_e_A2",
-                 n_processes: int | None = None) -> Path:
+def write_report(
+    outputs: Path,
+    runs: Sequence[StoredRun],
+    problems: Sequence[str],
+    *,
+    select: str = "",
+    by: str = "dose_e_A2",
+    n_processes: int | None = None,
+) -> Path:
     """Write tables, figures and page under ``outputs/report``; gives the page.
 
     Raises :class:`SelectError` where ``select`` or ``by`` cannot be carried out, :class:`StorageError` where there is
@@ -90,9 +107,18 @@ def write_report(outputs: Path, runs: Sequence[StoredRun], problems: Sequence[st
     for figure in make_figures(tasks, folder / "figures", n_processes):
         figures.append(figure)
         print(figure.problem or f"figure {len(figures)}/{len(tasks)}: {figure.png}", flush=True)
-    report = Report(runs=runs, frame=frame, folded=fold_seeds(frame), labels=run_labels(frame), tables_one=tables,
-                    figures=figures, problems=problems, missing=missing, default=default,
-                    remake={run.identity: remake_words(run.spec, default) for run in runs})
+    report = Report(
+        runs=runs,
+        frame=frame,
+        folded=fold_seeds(frame),
+        labels=run_labels(frame),
+        tables_one=tables,
+        figures=figures,
+        problems=problems,
+        missing=missing,
+        default=default,
+        remake={run.identity: remake_words(run.spec, default) for run in runs},
+    )
     page = folder / "report.html"
     write_text(page, build_page(report))
     if not frame.empty:
@@ -126,8 +152,9 @@ def _experiments() -> dict[str, RunSpec]:
     return {job.words[0].split("=", 1)[1]: job.spec for job in jobs}
 
 
-def _tasks(runs: Sequence[StoredRun], frame: pd.DataFrame, studies: Sequence[Study], experiments: dict[str, RunSpec],
-           by: str) -> tuple[list[FigureTask], list[str]]:
+def _tasks(
+    runs: Sequence[StoredRun], frame: pd.DataFrame, studies: Sequence[Study], experiments: dict[str, RunSpec], by: str
+) -> tuple[list[FigureTask], list[str]]:
     """Figures of the paper for each study that answers two of its experiments or more, then those of all runs."""
     tasks: list[FigureTask] = []
     missing: list[str] = []
@@ -135,8 +162,11 @@ def _tasks(runs: Sequence[StoredRun], frame: pd.DataFrame, studies: Sequence[Stu
         made, absent = paper_tasks(study, experiments, f"_{study.name}" if i else "")
         tasks += made
         missing += absent
-    shown = {frozenset(run.identity for run in task.runs) for task in tasks
-             if task.name[:9] in ("figure_04", "figure_06", "figure_07", "figure_08")}
+    shown = {
+        frozenset(run.identity for run in task.runs)
+        for task in tasks
+        if task.name[:9] in ("figure_04", "figure_06", "figure_07", "figure_08")
+    }
     return tasks + common_tasks(runs, frame, shown if by == "dose_e_A2" else set(), by), missing
 
 
@@ -147,15 +177,26 @@ def _write_tables(frame: pd.DataFrame, studies: Sequence[Study], folder: Path) -
     write_table(frame, reader_frame(frame), folder, "summary", "All runs.")
     folded = fold_seeds(frame)
     if folded["n_seeds"].max() > 1:
-        write_table(folded, reader_frame(folded), folder, "summary_seeds", "Runs that differ in the seed alone, folded into their mean.")
+        write_table(
+            folded,
+            reader_frame(folded),
+            folder,
+            "summary_seeds",
+            "Runs that differ in the seed alone, folded into their mean.",
+        )
     paper = read_paper_values(experiments_folder() / "paper_values.toml")
     tables = []
     for i, study in enumerate(studies):
         if not set(study.answers) & set(paper["rows"]):
             continue
         table = table_one(study.answers, paper)
-        write_table(table, table_one_text(table), folder, f"table_one{f'_{study.name}' if i else ''}",
-                    "Table I of the paper: its numbers, ours, and the difference.")
+        write_table(
+            table,
+            table_one_text(table),
+            folder,
+            f"table_one{f'_{study.name}' if i else ''}",
+            "Table I of the paper: its numbers, ours, and the difference.",
+        )
         tables.append((study.name, table))
     return tables
 

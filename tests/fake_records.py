@@ -39,36 +39,69 @@ DIAMOND = np.array([[0, 0, 0], [0, 2, 2], [2, 0, 2], [2, 2, 0], [1, 1, 1], [1, 3
 SI, O = 14, 8
 
 
-def fake_spec(*, n_voxels: int = 32, dose_e_A2: float = 5e4, n_tilts: int = 60, n_defoci: int = 3,
-              missing_deg: float = 0.0, reg: str = "tv", n_layers: int = 10, vacancies: float = 0.0,
-              seed: int = 0, n_iterations: int = 40) -> RunSpec:
+def fake_spec(
+    *,
+    n_voxels: int = 32,
+    dose_e_A2: float = 5e4,
+    n_tilts: int = 60,
+    n_defoci: int = 3,
+    missing_deg: float = 0.0,
+    reg: str = "tv",
+    n_layers: int = 10,
+    vacancies: float = 0.0,
+    seed: int = 0,
+    n_iterations: int = 40,
+) -> RunSpec:
     """A bound spec like that of a run at a small scale."""
     half_A = n_voxels * 0.5 / 2
     return RunSpec(
         seed=seed,
         sample=SampleSpec(vacancies=(VacancyRegion(fraction=vacancies),) if vacancies else ()),
-        scale=ScaleSpec(name=f"fake{n_voxels}", shape_zxy=(n_voxels, n_voxels, n_voxels), voxel_A=0.5,
-                        core_radius_A=0.5 * half_A, shell_thickness_A=0.3 * half_A, length_A=1.7 * half_A),
-        dose=DoseSpec(total_e_A2=dose_e_A2), tilts=TiltsSpec(n_tilts=n_tilts),
-        defocus=DefocusSpec(planes_nm=PLANES_NM[n_defoci]), wedge=WedgeSpec(missing_deg=missing_deg),
+        scale=ScaleSpec(
+            name=f"fake{n_voxels}",
+            shape_zxy=(n_voxels, n_voxels, n_voxels),
+            voxel_A=0.5,
+            core_radius_A=0.5 * half_A,
+            shell_thickness_A=0.3 * half_A,
+            length_A=1.7 * half_A,
+        ),
+        dose=DoseSpec(total_e_A2=dose_e_A2),
+        tilts=TiltsSpec(n_tilts=n_tilts),
+        defocus=DefocusSpec(planes_nm=PLANES_NM[n_defoci]),
+        wedge=WedgeSpec(missing_deg=missing_deg),
         reg=RegSpec(kind=reg, rule_factor=1.0 if reg in ("tv", "lasso") else 0.0),
-        binning=BinningSpec(n_layers=n_layers), simulate=SimulateSpec(), microscope=MicroscopeSpec(),
-        engine=EngineSpec(n_iterations=n_iterations), trace=TraceSpec(), score=ScoreSpec())
+        binning=BinningSpec(n_layers=n_layers),
+        simulate=SimulateSpec(),
+        microscope=MicroscopeSpec(),
+        engine=EngineSpec(n_iterations=n_iterations),
+        trace=TraceSpec(),
+        score=ScoreSpec(),
+    )
 
 
 def paper_specs(n_voxels: int = 32) -> dict[str, RunSpec]:
     """The specs of all rows and panels of the paper, by the name of their experiment."""
     base = {"n_voxels": n_voxels}
     deltas: dict[str, dict[str, Any]] = {
-        "fig4a": {"dose_e_A2": math.inf}, "fig4b": {}, "fig4c": {"dose_e_A2": 7e3},
-        "fig6a": {"n_tilts": 20, "n_defoci": 9}, "fig6c": {"n_tilts": 180, "n_defoci": 1},
-        "fig7b": {"missing_deg": 30.0}, "fig7c": {"missing_deg": 60.0},
-        "fig8a": {"reg": "pos", "n_iterations": 60}, "fig8b": {"reg": "lasso"},
-        "fig9_vacancies": {"vacancies": 0.05}}
+        "fig4a": {"dose_e_A2": math.inf},
+        "fig4b": {},
+        "fig4c": {"dose_e_A2": 7e3},
+        "fig6a": {"n_tilts": 20, "n_defoci": 9},
+        "fig6c": {"n_tilts": 180, "n_defoci": 1},
+        "fig7b": {"missing_deg": 30.0},
+        "fig7c": {"missing_deg": 60.0},
+        "fig8a": {"reg": "pos", "n_iterations": 60},
+        "fig8b": {"reg": "lasso"},
+        "fig9_vacancies": {"vacancies": 0.05},
+    }
     for n_layers in (1, 2, 4, 8, 10, 16, 32, 64):
         if n_layers <= n_voxels:
-            deltas[f"fig10_nb{n_layers}"] = {"dose_e_A2": math.inf, "reg": "pos", "n_layers": n_layers,
-                                             "n_iterations": 80}
+            deltas[f"fig10_nb{n_layers}"] = {
+                "dose_e_A2": math.inf,
+                "reg": "pos",
+                "n_layers": n_layers,
+                "n_iterations": 80,
+            }
     return {name: fake_spec(**base, **delta) for name, delta in deltas.items()}
 
 
@@ -85,13 +118,13 @@ def _needle(spec: RunSpec, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
         top_A = scale.length_A / 2 - radius_A
         beyond = np.maximum(positions_A[:, 1] - top_A, 0)
         return (np.hypot(np.hypot(positions_A[:, 0], positions_A[:, 2]), beyond) <= radius_A) & (
-            positions_A[:, 1] > -scale.length_A / 2)
+            positions_A[:, 1] > -scale.length_A / 2
+        )
 
     core = lattice(DIAMOND, 5.431)
     core = core[inside(core, scale.core_radius_A)]
     neighbours = 0.125 * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
-    shell = np.concatenate([lattice(DIAMOND, 7.39), lattice(
-        (DIAMOND[:4, None] + neighbours).reshape(-1, 3), 7.39)])
+    shell = np.concatenate([lattice(DIAMOND, 7.39), lattice((DIAMOND[:4, None] + neighbours).reshape(-1, 3), 7.39)])
     numbers = np.repeat([SI, O], [len(shell) // 3, len(shell) - len(shell) // 3])
     keep = inside(shell, scale.core_radius_A + scale.shell_thickness_A) & ~inside(shell, scale.core_radius_A + 1)
     shell, numbers = shell[keep] + rng.normal(0, 0.03, (keep.sum(), 3)), numbers[keep]
@@ -122,8 +155,11 @@ def write_fake_record(outputs: Path, spec: RunSpec) -> Path:
     rng = np.random.default_rng(spec.seed + 17)
     positions_A, numbers, part = _needle(spec, rng)
     n_images = len(tilt_angles_deg(spec.tilts, spec.wedge)) * len(spec.defocus.planes_nm)
-    noise = 0.0 if math.isinf(spec.dose.total_e_A2) else (1e4 / spec.dose.total_e_A2) ** 0.5 * (
-        {"pos": 2.0, "lasso": 1.1}.get(spec.reg.kind, 1.0))
+    noise = (
+        0.0
+        if math.isinf(spec.dose.total_e_A2)
+        else (1e4 / spec.dose.total_e_A2) ** 0.5 * ({"pos": 2.0, "lasso": 1.1}.get(spec.reg.kind, 1.0))
+    )
     blur = np.array([0.03, 0.03, 0.03 + 0.001 * spec.wedge.missing_deg]) * (1 + 2 * noise)
     n_true = len(numbers)
     found = np.flatnonzero(rng.random(n_true) >= 0.04 * noise)
@@ -135,30 +171,45 @@ def write_fake_record(outputs: Path, spec: RunSpec) -> Path:
     n_false = int(0.05 * noise * n_true)
     extra_A = positions_A[rng.integers(0, n_true, n_false)] + rng.normal(0, 1.5, (n_false, 3))
     traced_A = np.concatenate([positions_A[found] + rng.normal(0, blur, (len(found), 3)), extra_A])
-    intensity_V = np.concatenate([heights_V[found] * rng.normal(0.9, 0.05 + 0.1 * noise, len(found)),
-                                  rng.normal(60, 10, n_false)])
+    intensity_V = np.concatenate(
+        [heights_V[found] * rng.normal(0.9, 0.05 + 0.1 * noise, len(found)), rng.normal(60, 10, n_false)]
+    )
     width_A = rng.normal(0.35, 0.01, len(traced_A))
     signal = intensity_V * width_A / spec.scale.voxel_A
     threshold = 140.0
     traced_numbers = np.where(signal > threshold, SI, O)
-    error_A = traced_A[:len(found)] - positions_A[found]
+    error_A = traced_A[: len(found)] - positions_A[found]
     sigma_pm = 100 * error_A.std(axis=0)
     percent = 100 / n_true
     metrics = {
         "position_error_pm": float(100 * np.linalg.norm(error_A, axis=1).mean()),
-        "sigma_x_pm": sigma_pm[0], "sigma_y_pm": sigma_pm[1], "sigma_z_pm": sigma_pm[2],
-        "found_percent": percent * len(found), "false_positive_percent": percent * n_false,
-        "correct_species_percent": 100.0 * float((traced_numbers[:len(found)] == numbers[found]).mean()),
-        "n_true": n_true, "n_traced": len(traced_A), "n_found": len(found),
-        "potential_error": 0.1 + 0.004 * spec.binning.n_layers**1.2 + 0.05 * noise}
+        "sigma_x_pm": sigma_pm[0],
+        "sigma_y_pm": sigma_pm[1],
+        "sigma_z_pm": sigma_pm[2],
+        "found_percent": percent * len(found),
+        "false_positive_percent": percent * n_false,
+        "correct_species_percent": 100.0 * float((traced_numbers[: len(found)] == numbers[found]).mean()),
+        "n_true": n_true,
+        "n_traced": len(traced_A),
+        "n_found": len(found),
+        "potential_error": 0.1 + 0.004 * spec.binning.n_layers**1.2 + 0.05 * noise,
+    }
 
     seconds = 10 / spec.binning.n_layers + 2
     stages = {"sample": 0.3, "simulate": 2.0, "reconstruct": seconds, "trace": 1.0, "score": 0.1}
     environment = {
-        "device": "cpu", "processor": "fake processor", "n_cores": 2, "peak_memory_MB": 512.0, "commit": "f" * 12,
-        "python": "3.0.fake", "versions": {"aetlab": "0.0.fake", "numpy": np.__version__},
-        "finished": f"2026-01-01T00:00:{spec.seed % 60:02d}.000+00:00", "seconds_by_stage": stages,
-        "seconds": sum(stages.values())}
+        "device": "cpu",
+        "processor": "fake processor",
+        "n_cores": 2,
+        "peak_memory_MB": 512.0,
+        "commit": "f" * 12,
+        "python": "3.0.fake",
+        "versions": {"aetlab": "0.0.fake", "numpy": np.__version__},
+        "started": f"2026-01-01T00:00:{spec.seed % 60:02d}+00:00",
+        "finished": f"2026-01-01T00:00:{spec.seed % 60:02d}.000+00:00",
+        "seconds_by_stage": stages,
+        "seconds": sum(stages.values()),
+    }
     iterations = np.arange(1, spec.engine.n_iterations + 1)
     floor = 0.0 if math.isinf(spec.dose.total_e_A2) else n_images / spec.dose.total_e_A2 * 1e3
     cost = 1e3 * np.exp(-iterations / 6) + 2.0 * spec.binning.n_layers**0.5 + 20 / iterations + floor
@@ -178,8 +229,9 @@ def write_fake_record(outputs: Path, spec: RunSpec) -> Path:
     put("tilt_series/tilt_deg", tilt_angles_deg(spec.tilts, spec.wedge), "deg", float)
     put("tilt_series/defocus_nm", spec.defocus.planes_nm, "nm", float)
     projected = 0.5 * np.stack([true_volume.sum(0), np.roll(true_volume, 1, 1).sum(0)])
-    ideal = np.stack([[1 - 2e-4 * (p - gaussian_filter(p, 1 + d / 30)) for d in spec.defocus.planes_nm]
-                      for p in projected])
+    ideal = np.stack(
+        [[1 - 2e-4 * (p - gaussian_filter(p, 1 + d / 30)) for d in spec.defocus.planes_nm] for p in projected]
+    )
     electrons = dose_per_image_e_A2(spec) * spec.scale.voxel_A**2
     images = ideal if math.isinf(electrons) else rng.poisson(np.maximum(ideal, 0) * electrons) / electrons
     put("tilt_series/projected_first_tilts_V_A", projected, "V Å")
@@ -195,9 +247,15 @@ def write_fake_record(outputs: Path, spec: RunSpec) -> Path:
     put("match/true", found, dtype=np.int64)
     put("match/unmatched_traced", np.arange(len(found), len(traced_A)), dtype=np.int64)
     put("match/unmatched_true", missing, dtype=np.int64)
-    return write_record(outputs / "records", spec, metrics=metrics,
-                        history=History(cost, seconds * iterations / len(iterations)), arrays=arrays,
-                        environment=environment, log="fake\n")
+    return write_record(
+        outputs / "records",
+        spec,
+        metrics=metrics,
+        history=History(cost, seconds * iterations / len(iterations)),
+        arrays=arrays,
+        environment=environment,
+        log="fake\n",
+    )
 
 
 def write_fake_paper(outputs: Path, n_voxels: int = 32) -> dict[str, Path]:

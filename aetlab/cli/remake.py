@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import cache
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 
@@ -27,7 +27,7 @@ def remake_words(spec: RunSpec, default: RunSpec) -> tuple[str, ...]:
 
 def _group_words(group: str, own: Any, usual: Any) -> list[str]:
     best: tuple[int, list[str]] = (len(leaves := _differing(own, usual)), [_word(group, *leaf) for leaf in leaves])
-    for choice, settings in _choices(group, type(own)).items():
+    for choice, settings in _choices(group).items():
         leaves = _differing(own, settings)
         if len(leaves) + 1 < best[0] or (len(leaves) + 1 == best[0] and not leaves):
             best = (len(leaves) + 1, [f"{group}={choice}", *(_word(group, *leaf) for leaf in leaves)])
@@ -35,12 +35,12 @@ def _group_words(group: str, own: Any, usual: Any) -> list[str]:
 
 
 @cache
-def _choices(group: str, kind: type) -> dict[str, Any]:
+def _choices(group: str) -> dict[str, Any]:
     """The choices of ``group`` as settings; those that need more than their own file are left out."""
-    found = {}
+    found: dict[str, Any] = {}
     for choice in group_choices().get(group, ()):
         try:
-            found[choice] = bind(kind, _content(group, choice))
+            found[choice] = bind(get_type_hints(RunSpec)[group], _content(group, choice))
         except SpecError:
             continue
     return found
@@ -75,7 +75,9 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str) and value not in ("inf", "-inf"):
-        return value if value.replace("_", "").isalnum() else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        return (
+            value if value.replace("_", "").isalnum() else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        )
     if isinstance(value, float) and math.isfinite(value) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return str(value)

@@ -22,12 +22,16 @@ CUT_A = 1.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that a run made, the truth included; ``inside`` marks the true atoms of the scoring region."""
+    """All that a run made, the truth included; ``inside`` marks the true atoms of the scoring region.
+
+    ``projected_V_A`` is the projected potential of the first tilts, (T, X, Y) in V Å.
+    """
 
     spec: RunSpec
     atoms: Atoms
     inside: np.ndarray
     truth: Volume
+    projected_V_A: np.ndarray
     ideal: TiltSeries
     series: TiltSeries
     reconstruction: Reconstruction
@@ -64,6 +68,7 @@ def describe_arrays(outcome: Outcome) -> dict[str, Dataset]:
         "truth/in_scoring_region": Dataset(outcome.inside, "1"),
         "tilt_series/tilt_deg": Dataset(series.tilt_deg, "degree"),
         "tilt_series/defocus_nm": Dataset(series.defocus_A / 10, "nm"),
+        "tilt_series/projected_first_tilts_V_A": Dataset(outcome.projected_V_A, "V Å", {"voxel_A": voxel_A}),
         "tilt_series/images_first_tilts": Dataset(np.asarray(series.images[:N_TILTS_KEPT]), "vacuum intensity",
                                                   {"electrons_per_pixel": series.electrons_per_pixel}),
         "tilt_series/ideal_first_tilts": Dataset(np.asarray(outcome.ideal.images[:N_TILTS_KEPT]), "vacuum intensity"),

@@ -7,6 +7,7 @@ import html
 import json
 import math
 from collections.abc import Callable, Mapping
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -14,17 +15,20 @@ import pandas as pd
 escape = html.escape
 
 
-def table(frame: pd.DataFrame, values: pd.DataFrame | None = None, *, sortable: bool = True,
-          link: Callable[[str, Any], str | None] = lambda column, value: None) -> str:
+def table(
+    frame: pd.DataFrame,
+    values: pd.DataFrame | None = None,
+    *,
+    sortable: bool = True,
+    link: Callable[[str, Any], str | None] = lambda column, value: None,
+) -> str:
     """``frame`` as a table; ``values`` (same shape) are sorted by where the text is not the value.
 
     ``link(column, value)`` may give the address that a cell leads to.
     """
     values = frame if values is None else values
     numeric = [pd.api.types.is_numeric_dtype(values.iloc[:, i]) for i in range(frame.shape[1])]
-    head = "".join(
-        f'<th scope="col"{_class(number)}>{f"<button type=button>{escape(str(name))}</button>" if sortable else escape(str(name))}</th>'
-        for name, number in zip(frame.columns, numeric, strict=True))
+    head = _head([str(name) for name in frame.columns], numeric, sortable)
     lines = []
     for shown, sorted_by in zip(frame.itertuples(index=False), values.itertuples(index=False), strict=True):
         cells = []
@@ -36,14 +40,34 @@ def table(frame: pd.DataFrame, values: pd.DataFrame | None = None, *, sortable: 
             cells.append(f"<td{_class(number)}{key}>{content}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
     kind = ' class="sortable"' if sortable else ""
-    return (f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead>\n<tbody>\n' + "\n".join(lines)
-            + "\n</tbody></table></div>")
+    return (
+        f'<div class="scroll"><table{kind}><thead>{head}</thead>\n<tbody>\n'
+        + "\n".join(lines)
+        + "\n</tbody></table></div>"
+    )
+
+
+def _head(names: list[str], numeric: list[bool], sortable: bool) -> str:
+    """Headings; columns named ``group: name`` stand under one heading of their group."""
+    groups = [name.split(": ", 1)[0] if ": " in name else "" for name in names]
+    above = "".join(
+        f'<th scope="colgroup" colspan="{len(list(members))}">{escape(group)}</th>'
+        for group, members in groupby(groups)
+    )
+    cells = []
+    for name, group, number in zip(names, groups, numeric, strict=True):
+        text = escape(name.removeprefix(f"{group}: "))
+        content = f"<button type=button>{text}</button>" if sortable else text
+        cells.append(f'<th scope="col"{_class(number)}>{content}</th>')
+    return (f"<tr>{above}</tr>" if any(groups) else "") + f"<tr>{''.join(cells)}</tr>"
 
 
 def pairs(content: Mapping[str, Any]) -> str:
     """A table of names and values."""
-    rows = "".join(f"<tr><th scope=row>{escape(str(name))}</th><td class=long>{escape(str(value))}</td></tr>"
-                   for name, value in content.items())
+    rows = "".join(
+        f"<tr><th scope=row>{escape(str(name))}</th><td class=long>{escape(str(value))}</td></tr>"
+        for name, value in content.items()
+    )
     return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'
 
 
@@ -65,8 +89,11 @@ def finite(value: Any) -> Any:
 
 
 def _number(value: Any) -> str:
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else (
-        {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value) or repr(float(value)))
+    return (
+        ""
+        if value is None or (isinstance(value, float) and math.isnan(value))
+        else ({math.inf: "Infinity", -math.inf: "-Infinity"}.get(value) or repr(float(value)))
+    )
 
 
 def _class(number: bool) -> str:

@@ -16,8 +16,13 @@ import numpy as np
 import pandas as pd
 
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
-    ast.GtE: operator.ge}
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
 
 
 class SelectError(ValueError):
@@ -64,7 +69,7 @@ def _condition(node: ast.expr, frame: pd.DataFrame) -> np.ndarray:
 def _compare(op: ast.cmpop, left: Any, right: Any, frame: pd.DataFrame) -> np.ndarray:
     if isinstance(op, ast.In | ast.NotIn):
         if not isinstance(right, list):
-            raise SelectError("--select: the right side of 'in' is a list of values, for example (\"tv\", \"lasso\")")
+            raise SelectError('--select: the right side of \'in\' is a list of values, for example ("tv", "lasso")')
         within = _column(left, frame).isin(right).to_numpy()
         return within if isinstance(op, ast.In) else ~within
     if type(op) not in _COMPARE:

@@ -13,15 +13,7 @@ from typing import Any
 import numpy as np
 
 from aetlab.results.catalogue import CUT_OFF, FAILED, list_entries
-from aetlab.results.record import (
-    History,
-    Places,
-    Record,
-    array_names,
-    list_records,
-    read_array,
-    read_history,
-)
+from aetlab.results.record import History, Places, Record, array_names, list_records, read_array, read_history
 from aetlab.spec import RunSpec
 
 #: Axis of the volume (Z, X, Y) that carries each coordinate.
@@ -60,6 +52,11 @@ class StoredRun:
     def environment(self) -> dict[str, Any]:
         """Versions, device, times and memory."""
         return self.record.environment
+
+    @property
+    def species(self) -> dict[str, Any]:
+        """How species were told, as the tracer left it (``threshold``: signals in V voxel); empty where it did not."""
+        return dict(self.environment.get("species") or {})
 
     @cached_property
     def history(self) -> History:
@@ -106,8 +103,13 @@ def read_runs(outputs: Path) -> tuple[list[StoredRun], list[str]]:
     records, broken = list_records(places.records)
     problems = [str(error) for error in broken]
     if places.records.is_dir():
-        problems += [f"record {path} is half-made: its writing was cut off or is going on"
-                     for path in sorted(places.records.glob(".partial-*"))]
-    problems += [f"run {entry.id}: {entry.status}{': ' + entry.note if entry.note else ''} (log: {entry.place})"
-                 for entry in list_entries(places) if entry.status in (CUT_OFF, FAILED)]
+        problems += [
+            f"record {path} is half-made: its writing was cut off or is going on"
+            for path in sorted(places.records.glob(".partial-*"))
+        ]
+    problems += [
+        f"run {entry.id}: {entry.status}{': ' + entry.note if entry.note else ''} (log: {entry.place})"
+        for entry in list_entries(places)
+        if entry.status in (CUT_OFF, FAILED)
+    ]
     return [StoredRun(record) for record in records], problems

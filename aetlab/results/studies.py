@@ -19,8 +19,15 @@ from aetlab.results.stored import StoredRun
 from aetlab.spec import RunSpec
 
 #: Questions that may be answered otherwise where no run answers them exactly: a study made with fewer iterations, say.
-NEGLIGIBLE = ("engine.n_iterations", "engine.step", "engine.step_decay", "reg.weight", "reg.rule_factor",
-              "reg.inner_iterations", "reg.warm_start")
+NEGLIGIBLE = (
+    "engine.n_iterations",
+    "engine.step",
+    "engine.step_decay",
+    "reg.weight",
+    "reg.rule_factor",
+    "reg.inner_iterations",
+    "reg.warm_start",
+)
 _LABELS = {f"{group}.{label}" for group, labels in NOT_IN_IDENTITY.items() for label in labels}
 
 
@@ -39,8 +46,11 @@ class Study:
 
 def flat_settings(spec: RunSpec) -> dict[str, Any]:
     """The settings that decide the answer, flat and hashable: ``{"dose.total_e_A2": 50000.0, ...}``."""
-    return {name: json.dumps(value) if isinstance(value, list) else value
-            for name, value in flatten(unbind(spec)).items() if name not in _LABELS}
+    return {
+        name: json.dumps(value) if isinstance(value, list) else value
+        for name, value in flatten(unbind(spec)).items()
+        if name not in _LABELS
+    }
 
 
 def find_studies(runs: Sequence[StoredRun], experiments: Mapping[str, RunSpec], default: RunSpec) -> list[Study]:
@@ -50,7 +60,9 @@ def find_studies(runs: Sequence[StoredRun], experiments: Mapping[str, RunSpec], 
     questions = {key for settings in asked.values() for key in _different(settings, usual)}
     by_circumstances: dict[str, list[StoredRun]] = {}
     for run in runs:
-        circumstances = {key: value for key, value in flat_settings(run.spec).items() if key not in questions | {"seed"}}
+        circumstances = {
+            key: value for key, value in flat_settings(run.spec).items() if key not in questions | {"seed"}
+        }
         by_circumstances.setdefault(json.dumps(circumstances, sort_keys=True), []).append(run)
     studies, names = [], set()
     for members in by_circumstances.values():
@@ -70,7 +82,7 @@ def _different(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> set[str
 
 
 def _answers(runs: Iterable[StoredRun], asked: Mapping[str, Any], questions: set[str]) -> tuple[StoredRun, ...]:
-    """Repeats that answer ``asked``: exactly, or but for what is negligible; of several kinds the largest, then latest."""
+    """Repeats that answer ``asked``, exactly or but for what is negligible; of several kinds the most, then latest."""
     runs = list(runs)
     for keys in (questions, questions - set(NEGLIGIBLE)):
         fitting = [run for run in runs if all(flat_settings(run.spec).get(key) == asked.get(key) for key in keys)]
@@ -98,5 +110,8 @@ def group_but_for(runs: Iterable[StoredRun], free: Any) -> list[list[StoredRun]]
 def departures(run: StoredRun, asked: RunSpec) -> dict[str, tuple[Any, Any]]:
     """Negligible settings in which ``run`` departs from the experiment that it answers: name to (asked, run)."""
     wanted, own = flat_settings(asked), flat_settings(run.spec)
-    return {name: (wanted[name], own[name]) for name in NEGLIGIBLE
-            if name in wanted and name in own and wanted[name] != own[name]}
+    return {
+        name: (wanted[name], own[name])
+        for name in NEGLIGIBLE
+        if name in wanted and name in own and wanted[name] != own[name]
+    }

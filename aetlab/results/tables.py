@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,11 @@ PAPER_COLUMNS = ("position_error_pm", "found_percent", "false_positive_percent",
 
 #: How results are headed in a table for readers, with the decimals that they carry.
 HEADINGS: dict[str, tuple[str, int]] = {
-    "position_error_pm": ("position error (pm)", 2), "found_percent": ("found (%)", 2),
-    "false_positive_percent": ("false positives (%)", 3), "correct_species_percent": ("correct species (%)", 2)}
+    "position_error_pm": ("position error (pm)", 2),
+    "found_percent": ("found (%)", 2),
+    "false_positive_percent": ("false positives (%)", 3),
+    "correct_species_percent": ("correct species (%)", 2),
+}
 
 
 def n_images(spec: RunSpec) -> int:
@@ -39,19 +42,37 @@ def settings_row(spec: RunSpec) -> dict[str, Any]:
     return {
         "sample": Path(spec.sample.path).name if spec.sample.kind == "file" else spec.sample.kind,
         "vacancies": " ".join(f"{region.part}:{region.fraction:g}" for region in vacancies) or "none",
-        "scale": spec.scale.name, "n_voxels": math.prod(spec.scale.shape_zxy), "voxel_A": spec.scale.voxel_A,
-        "dose_e_A2": spec.dose.total_e_A2, "n_tilts": len(tilt_angles_deg(spec.tilts, spec.wedge)),
-        "n_defoci": len(spec.defocus.planes_nm), "tilt_span_deg": spec.tilts.span_deg - spec.wedge.missing_deg,
-        "missing_wedge_deg": spec.wedge.missing_deg, "reg": spec.reg.kind, "n_binned_layers": spec.binning.n_layers,
-        "simulate": spec.simulate.kind, "microscope": spec.microscope.name, "energy_keV": spec.microscope.energy_keV,
-        "rotation": spec.engine.rotation, "n_iterations": spec.engine.n_iterations, "seed": spec.seed}
+        "scale": spec.scale.name,
+        "n_voxels": math.prod(spec.scale.shape_zxy),
+        "voxel_A": spec.scale.voxel_A,
+        "dose_e_A2": spec.dose.total_e_A2,
+        "n_tilts": len(tilt_angles_deg(spec.tilts, spec.wedge)),
+        "n_defoci": len(spec.defocus.planes_nm),
+        "tilt_span_deg": spec.tilts.span_deg - spec.wedge.missing_deg,
+        "missing_wedge_deg": spec.wedge.missing_deg,
+        "reg": spec.reg.kind,
+        "n_binned_layers": spec.binning.n_layers,
+        "simulate": spec.simulate.kind,
+        "microscope": spec.microscope.name,
+        "energy_keV": spec.microscope.energy_keV,
+        "rotation": spec.engine.rotation,
+        "n_iterations": spec.engine.n_iterations,
+        "seed": spec.seed,
+    }
 
 
 def run_row(run: StoredRun) -> dict[str, Any]:
     """One row of the table of all runs: identity, settings, results, time per stage, device."""
     seconds = {f"seconds_{stage.replace(' ', '_')}": value for stage, value in stage_seconds(run).items()}
-    return {"record": run.identity, **settings_row(run.spec), **run.metrics, **seconds, "seconds_total": sum(seconds.values()),
-            "peak_memory_MB": run.environment.get("peak_memory_MB", math.nan), "device": device_name(run)}
+    return {
+        "record": run.identity,
+        **settings_row(run.spec),
+        **run.metrics,
+        **seconds,
+        "seconds_total": sum(seconds.values()),
+        "peak_memory_MB": run.environment.get("peak_memory_MB", math.nan),
+        "device": device_name(run),
+    }
 
 
 def stage_seconds(run: StoredRun) -> dict[str, float]:
@@ -69,8 +90,18 @@ def summary_frame(runs: Iterable[StoredRun]) -> pd.DataFrame:
     frame = pd.DataFrame([run_row(run) for run in runs])
     if frame.empty:
         return frame
-    order = ["scale", "sample", "reg", "dose_e_A2", "n_tilts", "missing_wedge_deg", "n_binned_layers", "vacancies",
-             "seed", "record"]
+    order = [
+        "scale",
+        "sample",
+        "reg",
+        "dose_e_A2",
+        "n_tilts",
+        "missing_wedge_deg",
+        "n_binned_layers",
+        "vacancies",
+        "seed",
+        "record",
+    ]
     ascending = [column != "dose_e_A2" for column in order]
     return frame.sort_values(order, ascending=ascending, kind="stable", ignore_index=True)
 
@@ -83,8 +114,11 @@ def fold_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     if frame.empty:
         return frame
     settings = [column for column in settings_columns(frame) if column != "seed"]
-    results = [column for column in frame.columns
-               if column not in settings and pd.api.types.is_numeric_dtype(frame[column]) and column != "seed"]
+    results = [
+        column
+        for column in frame.columns
+        if column not in settings and pd.api.types.is_numeric_dtype(frame[column]) and column != "seed"
+    ]
     rows = []
     for key, group in frame.groupby(settings, sort=False, dropna=False):
         n_seeds = len(group)
@@ -105,9 +139,26 @@ def half_width_95(values: np.ndarray) -> float:
 
 def settings_columns(frame: pd.DataFrame) -> list[str]:
     """The columns of ``frame`` that are settings."""
-    names = ("sample", "vacancies", "scale", "n_voxels", "voxel_A", "dose_e_A2", "n_tilts", "n_defoci", "tilt_span_deg",
-             "missing_wedge_deg", "reg", "n_binned_layers", "simulate", "microscope", "energy_keV", "rotation",
-             "n_iterations", "seed")
+    names = (
+        "sample",
+        "vacancies",
+        "scale",
+        "n_voxels",
+        "voxel_A",
+        "dose_e_A2",
+        "n_tilts",
+        "n_defoci",
+        "tilt_span_deg",
+        "missing_wedge_deg",
+        "reg",
+        "n_binned_layers",
+        "simulate",
+        "microscope",
+        "energy_keV",
+        "rotation",
+        "n_iterations",
+        "seed",
+    )
     return [name for name in names if name in frame.columns]
 
 
@@ -116,18 +167,36 @@ def reader_frame(frame: pd.DataFrame) -> pd.DataFrame:
     if frame.empty:
         return frame
     always = ["dose_e_A2", "n_tilts", "n_defoci", "tilt_span_deg", "reg"]
-    settings = [name for name in settings_columns(frame)
-                if name in always or (frame[name].nunique(dropna=False) > 1 and name not in ("n_voxels", "missing_wedge_deg"))]
+    settings = [
+        name
+        for name in settings_columns(frame)
+        if name in always or (frame[name].nunique(dropna=False) > 1 and name not in ("n_voxels", "missing_wedge_deg"))
+    ]
     shown = pd.DataFrame({"record": frame["record"]}) if "record" in frame else pd.DataFrame(index=frame.index)
     for name in settings:
-        shown[name] = [dose_text(value) for value in frame[name]] if name == "dose_e_A2" else frame[name]
+        shown[name] = (
+            [dose_text(value) for value in frame[name]]
+            if name == "dose_e_A2"
+            else [f"{value:g}" if isinstance(value, float) else value for value in frame[name]]
+        )
     for name, (heading, decimals) in HEADINGS.items():
         if name in frame:
             shown[heading] = [number_text(value, decimals) for value in frame[name]]
     if "seconds_total" in frame:
         shown["time (s)"] = [number_text(value, 1) for value in frame["seconds_total"]]
-    return shown.rename(columns={"dose_e_A2": "dose (e/Å²)", "tilt_span_deg": "tilt span (°)", "n_tilts": "tilts",
-                                 "n_defoci": "defoci", "reg": "reg.", "n_binned_layers": "N_B"})
+    return shown.rename(
+        columns={
+            "dose_e_A2": "dose (e/Å²)",
+            "tilt_span_deg": "tilt span (°)",
+            "n_tilts": "tilts",
+            "n_defoci": "defoci",
+            "reg": "reg.",
+            "n_binned_layers": "N_B",
+            "n_iterations": "iterations",
+            "energy_keV": "energy (keV)",
+            "voxel_A": "voxel (Å)",
+        }
+    )
 
 
 def dose_text(dose_e_A2: float) -> str:
@@ -148,7 +217,7 @@ def read_paper_values(path: Path) -> dict[str, Any]:
         return tomllib.load(file)
 
 
-def table_one(chosen: dict[str, Sequence[StoredRun]], paper: dict[str, Any]) -> pd.DataFrame:
+def table_one(chosen: Mapping[str, Sequence[StoredRun]], paper: dict[str, Any]) -> pd.DataFrame:
     """Table I in the paper's layout: for each of its rows the paper's number, ours, and the difference.
 
     ``chosen`` gives the records of each experiment by name; several are seeds, and ours is then their mean with a
@@ -158,49 +227,92 @@ def table_one(chosen: dict[str, Sequence[StoredRun]], paper: dict[str, Any]) -> 
     for name, row in paper["rows"].items():
         runs = chosen.get(name, ())
         entry: dict[str, Any] = {
-            "figure": row["figure"], "total_dose_e_A2": row["dose_e_A2"], "n_tilts": row["n_tilts"],
-            "n_defoci": row["n_defoci"], "tilt_span_deg": row["tilt_span_deg"], "reg": row["reg"], "n_runs": len(runs)}
+            "figure": row["figure"],
+            "total_dose_e_A2": row["dose_e_A2"],
+            "n_tilts": row["n_tilts"],
+            "n_defoci": row["n_defoci"],
+            "tilt_span_deg": row["tilt_span_deg"],
+            "reg": row["reg"],
+            "n_runs": len(runs),
+        }
         for column in PAPER_COLUMNS:
             values = np.array([run.metrics.get(column, math.nan) for run in runs], float)
             ours = float(values.mean()) if len(values) else math.nan
-            entry |= {f"{column}_paper": row[column], f"{column}_ours": ours,
-                      f"{column}_difference": ours - row[column], f"{column}_ci95": half_width_95(values)}
+            entry |= {
+                f"{column}_paper": row[column],
+                f"{column}_ours": ours,
+                f"{column}_difference": ours - row[column],
+                f"{column}_ci95": half_width_95(values),
+            }
         rows.append(entry)
     return pd.DataFrame(rows)
 
 
 def table_one_text(table: pd.DataFrame) -> pd.DataFrame:
     """Table I with formatted numbers: three columns (paper, ours, difference) for each result."""
-    shown = pd.DataFrame({
-        "figure": table["figure"], "dose (e/Å²)": [dose_text(value) for value in table["total_dose_e_A2"]],
-        "tilts": table["n_tilts"], "defoci": table["n_defoci"],
-        "span": [f"{value:g}°" for value in table["tilt_span_deg"]], "reg.": table["reg"]})
+    shown = pd.DataFrame(
+        {
+            "figure": table["figure"],
+            "dose (e/Å²)": [dose_text(value) for value in table["total_dose_e_A2"]],
+            "tilts": table["n_tilts"],
+            "defoci": table["n_defoci"],
+            "span": [f"{value:g}°" for value in table["tilt_span_deg"]],
+            "reg.": table["reg"],
+        }
+    )
     for column, (heading, decimals) in HEADINGS.items():
         shown[f"{heading}: paper"] = [number_text(value, decimals) for value in table[f"{column}_paper"]]
         shown[f"{heading}: ours"] = [
             number_text(value, decimals) + (f" ± {number_text(half, decimals)}" if not math.isnan(half) else "")
-            for value, half in zip(table[f"{column}_ours"], table[f"{column}_ci95"], strict=True)]
-        shown[f"{heading}: difference"] = [number_text(value, decimals, sign=True)
-                                           for value in table[f"{column}_difference"]]
+            for value, half in zip(table[f"{column}_ours"], table[f"{column}_ci95"], strict=True)
+        ]
+        shown[f"{heading}: difference"] = [
+            number_text(value, decimals, sign=True) for value in table[f"{column}_difference"]
+        ]
     return shown
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
     """A Markdown table of ``frame`` without its index."""
+
     def line(cells: Iterable[Any]) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
-    return "\n".join([line(frame.columns), line("---" for _ in frame.columns),
-                      *(line(row) for row in frame.itertuples(index=False))]) + "\n"
+    return (
+        "\n".join(
+            [
+                line(frame.columns),
+                line("---" for _ in frame.columns),
+                *(line(row) for row in frame.itertuples(index=False)),
+            ]
+        )
+        + "\n"
+    )
 
 
-_LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "Å": r"\AA{}", "²": r"$^2$", "∞": r"$\infty$",
-          "±": r"$\pm$", "°": r"$^\circ$", "–": "--"}
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "Å": r"\AA{}",
+    "²": r"$^2$",
+    "∞": r"$\infty$",
+    "±": r"$\pm$",
+    "°": r"$^\circ$",
+    "–": "--",
+}
 
 
 def to_latex(frame: pd.DataFrame, caption: str) -> str:
     """A LaTeX tabular of ``frame`` in a table with ``caption``; needs no package."""
+
     def cell(value: Any) -> str:
         return "".join(_LATEX.get(character, character) for character in str(value))
 
@@ -208,9 +320,23 @@ def to_latex(frame: pd.DataFrame, caption: str) -> str:
         return " & ".join(cell(value) for value in cells) + r" \\"
 
     columns = "".join("r" if pd.api.types.is_numeric_dtype(frame[name]) else "l" for name in frame.columns)
-    return "\n".join([r"\begin{table}", f"\\caption{{{cell(caption)}}}", f"\\begin{{tabular}}{{{columns}}}", r"\hline",
-                      line(frame.columns), r"\hline", *(line(row) for row in frame.itertuples(index=False)), r"\hline",
-                      r"\end{tabular}", r"\end{table}"]) + "\n"
+    return (
+        "\n".join(
+            [
+                r"\begin{table}",
+                f"\\caption{{{cell(caption)}}}",
+                f"\\begin{{tabular}}{{{columns}}}",
+                r"\hline",
+                line(frame.columns),
+                r"\hline",
+                *(line(row) for row in frame.itertuples(index=False)),
+                r"\hline",
+                r"\end{tabular}",
+                r"\end{table}",
+            ]
+        )
+        + "\n"
+    )
 
 
 def write_table(frame: pd.DataFrame, shown: pd.DataFrame, folder: Path, name: str, caption: str) -> list[Path]:

@@ -45,9 +45,23 @@ class Scored:
 
 def read_scored(run: StoredRun) -> Scored:
     """The atoms of ``run``."""
-    return Scored(*(run.array(name) for name in (
-        "truth/positions_A", "truth/numbers", "truth/in_scoring_region", "traced/positions_A", "traced/numbers",
-        "traced/signal", "match/traced", "match/true", "match/unmatched_traced", "match/unmatched_true")))
+    return Scored(
+        *(
+            run.array(name)
+            for name in (
+                "truth/positions_A",
+                "truth/numbers",
+                "truth/in_scoring_region",
+                "traced/positions_A",
+                "traced/numbers",
+                "traced/signal",
+                "match/traced",
+                "match/true",
+                "match/unmatched_traced",
+                "match/unmatched_true",
+            )
+        )
+    )
 
 
 def thickest_y_A(scored: Scored, thickness_A: float = 1.0) -> float:
@@ -96,11 +110,14 @@ def outlines(positions_A: np.ndarray, tetrahedra: np.ndarray, columns: tuple[int
 
 
 def species_thresholds(scored: Scored) -> list[float]:
-    """Signals at which the species given to traced atoms change, between neighbouring species; empty if they overlap."""
+    """Signals between the species given to traced atoms, halfway between neighbours; empty where they overlap."""
     numbers = np.unique(scored.traced_numbers)
     groups = sorted((scored.signal[scored.traced_numbers == number] for number in numbers), key=np.median)
-    return [float((low.max() + high.min()) / 2) for low, high in zip(groups, groups[1:], strict=False)
-            if low.max() <= high.min()]
+    return [
+        float((low.max() + high.min()) / 2)
+        for low, high in zip(groups, groups[1:], strict=False)
+        if low.max() <= high.min()
+    ]
 
 
 def slice_V(run: StoredRun, axis: str, centre_A: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Figures 5, 10 and 11 of the paper, and the cost of any runs: how fast the reconstruction converges, and at what price.
+"""Figures 5, 10 and 11 of the paper, and the cost of any runs: how fast a reconstruction converges, at what price.
 
 Cost is half the sum of squared amplitude differences over all images (equation 5 of the paper, halved).
 """
@@ -13,30 +13,49 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from aetlab.physics import wavelength_A
-from aetlab.results.figures.style import BLACK, BLUE, CYCLE, LINES, ONE_COLUMN_IN, VERMILION, new_figure, style
+from aetlab.results.figures.style import (
+    BLACK,
+    BLUE,
+    CYCLE,
+    LINES,
+    ONE_COLUMN_IN,
+    TWO_COLUMNS_IN,
+    VERMILION,
+    new_figure,
+    panel_letter,
+    style,
+)
 from aetlab.results.stored import StoredRun
 from aetlab.spec import RunSpec
 
 
-def plot_convergence(runs: Sequence[StoredRun], labels: Sequence[str], legend_title: str = "") -> Figure:
-    """Cost against iteration on a logarithmic scale, one line a run; colours first, then line styles tell them apart."""
-    n_columns = 1 if max(map(len, labels), default=0) > 30 else 2
-    outside = len(runs) > 4
-    n_rows = math.ceil(len(runs) / n_columns) if outside else 0
+def plot_convergence(runs: Sequence[StoredRun], labels: Sequence[str]) -> Figure:
+    """Cost (a) and its excess over the lowest cost reached (b) against iteration, one line a run.
+
+    The excess shows how a run with noise converges, whose cost hardly falls. Colours first, then line styles tell the
+    runs apart; up to four are named in (a), more beside the panels.
+    """
+    few = len(runs) <= 4
     with style():
-        figure = new_figure(ONE_COLUMN_IN, 2.4 + 0.14 * n_rows)
-        axes = figure.subplots()
+        figure = new_figure(ONE_COLUMN_IN if few else TWO_COLUMNS_IN, max(3.6, 0.9 + 0.155 * len(runs)))
+        top, bottom = figure.subplots(2, 1, sharex=True)
         for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
+            look = {"color": CYCLE[i % len(CYCLE)], "linestyle": LINES[i // len(CYCLE) % len(LINES)]}
             cost = run.history.cost
-            axes.semilogy(np.arange(1, len(cost) + 1), cost, color=CYCLE[i % len(CYCLE)],
-                          linestyle=LINES[i // len(CYCLE) % len(LINES)], label=label)
-        axes.set_xlabel("iteration")
-        axes.set_ylabel("cost")
-        axes.set_xlim(left=0)
-        if outside:
-            figure.legend(loc="outside lower center", ncols=n_columns, title=legend_title or None, fontsize=6.5)
+            iteration = np.arange(1, len(cost) + 1)
+            top.semilogy(iteration, cost, label=label, **look)
+            above = cost > cost.min()
+            bottom.semilogy(iteration[above], (cost - cost.min())[above], **look)
+        top.set_ylabel("cost")
+        bottom.set_ylabel("cost above its lowest")
+        bottom.set_xlabel("iteration")
+        bottom.set_xlim(left=0)
+        panel_letter(top, "(a)")
+        panel_letter(bottom, "(b)")
+        if few:
+            top.legend(loc="upper right")
         else:
-            axes.legend(title=legend_title or None)
+            figure.legend(loc="outside right upper", fontsize=6.5)
     return figure
 
 
@@ -67,11 +86,24 @@ def plot_binning(runs: Sequence[StoredRun]) -> Figure:
         left = figure.subplots()
         right = left.twinx()
         right.spines["right"].set_visible(True)
-        saved, = left.plot(n_layers, 100 * (1 - seconds / seconds[0]), "o-", color=BLUE, markersize=4,
-                           label=f"time saved over $N_B$ = {n_layers[0]}")
-        error, = right.plot(n_layers, error_percent, "s--", color=VERMILION, markersize=4, label="error of the potential")
-        line = left.axvline(bound, color=BLACK, linestyle=":", linewidth=0.9,
-                            label=rf"$\lambda/(1-\sqrt{{1-\mathrm{{NA}}^2}})$ = {bound * runs[0].voxel_A:.1f} Å")
+        (saved,) = left.plot(
+            n_layers,
+            100 * (1 - seconds / seconds[0]),
+            "o-",
+            color=BLUE,
+            markersize=4,
+            label=f"time saved over $N_B$ = {n_layers[0]}",
+        )
+        (error,) = right.plot(
+            n_layers, error_percent, "s--", color=VERMILION, markersize=4, label="error of the potential"
+        )
+        line = left.axvline(
+            bound,
+            color=BLACK,
+            linestyle=":",
+            linewidth=0.9,
+            label=rf"$\lambda/(1-\sqrt{{1-\mathrm{{NA}}^2}})$ = {bound * runs[0].voxel_A:.1f} Å",
+        )
         left.set_xscale("log", base=2)
         ticks = sorted(set(n_layers.tolist()))
         left.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick != 10 or 8 not in ticks]))
@@ -84,3 +116,9 @@ def plot_binning(runs: Sequence[StoredRun]) -> Figure:
         right.set_ylim(0, 1.15 * error_percent.max())
         figure.legend(handles=[saved, error, line], loc="outside upper center", ncols=1)
     return figure
+
+
+def timed_together(runs: Sequence[StoredRun]) -> bool:
+    """Whether any two of ``runs`` were under way at the same time, so that their times do not compare."""
+    spans = sorted((str(run.environment["started"]), str(run.environment["finished"])) for run in runs)
+    return any(earlier[1] > later[0] for earlier, later in zip(spans, spans[1:], strict=False))

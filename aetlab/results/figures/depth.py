@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from aetlab.results.figures.atoms import read_scored, thickest_y_A
-from aetlab.results.figures.panels import SLICE_HIGH_V
+from aetlab.results.figures.panels import SLICE_HIGH_V, SLICE_TICKS_V
 from aetlab.results.figures.style import (
     TWO_COLUMNS_IN,
     axis_arrows,
@@ -27,7 +27,7 @@ _MARGIN_A = 2.5
 
 
 def plot_depths(runs: Sequence[StoredRun], titles: Sequence[str], letters: Sequence[str] = "abc") -> Figure:
-    """1 Å slices across the beam at five depths of the needle, the tilt axis upwards; arrows mark the cut of figure 4."""
+    """1 Å slices across the beam at five depths of the needle, the tilt axis upwards; arrows mark figure 4's cut."""
     scored = read_scored(runs[0])
     atoms_A = scored.true_A
     y_cut_A = thickest_y_A(scored)
@@ -46,20 +46,42 @@ def plot_depths(runs: Sequence[StoredRun], titles: Sequence[str], letters: Seque
         for row, run, title, letter in zip(grid, runs, titles, letters, strict=False):
             volume = run.array("volume/potential_V")
             for i, (axes, depth_A) in enumerate(zip(row, depths_A, strict=True)):
-                image = show_plane(axes, cut(volume, voxel_A, "z", depth_A), voxel_A, low=0, high=SLICE_HIGH_V,
-                                   square_root=True)
+                image = show_plane(
+                    axes, cut(volume, voxel_A, "z", depth_A), voxel_A, low=0, high=SLICE_HIGH_V, square_root=True
+                )
                 axes.set_xlim(-half_x_A, half_x_A)
                 axes.set_ylim(low_y_A, high_y_A)
-                axes.annotate("", (0.13, y_cut_A), (0.0, y_cut_A), zorder=8, xycoords=("axes fraction", "data"),
-                              textcoords=("axes fraction", "data"),
-                              arrowprops={"arrowstyle": "-|>,head_width=0.18,head_length=0.3", "color": "white",
-                                          "lw": 0.8, "shrinkA": 0, "shrinkB": 0, "path_effects": outlined("white")})
-                axes.text(0.96, 0.97, f"z = {depth_A / 10:+.1f} nm", transform=axes.transAxes, color="white", ha="right",
-                          va="top", fontsize=6.5, path_effects=outlined("white"))
+                axes.annotate(
+                    "",
+                    (0.13, y_cut_A),
+                    (0.0, y_cut_A),
+                    zorder=8,
+                    xycoords=("axes fraction", "data"),
+                    textcoords=("axes fraction", "data"),
+                    arrowprops={
+                        "arrowstyle": "-|>,head_width=0.18,head_length=0.3",
+                        "color": "white",
+                        "lw": 0.8,
+                        "shrinkA": 0,
+                        "shrinkB": 0,
+                        "path_effects": outlined("white"),
+                    },
+                )
+                axes.text(
+                    0.96,
+                    0.97,
+                    f"z = {depth_A / 10:+.1f} nm",
+                    transform=axes.transAxes,
+                    color="white",
+                    ha="right",
+                    va="top",
+                    fontsize=6.5,
+                    path_effects=outlined("white"),
+                )
                 if i == 0:
                     panel_letter(axes, f"({letter})", title)
                     scale_bar(axes, 2 * half_x_A)
                 if i == N_DEPTHS - 1:
                     axis_arrows(axes, "x", "y")
-        colour_bar(figure, image, list(grid.flat), "potential (V)", ticks=(0, 5, 20, 45, 80))
+        colour_bar(figure, image, "potential (V)", beside=list(grid.flat), ticks=SLICE_TICKS_V)
     return figure

@@ -19,6 +19,7 @@ from aetlab.results.figures.style import (
     VERMILION,
     axis_arrows,
     bare,
+    colour_bar,
     marker_area,
     new_figure,
     panel_letter,
@@ -36,7 +37,7 @@ _SLICE_A = 5.4
 
 
 def plot_images(run: StoredRun) -> Figure:
-    """A slice of atoms (a), projected potentials (b, c), ideal images at the greatest defocus (d, e), with noise (f, g)."""
+    """Atoms (a), projected potentials (b, c), images at the greatest defocus, ideal (d, e) and recorded (f, g)."""
     tilt_deg = run.array("tilt_series/tilt_deg")[:2]
     defocus_nm = run.array("tilt_series/defocus_nm")
     i_plane = int(np.argmax(defocus_nm))
@@ -65,13 +66,11 @@ def plot_images(run: StoredRun) -> Figure:
         scale_bar(grid["g"], width_A)
         axis_arrows(grid["c"], "x", "y")
         ticks = [0.0, *(float(f"{high_V_A * share:.1g}") for share in (1 / 16, 1 / 4, 9 / 16))]
-        for names, image, label, at in (("bc", potential, "projected potential (V Å)", ticks),
-                                        ("defg", picture, "intensity (vacuum 1)", None)):
-            bar = figure.colorbar(image, ax=[grid[name] for name in names], location="bottom", fraction=0.04, aspect=28,
-                                  pad=0.01, ticks=at)
-            bar.set_label(label)
-            bar.outline.set_linewidth(0.5)
-            bar.minorticks_off()
+        for names, image, label, at in (
+            ("bc", potential, "projected potential (V Å)", ticks),
+            ("defg", picture, "intensity (vacuum 1)", None),
+        ):
+            colour_bar(figure, image, label, beside=[grid[name] for name in names], ticks=at, location="bottom")
     return figure
 
 
@@ -83,15 +82,37 @@ def _draw_atoms(axes: Axes, run: StoredRun) -> None:
     order = np.argsort(positions_A[near, COLUMNS["z"]], kind="stable")
     points, kinds = positions_A[near][order], numbers[near][order]
     colours = {int(number): _COLOURS[i % len(_COLOURS)] for i, number in enumerate(np.unique(numbers))}
-    axes.scatter(points[:, X], points[:, Y], s=marker_area(1.75, width_A, 1.4), edgecolors="0.2", linewidths=0.15,
-                 c=[colours[int(number)] for number in kinds], rasterized=len(points) > 5000)
+    axes.scatter(
+        points[:, X],
+        points[:, Y],
+        s=marker_area(1.75, width_A, 1.4),
+        edgecolors="0.2",
+        linewidths=0.15,
+        c=[colours[int(number)] for number in kinds],
+        rasterized=len(points) > 5000,
+    )
     axes.set_aspect("equal", anchor="N")
     axes.set_xlim(-width_A / 2, width_A / 2)
     axes.set_ylim(-height_A / 2, height_A / 2)
     bare(axes)
     scale_bar(axes, width_A, "black")
     axis_arrows(axes, "x", "y", "black")
-    axes.legend(handles=[Line2D([], [], linestyle="", marker="o", color=colour, markeredgecolor="0.2",
-                                markeredgewidth=0.3, markersize=4, label=SYMBOLS[number])
-                         for number, colour in colours.items()],
-                loc="upper right", handletextpad=0.1, borderaxespad=0.2)
+    axes.legend(
+        handles=[
+            Line2D(
+                [],
+                [],
+                linestyle="",
+                marker="o",
+                color=colour,
+                markeredgecolor="0.2",
+                markeredgewidth=0.3,
+                markersize=4,
+                label=SYMBOLS[number],
+            )
+            for number, colour in colours.items()
+        ],
+        loc="upper right",
+        handletextpad=0.1,
+        borderaxespad=0.2,
+    )

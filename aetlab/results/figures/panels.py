@@ -9,16 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from aetlab.physics import SYMBOLS
-from aetlab.results.figures.atoms import Scored, in_cut, outlines, read_scored, slice_V, species_thresholds, thickest_y_A
+from aetlab.results.figures.atoms import (
+    Scored,
+    in_cut,
+    outlines,
+    read_scored,
+    slice_V,
+    species_thresholds,
+    thickest_y_A,
+)
 from aetlab.results.figures.style import (
     BLACK,
     FALSE,
@@ -44,6 +54,7 @@ from aetlab.results.stored import COLUMNS, StoredRun
 
 #: Greatest potential of the slices' scale in V (the paper, figure 3).
 SLICE_HIGH_V = 80.0
+SLICE_TICKS_V = (0, 5, 20, 45, 80)
 #: Columns of one figure; more runs make more figures.
 MAX_COLUMNS = 4
 Z, X = COLUMNS["z"], COLUMNS["x"]
@@ -67,8 +78,10 @@ def read_columns(runs: Sequence[StoredRun], titles: Sequence[str]) -> list[Colum
     """The runs with their atoms and a cut at one height for all: where the first is thickest."""
     scored = [read_scored(run) for run in runs]
     y_A = thickest_y_A(scored[0])
-    return [Column(run, title, atoms, slice_V(run, "y", y_A), y_A)
-            for run, title, atoms in zip(runs, titles, scored, strict=True)]
+    return [
+        Column(run, title, atoms, slice_V(run, "y", y_A), y_A)
+        for run, title, atoms in zip(runs, titles, scored, strict=True)
+    ]
 
 
 def plot_panels(runs: Sequence[StoredRun], titles: Sequence[str], letters: Sequence[str] = "abcd") -> Figure:
@@ -76,18 +89,22 @@ def plot_panels(runs: Sequence[StoredRun], titles: Sequence[str], letters: Seque
     columns = read_columns(runs, titles)
     n = len(columns)
     width_in = ONE_COLUMN_IN if n == 1 else TWO_COLUMNS_IN
-    picture_in = (width_in - 0.85) / n
+    picture_in = (width_in - 1.05) / n
     with style():
-        figure = new_figure(width_in, 2 * picture_in + 2.9)
-        grid = figure.subplots(4, n, squeeze=False, height_ratios=[picture_in, picture_in, 1.05, 1.05])
+        figure = new_figure(width_in, 2 * picture_in + 3.25)
+        grid = figure.subplots(
+            4, n + 1, height_ratios=[picture_in, picture_in, 1.05, 1.05], width_ratios=[picture_in] * n + [0.12]
+        )
+        for axes in grid[1:, n]:
+            axes.remove()
         half_A = _half_width_A(columns)
         for i, column in enumerate(columns):
             image = show_slice(grid[0, i], column, half_A)
             panel_letter(grid[0, i], f"({letters[i]})", column.title)
             show_atoms(grid[1, i], column, half_A, picture_in)
-        colour_bar(figure, image, list(grid[0]), "potential (V)", ticks=(0, 5, 20, 45, 80))
-        _species_histograms(list(grid[2]), columns)
-        _error_histograms(list(grid[3]), columns)
+        colour_bar(figure, image, "potential (V)", inside=grid[0, n], ticks=SLICE_TICKS_V)
+        _species_histograms(list(grid[2, :n]), columns)
+        _error_histograms(list(grid[3, :n]), columns)
         _legend(figure, columns)
     return figure
 
@@ -99,7 +116,7 @@ def _half_width_A(columns: Sequence[Column]) -> float:
     return float(min(max(max(reach) + _MARGIN_A, 4.0), volume))
 
 
-def show_slice(axes: Axes, column: Column, half_A: float) -> object:
+def show_slice(axes: Axes, column: Column, half_A: float) -> AxesImage:
     """The slice on a square root scale with bar and axes."""
     image = show_plane(axes, column.slice_V, column.run.voxel_A, low=0, high=SLICE_HIGH_V, square_root=True)
     _frame(axes, half_A, "white")
@@ -111,23 +128,51 @@ def show_atoms(axes: Axes, column: Column, half_A: float, width_in: float) -> No
     scored = column.scored
     show_plane(axes, column.slice_V, column.run.voxel_A, low=0, high=4 * SLICE_HIGH_V, cmap="gray_r", square_root=True)
     centres = in_cut(scored.traced_A[scored.tetrahedra[:, 0]], "y", column.y_A)
-    axes.add_collection(PolyCollection(outlines(scored.traced_A, scored.tetrahedra[centres], (Z, X)), facecolors=GREEN,
-                                       edgecolors=GREEN, alpha=0.35, linewidths=0.4, zorder=3))
+    axes.add_collection(
+        PolyCollection(
+            outlines(scored.traced_A, scored.tetrahedra[centres], (Z, X)),
+            facecolors=GREEN,
+            edgecolors=GREEN,
+            alpha=0.35,
+            linewidths=0.4,
+            zorder=3,
+        )
+    )
     area = marker_area(width_in, 2 * half_A, 1.0)
     for name, positions_A, marker in _groups(scored):
         points = positions_A[in_cut(positions_A, "y", column.y_A)]
-        axes.scatter(points[:, Z], points[:, X], s=area * marker["scale"], marker=marker["marker"],
-                     facecolors=marker["face"], edgecolors=marker["edge"], linewidths=marker["line"], zorder=5, label=name)
+        axes.scatter(
+            points[:, Z],
+            points[:, X],
+            s=area * marker["scale"],
+            marker=marker["marker"],
+            facecolors=marker["face"],
+            edgecolors=marker["edge"],
+            linewidths=marker["line"],
+            zorder=5,
+            label=name,
+        )
     _frame(axes, half_A, "black")
 
 
-def _groups(scored: Scored) -> list[tuple[str, np.ndarray, dict]]:
-    return [("found", scored.traced_A[scored.match_traced],
-             {"marker": "o", "face": FOUND, "edge": "white", "line": 0.2, "scale": 1.0}),
-            ("missing", scored.true_A[scored.missing],
-             {"marker": "X", "face": MISSING, "edge": "white", "line": 0.3, "scale": 2.6}),
-            ("false positive", scored.traced_A[scored.false],
-             {"marker": "^", "face": YELLOW, "edge": FALSE, "line": 0.6, "scale": 2.2})]
+def _groups(scored: Scored) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
+    return [
+        (
+            "found",
+            scored.traced_A[scored.match_traced],
+            {"marker": "o", "face": FOUND, "edge": "white", "line": 0.2, "scale": 1.0},
+        ),
+        (
+            "missing",
+            scored.true_A[scored.missing],
+            {"marker": "X", "face": MISSING, "edge": "white", "line": 0.3, "scale": 2.6},
+        ),
+        (
+            "false positive",
+            scored.traced_A[scored.false],
+            {"marker": "^", "face": YELLOW, "edge": FALSE, "line": 0.6, "scale": 2.2},
+        ),
+    ]
 
 
 def _frame(axes: Axes, half_A: float, colour: str) -> None:
@@ -138,17 +183,16 @@ def _frame(axes: Axes, half_A: float, colour: str) -> None:
 
 
 def _species_histograms(axes: Sequence[Axes], columns: Sequence[Column]) -> None:
-    high = max(np.percentile(c.scored.signal, 99.8) if len(c.scored.signal) else 1.0 for c in columns) * 1.05
+    high = 1.05 * max(np.percentile(c.scored.signal, 99.8) if len(c.scored.signal) else 1.0 for c in columns)
     edges = np.linspace(0, high, 61)
-    tallest = 0.0
+    tallest = 0
     for ax, column in zip(axes, columns, strict=True):
         scored = column.scored
+        true_numbers = scored.true_numbers[scored.match_true]
         for number, colour in _species(columns):
-            of_species = scored.signal[scored.match_traced[scored.true_numbers[scored.match_true] == number]]
-            counts, _, _ = ax.hist(of_species, edges, histtype="stepfilled", facecolor=colour, alpha=0.6, edgecolor=colour)
-            tallest = max(tallest, float(counts.max(initial=0)))
-        counts, _, _ = ax.hist(scored.signal[scored.false], edges, histtype="step", color=BLACK, linewidth=0.8)
-        for threshold in species_thresholds(scored):
+            tallest = max(tallest, _fill(ax, scored.signal[scored.match_traced[true_numbers == number]], edges, colour))
+        ax.stairs(np.histogram(scored.signal[scored.false], edges)[0], edges, color=BLACK, linewidth=0.8)
+        for threshold in column.run.species.get("threshold") or species_thresholds(scored):
             ax.axvline(threshold, color=BLACK, linestyle="--", linewidth=0.9)
         ax.set_xlabel("site intensity I·s (V voxel)")
         ax.set_xlim(0, high)
@@ -159,18 +203,27 @@ def _error_histograms(axes: Sequence[Axes], columns: Sequence[Column]) -> None:
     errors_pm = [100 * np.linalg.norm(c.scored.error_A, axis=1) for c in columns]
     high = 5 * np.ceil(max(max((np.percentile(e, 99) for e in errors_pm if len(e)), default=10.0), 10.0) / 5)
     edges = np.linspace(0, high, 51)
-    tallest = 0.0
+    tallest = 0
     for ax, column, error_pm in zip(axes, columns, errors_pm, strict=True):
-        counts, _, _ = ax.hist(error_pm, edges, histtype="stepfilled", facecolor=FOUND, alpha=0.6, edgecolor=FOUND)
-        tallest = max(tallest, float(counts.max(initial=0)))
+        tallest = max(tallest, _fill(ax, error_pm, edges, FOUND))
         lines = [rf"$\sigma_{axis}$ = {column.run.metrics[f'sigma_{axis}_pm']:.1f} pm" for axis in "xyz"]
+        n_beyond = int((error_pm > high).sum())
+        lines += [f"{n_beyond} beyond {high:g} pm"] if n_beyond else []
         ax.text(0.97, 0.95, "\n".join(lines), transform=ax.transAxes, ha="right", va="top", fontsize=7)
         ax.set_xlabel("3D position error (pm)")
         ax.set_xlim(0, high)
     _same_height(axes, tallest)
 
 
-def _same_height(axes: Sequence[Axes], tallest: float) -> None:
+def _fill(axes: Axes, values: np.ndarray, edges: np.ndarray, colour: str) -> int:
+    """Draw the histogram of ``values`` filled; gives its tallest count."""
+    counts = np.histogram(values, edges)[0]
+    axes.stairs(counts, edges, fill=True, facecolor=colour, alpha=0.6, linewidth=0)
+    axes.stairs(counts, edges, color=colour, linewidth=1.0)
+    return int(counts.max())
+
+
+def _same_height(axes: Sequence[Axes], tallest: int) -> None:
     for i, ax in enumerate(axes):
         ax.set_ylim(0, max(1.08 * tallest, 1.0))
         if i:
@@ -187,12 +240,32 @@ def _species(columns: Sequence[Column]) -> list[tuple[int, str]]:
 
 def _legend(figure: Figure, columns: Sequence[Column]) -> None:
     handles: list[Line2D | Patch] = [
-        Line2D([], [], linestyle="", marker=look["marker"], markerfacecolor=look["face"], markeredgecolor=look["edge"],
-               markeredgewidth=look["line"], markersize=5, label=name) for name, _, look in _groups(columns[0].scored)]
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker=look["marker"],
+            markerfacecolor=look["face"],
+            markeredgecolor=look["edge"],
+            markeredgewidth=look["line"],
+            markersize=5,
+            label=name,
+        )
+        for name, _, look in _groups(columns[0].scored)
+    ]
     handles.append(Patch(facecolor=GREEN, alpha=0.35, edgecolor=GREEN, label="tetrahedra"))
-    handles += [Patch(facecolor=colour, alpha=0.6, edgecolor=colour, label=f"true {SYMBOLS[number]}")
-                for number, colour in _species(columns)]
-    handles += [Line2D([], [], color=BLACK, linewidth=0.8, label="false (histogram)"),
-                Line2D([], [], color=BLACK, linestyle="--", linewidth=0.9, label="species threshold")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4 if len(columns) > 1 else 3, handletextpad=0.5,
-                  columnspacing=1.2)
+    handles += [
+        Patch(facecolor=colour, alpha=0.6, edgecolor=colour, label=f"true {SYMBOLS[number]}")
+        for number, colour in _species(columns)
+    ]
+    handles += [
+        Line2D([], [], color=BLACK, linewidth=0.8, label="false (histogram)"),
+        Line2D([], [], color=BLACK, linestyle="--", linewidth=0.9, label="species threshold"),
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=4 if len(columns) > 1 else 3,
+        handletextpad=0.5,
+        columnspacing=1.2,
+    )

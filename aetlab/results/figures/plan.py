@@ -7,13 +7,14 @@ named with its reason and stops no other.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from aetlab.results.figures.convergence import plot_binning, plot_convergence
+from aetlab.results.figures.convergence import plot_binning, plot_convergence, timed_together
 from aetlab.results.figures.depth import plot_depths
 from aetlab.results.figures.geometry import plot_geometry
 from aetlab.results.figures.images import plot_images
@@ -46,7 +47,9 @@ class FigureTask:
     def make(self) -> Figure:
         """The figure."""
         if self.columns:
-            return self.draw(self.runs, self.labels, self.letters) if self.letters else self.draw(self.runs, self.labels)
+            return (
+                self.draw(self.runs, self.labels, self.letters) if self.letters else self.draw(self.runs, self.labels)
+            )
         return self.draw(*self.runs)
 
 
@@ -76,11 +79,14 @@ _PANELS: dict[int, tuple[tuple[str, ...], Callable[[RunSpec], str], str]] = {
     4: (("fig4a", "fig4b", "fig4c"), dose_label, "Reconstructions at three doses"),
     6: (("fig6a", "fig6b", "fig6c"), tilts_label, "Tilts against defoci at one total dose"),
     7: (("fig7a", "fig7b", "fig7c"), span_label, "Missing wedge"),
-    8: (("fig8a", "fig8b", "fig8c"), reg_label, "Regularisers")}
-_PANEL_CAPTION = ("From top to bottom: 1 Å slice across the tilt axis where the needle is thickest (square root of the "
-                  "potential from 0 to 80 V); traced atoms of that slice with tetrahedra whose centre lies in it; site "
-                  "intensities of the found atoms by true species, with the threshold between the species given; 3D "
-                  "position errors of the found atoms with the RMS error along x, y and z.")
+    8: (("fig8a", "fig8b", "fig8c"), reg_label, "Regularisers"),
+}
+_PANEL_CAPTION = (
+    "From top to bottom: 1 Å slice across the tilt axis where the needle is thickest (square root of the "
+    "potential from 0 to 80 V); traced atoms of that slice with tetrahedra whose centre lies in it; site "
+    "intensities of the found atoms by true species, with the threshold between the species given; 3D "
+    "position errors of the found atoms with the RMS error along x, y and z."
+)
 
 
 def paper_tasks(study: Study, experiments: Mapping[str, RunSpec], suffix: str) -> tuple[list[FigureTask], list[str]]:
@@ -88,8 +94,17 @@ def paper_tasks(study: Study, experiments: Mapping[str, RunSpec], suffix: str) -
     tasks: list[FigureTask] = []
     missing: list[str] = []
 
-    def add(number: int, title: str, caption: str, draw: Callable[..., Figure], names: Sequence[str], *,
-            label: Callable[[RunSpec], str] | None = None, letters: Sequence[str] = (), least: int = 1) -> None:
+    def add(
+        number: int,
+        title: str,
+        caption: str,
+        draw: Callable[..., Figure],
+        names: Sequence[str],
+        *,
+        label: Callable[[RunSpec], str] | None = None,
+        letters: Sequence[str] = (),
+        least: int = 1,
+    ) -> None:
         found = [(name, run) for name in names if (run := study.one(name)) is not None]
         absent = [name for name in names if study.one(name) is None]
         if absent:
@@ -97,34 +112,89 @@ def paper_tasks(study: Study, experiments: Mapping[str, RunSpec], suffix: str) -
         if len(found) < least:
             return
         runs = tuple(run for _, run in found)
-        tasks.append(FigureTask(
-            name=f"figure_{number:02d}{suffix}", title=f"Figure {number}. {title}", caption=caption, draw=draw, runs=runs,
-            labels=tuple(label(run.spec) for run in runs) if label else (),
-            letters=tuple(letter for letter, name in zip(letters, names, strict=False) if name not in absent),
-            columns=label is not None or draw is plot_binning, notes=_departures(found, experiments)))
+        tasks.append(
+            FigureTask(
+                name=f"figure_{number:02d}{suffix}",
+                title=f"Figure {number}. {title}",
+                caption=caption,
+                draw=draw,
+                runs=runs,
+                labels=tuple(label(run.spec) for run in runs) if label else (),
+                letters=tuple(letter for letter, name in zip(letters, names, strict=False) if name not in absent),
+                columns=label is not None,
+                notes=_departures(found, experiments) + (_timing(runs) if draw is _binning else ()),
+            )
+        )
 
     any_run = next((name for name in ("fig4c", "fig4b", "fig4a") if study.one(name)), None)
     if any_run:
-        add(1, "Geometry of the experiment", "Oblique view of the tilted needle with the slices of the multislice model and "
-            "the defocused planes (a), and ideal images at the first tilts (b).", plot_geometry, [any_run])
-        add(2, "From atoms to images", "Slice of atoms across the beam (a), projected potentials (b, c), ideal images at the "
-            "greatest defocus (d, e), and as recorded at the dose of one image (f, g).", plot_images, [any_run])
-    add(3, "Slices at several depths", "1 Å slices across the beam (square root of the potential from 0 to 80 V); the tilt axis is "
-        "vertical. Arrows mark the height of the slices in figure 4.", plot_depths, ("fig3a", "fig3b", "fig3c"),
-        label=lambda spec: f"{dose_label(spec)}, {tilts_label(spec)}", letters="abc")
+        add(
+            1,
+            "Geometry of the experiment",
+            "Oblique view of the tilted needle with the slices of the multislice model and "
+            "the defocused planes (a), and ideal images at the first tilts (b).",
+            plot_geometry,
+            [any_run],
+        )
+        add(
+            2,
+            "From atoms to images",
+            "Slice of atoms across the beam (a), projected potentials (b, c), ideal images at the "
+            "greatest defocus (d, e), and as recorded at the dose of one image (f, g).",
+            plot_images,
+            [any_run],
+        )
+    add(
+        3,
+        "Slices at several depths",
+        "1 Å slices across the beam (square root of the potential from 0 to 80 V); the tilt axis is "
+        "vertical. Arrows mark the height of the slices in figure 4.",
+        plot_depths,
+        ("fig3a", "fig3b", "fig3c"),
+        label=lambda spec: f"{dose_label(spec)}, {tilts_label(spec)}",
+        letters="abc",
+    )
     for number, (names, label, title) in _PANELS.items():
         add(number, title, _PANEL_CAPTION, plot_panels, names, label=label, letters="abc")
-    add(5, "Convergence at three doses", "Cost against iteration.", plot_convergence, ("fig4a", "fig4b", "fig4c"), label=dose_label)
-    add(9, "Vacancies", "Cuts through the middle along (top) and across (bottom) the tilt axis: true potential with vacancies (a), "
+    add(
+        5,
+        "Convergence at three doses",
+        "Cost against iteration.",
+        plot_convergence,
+        ("fig4a", "fig4b", "fig4c"),
+        label=dose_label,
+    )
+    add(
+        9,
+        "Vacancies",
+        "Cuts through the middle along (top) and across (bottom) the tilt axis: true potential with vacancies (a), "
         "reconstruction of the whole needle (b) and of the one with vacancies (c); rings mark the removed atoms.",
-        plot_vacancies, ("fig9b", "fig9c"), least=2)
-    binned = sorted((name for name in experiments if name.startswith("fig10_nb")),
-                    key=lambda name: experiments[name].binning.n_layers)
-    add(10, "Convergence for binned slices", "Cost against iteration.", plot_convergence, binned,
-        label=lambda spec: f"$N_B$ = {spec.binning.n_layers}")
-    add(11, "What binning saves and costs", "Time of an iteration saved (left) and relative error of the potential in the scored "
-        "part (right) against the layers binned; the dotted line is the paper's bound on a slice's thickness.", _binning,
-        binned, label=lambda spec: "", least=2)
+        plot_vacancies,
+        ("fig9b", "fig9c"),
+        least=2,
+    )
+    binned = sorted(
+        (name for name in experiments if name.startswith("fig10_nb")),
+        key=lambda name: experiments[name].binning.n_layers,
+    )
+    add(
+        10,
+        "Convergence for binned slices",
+        "Cost against iteration.",
+        plot_convergence,
+        binned,
+        label=lambda spec: f"$N_B$ = {spec.binning.n_layers}",
+    )
+    add(
+        11,
+        "What binning saves and costs",
+        "Time of an iteration saved (left) and relative error of the potential in the scored "
+        "part (right) against the layers binned; the dotted line is the paper's bound on a slice's thickness.",
+        _binning,
+        binned,
+        label=lambda spec: "",
+        least=2,
+    )
     return sorted(tasks, key=lambda task: task.name), missing
 
 
@@ -132,12 +202,23 @@ def _binning(runs: Sequence[StoredRun], _labels: Sequence[str]) -> Figure:
     return plot_binning(runs)
 
 
+def _timing(runs: Sequence[StoredRun]) -> tuple[str, ...]:
+    if len({run.environment.get("processor") for run in runs}) > 1:
+        return ("the runs were timed on different machines, so their times do not compare",)
+    return ("some runs were under way at the same time, so their times do not compare",) if timed_together(runs) else ()
+
+
 def _departures(found: Sequence[tuple[str, StoredRun]], experiments: Mapping[str, RunSpec]) -> tuple[str, ...]:
-    return tuple(f"{name}: {setting} is {own} instead of {asked}" for name, run in found
-                 for setting, (asked, own) in departures(run, experiments[name]).items())
+    return tuple(
+        f"{name}: {setting} is {own} instead of {asked}"
+        for name, run in found
+        for setting, (asked, own) in departures(run, experiments[name]).items()
+    )
 
 
-def common_tasks(runs: Sequence[StoredRun], frame: pd.DataFrame, shown: set[frozenset[str]], by: str) -> list[FigureTask]:
+def common_tasks(
+    runs: Sequence[StoredRun], frame: pd.DataFrame, shown: set[frozenset[str]], by: str
+) -> list[FigureTask]:
     """Figures of any runs: convergence of all, and one set of panels for each group of runs that differ in dose alone.
 
     With ``by``, a column of ``frame`` (the summary table), panels are grouped to differ in that column instead.
@@ -145,19 +226,38 @@ def common_tasks(runs: Sequence[StoredRun], frame: pd.DataFrame, shown: set[froz
     """
     labels = run_labels(frame)
     first = [group[0] for group in group_repeats(runs)]
-    tasks = [FigureTask(name="convergence", title="Convergence of all runs", caption="Cost against iteration, one line a run.",
-                        draw=plot_convergence, runs=tuple(first), labels=tuple(labels[run.identity] for run in first),
-                        columns=True)] if first else []
+    tasks = (
+        [
+            FigureTask(
+                name="convergence",
+                title="Convergence of all runs",
+                caption="Cost against iteration, one line a run.",
+                draw=plot_convergence,
+                runs=tuple(first),
+                labels=tuple(labels[run.identity] for run in first),
+                columns=True,
+            )
+        ]
+        if first
+        else []
+    )
     for group in _groups(first, frame, by):
         for start in range(0, len(group), MAX_COLUMNS - 1 if len(group) > MAX_COLUMNS else MAX_COLUMNS):
-            part = group[start:start + (MAX_COLUMNS - 1 if len(group) > MAX_COLUMNS else MAX_COLUMNS)]
+            part = group[start : start + (MAX_COLUMNS - 1 if len(group) > MAX_COLUMNS else MAX_COLUMNS)]
             if any({run.identity for run in part} <= figure for figure in shown):
                 continue
             name = f"{'dose' if by == 'dose_e_A2' else by}_{part[0].identity[:8]}"
-            tasks.append(FigureTask(
-                name=name, title=f"{labels[part[0].identity] if len(part) == 1 else _common(part, by)}",
-                caption=_PANEL_CAPTION, draw=plot_panels, runs=tuple(part),
-                labels=tuple(_heading(run, frame, by) for run in part), columns=True))
+            tasks.append(
+                FigureTask(
+                    name=name,
+                    title=f"{labels[part[0].identity] if len(part) == 1 else _common(part, by)}",
+                    caption=_PANEL_CAPTION,
+                    draw=plot_panels,
+                    runs=tuple(part),
+                    labels=tuple(_heading(run, frame, by) for run in part),
+                    columns=True,
+                )
+            )
     return tasks
 
 
@@ -168,7 +268,9 @@ def _groups(runs: Sequence[StoredRun], frame: pd.DataFrame, by: str) -> list[lis
     rows = {run.identity: settings_row(run.spec) for run in runs}
     others: dict[tuple[str, ...], list[StoredRun]] = {}
     for run in runs:
-        rest = tuple(f"{name}={value}" for name, value in rows[run.identity].items() if name not in (by, "n_iterations"))
+        rest = tuple(
+            f"{name}={value}" for name, value in rows[run.identity].items() if name not in (by, "n_iterations")
+        )
         others.setdefault(rest if by in rows[run.identity] else (), []).append(run)
     place = {identity: i for i, identity in enumerate(frame.sort_values(by, kind="stable")["record"])}
     return [sorted(group, key=lambda run: place[run.identity]) for group in others.values()]
@@ -184,34 +286,41 @@ def _heading(run: StoredRun, frame: pd.DataFrame, by: str) -> str:
 
 def _common(runs: Sequence[StoredRun], by: str) -> str:
     spec = runs[0].spec
-    parts = {"reg": f"regulariser: {reg_label(spec)}", "n_tilts": tilts_label(spec), "tilt_span_deg": span_label(spec),
-             "dose_e_A2": dose_label(spec)}
+    parts = {
+        "reg": f"regulariser: {reg_label(spec)}",
+        "n_tilts": tilts_label(spec),
+        "tilt_span_deg": span_label(spec),
+        "dose_e_A2": dose_label(spec),
+    }
     return "; ".join(text for name, text in parts.items() if name != by)
 
 
 def run_labels(frame: pd.DataFrame) -> dict[str, str]:
-    """A short label of each run by its identity: the settings in which the runs of ``frame`` differ."""
+    """A short label of each run by its identity: dose, regulariser, and how it differs from most runs of ``frame``."""
+    labels: dict[str, str] = {}
     if frame.empty:
-        return {}
-    names = {"dose_e_A2": None, "reg": None, "n_tilts": "tilts", "n_defoci": "defoci", "missing_wedge_deg": "° wedge",
-             "n_binned_layers": "N_B=", "vacancies": None, "sample": None, "scale": None, "simulate": None,
-             "microscope": None, "rotation": None, "n_iterations": "iterations", "seed": "seed "}
-    varying = [name for name in names if frame[name].nunique(dropna=False) > 1] or ["dose_e_A2", "reg"]
-    labels = {}
+        return labels
+    usual = {name: frame[name].mode().iloc[0] for name in _LABELLED}
     for row in frame.to_dict("records"):
-        parts = []
-        for name in varying:
-            value, unit = row[name], names[name]
-            if name == "dose_e_A2":
-                parts.append(f"{dose_text(value)} e/Å²")
-            elif name == "vacancies":
-                parts.append("" if value == "none" else f"vacancies {value}")
-            elif name == "missing_wedge_deg":
-                parts.append(f"{value:g}° wedge" if value else "")
-            elif unit and unit.endswith(("=", " ")):
-                parts.append(f"{unit}{value}")
-            else:
-                parts.append(f"{value} {unit}" if unit else str(value))
-        labels[row["record"]] = ", ".join(part for part in parts if part)
-    repeated = [label for label in labels.values() if list(labels.values()).count(label) > 1]
-    return {record: f"{label} ({record[:6]})" if label in repeated else label for record, label in labels.items()}
+        parts = ["no noise" if math.isinf(row["dose_e_A2"]) else f"{dose_text(row['dose_e_A2'])} e/Å²", row["reg"]]
+        parts += [text.format(row[name]) for name, text in _LABELLED.items() if row[name] != usual[name]]
+        labels[row["record"]] = ", ".join(parts)
+    counts = Counter(labels.values())
+    return {record: f"{label} ({record[:6]})" if counts[label] > 1 else label for record, label in labels.items()}
+
+
+#: Settings that a label tells where they are not as in most runs.
+_LABELLED = {
+    "n_tilts": "{} tilts",
+    "n_defoci": "{} defoci",
+    "missing_wedge_deg": "{:g}° wedge",
+    "n_binned_layers": "N_B {}",
+    "vacancies": "vacancies {}",
+    "sample": "{}",
+    "scale": "{}",
+    "simulate": "from {}",
+    "microscope": "{}",
+    "rotation": "{} rotation",
+    "n_iterations": "{} iterations",
+    "seed": "seed {}",
+}

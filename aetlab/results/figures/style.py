@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -19,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from PIL import Image
 
@@ -36,27 +39,47 @@ LINES = ("-", "--", "-.", ":")
 #: Found, missing and false atoms: colour and marker.
 FOUND, MISSING, FALSE = BLUE, VERMILION, BLACK
 
-_RC = {
-    "font.family": "DejaVu Sans", "font.size": 7.5, "axes.titlesize": 8, "axes.labelsize": 7.5,
-    "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
-    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
-    "xtick.minor.size": 1.5, "ytick.minor.size": 1.5, "xtick.direction": "out", "legend.frameon": False,
-    "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 100, "mathtext.fontset": "dejavusans",
-    "pdf.fonttype": 42, "image.interpolation": "nearest", "path.simplify": True,
+_RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.5,
+    "ytick.minor.size": 1.5,
+    "xtick.direction": "out",
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.dpi": 100,
+    "mathtext.fontset": "dejavusans",
+    "pdf.fonttype": 42,
+    "image.interpolation": "nearest",
+    "path.simplify": True,
 }
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
     """An empty figure of this size whose parts are laid out so that nothing is cut off or overlaps."""
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    figure = Figure(figsize=(width_in, height_in), layout=layout)
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
     return figure
 
 
-def style() -> mpl.rc_context:
+@contextmanager
+def style() -> Iterator[None]:
     """Context in which figures are made and saved."""
-    return mpl.rc_context(_RC)
+    with mpl.rc_context(_RC):
+        yield
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
@@ -93,14 +116,30 @@ def extent_A(n_horizontal: int, n_vertical: int, voxel_A: float) -> tuple[float,
     return -width, width, -height, height
 
 
-def show_plane(axes: Axes, plane: np.ndarray, voxel_A: float, *, low: float, high: float, cmap: str = "gray",
-               square_root: bool = False, transpose: bool = True) -> AxesImage:
+def show_plane(
+    axes: Axes,
+    plane: np.ndarray,
+    voxel_A: float,
+    *,
+    low: float,
+    high: float,
+    cmap: str = "gray",
+    square_root: bool = False,
+    transpose: bool = True,
+) -> AxesImage:
     """Show a plane (horizontal, vertical) in Å about its centre, the second coordinate upwards."""
     picture = plane.T if transpose else plane
     norm = PowerNorm(0.5, low, high, clip=True) if square_root else None
-    image = axes.imshow(picture, origin="lower", extent=extent_A(picture.shape[1], picture.shape[0], voxel_A), cmap=cmap,
-                        norm=norm, vmin=None if square_root else low, vmax=None if square_root else high,
-                        interpolation="nearest")
+    image = axes.imshow(
+        picture,
+        origin="lower",
+        extent=extent_A(picture.shape[1], picture.shape[0], voxel_A),
+        cmap=cmap,
+        norm=norm,
+        vmin=None if square_root else low,
+        vmax=None if square_root else high,
+        interpolation="nearest",
+    )
     bare(axes)
     return image
 
@@ -120,12 +159,30 @@ def scale_bar(axes: Axes, width_A: float, colour: str = "white", *, label: bool 
     left, right = axes.get_xlim()
     bottom, top = axes.get_ylim()
     x, y = left + 0.05 * (right - left), bottom + 0.045 * (top - bottom)
-    axes.add_patch(Rectangle((x, y), length_A, 0.016 * (top - bottom), facecolor=colour, edgecolor="none", zorder=9,
-                             path_effects=outlined(colour)))
+    axes.add_patch(
+        Rectangle(
+            (x, y),
+            length_A,
+            0.016 * (top - bottom),
+            facecolor=colour,
+            edgecolor="none",
+            zorder=9,
+            path_effects=outlined(colour),
+        )
+    )
     if label:
         text = f"{length_A / 10:g} nm" if length_A >= 10 else f"{length_A:g} Å"
-        axes.text(x + length_A / 2, y + 0.035 * (top - bottom), text, color=colour, ha="center", va="bottom",
-                  fontsize=6.5, zorder=9, path_effects=outlined(colour))
+        axes.text(
+            x + length_A / 2,
+            y + 0.035 * (top - bottom),
+            text,
+            color=colour,
+            ha="center",
+            va="bottom",
+            fontsize=6.5,
+            zorder=9,
+            path_effects=outlined(colour),
+        )
 
 
 def outlined(colour: str) -> list[patheffects.AbstractPathEffect]:
@@ -141,19 +198,50 @@ def round_length_A(length_A: float) -> float:
 
 def axis_arrows(axes: Axes, horizontal: str, vertical: str, colour: str = "white") -> None:
     """Two small arrows in the lower right corner that name the axes of a picture."""
-    style_ = {"arrowstyle": "-|>,head_width=0.12,head_length=0.25", "color": colour, "lw": 0.7, "shrinkA": 0, "shrinkB": 0,
-              "path_effects": outlined(colour)}
+    style_ = {
+        "arrowstyle": "-|>,head_width=0.12,head_length=0.25",
+        "color": colour,
+        "lw": 0.7,
+        "shrinkA": 0,
+        "shrinkB": 0,
+        "path_effects": outlined(colour),
+    }
     x, y, length = 0.83, 0.06, 0.1
-    for end, name, align in (((x + length, y), horizontal, ("left", "center")), ((x, y + length), vertical, ("center", "bottom"))):
+    for end, name, align in (
+        ((x + length, y), horizontal, ("left", "center")),
+        ((x, y + length), vertical, ("center", "bottom")),
+    ):
         axes.annotate("", end, (x, y), xycoords="axes fraction", arrowprops=style_, zorder=9)
-        axes.annotate(name, (end[0] + 0.01 * (name == horizontal), end[1]), xycoords="axes fraction", color=colour,
-                      fontsize=6.5, ha=align[0], va=align[1], zorder=9, path_effects=outlined(colour))
+        axes.annotate(
+            name,
+            (end[0] + 0.01 * (name == horizontal), end[1]),
+            xycoords="axes fraction",
+            color=colour,
+            fontsize=6.5,
+            ha=align[0],
+            va=align[1],
+            zorder=9,
+            path_effects=outlined(colour),
+        )
 
 
-def colour_bar(figure: Figure, image: AxesImage, axes: Axes | Sequence[Axes], label: str,
-               ticks: Sequence[float] | None = None) -> None:
-    """A slim colour bar with a label that carries the unit."""
-    bar = figure.colorbar(image, ax=axes, fraction=0.05, aspect=22, pad=0.015, ticks=ticks)
+def colour_bar(
+    figure: Figure,
+    image: AxesImage,
+    label: str,
+    *,
+    beside: Sequence[Axes] = (),
+    inside: Axes | None = None,
+    ticks: Sequence[float] | None = None,
+    location: str = "right",
+) -> None:
+    """A slim colour bar with a label that carries the unit, ``inside`` axes of its own or ``beside`` others."""
+    if inside is not None:
+        bar = figure.colorbar(image, cax=inside, ticks=ticks)
+    else:
+        bar = figure.colorbar(
+            image, ax=list(beside), location=location, fraction=0.05, aspect=26, pad=0.015, ticks=ticks
+        )
     bar.set_label(label)
     bar.outline.set_linewidth(0.5)
     bar.minorticks_off()

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
 
 from aetlab.results.figures.atoms import in_cut
-from aetlab.results.figures.panels import SLICE_HIGH_V
+from aetlab.results.figures.panels import SLICE_HIGH_V, SLICE_TICKS_V
 from aetlab.results.figures.style import (
     TWO_COLUMNS_IN,
     YELLOW,
@@ -48,7 +48,7 @@ def plot_vacancies(whole: StoredRun, with_vacancies: StoredRun) -> Figure:
     picture_in = (TWO_COLUMNS_IN - 0.85) / 3
     ratios = [half_A[COLUMNS[vertical]] / half_A[COLUMNS[horizontal]] for _, horizontal, vertical in _CUTS]
     with style():
-        figure = new_figure(TWO_COLUMNS_IN, picture_in * sum(ratios) + 0.75)
+        figure = new_figure(TWO_COLUMNS_IN, picture_in * sum(ratios) + 0.45)
         grid = figure.subplots(2, 3, height_ratios=ratios)
         for row, (across, horizontal, vertical) in zip(grid, _CUTS, strict=True):
             true_cut = with_vacancies.array(f"truth/potential_{horizontal}{vertical}_V")
@@ -58,17 +58,26 @@ def plot_vacancies(whole: StoredRun, with_vacancies: StoredRun) -> Figure:
                 limits = (half_A[COLUMNS[horizontal]], half_A[COLUMNS[vertical]])
                 axes.set_xlim(-limits[0], limits[0])
                 axes.set_ylim(-limits[1], limits[1])
-                _ring(axes, removed_A[in_cut(removed_A, across, 0.0)], (horizontal, vertical), picture_in, 2 * limits[0])
+                _ring(
+                    axes, removed_A[in_cut(removed_A, across, 0.0)], (horizontal, vertical), picture_in, 2 * limits[0]
+                )
                 if across == "x":
                     panel_letter(axes, f"({'abc'[i]})", titles[i])
                 if i == 0:
                     scale_bar(axes, 2 * limits[0])
                     axis_arrows(axes, horizontal, vertical)
-        colour_bar(figure, image, list(grid.flat), "potential (V)", ticks=(0, 5, 20, 45, 80))
+        colour_bar(figure, image, "potential (V)", beside=list(grid.flat), ticks=SLICE_TICKS_V)
     return figure
 
 
 def _ring(axes: Axes, positions_A: np.ndarray, names: tuple[str, str], width_in: float, width_A: float) -> None:
-    axes.scatter(positions_A[:, COLUMNS[names[0]]], positions_A[:, COLUMNS[names[1]]],
-                 s=marker_area(width_in, width_A, 1.8), marker="o", facecolors="none", edgecolors=YELLOW, linewidths=0.7,
-                 zorder=5)
+    axes.scatter(
+        positions_A[:, COLUMNS[names[0]]],
+        positions_A[:, COLUMNS[names[1]]],
+        s=marker_area(width_in, width_A, 1.8),
+        marker="o",
+        facecolors="none",
+        edgecolors=YELLOW,
+        linewidths=0.7,
+        zorder=5,
+    )

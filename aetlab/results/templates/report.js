@@ -8,6 +8,9 @@ function sortKey(cell) {
   if (value === undefined) return cell.textContent.trim().toLowerCase();
   return value === "" ? NaN : Number(value);
 }
+function headings(table) {
+  return table.tHead.rows[table.tHead.rows.length - 1].cells;
+}
 function sortTable(table, column, ascending) {
   const rows = [...table.tBodies[0].rows].map((row, index) => ({ row, index, key: sortKey(row.cells[column]) }));
   rows.sort((a, b) => {
@@ -17,13 +20,13 @@ function sortTable(table, column, ascending) {
     return (ascending ? order : -order) || a.index - b.index;
   });
   table.tBodies[0].append(...rows.map((entry) => entry.row));
-  [...table.tHead.rows[0].cells].forEach((cell, i) => {
+  [...headings(table)].forEach((cell, i) => {
     if (i === column) cell.setAttribute("aria-sort", ascending ? "ascending" : "descending");
     else cell.removeAttribute("aria-sort");
   });
 }
 document.querySelectorAll("table.sortable").forEach((table) => {
-  [...table.tHead.rows[0].cells].forEach((cell, column) => {
+  [...headings(table)].forEach((cell, column) => {
     cell.querySelector("button").addEventListener("click", () =>
       sortTable(table, column, cell.getAttribute("aria-sort") !== "ascending"));
   });
