@@ -24,7 +24,6 @@ from aetlab.results.identity import identity, record_id
 from aetlab.seeds import generator
 from aetlab.spec import RunSpec, dose_per_image_e_A2, tilt_angles_deg
 
-
 #: Groups of settings that the noise-free tilt series depends on.
 _DECIDE_TILT_SERIES = ("seed", "sample", "scale", "tilts", "wedge", "defocus", "microscope", "simulate")
 #: Layers of a potential that are built at once where only their sum is wanted.
@@ -72,7 +71,8 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter) -> tuple[rec
     with clock.stage("reconstruct"):
         reconstruction, resumed = reconstruct(spec, series, places, reporter)
     with clock.stage("trace"):
-        traced = trace.trace_atoms(reconstruction.volume, spec.trace, sample.sample_elements(atoms), _listener(reporter, "trace"))
+        traced = trace.trace_atoms(reconstruction.volume, spec.trace, sample.sample_elements(atoms),
+                                   _listener(reporter, "trace"))
     with clock.stage("score"):
         truth = Volume(true_potential(spec, atoms), spec.scale.voxel_A)
         match = score(spec, traced, atoms)
@@ -84,8 +84,8 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter) -> tuple[rec
         places.records, spec, metrics=describe_metrics(outcome, _scored_rows(spec)), arrays=describe_arrays(outcome),
         history=record.History(reconstruction.cost, reconstruction.seconds),
         environment={**describe_environment(clock, "cpu"), "resumed": resumed, "stopped": reconstruction.stopped,
-                     "restarts": list(reconstruction.restarts),
-                     "halvings": list(reconstruction.halvings), "species": plain(traced.species), "rounds": plain(traced.rounds)},
+                     "restarts": list(reconstruction.restarts), "halvings": list(reconstruction.halvings),
+                     "species": plain(traced.species), "rounds": plain(traced.rounds)},
         log=places.log(run_id).read_text(encoding="utf-8"))
     places.checkpoint(run_id).unlink(missing_ok=True)
     return record.read_record(folder, verify=False), resumed
@@ -140,11 +140,13 @@ def regulariser_weight(spec: RunSpec) -> float:
     if spec.reg.weight >= 0:
         return spec.reg.weight
     n_images = len(tilt_angles_deg(spec.tilts, spec.wedge)) * len(spec.defocus.planes_nm)
-    return solve.rule_weight(spec.reg.rule_factor, interaction=physics.interaction_parameter(spec.microscope.energy_keV),
-                             voxel_A=spec.scale.voxel_A, n_images=n_images, electrons_per_pixel=electrons_per_pixel(spec))
+    interaction = physics.interaction_parameter(spec.microscope.energy_keV)
+    return solve.rule_weight(spec.reg.rule_factor, interaction=interaction, voxel_A=spec.scale.voxel_A,
+                             n_images=n_images, electrons_per_pixel=electrons_per_pixel(spec))
 
 
-def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places, reporter: Reporter) -> tuple[Reconstruction, bool]:
+def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,
+                reporter: Reporter) -> tuple[Reconstruction, bool]:
     """The volume of a tilt series, and whether it went on from a checkpoint."""
     model = forward.ForwardModel(series, spec.scale.shape_zxy, microscope=spec.microscope,
                                  n_layers_per_slice=spec.binning.n_layers, rotation=spec.engine.rotation)
@@ -160,13 +162,15 @@ def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places, report
         if schedule.due() and state.n_done < spec.engine.n_iterations:
             schedule.write(lambda: checkpoint.save_checkpoint(path, state.arrays(), state.values(), rng))
 
+    prox = solve.make_prox(spec.reg.kind, weight, inner_iterations=spec.reg.inner_iterations,
+                           warm_start=spec.reg.warm_start)
     solution = solve.minimize(
-        np.zeros(spec.scale.shape_zxy, np.float32), model.descend,
-        solve.make_prox(spec.reg.kind, weight, inner_iterations=spec.reg.inner_iterations, warm_start=spec.reg.warm_start),
-        n_tilts=model.n_tilts, n_iterations=spec.engine.n_iterations, step=step, decay=spec.engine.step_decay, rng=rng, on_iteration=on_iteration,
-        resume=solve.State.restore(*saved) if saved else None)
-    return Reconstruction(Volume(solution.volume, spec.scale.voxel_A), solution.cost, solution.seconds, solution.restarts,
-                          solution.halvings, solution.stopped), saved is not None
+        np.zeros(spec.scale.shape_zxy, np.float32), model.descend, prox, n_tilts=model.n_tilts,
+        n_iterations=spec.engine.n_iterations, step=step, decay=spec.engine.step_decay, rng=rng,
+        on_iteration=on_iteration, resume=solve.State.restore(*saved) if saved else None)
+    volume = Volume(solution.volume, spec.scale.voxel_A)
+    return Reconstruction(volume, solution.cost, solution.seconds, solution.restarts, solution.halvings,
+                          solution.stopped), saved is not None
 
 
 def score(spec: RunSpec, traced: TracedAtoms, atoms: Atoms) -> Match:

@@ -11,8 +11,9 @@ from aetlab.checks import not_negative, positive, require
 class TraceSpec:
     """Constants of atom tracing (the paper's tracing code); lengths in voxels, potentials in V.
 
-    ``smoothing``: standard deviation of the Gaussian that the volume is smoothed with first; all later lengths and
-    potentials are those of the smoothed volume (the paper: 0). ``filter_sigma_*``: the difference of Gaussians.
+    ``smoothing``: standard deviation of the Gaussian that the volume is smoothed with first; candidates, rounds,
+    thresholds and the signal that tells species are those of the smoothed volume (the paper: 0); ``n_sharp_fits`` to
+    the volume as given then set position, intensity and width. ``filter_sigma_*``: the difference of Gaussians.
     ``candidate_fraction``: candidates whose peak is estimated below this fraction of ``min_intensity_V`` are not
     fitted. ``fit_radius``: voxels of a fit. ``intensity_bounds`` and ``width_step_bounds`` are factors of a fit's
     start, ``width_bounds`` hold overall. ``clip_at_zero``: subtracting the neighbours within ``neighbour_radius``
@@ -24,6 +25,7 @@ class TraceSpec:
     """
 
     smoothing: float = 0.0
+    n_sharp_fits: int = 4
     filter_sigma_narrow: float = 0.5
     filter_sigma_wide: float = 1.0
     candidate_fraction: float = 0.5
@@ -61,7 +63,7 @@ class TraceSpec:
                 f"it must lie in trace.width_bounds={(low, high)}")
         require(0 <= self.smoothing <= 5, "trace.smoothing", self.smoothing, "0 to 5 voxels")
         not_negative("trace.min_significance", self.min_significance)
-        for name in ("n_refine_first", "n_rounds_max", "stop_sites", "n_residual_searches"):
+        for name in ("n_refine_first", "n_rounds_max", "stop_sites", "n_residual_searches", "n_sharp_fits"):
             require(getattr(self, name) >= 0, f"trace.{name}", getattr(self, name), "0 or more")
 
 

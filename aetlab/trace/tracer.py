@@ -60,7 +60,8 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
     given = volume.potential_V
     if given.ndim != 3 or given.dtype.kind not in "fiu":
         raise ValueError(f"a volume is a real array (Z, X, Y), not {given.dtype} with shape {given.shape}")
-    searched = smooth(given.astype(np.float32), spec.smoothing)
+    as_given_V = given.astype(np.float32)
+    searched = smooth(as_given_V, spec.smoothing)
     potential_V = np.ascontiguousarray(to_numpy(searched))
     sites, _ = fit_sites(potential_V, find_candidates(searched, spec), spec, subtract_neighbours=False)
     sites = merge_sites(sites, SAME_ATOM)
@@ -71,19 +72,34 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
     sites, status, rounds = _refine_in_rounds(potential_V, searched, sites, spec, report)
     order = canonical_order(sites)
     sites, status = sites[order], status[order]
+    signal = sites[:, 3] * sites[:, 4]
+    if spec.smoothing and spec.n_sharp_fits:
+        potential_V = np.ascontiguousarray(to_numpy(as_given_V))
+        sites, status = _sharpen(potential_V, sites, spec)
     errors = estimate_errors(potential_V, sites, status, spec)
-    species = name_species(sites[:, 3] * sites[:, 4], elements)
+    species = name_species(signal, elements)
     centre = (np.asarray(potential_V.shape) - 1) / 2
     voxel_A = volume.voxel_A
     zxy_to_xyz = [1, 2, 0]
     return TracedAtoms(
         positions_A=((sites[:, :3] - centre) * voxel_A)[:, zxy_to_xyz], intensity_V=sites[:, 3],
-        width_A=sites[:, 4] * voxel_A, signal=sites[:, 3] * sites[:, 4], numbers=species.numbers,
+        width_A=sites[:, 4] * voxel_A, signal=signal, numbers=species.numbers,
         position_error_A=errors.std[:, zxy_to_xyz] * voxel_A, intensity_error_V=errors.std[:, 3],
         width_error_A=errors.std[:, 4] * voxel_A, probability=species.probability,
         flag=errors.flag | np.where(species.not_atom > 0.5, Flag.NOT_ATOM, 0).astype(np.uint8),
         residual_V=errors.residual_V, posterior=species.posterior, not_atom_probability=species.not_atom,
         species=species.summary, rounds=rounds)
+
+
+def _sharpen(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Sites of the smoothed volume fitted to the volume as given, where neighbours overlap less; their status."""
+    sharp = sites.copy()
+    low, high = spec.width_bounds
+    sharp[:, 4] = np.clip(np.sqrt(np.maximum(sites[:, 4] ** 2 - spec.smoothing**2, 0)), low, high)
+    sharp[:, 3] *= (sites[:, 4] / sharp[:, 4]) ** 3
+    for _ in range(spec.n_sharp_fits):
+        sharp, status = fit_sites(potential_V, sharp, spec)
+    return sharp, status
 
 
 def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarray, spec: TraceSpec,
