@@ -109,8 +109,9 @@ def projected_first_tilts(spec: RunSpec, atoms: Atoms) -> np.ndarray:
     projected = []
     for angle_deg in tilt_angles_deg(spec.tilts, spec.wedge)[:N_TILTS_KEPT]:
         tilted = replace(atoms, positions_A=atoms.positions_A @ rotation_matrix(angle_deg).T)
-        slabs = (forward.build_potential(tilted, spec.scale.shape_zxy, voxel_A, parametrization=spec.simulate.parametrization,
-                                         debye_waller_A2=spec.sample.debye_waller_A2, layers=(low, min(low + _SLAB, n_z)))
+        slabs = (forward.build_potential(tilted, spec.scale.shape_zxy, voxel_A, layers=(low, min(low + _SLAB, n_z)),
+                                         parametrization=spec.simulate.parametrization,
+                                         debye_waller_A2=spec.sample.debye_waller_A2)
                  for low in range(0, n_z, _SLAB))
         projected.append(voxel_A * sum(slab.sum(axis=0) for slab in slabs))
     return np.stack(projected)
@@ -190,4 +191,7 @@ def _scored_rows(spec: RunSpec) -> np.ndarray:
 
 
 def _listener(reporter: Reporter, stage: str) -> Callable[[int, int, str], None]:
-    return lambda done, total, detail="": reporter.step(stage, done, total, detail)
+    def listen(done: int, total: int, detail: str = "") -> None:
+        reporter.step(stage, done, total, detail)
+
+    return listen

@@ -46,7 +46,8 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
     def say(self, text: str) -> None:
         print(f"{self._label}: {text}", file=self._stream, flush=True)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self._stream.flush()
 
 
@@ -54,11 +55,12 @@ class BarReporter(AbstractContextManager["BarReporter"]):
     """One bar with the stage, the step, the latest figure (the cost while reconstructing) and the time left."""
 
     def __init__(self, label: str) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich import progress
 
-        self._bar = Progress(TextColumn("{task.fields[label]}"), TextColumn("{task.description:<11}"), BarColumn(),
-                             MofNCompleteColumn(), TextColumn("{task.fields[detail]}"), TimeElapsedColumn(),
-                             TextColumn("left"), TimeRemainingColumn())
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.fields[label]}"), progress.TextColumn("{task.description:<11}"),
+            progress.BarColumn(), progress.MofNCompleteColumn(), progress.TextColumn("{task.fields[detail]}"),
+            progress.TimeElapsedColumn(), progress.TextColumn("left"), progress.TimeRemainingColumn())
         self._label = label
         self._stage = ""
         self._task = self._bar.add_task("start", total=None, label=label, detail="")
@@ -73,7 +75,8 @@ class BarReporter(AbstractContextManager["BarReporter"]):
     def say(self, text: str) -> None:
         self._bar.console.print(f"{self._label}: {text}", highlight=False, markup=False)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self._bar.stop()
 
 

@@ -58,7 +58,8 @@ def describe_metrics(outcome: Outcome, scored_rows: np.ndarray) -> dict[str, flo
 def describe_arrays(outcome: Outcome) -> dict[str, Dataset]:
     """Every array of the record, by its path in the HDF5 file."""
     voxel_A = outcome.spec.scale.voxel_A
-    geometry: Mapping[str, float | int | str] = {"voxel_A": voxel_A, "axes": "z, x, y", "origin": "centre of the volume"}
+    geometry: Mapping[str, float | int | str] = {"voxel_A": voxel_A, "axes": "z, x, y",
+                                                 "origin": "centre of the volume"}
     traced, match, series = outcome.traced, outcome.match, outcome.series
     arrays = {
         "volume/potential_V": Dataset(np.asarray(outcome.reconstruction.volume.potential_V), "V", geometry),
@@ -74,7 +75,8 @@ def describe_arrays(outcome: Outcome) -> dict[str, Dataset]:
         "tilt_series/ideal_first_tilts": Dataset(np.asarray(outcome.ideal.images[:N_TILTS_KEPT]), "vacuum intensity"),
     }
     for axes, cut in central_cuts(np.asarray(outcome.truth.potential_V), voxel_A).items():
-        arrays[f"truth/potential_{axes}_V"] = Dataset(cut, "V", {"voxel_A": voxel_A, "thickness_A": CUT_A, "axes": axes})
+        attributes = {"voxel_A": voxel_A, "thickness_A": CUT_A, "axes": axes}
+        arrays[f"truth/potential_{axes}_V"] = Dataset(cut, "V", attributes)
     units = {"positions_A": "Å", "intensity_V": "V", "width_A": "Å", "signal": "V voxel", "position_error_A": "Å",
              "intensity_error_V": "V", "width_error_A": "Å", "residual_V": "V"}
     for name in ("positions_A", "intensity_V", "width_A", "signal", "numbers", "position_error_A", "intensity_error_V",
@@ -87,7 +89,7 @@ def describe_arrays(outcome: Outcome) -> dict[str, Dataset]:
 
 
 def central_cuts(potential_V: np.ndarray, voxel_A: float) -> dict[str, np.ndarray]:
-    """Mean over the middle :data:`CUT_A` of each axis: ``zx`` (Z, X) across the tilt axis, ``zy`` (Z, Y), ``xy`` (X, Y)."""
+    """Mean over the middle :data:`CUT_A` of each axis: ``zx`` (Z, X), ``zy`` (Z, Y), ``xy`` (X, Y)."""
     cuts = {}
     for axis, name in ((2, "zx"), (1, "zy"), (0, "xy")):
         near = np.abs(coordinates_A(potential_V.shape[axis], voxel_A)) < max(CUT_A, voxel_A) / 2

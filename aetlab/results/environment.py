@@ -73,7 +73,8 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
 
 
 def _commit() -> str:
@@ -83,9 +84,8 @@ def _commit() -> str:
         return ""
     git = ["git", "-C", str(folder)]
     try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
-        changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True,
-                                 timeout=10)
+        head, changed = (subprocess.run([*git, *words], capture_output=True, text=True, timeout=10)
+                         for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "-uno")))
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
