@@ -4,7 +4,8 @@ Paper: traced atoms in the order of falling intensity each take the nearest true
 ``max_distance_A``. Strict: of all one-to-one assignments within that distance one with the most pairs, and among those
 the one with the least sum of squared distances.
 
-Pairs are made of all atoms; what counts is whether the true atom of a pair lies in the scoring region. So an atom whose
+Sites that the tracing named "no atom" (number 0) are not claimed to be atoms and take no part. Pairs are made of all
+atoms; what counts is whether the true atom of a pair lies in the scoring region. So an atom whose
 traced position falls just across the region's border is neither missing nor a false positive.
 """
 
@@ -53,7 +54,11 @@ def match_atoms(traced: TracedAtoms, atoms: Atoms, *, traced_inside: np.ndarray,
     if traced_inside.shape != (len(traced),) or true_inside.shape != (len(atoms),):
         raise ValueError(f"masks of shape {traced_inside.shape} and {true_inside.shape} do not fit {len(traced)} "
                          f"traced and {len(atoms)} true atoms")
+    claimed = traced.numbers > 0 if max(traced.species.get("elements", (1,))) > 0 else np.ones(len(traced), dtype=bool)
+    traced_inside = traced_inside & claimed
     i_traced, i_true, distance_A = _list_pairs(traced.positions_A, atoms.positions_A, max_distance_A)
+    pairs = claimed[i_traced]
+    i_traced, i_true, distance_A = i_traced[pairs], i_true[pairs], distance_A[pairs]
     paper = _take_nearest(i_traced, i_true, distance_A, -traced.intensity_V, len(atoms))
     strict = _assign_optimally(i_traced, i_true, distance_A, len(traced), len(atoms))
     scored = [_keep_inside(pairs, traced, atoms, traced_inside, true_inside) for pairs in (paper, strict)]

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numba
 import numpy as np
+from scipy.ndimage import map_coordinates
 
 from aetlab.backend import array_module, ndimage_module, to_numpy
 from aetlab.data import Array
 from aetlab.spec import TraceSpec
 from aetlab.trace.kernels_numba import subtract_gaussians
 
-#: The noise is measured in this many slabs of this many layers, spread evenly.
-N_SLABS, LAYERS = 8, 12
+#: The noise is measured in cubes of this many voxels, in slabs of this many layers at once, from every second voxel.
+CUBE, LAYERS, STRIDE = 8, 32, 2
 #: Standard deviation of a normal distribution over its median absolute deviation.
 MAD_TO_STD = 1.4826
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviation in V of an amplitude: of the whole volume, ``level_V``, and of its cubes, ``cubes_V``.
+
+    Where a cube has more than the whole, the cube's counts: a reconstruction is noisier where fewer tilts reach.
+    """
+
+    level_V: float
+    cubes_V: np.ndarray
+
+    def at(self, sites: np.ndarray) -> np.ndarray:
+        """Standard deviation in V at each site, (N,)."""
+        if self.level_V == 0:
+            return np.zeros(len(sites))
+        place = (sites[:, :3] + 0.5) / CUBE - 0.5
+        return np.maximum(self.level_V, map_coordinates(self.cubes_V, place.T, order=1, mode="nearest"))
 
 
 def residual_block(potential_V: Array, low: int, high: int, sites: np.ndarray, radius: float) -> Array:
@@ -31,26 +54,39 @@ def residual_block(potential_V: Array, low: int, high: int, sites: np.ndarray, r
     return block
 
 
-def measure_noise(potential_V: Array, sites: np.ndarray, spec: TraceSpec) -> float:
-    """Standard deviation in V of the amplitude of a Gaussian of ``spec.width_start`` fitted where no atom is.
+def measure_noise(potential_V: Array, sites: np.ndarray, spec: TraceSpec) -> Noise:
+    """Noise of the amplitude of a Gaussian of ``spec.width_start`` that is fitted where no atom is.
 
     Taken from the median absolute deviation of the residual volume filtered with that Gaussian, so that correlated
-    noise counts as it should; 0 where more than half of the volume is even, where it is below a hundredth of
+    noise counts as it should. 0 where more than half of the volume is even, where it is below a hundredth of
     ``spec.min_intensity_V``, and if ``spec.min_significance`` is 0.
     """
     if spec.min_significance == 0:
-        return 0.0
-    xp, width = array_module(potential_V), spec.width_start
-    n_layers = potential_V.shape[0]
-    values = []
-    for first in np.unique(np.linspace(0, max(n_layers - LAYERS, 0), N_SLABS).astype(int)):
-        block = residual_block(potential_V, first, first + LAYERS, sites, spec.neighbour_radius)
-        filtered = ndimage_module(block).gaussian_filter(block, width, mode="nearest")
-        # Voxels next to the cut see repeated layers.
-        values.append(filtered[2:-2].ravel()[::3] if len(filtered) > 4 else filtered.ravel())
-    joined = xp.concatenate(values)
-    deviation = float(xp.median(abs(joined - xp.median(joined))))
+        return Noise(0.0, np.zeros((1, 1, 1)))
+    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+        parts = list(pool.map(lambda low: _measure_slab(potential_V, low, sites, spec),
+                              range(0, potential_V.shape[0], LAYERS)))
+    samples = np.concatenate([part[0] for part in parts])
+    level_V = MAD_TO_STD * float(np.median(np.abs(samples - np.median(samples))))
+    if level_V < 0.01 * spec.min_intensity_V:
+        return Noise(0.0, np.zeros((1, 1, 1)))
+    return Noise(level_V, np.concatenate([part[1] for part in parts]))
+
+
+def _measure_slab(potential_V: Array, low: int, sites: np.ndarray, spec: TraceSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Amplitudes at some voxels of a slab, and the noise of its cubes; those that the border cuts are mirrored at it."""
+    width = spec.width_start
+    reach = int(4 * width + 0.5)
+    first, last = max(0, low - reach), min(potential_V.shape[0], low + LAYERS)
+    block = residual_block(potential_V, first, last + reach, sites, spec.neighbour_radius)
+    filtered = ndimage_module(block).gaussian_filter(block, width, mode="nearest")
     # The filter's kernel g has sum 1; an amplitude is Σ g v / Σ g² with g of peak 1.
-    taps = np.exp(-0.5 * (np.arange(-8, 9) / width) ** 2)
-    noise_V = MAD_TO_STD * deviation * float(taps.sum() / (taps**2).sum()) ** 3
-    return noise_V if noise_V >= 0.01 * spec.min_intensity_V else 0.0
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    factor = float(taps.sum() / (taps**2).sum()) ** 3
+    thin = to_numpy(filtered[low - first : last - first : STRIDE, ::STRIDE, ::STRIDE]) * np.float32(factor)
+    side = CUBE // STRIDE
+    padded = np.pad(thin, [(0, -n % side) for n in thin.shape], mode="symmetric")
+    n_z, n_x, n_y = (n // side for n in padded.shape)
+    cubes = padded.reshape(n_z, side, n_x, side, n_y, side).transpose(0, 2, 4, 1, 3, 5).reshape(n_z, n_x, n_y, -1)
+    deviation = np.abs(cubes - np.median(cubes, axis=3, keepdims=True))
+    return thin[::2, ::2, ::2].ravel(), MAD_TO_STD * np.median(deviation, axis=3)

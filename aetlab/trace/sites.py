@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from aetlab.spec import TraceSpec
 from aetlab.trace import kernels_numba
+from aetlab.trace.noise import Noise
 
 SITES_PER_TASK = 512
 FIT_STEPS_MAX = 10
@@ -112,21 +113,21 @@ def merge_sites(sites: np.ndarray, distance: float) -> np.ndarray:
     return sites
 
 
-def drop_doubtful_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, noise_V: float, *,
+def drop_doubtful_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, noise: Noise, *,
                         part: float = 1.0, narrow: bool = True) -> np.ndarray:
     """The sites that stand out of the noise and are, with ``narrow``, not narrower than ``spec.min_width``.
 
     A site stands out if a Gaussian of the start width, with the neighbours taken away, has an amplitude there of at
-    least ``part · spec.min_significance`` times its noise ``noise_V``. Noise alone can make an atom narrow: where there
+    least ``part · spec.min_significance`` times its noise. Noise alone can make an atom narrow: where there
     is noise, a site of 1.5 times the least significance stays.
     """
     sites = sites[canonical_order(sites)]
     wide = (sites[:, 4] >= spec.min_width) | (not narrow)
-    if noise_V * spec.min_significance == 0:
+    if noise.level_V == 0:
         return sites[wide]
     first, neighbours = list_neighbours(sites, spec.neighbour_radius)
     amplitudes = np.empty(len(sites))
     share_sites(len(sites), lambda low, high: kernels_numba.measure_amplitudes(
         potential_V, sites, first, neighbours, low, high, spec.fit_radius, spec.width_start, amplitudes))
-    significance = amplitudes / (noise_V * spec.min_significance)
+    significance = amplitudes / (noise.at(sites) * spec.min_significance)
     return sites[(significance >= part) & (wide | (significance >= 1.5))]

@@ -7,14 +7,8 @@ order of the aperture's own blur, makes heights and widths comparable again.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-import scipy.ndimage
-
-from aetlab.backend import array_module
-
-Array = Any
+from aetlab.backend import array_module, ndimage_module
+from aetlab.data import Array
 
 
 def smooth(potential_V: Array, sigma: float) -> Array:
@@ -26,10 +20,7 @@ def smooth(potential_V: Array, sigma: float) -> Array:
     if sigma == 0:
         return potential_V
     xp = array_module(potential_V)
-    if xp is np:
-        gaussian = scipy.ndimage.gaussian_filter
-    else:
-        from cupyx.scipy.ndimage import gaussian_filter as gaussian
+    gaussian = ndimage_module(potential_V).gaussian_filter
     known = xp.isfinite(potential_V)
     if bool(known.all()):
         return gaussian(potential_V, sigma, mode="nearest")

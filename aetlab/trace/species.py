@@ -1,7 +1,10 @@
-"""Species from signals: a sum of K Gaussians is fitted to the histogram, and classes part where neighbours cross.
+"""Species from signals: a sum of Gaussians is fitted to the histogram, and classes part where neighbours cross.
 
-The signal of an atom is I·s (V · voxel). The paper's rule is K = 2. The components in the order of their means belong
-to the elements in the order of their atomic numbers.
+The signal of an atom is I·s (V · voxel). The paper's rule is one Gaussian for each of two elements. The components in
+the order of their means belong to the elements in the order of their atomic numbers.
+
+Where the histogram has more peaks than there are elements, the weakest may be sites that are no atoms: artefacts of the
+reconstruction. It becomes a class of its own if the other peaks then stand to each other as those of the elements do.
 """
 
 from __future__ import annotations
@@ -10,24 +13,30 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.integrate import trapezoid
+from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import least_squares
 from scipy.special import ndtr
 
-#: A histogram with fewer atoms an element than this is not fitted.
-ATOMS_PER_ELEMENT_MIN = 10
+#: A histogram with fewer atoms a class than this is not fitted.
+ATOMS_PER_CLASS_MIN = 10
 #: A fitted component with a smaller share of the atoms than this, or than 3 atoms, is no class.
 SHARE_MIN = 2e-3
+#: The number of a site that is no atom.
+NO_ATOM = 0
+#: The signal grows with about this power of the atomic number; two elements may depart from it by this factor.
+SIGNAL_EXPONENT, SIGNAL_FACTOR = 0.7, 1.3
 
 
 @dataclass(frozen=True)
 class Species:
-    """Names of N atoms of K elements: ``numbers`` (N,), ``posterior`` (N, K), and how they came about.
+    """Names of N sites of K elements.
 
-    ``not_atom`` (N,) is the probability of being none of them. ``summary`` holds ``elements``, the ``rule`` that was
-    used (``gaussians``, ``k-means`` or ``none``), ``mean``, ``std``, ``share`` of each component, ``not_atom_share``,
-    the ``threshold`` between each and the next, ``overlap_percent`` of each with the next (area that two unit Gaussians
-    share), ``expected_percent`` (K, K): how many of row's atoms are named as column, and the histogram (``bin_edges``,
-    ``counts``).
+    ``numbers`` (N,) are atomic numbers, 0 for no atom; ``posterior`` (N, K) and ``not_atom`` (N,) the probabilities,
+    which sum to 1. ``summary`` tells how they came about: ``elements``; ``classes`` (the elements, after 0 if some
+    sites are no atoms); the ``rule`` (``gaussians``, ``k-means`` or ``none``); of each class ``mean``, ``std`` and
+    ``share``; the ``threshold`` between each class and the next, and their ``overlap_percent`` (the area that two unit
+    Gaussians share); ``expected_percent``, how many of a row's class are named as the column's; the histogram,
+    ``bin_edges`` and ``counts``.
     """
 
     numbers: np.ndarray
@@ -38,23 +47,26 @@ class Species:
     @property
     def probability(self) -> np.ndarray:
         """Probability of the name given, (N,)."""
-        return self.posterior.max(axis=1, initial=0.0) if len(self.posterior) == 0 else self.posterior[
-            np.arange(len(self.numbers)), np.searchsorted(self.summary["elements"], self.numbers)]
+        table = np.column_stack([self.not_atom, self.posterior])
+        column = np.where(self.numbers == NO_ATOM, 0, 1 + np.searchsorted(self.summary["elements"], self.numbers))
+        if self.summary["elements"] == (NO_ATOM,):
+            column = np.ones_like(column)
+        return table[np.arange(len(self.numbers)), column]
 
 
 def name_species(signal: np.ndarray, elements: tuple[int, ...]) -> Species:
-    """Name atoms by their signals.
+    """Name sites by their signals.
 
-    Where the fit of Gaussians is degenerate (fewer than 10 atoms an element, a component without atoms, neighbours that
-    do not cross between their means) one-dimensional k-means takes its place, with thresholds midway between the
-    centres. With fewer different signals than elements nothing can be told: all atoms get the heaviest element, with
-    equal probabilities for all.
+    Where the fit of Gaussians is degenerate (fewer than 10 sites a class, a component without sites, neighbours that do
+    not cross between their means) one-dimensional k-means takes its place, with thresholds midway between the centres.
+    With fewer different signals than elements nothing can be told: all sites get the heaviest element, with equal
+    probabilities for all.
 
     Parameters
     ----------
     signal : (N,) finite
     elements : tuple of int
-        Atomic numbers that may occur, different ones.
+        Atomic numbers that may occur, different ones; (0,) if they are not known.
 
     Raises
     ------
@@ -62,30 +74,56 @@ def name_species(signal: np.ndarray, elements: tuple[int, ...]) -> Species:
         If there are no elements, or one occurs twice.
     """
     elements = tuple(sorted(elements))
-    n_classes = len(elements)
-    if n_classes == 0 or len(set(elements)) < n_classes:
+    if not elements or len(set(elements)) < len(elements):
         raise ValueError(f"elements={elements} cannot be told apart: give at least one, each once")
     signal = np.asarray(signal, dtype=np.float64)
     counts, edges = _histogram(signal)
-    summary: dict = {"elements": elements, "bin_edges": edges, "counts": counts}
-    if n_classes == 1:
+    histogram: dict = {"elements": elements, "bin_edges": edges, "counts": counts}
+    if NO_ATOM not in elements and _count_peaks(counts) > len(elements):
+        fitted = _fit_gaussians(counts, edges, signal, len(elements) + 1)
+        threshold = _crossings(fitted, len(signal))
+        if np.isfinite(threshold).all() and _is_plausible(fitted[1:, 1], elements):
+            return _name(signal, (NO_ATOM, *elements), fitted, threshold, "gaussians", histogram)
+    if len(elements) == 1:
         mean, std = (signal.mean(), signal.std()) if len(signal) else (0.0, 0.0)
-        return _name(signal, elements, np.array([[1.0, mean, std]]), np.zeros(0), "gaussians", summary)
-    if len(np.unique(signal)) < n_classes:
-        summary |= {"rule": "none", "mean": np.full(n_classes, np.nan), "std": np.full(n_classes, np.nan),
-                    "share": np.full(n_classes, 1 / n_classes), "threshold": np.full(n_classes - 1, np.nan),
-                    "overlap_percent": np.full(n_classes - 1, 100.0),
-                    "expected_percent": np.full((n_classes, n_classes), 100 / n_classes)}
-        posterior = np.full((len(signal), n_classes), 1 / n_classes)
-        return Species(np.full(len(signal), elements[-1]), posterior, np.zeros(len(signal)), summary)
-    components = _k_means(signal, n_classes)
-    if len(signal) >= ATOMS_PER_ELEMENT_MIN * n_classes:
-        fitted = _fit_gaussians(counts, edges, signal, n_classes)
-        threshold = _crossings(fitted)
-        share_min = max(SHARE_MIN, 3 / len(signal))
-        if np.isfinite(threshold).all() and fitted[:, 0].min() >= share_min:
-            return _name(signal, elements, fitted, threshold, "gaussians", summary)
-    return _name(signal, elements, components, 0.5 * (components[:-1, 1] + components[1:, 1]), "k-means", summary)
+        return _name(signal, elements, np.array([[1.0, mean, std]]), np.zeros(0), "gaussians", histogram)
+    if len(np.unique(signal)) < len(elements):
+        return _name_none(signal, elements, histogram)
+    if len(signal) >= ATOMS_PER_CLASS_MIN * len(elements):
+        fitted = _fit_gaussians(counts, edges, signal, len(elements))
+        threshold = _crossings(fitted, len(signal))
+        if np.isfinite(threshold).all():
+            return _name(signal, elements, fitted, threshold, "gaussians", histogram)
+    components = _k_means(signal, len(elements))
+    middle = 0.5 * (components[:-1, 1] + components[1:, 1])
+    return _name(signal, elements, components, middle, "k-means", histogram)
+
+
+def _is_plausible(means: np.ndarray, elements: tuple[int, ...]) -> bool:
+    """Whether the means (K,) stand to each other about as the signals of the elements should."""
+    expected = SIGNAL_EXPONENT * np.diff(np.log(elements))
+    return bool((np.abs(np.diff(np.log(np.maximum(means, 1e-12))) - expected) <= np.log(SIGNAL_FACTOR)).all())
+
+
+def _count_peaks(counts: np.ndarray) -> int:
+    """Peaks of a histogram that stand out from the valleys beside them by a quarter and by four standard deviations."""
+    width = max(len(counts) / 40, 1.0)
+    smooth = gaussian_filter1d(counts.astype(np.float64), width, mode="constant")
+    # Counts are Poisson distributed; smoothing divides their variance.
+    noise = 1 / (2 * np.sqrt(np.pi) * width)
+
+    def stands_out(peak: float, valley: float) -> bool:
+        return peak - valley > max(0.25 * peak, 4 * np.sqrt(noise * (peak + valley)))
+
+    n_peaks, rising, extreme = 0, True, 0.0
+    for height in np.append(smooth, 0.0):
+        if rising and stands_out(extreme, height):
+            n_peaks, rising, extreme = n_peaks + 1, False, height
+        elif not rising and stands_out(height, extreme):
+            rising, extreme = True, height
+        else:
+            extreme = max(extreme, height) if rising else min(extreme, height)
+    return n_peaks
 
 
 def _histogram(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -170,10 +208,10 @@ def _log_ratio(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     return parabola(upper) - parabola(lower)
 
 
-def _crossings(components: np.ndarray) -> np.ndarray:
-    """Signals (K - 1,) where neighbouring components cross between their means; NaN where they do not."""
+def _crossings(components: np.ndarray, n_sites: int) -> np.ndarray:
+    """Signals (K - 1,) where neighbouring components cross between their means; NaN where not, or if one is empty."""
     thresholds = np.full(len(components) - 1, np.nan)
-    if (components[:, 0] <= 0).any():
+    if components[:, 0].min() < max(SHARE_MIN, 3 / n_sites):
         return thresholds
     for k in range(len(components) - 1):
         c2, c1, c0 = _log_ratio(components[k], components[k + 1])
@@ -185,16 +223,25 @@ def _crossings(components: np.ndarray) -> np.ndarray:
     return thresholds
 
 
-def _name(signal: np.ndarray, elements: tuple[int, ...], components: np.ndarray, threshold: np.ndarray, rule: str,
-          summary: dict) -> Species:
+def _name_none(signal: np.ndarray, elements: tuple[int, ...], histogram: dict) -> Species:
     n_classes = len(elements)
-    numbers = np.asarray(elements)[np.searchsorted(threshold, signal, side="right")]
+    even = np.full((n_classes, n_classes), 1 / n_classes)
+    summary = {"classes": elements, "rule": "none", "mean": np.full(n_classes, np.nan), "share": even[0],
+               "std": np.full(n_classes, np.nan), "threshold": np.full(n_classes - 1, np.nan),
+               "overlap_percent": np.full(n_classes - 1, 100.0), "expected_percent": 100 * even}
+    return Species(np.full(len(signal), elements[-1]), np.full((len(signal), n_classes), 1 / n_classes),
+                   np.zeros(len(signal)), histogram | summary)
+
+
+def _name(signal: np.ndarray, classes: tuple[int, ...], components: np.ndarray, threshold: np.ndarray, rule: str,
+          histogram: dict) -> Species:
+    numbers = np.asarray(classes)[np.searchsorted(threshold, signal, side="right")]
     # A component may not be narrower than a part in 10^6 of the distances, or the logarithms overflow.
     floor = 1e-6 * max(float(np.ptp(components[:, 1])), 1e-6 * float(np.abs(components[:, 1]).max(initial=0.0)), 1e-12)
     safe = np.maximum(components, [1e-12, -np.inf, floor])
-    logarithm = np.zeros((len(signal), n_classes))
-    overlap = np.zeros(n_classes - 1)
-    for k in range(n_classes - 1):
+    logarithm = np.zeros((len(signal), len(classes)))
+    overlap = np.zeros(len(classes) - 1)
+    for k in range(len(classes) - 1):
         logarithm[:, k + 1] = logarithm[:, k] + _monotone_log_ratio(signal, safe[k], safe[k + 1], threshold[k])
         overlap[k] = _overlap_percent(safe[k], safe[k + 1])
     logarithm -= logarithm.max(axis=1, keepdims=True)
@@ -202,33 +249,12 @@ def _name(signal: np.ndarray, elements: tuple[int, ...], components: np.ndarray,
     posterior /= posterior.sum(axis=1, keepdims=True)
     cuts = np.concatenate([[-np.inf], threshold, [np.inf]])
     below = ndtr((cuts[None, :] - safe[:, 1, None]) / safe[:, 2, None])
-    summary = summary | {"rule": rule, "share": components[:, 0], "mean": components[:, 1], "std": components[:, 2],
-                         "threshold": threshold, "overlap_percent": overlap,
-                         "expected_percent": 100 * np.diff(below, axis=1)}
-    not_atom, share = _none_of_them(signal, safe)
-    return Species(numbers, posterior, not_atom, summary | {"not_atom_share": share})
-
-
-def _none_of_them(signal: np.ndarray, components: np.ndarray) -> tuple[np.ndarray, float]:
-    """Probability (N,) of being no atom, and the share of such sites, by expectation and maximisation.
-
-    Sites that are no atoms are taken to have any signal from the least one up to the mean of the lightest element.
-    """
-    if len(signal) < ATOMS_PER_ELEMENT_MIN * len(components) or components[0, 1] <= signal.min():
-        return np.zeros(len(signal)), 0.0
-    extent = components[0, 1] - signal.min()
-    share, mean, std = components.T[:, :, None]
-    atom = (share / (np.sqrt(2 * np.pi) * std) * np.exp(-0.5 * ((signal - mean) / std) ** 2)).sum(axis=0)
-    none = np.where(signal < components[0, 1], 1 / extent, 0.0)
-    weight, not_atom = 0.01, np.zeros(len(signal))
-    for _ in range(200):
-        joint = weight * none
-        not_atom = joint / np.maximum(joint + (1 - weight) * atom, 1e-300)
-        moved = float(not_atom.mean())
-        if abs(moved - weight) < 1e-9:
-            break
-        weight = moved
-    return not_atom, weight
+    summary = histogram | {"classes": classes, "rule": rule, "share": components[:, 0], "mean": components[:, 1],
+                           "std": components[:, 2], "threshold": threshold, "overlap_percent": overlap,
+                           "expected_percent": 100 * np.diff(below, axis=1)}
+    if classes == histogram["elements"]:
+        return Species(numbers, posterior, np.zeros(len(signal)), summary)
+    return Species(numbers, posterior[:, 1:], posterior[:, 0], summary)
 
 
 def _monotone_log_ratio(signal: np.ndarray, lower: np.ndarray, upper: np.ndarray, threshold: float) -> np.ndarray:

@@ -23,7 +23,7 @@ MANY_GONE = 0.01
 SAME_ATOM = 1.0
 #: Parts of the least significance that are asked for one after the other before the rounds: while noise is fitted as
 #: atoms too the noise seems less than it is, and a site's intensity may still grow.
-EARLY_SIGNIFICANCE = (0.5, 0.5, 0.75)
+EARLY_SIGNIFICANCE = (0.5, 0.75)
 #: Called with rounds done, rounds at most, and what the latest did.
 RoundReport = Callable[[int, int, str], None]
 
@@ -107,19 +107,19 @@ def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarra
     """Sites, the status of their last fits, and what each round did."""
     rounds: list[dict[str, float]] = []
     total = spec.n_refine_first + 1 + spec.n_rounds_max
-    noise_V = measure_noise(searched, sites, spec)
+    noise = measure_noise(searched, sites, spec)
     for part in EARLY_SIGNIFICANCE:
-        sites = drop_doubtful_sites(potential_V, sites, spec, noise_V, part=part, narrow=False)
-        noise_V = measure_noise(searched, sites, spec)
+        sites = drop_doubtful_sites(potential_V, sites, spec, noise, part=part, narrow=False)
+        noise = measure_noise(searched, sites, spec)
     for i_round in range(total):
         n_before = len(sites)
         if i_round >= spec.n_refine_first:
             sites = merge_sites(sites, spec.merge_distance)
             sites = sites[sites[:, 3] >= spec.min_intensity_V]
-            sites = drop_doubtful_sites(potential_V, sites, spec, noise_V, narrow=i_round > spec.n_refine_first)
+            sites = drop_doubtful_sites(potential_V, sites, spec, noise, narrow=i_round > spec.n_refine_first)
         n_gone = n_before - len(sites)
         if n_gone > MANY_GONE * n_before:
-            noise_V = measure_noise(searched, sites, spec)
+            noise = measure_noise(searched, sites, spec)
         fitted, status = fit_sites(potential_V, sites, spec)
         shift2 = ((fitted[:, :3] - sites[:, :3]) ** 2).sum(axis=1)
         sites = fitted
