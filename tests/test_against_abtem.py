@@ -18,6 +18,7 @@ from abtem.parametrizations import LobatoParametrization
 
 from aetlab import physics
 from aetlab.data import Atoms
+from aetlab.forward.imaging import transfer_function
 from aetlab.forward.multislice import exit_wave, propagator
 from aetlab.forward.potential import build_potential
 from aetlab.forward.simulate import Optics
@@ -155,6 +156,27 @@ def abtem_ctf(m: MicroscopeSpec, from_exit_wave_A: float, defocus_A: float) -> a
         C34=1e4 * m.A3_um, phi34=rad(m.A3_deg), C41=5e4 * m.B4_um, phi41=rad(m.B4_deg), C43=5e4 * m.D4_um,
         phi43=rad(m.D4_deg), C45=1e4 * m.A4_um, phi45=rad(m.A4_deg), C50=1e7 * m.C5_mm, C52=6e7 * m.S5_mm,
         phi52=rad(m.S5_deg), C54=6e7 * m.R5_mm, phi54=rad(m.R5_deg), C56=1e7 * m.A5_mm, phi56=rad(m.A5_deg))
+
+
+@pytest.mark.parametrize(("name", "azimuth_deg"), [
+    ("Cs_mm", None), ("C5_mm", None), ("A1_nm", 20.0), ("B2_nm", 50.0), ("A2_nm", -15.0), ("S3_um", 40.0),
+    ("A3_um", 11.0), ("B4_um", -70.0), ("D4_um", 25.0), ("A4_um", 9.0), ("S5_mm", -30.0), ("R5_mm", 17.0),
+    ("A5_mm", 6.0)])
+def test_each_aberration_alone(name: str, azimuth_deg: float | None) -> None:
+    """A coefficient that gives a phase of a few rad at the edge, seen through abTEM's image of a point."""
+    pixel_A, wavelength_A = 0.5, physics.wavelength_A(200.0)
+    power = {"nm": {"A1": 2, "B2": 3, "A2": 3}, "um": {"S3": 4, "A3": 4, "B4": 5, "D4": 5, "A4": 5},
+             "mm": {"Cs": 4, "C5": 6, "S5": 6, "R5": 6, "A5": 6}}[name[3:]][name[:2]]
+    unit_A = {"nm": 1e1, "um": 1e4, "mm": 1e7}[name[3:]]
+    coefficient = 10 * wavelength_A / wavelength_A**power / unit_A
+    azimuth = {} if azimuth_deg is None else {f"{name[:2]}_deg": azimuth_deg}
+    microscope = MicroscopeSpec(energy_keV=200.0, aperture_per_A=10.0, **{name: coefficient}, **azimuth)
+    point = np.zeros((24, 30), np.complex64)
+    point[0, 0] = 1
+    image = abtem.Waves(point, energy=200e3, sampling=pixel_A).apply_ctf(abtem_ctf(microscope, 0.0, 0.0))
+    transfer = transfer_function(point.shape, pixel_A, microscope, 0.0)
+    np.testing.assert_allclose(transfer, np.fft.fft2(image.array), atol=2e-3)
+    assert np.ptp(np.abs(np.angle(transfer))) > 1
 
 
 @pytest.fixture(scope="module")
