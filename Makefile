@@ -24,6 +24,7 @@ $(VENV)/.made:
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/python -m aetlab.doctor --try
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.made pyproject.toml

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
 import platform
 import shutil
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
 OK, OPTIONAL, BROKEN = "ok", "not here", "broken"
+_TRIAL = ("scale=smoke", "tilts.n_tilts=6", "engine.n_iterations=2", "dose=50k")
 _NEEDED = ("numpy", "scipy", "numba", "h5py", "hydra-core", "omegaconf", "pandas", "matplotlib", "ase", "rich",
            "filelock", "psutil", "ducc0", "PyYAML")
 _LAUNCHERS = {"cores, gpus": ("hydra_plugins.hydra_joblib_launcher", "cores"),
@@ -37,13 +41,32 @@ def examine(outputs: Path) -> list[Finding]:
     return [_python(), _packages(), _machine(), _gpu(), *_launchers(), _configuration(), _outputs(outputs)]
 
 
+def try_runs() -> Finding:
+    """Three tiny runs in a folder that is removed again: the installation works, and the kernels are compiled."""
+    from aetlab.cli.compose import compose_spec
+    from aetlab.cli.jobs import FAILED, perform
+
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        for reg in ("tv", "lasso", "pos"):
+            outcome = perform(compose_spec([*_TRIAL, f"reg={reg}"]), f"try reg={reg}", outputs=Path(folder),
+                              use_other_code=False)
+            if outcome.status == FAILED:
+                return Finding("trial runs", BROKEN, outcome.error)
+    return Finding("trial runs", OK, f"three tiny runs in {time.monotonic() - started:.0f} s; the kernels are compiled")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point of ``python -m aetlab.doctor``; the exit status is 1 where something needed is broken."""
     parser = argparse.ArgumentParser(prog="python -m aetlab.doctor", description="What this machine has for aetlab.")
     parser.add_argument("--outputs", default="outputs", help="folder of all results (default: outputs)")
+    parser.add_argument("--try", action="store_true", dest="trial", help="make tiny runs too; compiles the kernels")
     parser.add_argument("--json", action="store_true", help="for programs")
     arguments = parser.parse_args(argv)
     findings = examine(Path(arguments.outputs))
+    if arguments.trial:
+        with contextlib.redirect_stdout(sys.stderr):
+            findings.append(try_runs())
     if arguments.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
