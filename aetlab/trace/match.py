@@ -54,7 +54,7 @@ def match_atoms(traced: TracedAtoms, atoms: Atoms, *, traced_inside: np.ndarray,
     if traced_inside.shape != (len(traced),) or true_inside.shape != (len(atoms),):
         raise ValueError(f"masks of shape {traced_inside.shape} and {true_inside.shape} do not fit {len(traced)} "
                          f"traced and {len(atoms)} true atoms")
-    claimed = traced.numbers > 0 if max(traced.species.get("elements", (1,))) > 0 else np.ones(len(traced), dtype=bool)
+    claimed = (traced.numbers > 0) | (0 in traced.species.get("elements", ()))
     traced_inside = traced_inside & claimed
     i_traced, i_true, distance_A = _list_pairs(traced.positions_A, atoms.positions_A, max_distance_A)
     pairs = claimed[i_traced]

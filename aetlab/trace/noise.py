@@ -74,7 +74,7 @@ def measure_noise(potential_V: Array, sites: np.ndarray, spec: TraceSpec) -> Noi
 
 
 def _measure_slab(potential_V: Array, low: int, sites: np.ndarray, spec: TraceSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Amplitudes at some voxels of a slab, and the noise of its cubes; those that the border cuts are mirrored at it."""
+    """Amplitudes at some voxels of a slab, and the noise of its cubes; cut ones are mirrored at the border."""
     width = spec.width_start
     reach = int(4 * width + 0.5)
     first, last = max(0, low - reach), min(potential_V.shape[0], low + LAYERS)

@@ -24,7 +24,7 @@ SHARE_MIN = 2e-3
 #: The number of a site that is no atom.
 NO_ATOM = 0
 #: The signal grows with about this power of the atomic number; two elements may depart from it by this factor.
-SIGNAL_EXPONENT, SIGNAL_FACTOR = 0.7, 1.3
+SIGNAL_EXPONENT, SIGNAL_FACTOR = 0.7, 1.2
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def name_species(signal: np.ndarray, elements: tuple[int, ...]) -> Species:
     if NO_ATOM not in elements and _count_peaks(counts) > len(elements):
         fitted = _fit_gaussians(counts, edges, signal, len(elements) + 1)
         threshold = _crossings(fitted, len(signal))
-        if np.isfinite(threshold).all() and _is_plausible(fitted[1:, 1], elements):
+        if np.isfinite(threshold).all() and _is_weakest_no_atom(fitted[:, 1], elements):
             return _name(signal, (NO_ATOM, *elements), fitted, threshold, "gaussians", histogram)
     if len(elements) == 1:
         mean, std = (signal.mean(), signal.std()) if len(signal) else (0.0, 0.0)
@@ -99,10 +99,16 @@ def name_species(signal: np.ndarray, elements: tuple[int, ...]) -> Species:
     return _name(signal, elements, components, middle, "k-means", histogram)
 
 
-def _is_plausible(means: np.ndarray, elements: tuple[int, ...]) -> bool:
-    """Whether the means (K,) stand to each other about as the signals of the elements should."""
+def _is_weakest_no_atom(means: np.ndarray, elements: tuple[int, ...]) -> bool:
+    """Whether the upper K of K + 1 means stand to each other as signals of the elements should.
+
+    For one element the weakest must have less than half of its signal.
+    """
+    steps = np.diff(np.log(np.maximum(means, 1e-12)))
+    if len(elements) == 1:
+        return bool(steps[0] > np.log(2))
     expected = SIGNAL_EXPONENT * np.diff(np.log(elements))
-    return bool((np.abs(np.diff(np.log(np.maximum(means, 1e-12))) - expected) <= np.log(SIGNAL_FACTOR)).all())
+    return bool(np.abs(steps[1:] - expected).max() <= np.log(SIGNAL_FACTOR))
 
 
 def _count_peaks(counts: np.ndarray) -> int:
@@ -168,7 +174,9 @@ def _fit_gaussians(counts: np.ndarray, edges: np.ndarray, signal: np.ndarray, n_
 
     def residual(parameters: np.ndarray) -> np.ndarray:
         peak, mean, std = parameters.reshape(3, n_classes, 1)
-        return (peak * np.exp(-0.5 * ((centres - mean) / std) ** 2)).sum(axis=0) - counts / height
+        model = (peak * np.exp(-0.5 * ((centres - mean) / std) ** 2)).sum(axis=0)
+        # The square root of a Poisson count has the same standard deviation for all counts.
+        return np.sqrt(model + 1 / height) - np.sqrt((counts + 1) / height)
 
     low = np.repeat([0.0, edges[0], 0.5 * bin_width], n_classes)
     high = np.repeat([2.0, edges[-1], extent], n_classes)

@@ -1,0 +1,193 @@
+"""Matching and scoring: the paper's greedy rule, the optimal assignment, confidence intervals, profiles."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from aetlab.data import Atoms
+from aetlab.trace import match_atoms
+from aetlab.trace.score import distance_from_axis_A, score_against
+from tests.trace_volumes import make_traced
+
+
+def make_atoms(positions_A, numbers):
+    numbers = np.asarray(numbers)
+    return Atoms(numbers, np.asarray(positions_A, dtype=np.float64).reshape(len(numbers), 3), np.zeros(len(numbers), int))
+
+
+def match(traced, atoms, traced_inside=None, true_inside=None, **settings):
+    traced_inside = np.ones(len(traced), dtype=bool) if traced_inside is None else np.asarray(traced_inside)
+    true_inside = np.ones(len(atoms), dtype=bool) if true_inside is None else np.asarray(true_inside)
+    return match_atoms(traced, atoms, traced_inside=traced_inside, true_inside=true_inside, max_distance_A=1.0,
+                       **{"n_resamples": 0, **settings})
+
+
+def random_case(seed, n=400):
+    rng = np.random.default_rng(seed)
+    true_A = rng.uniform(-10, 10, (n, 3)) * [1.0, 1.4, 0.8]
+    numbers = rng.choice([8, 14], n)
+    kept = rng.random(n) < 0.9
+    traced_A = np.concatenate([(true_A + rng.normal(0, 0.25, (n, 3)))[kept], rng.uniform(-10, 10, (n // 10, 3))])
+    names = np.where(rng.random(len(traced_A)) < 0.9, np.append(numbers[kept], np.full(n // 10, 8)), 14)
+    return make_traced(traced_A, names, rng.uniform(30, 300, len(traced_A))), make_atoms(true_A, numbers)
+
+
+def test_the_brighter_atom_takes_first():
+    atoms = make_atoms([[0, 0, 0], [0.9, 0, 0]], [8, 14])
+    # The dim one is nearer to atom 0, but the bright one takes it, and the dim one is left with atom 1 too far away.
+    traced = make_traced([[0.3, 0, 0], [-0.2, 0, 0]], [8, 8], [200.0, 100.0])
+    paper = match(traced, atoms)
+    assert list(zip(paper.traced, paper.true, strict=True)) == [(0, 0)]
+    assert list(paper.unmatched_traced) == [1] and list(paper.unmatched_true) == [1]
+    assert sorted(zip(paper.strict_traced, paper.strict_true, strict=True)) == [(0, 1), (1, 0)]
+    # With the intensities exchanged the greedy rule finds both.
+    both = match(make_traced([[0.3, 0, 0], [-0.2, 0, 0]], [8, 8], [100.0, 200.0]), atoms)
+    assert sorted(zip(both.traced, both.true, strict=True)) == [(0, 1), (1, 0)]
+
+
+def test_greedy_rule_is_the_papers_loop():
+    traced, atoms = random_case(1)
+    free = np.ones(len(atoms), dtype=bool)
+    expected = {}
+    for i in np.argsort(-traced.intensity_V, kind="stable"):
+        distance = np.linalg.norm(atoms.positions_A - traced.positions_A[i], axis=1)
+        distance[~free] = np.inf
+        j = int(np.argmin(distance))
+        if distance[j] <= 1.0:
+            free[j] = False
+            expected[int(i)] = j
+    found = match(traced, atoms)
+    assert dict(zip(found.traced.tolist(), found.true.tolist(), strict=True)) == expected
+
+
+def test_strict_assignment_is_the_best_of_all():
+    rng = np.random.default_rng(2)
+    for _ in range(30):
+        true_A, traced_A = rng.uniform(0, 1.6, (5, 3)), rng.uniform(0, 1.6, (4, 3))
+        distance = np.linalg.norm(traced_A[:, None] - true_A[None], axis=2)
+        best = (0, 0.0)
+        for places in itertools.permutations(range(5), 4):
+            allowed = [distance[i, j] for i, j in enumerate(places) if distance[i, j] <= 1.0]
+            best = min(best, (-len(allowed), sum(d**2 for d in allowed)))
+        found = match(make_traced(traced_A, np.full(4, 8)), make_atoms(true_A, np.full(5, 8)))
+        square = (distance[found.strict_traced, found.strict_true] ** 2).sum()
+        assert (-len(found.strict_traced), pytest.approx(square)) == best
+
+
+def test_metrics_are_the_papers_and_the_strict_definitions():
+    atoms = make_atoms([[0, 0, 0], [5, 0, 0], [0, 5, 0], [0, 0, 5]], [14, 14, 8, 8])
+    traced = make_traced([[0.3, 0, 0], [5, 0.4, 0], [0, 5, 0.5], [9, 9, 9]], [14, 8, 8, 8])
+    metrics = match(traced, atoms).metrics
+    expected = {"n_true": 4, "n_traced": 4, "n_found": 3, "found_percent": 75, "false_positive_percent": 25,
+                "correct_species_percent": 200 / 3, "position_error_pm": 40,
+                "sigma_x_pm": 100 * np.std([0.3, 0, 0]), "sigma_y_pm": 100 * np.std([0, 0.4, 0]),
+                "sigma_z_pm": 100 * np.std([0, 0, 0.5]), "strict_precision": 0.75, "strict_recall": 0.75,
+                "strict_f1": 0.75, "strict_rmsd_pm": 100 * np.sqrt((0.09 + 0.16 + 0.25) / 3),
+                "strict_species_percent": 50, "found_percent_Si": 100, "found_percent_O": 50,
+                "correct_species_percent_Si": 50, "correct_species_percent_O": 100, "position_error_pm_Si": 35,
+                "position_error_pm_O": 50}
+    assert metrics == pytest.approx(expected)
+
+
+def test_confusion_counts_every_atom_once():
+    atoms = make_atoms([[0, 0, 0], [5, 0, 0], [0, 5, 0], [0, 0, 5]], [14, 14, 8, 8])
+    traced = make_traced([[0.3, 0, 0], [5, 0.4, 0], [0, 5, 0.5], [9, 9, 9]], [14, 8, 8, 8])
+    found = match(traced, atoms)
+    np.testing.assert_array_equal(found.confusion_numbers, [8, 14, 0])
+    np.testing.assert_array_equal(found.confusion, [[1, 0, 1], [1, 1, 0], [1, 0, 0]])
+    traced, atoms = random_case(3)
+    found = match(traced, atoms)
+    assert found.confusion[:2].sum() == len(atoms) and found.confusion[:, :2].sum() == len(traced)
+
+
+def test_sites_named_no_atom_take_no_part():
+    atoms = make_atoms([[0, 0, 0], [5, 0, 0]], [14, 8])
+    traced = make_traced([[0.1, 0, 0], [5.1, 0, 0], [9, 9, 9]], [14, 0, 0])
+    traced.species["elements"] = (8, 14)
+    found = match(traced, atoms)
+    assert list(found.traced) == [0] and list(found.unmatched_true) == [1] and len(found.unmatched_traced) == 0
+    assert found.metrics["n_traced"] == 1
+    assert found.confusion[0].tolist() == [0, 0, 1]
+
+
+def test_border_of_the_region_makes_no_errors():
+    # Atom 0 inside is traced just outside, atom 1 outside is traced just inside: neither is missing nor false.
+    atoms = make_atoms([[0.95, 0, 0], [1.05, 3, 0], [5, 0, 0]], [8, 8, 8])
+    traced = make_traced([[1.05, 0, 0], [0.95, 3, 0], [7, 0, 0]], [8, 8, 8])
+    found = match(traced, atoms, traced.positions_A[:, 0] < 1, atoms.positions_A[:, 0] < 1)
+    assert found.metrics["n_true"] == 1 and found.metrics["found_percent"] == 100
+    assert found.metrics["false_positive_percent"] == 0
+    assert list(found.traced) == [0] and list(found.true) == [0]
+
+
+@pytest.mark.parametrize("n_traced, n_true", [(0, 0), (0, 3), (3, 0)])
+def test_nothing_against_something(n_traced, n_true):
+    traced, atoms = make_traced(np.eye(3)[:n_traced], np.full(n_traced, 8)), make_atoms(np.eye(3)[:n_true], [8] * n_true)
+    found = match(traced, atoms, n_resamples=20)
+    assert len(found.traced) == 0 and len(found.unmatched_traced) == n_traced and len(found.unmatched_true) == n_true
+    assert found.metrics["n_found"] == 0
+    assert np.isnan(found.metrics["position_error_pm"])
+    if n_true:
+        assert found.metrics["found_percent"] == found.metrics["strict_recall"] == 0
+
+
+def test_atoms_at_the_same_place_match():
+    atoms = make_atoms([[1, 2, 3], [1, 2, 3]], [8, 14])
+    found = match(make_traced([[1, 2, 3]], [8]), atoms)
+    assert len(found.traced) == 1 and found.metrics["position_error_pm"] == 0
+
+
+def test_masks_must_fit():
+    traced, atoms = random_case(4, 20)
+    with pytest.raises(ValueError, match="masks of shape"):
+        match(traced, atoms, np.ones(3, dtype=bool))
+
+
+def test_order_of_the_atoms_changes_no_score():
+    traced, atoms = random_case(5)
+    order = np.random.default_rng(0).permutation(len(traced))
+    other = make_traced(traced.positions_A[order], traced.numbers[order], traced.intensity_V[order])
+    assert match(other, atoms).metrics == pytest.approx(match(traced, atoms).metrics, nan_ok=True)
+
+
+def test_intervals_hold_the_figure_and_repeat_with_the_seed():
+    traced, atoms = random_case(6)
+    metrics = match(traced, atoms, n_resamples=400, seed=7).metrics
+    assert metrics == match(traced, atoms, n_resamples=400, seed=7).metrics
+    assert metrics != match(traced, atoms, n_resamples=400, seed=8).metrics
+    figures = [name for name in metrics if f"{name}_low" in metrics]
+    assert len(figures) >= 13
+    for name in figures:
+        assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(8)
+    true_A = rng.uniform(-30, 30, (1200, 3))
+    atoms = make_atoms(true_A, np.full(1200, 8))
+    covered = 0
+    for seed in range(60):
+        kept = np.random.default_rng(100 + seed).random(1200) < 0.9
+        metrics = match(make_traced(true_A[kept], np.full(kept.sum(), 8)), atoms, n_resamples=300, seed=seed).metrics
+        covered += metrics["found_percent_low"] <= 90 <= metrics["found_percent_high"]
+    assert 51 <= covered <= 60
+
+
+def test_profiles_add_up_to_the_scores():
+    traced, atoms = random_case(9)
+    found = match(traced, atoms)
+    true_A, traced_A = distance_from_axis_A(atoms.positions_A), distance_from_axis_A(traced.positions_A)
+    np.testing.assert_allclose(true_A, np.sqrt(atoms.positions_A[:, 0] ** 2 + atoms.positions_A[:, 2] ** 2))
+    profile = score_against(true_A, traced_A, np.array([0.0, 4.0, 8.0, 100.0]), found, traced, atoms)
+    n_true = profile["n_true"]
+    assert n_true.sum() == len(atoms)
+    n_found = profile["found_percent"] * n_true / 100
+    assert n_found.sum() == pytest.approx(found.metrics["n_found"])
+    for name, weight in (("found_percent", n_true), ("false_positive_percent", n_true), ("position_error_pm", n_found),
+                         ("correct_species_percent", n_found)):
+        assert (profile[name] * weight).sum() / weight.sum() == pytest.approx(found.metrics[name])
+    empty = score_against(true_A, traced_A, np.array([200.0, 300.0]), found, traced, atoms)
+    assert empty["n_true"] == 0 and np.isnan(empty["found_percent"]).all()

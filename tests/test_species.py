@@ -1,0 +1,156 @@
+"""Species: the paper's rule, more elements, no atoms, and what happens when nothing can be told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from aetlab.trace.species import name_species
+
+
+def draw(rng, *classes):
+    """Signals and their class of (count, mean, std) each, shuffled."""
+    signal = np.concatenate([rng.normal(mean, std, count) for count, mean, std in classes])
+    label = np.repeat(np.arange(len(classes)), [count for count, _, _ in classes])
+    order = rng.permutation(len(signal))
+    return signal[order], label[order]
+
+
+def test_threshold_is_where_the_two_gaussians_cross():
+    signal, _ = draw(np.random.default_rng(1), (40000, 100, 10), (20000, 150, 15))
+    species = name_species(signal, (14, 8))
+    assert species.summary["elements"] == species.summary["classes"] == (8, 14)
+    assert species.summary["rule"] == "gaussians"
+    x = np.linspace(100, 150, 100001)
+    lower, upper = (40000 / 10 * np.exp(-0.5 * ((x - 100) / 10) ** 2), 20000 / 15 * np.exp(-0.5 * ((x - 150) / 15) ** 2))
+    crossing = x[np.argmin(np.abs(lower - upper))]
+    assert species.summary["threshold"][0] == pytest.approx(crossing, abs=1.0)
+    np.testing.assert_allclose(species.summary["mean"], [100, 150], atol=1.0)
+    np.testing.assert_allclose(species.summary["std"], [10, 15], rtol=0.08)
+    np.testing.assert_allclose(species.summary["share"], [2 / 3, 1 / 3], atol=0.02)
+    np.testing.assert_array_equal(species.numbers, np.where(signal < species.summary["threshold"][0], 8, 14))
+
+
+def test_posteriors_are_calibrated():
+    signal, label = draw(np.random.default_rng(2), (30000, 100, 15), (20000, 140, 15))
+    species = name_species(signal, (8, 14))
+    np.testing.assert_allclose(species.posterior.sum(axis=1) + species.not_atom, 1.0)
+    for low, high in ((0.05, 0.3), (0.3, 0.5), (0.5, 0.7), (0.7, 0.95)):
+        chosen = (species.posterior[:, 1] >= low) & (species.posterior[:, 1] < high)
+        assert label[chosen].mean() == pytest.approx(species.posterior[chosen, 1].mean(), abs=0.04)
+    assert species.probability.min() >= 0.5 - 1e-9
+    correct = (species.numbers == np.array([8, 14])[label]).mean()
+    assert correct == pytest.approx(species.probability.mean(), abs=0.01)
+
+
+def test_overlap_and_expected_errors_are_told():
+    signal, label = draw(np.random.default_rng(3), (20000, 100, 20), (20000, 140, 20))
+    species = name_species(signal, (8, 14))
+    # Two unit Gaussians two standard deviations apart share 2 Φ(-1) of their area.
+    assert species.summary["overlap_percent"][0] == pytest.approx(31.7, abs=2.5)
+    expected = species.summary["expected_percent"]
+    np.testing.assert_allclose(expected.sum(axis=1), 100)
+    seen = np.array([[(species.numbers[label == k] == z).mean() for z in (8, 14)] for k in (0, 1)]) * 100
+    np.testing.assert_allclose(expected, seen, atol=2.5)
+    apart = name_species(draw(np.random.default_rng(3), (2000, 100, 4), (2000, 180, 4))[0], (8, 14))
+    assert apart.summary["overlap_percent"][0] < 1e-3
+
+
+def test_a_still_lower_signal_never_speaks_for_the_heavier_element():
+    signal, _ = draw(np.random.default_rng(4), (3000, 100, 5), (3000, 160, 30))
+    signal = np.append(signal, [20.0, -50.0, 400.0])
+    species = name_species(signal, (8, 14))
+    assert list(species.numbers[-3:]) == [8, 8, 14]
+    assert (species.probability[-3:] > 0.5).all()
+    order = np.argsort(signal)
+    assert (np.diff(species.posterior[order, 1]) >= -1e-12).all()
+
+
+@pytest.mark.parametrize("elements", [(6, 14, 79), (26, 28, 46, 78)])
+def test_more_elements(elements):
+    means = 60.0 * np.arange(2, 2 + len(elements))
+    signal, label = draw(np.random.default_rng(5), *[(1500 + 300 * k, mean, 8.0) for k, mean in enumerate(means)])
+    species = name_species(signal, elements)
+    assert species.summary["rule"] == "gaussians"
+    assert species.posterior.shape == (len(signal), len(elements))
+    assert (species.numbers == np.array(elements)[label]).mean() > 0.998
+    np.testing.assert_allclose(species.summary["mean"], means, atol=1.5)
+
+
+def test_unequal_shares_are_found():
+    signal, label = draw(np.random.default_rng(6), (5000, 100, 8), (60, 190, 10))
+    species = name_species(signal, (8, 14))
+    assert species.summary["rule"] == "gaussians"
+    assert (species.numbers == np.array([8, 14])[label]).mean() > 0.998
+
+
+def test_one_element_needs_no_histogram():
+    species = name_species(np.random.default_rng(7).normal(100, 10, 500), (79,))
+    assert (species.numbers == 79).all() and (species.probability == 1).all()
+    assert species.summary["threshold"].shape == (0,)
+
+
+def test_a_weak_peak_beside_those_of_the_elements_is_no_atom():
+    signal, label = draw(np.random.default_rng(8), (600, 40, 6), (1000, 145, 6), (1200, 212, 7))
+    species = name_species(signal, (8, 14))
+    assert species.summary["classes"] == (0, 8, 14)
+    assert (species.numbers == np.array([0, 8, 14])[label]).mean() > 0.998
+    np.testing.assert_allclose(species.posterior.sum(axis=1) + species.not_atom, 1.0)
+    assert species.not_atom[label == 0].min() > 0.5 and species.not_atom[label > 0].max() < 0.5
+    assert (species.probability > 0.5).all()
+    # Not known: no peak can be called none of them.
+    unknown = name_species(signal, (0,))
+    assert (unknown.not_atom == 0).all() and (unknown.probability == 1).all()
+
+
+def test_a_third_peak_is_no_reason_to_drop_an_element():
+    # Atoms of Si in two surroundings: the two upper peaks are nearer than O and Si can be.
+    signal, label = draw(np.random.default_rng(9), (1500, 140, 5), (1000, 205, 5), (1000, 240, 5))
+    species = name_species(signal, (8, 14))
+    assert (species.numbers > 0).all()
+    assert (species.numbers[label == 0] == 8).mean() > 0.99
+
+
+@pytest.mark.parametrize("signal", [[], [100.0], [100.0, 100.0, 100.0]])
+def test_nothing_can_be_told_from_too_few_signals(signal):
+    species = name_species(np.array(signal), (8, 14))
+    assert species.summary["rule"] == "none"
+    assert species.posterior.shape == (len(signal), 2)
+    assert (species.numbers == 14).all() and (species.probability == 0.5).all()
+
+
+def test_few_atoms_are_parted_by_k_means():
+    species = name_species(np.array([100.0, 104.0, 98.0, 160.0, 155.0]), (8, 14))
+    assert species.summary["rule"] == "k-means"
+    np.testing.assert_array_equal(species.numbers, [8, 8, 8, 14, 14])
+    assert species.summary["threshold"][0] == pytest.approx(0.5 * (302 / 3 + 157.5))
+    assert (species.probability >= 0.5).all()
+
+
+def test_one_peak_for_two_elements_is_told_by_its_overlap():
+    species = name_species(np.random.default_rng(10).normal(100, 10, 3000), (8, 14))
+    assert set(species.numbers) <= {8, 14}
+    assert species.summary["overlap_percent"][0] > 10
+
+
+@pytest.mark.parametrize("elements", [(), (14, 14)])
+def test_elements_must_differ(elements):
+    with pytest.raises(ValueError, match="cannot be told apart"):
+        name_species(np.array([1.0, 2.0]), elements)
+
+
+@given(arrays(np.float64, st.integers(0, 60), elements=st.floats(1e-3, 1e4)), st.sampled_from([(14,), (8, 14), (1, 8, 79)]))
+def test_any_signals_get_names_and_probabilities(signal, elements):
+    species = name_species(signal, elements)
+    assert set(species.numbers) <= {0, *elements}
+    assert np.isfinite(species.posterior).all()
+    np.testing.assert_allclose(species.posterior.sum(axis=1) + species.not_atom, 1.0, atol=1e-9)
+
+
+def test_order_of_the_atoms_changes_no_name():
+    signal, _ = draw(np.random.default_rng(11), (300, 100, 12), (200, 150, 12))
+    order = np.random.default_rng(0).permutation(len(signal))
+    np.testing.assert_array_equal(name_species(signal[order], (8, 14)).numbers, name_species(signal, (8, 14)).numbers[order])
