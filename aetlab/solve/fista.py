@@ -1,8 +1,9 @@
 """Accelerated incremental proximal gradient descent (algorithm 3 of the paper).
 
 An iteration visits the tilts in random order and steps down the gradient of each; then come one proximal step and one
-Nesterov step. If the cost of an iteration, summed over the tilts on its way, rose against the iteration before, momentum
-is reset and the iterate falls back to the last proximal point. If it diverged, the step is halved besides.
+Nesterov step. If the cost of an iteration, summed over the tilts on its way, rose against the iteration before,
+momentum is reset and the iterate falls back to the last proximal point; the iteration after that is taken as it comes,
+since a shorter step alone makes its cost higher. If it diverged, the step is halved besides.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def minimize(volume0: np.ndarray, descend: Callable[[np.ndarray, int, float], fl
             state.step /= 2
             state.halvings.append(state.n_done)
             _fall_back(state)
-        elif state.cost and cost > state.cost[-1]:
+        elif state.cost and cost > state.cost[-1] and state.n_done - 1 not in state.restarts[-1:]:
             state.restarts.append(state.n_done)
             state.step *= decay
             _fall_back(state)

@@ -1,7 +1,7 @@
 """Proximal operators of the regularisers: prox(v) = argmin_u ½ ‖u - v‖² + step · weight · R(u).
 
-``tv``: R is the isotropic total variation with periodic forward differences, over u ≥ 0, by the fast dual gradient method
-(A. Beck and M. Teboulle, IEEE Trans. Image Process. 18, 2419, 2009, algorithm FGP of section 4, here in three
+``tv``: R is the isotropic total variation with periodic forward differences, over u ≥ 0, by the fast dual gradient
+method (A. Beck and M. Teboulle, IEEE Trans. Image Process. 18, 2419, 2009, algorithm FGP of section 4, here in three
 dimensions, where the squared norm of the differences is at most 12). ``lasso``: R = ‖u‖₁, the soft threshold alone.
 ``pos``: the projection on u ≥ 0. ``none``: the identity.
 """

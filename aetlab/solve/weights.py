@@ -31,4 +31,5 @@ def rule_weight(rule_factor: float, *, interaction: float, voxel_A: float, n_ima
     floor : float
         Model error of an amplitude of 1.
     """
-    return rule_factor * interaction * voxel_A * math.sqrt(n_images) * math.sqrt(1 / (4 * electrons_per_pixel) + floor**2)
+    amplitude_error = math.sqrt(1 / (4 * electrons_per_pixel) + floor**2)
+    return rule_factor * interaction * voxel_A * math.sqrt(n_images) * amplitude_error
