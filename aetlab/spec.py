@@ -288,8 +288,6 @@ class EngineSpec:
 
     def __post_init__(self) -> None:
         choice("engine.device", self.device, ("auto", "cpu", "gpu"))
-        require(self.device != "gpu", "engine.device", self.device,
-                "the GPU engine is not part of this version; choose auto or cpu")
         require(self.n_threads >= 0, "engine.n_threads", self.n_threads, "0 (all cores) or more")
         choice("engine.rotation", self.rotation, ("linear", "cubic", "fourier"))
         require(self.n_iterations >= 1, "engine.n_iterations", self.n_iterations, "at least 1")

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from aetlab.backend import gpu_problem
 from aetlab.results.record import read_history, read_record
 from tests.conftest import TINY
 
@@ -109,8 +108,6 @@ def test_help_configuration_and_completion_work(aetlab: Aetlab, tmp_path: Path) 
 ])
 def test_bad_input_ends_before_any_work_with_one_line(aetlab: Aetlab, tmp_path: Path, words: list[str],
                                                       told: str) -> None:
-    if words == ["engine=gpu"] and gpu_problem() is None:
-        pytest.skip("this machine has a GPU")
     (tmp_path / "garbage.xyz").write_bytes(bytes(range(256)))
     with open(tmp_path / "evil.pickle", "wb") as file:
         pickle.dump(_Evil(str(tmp_path / "ran")), file)
