@@ -41,8 +41,8 @@ def _check_sample(spec: RunSpec) -> None:
 
 def _check_device(spec: RunSpec) -> None:
     if spec.engine.device == "gpu":
-        raise SpecError("engine.device='gpu' cannot be used: this version of aetlab reconstructs on the CPU; choose one of "
-                        "auto, cpu")
+        raise SpecError("engine.device='gpu' cannot be used: this version of aetlab reconstructs on the CPU; "
+                        "choose one of auto, cpu")
 
 
 def _check_outputs(outputs: Path) -> None:
