@@ -14,8 +14,8 @@ from tests.trace_volumes import make_traced
 
 
 def make_atoms(positions_A, numbers):
-    numbers = np.asarray(numbers)
-    return Atoms(numbers, np.asarray(positions_A, dtype=np.float64).reshape(len(numbers), 3), np.zeros(len(numbers), int))
+    positions_A = np.asarray(positions_A, dtype=np.float64).reshape(len(numbers), 3)
+    return Atoms(np.asarray(numbers), positions_A, np.zeros(len(numbers), dtype=np.int64))
 
 
 def match(traced, atoms, traced_inside=None, true_inside=None, **settings):
@@ -125,7 +125,8 @@ def test_border_of_the_region_makes_no_errors():
 
 @pytest.mark.parametrize("n_traced, n_true", [(0, 0), (0, 3), (3, 0)])
 def test_nothing_against_something(n_traced, n_true):
-    traced, atoms = make_traced(np.eye(3)[:n_traced], np.full(n_traced, 8)), make_atoms(np.eye(3)[:n_true], [8] * n_true)
+    traced = make_traced(np.eye(3)[:n_traced], np.full(n_traced, 8))
+    atoms = make_atoms(np.eye(3)[:n_true], np.full(n_true, 8))
     found = match(traced, atoms, n_resamples=20)
     assert len(found.traced) == 0 and len(found.unmatched_traced) == n_traced and len(found.unmatched_true) == n_true
     assert found.metrics["n_found"] == 0

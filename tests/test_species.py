@@ -25,7 +25,8 @@ def test_threshold_is_where_the_two_gaussians_cross():
     assert species.summary["elements"] == species.summary["classes"] == (8, 14)
     assert species.summary["rule"] == "gaussians"
     x = np.linspace(100, 150, 100001)
-    lower, upper = (40000 / 10 * np.exp(-0.5 * ((x - 100) / 10) ** 2), 20000 / 15 * np.exp(-0.5 * ((x - 150) / 15) ** 2))
+    lower = 40000 / 10 * np.exp(-0.5 * ((x - 100) / 10) ** 2)
+    upper = 20000 / 15 * np.exp(-0.5 * ((x - 150) / 15) ** 2)
     crossing = x[np.argmin(np.abs(lower - upper))]
     assert species.summary["threshold"][0] == pytest.approx(crossing, abs=1.0)
     np.testing.assert_allclose(species.summary["mean"], [100, 150], atol=1.0)
@@ -142,7 +143,8 @@ def test_elements_must_differ(elements):
         name_species(np.array([1.0, 2.0]), elements)
 
 
-@given(arrays(np.float64, st.integers(0, 60), elements=st.floats(1e-3, 1e4)), st.sampled_from([(14,), (8, 14), (1, 8, 79)]))
+@given(arrays(np.float64, st.integers(0, 60), elements=st.floats(1e-3, 1e4)),
+       st.sampled_from([(14,), (8, 14), (1, 8, 79)]))
 def test_any_signals_get_names_and_probabilities(signal, elements):
     species = name_species(signal, elements)
     assert set(species.numbers) <= {0, *elements}
@@ -153,4 +155,5 @@ def test_any_signals_get_names_and_probabilities(signal, elements):
 def test_order_of_the_atoms_changes_no_name():
     signal, _ = draw(np.random.default_rng(11), (300, 100, 12), (200, 150, 12))
     order = np.random.default_rng(0).permutation(len(signal))
-    np.testing.assert_array_equal(name_species(signal[order], (8, 14)).numbers, name_species(signal, (8, 14)).numbers[order])
+    expected = name_species(signal, (8, 14)).numbers[order]
+    np.testing.assert_array_equal(name_species(signal[order], (8, 14)).numbers, expected)

@@ -11,6 +11,10 @@ from aetlab.data import Volume
 from aetlab.trace.mrc import read_mrc
 
 
+#: Greatest ratio at which the filters of HDF5 pack numbers.
+MOST_PACKED = 1100
+
+
 class FileError(ValueError):
     """A file that cannot be used; the message is one line that says why."""
 
@@ -49,13 +53,14 @@ def read_volume(path: Path | str, *, voxel_A: float | None = None, dataset: str 
         elif ending in (".h5", ".hdf5", ".hdf", ".emd"):
             array, found_A = _read_hdf5(path, dataset, axes)
         elif ending == ".npy":
-            array, found_A = _order_axes(np.load(path, allow_pickle=False), axes or "zyx", str(path)), None
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # a size beyond the file's is an error, not memory
+            array, found_A = _order_axes(mapped, axes or "zyx", str(path)), None
         else:
             raise FileError(f"{path} has no known ending: give .mrc, .map, .rec, .ccp4, .h5, .hdf5, .hdf, .emd or .npy")
-    except (FileError, OSError):
+    except FileError:
         raise
-    except (ValueError, EOFError) as error:
-        raise FileError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, EOFError, RuntimeError, KeyError, TypeError, OverflowError) as error:
+        raise FileError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
     chosen_A = voxel_A if voxel_A is not None else found_A
     if chosen_A is None:
         raise FileError(f"{path} gives no voxel size: add --voxel-A")
@@ -76,6 +81,8 @@ def _read_hdf5(path: Path, dataset: str, axes: str) -> tuple[np.ndarray, float |
         if dataset not in file or not _is_volume(file[dataset]):
             raise FileError(f"{path} has no dataset {dataset} of three dimensions")
         item = file[dataset]
+        if item.nbytes > MOST_PACKED * item.id.get_storage_size():
+            raise FileError(f"{path}: {dataset} claims {item.nbytes} bytes, more than the file can hold")
         stored = "zxy" if dataset.strip("/") == "volume/potential_V" else item.attrs.get("axes", "zyx")
         voxel = item.attrs.get("voxel_A")
         return _order_axes(item[...], axes or str(stored), f"{path}:{dataset}"), None if voxel is None else float(voxel)
