@@ -10,7 +10,6 @@ import numpy as np
 from aetlab.data import Volume
 from aetlab.trace.mrc import read_mrc
 
-
 #: Greatest ratio at which the filters of HDF5 pack numbers.
 MOST_PACKED = 1100
 
@@ -53,13 +52,14 @@ def read_volume(path: Path | str, *, voxel_A: float | None = None, dataset: str 
         elif ending in (".h5", ".hdf5", ".hdf", ".emd"):
             array, found_A = _read_hdf5(path, dataset, axes)
         elif ending == ".npy":
-            mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # a size beyond the file's is an error, not memory
+            # mapped, so that a size beyond the file's is an error and takes no memory
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
             array, found_A = _order_axes(mapped, axes or "zyx", str(path)), None
         else:
             raise FileError(f"{path} has no known ending: give .mrc, .map, .rec, .ccp4, .h5, .hdf5, .hdf, .emd or .npy")
     except FileError:
         raise
-    except (OSError, ValueError, EOFError, RuntimeError, KeyError, TypeError, OverflowError) as error:
+    except Exception as error:  # the readers meet malformed files with exceptions of every kind
         raise FileError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
     chosen_A = voxel_A if voxel_A is not None else found_A
     if chosen_A is None:
