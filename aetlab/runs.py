@@ -33,6 +33,8 @@ _EXAMPLES = """examples:
 """
 _SCORES = (("position_error_pm", "error (pm)", 2), ("found_percent", "found (%)", 2),
            ("false_positive_percent", "false (%)", 3), ("correct_species_percent", "species (%)", 2))
+#: Widest column that rows are aligned to.
+_WIDEST = 60
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -76,33 +78,27 @@ def _with_command(argv: list[str]) -> list[str]:
 
 def _list(places: Places, entries: list[Entry], as_json: bool) -> None:
     if as_json:
-        print(json.dumps([_plain(entry) for entry in entries], indent=1))
+        lines = ",\n".join(json.dumps(_plain(entry)) for entry in entries)
+        print(f"[{lines}]")
         return
-    from rich.console import Console
-    from rich.table import Table
-
     differ = differing(entries)
-    table = Table(box=None, pad_edge=False)
-    for name in ("id", "status", *differ):
-        table.add_column(name, overflow="fold")
-    for _, title, _ in _SCORES:
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("age", justify="right", no_wrap=True)
-    table.add_column("size", justify="right", no_wrap=True)
+    rows = [["id", "status", *differ, *(title for _, title, _ in _SCORES), "age", "size"]]
     now = datetime.datetime.now(datetime.UTC)
     for entry in entries:
         status = f"{entry.status}: {entry.note}" if entry.note else entry.status
         scores = [_number(entry.metrics.get(name), digits) for name, _, digits in _SCORES]
         settings = [str(entry.settings.get(name, "")) for name in differ]
-        table.add_row(entry.id, status, *settings, *scores, _age(entry.age_s(now)), _bytes(entry.n_bytes))
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console = Console(width=240, highlight=False, markup=False)
+        rows.append([entry.id, status, *settings, *scores, _age(entry.age_s(now)), _bytes(entry.n_bytes)])
     if entries:
-        console.print(table)
+        n_left = 2 + len(differ)
+        widths = [min(max(len(row[i]) for row in rows), _WIDEST) for i in range(len(rows[0]))]
+        for row in rows:
+            cells = [cell.ljust(width) if i < n_left else cell.rjust(width)
+                     for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+            print("  ".join(cells).rstrip())
     n_stages, n_bytes = cache_size(places)
-    console.print(f"{len(entries)} runs, {_bytes(sum(entry.n_bytes for entry in entries))}; "
-                  f"{n_stages} shared stages, {_bytes(n_bytes)}")
+    print(f"{len(entries)} runs, {_bytes(sum(entry.n_bytes for entry in entries))}; "
+          f"{n_stages} shared stages, {_bytes(n_bytes)}")
 
 
 def _show(entries: list[Entry], as_json: bool) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aetlab.bind import unbind
 from aetlab.results.files import StorageError, locked, remove_tree, writing
-from aetlab.results.record import FAILURE, Places, Record, RecordError, read_record
+from aetlab.results.identity import code_id
+from aetlab.results.record import FAILURE, Places, RecordError, Summary, read_summary
 
 COMPLETE, DAMAGED, CUT_OFF, FAILED = "complete", "damaged", "cut off", "failed"
 _CONDITION = re.compile(r"(?P<name>[\w.]+)\s*(?P<relation><=|>=|!=|=|<|>)\s*(?P<value>.*)")
@@ -49,7 +49,7 @@ def list_entries(places: Places) -> list[Entry]:
             continue
         seen.add(folder.name)
         try:
-            entries.append(_of_record(read_record(folder, verify=False)))
+            entries.append(_of_record(folder, read_summary(folder, verify=False)))
         except RecordError as error:
             entries.append(Entry(folder.name, DAMAGED, folder, str(error), {}, {}, "", _size(folder)))
     entries.sort(key=lambda entry: (entry.finished, entry.id))
@@ -128,10 +128,10 @@ def flatten(settings: Any, name: str = "") -> dict[str, Any]:
     return flat
 
 
-def _of_record(record: Record) -> Entry:
-    note = "made by other code" if record.made_by_other_code else ""
-    return Entry(record.id, COMPLETE, record.folder, note, flatten(unbind(record.spec)), record.metrics,
-                 str(record.environment.get("finished", "")), record.n_bytes)
+def _of_record(folder: Path, summary: Summary) -> Entry:
+    note = "" if summary.environment.get("code") == code_id() else "made by other code"
+    return Entry(summary.id, COMPLETE, folder, note, flatten(summary.settings), summary.metrics,
+                 str(summary.environment.get("finished", "")), summary.n_bytes)
 
 
 def _of_log(places: Places, log: Path) -> Entry:

@@ -84,6 +84,17 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Summary:
+    """The text files of a record, for quick listing: ``settings`` as written, not bound."""
+
+    id: str
+    settings: dict[str, Any]
+    metrics: dict[str, float]
+    environment: dict[str, Any]
+    n_bytes: int
+
+
+@dataclass(frozen=True)
 class Places:
     """The folders under ``outputs``: one place that knows them all."""
 
@@ -179,6 +190,16 @@ def read_record(folder: Path, *, verify: bool = True) -> Record:
 
     Raises :class:`RecordError`, which names the record and what is wrong with it.
     """
+    summary = read_summary(folder, verify=verify)
+    try:
+        spec = bind_run(summary.settings)
+    except SpecError as error:
+        raise RecordError(f"record {folder}: spec.json: {error}") from None
+    return Record(summary.id, folder, spec, summary.metrics, summary.environment, summary.n_bytes)
+
+
+def read_summary(folder: Path, *, verify: bool) -> Summary:
+    """The record in ``folder`` as it stands in its text files; as :func:`read_record`, settings unchecked."""
     manifest = _read_json(folder, MANIFEST)
     if manifest.get("schema") != SCHEMA:
         raise RecordError(f"record {folder} has schema {manifest.get('schema')!r}, this aetlab reads {SCHEMA}: "
@@ -198,16 +219,13 @@ def read_record(folder: Path, *, verify: bool = True) -> Record:
         if verify and sha256(path) != entry.get("sha256"):
             raise RecordError(f"record {folder} is damaged: {name} has changed since it was written")
         n_bytes += size
-    try:
-        spec = bind_run(_read_json(folder, "spec.json"))
-    except SpecError as error:
-        raise RecordError(f"record {folder}: spec.json: {error}") from None
     metrics = {}
     for name, value in _read_json(folder, "metrics.json").items():
         if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
             raise RecordError(f"record {folder}: metrics.json: {name} is not a number")
         metrics[name] = math.nan if value is None else value
-    return Record(folder.name, folder, spec, metrics, _read_json(folder, "environment.json"), n_bytes)
+    settings, environment = _read_json(folder, "spec.json"), _read_json(folder, "environment.json")
+    return Summary(folder.name, settings, metrics, environment, n_bytes)
 
 
 def list_records(records: Path, *, verify: bool = False) -> tuple[list[Record], list[RecordError]]:
