@@ -15,6 +15,10 @@ import numpy as np
 import scipy.fft
 import scipy.ndimage
 
+# Threads that wait for the next kernel must sleep: where another process wants the core, waiting in a busy loop costs a
+# time slice (about 10 ms) for each kernel. Read when the threads start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 def array_module(x: Any) -> ModuleType:
     """numpy or cupy, whichever made ``x``."""
