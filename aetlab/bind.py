@@ -78,6 +78,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             raise _ill_typed(where, value, "a mapping")
         return {_convert(args[0], k, where): _convert(args[1], v, _join(where, str(k))) for k, v in value.items()}
     if origin in (Union, types.UnionType):
+        if isinstance(value, str) and str in args and value.strip().lower() not in _INFINITE:
+            return value
         options = [option for option in args if option is not type(None)]
         return None if value is None else _convert(options[0], value, where)
     if kind is float and isinstance(value, str) and value.strip().lower() in _INFINITE:

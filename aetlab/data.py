@@ -59,6 +59,8 @@ class Reconstruction:
     """The volume with its history: one entry an iteration of cost (eq. 5 halved) and seconds, and why it stopped.
 
     ``restarts`` are the iterations after which momentum was reset, ``halvings`` those after which the step was halved.
+    ``weight_per_V`` is the regulariser's; ``held_out_cost`` the mean cost of a tilt that was left out of the fit (NaN
+    where none was).
     """
 
     volume: Volume
@@ -67,6 +69,8 @@ class Reconstruction:
     restarts: tuple[int, ...]
     halvings: tuple[int, ...]
     stopped: str
+    weight_per_V: float
+    held_out_cost: float
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aetlab import forward, physics, sample, solve, trace
+from aetlab import forward, sample, solve, trace
 from aetlab.backend import to_numpy
 from aetlab.data import Atoms, Match, Reconstruction, TiltSeries, TracedAtoms, Volume
 from aetlab.grid import coordinates_A, rotation_matrix
@@ -23,6 +23,7 @@ from aetlab.results.environment import StageClock, describe_environment
 from aetlab.results.identity import identity, record_id
 from aetlab.seeds import generator
 from aetlab.spec import RunSpec, dose_per_image_e_A2, tilt_angles_deg
+from aetlab.weighting import hold_out, prediction_cost, regulariser_weight
 
 #: Groups of settings that the noise-free tilt series depends on.
 _DECIDE_TILT_SERIES = ("seed", "sample", "scale", "tilts", "wedge", "defocus", "microscope", "simulate")
@@ -136,22 +137,14 @@ def ideal_tilt_series(spec: RunSpec, atoms: Atoms, places: record.Places, report
     return TiltSeries(images, tilt_deg, defocus_A, spec.scale.voxel_A)
 
 
-def regulariser_weight(spec: RunSpec) -> float:
-    """Weight of the regulariser per V: as set, or by the rule (:func:`aetlab.solve.rule_weight`)."""
-    if spec.reg.weight >= 0:
-        return spec.reg.weight
-    n_images = len(tilt_angles_deg(spec.tilts, spec.wedge)) * len(spec.defocus.planes_nm)
-    interaction = physics.interaction_parameter(spec.microscope.energy_keV)
-    return solve.rule_weight(spec.reg.rule_factor, interaction=interaction, voxel_A=spec.scale.voxel_A,
-                             n_images=n_images, electrons_per_pixel=electrons_per_pixel(spec))
-
-
 def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,
                 reporter: Reporter) -> tuple[Reconstruction, bool]:
     """The volume of a tilt series, and whether it went on from a checkpoint."""
     model = forward.ForwardModel(series, spec.scale.shape_zxy, microscope=spec.microscope,
                                  n_layers_per_slice=spec.binning.n_layers, rotation=spec.engine.rotation)
-    step, weight = spec.engine.step / model.lipschitz, regulariser_weight(spec)
+    weight = regulariser_weight(spec, series, model, reporter)
+    step = spec.engine.step / model.lipschitz
+    fitted, held = hold_out(model.n_tilts, spec.reg.held_out, generator(spec.seed, "held out"))
     reporter.say(f"regulariser {spec.reg.kind} with weight {weight:.3g} per V, step {step:.4g} V²")
     rng = generator(spec.seed, "tilt order")
     path = places.checkpoint(record_id(spec))
@@ -166,12 +159,14 @@ def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,
     prox = solve.make_prox(spec.reg.kind, weight, inner_iterations=spec.reg.inner_iterations,
                            warm_start=spec.reg.warm_start)
     solution = solve.minimize(
-        np.zeros(spec.scale.shape_zxy, np.float32), model.descend, prox, n_tilts=model.n_tilts,
+        np.zeros(spec.scale.shape_zxy, np.float32),
+        lambda volume, i, by: model.descend(volume, int(fitted[i]), by), prox, n_tilts=len(fitted),
         n_iterations=spec.engine.n_iterations, step=step, decay=spec.engine.step_decay, rng=rng,
         on_iteration=on_iteration, resume=solve.State.restore(*saved) if saved else None)
     volume = Volume(solution.volume, spec.scale.voxel_A)
+    predicted = prediction_cost(model, solution.volume, held) if len(held) else float("nan")
     return Reconstruction(volume, solution.cost, solution.seconds, solution.restarts, solution.halvings,
-                          solution.stopped), saved is not None
+                          solution.stopped, weight, predicted), saved is not None
 
 
 def score(spec: RunSpec, traced: TracedAtoms, atoms: Atoms) -> Match:

@@ -167,24 +167,31 @@ class BinningSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class RegSpec:
-    """The regulariser, with its weight per volt, or the rule that sets it.
+    """The regulariser, with its weight per volt, or how it is found.
 
-    ``weight`` < 0 asks for the rule ``weight = rule_factor · (standard deviation of the data gradient's noise)``, see
-    :func:`aetlab.solve.weights.rule_weight`. ``inner_iterations`` belong to the dual solver of TV, which keeps its
-    dual variables between outer iterations when ``warm_start`` is set.
+    ``weight`` is a number, ``rule`` for ``rule_factor`` standard deviations of the noise in the data's gradient
+    (:func:`aetlab.solve.rule_weight`), or ``auto`` for the weight that best predicts images left out of the fit
+    (:mod:`aetlab.weighting`). ``inner_iterations`` belong to the dual solver of TV, which keeps its dual variables
+    between outer iterations when ``warm_start`` is set. ``held_out`` is the share of the tilts that the whole
+    reconstruction leaves out and predicts, so that runs can be compared without the truth.
     """
 
     kind: str
-    weight: float = -1.0
+    weight: float | str = "rule"
     rule_factor: float = 0.0
     inner_iterations: int = 15
     warm_start: bool = False
+    held_out: float = 0.0
 
     def __post_init__(self) -> None:
         choice("reg.kind", self.kind, ("tv", "lasso", "pos", "none"))
-        require(math.isfinite(self.weight), "reg.weight", self.weight, "it must be finite (below 0: by the rule)")
+        if isinstance(self.weight, str):
+            require(self.weight in ("rule", "auto"), "reg.weight", self.weight, "give a number, rule or auto")
+        else:
+            not_negative("reg.weight", self.weight)
         not_negative("reg.rule_factor", self.rule_factor)
         require(self.inner_iterations >= 1, "reg.inner_iterations", self.inner_iterations, "at least 1")
+        require(0 <= self.held_out <= 0.5, "reg.held_out", self.held_out, "it must lie between 0 and 0.5")
 
 
 @dataclass(frozen=True, kw_only=True)

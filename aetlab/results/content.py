@@ -52,6 +52,8 @@ def describe_metrics(outcome: Outcome, scored_rows: np.ndarray) -> dict[str, flo
     return dict(outcome.match.metrics) | {f"{name}_atoms": count for name, count in outcome.atoms.counts.items()} | {
         "potential_error": (difference2 / norm2) ** 0.5 if norm2 else float("nan"),
         "final_cost": float(outcome.reconstruction.cost[-1]),
+        "held_out_cost": outcome.reconstruction.held_out_cost,
+        "weight_per_V": outcome.reconstruction.weight_per_V,
     }
 
 
@@ -75,7 +77,7 @@ def describe_arrays(outcome: Outcome) -> dict[str, Dataset]:
         "tilt_series/ideal_first_tilts": Dataset(np.asarray(outcome.ideal.images[:N_TILTS_KEPT]), "vacuum intensity"),
     }
     for axes, cut in central_cuts(np.asarray(outcome.truth.potential_V), voxel_A).items():
-        attributes = {"voxel_A": voxel_A, "thickness_A": CUT_A, "axes": axes}
+        attributes: dict[str, float | int | str] = {"voxel_A": voxel_A, "thickness_A": CUT_A, "axes": axes}
         arrays[f"truth/potential_{axes}_V"] = Dataset(cut, "V", attributes)
     units = {"positions_A": "Å", "intensity_V": "V", "width_A": "Å", "signal": "V voxel", "position_error_A": "Å",
              "intensity_error_V": "V", "width_error_A": "Å", "residual_V": "V"}
