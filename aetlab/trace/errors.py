@@ -25,8 +25,12 @@ from aetlab.spec import TraceSpec
 from aetlab.trace import kernels_numba
 from aetlab.trace.sites import list_neighbours, share_sites
 
-#: Fits that the noise correlation is estimated from, at most and at least.
-FITS_MAX, FITS_MIN = 1500, 30
+#: The noise correlation is estimated from this many blocks of fits at most, and this many fits at least.
+N_BLOCKS, FITS_PER_BLOCK, FITS_MIN = 16, 512, 30
+#: Its own error is found from this many parts of the fits.
+N_PARTS = 10
+#: Of so many fits one tells how the voxels of a fit lie to each other.
+GEOMETRY_STRIDE = 8
 #: Voxels are taken to be correlated up to this squared offset (in voxels).
 SQUARED_OFFSET_MAX = 6
 #: Degrees of freedom that count as infinitely many.
@@ -99,15 +103,17 @@ def estimate_errors(potential_V: np.ndarray, sites: np.ndarray, status: np.ndarr
 
     def linearise(low: int, high: int) -> _Fits:
         n_box = (2 * int(np.ceil(spec.fit_radius)) + 1) ** 3
-        fits = _Fits(np.empty((high - low, n_box, 3), dtype=np.int64), np.empty((high - low, n_box)),
-                     np.empty((high - low, n_box, 5)), np.empty(high - low, dtype=np.int64))
+        fits = _Fits(np.zeros((high - low, n_box, 3), dtype=np.int64), np.zeros((high - low, n_box)),
+                     np.zeros((high - low, n_box, 5)), np.zeros(high - low, dtype=np.int64))
         kernels_numba.linearise_fits(potential_V, sites, first, neighbours, low, high, spec.fit_radius,
                                      spec.clip_at_zero, fits.offset, fits.residual, fits.jacobian, fits.n_voxels)
         m = max(int(fits.n_voxels.max()), 1)
         return _Fits(fits.offset[:, :m], fits.residual[:, :m], fits.jacobian[:, :m], fits.n_voxels)
 
-    picked = np.unique(np.linspace(0, n_sites - 1, min(n_sites, FITS_MAX)).astype(int))
-    correlation = _estimate_correlation([linearise(i, i + 1) for i in picked])
+    correlation = np.ones((1, 1, 1))
+    if n_sites >= FITS_MIN:
+        starts = range(0, n_sites, max(FITS_PER_BLOCK, -(-n_sites // N_BLOCKS)))
+        correlation = _estimate_correlation([linearise(low, min(low + FITS_PER_BLOCK, n_sites)) for low in starts])
 
     def describe(low: int, high: int) -> tuple[np.ndarray, ...]:
         return _sandwich(linearise(low, high), correlation)
@@ -139,33 +145,48 @@ def _sandwich(fits: _Fits, correlation: np.ndarray) -> tuple[np.ndarray, ...]:
     return np.einsum("njj->nj", covariance), variance, trace**2 / square, fits.n_voxels
 
 
-def _estimate_correlation(fits: list[_Fits]) -> np.ndarray:
+def _estimate_correlation(blocks: list[_Fits]) -> np.ndarray:
     """Correlation of the noise of two voxels by their offset, (2c + 1,)*3; only the centre where fits are too few."""
-    fits = [fit for fit in fits if fit.n_voxels[0] > 2 * kernels_numba.N_PARAMETERS and fit.residual.any()]
-    if len(fits) < FITS_MIN:
-        return np.ones((1, 1, 1))
     reach = int(np.sqrt(SQUARED_OFFSET_MAX))
     steps = [step for step in itertools.product(range(-reach, reach + 1), repeat=3)
              if np.square(step).sum() <= SQUARED_OFFSET_MAX]
-    groups = sorted({tuple(np.abs(s)) for s in steps})
-    lookup = np.full((4 * reach + 9,) * 3, len(groups))
+    groups = sorted({tuple(np.abs(step)) for step in steps})
+    far = reach + 1
+    lookup = np.full((2 * far + 1,) * 3, len(groups))
     for step in steps:
-        lookup[tuple(np.add(step, 2 * reach + 4))] = groups.index(tuple(np.abs(step)))
-    matrix, vector = np.zeros((len(groups),) * 2), np.zeros(len(groups))
-    for fit in fits:
-        inverse = fit.inverse_normal()[0]
-        if not np.isfinite(inverse).all():
-            continue
-        residual, jacobian, offset = fit.residual[0], fit.jacobian[0], fit.offset[0]
-        step = offset[:, None, :] - offset[None, :, :]
-        group = lookup[tuple(np.moveaxis(np.clip(step, -2 * reach - 4, 2 * reach + 4) + 2 * reach + 4, 2, 0))]
-        members = (group[None] == np.arange(len(groups))[:, None, None]).astype(np.float64)
-        projector = np.eye(len(residual)) - jacobian @ inverse @ jacobian.T
-        seen = projector @ members @ projector
-        weight = 1 / (residual @ residual)
-        matrix += np.einsum("aij,bij->ab", members, seen)
-        vector += weight * len(residual) * np.einsum("aij,i,j->a", members, residual, residual)
-    covariance = np.linalg.lstsq(matrix, vector, rcond=1e-6)[0]
+        lookup[tuple(np.add(step, far))] = groups.index(tuple(np.abs(step)))
+    products, seen = np.zeros((N_PARTS, len(groups) + 1)), np.zeros((len(groups),) * 2)
+    n_fits = n_seen = 0
+    for fits in blocks:
+        inverse = fits.inverse_normal()
+        square = (fits.residual**2).sum(axis=1)
+        usable = np.flatnonzero((fits.n_voxels > 2 * kernels_numba.N_PARAMETERS) & (square > 0)
+                                & np.isfinite(inverse).all(axis=(1, 2)))
+        step = np.clip(fits.offset[usable, :, None] - fits.offset[usable, None], -far, far) + far
+        group = lookup[step[..., 0], step[..., 1], step[..., 2]]
+        used = np.arange(group.shape[1]) < fits.n_voxels[usable, None]
+        group[~(used[:, :, None] & used[:, None, :])] = len(groups)
+        scaled = fits.residual[usable] * np.sqrt(fits.n_voxels[usable] / square[usable])[:, None]
+        weights = scaled[:, :, None] * scaled[:, None, :]
+        part = (n_fits + np.arange(len(usable))) % N_PARTS
+        place = group + (len(groups) + 1) * part[:, None, None]
+        products += np.bincount(place.ravel(), weights.ravel(), products.size).reshape(products.shape)
+        n_fits += len(usable)
+        # The geometry differs little from fit to fit: some of them tell the mean.
+        for row in range(0, len(usable), GEOMETRY_STRIDE):
+            n = fits.n_voxels[usable[row]]
+            jacobian = fits.jacobian[usable[row], :n]
+            projector = np.eye(n) - jacobian @ inverse[usable[row]] @ jacobian.T
+            members = (group[row, :n, :n] == np.arange(len(groups))[:, None, None]).astype(np.float64)
+            through = projector @ members @ projector
+            seen += members.reshape(len(groups), -1) @ through.reshape(len(groups), -1).T
+            n_seen += 1
+    if n_fits < FITS_MIN:
+        return np.ones((1, 1, 1))
+    parts = np.linalg.lstsq(seen / n_seen, products[:, :-1].T * (N_PARTS / n_fits), rcond=1e-6)[0]
+    covariance, squared_error = parts.mean(axis=1), parts.var(axis=1, ddof=1) / N_PARTS
+    # What is no greater than its error is taken to be 0, and what is little greater is drawn there.
+    covariance[1:] *= np.maximum(0, 1 - squared_error[1:] / np.maximum(covariance[1:] ** 2, 1e-300))
     return _make_valid(covariance, groups, reach)
 
 

@@ -14,6 +14,8 @@ from numba import njit
 
 N_PARAMETERS = 5
 
+#: A neighbour's Gaussian counts as 0 below exp(-16), a part in ten million of its peak.
+EXPONENT_MAX = 16.0
 #: Bits of a fit's status.
 TOO_FEW_VOXELS = 1
 AT_BOUND = 2
@@ -40,7 +42,9 @@ def _gather(volume, sites, i_site, first_neighbour, neighbours, radius, clip, of
                 for k in range(first_neighbour[i_site], first_neighbour[i_site + 1]):
                     j = neighbours[k]
                     distance2 = (z - sites[j, 0]) ** 2 + (x - sites[j, 1]) ** 2 + (y - sites[j, 2]) ** 2
-                    value -= sites[j, 3] * math.exp(-0.5 * distance2 / (sites[j, 4] * sites[j, 4]))
+                    exponent = 0.5 * distance2 / (sites[j, 4] * sites[j, 4])
+                    if exponent < EXPONENT_MAX:
+                        value -= sites[j, 3] * math.exp(-exponent)
                 if clip and value < floor:
                     value = floor
                 offsets[n_voxels, 0] = z - z0
@@ -54,10 +58,13 @@ def _gather(volume, sites, i_site, first_neighbour, neighbours, radius, clip, of
 @njit(cache=True, nogil=True)
 def _linearise(offsets, values, n_voxels, parameters, normal, gradient):
     """Half the sum of squares at ``parameters`` (shift z, x, y, I, s), with JᵀJ and the descent Jᵀ(data - model)."""
-    normal[:, :] = 0.0
-    gradient[:] = 0.0
+    n_parameters = len(gradient)  # not a constant: the compiler would unroll every loop
+    for j in range(n_parameters):
+        gradient[j] = 0.0
+        for k in range(j + 1):
+            normal[j, k] = 0.0
     cost = 0.0
-    jacobian = np.empty(N_PARAMETERS)
+    jacobian = np.empty(n_parameters)
     intensity, width = parameters[3], parameters[4]
     inverse2 = 1.0 / (width * width)
     for i in range(n_voxels):
@@ -74,7 +81,7 @@ def _linearise(offsets, values, n_voxels, parameters, normal, gradient):
         jacobian[2] = model * d_y * inverse2
         jacobian[3] = shape
         jacobian[4] = model * r2 * inverse2 / width
-        for j in range(N_PARAMETERS):
+        for j in range(n_parameters):
             gradient[j] += jacobian[j] * residual
             for k in range(j + 1):
                 normal[j, k] += jacobian[j] * jacobian[k]
@@ -84,7 +91,8 @@ def _linearise(offsets, values, n_voxels, parameters, normal, gradient):
 @njit(cache=True, nogil=True)
 def _solve_free(normal, gradient, free, damping, factor, step):
     """Step in the ``free`` parameters of the damped normal equations, the others' being given; False if singular."""
-    for j in range(N_PARAMETERS):
+    n_parameters = len(gradient)  # not a constant: the compiler would unroll every loop
+    for j in range(n_parameters):
         for k in range(j + 1):
             value = normal[j, k] if free[j] and free[k] else 0.0
             if j == k:
@@ -97,19 +105,19 @@ def _solve_free(normal, gradient, free, damping, factor, step):
                 factor[j, j] = math.sqrt(value)
             else:
                 return False
-    for j in range(N_PARAMETERS):
+    for j in range(n_parameters):
         value = step[j]
         if free[j]:
             value = gradient[j]
-            for k in range(N_PARAMETERS):
+            for k in range(n_parameters):
                 if not free[k]:
                     value -= normal[max(j, k), min(j, k)] * step[k]
         for m in range(j):
             value -= factor[j, m] * step[m]
         step[j] = value / factor[j, j]
-    for j in range(N_PARAMETERS - 1, -1, -1):
+    for j in range(n_parameters - 1, -1, -1):
         value = step[j]
-        for m in range(j + 1, N_PARAMETERS):
+        for m in range(j + 1, n_parameters):
             value -= factor[m, j] * step[m]
         step[j] = value / factor[j, j]
     return True
@@ -121,15 +129,17 @@ def _bounded_step(normal, gradient, point, low, high, damping, free, factor, ste
 
     ``given`` is scratch; False where the equations are singular.
     """
-    for j in range(N_PARAMETERS):
+    n_parameters = len(gradient)  # not a constant: the compiler would unroll every loop
+    for j in range(n_parameters):
         free[j] = not ((point[j] <= low[j] and gradient[j] < 0) or (point[j] >= high[j] and gradient[j] > 0))
         given[j] = 0.0
-    for _ in range(N_PARAMETERS + 1):
-        step[:] = given
+    for _ in range(n_parameters + 1):
+        for j in range(n_parameters):
+            step[j] = given[j]
         if not _solve_free(normal, gradient, free, damping, factor, step):
             return False
         inside = True
-        for j in range(N_PARAMETERS):
+        for j in range(n_parameters):
             if free[j] and not low[j] <= point[j] + step[j] <= high[j]:
                 given[j] = (low[j] if step[j] < 0 else high[j]) - point[j]
                 free[j] = False
@@ -140,9 +150,9 @@ def _bounded_step(normal, gradient, point, low, high, damping, free, factor, ste
 
 
 @njit(cache=True, nogil=True)
-def fit_gaussians(volume, sites, first_neighbour, neighbours, first, last, radius, clip, bounds, tolerance,
+def fit_gaussians(volume, sites, movable, first_neighbour, neighbours, first, last, radius, clip, bounds, tolerance,
                   n_steps_max, fitted, status):
-    """Bounded Levenberg-Marquardt fit of each site to the volume less its neighbours, all at their given places.
+    """Bounded Levenberg-Marquardt fit of the ``movable`` sites to the volume less neighbours, these being given.
 
     ``bounds`` (7,): greatest shift, lowest and highest I and s as factors of the start, lowest and highest s. Fills
     ``fitted`` (N, 5) and ``status`` (N,).
@@ -163,8 +173,8 @@ def fit_gaussians(volume, sites, first_neighbour, neighbours, first, last, radiu
     given = np.empty(N_PARAMETERS)
     free = np.empty(N_PARAMETERS, dtype=np.bool_)
     for i in range(first, last):
-        fitted[i] = sites[i]
-        status[i] = 0
+        if not movable[i]:
+            continue
         n_voxels = _gather(volume, sites, i, first_neighbour, neighbours, radius, clip, offsets, values)
         if n_voxels <= N_PARAMETERS:
             status[i] = TOO_FEW_VOXELS
@@ -186,23 +196,25 @@ def fit_gaussians(volume, sites, first_neighbour, neighbours, first, last, radiu
             if not _bounded_step(normal, gradient, point, low, high, damping, free, factor, step, given):
                 break
             change = 0.0
-            for j in range(N_PARAMETERS):
+            for j in range(len(gradient)):
                 trial[j] = min(max(point[j] + step[j], low[j]), high[j])
                 scale = point[3] if j == 3 else 1.0
                 change = max(change, abs(trial[j] - point[j]) / scale)
             trial_cost = _linearise(offsets, values, n_voxels, trial, trial_normal, trial_gradient)
             if trial_cost <= cost:
                 cost = trial_cost
-                point[:] = trial
-                normal[:, :] = trial_normal
-                gradient[:] = trial_gradient
+                for j in range(len(gradient)):
+                    point[j] = trial[j]
+                    gradient[j] = trial_gradient[j]
+                    for k in range(j + 1):
+                        normal[j, k] = trial_normal[j, k]
                 damping *= 0.1
             else:
                 damping *= 10.0
             if change < tolerance:
                 converged = True
                 break
-        for j in range(N_PARAMETERS):
+        for j in range(len(gradient)):
             fitted[i, j] = point[j] + (sites[i, j] if j < 3 else 0.0)
             if point[j] <= low[j] or point[j] >= high[j]:
                 status[i] |= AT_BOUND
@@ -211,8 +223,8 @@ def fit_gaussians(volume, sites, first_neighbour, neighbours, first, last, radiu
 
 
 @njit(cache=True, nogil=True)
-def measure_amplitudes(volume, sites, first_neighbour, neighbours, first, last, radius, width, amplitudes):
-    """Least-squares amplitude at each site of a Gaussian of ``width`` in the volume less the neighbours, unclipped.
+def measure_amplitudes(volume, sites, first_neighbour, neighbours, first, last, radius, clip, width, amplitudes):
+    """Least-squares amplitude at each site of a Gaussian of ``width`` in the volume less the neighbours.
 
     Where voxels are missing the amplitude is uncertain, and is scaled down to the noise that a whole fit would have.
     """
@@ -221,7 +233,7 @@ def measure_amplitudes(volume, sites, first_neighbour, neighbours, first, last, 
     offsets = np.empty((n_box, 3))
     values = np.empty(n_box)
     for i in range(first, last):
-        n_voxels = _gather(volume, sites, i, first_neighbour, neighbours, radius, False, offsets, values)
+        n_voxels = _gather(volume, sites, i, first_neighbour, neighbours, radius, clip, offsets, values)
         product, norm = 0.0, 1e-300
         for k in range(n_voxels):
             r2 = offsets[k, 0] ** 2 + offsets[k, 1] ** 2 + offsets[k, 2] ** 2
@@ -236,7 +248,8 @@ def linearise_fits(volume, sites, first_neighbour, neighbours, first, last, radi
                    n_voxels):
     """At the given sites: voxel offsets, residuals (data - model) and Jacobians of each fit, rows 0 to last - first.
 
-    ``offsets`` (n, n_box, 3) int, ``residuals`` (n, n_box), ``jacobians`` (n, n_box, 5) are 0 beyond ``n_voxels`` (n,).
+    ``offsets`` (n, n_box, 3) int, ``residuals`` (n, n_box), ``jacobians`` (n, n_box, 5) are left
+    as they are beyond ``n_voxels`` (n,).
     """
     place = np.empty((offsets.shape[1], 3))
     values = np.empty(offsets.shape[1])
@@ -245,9 +258,6 @@ def linearise_fits(volume, sites, first_neighbour, neighbours, first, last, radi
         n = _gather(volume, sites, i, first_neighbour, neighbours, radius, clip, place, values)
         n_voxels[row] = n
         intensity, width = sites[i, 3], sites[i, 4]
-        offsets[row] = 0
-        residuals[row] = 0.0
-        jacobians[row] = 0.0
         for k in range(n):
             r2 = place[k, 0] ** 2 + place[k, 1] ** 2 + place[k, 2] ** 2
             shape = math.exp(-0.5 * r2 / (width * width))

@@ -67,8 +67,8 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
     sites = merge_sites(sites, SAME_ATOM)
     for _ in range(spec.n_residual_searches):
         more = find_candidates(searched, spec, subtract=sites)
-        fitted, _ = fit_sites(potential_V, np.concatenate([sites, more]), spec)
-        sites = merge_sites(np.concatenate([sites, fitted[len(sites):]]), SAME_ATOM)
+        sites, _ = fit_sites(potential_V, np.concatenate([sites, more]), spec, n_fixed=len(sites))
+        sites = merge_sites(sites, SAME_ATOM)
     sites, status, rounds = _refine_in_rounds(potential_V, searched, sites, spec, report)
     order = canonical_order(sites)
     sites, status = sites[order], status[order]
