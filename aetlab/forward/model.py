@@ -59,7 +59,7 @@ class ForwardModel:
         self._rotation = make_rotation(rotation, shape_zxy, n_layers_per_slice, series.tilt_deg, dtype=dtype)
         self._multislice = Multislice(transfer, np.diff(centres_A), pixel_A=voxel_A, wavelength_A=wavelength_A,
                                       phase_per_V=phase_per_V, dtype=dtype)
-        self._slices = np.empty((n_slices(n_z, n_layers_per_slice), *shape_xy), dtype)
+        self._slices: np.ndarray = np.empty((n_slices(n_z, n_layers_per_slice), *shape_xy), dtype)
 
     def cost(self, volume: np.ndarray, i_tilt: int) -> float:
         """Cost of ``volume`` (Z, X, Y) against the images of one tilt."""
@@ -69,7 +69,7 @@ class ForwardModel:
     def cost_and_gradient(self, volume: np.ndarray, i_tilt: int) -> tuple[float, np.ndarray]:
         """Cost of one tilt and its gradient (Z, X, Y) with respect to ``volume``, in 1/V."""
         cost = self._gradient_of_slices(volume, i_tilt)
-        gradient = np.zeros(self._shape, self._dtype)
+        gradient: np.ndarray = np.zeros(self._shape, self._dtype)
         self._rotation.add_adjoint(self._slices, i_tilt, 1.0, gradient)
         return cost, gradient
 

@@ -2,8 +2,9 @@ r"""Multislice propagation of the electron wave through slices of projected pote
 
 Notation: slice m holds s_m, the sum over its layers of V in volts; t_m = exp(i σ Δz s_m) is its transmission function,
 σ the interaction parameter, Δz the voxel. The incident wave is 1. Behind slice m the wave is g_m = t_m ψ_m, and
-ψ_{m+1} = P_m g_m in front of the next (equation 1 of the paper), P_m the propagator over the distance of the two slices'
-middles (equation 2). Each image is |F⁻¹ T_j F g_S|² with a transfer function T_j that begins behind the last slice.
+ψ_{m+1} = P_m g_m in front of the next (equation 1 of the paper), P_m the propagator over the distance of the two
+slices' middles (equation 2). Each image is |F⁻¹ T_j F g_S|² with a transfer function T_j that begins behind the last
+slice.
 
 Cost of a tilt: ½ Σ_j Σ (|ψ_j| - a_j)², a_j = √I_j (equation 5 halved). With r_j = ψ_j - a_j ψ_j/|ψ_j| and
 φ_S = F⁻¹ Σ_j T_j* F r_j its gradient is σ Δz Im(φ_m g_m*) at slice m, and φ_{m-1} = P*_{m-1} t*_m φ_m
@@ -61,7 +62,7 @@ def exit_wave(slices: np.ndarray, *, phase_per_V: float, gap_A: float, pixel_A: 
     real = slices.dtype.type
     complex_type = np.result_type(slices.dtype, np.complex64)
     shape_xy = slices.shape[1:]
-    fft = plan_fft(shape_xy, complex_type)
+    fft = plan_fft()
     keep = propagator(shape_xy, pixel_A, wavelength_A, 0.0, band_limit=band_limit)
     free = (propagator(shape_xy, pixel_A, wavelength_A, gap_A, band_limit=band_limit) / keep.size).astype(complex_type)
     limit = (keep / keep.size).astype(complex_type)
@@ -119,8 +120,7 @@ class Multislice:
         self._images = np.empty((n_defoci, *shape_xy), complex_type)
         self._row_cost = np.empty((n_defoci, shape_xy[0]), np.float64)
         self._unit = np.ones(shape_xy, complex_type)
-        self._fft = plan_fft(shape_xy, complex_type)
-        self._fft_images = plan_fft((n_defoci, *shape_xy), complex_type)
+        self._fft = plan_fft()
 
     def images(self, slices: np.ndarray) -> np.ndarray:
         """Image waves ψ_j (F, X, Y) of ``slices`` (S, X, Y); the array is overwritten by the next call."""
@@ -134,7 +134,7 @@ class Multislice:
         fft.forward(waves[-1], plane)
         for f in range(len(self._images)):
             kernels.multiply(plane, self._transfer[f], self._images[f])
-        self._fft_images.inverse(self._images, self._images)
+        self._fft.inverse(self._images, self._images)
         return self._images
 
     def cost(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
@@ -146,7 +146,7 @@ class Multislice:
         """Cost as in :meth:`cost`; ``slices`` is overwritten by the gradient with respect to it, in 1/V."""
         cost = self.cost(slices, amplitude)
         fft, plane = self._fft, self._plane
-        self._fft_images.forward(self._images, self._images)
+        self._fft.forward(self._images, self._images)
         kernels.add_conjugate_products(self._images, self._transfer, plane)
         fft.inverse(plane, plane)
         for m in range(len(slices) - 1, -1, -1):

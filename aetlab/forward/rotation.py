@@ -60,10 +60,10 @@ class _Matrix:
     def __init__(self, n_voxels: int, n_rows: int, capacity: int, dtype: type) -> None:
         self.counts = np.zeros(n_voxels, np.int32)
         self.rows = np.zeros((n_voxels, capacity), np.int32)
-        self.weights = np.zeros((n_voxels, capacity), dtype)
+        self.weights: np.ndarray = np.zeros((n_voxels, capacity), dtype)
         self.row_start = np.zeros(n_rows + 1, np.int64)
         self.columns = np.zeros(n_voxels * capacity, np.int32)
-        self.row_weights = np.zeros(n_voxels * capacity, dtype)
+        self.row_weights: np.ndarray = np.zeros(n_voxels * capacity, dtype)
 
     @property
     def n_bytes(self) -> int:

@@ -141,7 +141,7 @@ class Optics:
     def intensities(self, portions: Iterator[np.ndarray]) -> np.ndarray:
         """Intensities (F, X, Y) in the image's pixels, in front of the detector."""
         wave = self.wave(portions)
-        fft = plan_fft(wave.shape, wave.dtype)
+        fft = plan_fft()
         fft.forward(wave, wave)
         image = np.empty_like(wave)
         intensities = []

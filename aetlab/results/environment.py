@@ -16,7 +16,7 @@ from typing import Any
 
 from aetlab.backend import n_cores
 
-_PACKAGES = ("aetlab", "numpy", "scipy", "numba", "h5py", "ducc0", "mkl_fft", "pyfftw", "hydra-core", "cupy-cuda12x",
+_PACKAGES = ("aetlab", "numpy", "scipy", "numba", "h5py", "ducc0", "hydra-core", "cupy-cuda12x",
              "cupy-cuda13x")
 
 
