@@ -21,7 +21,7 @@ class TraceSpec:
     ``merge_distance``, ``min_intensity_V``, ``min_width``: what merges and what is dropped. ``stop_sites``,
     ``stop_shift``: rounds end when fewer sites go and the RMS shift is under it, or after ``n_rounds_max`` more than
     the first. ``min_significance``: sites whose amplitude is below this many standard deviations of the noise beside
-    the atoms are dropped (the paper: 0, no such test; a regularised volume is even there, which makes the noise 0).
+    the atoms are dropped (the paper: 0, no such test).
     """
 
     smoothing: float = 0.0

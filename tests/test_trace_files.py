@@ -166,9 +166,11 @@ def test_command_line_traces_volumes_of_others(potential_V, traced, tmp_path, ca
 
 def test_command_line_needs_neither_elements_nor_unit(potential_V, traced, tmp_path):
     np.save(tmp_path / "v.npy", potential_V.transpose(2, 0, 1) * 1e-3)
-    assert main([str(tmp_path / "v.npy"), "--voxel-A", "0.5", "--axes", "yzx", "--out", str(tmp_path / "o")]) == 0
+    words = [str(tmp_path / "v.npy"), "--voxel-A", "0.5", "--axes", "yzx", "--out", str(tmp_path / "o"), "--mrc"]
+    assert main(words) == 0
     atoms = ase.io.read(tmp_path / "o.atoms.xyz")
     assert set(atoms.get_chemical_symbols()) == {"X"}
+    np.testing.assert_array_equal(read_mrc(tmp_path / "o.volume.mrc")[0], (potential_V * 1e-3).astype(np.float32))
     np.testing.assert_allclose(atoms.positions, traced.positions_A, atol=1e-3)
 
 

@@ -14,6 +14,7 @@ from aetlab.data import TracedAtoms
 from aetlab.physics import SYMBOLS
 from aetlab.spec import SpecError, TraceSpec
 from aetlab.trace.export import write_csv, write_xyz
+from aetlab.trace.mrc import write_mrc
 from aetlab.trace.read import FileError, read_volume
 from aetlab.trace.tracer import trace_atoms
 
@@ -52,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
                         help="usual standard deviation of an atom's peak in Å; lengths of the tracing scale with it "
                              "(default %(default)s)")
     parser.add_argument("--out", type=Path, help="path of the output without its ending (default: beside the volume)")
+    parser.add_argument("--mrc", action="store_true", help="write the volume as MRC too, with voxel size and origin")
     return parser
 
 
@@ -78,11 +80,13 @@ def main(arguments: list[str] | None = None) -> int:
         box = (n_x * volume.voxel_A, n_y * volume.voxel_A, n_z * volume.voxel_A)
         write_xyz(Path(f"{out}.atoms.xyz"), traced, box_A=box)
         write_csv(Path(f"{out}.atoms.csv"), traced)
+        if options.mrc:
+            write_mrc(Path(f"{out}.volume.mrc"), volume)
     except (FileError, SpecError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     print(_summarise(traced))
-    print(f"{out}.atoms.xyz\n{out}.atoms.csv")
+    print(f"{out}.atoms.xyz\n{out}.atoms.csv" + (f"\n{out}.volume.mrc" if options.mrc else ""))
     return 0
 
 
