@@ -6,16 +6,22 @@ import numpy as np
 import pytest
 
 from aetlab import physics
-from aetlab.forward.multislice import Multislice, exit_wave, propagator
+from aetlab.forward import simd_fft, simd_multislice
+from aetlab.forward.multislice import Multislice, exit_wave, make_multislice, make_optics, propagator
 
 WAVELENGTH_A = physics.wavelength_A(300.0)
 PIXEL_A = 0.5
 SHAPE_XY = (10, 12)
+OPTICS = dict(pixel_A=PIXEL_A, wavelength_A=WAVELENGTH_A, phase_per_V=3e-3)
 
 
 def _transfer(rng: np.random.Generator, n_defoci: int = 2) -> np.ndarray:
     return np.stack([propagator(SHAPE_XY, PIXEL_A, WAVELENGTH_A, d) * rng.uniform(0.5, 1, SHAPE_XY)
                      for d in (150.0, 400.0)[:n_defoci]])
+
+
+def _engine(transfer: np.ndarray, gaps_A: np.ndarray) -> Multislice:
+    return Multislice(make_optics(transfer, gaps_A, **OPTICS), np.float64)
 
 
 def test_propagator_of_a_plane_wave_is_its_phase_along_the_beam() -> None:
@@ -69,8 +75,7 @@ def test_images_follow_from_the_exit_wave() -> None:
     rng = np.random.default_rng(4)
     transfer = _transfer(rng)
     slices = rng.uniform(0, 300, (3, *SHAPE_XY))
-    engine = Multislice(transfer, np.full(2, 5.0), pixel_A=PIXEL_A, wavelength_A=WAVELENGTH_A, phase_per_V=3e-3,
-                        dtype=np.float64)
+    engine = _engine(transfer, np.full(2, 5.0))
     wave = exit_wave(slices, phase_per_V=3e-3, gap_A=5.0, pixel_A=PIXEL_A, wavelength_A=WAVELENGTH_A)
     np.testing.assert_allclose(engine.images(slices), np.fft.ifft2(transfer * np.fft.fft2(wave)), rtol=1e-10)
 
@@ -81,9 +86,8 @@ def test_gaps_of_different_length_are_each_used() -> None:
     transfer = _transfer(rng)
     slices = rng.uniform(0, 300, (3, *SHAPE_XY))
     slices[1] = 0
-    optics = dict(pixel_A=PIXEL_A, wavelength_A=WAVELENGTH_A, phase_per_V=3e-3, dtype=np.float64)
-    three = Multislice(transfer, np.array([5.0, 4.0]), **optics).images(slices).copy()
-    two = Multislice(transfer, np.array([9.0]), **optics).images(slices[::2])
+    three = _engine(transfer, np.array([5.0, 4.0])).images(slices).copy()
+    two = _engine(transfer, np.array([9.0])).images(slices[::2])
     np.testing.assert_allclose(three, two, rtol=1e-10)
 
 
@@ -91,8 +95,7 @@ def test_gradient_against_central_differences() -> None:
     rng = np.random.default_rng(6)
     amplitude = rng.uniform(0.7, 1.3, (2, *SHAPE_XY))
     slices = rng.uniform(0, 300, (3, *SHAPE_XY))
-    engine = Multislice(_transfer(rng), np.array([5.0, 4.0]), pixel_A=PIXEL_A, wavelength_A=WAVELENGTH_A,
-                        phase_per_V=3e-3, dtype=np.float64)
+    engine = _engine(_transfer(rng), np.array([5.0, 4.0]))
     gradient = slices.copy()
     cost = engine.cost_and_gradient(gradient, amplitude)
     assert cost == engine.cost(slices, amplitude)
@@ -104,11 +107,56 @@ def test_gradient_against_central_differences() -> None:
         np.testing.assert_allclose(gradient[index], slope, rtol=1e-6, atol=1e-12)
 
 
-def test_dark_pixels_have_a_finite_gradient() -> None:
-    """A wave of exactly 0 has no phase to descend along; it must not poison the volume."""
-    slices = np.zeros((2, *SHAPE_XY))
-    engine = Multislice(np.zeros((1, *SHAPE_XY), complex), np.array([5.0]), pixel_A=PIXEL_A, wavelength_A=WAVELENGTH_A,
-                        phase_per_V=3e-3, dtype=np.float64)
-    cost = engine.cost_and_gradient(slices, np.ones((1, *SHAPE_XY)))
-    assert cost == pytest.approx(0.5 * SHAPE_XY[0] * SHAPE_XY[1])
+@pytest.mark.parametrize("shape_xy", [SHAPE_XY, (16, 32)])
+def test_dark_pixels_have_a_finite_gradient(shape_xy: tuple[int, int]) -> None:
+    """A wave of exactly 0 has no phase to descend along; it must not poison the volume (both kinds of kernels)."""
+    slices = np.zeros((2, *shape_xy), np.float32)
+    engine = make_multislice(make_optics(np.zeros((1, *shape_xy), complex), np.array([5.0]), **OPTICS))
+    cost = engine.cost_and_gradient(slices, np.ones((1, *shape_xy), np.float32))
+    assert cost == pytest.approx(0.5 * shape_xy[0] * shape_xy[1])
     np.testing.assert_array_equal(slices, 0)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 16, 48, 60, 64, 96, 225, 480])
+def test_transforms_in_lanes(n: int) -> None:
+    """Each radix, and their products: the spectrum in its scrambled order, and back to n times the input."""
+    rng = np.random.default_rng(7)
+    values = (rng.standard_normal((n, 16)) + 1j * rng.standard_normal((n, 16))).astype(np.complex64)
+    buffer = np.concatenate([values.real.ravel(), values.imag.ravel()])
+    plan = simd_fft.make_plan(n)
+
+    def content() -> np.ndarray:
+        return (buffer[: n * 16] + 1j * buffer[n * 16:]).reshape(n, 16)
+
+    simd_fft.forward(buffer, 0, n * 16, n, plan)
+    spectrum = np.fft.fft(values.astype(complex), axis=0)
+    np.testing.assert_allclose(content(), spectrum[simd_fft.scrambled_order(n)], atol=1e-6 * np.abs(spectrum).max())
+    simd_fft.inverse(buffer, 0, n * 16, n, plan)
+    np.testing.assert_allclose(content() / n, values, atol=2e-6)
+
+
+def test_lengths_with_other_primes_are_left_to_the_library() -> None:
+    assert simd_multislice.fits((96, 480))
+    assert not simd_multislice.fits((96, 112))
+    assert not simd_multislice.fits((96, 40))
+    with pytest.raises(ValueError, match="2, 3 and 5"):
+        simd_fft.make_plan(14)
+
+
+@pytest.mark.parametrize("n_slices", [1, 2, 4])
+def test_fused_kernels_follow_the_library_in_double_precision(n_slices: int) -> None:
+    """Cost and gradient, on planes of different lengths, with angles beyond a full turn and unequal gaps."""
+    rng = np.random.default_rng(8)
+    shape_xy = (32, 48)
+    transfer = np.stack([propagator(shape_xy, PIXEL_A, WAVELENGTH_A, d) * rng.uniform(0.5, 1, shape_xy)
+                         for d in (150.0, 400.0)])
+    amplitude = rng.uniform(0.7, 1.3, (2, *shape_xy))
+    slices = rng.uniform(-3000, 3000, (n_slices, *shape_xy))
+    optics = make_optics(transfer, np.array([5.0, 5.0, 4.0])[: n_slices - 1], **OPTICS)
+    fused = make_multislice(optics)
+    assert isinstance(fused, simd_multislice.SimdMultislice)
+    double, single = slices.copy(), slices.astype(np.float32)
+    cost = Multislice(optics, np.float64).cost_and_gradient(double, amplitude)
+    assert fused.cost(single, amplitude.astype(np.float32)) == pytest.approx(cost, rel=1e-5)
+    assert fused.cost_and_gradient(single, amplitude.astype(np.float32)) == pytest.approx(cost, rel=1e-5)
+    np.testing.assert_allclose(single, double, atol=2e-5 * np.abs(double).max())

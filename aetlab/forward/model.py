@@ -7,7 +7,7 @@ import numpy as np
 from aetlab import physics
 from aetlab.data import TiltSeries
 from aetlab.forward.imaging import transfer_function
-from aetlab.forward.multislice import Multislice, propagator
+from aetlab.forward.multislice import make_multislice, make_optics, propagator
 from aetlab.forward.rotation import make_rotation
 from aetlab.grid import n_slices, slice_centres_A
 from aetlab.spec import MicroscopeSpec
@@ -57,8 +57,9 @@ class ForwardModel:
         self._dtype = dtype
         self._amplitude = np.sqrt(np.maximum(series.images, 0)).astype(dtype)
         self._rotation = make_rotation(rotation, shape_zxy, n_layers_per_slice, series.tilt_deg, dtype=dtype)
-        self._multislice = Multislice(transfer, np.diff(centres_A), pixel_A=voxel_A, wavelength_A=wavelength_A,
-                                      phase_per_V=phase_per_V, dtype=dtype)
+        optics = make_optics(transfer, np.diff(centres_A), pixel_A=voxel_A, wavelength_A=wavelength_A,
+                             phase_per_V=phase_per_V)
+        self._multislice = make_multislice(optics, dtype)
         self._slices: np.ndarray = np.empty((n_slices(n_z, n_layers_per_slice), *shape_xy), dtype)
 
     def cost(self, volume: np.ndarray, i_tilt: int) -> float:

@@ -13,10 +13,14 @@ Cost of a tilt: ½ Σ_j Σ (|ψ_j| - a_j)², a_j = √I_j (equation 5 halved). W
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
 
 from aetlab.fft import plan_fft
 from aetlab.forward import kernels_numba as kernels
+from aetlab.forward import simd_multislice
 from aetlab.grid import squared_frequencies
 
 
@@ -86,40 +90,65 @@ def exit_wave(slices: np.ndarray, *, phase_per_V: float, gap_A: float, pixel_A: 
     return wave
 
 
-class Multislice:
-    """Cost and gradient of one tilt with respect to its slices, with all its memory allocated once.
+@dataclass(frozen=True)
+class Optics:
+    """What a wave meets between the slices and behind them, the same for all tilts.
 
-    Parameters
-    ----------
-    transfer : complex (F, X, Y)
-        Transfer functions T_j from the plane of the last slice's middle to the images.
-    gaps_A : float (S - 1,)
-        Distances between the middles of neighbouring slices in Å.
-    pixel_A, wavelength_A : float
-        Sampling and wavelength in Å.
-    phase_per_V : float
-        σ Δz in rad/V.
-    dtype : type
-        float32, or float64 for tests.
+    ``transfer`` complex (F, X, Y) are the transfer functions from behind the last slice to the images, ``free`` complex
+    (G, X, Y) the different propagators and ``which`` (S - 1,) the one behind each slice but the last, ``phase_per_V``
+    is σ Δz. The 1/(X·Y) of each inverse FFT rides on the factor that is multiplied in before it.
     """
 
-    def __init__(self, transfer: np.ndarray, gaps_A: np.ndarray, *, pixel_A: float, wavelength_A: float,
-                 phase_per_V: float, dtype: type = np.float32) -> None:
+    transfer: np.ndarray
+    free: np.ndarray
+    which: np.ndarray
+    phase_per_V: float
+
+
+def make_optics(transfer: np.ndarray, gaps_A: np.ndarray, *, pixel_A: float, wavelength_A: float,
+                phase_per_V: float) -> Optics:
+    """The optics of slices whose middles are ``gaps_A`` (S - 1,) apart, with ``transfer`` (F, X, Y) behind the last."""
+    shape_xy = (transfer.shape[1], transfer.shape[2])
+    n_pixels = shape_xy[0] * shape_xy[1]
+    distances_A, which = np.unique(np.round(gaps_A, 9), return_inverse=True)
+    free = np.empty((len(distances_A), *shape_xy), np.complex128)
+    for i, distance_A in enumerate(distances_A):
+        free[i] = propagator(shape_xy, pixel_A, wavelength_A, distance_A) / n_pixels
+    return Optics(transfer / n_pixels, free, which, phase_per_V)
+
+
+class TiltCost(Protocol):
+    """Cost ½ Σ (|ψ_j| - a_j)² of the slices of one tilt, and its gradient, with all memory allocated once."""
+
+    def cost(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
+        """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity."""
+
+    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
+        """Cost as in :meth:`cost`; ``slices`` is overwritten by the gradient with respect to it, in 1/V."""
+
+
+def make_multislice(optics: Optics, dtype: type = np.float32) -> TiltCost:
+    """The fastest :class:`TiltCost` that takes these planes: fused kernels in float32 where the shape suits them."""
+    if dtype is np.float32 and simd_multislice.fits((optics.transfer.shape[1], optics.transfer.shape[2])):
+        return simd_multislice.SimdMultislice(optics.transfer, optics.free, optics.which, optics.phase_per_V)
+    return Multislice(optics, dtype)
+
+
+class Multislice:
+    """:class:`TiltCost` for planes of any shape, in float32 or float64, with the FFTs of a library."""
+
+    def __init__(self, optics: Optics, dtype: type = np.float32) -> None:
         complex_type = np.result_type(dtype, np.complex64)
-        n_defoci, *shape = transfer.shape
-        shape_xy = (shape[0], shape[1])
-        n_pixels = shape_xy[0] * shape_xy[1]
-        self._phase = dtype(phase_per_V)
-        # The 1/N of each inverse FFT rides on the factor that is multiplied in before it.
-        self._transfer = (transfer / n_pixels).astype(complex_type)
-        distances, self._which = np.unique(np.round(gaps_A, 9), return_inverse=True)
-        self._free = [(propagator(shape_xy, pixel_A, wavelength_A, d) / n_pixels).astype(complex_type)
-                      for d in distances]
-        self._waves = np.empty((len(gaps_A) + 1, *shape_xy), complex_type)
-        self._plane = np.empty(shape_xy, complex_type)
-        self._images = np.empty((n_defoci, *shape_xy), complex_type)
-        self._row_cost = np.empty((n_defoci, shape_xy[0]), np.float64)
-        self._unit = np.ones(shape_xy, complex_type)
+        n_defoci, n_x, n_y = optics.transfer.shape
+        self._phase = dtype(optics.phase_per_V)
+        self._transfer = optics.transfer.astype(complex_type)
+        self._free = optics.free.astype(complex_type)
+        self._which = optics.which
+        self._waves = np.empty((len(optics.which) + 1, n_x, n_y), complex_type)
+        self._plane = np.empty((n_x, n_y), complex_type)
+        self._images = np.empty((n_defoci, n_x, n_y), complex_type)
+        self._row_cost = np.empty((n_defoci, n_x), np.float64)
+        self._unit = np.ones((n_x, n_y), complex_type)
         self._fft = plan_fft()
 
     def images(self, slices: np.ndarray) -> np.ndarray:
@@ -134,7 +163,7 @@ class Multislice:
         fft.forward(waves[-1], plane)
         for f in range(len(self._images)):
             kernels.multiply(plane, self._transfer[f], self._images[f])
-        self._fft.inverse(self._images, self._images)
+        fft.inverse(self._images, self._images)
         return self._images
 
     def cost(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
@@ -146,7 +175,7 @@ class Multislice:
         """Cost as in :meth:`cost`; ``slices`` is overwritten by the gradient with respect to it, in 1/V."""
         cost = self.cost(slices, amplitude)
         fft, plane = self._fft, self._plane
-        self._fft.forward(self._images, self._images)
+        fft.forward(self._images, self._images)
         kernels.add_conjugate_products(self._images, self._transfer, plane)
         fft.inverse(plane, plane)
         for m in range(len(slices) - 1, -1, -1):

@@ -1,0 +1,171 @@
+"""Multislice kernels that keep each step of a wave in cache: FFT, multiplication and inverse FFT in one pass.
+
+A wave is a pair of float planes (2, X, Y), real and imaginary. One step of multislice takes two passes over it:
+
+- :func:`columns` runs along x for ``WIDTH`` neighbouring y at a time: back from frequencies to x, through a slice, and to
+  frequencies again;
+- :func:`rows` runs along y for ``WIDTH`` neighbouring x at a time: to frequencies, times the propagator, and back.
+
+Between the two, rows stand in the scrambled order of their frequency in x (:mod:`simd_fft`); factors are stored as
+(n, X/WIDTH, 2, Y, WIDTH) in scrambled order of both (:func:`pack_factors`). No transform has a factor of its own.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba as nb
+import numpy as np
+
+from aetlab.forward import simd_fft as fft
+from aetlab.forward.simd_lanes import WIDTH, load, round_to_even, splat, square_root, store, transpose_tile
+
+_inline = nb.njit(cache=True, nogil=True, fastmath=fft.FAST, forceinline=True)
+_parallel = nb.njit(cache=True, nogil=True, fastmath=fft.FAST, parallel=True)
+
+#: What :func:`columns` does between the two transforms.
+ENTER, TRANSMIT, BACK_TRANSMIT, RESIDUAL = 0, 1, 2, 3
+
+_ZERO, _ONE, _TWO, _HALF, _PI, _TINY = (np.float32(v) for v in (0, 1, 2, 0.5, math.pi, 1e-30))
+_TURNS = np.float32(0.5 / math.pi)
+_SIN = tuple(np.float32((-1) ** k / math.factorial(2 * k + 1)) for k in range(6))
+_COS = tuple(np.float32((-1) ** k / math.factorial(2 * k)) for k in range(7))
+
+
+def pack_factors(factors: np.ndarray) -> np.ndarray:
+    """Factors (n, X, Y) of frequencies in the order and layout of :func:`rows`, float32 (n, X/WIDTH, 2, Y, WIDTH)."""
+    n, n_x, n_y = factors.shape
+    sorted_ = factors[:, fft.scrambled_order(n_x)][:, :, fft.scrambled_order(n_y)]
+    parts = np.stack([sorted_.real, sorted_.imag], axis=1).astype(np.float32)
+    return np.ascontiguousarray(parts.reshape(n, 2, n_x // WIDTH, WIDTH, n_y).transpose(0, 2, 1, 4, 3))
+
+
+@_inline
+def _cos_sin(angle):
+    """Cosine and sine by Taylor series of half the angle, reduced to a quarter turn; within 3e-7."""
+    half = angle * _HALF - round_to_even(angle * _TURNS) * _PI
+    h2 = half * half
+    s = ((((h2 * _SIN[5] + _SIN[4]) * h2 + _SIN[3]) * h2 + _SIN[2]) * h2 + _SIN[1]) * h2 + _SIN[0]
+    c = (((((h2 * _COS[6] + _COS[5]) * h2 + _COS[4]) * h2 + _COS[3]) * h2 + _COS[2]) * h2 + _COS[1]) * h2 + _COS[0]
+    s = s * half
+    return _ONE - s * s * _TWO, s * c * _TWO
+
+
+@_parallel
+def columns(kind, planes, phase, slice_V, wave, amplitude, cost, plan, forward):
+    """From frequencies along x to x, through a slice (or against the measurement), and back if ``forward``; in place.
+
+    ``planes`` (F, 2, X, Y) are the waves. What happens in between:
+
+    - ENTER: the incident wave 1 meets ``slice_V`` (X, Y); what was in ``planes`` is not read;
+    - TRANSMIT: times exp(i phase slice_V); both keep the result in ``wave`` (2, X, Y);
+    - BACK_TRANSMIT: ``planes`` is the adjoint φ behind the slice, ``wave`` the wave there; ``slice_V`` is replaced by the
+      gradient phase Im(φ wave*), φ by φ exp(-i phase slice_V);
+    - RESIDUAL: ψ becomes ψ - a ψ/|ψ| with ``amplitude`` a (F, X, Y); ``cost`` (F, Y) gets ½ Σ_x |residual|².
+    """
+    n_planes, _, n_x, n_y = planes.shape
+    blocks = n_y // WIDTH
+    im = n_x * WIDTH
+    to_im = n_x * n_y
+    for item in nb.prange(n_planes * blocks):
+        f, y = item // blocks, item % blocks * WIDTH
+        buffer = np.empty(2 * im, np.float32)
+        here = f * 2 * to_im + y
+        if kind != ENTER:
+            for x in range(n_x):
+                store(buffer, x * WIDTH, load(planes, here + x * n_y))
+                store(buffer, im + x * WIDTH, load(planes, here + to_im + x * n_y))
+            fft.inverse(buffer, 0, im, n_x, plan)
+        if kind == ENTER:
+            for x in range(n_x):
+                i, at = x * WIDTH, x * n_y + y
+                c, s = _cos_sin(load(slice_V, at) * phase)
+                store(buffer, i, c)
+                store(buffer, im + i, s)
+                store(wave, at, c)
+                store(wave, to_im + at, s)
+        elif kind == TRANSMIT:
+            for x in range(n_x):
+                i, at = x * WIDTH, x * n_y + y
+                c, s = _cos_sin(load(slice_V, at) * phase)
+                a, b = load(buffer, i), load(buffer, im + i)
+                a, b = a * c - b * s, a * s + b * c
+                store(buffer, i, a)
+                store(buffer, im + i, b)
+                store(wave, at, a)
+                store(wave, to_im + at, b)
+        elif kind == BACK_TRANSMIT:
+            for x in range(n_x):
+                i, at = x * WIDTH, x * n_y + y
+                c, s = _cos_sin(load(slice_V, at) * phase)
+                a, b = load(buffer, i), load(buffer, im + i)
+                store(slice_V, at, (b * load(wave, at) - a * load(wave, to_im + at)) * phase)
+                store(buffer, i, a * c + b * s)
+                store(buffer, im + i, b * c - a * s)
+        else:
+            total = splat(_ZERO)
+            for x in range(n_x):
+                i = x * WIDTH
+                a, b = load(buffer, i), load(buffer, im + i)
+                # The tiny number keeps the residual of a dark pixel at 0 without a branch.
+                modulus = square_root(a * a + b * b + _TINY)
+                difference = modulus - load(amplitude, f * to_im + x * n_y + y)
+                total = total + difference * difference
+                factor = difference / modulus
+                store(buffer, i, a * factor)
+                store(buffer, im + i, b * factor)
+            store(cost, f * n_y + y, total * _HALF)
+        if forward:
+            fft.forward(buffer, 0, im, n_x, plan)
+            for x in range(n_x):
+                store(planes, here + x * n_y, load(buffer, x * WIDTH))
+                store(planes, here + to_im + x * n_y, load(buffer, im + x * WIDTH))
+
+
+@_inline
+def _load_rows(planes, f, block, buffer, n_x, n_y):
+    """Rows of plane f, transposed: ``buffer`` (2, Y, WIDTH)."""
+    for part in range(2):
+        first = (2 * f + part) * n_x * n_y + block * WIDTH * n_y
+        for y in range(0, n_y, WIDTH):
+            transpose_tile(planes, first + y, n_y, buffer, (part * n_y + y) * WIDTH, WIDTH)
+
+
+@_inline
+def _store_rows(buffer, planes, f, block, n_x, n_y):
+    for part in range(2):
+        first = (2 * f + part) * n_x * n_y + block * WIDTH * n_y
+        for y in range(0, n_y, WIDTH):
+            transpose_tile(buffer, (part * n_y + y) * WIDTH, WIDTH, planes, first + y, n_y)
+
+
+@_parallel
+def rows(adjoint, source, factors, target, plan):
+    """``target[f] = F⁻¹ factors[f] F source[0]`` along y, or the adjoint ``target[0] = F⁻¹ Σ_f factors[f]* F source[f]``.
+
+    ``source`` and ``target`` (1 or F, 2, X, Y) may be the same array where both hold one plane.
+    """
+    n_x, n_y = source.shape[2], source.shape[3]
+    im = n_y * WIDTH
+    for block in nb.prange(n_x // WIDTH):
+        spectrum, product = np.empty(2 * im, np.float32), np.empty(2 * im, np.float32)
+        for f in range(factors.shape[0]):
+            if adjoint or f == 0:
+                _load_rows(source, f, block, spectrum, n_x, n_y)
+                fft.forward(spectrum, 0, im, n_y, plan)
+            first = (f * factors.shape[1] + block) * 2 * im
+            for i in range(0, im, WIDTH):
+                a, b = load(spectrum, i), load(spectrum, im + i)
+                c, s = load(factors, first + i), load(factors, first + im + i)
+                if not adjoint:
+                    store(product, i, a * c - b * s)
+                    store(product, im + i, a * s + b * c)
+                elif f == 0:
+                    store(product, i, a * c + b * s)
+                    store(product, im + i, b * c - a * s)
+                else:
+                    store(product, i, load(product, i) + (a * c + b * s))
+                    store(product, im + i, load(product, im + i) + (b * c - a * s))
+            if not adjoint or f == factors.shape[0] - 1:
+                fft.inverse(product, 0, im, n_y, plan)
+                _store_rows(product, target, 0 if adjoint else f, block, n_x, n_y)
