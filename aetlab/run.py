@@ -90,10 +90,15 @@ def _main(argv: list[str]) -> int:
     except (SpecError, StorageError) as error:
         print(f"aetlab: {error}", file=sys.stderr)
         return UNUSABLE
-    sys.argv[1:] = [*quote_choices(argv, groups), *added]
+    # the parser takes the words in one piece alone, wherever the flags stand
+    place = argv.index(args.overrides[-1]) + 1 if args.overrides else 0
+    sys.argv[1:] = quote_choices([*argv[:place], *added, *argv[place:]], groups)
     store_experiments()
+    from aetlab.cli.jobs import terminable
+
     try:
-        hydra.main(config_path=str(config_folder()), config_name=CONFIG_NAME, version_base="1.3")(task)()
+        with terminable():
+            hydra.main(config_path=str(config_folder()), config_name=CONFIG_NAME, version_base="1.3")(task)()
     except BaseException as stop:
         return _stopped(stop, ledger)
     return _finish(ledger)

@@ -80,7 +80,7 @@ def perform(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -
     started = time.monotonic()
     places = Places(outputs.absolute())
     run_id = record_id(spec)
-    with open_reporter(label) as reporter, _terminable():
+    with open_reporter(label) as reporter, terminable():
         found = _complete(places.records / run_id, use_other_code)
         if found is not None:
             outcome = _ended(found, label, SKIPPED, started)
@@ -176,8 +176,8 @@ def _in_one_line(error: Exception) -> str:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the job in order: locks are freed and what is half-written is removed."""
+def terminable() -> Iterator[None]:
+    """SIGTERM ends what is inside in order, by :class:`Stopped`: locks are freed, half-written files removed."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(signal.Signals(number).name)
