@@ -59,7 +59,7 @@ def test_first_two_iterations_follow_the_published_sequence() -> None:
     """U2 = V1 (t1 = 1 gives no momentum yet), U3 = V2 + (t2 - 1)/t3 (V2 - V1)."""
     problem = Quadratic()
     seen: list[np.ndarray] = []
-    _minimize(problem, 2, step=0.1, on_iteration=lambda state: seen.extend((state.proximal.copy(), state.volume.copy())))
+    _minimize(problem, 2, step=0.1, on_iteration=lambda s: seen.extend((s.proximal.copy(), s.volume.copy())))
     v1, u2, v2, u3 = seen
     t2 = (1 + np.sqrt(5)) / 2
     t3 = (1 + np.sqrt(1 + 4 * t2**2)) / 2
@@ -71,7 +71,8 @@ def test_a_rise_of_the_cost_resets_momentum_at_the_last_proximal_point() -> None
     """Momentum overshoots the minimum of a well-conditioned problem; the iteration that shows it is thrown away."""
     problem = Quadratic()
     history: list[tuple[np.ndarray, np.ndarray, float]] = []
-    solution = _minimize(problem, on_iteration=lambda s: history.append((s.volume.copy(), s.proximal.copy(), s.momentum)))
+    solution = _minimize(
+        problem, on_iteration=lambda s: history.append((s.volume.copy(), s.proximal.copy(), s.momentum)))
     assert solution.restarts
     for i in solution.restarts:
         assert solution.cost[i] > solution.cost[i - 1]
@@ -79,6 +80,16 @@ def test_a_rise_of_the_cost_resets_momentum_at_the_last_proximal_point() -> None
         np.testing.assert_array_equal(proximal, history[i - 1][1])
         np.testing.assert_array_equal(volume, proximal)
         assert momentum == 1.0
+
+
+def test_each_reset_shortens_the_step_and_none_follows_another() -> None:
+    """A shorter step alone raises the cost of an iteration: reset again, it would shrink to nothing."""
+    steps: list[float] = []
+    solution = _minimize(Quadratic(), 40, decay=0.5, on_iteration=lambda s: steps.append(s.step))
+    assert len(solution.restarts) >= 2
+    assert np.diff(solution.restarts).min() >= 2
+    for i in range(1, len(steps)):
+        assert steps[i] == steps[i - 1] * (0.5 if i in solution.restarts else 1.0)
 
 
 def test_divergence_halves_the_step_and_goes_on_from_the_last_good_iterate() -> None:
