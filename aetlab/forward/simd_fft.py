@@ -61,7 +61,9 @@ def make_plan(n: int) -> Plan:
     radices = factors(n)
     if radices is None:
         raise ValueError(f"no transform of length {n}: it must be a product of 2, 3 and 5")
-    twiddles, starts, length = [], [], n
+    twiddles: list[np.ndarray] = []
+    starts: list[int] = []
+    length = n
     for radix in radices:
         part = length // radix
         starts.append(sum(len(t) for t in twiddles))
@@ -234,7 +236,7 @@ def _run_stage(buffer, re, im, n, radix, part, twiddles, start, in_time):
     gap = part * WIDTH
     for j in range(part):
         t = start + j * 2 * (radix - 1)
-        before, after = in_time and j > 0, not in_time and j > 0
+        before, after = in_time and j > 0, not in_time
         for first in range(j, n, part * radix):
             i = first * WIDTH
             if radix == 8:

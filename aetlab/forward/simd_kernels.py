@@ -2,8 +2,8 @@
 
 A wave is a pair of float planes (2, X, Y), real and imaginary. One step of multislice takes two passes over it:
 
-- :func:`columns` runs along x for ``WIDTH`` neighbouring y at a time: back from frequencies to x, through a slice, and to
-  frequencies again;
+- :func:`columns` runs along x for ``WIDTH`` neighbouring y at a time: back from frequencies to x, through a slice, and
+  to frequencies again;
 - :func:`rows` runs along y for ``WIDTH`` neighbouring x at a time: to frequencies, times the propagator, and back.
 
 Between the two, rows stand in the scrambled order of their frequency in x (:mod:`simd_fft`); factors are stored as
@@ -51,6 +51,14 @@ def _cos_sin(angle):
     return _ONE - s * s * _TWO, s * c * _TWO
 
 
+@_inline
+def _scratch(n):
+    """Room for ``n`` floats that begins where a vector may be loaded in one go."""
+    room = np.empty(n + WIDTH, np.float32)
+    first = (-(room.ctypes.data >> 2)) % WIDTH
+    return room[first : first + n]
+
+
 @_parallel
 def columns(kind, planes, phase, slice_V, wave, amplitude, cost, plan, forward):
     """From frequencies along x to x, through a slice (or against the measurement), and back if ``forward``; in place.
@@ -59,8 +67,8 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, cost, plan, forward):
 
     - ENTER: the incident wave 1 meets ``slice_V`` (X, Y); what was in ``planes`` is not read;
     - TRANSMIT: times exp(i phase slice_V); both keep the result in ``wave`` (2, X, Y);
-    - BACK_TRANSMIT: ``planes`` is the adjoint φ behind the slice, ``wave`` the wave there; ``slice_V`` is replaced by the
-      gradient phase Im(φ wave*), φ by φ exp(-i phase slice_V);
+    - BACK_TRANSMIT: ``planes`` is the adjoint φ behind the slice, ``wave`` the wave there; ``slice_V`` is replaced by
+      the gradient phase Im(φ wave*), φ by φ exp(-i phase slice_V);
     - RESIDUAL: ψ becomes ψ - a ψ/|ψ| with ``amplitude`` a (F, X, Y); ``cost`` (F, Y) gets ½ Σ_x |residual|².
     """
     n_planes, _, n_x, n_y = planes.shape
@@ -69,7 +77,7 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, cost, plan, forward):
     to_im = n_x * n_y
     for item in nb.prange(n_planes * blocks):
         f, y = item // blocks, item % blocks * WIDTH
-        buffer = np.empty(2 * im, np.float32)
+        buffer = _scratch(2 * im)
         here = f * 2 * to_im + y
         if kind != ENTER:
             for x in range(n_x):
@@ -141,14 +149,14 @@ def _store_rows(buffer, planes, f, block, n_x, n_y):
 
 @_parallel
 def rows(adjoint, source, factors, target, plan):
-    """``target[f] = F⁻¹ factors[f] F source[0]`` along y, or the adjoint ``target[0] = F⁻¹ Σ_f factors[f]* F source[f]``.
+    """``target[f] = F⁻¹ factors[f] F source[0]`` along y; its adjoint ``target[0] = F⁻¹ Σ_f factors[f]* F source[f]``.
 
     ``source`` and ``target`` (1 or F, 2, X, Y) may be the same array where both hold one plane.
     """
     n_x, n_y = source.shape[2], source.shape[3]
     im = n_y * WIDTH
     for block in nb.prange(n_x // WIDTH):
-        spectrum, product = np.empty(2 * im, np.float32), np.empty(2 * im, np.float32)
+        spectrum, product = _scratch(2 * im), _scratch(2 * im)
         for f in range(factors.shape[0]):
             if adjoint or f == 0:
                 _load_rows(source, f, block, spectrum, n_x, n_y)
