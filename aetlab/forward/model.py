@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from aetlab import physics
+from aetlab.backend import empty_aligned
 from aetlab.data import TiltSeries
 from aetlab.forward.imaging import transfer_function
 from aetlab.forward.multislice import make_multislice, make_optics, propagator
@@ -55,12 +56,13 @@ class ForwardModel:
         self.lipschitz = phase_per_V**2 * n_z * len(series.defocus_A)
         self._shape = tuple(shape_zxy)
         self._dtype = dtype
-        self._amplitude = np.sqrt(np.maximum(series.images, 0)).astype(dtype)
+        self._amplitude = empty_aligned(series.images.shape, dtype)
+        np.sqrt(np.maximum(series.images, 0), out=self._amplitude)
         self._rotation = make_rotation(rotation, shape_zxy, n_layers_per_slice, series.tilt_deg, dtype=dtype)
         optics = make_optics(transfer, np.diff(centres_A), pixel_A=voxel_A, wavelength_A=wavelength_A,
                              phase_per_V=phase_per_V)
         self._multislice = make_multislice(optics, dtype)
-        self._slices: np.ndarray = np.empty((n_slices(n_z, n_layers_per_slice), *shape_xy), dtype)
+        self._slices = empty_aligned((n_slices(n_z, n_layers_per_slice), *shape_xy), dtype)
 
     def cost(self, volume: np.ndarray, i_tilt: int) -> float:
         """Cost of ``volume`` (Z, X, Y) against the images of one tilt."""

@@ -17,6 +17,7 @@ import math
 import numba as nb
 import numpy as np
 
+from aetlab.backend import empty_aligned
 from aetlab.forward import simd_fft as fft
 from aetlab.forward.simd_lanes import WIDTH, load, round_to_even, splat, square_root, store, transpose_tile
 
@@ -37,7 +38,9 @@ def pack_factors(factors: np.ndarray) -> np.ndarray:
     n, n_x, n_y = factors.shape
     sorted_ = factors[:, fft.scrambled_order(n_x)][:, :, fft.scrambled_order(n_y)]
     parts = np.stack([sorted_.real, sorted_.imag], axis=1).astype(np.float32)
-    return np.ascontiguousarray(parts.reshape(n, 2, n_x // WIDTH, WIDTH, n_y).transpose(0, 2, 1, 4, 3))
+    packed = empty_aligned((n, n_x // WIDTH, 2, n_y, WIDTH))
+    packed[...] = parts.reshape(n, 2, n_x // WIDTH, WIDTH, n_y).transpose(0, 2, 1, 4, 3)
+    return packed
 
 
 @_inline

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from typing import Any
 
+import numba.extending
 from llvmlite import ir
 from numba.core import types
 from numba.core.cgutils import get_or_insert_function
 from numba.core.datamodel import PrimitiveModel
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
-from numba.extending import intrinsic, register_model
+from numba.extending import register_model
 
 #: Lanes of a vector; a power of two. 16 floats are one AVX-512, two AVX2 or four NEON registers.
 WIDTH = 16
+
+#: An intrinsic is called without its typing context, which no type checker can know.
+intrinsic: Any = numba.extending.intrinsic
 
 _VECTOR = ir.VectorType(ir.FloatType(), WIDTH)
 _FLAGS = ("contract", "reassoc", "nsz", "arcp")

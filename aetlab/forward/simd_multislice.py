@@ -1,9 +1,10 @@
-"""Cost and gradient of one tilt as in :mod:`multislice`, in single precision on the CPU, by the kernels of simd_kernels."""
+"""Cost and gradient of one tilt as in :mod:`multislice`, in single precision, by the fused kernels for the CPU."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from aetlab.backend import empty_aligned
 from aetlab.forward import simd_fft
 from aetlab.forward import simd_kernels as kernels
 from aetlab.forward.simd_lanes import WIDTH
@@ -27,11 +28,11 @@ class SimdMultislice:
         self._plan_x, self._plan_y = simd_fft.make_plan(n_x), simd_fft.make_plan(n_y)
         self._transfer = kernels.pack_factors(transfer)
         self._free = [kernels.pack_factors(p[None]) for p in free]
-        self._waves = np.empty((len(which) + 1, 2, n_x, n_y), np.float32)
-        self._plane = np.empty((1, 2, n_x, n_y), np.float32)
-        self._images = np.empty((n_defoci, 2, n_x, n_y), np.float32)
-        self._cost = np.empty((n_defoci, n_y), np.float32)
-        self._no_amplitude = np.empty((0, n_x, n_y), np.float32)
+        self._waves = empty_aligned((len(which) + 1, 2, n_x, n_y))
+        self._plane = empty_aligned((1, 2, n_x, n_y))
+        self._images = empty_aligned((n_defoci, 2, n_x, n_y))
+        self._cost = empty_aligned((n_defoci, n_y))
+        self._no_amplitude = empty_aligned((0, n_x, n_y))
 
     def cost(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
         """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity."""
