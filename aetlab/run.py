@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Exit statuses: some run failed; the command line cannot be used; stopped by the user; stopped by the system.
 FAILED, UNUSABLE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+#: What makes joblib's pool give out one run at a time (a pool of one worker would be this very process).
+_ONE_AT_A_TIME = ("hydra.launcher.n_jobs=2", "hydra.launcher.pre_dispatch='1'")
 
 
 def main() -> None:
@@ -36,7 +40,7 @@ def task(config: DictConfig) -> Any:
 
     from aetlab.cli import jobs
     from aetlab.cli.compose import bind_job, plain_settings
-    from aetlab.cli.ledger import read_wanted, write_outcome
+    from aetlab.cli.ledger import read_outcomes, read_wanted, write_outcome
     from aetlab.results.files import StorageError
 
     hydra_config = HydraConfig.get()
@@ -49,6 +53,9 @@ def task(config: DictConfig) -> Any:
             sys.exit(FAILED)
         return dataclasses.asdict(outcome)
     ledger, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num)
+    ended = read_outcomes(ledger).get(number)
+    if ended is not None:  # launched again after a worker died
+        return dataclasses.asdict(ended)
     wanted = read_wanted(ledger)
     label = wanted[number].label if number < len(wanted) else " ".join(hydra_config.overrides.task)
     launcher = str(hydra_config.runtime.choices.get("hydra/launcher"))
@@ -62,11 +69,10 @@ def task(config: DictConfig) -> Any:
 
 
 def _main(argv: list[str]) -> int:
-    import hydra
     from hydra._internal.utils import get_args_parser
 
-    from aetlab.cli.compose import CONFIG_NAME, compose_jobs, store_experiments
-    from aetlab.cli.folders import config_folder, group_choices
+    from aetlab.cli.compose import compose_jobs, store_experiments
+    from aetlab.cli.folders import group_choices
     from aetlab.cli.overrides import quote_choices
     from aetlab.results.files import StorageError
 
@@ -81,27 +87,59 @@ def _main(argv: list[str]) -> int:
             return _help(args.overrides, groups, further)
         if args.shell_completion:
             _prepare_completion(args.overrides)
-        elif args.cfg == "job":
+        elif args.cfg or args.info:
             compose_jobs(args.overrides, multirun=False, further=further)
-        elif not (args.hydra_help or args.cfg or args.info):
+        elif not args.hydra_help:
             multirun = args.multirun or any(word.lower() == "hydra.mode=multirun" for word in args.overrides)
             jobs = compose_jobs(args.overrides, multirun=multirun, further=further)
             ledger, added = _prepare(jobs, multirun, args.overrides)
     except (SpecError, StorageError) as error:
         print(f"aetlab: {error}", file=sys.stderr)
         return UNUSABLE
+    store_experiments()
     # the parser takes the words in one piece alone, wherever the flags stand
     place = argv.index(args.overrides[-1]) + 1 if args.overrides else 0
-    sys.argv[1:] = quote_choices([*argv[:place], *added, *argv[place:]], groups)
-    store_experiments()
-    from aetlab.cli.jobs import terminable
 
-    try:
-        with terminable():
-            hydra.main(config_path=str(config_folder()), config_name=CONFIG_NAME, version_base="1.3")(task)()
-    except BaseException as stop:
-        return _stopped(stop, ledger)
-    return _finish(ledger)
+    def give_hydra(further_words: Sequence[str]) -> None:
+        sys.argv[1:] = quote_choices([*argv[:place], *added, *further_words, *argv[place:]], groups)
+
+    return _launch(ledger, give_hydra)
+
+
+def _launch(ledger: Path | None, give_hydra: Callable[[Sequence[str]], None]) -> int:
+    """Lets Hydra do what it is given; gives the exit status.
+
+    Failures of jobs are outcomes and never come here. Where a worker of a pool dies (out of memory, say), the others
+    die with it. Then the sweep is launched again with one run at a time; the run whose worker dies then has failed, and
+    the sweep goes on without it.
+    """
+    import hydra
+
+    from aetlab.cli.compose import CONFIG_NAME
+    from aetlab.cli.folders import config_folder
+    from aetlab.cli.jobs import terminable
+    from aetlab.cli.ledger import note_death
+
+    wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing their traces
+    one_at_a_time = False
+    while True:
+        give_hydra(_ONE_AT_A_TIME if one_at_a_time else ())
+        try:
+            with terminable():
+                hydra.main(config_path=str(config_folder()), config_name=CONFIG_NAME, version_base="1.3")(task)()
+        except BaseException as stop:
+            if ledger is not None and isinstance(stop, BrokenProcessPool):
+                if not one_at_a_time:
+                    print("a worker died; the sweep goes on with one run at a time to find which", file=sys.stderr)
+                else:
+                    print(f"{note_death(ledger)}: FAILED: its worker died, perhaps for want of memory", file=sys.stderr)
+                one_at_a_time = not one_at_a_time
+                continue
+            if wants_trace:
+                raise
+            return _stopped(stop, ledger)
+        return _finish(ledger)
 
 
 def _check_flags(args: argparse.Namespace) -> None:
@@ -188,9 +226,12 @@ def _stopped(stop: BaseException, ledger: Path | None) -> int:
         return stop.code if isinstance(stop.code, int) else FAILED if stop.code else 0
     from aetlab.cli.jobs import Stopped
 
-    if not isinstance(stop, (KeyboardInterrupt, Stopped)):
-        raise stop
     _finish(ledger)
+    if not isinstance(stop, (KeyboardInterrupt, Stopped)):
+        reason = " ".join(str(stop).split())[:400]
+        print(f"aetlab: the launch ended with {type(stop).__name__}: {reason} (HYDRA_FULL_ERROR=1 shows where)",
+              file=sys.stderr)
+        return FAILED
     print("stopped; the same command again goes on from here", file=sys.stderr)
     return INTERRUPTED if isinstance(stop, KeyboardInterrupt) else TERMINATED
 

@@ -158,6 +158,25 @@ def test_a_failing_run_stops_no_other_and_is_tried_again(tmp_path: Path) -> None
     assert not log.exists() and len(whole_records(tmp_path)) == 3
 
 
+def test_a_worker_that_dies_takes_no_other_run_with_it(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "from aetlab import pipeline\n"
+        "run = pipeline.run\n"
+        "def deadly(spec, **rest):\n"
+        "    if spec.dose.total_e_A2 == 7000:\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "    return run(spec, **rest)\n"
+        "pipeline.run = deadly\n", encoding="utf-8")
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    words = ["-m", "dose=inf,7k,50k", *TINY, "hydra/launcher=cores"]
+    result = subprocess.run([sys.executable, "-m", "aetlab.run", *words], cwd=tmp_path, env=environment, text=True,
+                            timeout=240, capture_output=True, check=False)
+    assert result.returncode == 1
+    assert "dose=7k: FAILED: its worker died" in result.stderr and "Traceback" not in result.stderr
+    assert len(whole_records(tmp_path)) == 2 and re.search(r"dose=7k .* failed", result.stdout)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_a_cut_off_run_goes_on_to_the_same_volume(tmp_path: Path, unbroken: Record, number: int, status: int) -> None:
     process = start(tmp_path, *LONG)

@@ -65,6 +65,17 @@ def read_outcomes(folder: Path) -> dict[int, Outcome]:
     return {int(path.stem): Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in paths}
 
 
+def note_death(folder: Path) -> str:
+    """Enters a failure for the first job without an outcome, whose worker died; gives its label."""
+    wanted, outcomes = read_wanted(folder), read_outcomes(folder)
+    number = next(i for i in range(len(wanted) + 1) if i not in outcomes)
+    label = wanted[number].label if number < len(wanted) else f"run {number}"
+    run_id = wanted[number].id if number < len(wanted) else ""
+    reason = "its worker died, perhaps for want of memory"
+    write_outcome(folder, number, Outcome(run_id, label, FAILED, 0.0, error=reason))
+    return label
+
+
 def print_table(folder: Path) -> int:
     """Prints one row for each job of the sweep, then each failure again; gives how many did not end well."""
     from rich.console import Console
