@@ -150,7 +150,7 @@ def _slab(volume: np.ndarray, axis: int) -> np.ndarray:
     return volume.take(range(middle - 1, middle + 1), axis).mean(axis)
 
 
-def write_fake_record(outputs: Path, spec: RunSpec) -> Path:
+def write_fake_record(outputs: Path, spec: RunSpec, *, found_nothing: bool = False) -> Path:
     """Write one fake record under ``outputs/records`` and return its folder."""
     rng = np.random.default_rng(spec.seed + 17)
     positions_A, numbers, part = _needle(spec, rng)
@@ -162,13 +162,13 @@ def write_fake_record(outputs: Path, spec: RunSpec) -> Path:
     )
     blur = np.array([0.03, 0.03, 0.03 + 0.001 * spec.wedge.missing_deg]) * (1 + 2 * noise)
     n_true = len(numbers)
-    found = np.flatnonzero(rng.random(n_true) >= 0.04 * noise)
+    found = np.flatnonzero(rng.random(n_true) >= (2.0 if found_nothing else 0.04 * noise))
     missing = np.setdiff1d(np.arange(n_true), found)
     heights_V = np.where(numbers == SI, 280.0, 170.0)
     true_volume = _place(positions_A, heights_V, spec, 0.7)
     volume = 0.9 * true_volume + np.abs(rng.normal(0, 6 * noise, true_volume.shape)).astype(np.float32)
 
-    n_false = int(0.05 * noise * n_true)
+    n_false = 0 if found_nothing else int(0.05 * noise * n_true)
     extra_A = positions_A[rng.integers(0, n_true, n_false)] + rng.normal(0, 1.5, (n_false, 3))
     traced_A = np.concatenate([positions_A[found] + rng.normal(0, blur, (len(found), 3)), extra_A])
     intensity_V = np.concatenate(
@@ -179,16 +179,16 @@ def write_fake_record(outputs: Path, spec: RunSpec) -> Path:
     threshold = 140.0
     traced_numbers = np.where(signal > threshold, SI, O)
     error_A = traced_A[: len(found)] - positions_A[found]
-    sigma_pm = 100 * error_A.std(axis=0)
+    sigma_pm = 100 * error_A.std(axis=0) if len(found) else np.full(3, math.nan)
     percent = 100 / n_true
     metrics = {
-        "position_error_pm": float(100 * np.linalg.norm(error_A, axis=1).mean()),
+        "position_error_pm": _mean(100 * np.linalg.norm(error_A, axis=1)),
         "sigma_x_pm": sigma_pm[0],
         "sigma_y_pm": sigma_pm[1],
         "sigma_z_pm": sigma_pm[2],
         "found_percent": percent * len(found),
         "false_positive_percent": percent * n_false,
-        "correct_species_percent": 100.0 * float((traced_numbers[: len(found)] == numbers[found]).mean()),
+        "correct_species_percent": 100.0 * _mean(traced_numbers[: len(found)] == numbers[found]),
         "n_true": n_true,
         "n_traced": len(traced_A),
         "n_found": len(found),
@@ -256,6 +256,10 @@ def write_fake_record(outputs: Path, spec: RunSpec) -> Path:
         environment=environment,
         log="fake\n",
     )
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
 
 
 def write_fake_paper(outputs: Path, n_voxels: int = 32) -> dict[str, Path]:

@@ -33,9 +33,9 @@ def plot_convergence(runs: Sequence[StoredRun], labels: Sequence[str]) -> Figure
     """Cost (a) and its excess over the lowest cost reached (b) against iteration, one line a run.
 
     The excess shows how a run with noise converges, whose cost hardly falls. Colours first, then line styles tell the
-    runs apart; up to four are named in (a), more beside the panels.
+    runs apart; few are named in (a), many beside the panels.
     """
-    few = len(runs) <= 4
+    few = len(runs) <= 4 or (len(runs) <= 8 and max(map(len, labels)) <= 12)
     with style():
         figure = new_figure(ONE_COLUMN_IN if few else TWO_COLUMNS_IN, max(3.6, 0.9 + 0.155 * len(runs)))
         top, bottom = figure.subplots(2, 1, sharex=True)
@@ -53,7 +53,7 @@ def plot_convergence(runs: Sequence[StoredRun], labels: Sequence[str]) -> Figure
         panel_letter(top, "(a)")
         panel_letter(bottom, "(b)")
         if few:
-            top.legend(loc="upper right")
+            top.legend(loc="upper right", ncols=1 if len(runs) <= 4 else 2, columnspacing=1.0)
         else:
             figure.legend(loc="outside right upper", fontsize=6.5)
     return figure
@@ -120,5 +120,5 @@ def plot_binning(runs: Sequence[StoredRun]) -> Figure:
 
 def timed_together(runs: Sequence[StoredRun]) -> bool:
     """Whether any two of ``runs`` were under way at the same time, so that their times do not compare."""
-    spans = sorted((str(run.environment["started"]), str(run.environment["finished"])) for run in runs)
+    spans = sorted((str(run.environment.get("started", "")), str(run.environment.get("finished", ""))) for run in runs)
     return any(earlier[1] > later[0] for earlier, later in zip(spans, spans[1:], strict=False))

@@ -59,7 +59,7 @@ def plot_geometry(run: StoredRun) -> Figure:
     images = run.array("tilt_series/ideal_first_tilts")[:, shown]
     tilt_deg = run.array("tilt_series/tilt_deg")[: len(images)]
     with style():
-        figure = new_figure(TWO_COLUMNS_IN, 3.9)
+        figure = new_figure(TWO_COLUMNS_IN, 4.4)
         halves = np.asarray(figure.subfigures(1, 2, width_ratios=[0.9, 1]))
         axes = halves[0].subplots()
         _draw_experiment(axes, run, images[0], defocus_nm[shown])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from aetlab.backend import n_cores
 from aetlab.results.figures.plan import FigureTask
 from aetlab.results.figures.style import save_figure, web_image
 from aetlab.results.files import StorageError
@@ -40,7 +40,7 @@ def make_figure(task: FigureTask, folder: Path) -> MadeFigure:
 
 def make_figures(tasks: Sequence[FigureTask], folder: Path, n_processes: int | None = None) -> Iterator[MadeFigure]:
     """Draw all, in the order of ``tasks``; with one process, or few figures, in this one."""
-    n_processes = min(n_processes or n_cores(), len(tasks))
+    n_processes = min(n_processes or os.cpu_count() or 1, len(tasks))
     if n_processes <= 1 or len(tasks) < 3:
         yield from (make_figure(task, folder) for task in tasks)
         return

@@ -1,0 +1,234 @@
+"""Figures: what they are computed from, that they show it, and that nothing is cut off."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from matplotlib.collections import PathCollection, PolyCollection
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
+from PIL import Image
+
+from aetlab.physics import wavelength_A
+from aetlab.results.figures.atoms import (
+    Scored,
+    find_tetrahedra,
+    in_cut,
+    outlines,
+    read_scored,
+    species_thresholds,
+    thickest_y_A,
+)
+from aetlab.results.figures.convergence import axial_bound_A, plot_binning, plot_convergence, timed_together
+from aetlab.results.figures.depth import plot_depths
+from aetlab.results.figures.geometry import on_page, plot_geometry
+from aetlab.results.figures.images import plot_images
+from aetlab.results.figures.panels import plot_panels
+from aetlab.results.figures.style import PNG_DPI, round_length_A, save_figure, style, web_image
+from aetlab.results.figures.vacancies import plot_vacancies, removed_positions_A
+from aetlab.results.stored import StoredRun, cut, read_runs
+from tests.fake_records import fake_spec, write_fake_paper, write_fake_record
+
+TETRAHEDRON = np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / math.sqrt(3)
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory) -> dict[str, StoredRun]:
+    outputs = tmp_path_factory.mktemp("figures")
+    folders = write_fake_paper(outputs, 32)
+    runs = {run.identity: run for run in read_runs(outputs)[0]}
+    return {name: runs[folder.name] for name, folder in folders.items()}
+
+
+def doses(paper):
+    return [paper[name] for name in ("fig4a", "fig4b", "fig4c")], ["infinite dose", "50 000 e/Å²", "7 000 e/Å²"]
+
+
+FIGURES = {
+    "geometry": lambda paper: plot_geometry(paper["fig4c"]),
+    "geometry_9_defoci": lambda paper: plot_geometry(paper["fig6a"]),
+    "images": lambda paper: plot_images(paper["fig4c"]),
+    "depths": lambda paper: plot_depths(*doses(paper)),
+    "panels": lambda paper: plot_panels(*doses(paper)),
+    "one_panel": lambda paper: plot_panels([paper["fig7c"]], ["tilts over 120°"]),
+    "convergence": lambda paper: plot_convergence(*doses(paper)),
+    "many_lines": lambda paper: plot_convergence(list(paper.values()), [f"a long label of {name}" for name in paper]),
+    "vacancies": lambda paper: plot_vacancies(paper["fig4b"], paper["fig9_vacancies"]),
+    "binning": lambda paper: plot_binning([run for name, run in paper.items() if name.startswith("fig10")]),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_is_cut_off_and_letters_are_readable(paper, name):
+    figure = FIGURES[name](paper)
+    assert figure.get_figwidth() in (3.4, 7.0)
+    with style():
+        figure.draw_without_rendering()
+        used_in = figure.get_tightbbox(figure.canvas.get_renderer())
+    slack_in = 0.02
+    assert used_in.x0 >= -slack_in and used_in.x1 <= figure.get_figwidth() + slack_in
+    assert used_in.y0 >= -slack_in and used_in.y1 <= figure.get_figheight() + slack_in
+    sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text().strip()]
+    assert min(sizes) >= 6.0 and max(sizes) <= 9.0
+
+
+def test_saved_files_are_print_quality_and_equal_each_time(paper, tmp_path):
+    first = save_figure(plot_convergence(*doses(paper)), tmp_path / "a", "figure")
+    second = save_figure(plot_convergence(*doses(paper)), tmp_path / "b", "figure")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    with Image.open(first[0]) as picture:
+        assert picture.info["dpi"] == pytest.approx((PNG_DPI, PNG_DPI), abs=0.1)
+        assert picture.width == round(3.4 * PNG_DPI)
+    assert first[1].read_bytes().startswith(b"%PDF")
+    web, width, height = web_image(first[0], 500)
+    assert width == 500 and web[8:12] == b"WEBP" and 0.5 < width / height < 2
+
+
+def test_panels_mark_every_atom_of_the_cut(paper):
+    run = paper["fig4c"]
+    figure = plot_panels([run], ["7 000 e/Å²"])
+    scored = read_scored(run)
+    y_A = thickest_y_A(scored)
+    axes = figure.axes[2]
+    assert len(figure.axes[0].findobj(AxesImage)) == 1
+    points = [collection.get_offsets() for collection in axes.collections if isinstance(collection, PathCollection)]
+    groups = (scored.traced_A[scored.match_traced], scored.true_A[scored.missing], scored.traced_A[scored.false])
+    assert len(points) == 3
+    for shown, positions_A in zip(points, groups, strict=True):
+        expected = positions_A[in_cut(positions_A, "y", y_A)]
+        np.testing.assert_allclose(shown, expected[:, [2, 0]], rtol=1e-5)
+    assert len(points[0]) > 3
+    polygons = next(collection for collection in axes.collections if isinstance(collection, PolyCollection))
+    assert len(polygons.get_paths()) == in_cut(scored.traced_A[scored.tetrahedra[:, 0]], "y", y_A).sum()
+
+
+def test_slices_show_z_to_the_right_and_x_upwards(paper):
+    run = paper["fig4a"]
+    figure = plot_panels([run], ["infinite"])
+    image = figure.axes[0].findobj(AxesImage)[0]
+    assert image.norm(80) == 1 and image.norm(20) == pytest.approx(0.5) and image.norm(0) == 0
+    volume = run.array("volume/potential_V")
+    y_A = thickest_y_A(read_scored(run))
+    np.testing.assert_allclose(image.get_array(), cut(volume, 0.5, "y", y_A).T, rtol=1e-6)
+    assert image.get_extent() == [-8, 8, -8, 8] and image.origin == "lower"
+
+
+def test_tetrahedra_need_four_bonds_in_tetrahedral_directions():
+    whole = 1.6 * TETRAHEDRON
+    assert find_tetrahedra(whole).tolist() == [[0, *find_tetrahedra(whole)[0, 1:]]]
+    assert sorted(find_tetrahedra(whole)[0, 1:]) == [1, 2, 3, 4]
+    stretched = whole.copy()
+    stretched[2] *= (1.6 + 0.38) / 1.6
+    crowded = np.vstack([whole, [[0, 0, 1.6]]])
+    flat = 1.6 * np.array([[0, 0, 0], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]], float)
+    for broken in (stretched, whole[:4], crowded, flat, np.empty((0, 3))):
+        assert find_tetrahedra(broken).shape == (0, 5)
+    within = whole.copy()
+    within[2] *= (1.6 + 0.37) / 1.6
+    assert len(find_tetrahedra(within)) == 1
+    many = np.vstack([whole, whole + [20, 0, 0], whole + [0, 20, 0]])
+    assert find_tetrahedra(many)[:, 0].tolist() == [0, 5, 10]
+    polygon = outlines(whole, find_tetrahedra(whole), (2, 0))[0]
+    assert polygon.shape == (4, 2)
+
+
+def _scored(**changes):
+    empty = np.empty(0, int)
+    values = {
+        "true_A": np.zeros((1, 3)),
+        "true_numbers": np.array([14]),
+        "inside": np.ones(1, bool),
+        "traced_A": np.zeros((1, 3)),
+        "traced_numbers": np.array([14]),
+        "signal": np.ones(1),
+        "match_traced": empty,
+        "match_true": empty,
+        "false": empty,
+        "missing": empty,
+    }
+    return Scored(**{**values, **changes})
+
+
+def test_the_cut_goes_where_most_scored_atoms_are():
+    rng = np.random.default_rng(0)
+    y_A = np.concatenate([rng.uniform(-20, 20, 200), rng.uniform(6.8, 7.2, 60), rng.uniform(-12, -11.8, 500)])
+    positions_A = np.column_stack([np.zeros_like(y_A), y_A, np.zeros_like(y_A)])
+    inside = np.arange(len(y_A)) < 260
+    assert thickest_y_A(_scored(true_A=positions_A, inside=inside)) == pytest.approx(7.0, abs=0.4)
+    assert thickest_y_A(_scored(inside=np.zeros(1, bool))) == 0.0
+
+
+def test_species_thresholds_lie_between_the_species_given():
+    signal, numbers = np.array([1.0, 2.0, 5.0, 6.0, 9.0]), np.array([8, 8, 14, 14, 79])
+    assert species_thresholds(_scored(signal=signal, traced_numbers=numbers)) == [3.5, 7.5]
+    assert species_thresholds(_scored(signal=signal, traced_numbers=np.array([8, 14, 8, 14, 14]))) == []
+
+
+def test_cuts_average_the_layers_about_their_centre():
+    volume = np.arange(8 * 10 * 12, dtype=np.float32).reshape(8, 10, 12)
+    np.testing.assert_array_equal(cut(volume, 0.5, "z", 0.0), volume[3:5].mean(0))
+    np.testing.assert_array_equal(cut(volume, 0.5, "x", 1.0), volume[:, 6:8].mean(1))
+    np.testing.assert_array_equal(cut(volume, 0.5, "y", -99.0), volume[:, :, :2].mean(2))
+    np.testing.assert_array_equal(cut(volume, 0.5, "y", 99.0), volume[:, :, -2:].mean(2))
+    np.testing.assert_array_equal(cut(volume, 1.5, "z", 0.75), volume[4])
+    assert cut(volume, 0.25, "y", 0.0).shape == (8, 10)
+
+
+def test_bound_on_slices_is_that_of_the_paper():
+    spec = fake_spec()
+    aperture = wavelength_A(300) / 0.5
+    assert axial_bound_A(spec) == pytest.approx(wavelength_A(300) / (1 - math.sqrt(1 - aperture**2)), rel=1e-9)
+    assert axial_bound_A(spec) == pytest.approx(25.4, abs=0.05)
+
+
+def test_time_saved_is_relative_to_the_finest_slices(paper):
+    runs = [paper["fig10_nb16"], paper["fig10_nb1"], paper["fig10_nb4"]]
+    figure = plot_binning(runs)
+    left, right = figure.axes
+    saved = left.lines[0].get_xydata()
+    seconds = [run.environment["seconds_by_stage"]["reconstruct"] for run in (runs[1], runs[2], runs[0])]
+    np.testing.assert_allclose(saved, np.column_stack([[1, 4, 16], 100 * (1 - np.array(seconds) / seconds[0])]))
+    np.testing.assert_allclose(
+        right.lines[0].get_ydata(), [100 * run.metrics["potential_error"] for run in (runs[1], runs[2], runs[0])]
+    )
+
+
+def test_runs_timed_together_are_told(paper):
+    runs = [paper["fig4a"], paper["fig4b"]]
+    assert timed_together(runs)
+    later = runs[1].record.environment | {
+        "started": "2026-01-02T00:00:00+00:00",
+        "finished": "2026-01-02T00:01:00+00:00",
+    }
+    assert not timed_together([runs[0], StoredRun(_with_environment(runs[1], later))])
+
+
+def _with_environment(run, environment):
+    import dataclasses
+
+    return dataclasses.replace(run.record, environment=environment)
+
+
+def test_removed_atoms_are_those_that_the_other_sample_lacks(paper):
+    removed_A = removed_positions_A(paper["fig4b"], paper["fig9_vacancies"])
+    n_whole, n_left = (len(paper[name].array("truth/numbers")) for name in ("fig4b", "fig9_vacancies"))
+    assert len(removed_A) == n_whole - n_left > 0
+
+
+def test_oblique_view_keeps_y_level_and_z_downwards():
+    np.testing.assert_allclose(on_page(np.array([[0, 2.0, 3.0]])), [[2.0, -3.0]])
+    assert (on_page(np.array([[1.0, 0, 0]])) > 0).all()
+
+
+@pytest.mark.parametrize(("length_A", "expected"), [(12.0, 10.0), (9.99, 5.0), (2.0, 2.0), (0.07, 0.05), (60.0, 50.0)])
+def test_scale_bars_have_round_lengths(length_A, expected):
+    assert round_length_A(length_A) == pytest.approx(expected)
+
+
+def test_figures_take_a_run_that_found_nothing(tmp_path):
+    folder = write_fake_record(tmp_path, fake_spec(n_voxels=24, dose_e_A2=7e3), found_nothing=True)
+    run = read_runs(tmp_path)[0][0]
+    assert run.folder == folder and run.metrics["n_found"] == 0
+    save_figure(plot_panels([run], ["nothing"]), tmp_path, "nothing")

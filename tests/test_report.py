@@ -1,0 +1,329 @@
+"""The report from records alone: what it writes, what it names as missing, and that it needs none of the physics."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from aetlab.cli.compose import compose_jobs, compose_spec
+from aetlab.cli.remake import remake_words
+from aetlab.report import main
+from aetlab.results.figures.make import make_figure, make_figures
+from aetlab.results.figures.plan import FigureTask, common_tasks, paper_tasks, run_labels
+from aetlab.results.html import script_data, table
+from aetlab.results.report_page import MAX_ATOMS, pack_atoms
+from aetlab.results.stored import read_runs
+from aetlab.results.studies import find_studies
+from aetlab.results.tables import summary_frame
+from aetlab.spec import RunSpec, ScaleSpec
+from tests.fake_records import fake_spec, write_fake_record
+
+#: Runs the report with everything that computes physics made impossible to import.
+_WITHOUT_PHYSICS = """
+import sys
+BLOCKED = ("aetlab.forward", "aetlab.sample", "aetlab.solve", "aetlab.trace", "aetlab.pipeline", "numba", "ase", "cupy")
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if any(name == blocked or name.startswith(blocked + ".") for blocked in BLOCKED):
+            raise ImportError(f"{name} is blocked in this test")
+sys.meta_path.insert(0, Blocker())
+from aetlab.report import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="session")
+def experiments() -> dict[str, RunSpec]:
+    jobs = compose_jobs(["experiment=glob(*)"], multirun=True)
+    return {job.words[0].split("=", 1)[1]: job.spec for job in jobs}
+
+
+@pytest.fixture(scope="session")
+def default() -> RunSpec:
+    return compose_spec()
+
+
+def tiny(spec: RunSpec) -> RunSpec:
+    """``spec`` in the small volume of the fake records."""
+    return dataclasses.replace(spec, scale=fake_spec(n_voxels=24).scale)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory, experiments) -> tuple[Path, str]:
+    """A report of some of the paper's experiments, of a seed and of broken records, and what it printed."""
+    outputs = tmp_path_factory.getbasetemp() / "report" / "outputs"
+    printed = outputs.parent / "printed.txt"
+    if printed.exists():  # another module uses this fixture as well, and making it takes its time
+        return outputs, printed.read_text(encoding="utf-8")
+    for name in ("fig4a", "fig4b", "fig4c", "fig6a", "fig8b", "fig9c", "fig10_nb1", "fig10_nb4"):
+        write_fake_record(outputs, tiny(experiments[name]))
+    write_fake_record(outputs, dataclasses.replace(tiny(experiments["fig4b"]), seed=5))
+    half_made = write_fake_record(outputs, tiny(experiments["fig7b"]))
+    (half_made / "metrics.json").unlink()
+    damaged = write_fake_record(outputs, tiny(experiments["fig7c"]))
+    with open(damaged / "arrays.h5", "r+b") as file:
+        file.truncate(1000)
+    (outputs / "records" / ".partial-0123456789abcdef").mkdir()
+    command = [sys.executable, "-W", "error", "-c", _WITHOUT_PHYSICS, "--outputs", str(outputs), "--processes", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    printed.write_text(done.stdout, encoding="utf-8")
+    return outputs, done.stdout
+
+
+def page_of(made) -> str:
+    return (made[0] / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_report_needs_none_of_the_physics_and_leaves_all_files(made):
+    report = made[0] / "report"
+    for name in ("summary", "table_one", "summary_seeds"):
+        for suffix in ("csv", "md", "tex", "parquet"):
+            assert (report / f"{name}.{suffix}").stat().st_size > 0
+    figures = {path.name for path in (report / "figures").iterdir()}
+    for number in (1, 2, 4, 5, 6, 8, 9, 10, 11):
+        assert {f"figure_{number:02d}.png", f"figure_{number:02d}.pdf"} <= figures
+    assert {"convergence.png", "convergence.pdf"} <= figures
+    assert not {"figure_03.png", "figure_07.png"} & {name for name in figures if name == "figure_03.png"}
+    assert len(pd.read_csv(report / "summary.csv")) == 9
+
+
+def test_broken_records_and_missing_experiments_are_named(made):
+    outputs, printed = made
+    page = page_of(made)
+    broken = [path.name for path in (outputs / "records").iterdir() if not (path / "metrics.json").exists()]
+    assert len(broken) == 2
+    for name in broken:
+        assert name in printed and name in page
+    assert "is damaged" in page and "half-made" in page
+    assert "Figure 6: no record of fig6c" in page
+    assert "Figure 3: no record of fig3a, fig3b, fig3c" in page
+
+
+def test_page_is_one_file_that_needs_no_network(made):
+    page = page_of(made)
+    assert not re.search(r"""(src|href)\s*=\s*["']?(?!data:|#)""", page)
+    assert "@import" not in page and "url(" not in page and "fetch(" not in page
+    assert page.count("data:image/webp") == page.count("<figure ")
+    assert "{{" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+
+def test_page_shows_each_run_in_full(made):
+    outputs, _ = made
+    page = page_of(made)
+    runs, _ = read_runs(outputs)
+    assert len(runs) == 9
+    for run in runs:
+        assert f'id="run-{run.identity}"' in page
+    assert "python -m aetlab.run" in page and "dose=inf" in page
+    assert "fake processor" in page and "0.0.fake" in page and "reconstruct" in page
+    anchors = set(re.findall(r'id="([^"]+)"', page))
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= anchors
+    assert "Mean over seeds" in page
+
+
+def test_equal_rows_share_one_record(made):
+    table_one = pd.read_csv(made[0] / "report" / "table_one.csv").set_index("figure")
+    columns = [name for name in table_one if name.endswith("_ours")]
+    for figure in ("6(b)", "7(a)", "8(c)"):
+        assert table_one.loc[figure, columns].equals(table_one.loc["4(b)", columns])
+    assert table_one.loc["4(b)", "n_runs"] == 2
+    assert math.isnan(table_one.loc["7(b)", "found_percent_ours"])
+
+
+def test_select_and_by_make_the_report_of_just_those(made, tmp_path, capsys):
+    outputs = tmp_path / "outputs"
+    shutil.copytree(made[0] / "records", outputs / "records")
+    main(
+        [
+            "--outputs",
+            str(outputs),
+            "--select",
+            'reg in ("tv", "lasso") and dose_e_A2 == 5e4 and n_tilts == 60 and seed == 0 and vacancies == "none"',
+            "--by",
+            "reg",
+            "--processes",
+            "1",
+        ]
+    )
+    assert "2 runs" in capsys.readouterr().out
+    assert len(pd.read_csv(outputs / "report" / "summary.csv")) == 2
+    assert pd.read_csv(outputs / "report" / "summary.csv")["reg"].tolist() == ["lasso", "tv"]
+    by = [path for path in (outputs / "report" / "figures").glob("reg_*.png")]
+    assert len(by) == 1
+    main(["--outputs", str(outputs), "--compare", *pd.read_csv(outputs / "report" / "summary.csv")["record"]])
+    assert "reg.kind" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--select", "reg = 'tv'"], "is not an expression"),
+        (["--select", "__import__('os')"], "cannot use"),
+        (["--select", "n_tilts == 7"], "leaves none of 9 runs"),
+        (["--by", "colour"], "no such column"),
+        (["--compare", "0", "zzz"], "fits"),
+    ],
+)
+def test_bad_words_end_in_one_line(made, words, says, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--outputs", str(made[0]), *words])
+    message = str(caught.value)
+    assert says in message and "\n" not in message
+    assert capsys.readouterr().out == ""
+
+
+def test_nothing_to_report_ends_in_one_line(tmp_path):
+    for outputs, says in ((tmp_path / "no", "there is no such folder"), (tmp_path, "holds no records")):
+        with pytest.raises(SystemExit, match=says):
+            main(["--outputs", str(outputs)])
+
+
+def test_a_figure_that_cannot_be_made_stops_no_other(tmp_path):
+    folder = write_fake_record(tmp_path, fake_spec(n_voxels=24))
+    run = read_runs(tmp_path)[0][0]
+    (folder / "arrays.h5").write_bytes(b"\0" * (folder / "arrays.h5").stat().st_size)
+    tasks = common_tasks([run], summary_frame([run]), set(), "dose_e_A2")
+    made = list(make_figures(tasks, tmp_path / "figures", 1))
+    assert [figure.png is None for figure in made] == [False, True]
+    assert "not made" in made[1].problem and run.identity in made[1].problem
+
+
+def test_several_processes_draw_the_same(tmp_path):
+    write_fake_record(tmp_path, fake_spec(n_voxels=24))
+    write_fake_record(tmp_path, fake_spec(n_voxels=24, dose_e_A2=7e3))
+    runs = read_runs(tmp_path)[0]
+    convergence = common_tasks(runs, summary_frame(runs), set(), "dose_e_A2")[0]
+    tasks = [dataclasses.replace(convergence, name=f"{convergence.name}_{i}") for i in range(3)]
+    made = list(make_figures(tasks, tmp_path / "many", 2))
+    alone = make_figure(convergence, tmp_path / "one")
+    assert [figure.task.name for figure in made] == [task.name for task in tasks]
+    assert {figure.png.read_bytes() for figure in made} == {alone.png.read_bytes()}
+
+
+def test_studies_keep_circumstances_apart_and_find_every_experiment(tmp_path, experiments, default):
+    scales = [fake_spec(n_voxels=n).scale for n in (24, 28)]
+    for scale in scales:
+        for name in ("fig4a", "fig4b", "fig8a"):
+            write_fake_record(tmp_path, dataclasses.replace(experiments[name], scale=scale))
+    odd = dataclasses.replace(experiments["fig8a"], scale=scales[0])
+    shorter = dataclasses.replace(
+        odd, engine=dataclasses.replace(odd.engine, n_iterations=7), dose=experiments["fig4c"].dose
+    )
+    write_fake_record(tmp_path, shorter)
+    runs, _ = read_runs(tmp_path)
+    studies = find_studies(runs, experiments, default)
+    assert sorted(len(study.runs) for study in studies) == [3, 4]
+    for study in studies:
+        assert {"fig4a", "fig4b", "fig6b", "fig7a", "fig8a", "fig8c", "fig9b"} == set(study.answers)
+        assert study.one("fig4b") is study.one("fig8c")
+        assert study.one("fig8a").spec.engine.n_iterations == experiments["fig8a"].engine.n_iterations
+        assert study.one("fig4c") is None
+
+
+def test_a_run_with_fewer_iterations_answers_and_says_so(tmp_path, experiments, default):
+    spec = tiny(experiments["fig8a"])
+    write_fake_record(tmp_path, dataclasses.replace(spec, engine=dataclasses.replace(spec.engine, n_iterations=3)))
+    study = find_studies(read_runs(tmp_path)[0], experiments, default)[0]
+    tasks, missing = paper_tasks(study, experiments, "")
+    notes = next(task.notes for task in tasks if task.name == "figure_08")
+    assert notes == ("fig8a: engine.n_iterations is 3 instead of 60",)
+    assert any("fig8b" in line for line in missing)
+
+
+def test_panels_keep_the_letters_of_the_paper(tmp_path, experiments, default):
+    for name in ("fig8a", "fig8c"):
+        write_fake_record(tmp_path, tiny(experiments[name]))
+    study = find_studies(read_runs(tmp_path)[0], experiments, default)[0]
+    task = next(task for task in paper_tasks(study, experiments, "")[0] if task.name == "figure_08")
+    assert task.letters == ("a", "c") and task.labels == ("real, positive", "total variation")
+
+
+def test_dose_figures_hold_every_run_once(tmp_path):
+    for dose in (math.inf, 5e4, 7e3):
+        for reg in ("tv", "lasso", "pos"):
+            write_fake_record(tmp_path, fake_spec(n_voxels=24, dose_e_A2=dose, reg=reg))
+    runs = read_runs(tmp_path)[0]
+    tasks = [task for task in common_tasks(runs, summary_frame(runs), set(), "dose_e_A2") if task.name != "convergence"]
+    assert len(tasks) == 3
+    assert all(task.labels == ("infinite dose", "50 000 e/Å²", "7 000 e/Å²") for task in tasks)
+    assert sorted(run.identity for task in tasks for run in task.runs) == sorted(run.identity for run in runs)
+    assert len({task.name for task in tasks}) == 3
+    labels = run_labels(summary_frame(runs))
+    assert len(set(labels.values())) == 9 and "no noise, tv" in labels.values()
+
+
+def test_more_runs_than_columns_make_more_figures(tmp_path):
+    for dose in (1e3, 2e3, 3e3, 4e3, 5e3):
+        write_fake_record(tmp_path, fake_spec(n_voxels=24, dose_e_A2=dose))
+    runs = read_runs(tmp_path)[0]
+    tasks = [task for task in common_tasks(runs, summary_frame(runs), set(), "dose_e_A2") if task.name != "convergence"]
+    assert [len(task.runs) for task in tasks] == [3, 2]
+
+
+@pytest.mark.slow
+def test_remaking_command_composes_the_same_settings(experiments, default):
+    odd = dataclasses.replace(
+        default,
+        seed=7,
+        scale=ScaleSpec(
+            name="own", shape_zxy=(40, 42, 44), voxel_A=0.4, core_radius_A=4, shell_thickness_A=2.5, length_A=15
+        ),
+        dose=dataclasses.replace(default.dose, total_e_A2=12345.6),
+        defocus=dataclasses.replace(default.defocus, planes_nm=(-10.0, 33.5)),
+        sample=fake_spec(vacancies=0.3).sample,
+        reg=dataclasses.replace(default.reg, warm_start=not default.reg.warm_start),
+    )
+    named = dataclasses.replace(default, sample=dataclasses.replace(default.sample, kind="file", path="a b/c's.xyz"))
+    for spec in (*experiments.values(), odd, named, compose_spec(["scale=paper", "microscope=uncorrected_200kV"])):
+        words = remake_words(spec, default)
+        composed = compose_spec(list(words))
+        assert dataclasses.replace(composed, scale=spec.scale) == spec
+        assert dataclasses.replace(composed.scale, name="") == dataclasses.replace(spec.scale, name="")
+    assert remake_words(default, default) == ()
+    assert remake_words(experiments["fig4a"], default) == ("dose=inf",)
+
+
+def test_atoms_are_packed_for_the_page_and_thinned_evenly(tmp_path, monkeypatch):
+    import base64
+
+    import numpy as np
+
+    write_fake_record(tmp_path, fake_spec(dose_e_A2=7e3))
+    run = read_runs(tmp_path)[0][0]
+    packed = pack_atoms(run)
+    positions_A = np.frombuffer(base64.b64decode(packed["positions"]), "<i2").reshape(-1, 3) / 100
+    kinds = np.frombuffer(base64.b64decode(packed["kinds"]), np.uint8)
+    assert len(kinds) == len(positions_A) < MAX_ATOMS
+    assert np.bincount(kinds, minlength=3).tolist() == packed["counts"] and packed["note"] == ""
+    found = run.array("traced/positions_A")[run.array("match/traced")]
+    np.testing.assert_allclose(positions_A[kinds == 0], found, atol=0.0051)
+    monkeypatch.setattr("aetlab.results.report_page.MAX_ATOMS", sum(packed["counts"]) - 10)
+    fewer = pack_atoms(run)
+    kept = np.bincount(np.frombuffer(base64.b64decode(fewer["kinds"]), np.uint8), minlength=3)
+    assert kept.tolist() == [packed["counts"][0] - 10, *packed["counts"][1:]]
+    assert fewer["counts"] == packed["counts"] and "are drawn" in fewer["note"]
+
+
+def test_text_from_records_cannot_become_markup():
+    hostile = "</script><img src=x onerror=alert(1)>"
+    assert "</script" not in script_data({"a": hostile})
+    assert json.loads(script_data({"a": hostile})) == {"a": hostile}
+    assert "<img" not in table(pd.DataFrame({hostile: [hostile]}))
+
+
+def test_figure_task_without_labels_takes_runs_one_by_one():
+    task = FigureTask("n", "t", "c", lambda *runs: runs, runs=("a", "b"))
+    assert task.make() == ("a", "b")

@@ -1,0 +1,156 @@
+"""The page in a real browser: no error in its console, tables sort, atoms are drawn and turned, it prints.
+
+Needs Chromium (Debian: ``apt-get install chromium-headless-shell``). Where there is none the tests are skipped and say
+so, unless AETLAB_BROWSER_TESTS=required (as in continuous integration), when they fail.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.test_report import default, experiments, made  # noqa: F401  (fixtures)
+
+_NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
+#: What a reader would do; the answers are left in the page for the test to read.
+_ACTIONS = """
+<script>
+const answers = {ready: document.documentElement.dataset.ready};
+try {
+  const table = [...document.querySelectorAll("#runs table.sortable")][0];
+  const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
+  const column = heads.findIndex((cell) => cell.textContent.startsWith("position error"));
+  const read = () => [...table.tBodies[0].rows].map((row) => Number(row.cells[column].dataset.value));
+  answers.before = read();
+  heads[column].querySelector("button").click();
+  answers.ascending = read();
+  answers.sort = heads[column].getAttribute("aria-sort");
+  heads[column].querySelector("button").click();
+  answers.descending = read();
+  const canvas = document.getElementById("view");
+  const hash = () => {
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    let colours = 0, sum = 0;
+    for (let i = 0; i < pixels.length; i += 4) {
+      if (pixels[i] < 60 && pixels[i + 2] > 120) colours++;
+      sum = (sum * 31 + pixels[i] + 7 * pixels[i + 1] + 13 * pixels[i + 2]) % 2147483647;
+    }
+    return [colours, sum];
+  };
+  answers.drawn = Number(canvas.dataset.drawn);
+  answers.first = hash();
+  answers.legend = document.getElementById("view-legend").textContent;
+  canvas.dispatchEvent(new PointerEvent("pointerdown", {clientX: 10, clientY: 10, pointerId: 1}));
+} catch (error) { answers.error = String(error); }
+requestAnimationFrame(() => requestAnimationFrame(() => {
+  try {
+    const canvas = document.getElementById("view");
+    const pixels = (canvas) => canvas.toDataURL();
+    const before = pixels(canvas);
+    canvas.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft"}));
+    requestAnimationFrame(() => requestAnimationFrame(() => {
+      answers.turned = pixels(canvas) !== before;
+      document.getElementById("show-0").click();
+      answers.withoutFound = Number(canvas.dataset.drawn);
+      document.getElementById("show-0").click();
+      document.getElementById("view-species").click();
+      answers.species = document.getElementById("view-legend").textContent;
+      const choose = document.getElementById("compare-b");
+      answers.compared = document.querySelectorAll("#compare-settings tr").length;
+      choose.selectedIndex = 0;
+      choose.dispatchEvent(new Event("change"));
+      answers.same = document.querySelectorAll("#compare-settings tr").length;
+      answers.results = document.querySelectorAll("#compare-results tr").length;
+      answers.images = [...document.images].every((image) => image.complete && image.naturalWidth > 0);
+      answers.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+      const left = document.createElement("pre");
+      left.id = "answers";
+      left.textContent = JSON.stringify(answers);
+      document.body.append(left);
+    }));
+  } catch (error) { answers.error = String(error); }
+}));
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    found = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        reason = f"no browser found (looked for {', '.join(_NAMES)})"
+        if os.environ.get("AETLAB_BROWSER_TESTS") == "required":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+def open_page(browser: str, page: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+        "--enable-logging=stderr",
+        "--window-size=1250,1700",
+        f"--user-data-dir={page.parent / 'profile'}",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+    ]
+    return subprocess.run(
+        [browser, *flags, *words, page.as_uri()], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def console(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Lines that the page wrote to its console, errors of the page included."""
+    return re.findall(r"CONSOLE.*", done.stderr)
+
+
+def test_page_works_in_a_browser(browser, made, tmp_path):  # noqa: F811
+    page = tmp_path / "report.html"
+    text = (made[0] / "report" / "report.html").read_text(encoding="utf-8")
+    page.write_text(text.replace("</body>", _ACTIONS + "</body>"), encoding="utf-8")
+    done = open_page(browser, page, "--virtual-time-budget=20000", "--dump-dom")
+    assert console(done) == []
+    left = re.search(r'<pre id="answers">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert left, done.stderr[-2000:]
+    answers = json.loads(left[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert "error" not in answers
+    assert answers["ready"] == "yes"
+    assert answers["ascending"] == sorted(answers["before"]) and answers["descending"] == sorted(
+        answers["before"], reverse=True
+    )
+    assert answers["ascending"] != answers["before"] and answers["sort"] == "ascending"
+    assert answers["drawn"] > 10 and answers["first"][0] > 100
+    assert "found: " in answers["legend"] and "missing: " in answers["legend"]
+    assert answers["turned"] is True
+    assert answers["withoutFound"] < answers["drawn"]
+    assert answers["species"] == "OSi"
+    assert answers["compared"] > 0 and answers["same"] == 0 and answers["results"] > 5
+    assert answers["images"] is True
+    assert answers["wide"] <= 0
+
+
+def test_an_error_in_the_page_would_be_seen(browser, tmp_path):
+    page = tmp_path / "broken.html"
+    page.write_text("<!DOCTYPE html><title>t</title><script>nothing.here</script>", encoding="utf-8")
+    assert "nothing is not defined" in "".join(
+        console(open_page(browser, page, "--virtual-time-budget=2000", "--dump-dom"))
+    )
+
+
+def test_page_prints(browser, made, tmp_path):  # noqa: F811
+    page = tmp_path / "report.html"
+    shutil.copy(made[0] / "report" / "report.html", page)
+    paper = tmp_path / "page.pdf"
+    open_page(browser, page, "--virtual-time-budget=5000", f"--print-to-pdf={paper}", "--no-pdf-header-footer")
+    content = paper.read_bytes()
+    assert content.startswith(b"%PDF")
+    assert 5 <= len(re.findall(rb"/Type\s*/Page[^s]", content)) <= 40
