@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -80,6 +82,17 @@ def limit_threads(n: int) -> None:
     """Lets the engine's kernels and FFTs use at most ``n`` threads from now on; 0 leaves it as it is."""
     if n > 0:
         numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Lets kernels and FFTs use at most ``n`` threads inside the block."""
+    before = n_threads()
+    numba.set_num_threads(min(n, before))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 def empty_aligned(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:

@@ -61,7 +61,7 @@ def build_columns(tilt_rad, n_z, n_x, n_layers, cubic, counts, rows, weights):
                         dz = (x_rotated - mid_x) * s + (z_rotated - mid_z) * c + mid_z - z
                         weight += _interpolation_weight(dx, cubic) * _interpolation_weight(dz, cubic)
                         z_rotated += 1
-                    if weight != 0.0:
+                    if abs(weight) > 1e-12:
                         rows[voxel, n] = i_slice * n_x + x_rotated
                         weights[voxel, n] = weight
                         n += 1

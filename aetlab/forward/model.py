@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import numpy as np
 
 from aetlab import physics
-from aetlab.backend import empty_aligned
+from aetlab.backend import empty_aligned, n_threads, threads
 from aetlab.data import TiltSeries
 from aetlab.forward.imaging import transfer_function
 from aetlab.forward.multislice import make_multislice, make_optics, propagator
 from aetlab.forward.rotation import make_rotation
 from aetlab.grid import n_slices, slice_centres_A
 from aetlab.spec import MicroscopeSpec
+
+#: Pixels of a plane up to which one thread is faster than several.
+SMALL_PLANE = 160**2
 
 
 class ForwardModel:
@@ -78,9 +83,14 @@ class ForwardModel:
 
     def descend(self, volume: np.ndarray, i_tilt: int, step: float) -> float:
         """Take ``step`` (in V²) times the gradient of one tilt off ``volume`` in place; the cost before the step."""
-        cost = self._gradient_of_slices(volume, i_tilt)
-        self._rotation.add_adjoint(self._slices, i_tilt, -step, volume)
+        with self._threads():
+            cost = self._gradient_of_slices(volume, i_tilt)
+            self._rotation.add_adjoint(self._slices, i_tilt, -step, volume)
         return cost
+
+    def _threads(self) -> AbstractContextManager[None]:
+        """One thread for small planes: waking another takes longer than its share of a kernel."""
+        return threads(1 if self._shape[1] * self._shape[2] <= SMALL_PLANE else n_threads())
 
     def _gradient_of_slices(self, volume: np.ndarray, i_tilt: int) -> float:
         self._rotation.rotate_and_bin(volume, i_tilt, self._slices)

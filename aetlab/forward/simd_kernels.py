@@ -19,7 +19,7 @@ import numpy as np
 
 from aetlab.backend import empty_aligned
 from aetlab.forward import simd_fft as fft
-from aetlab.forward.simd_lanes import WIDTH, load, round_to_even, splat, square_root, store, transpose_tile
+from aetlab.simd import WIDTH, load, round_to_even, splat, square_root, store, transpose_tile
 
 _inline = nb.njit(cache=True, nogil=True, fastmath=fft.FAST, forceinline=True)
 _parallel = nb.njit(cache=True, nogil=True, fastmath=fft.FAST, parallel=True)

@@ -7,7 +7,7 @@ import numpy as np
 from aetlab.backend import empty_aligned
 from aetlab.forward import simd_fft
 from aetlab.forward import simd_kernels as kernels
-from aetlab.forward.simd_lanes import WIDTH
+from aetlab.simd import WIDTH
 
 
 def fits(shape_xy: tuple[int, int]) -> bool:

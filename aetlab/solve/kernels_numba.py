@@ -11,95 +11,160 @@ ahead of the dual variables that follow from it.
 
 from __future__ import annotations
 
-import math
-
 import numba as nb
 import numpy as np
 
+from aetlab.simd import BYTES, load, maximum, splat, square_root, store
+
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 _jit = nb.njit(cache=True, nogil=True, fastmath=_FAST)
+_inline = nb.njit(cache=True, nogil=True, fastmath=_FAST, forceinline=True)
 _parallel = nb.njit(cache=True, nogil=True, fastmath=_FAST, parallel=True)
 
 #: Rows x of a block; its part of the planes in use should stay in L2.
 BLOCK = 32
 
 
-@_jit
-def _primal_row(b, p, q, beta, threshold, z, x, out):
-    """u of row (z, x): out (Y,) = max(0, b - λ Dᵀ r)."""
-    n_z, n_x, n_y = b.shape
-    z_before, x_before = (z - 1) % n_z, (x - 1) % n_x
-    zero = b.dtype.type(0)
-    for y in range(n_y):
-        divergence = ((p[0, z_before, x, y] - p[0, z, x, y]) + (p[1, z, x_before, y] - p[1, z, x, y])
-                      - p[2, z, x, y])
-        divergence_q = ((q[0, z_before, x, y] - q[0, z, x, y]) + (q[1, z, x_before, y] - q[1, z, x, y])
-                        - q[2, z, x, y])
-        out[y] = divergence + beta * (divergence - divergence_q)
-    out[0] += p[2, z, x, n_y - 1] + beta * (p[2, z, x, n_y - 1] - q[2, z, x, n_y - 1])
-    for y in range(1, n_y):
-        out[y] += p[2, z, x, y - 1] + beta * (p[2, z, x, y - 1] - q[2, z, x, y - 1])
-    for y in range(n_y):
-        out[y] = max(zero, b[z, x, y] - threshold * out[y])
+# Volumes come flattened, ``b`` (Z·X·Y,), ``p`` and ``q`` (3·Z·X·Y,), with their ``shape`` (Z, X, Y).
+
+
+@_inline
+def _difference(p_before, p, q_before, q, gain, beta):
+    """One direction's part of Dᵀ r, with r = (1 + β) p - β q and ``gain`` = 1 + β."""
+    return (p_before - p) * gain - (q_before - q) * beta
+
+
+@_inline
+def _ascend(p, q, u_next, u, gain, beta, step):
+    """One component of r + step · D u."""
+    return p * gain - q * beta + (u_next - u) * step
+
+
+@_inline
+def _shrink(a, b, c, one):
+    """The factor that projects (a, b, c) on the unit ball."""
+    return one / maximum(square_root(a * a + b * b + c * c), one)
 
 
 @_jit
-def _dual_row(u, u_next_z, u_next_x, p, q, beta, step, z, x):
-    """Overwrite q at row (z, x) by the projection of r + step · D u on the unit ball."""
-    n_y = u.shape[0]
-    one = u.dtype.type(1)
-    for y in range(n_y):
-        u_next_y = u[y + 1] if y + 1 < n_y else u[0]
-        a = p[0, z, x, y] + beta * (p[0, z, x, y] - q[0, z, x, y]) + step * (u_next_z[y] - u[y])
-        b = p[1, z, x, y] + beta * (p[1, z, x, y] - q[1, z, x, y]) + step * (u_next_x[y] - u[y])
-        c = p[2, z, x, y] + beta * (p[2, z, x, y] - q[2, z, x, y]) + step * (u_next_y - u[y])
-        scale = one / max(one, math.sqrt(a * a + b * b + c * c))
-        q[0, z, x, y] = scale * a
-        q[1, z, x, y] = scale * b
-        q[2, z, x, y] = scale * c
+def _primal_row(b, p, q, shape, beta, threshold, z, x, rows, at, scratch):
+    """u of row (z, x) = max(0, b - λ Dᵀ r) into ``rows`` from element ``at`` on: Y values, and the first once more.
+
+    ``scratch`` is the place of another Y + 1 elements of ``rows``.
+    """
+    n_z, n_x, n_y = shape
+    width = BYTES // b.itemsize
+    whole = n_y // width * width
+    zero, gain = b.dtype.type(0), b.dtype.type(1) + beta
+    plane = n_x * n_y
+    here = (z * n_x + x) * n_y
+    before_z = here - plane if z > 0 else here + (n_z - 1) * plane
+    along_x = n_z * plane + here
+    before_x = along_x - n_y if x > 0 else along_x + plane - n_y
+    along_y = 2 * n_z * plane + here
+    # r of the y component, with the last value once more in front, so that its difference can be loaded.
+    rows[scratch] = p[along_y + n_y - 1] * gain - q[along_y + n_y - 1] * beta
+    for y in range(0, whole, width):
+        store(rows, scratch + y + 1, load(p, along_y + y) * gain - load(q, along_y + y) * beta)
+    for y in range(whole, n_y):
+        rows[scratch + y + 1] = p[along_y + y] * gain - q[along_y + y] * beta
+    for y in range(0, whole, width):
+        total = _difference(load(p, before_z + y), load(p, here + y), load(q, before_z + y), load(q, here + y),
+                            gain, beta)
+        total = total + _difference(load(p, before_x + y), load(p, along_x + y), load(q, before_x + y),
+                                    load(q, along_x + y), gain, beta)
+        total = total + (load(rows, scratch + y) - load(rows, scratch + y + 1))
+        store(rows, at + y, maximum(load(b, here + y) - total * threshold, splat(zero)))
+    for y in range(whole, n_y):
+        rest = _difference(p[before_z + y], p[here + y], q[before_z + y], q[here + y], gain, beta)
+        rest += _difference(p[before_x + y], p[along_x + y], q[before_x + y], q[along_x + y], gain, beta)
+        rest += rows[scratch + y] - rows[scratch + y + 1]
+        rows[at + y] = maximum(b[here + y] - rest * threshold, zero)
+    rows[at + n_y] = rows[at]
+
+
+@_jit
+def _dual_row(rows, at, next_z, next_x, p, q, shape, beta, step, z, x):
+    """Overwrite q at row (z, x) by the projection of r + step · D u on the unit ball.
+
+    ``at``, ``next_z`` and ``next_x`` are the places in ``rows`` of u at (z, x), (z + 1, x) and (z, x + 1).
+    """
+    n_z, n_x, n_y = shape
+    width = BYTES // p.itemsize
+    whole = n_y // width * width
+    one = p.dtype.type(1)
+    gain = one + beta
+    component, here = n_z * n_x * n_y, (z * n_x + x) * n_y
+    for y in range(0, whole, width):
+        i, j, k = here + y, component + here + y, 2 * component + here + y
+        u = load(rows, at + y)
+        a = _ascend(load(p, i), load(q, i), load(rows, next_z + y), u, gain, beta, step)
+        b = _ascend(load(p, j), load(q, j), load(rows, next_x + y), u, gain, beta, step)
+        c = _ascend(load(p, k), load(q, k), load(rows, at + y + 1), u, gain, beta, step)
+        scale = _shrink(a, b, c, splat(one))
+        store(q, i, a * scale)
+        store(q, j, b * scale)
+        store(q, k, c * scale)
+    for y in range(whole, n_y):
+        i, j, k = here + y, component + here + y, 2 * component + here + y
+        v = rows[at + y]
+        d = _ascend(p[i], q[i], rows[next_z + y], v, gain, beta, step)
+        e = _ascend(p[j], q[j], rows[next_x + y], v, gain, beta, step)
+        f = _ascend(p[k], q[k], rows[at + y + 1], v, gain, beta, step)
+        factor = _shrink(d, e, f, one)
+        q[i] = d * factor
+        q[j] = e * factor
+        q[k] = f * factor
 
 
 @_parallel
-def tv_edges(b, p, q, beta, threshold, edges):
-    """u of the first row of each block: ``edges`` (blocks, Z, Y)."""
-    n_blocks, n_z, _ = edges.shape
-    for i in nb.prange(n_blocks * n_z):
-        block, z = i // n_z, i % n_z
-        _primal_row(b, p, q, beta, threshold, z, block * BLOCK, edges[block, z])
+def tv_edges(b, p, q, shape, beta, threshold, edges):
+    """u of the first row of each block: ``edges`` (blocks · Z · 2 · (Y + 1),), a row of u and a row of scratch each."""
+    n_z, n_x, n_y = shape
+    row = n_y + 1
+    for i in nb.prange((n_x + BLOCK - 1) // BLOCK * n_z):
+        _primal_row(b, p, q, shape, beta, threshold, i % n_z, i // n_z * BLOCK, edges, 2 * i * row, (2 * i + 1) * row)
 
 
 @_parallel
-def tv_dual_step(b, p, q, beta, threshold, step, edges):
+def tv_dual_step(b, p, q, shape, beta, threshold, step, edges):
     """One iteration of the fast dual gradient method; the new dual variables replace ``q``."""
-    n_blocks, n_z, n_y = edges.shape
-    n_x = b.shape[1]
+    n_z, n_x, n_y = shape
+    row = n_y + 1
+    n_blocks = (n_x + BLOCK - 1) // BLOCK
     for block in nb.prange(n_blocks):
-        start, end = block * BLOCK, min((block + 1) * BLOCK, n_x)
-        rows = end - start
-        planes = np.empty((3, BLOCK + 1, n_y), b.dtype)
-        after = edges[(block + 1) % n_blocks]
+        start, n_rows = block * BLOCK, min(BLOCK, n_x - block * BLOCK)
+        # Three planes of u, each with the first row of the next block at its end, and a row of scratch.
+        planes = np.empty((3 * (BLOCK + 1) + 1) * row, b.dtype)
+        scratch = 3 * (BLOCK + 1) * row
+        here = 0
         for z in range(n_z + 1):
-            # Plane 0 is used twice, at the beginning and (periodic) at the end; it stays in planes[0].
-            u_next = planes[0] if z % n_z == 0 else planes[1 + z % 2]
+            # Plane 0 is used twice, at the beginning and (periodic) at the end; it keeps its place.
+            following = (0 if z % n_z == 0 else 1 + z % 2) * (BLOCK + 1) * row
             if z < n_z:
-                u_next[0] = edges[block, z]
-                for x in range(1, rows):
-                    _primal_row(b, p, q, beta, threshold, z, start + x, u_next[x])
-                u_next[rows] = after[z]
+                own, after = 2 * (block * n_z + z) * row, 2 * ((block + 1) % n_blocks * n_z + z) * row
+                for y in range(row):
+                    planes[following + y] = edges[own + y]
+                    planes[following + n_rows * row + y] = edges[after + y]
+                for x in range(1, n_rows):
+                    _primal_row(b, p, q, shape, beta, threshold, z, start + x, planes, following + x * row, scratch)
             if z > 0:
-                u = planes[0] if z == 1 else planes[1 + (z - 1) % 2]
-                for x in range(rows):
-                    _dual_row(u[x], u_next[x], u[x + 1], p, q, beta, step, z - 1, start + x)
+                for x in range(n_rows):
+                    at = here + x * row
+                    _dual_row(planes, at, following + x * row, at + row, p, q, shape, beta, step, z - 1, start + x)
+            here = following
 
 
 @_parallel
-def tv_primal(b, p, threshold):
+def tv_primal(b, p, shape, threshold):
     """Replace b by u = max(0, b - λ Dᵀ p)."""
-    n_z, n_x, n_y = b.shape
-    for i in nb.prange(n_z * n_x):
-        row = np.empty(n_y, b.dtype)
-        _primal_row(b, p, p, b.dtype.type(0), threshold, i // n_x, i % n_x, row)
-        b[i // n_x, i % n_x] = row
+    n_z, n_x, n_y = shape
+    for z in nb.prange(n_z):
+        rows = np.empty(2 * (n_y + 1), b.dtype)
+        for x in range(n_x):
+            _primal_row(b, p, p, shape, b.dtype.type(0), threshold, z, x, rows, 0, n_y + 1)
+            for y in range(n_y):
+                b[(z * n_x + x) * n_y + y] = rows[y]
 
 
 @_parallel

@@ -65,17 +65,18 @@ class TotalVariation:
             kernels.clip_negative(volume.reshape(-1, volume.shape[-1]))
             return volume
         threshold, dual_step = real(step * self._weight), real(1 / (12 * step * self._weight))
-        n_z, n_x, n_y = volume.shape
-        edges = np.empty((-(-n_x // kernels.BLOCK), n_z, n_y), volume.dtype)
+        n_z, n_x, n_y = shape = volume.shape
+        edges = np.empty(-(-n_x // kernels.BLOCK) * n_z * 2 * (n_y + 1), volume.dtype)
+        flat = volume.reshape(-1)
         p, q = self._start(volume)
         momentum, beta = 1.0, 0.0
         for _ in range(self._inner_iterations):
-            kernels.tv_edges(volume, p, q, real(beta), threshold, edges)
-            kernels.tv_dual_step(volume, p, q, real(beta), threshold, dual_step, edges)
+            kernels.tv_edges(flat, p, q, shape, real(beta), threshold, edges)
+            kernels.tv_dual_step(flat, p, q, shape, real(beta), threshold, dual_step, edges)
             p, q = q, p
             following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
             beta, momentum = (momentum - 1) / following, following
-        kernels.tv_primal(volume, p, threshold)
+        kernels.tv_primal(flat, p, shape, threshold)
         self._duals = p, q
         if self._warm_start:
             self.state["dual"] = p
@@ -83,8 +84,8 @@ class TotalVariation:
 
     def _start(self, volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The first dual iterate, and room for the second."""
-        shape = (3, *volume.shape)
-        p, q = self._duals or (np.zeros(shape, volume.dtype), np.zeros(shape, volume.dtype))
+        n_dual = 3 * volume.size
+        p, q = self._duals or (np.zeros(n_dual, volume.dtype), np.zeros(n_dual, volume.dtype))
         if not self._warm_start:
             p.fill(0)
         elif "dual" in self.state:
