@@ -2,9 +2,9 @@
 
 A vector fills 64 bytes: ``WIDTH`` float32 or half as many float64 lanes, which is one AVX-512, two AVX2 or four NEON
 registers. ``load(array, i)`` and ``store(array, i, v)`` move a vector from and to element ``i`` on of a C-contiguous
-array, counted from its first element without bounds; ``splat(x)`` repeats a scalar; ``+``, ``-``, ``*``, ``/`` work lane
-by lane, also with a scalar of the same precision on one side. ``square_root``, ``maximum`` and ``round_to_even`` take
-vectors and scalars alike, so that a formula can be written once for the lanes and for what is left of a row.
+array, counted from its first element without bounds; ``splat(x)`` repeats a scalar; ``+``, ``-``, ``*``, ``/`` work
+lane by lane, also with a scalar of the same precision on one side. ``square_root``, ``maximum`` and ``round_to_even``
+take vectors and scalars alike, so that a formula can be written once for the lanes and for what is left of a row.
 """
 
 from __future__ import annotations

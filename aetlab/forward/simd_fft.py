@@ -236,7 +236,7 @@ def _run_stage(buffer, re, im, n, radix, part, twiddles, start, in_time):
     gap = part * WIDTH
     for j in range(part):
         t = start + j * 2 * (radix - 1)
-        # The factors of j = 0 are 1, but a branch behind the butterfly would make the compiler spill it to memory, which
+        # The factors of j = 0 are 1, but a branch behind the butterfly makes the compiler spill it to memory, which
         # is 4 times slower.
         before, after = in_time and j > 0, not in_time
         for first in range(j, n, part * radix):
