@@ -28,7 +28,7 @@ def _model(series: TiltSeries, rotation: str = "linear", dtype: type = np.float6
     return ForwardModel(series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=3, rotation=rotation, dtype=dtype)
 
 
-@pytest.mark.parametrize("rotation", ["linear", "cubic"])
+@pytest.mark.parametrize("rotation", ["linear", "cubic", "fourier"])
 def test_gradient_against_central_differences(rotation: str) -> None:
     rng = np.random.default_rng(1)
     model = _model(_series(rng), rotation)

@@ -28,7 +28,7 @@ from aetlab.results.tables import summary_frame
 from aetlab.spec import RunSpec, ScaleSpec
 from tests.fake_records import fake_spec, write_fake_record
 
-#: Runs the report with everything that computes physics made impossible to import.
+#: Put where Python looks at its start, in every process: nothing that computes physics can be imported.
 _WITHOUT_PHYSICS = """
 import sys
 BLOCKED = ("aetlab.forward", "aetlab.sample", "aetlab.solve", "aetlab.trace", "aetlab.pipeline", "numba", "ase", "cupy")
@@ -37,8 +37,6 @@ class Blocker:
         if any(name == blocked or name.startswith(blocked + ".") for blocked in BLOCKED):
             raise ImportError(f"{name} is blocked in this test")
 sys.meta_path.insert(0, Blocker())
-from aetlab.report import main
-main(sys.argv[1:])
 """
 
 
@@ -74,13 +72,31 @@ def made(tmp_path_factory, experiments) -> tuple[Path, str]:
     with open(damaged / "arrays.h5", "r+b") as file:
         file.truncate(1000)
     (outputs / "records" / ".partial-0123456789abcdef").mkdir()
-    command = [sys.executable, "-W", "error", "-c", _WITHOUT_PHYSICS, "--outputs", str(outputs), "--processes", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    blocker = tmp_path_factory.mktemp("blocker")
+    (blocker / "sitecustomize.py").write_text(_WITHOUT_PHYSICS, encoding="utf-8")
+    command = [sys.executable, "-W", "error", "-m", "aetlab.report", "--outputs", str(outputs)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(blocker), str(Path(__file__).resolve().parents[1])]),
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     printed.write_text(done.stdout, encoding="utf-8")
     return outputs, done.stdout
+
+
+def test_the_blocker_blocks(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(_WITHOUT_PHYSICS, encoding="utf-8")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[1])]),
+    }
+    for module in ("aetlab.forward", "aetlab.pipeline", "numba"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import {module}"], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode != 0 and "is blocked in this test" in done.stderr
 
 
 def page_of(made) -> str:
@@ -114,7 +130,7 @@ def test_broken_records_and_missing_experiments_are_named(made):
 
 def test_page_is_one_file_that_needs_no_network(made):
     page = page_of(made)
-    assert not re.search(r"""(src|href)\s*=\s*["']?(?!data:|#)""", page)
+    assert not re.search(r"""<[^>]*\b(src|href)\s*=\s*(?!"data:|"#)""", page)
     assert "@import" not in page and "url(" not in page and "fetch(" not in page
     assert page.count("data:image/webp") == page.count("<figure ")
     assert "{{" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
