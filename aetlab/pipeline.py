@@ -7,7 +7,7 @@ The truth (atoms, their potential) enters the match and the record alone, never 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from aetlab.data import Atoms, Match, Reconstruction, TiltSeries, TracedAtoms, V
 from aetlab.grid import coordinates_A, rotation_matrix
 from aetlab.progress import Reporter
 from aetlab.results import cache, checkpoint, record
-from aetlab.results.content import N_TILTS_KEPT, Outcome, describe_arrays, describe_metrics, plain
+from aetlab.results.content import VIEWS_DEG, Outcome, Views, describe_arrays, describe_metrics, plain
 from aetlab.results.environment import StageClock, describe_environment
 from aetlab.results.identity import identity, record_id
 from aetlab.seeds import generator
@@ -78,8 +78,8 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter) -> tuple[rec
         truth = Volume(true_potential(spec, atoms), spec.scale.voxel_A)
         match = score(spec, traced, atoms)
     outcome = Outcome(spec=spec, atoms=atoms, inside=_inside(spec, atoms.positions_A), truth=truth,
-                      projected_V_A=projected_first_tilts(spec, atoms), ideal=ideal,
-                      series=series, reconstruction=reconstruction, traced=traced, match=match)
+                      views=make_views(spec, atoms), ideal=ideal, series=series, reconstruction=reconstruction,
+                      traced=traced, match=match)
     run_id = record_id(spec)
     folder = record.write_record(
         places.records, spec, metrics=describe_metrics(outcome, _scored_rows(spec)), arrays=describe_arrays(outcome),
@@ -93,8 +93,8 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter) -> tuple[rec
 
 
 def electrons_per_pixel(spec: RunSpec) -> float:
-    """Mean count of a vacuum pixel in one image."""
-    return dose_per_image_e_A2(spec) * spec.scale.voxel_A**2
+    """Effective electrons of a vacuum pixel in one image: those that the detector's efficiency leaves."""
+    return forward.effective_electrons_per_pixel(dose_per_image_e_A2(spec), spec.scale.voxel_A, spec.microscope.dqe)
 
 
 def true_potential(spec: RunSpec, atoms: Atoms) -> np.ndarray:
@@ -104,11 +104,20 @@ def true_potential(spec: RunSpec, atoms: Atoms) -> np.ndarray:
                                    debye_waller_A2=spec.sample.debye_waller_A2)
 
 
-def projected_first_tilts(spec: RunSpec, atoms: Atoms) -> np.ndarray:
-    """Projected potential in V Å of the first tilts, float32 (T, X, Y), built a slab at a time."""
+def make_views(spec: RunSpec, atoms: Atoms) -> Views:
+    """What figure 2 of the paper shows of the run's sample: projected potentials, ideal images, and as recorded."""
+    defocus_nm = max(spec.defocus.planes_nm)
+    ideal = _simulate(spec, atoms, np.array(VIEWS_DEG), np.array([10.0 * defocus_nm]), "view phonons")
+    recorded = forward.add_shot_noise(ideal, electrons_per_pixel(spec), generator(spec.seed, "view noise"))
+    return Views(defocus_nm, project_potential(spec, atoms, VIEWS_DEG), to_numpy(ideal.images)[:, 0],
+                 to_numpy(recorded.images)[:, 0])
+
+
+def project_potential(spec: RunSpec, atoms: Atoms, tilt_deg: Sequence[float]) -> np.ndarray:
+    """Projected potential in V Å at each tilt, float32 (T, X, Y), built a slab at a time."""
     n_z, voxel_A = spec.scale.shape_zxy[0], spec.scale.voxel_A
     projected = []
-    for angle_deg in tilt_angles_deg(spec.tilts, spec.wedge)[:N_TILTS_KEPT]:
+    for angle_deg in tilt_deg:
         tilted = replace(atoms, positions_A=atoms.positions_A @ rotation_matrix(angle_deg).T)
         slabs = (forward.build_potential(tilted, spec.scale.shape_zxy, voxel_A, layers=(low, min(low + _SLAB, n_z)),
                                          parametrization=spec.simulate.parametrization,
@@ -125,16 +134,22 @@ def ideal_tilt_series(spec: RunSpec, atoms: Atoms, places: record.Places, report
     reported = _listener(reporter, "simulate")
 
     def compute() -> dict[str, np.ndarray]:
-        series = forward.simulate_tilt_series(
-            atoms, spec.scale.shape_zxy, spec.scale.voxel_A, tilt_deg, defocus_A, microscope=spec.microscope,
-            simulate=spec.simulate, debye_waller_A2=spec.sample.debye_waller_A2, rng=generator(spec.seed, "phonons"),
-            report=lambda done, total: reported(done, total, "tilts"))
+        series = _simulate(spec, atoms, tilt_deg, defocus_A, "phonons",
+                           lambda done, total: reported(done, total, "tilts"))
         return {"images": to_numpy(series.images)}
 
     settings = identity(spec)
     key = {group: settings[group] for group in _DECIDE_TILT_SERIES}
     images = cache.shared_stage(places.cache, "tilt_series", key, compute, reporter.say)["images"]
     return TiltSeries(images, tilt_deg, defocus_A, spec.scale.voxel_A)
+
+
+def _simulate(spec: RunSpec, atoms: Atoms, tilt_deg: np.ndarray, defocus_A: np.ndarray, purpose: str,
+              report: Callable[[int, int], None] | None = None) -> TiltSeries:
+    return forward.simulate_tilt_series(
+        atoms, spec.scale.shape_zxy, spec.scale.voxel_A, tilt_deg, defocus_A, microscope=spec.microscope,
+        simulate=spec.simulate, debye_waller_A2=spec.sample.debye_waller_A2, rng=generator(spec.seed, purpose),
+        report=report)
 
 
 def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from aetlab.results.content import VIEWS_DEG, kept_tilts
 from aetlab.results.record import Dataset, History, write_record
 from aetlab.spec import (
     BinningSpec,
@@ -234,9 +235,14 @@ def write_fake_record(outputs: Path, spec: RunSpec, *, found_nothing: bool = Fal
     )
     electrons = dose_per_image_e_A2(spec) * spec.scale.voxel_A**2
     images = ideal if math.isinf(electrons) else rng.poisson(np.maximum(ideal, 0) * electrons) / electrons
-    put("tilt_series/projected_first_tilts_V_A", projected, "V Å")
-    put("tilt_series/ideal_first_tilts", ideal, "vacuum intensity")
-    put("tilt_series/images_first_tilts", images, "vacuum intensity")
+    put("tilt_series/kept_tilts", kept_tilts(len(tilt_angles_deg(spec.tilts, spec.wedge))), dtype=np.int64)
+    put("tilt_series/ideal_of_kept_tilts", ideal, "vacuum intensity")
+    put("tilt_series/images_of_kept_tilts", images, "vacuum intensity")
+    i_plane = int(np.argmax(spec.defocus.planes_nm))
+    put("views/tilt_deg", VIEWS_DEG, "degree", float)
+    put("views/projected_V_A", projected, "V Å")
+    for name, shown in (("ideal", ideal), ("recorded", images)):
+        put(f"views/{name}", shown[:, i_plane], "vacuum intensity", defocus_nm=spec.defocus.planes_nm[i_plane])
     put("traced/positions_A", traced_A, "Å")
     put("traced/intensity_V", intensity_V, "V")
     put("traced/width_A", width_A, "Å")

@@ -14,24 +14,39 @@ from aetlab.grid import coordinates_A
 from aetlab.results.record import Dataset
 from aetlab.spec import RunSpec
 
-#: Tilts whose images are kept in the record.
-N_TILTS_KEPT = 2
+#: Tilts at which the record keeps the projected potential and images at the greatest defocus, in degrees: those of the
+#: paper's figure 2. They need not be tilts of the series.
+VIEWS_DEG = (0.0, 5.0)
 #: Thickness of the central cuts of the potential, in Å.
 CUT_A = 1.0
+
+
+@dataclass(frozen=True)
+class Views:
+    """The sample at the tilts :data:`VIEWS_DEG` and the greatest defocus of the series, each (2, X, Y).
+
+    ``projected_V_A`` is the projected potential in V Å; ``ideal`` and ``recorded`` are images with vacuum 1, the latter
+    at the dose of one image of the series.
+    """
+
+    defocus_nm: float
+    projected_V_A: np.ndarray
+    ideal: np.ndarray
+    recorded: np.ndarray
 
 
 @dataclass(frozen=True)
 class Outcome:
     """All that a run made, the truth included; ``inside`` marks the true atoms of the scoring region.
 
-    ``projected_V_A`` is the projected potential of the first tilts, (T, X, Y) in V Å.
+    ``views`` are what :data:`VIEWS_DEG` show.
     """
 
     spec: RunSpec
     atoms: Atoms
     inside: np.ndarray
     truth: Volume
-    projected_V_A: np.ndarray
+    views: Views
     ideal: TiltSeries
     series: TiltSeries
     reconstruction: Reconstruction
@@ -62,7 +77,8 @@ def describe_arrays(outcome: Outcome) -> dict[str, Dataset]:
     voxel_A = outcome.spec.scale.voxel_A
     geometry: Mapping[str, float | int | str] = {"voxel_A": voxel_A, "axes": "z, x, y",
                                                  "origin": "centre of the volume"}
-    traced, match, series = outcome.traced, outcome.match, outcome.series
+    traced, match, series, views = outcome.traced, outcome.match, outcome.series, outcome.views
+    kept = kept_tilts(len(series.tilt_deg))
     arrays = {
         "volume/potential_V": Dataset(np.asarray(outcome.reconstruction.volume.potential_V), "V", geometry),
         "truth/positions_A": Dataset(outcome.atoms.positions_A, "Å", {"columns": "x, y, z"}),
@@ -71,10 +87,15 @@ def describe_arrays(outcome: Outcome) -> dict[str, Dataset]:
         "truth/in_scoring_region": Dataset(outcome.inside, "1"),
         "tilt_series/tilt_deg": Dataset(series.tilt_deg, "degree"),
         "tilt_series/defocus_nm": Dataset(series.defocus_A / 10, "nm"),
-        "tilt_series/projected_first_tilts_V_A": Dataset(outcome.projected_V_A, "V Å", {"voxel_A": voxel_A}),
-        "tilt_series/images_first_tilts": Dataset(np.asarray(series.images[:N_TILTS_KEPT]), "vacuum intensity",
-                                                  {"electrons_per_pixel": series.electrons_per_pixel}),
-        "tilt_series/ideal_first_tilts": Dataset(np.asarray(outcome.ideal.images[:N_TILTS_KEPT]), "vacuum intensity"),
+        "tilt_series/kept_tilts": Dataset(kept, "1", {"meaning": "indices of the tilts whose images are kept"}),
+        "tilt_series/images_of_kept_tilts": Dataset(np.asarray(series.images)[kept], "vacuum intensity",
+                                                    {"electrons_per_pixel": series.electrons_per_pixel}),
+        "tilt_series/ideal_of_kept_tilts": Dataset(np.asarray(outcome.ideal.images)[kept], "vacuum intensity"),
+        "views/tilt_deg": Dataset(np.array(VIEWS_DEG), "degree"),
+        "views/projected_V_A": Dataset(views.projected_V_A, "V Å", {"voxel_A": voxel_A}),
+        "views/ideal": Dataset(views.ideal, "vacuum intensity", {"defocus_nm": views.defocus_nm}),
+        "views/recorded": Dataset(views.recorded, "vacuum intensity",
+                                  {"defocus_nm": views.defocus_nm, "electrons_per_pixel": series.electrons_per_pixel}),
     }
     for axes, cut in central_cuts(np.asarray(outcome.truth.potential_V), voxel_A).items():
         attributes: dict[str, float | int | str] = {"voxel_A": voxel_A, "thickness_A": CUT_A, "axes": axes}
@@ -88,6 +109,11 @@ def describe_arrays(outcome: Outcome) -> dict[str, Dataset]:
                  "confusion_numbers"):
         arrays[f"match/{name}"] = Dataset(getattr(match, name), "1")
     return arrays
+
+
+def kept_tilts(n_tilts: int) -> np.ndarray:
+    """Indices of the tilts whose images a record keeps: the first, and one in the middle of the series."""
+    return np.array([0, n_tilts // 2])
 
 
 def central_cuts(potential_V: np.ndarray, voxel_A: float) -> dict[str, np.ndarray]:

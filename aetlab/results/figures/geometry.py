@@ -1,7 +1,7 @@
 """Figure 1 of the paper: the experiment, drawn from one run's own atoms and images.
 
 (a) is an oblique view: the tilt axis y runs to the right, the beam z downwards, x into the page; the distance to the
-defocused planes is not to scale. (b) shows images of the first tilts at each defocus.
+defocused planes is not to scale. (b) shows images of the tilts that the record keeps at each defocus.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def on_page(positions_A: np.ndarray) -> np.ndarray:
 
 
 def plot_geometry(run: StoredRun) -> Figure:
-    """Multislice geometry of ``run`` (a), and its images at the first tilts and all defoci, at most three (b)."""
+    """Multislice geometry of ``run`` (a), and its images at the kept tilts and all defoci, at most three (b)."""
     defocus_nm = run.array("tilt_series/defocus_nm")
     shown = np.unique(np.linspace(0, len(defocus_nm) - 1, min(3, len(defocus_nm))).round().astype(int))
-    images = run.array("tilt_series/ideal_first_tilts")[:, shown]
-    tilt_deg = run.array("tilt_series/tilt_deg")[: len(images)]
+    images = run.array("tilt_series/ideal_of_kept_tilts")[:, shown]
+    tilt_deg = run.array("tilt_series/tilt_deg")[run.array("tilt_series/kept_tilts")]
     with style():
         figure = new_figure(TWO_COLUMNS_IN, 4.4)
         halves = np.asarray(figure.subfigures(1, 2, width_ratios=[0.9, 1]))

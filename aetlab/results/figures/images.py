@@ -1,4 +1,4 @@
-"""Figure 2 of the paper: from atoms to images, at the first two tilts of one run."""
+"""Figure 2 of the paper: from atoms to images, at the tilts of its figure."""
 
 from __future__ import annotations
 
@@ -38,12 +38,9 @@ _SLICE_A = 5.4
 
 def plot_images(run: StoredRun) -> Figure:
     """Atoms (a), projected potentials (b, c), images at the greatest defocus, ideal (d, e) and recorded (f, g)."""
-    tilt_deg = run.array("tilt_series/tilt_deg")[:2]
-    defocus_nm = run.array("tilt_series/defocus_nm")
-    i_plane = int(np.argmax(defocus_nm))
-    projected = run.array("tilt_series/projected_first_tilts_V_A")
-    ideal = run.array("tilt_series/ideal_first_tilts")[:, i_plane]
-    images = run.array("tilt_series/images_first_tilts")[:, i_plane]
+    tilt_deg = run.array("views/tilt_deg")
+    projected, ideal, images = (run.array(f"views/{name}") for name in ("projected_V_A", "ideal", "recorded"))
+    defocus_nm = run.attribute("views/ideal", "defocus_nm")
     dose = dose_per_image_e_A2(run.spec)
     noisy = "no noise" if math.isinf(dose) else f"{dose:.3g} e/Å²"
     with style():
@@ -58,7 +55,7 @@ def plot_images(run: StoredRun) -> Figure:
             picture = show_plane(grid[middle], ideal[i], run.voxel_A, low=low, high=high)
             show_plane(grid[bottom], images[i], run.voxel_A, low=low, high=high)
             panel_letter(grid[top], f"({top})", f"potential, {tilt_deg[i]:g}°")
-            panel_letter(grid[middle], f"({middle})", f"ideal, {defocus_nm[i_plane]:g} nm")
+            panel_letter(grid[middle], f"({middle})", f"ideal, {defocus_nm:g} nm")
             panel_letter(grid[bottom], f"({bottom})", noisy)
         width_A = projected.shape[1] * run.voxel_A
         scale_bar(grid["c"], width_A)

@@ -132,7 +132,7 @@ def paper_tasks(study: Study, experiments: Mapping[str, RunSpec], suffix: str) -
             1,
             "Geometry of the experiment",
             "Oblique view of the tilted needle with the slices of the multislice model and "
-            "the defocused planes (a), and ideal images at the first tilts (b).",
+            "the defocused planes (a), and ideal images at two tilts of the series (b).",
             plot_geometry,
             [any_run],
         )
