@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aetlab.spec import RunSpec, SpecError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from aetlab.cli.compose import Job
+    from aetlab.cli.jobs import Outcome
 
 #: Exit statuses: some run failed; the command line cannot be used; stopped by the user; stopped by the system.
 FAILED, UNUSABLE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -33,14 +34,14 @@ def main() -> None:
     sys.exit(_main(sys.argv[1:]))
 
 
-def task(config: DictConfig) -> Any:
+def task(config: DictConfig) -> float | None:
     """One job, called by Hydra in this process or in another one of any machine."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     from aetlab.cli import jobs
     from aetlab.cli.compose import bind_job, plain_settings
-    from aetlab.cli.ledger import read_outcomes, read_wanted, write_outcome
+    from aetlab.cli.ledger import read_label, read_outcomes, write_outcome
     from aetlab.results.files import StorageError
 
     hydra_config = HydraConfig.get()
@@ -51,13 +52,12 @@ def task(config: DictConfig) -> Any:
         outcome = jobs.perform(spec, "run", outputs=outputs, use_other_code=use_other_code)
         if outcome.status == jobs.FAILED:
             sys.exit(FAILED)
-        return dataclasses.asdict(outcome)
+        return None
     ledger, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num)
     ended = read_outcomes(ledger).get(number)
     if ended is not None:  # launched again after a worker died
-        return dataclasses.asdict(ended)
-    wanted = read_wanted(ledger)
-    label = wanted[number].label if number < len(wanted) else " ".join(hydra_config.overrides.task)
+        return _objective(ended)
+    label = read_label(ledger, number, hydra_config.overrides.task)
     launcher = str(hydra_config.runtime.choices.get("hydra/launcher"))
     spec = _share_machine(spec, launcher, int(hydra_config.launcher.get("n_jobs") or 1))
     outcome = jobs.perform(spec, label, outputs=outputs, use_other_code=use_other_code)
@@ -65,13 +65,18 @@ def task(config: DictConfig) -> Any:
         write_outcome(ledger, number, outcome)
     except StorageError as error:  # the run itself is told and kept already
         print(f"{label}: {error}", file=sys.stderr)
-    return dataclasses.asdict(outcome)
+    return _objective(outcome)
+
+
+def _objective(outcome: Outcome) -> float | None:
+    """What a search makes small: the cost of predicting images that were held out; None for a run that failed."""
+    return outcome.metrics.get("held_out_cost")
 
 
 def _main(argv: list[str]) -> int:
     from hydra._internal.utils import get_args_parser
 
-    from aetlab.cli.compose import compose_jobs, store_experiments
+    from aetlab.cli.compose import SEARCH, compose_jobs, store_experiments
     from aetlab.cli.folders import group_choices
     from aetlab.cli.overrides import quote_choices
     from aetlab.results.files import StorageError
@@ -81,6 +86,7 @@ def _main(argv: list[str]) -> int:
     groups = group_choices(further)
     ledger: Path | None = None
     added: list[str] = []
+    searching = False
     try:
         _check_flags(args)
         if args.help:
@@ -92,6 +98,7 @@ def _main(argv: list[str]) -> int:
         elif not args.hydra_help:
             multirun = args.multirun or any(word.lower() == "hydra.mode=multirun" for word in args.overrides)
             jobs = compose_jobs(args.overrides, multirun=multirun, further=further)
+            searching = jobs[0].label == SEARCH
             ledger, added = _prepare(jobs, multirun, args.overrides)
     except (SpecError, StorageError) as error:
         print(f"aetlab: {error}", file=sys.stderr)
@@ -101,7 +108,7 @@ def _main(argv: list[str]) -> int:
     place = argv.index(args.overrides[-1]) + 1 if args.overrides else 0
 
     def give_hydra(further_words: Sequence[str]) -> None:
-        sys.argv[1:] = quote_choices([*argv[:place], *added, *further_words, *argv[place:]], groups)
+        sys.argv[1:] = quote_choices([*argv[:place], *added, *further_words, *argv[place:]], groups, twice=searching)
 
     return _launch(ledger, give_hydra)
 
@@ -179,6 +186,7 @@ def _prepare(jobs: Sequence[Job], multirun: bool, words: Sequence[str]) -> tuple
     """Checks all jobs; for a sweep gives its ledger, and the words that tell Hydra of it and of the workers."""
     from aetlab.cli import workers
     from aetlab.cli.checks import check_jobs
+    from aetlab.cli.compose import SEARCH
     from aetlab.cli.ledger import Wanted, open_ledger
     from aetlab.results.identity import record_id
     from aetlab.results.record import Places
@@ -192,12 +200,23 @@ def _prepare(jobs: Sequence[Job], multirun: bool, words: Sequence[str]) -> tuple
     if launcher in (workers.ON_CORES, workers.ON_GPUS) and not chosen:
         from aetlab.backend import n_cores
 
-        added.append(f"hydra.launcher.n_jobs={workers.n_workers(launcher, len(jobs), n_cores())}")
-    wanted = [Wanted(job.label, record_id(job.spec), job.words) for job in jobs if job.label != "search"]
-    ledger = open_ledger(Places(Path(jobs[0].settings.outputs).absolute()).sweeps, wanted)
+        n_runs = n_cores() if jobs[0].label == SEARCH else len(jobs)
+        added.append(f"hydra.launcher.n_jobs={workers.n_workers(launcher, n_runs, n_cores())}")
+    wanted = [Wanted(job.label, record_id(job.spec), job.words) for job in jobs if job.label != SEARCH]
+    fixed = jobs[0].words if jobs[0].label == SEARCH else ()
+    added += _search_words(jobs[0].spec, words) if jobs[0].label == SEARCH else []
+    ledger = open_ledger(Places(Path(jobs[0].settings.outputs).absolute()).sweeps, wanted, fixed)
     print(f"sweep {ledger.name}: {len(wanted) or 'a search for'} runs, launcher {launcher}", flush=True)
     escaped = str(ledger).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
     return ledger, [*added, f"hydra.sweep.dir='{escaped}'"]
+
+
+def _search_words(spec: RunSpec, words: Sequence[str]) -> list[str]:
+    """What makes a search go on past runs that fail, and make the same choices when it is started again."""
+    added = {"hydra.sweeper.max_failure_rate": "1.0"}
+    if not any(word.startswith("hydra/sweeper/sampler=") for word in words):
+        added["hydra.sweeper.sampler.seed"] = str(spec.seed)
+    return [f"{key}={value}" for key, value in added.items() if not any(word.startswith(f"{key}=") for word in words)]
 
 
 def _share_machine(spec: RunSpec, launcher: str, n_workers: int) -> RunSpec:
@@ -216,9 +235,11 @@ def _share_machine(spec: RunSpec, launcher: str, n_workers: int) -> RunSpec:
 def _finish(ledger: Path | None) -> int:
     if ledger is None:
         return 0
-    from aetlab.cli.ledger import print_table
+    from aetlab.cli.ledger import print_best, print_table
 
-    return FAILED if print_table(ledger) else 0
+    n_bad = print_table(ledger)
+    print_best(ledger)
+    return FAILED if n_bad else 0
 
 
 def _stopped(stop: BaseException, ledger: Path | None) -> int:

@@ -11,7 +11,7 @@ from typing import get_type_hints
 import pytest
 import yaml
 
-from aetlab.cli.compose import compose_jobs, compose_spec
+from aetlab.cli.compose import SEARCH, compose_jobs, compose_spec
 from aetlab.cli.folders import config_folder, experiments_folder, group_choices
 from aetlab.cli.overrides import quote_choices
 from aetlab.results.identity import record_id
@@ -78,6 +78,23 @@ def test_the_defaults_are_the_papers_at_scale_small() -> None:
 ])
 def test_choices_that_hydra_would_not_read_as_text_are_quoted(given: str, quoted: str) -> None:
     assert quote_choices([given], GROUPS) == [quoted]
+
+
+def test_a_search_hands_on_choices_in_quotes() -> None:
+    words = ["wedge=30", "dose=inf,50k", "dose=50k", "reg.weight=interval(1e-6,1e-3)"]
+    assert quote_choices(words, GROUPS, twice=True) == [
+        "wedge=choice(\"'30'\")", "dose=\"'inf'\",50k", "dose=50k", "reg.weight=interval(1e-6,1e-3)"]
+
+
+def test_a_search_needs_images_to_predict() -> None:
+    words = ["hydra/sweeper=optuna", "reg.weight=interval(1e-6,1e-3)", "scale=smoke"]
+    with pytest.raises(SpecError, match="held_out=0 cannot be used in a search"):
+        compose_jobs(words, multirun=True)
+    (job,) = compose_jobs([*words, "reg.held_out=0.1"], multirun=True)
+    assert job.label == SEARCH
+    for harmful in ("hydra.sweeper.custom_search_space=os.system", "hydra.sweeper.storage='redis://elsewhere'"):
+        with pytest.raises(SpecError, match="may not name code to run"):
+            compose_jobs([*words, "reg.held_out=0.1", harmful], multirun=True)
 
 
 def test_a_sweep_is_the_product_of_its_choices_as_typed() -> None:

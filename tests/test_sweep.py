@@ -214,6 +214,37 @@ def test_a_stopped_sweep_shows_its_table_and_goes_on(tmp_path: Path, unbroken: R
     assert_equal(whole_records(tmp_path)[unbroken.id], unbroken)
 
 
+def test_a_search_finds_the_weight_that_predicts_best(tmp_path: Path) -> None:
+    """The second of its runs fails, which stops it no more than it stops a sweep."""
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "from aetlab import pipeline\n"
+        "run, calls = pipeline.run, []\n"
+        "def broken(spec, **rest):\n"
+        "    calls.append(spec)\n"
+        "    if len(calls) == 2:\n"
+        "        raise RuntimeError('the detector was dark')\n"
+        "    return run(spec, **rest)\n"
+        "pipeline.run = broken\n"
+        "from aetlab.run import main\n"
+        "main()\n", encoding="utf-8")
+    words = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "dose=inf", "wedge=30",
+             "reg.weight=tag(log, interval(1e-6, 1e-3))", "reg.held_out=0.3", *TINY)
+    found = subprocess.run([sys.executable, str(script), *words], cwd=tmp_path, env=ENVIRONMENT, text=True,
+                           timeout=240, capture_output=True, check=False)
+    assert found.returncode == 1 and found.stdout.count("the detector was dark") == 2
+    assert "Traceback" not in found.stdout + found.stderr
+    records = whole_records(tmp_path).values()
+    assert len(records) == 3
+    assert all(record.spec.dose.total_e_A2 == np.inf and record.spec.wedge.missing_deg == 30 for record in records)
+    best = min(records, key=lambda record: record.metrics["held_out_cost"])
+    (told,) = re.findall(r"best of the search: reg.weight=(\S+), cost of the images held out", found.stdout)
+    assert float(told) == best.spec.reg.weight
+    again = sweep(tmp_path, *words[1:])
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("skipped, the record is complete") == 3 and " retried " in again.stdout
+
+
 def test_two_sweeps_at_once_share_and_lose_nothing(tmp_path: Path) -> None:
     words = ("-m", "dose=inf,50k", *TINY)
     both = [start(tmp_path, *words) for _ in range(2)]

@@ -27,6 +27,8 @@ from aetlab.cli.overrides import JOB_KEYS, check_words, quote_choices
 from aetlab.spec import RunSpec, SpecError
 
 CONFIG_NAME = "config"
+#: Label of the one job that stands for all of a search.
+SEARCH = "search"
 #: Where the classes may come from that Hydra itself makes out of a configuration.
 _TRUSTED = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
 
@@ -105,7 +107,11 @@ def compose_jobs(words: Sequence[str], *, multirun: bool, further: Path | None =
         with _one_line():
             sweeper = compose(CONFIG_NAME, list(fixed), return_hydra_config=True).hydra.sweeper
         if not sweeper._target_.endswith(".BasicSweeper"):
-            return [_compose_job(fixed, "search")]
+            job = _compose_job(fixed, SEARCH)
+            if job.spec.reg.held_out == 0:
+                raise SpecError("reg.held_out=0 cannot be used in a search, which compares how well runs predict "
+                                "images that are held out: give their share, for example reg.held_out=0.1")
+            return [job]
         given = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
         with _one_line():
             parsed = parser.parse_overrides(quote_choices(given, groups)) + parsed
@@ -157,6 +163,9 @@ def _refuse_code(config: DictConfig) -> None:
     for key, value in _leaves(hydra, "hydra"):
         name = key.rsplit(".", 1)[-1]
         if name == "_target_" and not str(value).startswith(_TRUSTED):
+            raise SpecError(f"{key}={value} cannot be used: a configuration may not name code to run")
+        names_code = name == "custom_search_space" and value is not None
+        if names_code or (name == "storage" and not str(value).startswith(("None", "sqlite:///"))):
             raise SpecError(f"{key}={value} cannot be used: a configuration may not name code to run")
         if name in ("()", "ext") or (name == "class" and not str(value).startswith("logging.")):
             raise SpecError(f"{key}={value} cannot be used: a configuration may not name code to run")

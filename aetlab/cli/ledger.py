@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from aetlab.cli.compose import SEARCH
 from aetlab.cli.jobs import FAILED, Outcome, shown
 from aetlab.results.files import make_folder, write_text, writing
 
@@ -30,8 +31,11 @@ class Wanted:
     words: tuple[str, ...]
 
 
-def open_ledger(sweeps: Path, wanted: Sequence[Wanted]) -> Path:
-    """A new ledger under ``sweeps`` with what is asked for; gives its folder."""
+def open_ledger(sweeps: Path, wanted: Sequence[Wanted], fixed: Sequence[str] = ()) -> Path:
+    """A new ledger under ``sweeps`` with what is asked for; gives its folder.
+
+    A search does not know its jobs yet; ``fixed`` are the words that they have in common.
+    """
     make_folder(sweeps)
     number = 1 + max((int(path.name) for path in sweeps.iterdir() if path.name.isdigit()), default=0)
     while True:
@@ -44,14 +48,23 @@ def open_ledger(sweeps: Path, wanted: Sequence[Wanted]) -> Path:
                 number += 1
     make_folder(folder / "jobs")
     rows = [{"number": i, "label": job.label, "id": job.id, "words": list(job.words)} for i, job in enumerate(wanted)]
-    write_text(folder / _WANTED, json.dumps(rows, indent=1) + "\n")
+    write_text(folder / _WANTED, json.dumps({"jobs": rows, "fixed": list(fixed)}, indent=1) + "\n")
     return folder
 
 
 def read_wanted(folder: Path) -> list[Wanted]:
     """What the sweep of this ledger asks for."""
-    rows = json.loads((folder / _WANTED).read_text(encoding="utf-8"))
+    rows = json.loads((folder / _WANTED).read_text(encoding="utf-8"))["jobs"]
     return [Wanted(row["label"], row["id"], tuple(row["words"])) for row in rows]
+
+
+def read_label(folder: Path, number: int, words: Sequence[str]) -> str:
+    """What job ``number`` is called; a job of a search by those of its ``words`` that the search has chosen."""
+    wanted = read_wanted(folder)
+    if number < len(wanted):
+        return wanted[number].label
+    fixed = _fixed_keys(folder)
+    return " ".join(word.replace("'", "") for word in words if word.split("=")[0] not in fixed) or SEARCH
 
 
 def write_outcome(folder: Path, number: int, outcome: Outcome) -> None:
@@ -108,6 +121,23 @@ def print_table(folder: Path) -> int:
             log = f"; log: {shown(outcome.log)}" if outcome.log else ""
             console.print(f"failed: {outcome.label}: {outcome.error}{log}", soft_wrap=True)
     return n_bad
+
+
+def print_best(folder: Path) -> None:
+    """Prints what a search found; nothing for a sweep."""
+    import yaml
+
+    found = folder / "optimization_results.yaml"
+    if found.exists():
+        best = yaml.safe_load(found.read_text(encoding="utf-8"))
+        fixed = _fixed_keys(folder)
+        words = " ".join(f"{name}={value}" for name, value in best["best_params"].items() if name not in fixed)
+        print(f"best of the search: {words}, cost of the images held out {best['best_value']:.6g}")
+
+
+def _fixed_keys(folder: Path) -> set[str]:
+    content = json.loads((folder / _WANTED).read_text(encoding="utf-8"))
+    return {word.split("=")[0] for word in content["fixed"]}
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -23,27 +23,37 @@ _NOT_TEXT = re.compile(
     r"[+-]?(\d[\d_]*(\.[\d_]*)?(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|inf|nan)|true|false|null", re.IGNORECASE)
 #: Settings of a job beside those of its run.
 JOB_KEYS = ("outputs", "other_code")
-#: Launchers, the package each needs and the extra that brings it.
+#: Launchers and sweepers, the package each needs and the extra that brings it.
 _PLUGINS = {
-    "cores": ("hydra_plugins.hydra_joblib_launcher", "cores"),
-    "gpus": ("hydra_plugins.hydra_joblib_launcher", "cores"),
-    "slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
-    "ray": ("hydra_plugins.hydra_ray_launcher", "ray"),
+    "hydra/launcher=cores": ("hydra_plugins.hydra_joblib_launcher", "cores"),
+    "hydra/launcher=gpus": ("hydra_plugins.hydra_joblib_launcher", "cores"),
+    "hydra/launcher=slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    "hydra/launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    "hydra/launcher=ray": ("hydra_plugins.hydra_ray_launcher", "ray"),
+    "hydra/sweeper=optuna": ("hydra_plugins.hydra_optuna_sweeper", "search"),
 }
 
 
-def quote_choices(argv: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """``argv`` with the choices of known ``groups`` quoted where Hydra would not read text (``dose=inf,50k``)."""
-    return [_quote(word, groups) for word in argv]
+def quote_choices(argv: Sequence[str], groups: Mapping[str, Sequence[str]], *, twice: bool = False) -> list[str]:
+    """``argv`` with the choices of known ``groups`` quoted where Hydra would not read text (``dose=inf,50k``).
+
+    ``twice``: for a search, whose sweeper takes one pair of quotes off before it hands the words on; a single choice
+    is then written as a choice of one, which the sweeper alone reads.
+    """
+    return [_quote(word, groups, twice) for word in argv]
 
 
-def _quote(word: str, groups: Mapping[str, Sequence[str]]) -> str:
+def _quote(word: str, groups: Mapping[str, Sequence[str]], twice: bool) -> str:
     match = _OVERRIDE.fullmatch(word)
     if match is None or match["key"] not in groups:
         return word
     parts = _DELIMITERS.split(_listed(match["value"]))
-    quoted = [f"'{part.strip()}'" if _NOT_TEXT.fullmatch(part.strip()) else part for part in parts]
-    return word[: match.start("value")] + "".join(quoted)
+    quotes = "\"'{}'\"" if twice else "'{}'"
+    quoted = [quotes.format(part.strip()) if _NOT_TEXT.fullmatch(part.strip()) else part for part in parts]
+    value = "".join(quoted)
+    if twice and len(parts) == 1 and quoted != parts:
+        value = f"choice({value})"
+    return word[: match.start("value")] + value
 
 
 def _listed(value: str) -> str:
@@ -69,8 +79,7 @@ def check_words(words: Sequence[str], groups: Mapping[str, Sequence[str]], *, mu
                 raise SpecError(f"{word!r} is not a setting: write key=value, for example dose=50k")
             continue
         key, value = match["key"], match["value"]
-        if key == "hydra/launcher":
-            _check_launcher(value)
+        _check_plugin(f"{key}={value}")
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):
             continue
         if key in groups:
@@ -102,10 +111,10 @@ def _check_choices(group: str, value: str, choices: Sequence[str], multirun: boo
             raise SpecError(f"{group}={name} is not a choice: {hint}choose from {', '.join(choices)}")
 
 
-def _check_launcher(name: str) -> None:
-    plugin, extra = _PLUGINS.get(name, ("", ""))
+def _check_plugin(word: str) -> None:
+    plugin, extra = _PLUGINS.get(word, ("", ""))
     if plugin and importlib.util.find_spec(plugin) is None:
-        raise SpecError(f"hydra/launcher={name} needs a package that is not installed: pip install 'aetlab[{extra}]'")
+        raise SpecError(f"{word} needs a package that is not installed: pip install 'aetlab[{extra}]'")
 
 
 def _check_key(key: str, value: str) -> None:
