@@ -42,7 +42,7 @@ class TraceSpec:
     merge_distance: float = 2.25
     min_intensity_V: float = 30.0
     min_width: float = 0.45
-    min_significance: float = 6.0
+    min_significance: float = 6.5
     n_rounds_max: int = 11
     stop_sites: int = 2
     stop_shift: float = 0.005

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 from scipy.ndimage import gaussian_filter
 
+from aetlab.bind import bind
 from aetlab.spec import SpecError, TraceSpec
 from aetlab.trace import match_atoms, trace_atoms
 from aetlab.trace.candidates import LAYERS_PER_SLAB, find_candidates
@@ -29,6 +32,11 @@ def trace(potential_V, elements=(8, 14), spec=SPEC):
 def match_all(traced, atoms):
     return match_atoms(traced, atoms, traced_inside=np.ones(len(traced), bool), true_inside=np.ones(len(atoms), bool),
                        max_distance_A=1.0, n_resamples=0)
+
+
+def test_the_defaults_are_those_of_the_configuration():
+    text = (Path(__file__).parents[1] / "conf" / "trace" / "paper.yaml").read_text("utf-8")
+    assert bind(TraceSpec, yaml.safe_load(text)) == SPEC
 
 
 def test_noise_free_gaussians_are_found_exactly():
