@@ -10,13 +10,30 @@ from aetlab import physics
 from aetlab.backend import empty_aligned, n_threads, threads
 from aetlab.data import TiltSeries
 from aetlab.forward.imaging import transfer_function
-from aetlab.forward.multislice import make_multislice, make_optics, propagator
+from aetlab.forward.multislice import Optics, make_multislice, make_optics, propagator
 from aetlab.forward.rotation import make_rotation
 from aetlab.grid import n_slices, slice_centres_A
 from aetlab.spec import MicroscopeSpec
 
 #: Pixels of a plane up to which one thread is faster than several.
 SMALL_PLANE = 160**2
+
+
+def series_optics(series: TiltSeries, shape_zxy: tuple[int, int, int], microscope: MicroscopeSpec,
+                  n_layers_per_slice: int) -> Optics:
+    """What the waves of ``series`` meet: propagators between the slices, and the way back to the volume's centre with
+    the transfer function of each defocus behind the last; the parameters are those of :class:`ForwardModel`.
+    """
+    if series.images.shape[2:] != tuple(shape_zxy[1:]):
+        raise ValueError(f"images of {series.images.shape[2:]} pixels do not fit a volume of {shape_zxy} voxels")
+    voxel_A, shape_xy = series.pixel_A, (shape_zxy[1], shape_zxy[2])
+    wavelength_A = physics.wavelength_A(microscope.energy_keV)
+    centres_A = slice_centres_A(shape_zxy[0], n_layers_per_slice, voxel_A)
+    back_to_centre = propagator(shape_xy, voxel_A, wavelength_A, -centres_A[-1])
+    transfer = np.stack([back_to_centre * transfer_function(shape_xy, voxel_A, microscope, float(defocus_A))
+                         for defocus_A in series.defocus_A])
+    return make_optics(transfer, np.diff(centres_A), pixel_A=voxel_A, wavelength_A=wavelength_A,
+                       phase_per_V=physics.interaction_parameter(microscope.energy_keV) * voxel_A)
 
 
 class ForwardModel:
@@ -47,27 +64,16 @@ class ForwardModel:
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
                  n_layers_per_slice: int, rotation: str = "linear", dtype: type = np.float32) -> None:
-        if series.images.shape[2:] != tuple(shape_zxy[1:]):
-            raise ValueError(f"images of {series.images.shape[2:]} pixels do not fit a volume of {shape_zxy} voxels")
-        voxel_A = series.pixel_A
-        n_z, shape_xy = shape_zxy[0], (shape_zxy[1], shape_zxy[2])
-        wavelength_A = physics.wavelength_A(microscope.energy_keV)
-        phase_per_V = physics.interaction_parameter(microscope.energy_keV) * voxel_A
-        centres_A = slice_centres_A(n_z, n_layers_per_slice, voxel_A)
-        back_to_centre = propagator(shape_xy, voxel_A, wavelength_A, -centres_A[-1])
-        transfer = np.stack([back_to_centre * transfer_function(shape_xy, voxel_A, microscope, float(defocus_A))
-                             for defocus_A in series.defocus_A])
+        optics = series_optics(series, shape_zxy, microscope, n_layers_per_slice)
         self.n_tilts = len(series.tilt_deg)
-        self.lipschitz = phase_per_V**2 * n_z * len(series.defocus_A)
+        self.lipschitz = optics.phase_per_V**2 * shape_zxy[0] * len(series.defocus_A)
         self._shape = tuple(shape_zxy)
         self._dtype = dtype
         self._amplitude = empty_aligned(series.images.shape, dtype)
         np.sqrt(np.maximum(series.images, 0), out=self._amplitude)
         self._rotation = make_rotation(rotation, shape_zxy, n_layers_per_slice, series.tilt_deg, dtype=dtype)
-        optics = make_optics(transfer, np.diff(centres_A), pixel_A=voxel_A, wavelength_A=wavelength_A,
-                             phase_per_V=phase_per_V)
         self._multislice = make_multislice(optics, dtype)
-        self._slices = empty_aligned((n_slices(n_z, n_layers_per_slice), *shape_xy), dtype)
+        self._slices = empty_aligned((n_slices(shape_zxy[0], n_layers_per_slice), *shape_zxy[1:]), dtype)
 
     def cost(self, volume: np.ndarray, i_tilt: int) -> float:
         """Cost of ``volume`` (Z, X, Y) against the images of one tilt."""
