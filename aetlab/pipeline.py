@@ -15,6 +15,7 @@ import numpy as np
 from aetlab import forward, sample, solve, trace
 from aetlab.backend import to_numpy
 from aetlab.data import Atoms, Match, Reconstruction, TiltSeries, TracedAtoms, Volume
+from aetlab.fitting import fit_volume, make_model
 from aetlab.grid import coordinates_A, rotation_matrix
 from aetlab.progress import Reporter
 from aetlab.results import cache, checkpoint, record
@@ -77,9 +78,14 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter) -> tuple[rec
     with clock.stage("score"):
         truth = Volume(true_potential(spec, atoms), spec.scale.voxel_A)
         match = score(spec, traced, atoms)
+        profiles = trace.profile_scores(match, traced, atoms)
+        structure, structure_metrics = trace.compare_structure(
+            match, traced, atoms, traced_inside=_inside(spec, traced.positions_A),
+            true_inside=_inside(spec, atoms.positions_A))
     outcome = Outcome(spec=spec, atoms=atoms, inside=_inside(spec, atoms.positions_A), truth=truth,
                       views=make_views(spec, atoms), ideal=ideal, series=series, reconstruction=reconstruction,
-                      traced=traced, match=match)
+                      traced=traced, match=match, profiles=profiles, structure=structure,
+                      structure_metrics=structure_metrics)
     run_id = record_id(spec)
     folder = record.write_record(
         places.records, spec, metrics=describe_metrics(outcome, _scored_rows(spec)), arrays=describe_arrays(outcome),
@@ -155,12 +161,11 @@ def _simulate(spec: RunSpec, atoms: Atoms, tilt_deg: np.ndarray, defocus_A: np.n
 def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,
                 reporter: Reporter) -> tuple[Reconstruction, bool]:
     """The volume of a tilt series, and whether it went on from a checkpoint."""
-    model = forward.ForwardModel(series, spec.scale.shape_zxy, microscope=spec.microscope,
-                                 n_layers_per_slice=spec.binning.n_layers, rotation=spec.engine.rotation)
+    model = make_model(spec, series)
     weight = regulariser_weight(spec, series, model, reporter)
-    step = spec.engine.step / model.lipschitz
     fitted, held = hold_out(model.n_tilts, spec.reg.held_out, generator(spec.seed, "held out"))
-    reporter.say(f"regulariser {spec.reg.kind} with weight {weight:.3g} per V, step {step:.4g} V²")
+    reporter.say(f"regulariser {spec.reg.kind} with weight {weight:.3g} per V, "
+                 f"step {spec.engine.step / model.lipschitz:.4g} V²")
     rng = generator(spec.seed, "tilt order")
     path = places.checkpoint(record_id(spec))
     saved = checkpoint.load_checkpoint(path, rng)
@@ -171,14 +176,9 @@ def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,
         if schedule.due() and state.n_done < spec.engine.n_iterations:
             schedule.write(lambda: checkpoint.save_checkpoint(path, state.arrays(), state.values(), rng))
 
-    prox = solve.make_prox(spec.reg.kind, weight, inner_iterations=spec.reg.inner_iterations,
-                           warm_start=spec.reg.warm_start)
-    solution = solve.minimize(
-        np.zeros(spec.scale.shape_zxy, np.float32),
-        lambda volume, i, by: model.descend(volume, int(fitted[i]), by), prox, n_tilts=len(fitted),
-        n_iterations=spec.engine.n_iterations, step=step, decay=spec.engine.step_decay, rng=rng,
-        on_iteration=on_iteration, resume=solve.State.restore(*saved) if saved else None)
-    volume = Volume(solution.volume, spec.scale.voxel_A)
+    solution = fit_volume(spec, model, fitted, weight, n_iterations=spec.engine.n_iterations, rng=rng,
+                          on_iteration=on_iteration, resume=solve.State.restore(*saved) if saved else None)
+    volume = Volume(model.form_potential(solution.volume), spec.scale.voxel_A)
     predicted = prediction_cost(model, solution.volume, held) if len(held) else float("nan")
     return Reconstruction(volume, solution.cost, solution.seconds, solution.restarts, solution.halvings,
                           solution.stopped, weight, predicted), saved is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from aetlab.data import Atoms
 from aetlab.trace import match_atoms
-from aetlab.trace.score import distance_from_axis_A, score_against
+from aetlab.trace.profile import distance_from_axis_A, profile_scores, score_against
 from tests.trace_volumes import make_traced
 
 
@@ -88,8 +89,23 @@ def test_metrics_are_the_papers_and_the_strict_definitions():
                 "strict_f1": 0.75, "strict_rmsd_pm": 100 * np.sqrt((0.09 + 0.16 + 0.25) / 3),
                 "strict_species_percent": 50, "found_percent_Si": 100, "found_percent_O": 50,
                 "correct_species_percent_Si": 50, "correct_species_percent_O": 100, "position_error_pm_Si": 35,
-                "position_error_pm_O": 50}
-    assert metrics == pytest.approx(expected)
+                "position_error_pm_O": 50, "within_sigma_percent": np.nan, "error_over_sigma_x": np.nan,
+                "error_over_sigma_y": np.nan, "error_over_sigma_z": np.nan}
+    assert metrics == pytest.approx(expected, nan_ok=True)
+
+
+def test_errors_are_compared_with_their_standard_errors():
+    rng = np.random.default_rng(12)
+    true_A = rng.uniform(-20, 20, (1500, 3))
+    sigma_A = rng.uniform(0.02, 0.1, (1500, 3))
+    traced = make_traced(true_A + rng.normal(size=(1500, 3)) * sigma_A * [1.0, 1.0, 2.0], np.full(1500, 8))
+    sigma_A[:3] = np.nan
+    metrics = match(dataclasses.replace(traced, position_error_A=sigma_A), make_atoms(true_A, np.full(1500, 8)),
+                    n_resamples=200).metrics
+    for axis, expected in (("x", 1), ("y", 1), ("z", 2)):
+        assert metrics[f"error_over_sigma_{axis}"] == pytest.approx(expected, rel=0.08)
+        assert metrics[f"error_over_sigma_{axis}_low"] < expected < metrics[f"error_over_sigma_{axis}_high"]
+    assert metrics["within_sigma_percent"] == pytest.approx((2 * 68.27 + 38.29) / 3, abs=2.5)
 
 
 def test_confusion_counts_every_atom_once():
@@ -156,11 +172,14 @@ def test_order_of_the_atoms_changes_no_score():
 
 def test_intervals_hold_the_figure_and_repeat_with_the_seed():
     traced, atoms = random_case(6)
+    traced = dataclasses.replace(traced, position_error_A=np.full((len(traced), 3), 0.2))
     metrics = match(traced, atoms, n_resamples=400, seed=7).metrics
     assert metrics == match(traced, atoms, n_resamples=400, seed=7).metrics
     assert metrics != match(traced, atoms, n_resamples=400, seed=8).metrics
     figures = [name for name in metrics if f"{name}_low" in metrics]
     assert len(figures) >= 13
+    counted = {"n_true", "n_traced", "n_found"}
+    assert {name for name in metrics if not name.endswith(("_low", "_high"))} == {*figures, *counted}
     for name in figures:
         assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
 
@@ -192,3 +211,29 @@ def test_profiles_add_up_to_the_scores():
         assert (profile[name] * weight).sum() / weight.sum() == pytest.approx(found.metrics[name])
     empty = score_against(true_A, traced_A, np.array([200.0, 300.0]), found, traced, atoms)
     assert empty["n_true"] == 0 and np.isnan(empty["found_percent"]).all()
+    np.testing.assert_array_equal(profile["edges_A"], [0.0, 4.0, 8.0, 100.0])
+
+
+def test_profiles_of_axis_and_surface_hold_every_atom_and_bound_their_figures():
+    traced, atoms = random_case(10, 900)
+    found = match(traced, atoms)
+    profiles = profile_scores(found, traced, atoms, n_resamples=200, seed=1)
+    assert set(profiles) == {"axis", "surface"}
+    for profile in profiles.values():
+        assert profile["n_true"].sum() == len(atoms)
+        assert (profile["found_percent"] * profile["n_true"]).sum() / 100 == pytest.approx(found.metrics["n_found"])
+        for name in ("found_percent", "false_positive_percent", "position_error_pm", "correct_species_percent"):
+            assert (profile[f"{name}_low"] <= profile[name]).all() and (profile[name] <= profile[f"{name}_high"]).all()
+            assert (profile[f"{name}_high"] > profile[f"{name}_low"]).any()
+    # The faces of the box that the atoms fill are 10 Å, 14 Å and 8 Å from its middle.
+    assert 7 < profiles["surface"]["edges_A"][-1] < 8
+    same = profile_scores(found, traced, atoms, n_resamples=200, seed=1)
+    np.testing.assert_array_equal(same["axis"]["found_percent_low"], profiles["axis"]["found_percent_low"])
+
+
+@pytest.mark.parametrize("n_true", [0, 3])
+def test_profiles_of_nothing_have_no_surface(n_true):
+    atoms = make_atoms(np.eye(3)[:n_true], np.full(n_true, 8))
+    traced = make_traced(np.zeros((0, 3)), np.zeros(0, dtype=int))
+    profiles = profile_scores(match(traced, atoms), traced, atoms, n_resamples=10)
+    assert set(profiles) == {"axis"} and profiles["axis"]["n_true"].sum() == n_true

@@ -7,7 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
+from aetlab.data import Atoms
+from aetlab.trace import match_atoms
 from aetlab.trace.structure import (
+    compare_structure,
     compare_tetrahedra,
     count_coordination,
     depth_below_surface,
@@ -16,6 +19,7 @@ from aetlab.trace.structure import (
     measure_angles,
     pair_distribution,
 )
+from tests.trace_volumes import make_traced
 
 CORNERS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)
 
@@ -126,3 +130,57 @@ def test_traced_tetrahedra_are_compared_atom_by_atom():
     assert part["n_common"] == 1 and part["recall"] == part["precision"] == 0.5
     none = compare_tetrahedra(traced[:0], true[:0], np.arange(0), np.arange(0))
     assert np.isnan(none["recall"]) and none["n_common"] == 0
+
+
+def compare(traced, atoms, traced_inside=None, true_inside=None):
+    everywhere = [np.ones(len(some), dtype=bool) for some in (traced, atoms)]
+    match = match_atoms(traced, atoms, traced_inside=everywhere[0], true_inside=everywhere[1], max_distance_A=1.0,
+                        n_resamples=0)
+    return compare_structure(match, traced, atoms,
+                             traced_inside=everywhere[0] if traced_inside is None else traced_inside,
+                             true_inside=everywhere[1] if true_inside is None else true_inside)
+
+
+def test_structure_of_traced_atoms_stands_beside_that_of_the_true_ones():
+    centres = np.array(list(itertools.product([0.0, 8.0, 16.0], repeat=3)))
+    numbers, positions = make_tetrahedra(centres)
+    atoms = Atoms(numbers, positions, np.zeros(len(numbers), dtype=int))
+    order = np.random.default_rng(3).permutation(len(numbers))
+    arrays, metrics = compare(make_traced(1.05 * positions[order], numbers[order]), atoms)
+    assert metrics["bond_Si_O_true_A"] == pytest.approx(1.6) and metrics["bond_Si_O_traced_A"] == pytest.approx(1.68)
+    for kind in ("true", "traced"):
+        assert metrics[f"angle_Si_O_{kind}_deg"] == pytest.approx(109.4712)
+    assert metrics["coordination_Si_O_true"] == metrics["coordination_Si_O_traced"] == 4
+    assert metrics["coordination_O_Si_true"] == 1 and metrics["coordination_Si_Si_true"] == 0
+    assert metrics["tetrahedra_n_true"] == metrics["tetrahedra_n_traced"] == 27
+    for kind in ("true", "traced"):
+        assert arrays[f"Si-O/length_{kind}"].sum() == 108 and arrays[f"Si-O/angle_{kind}"].sum() == 6 * 27
+        np.testing.assert_array_equal(arrays[f"Si-O/coordination_{kind}"], 27 * (np.arange(13) == 4))
+    lengths_A = arrays["Si-O/length_edges_A"]
+    assert lengths_A[0] == pytest.approx(1.225) and lengths_A[-1] == pytest.approx(1.975)
+    peak = np.argmax(arrays["Si-O/length_traced"])
+    assert lengths_A[peak] <= 1.68 <= lengths_A[peak + 1]
+
+
+def test_only_atoms_inside_are_compared_and_tetrahedra_keep_their_partners():
+    numbers, positions = make_tetrahedra([[0, 0, 0], [10, 0, 0], [0, 10, 0]])
+    atoms = Atoms(numbers, positions, np.zeros(15, dtype=int))
+    order = np.random.default_rng(4).permutation(15)
+    traced = make_traced(positions[order] + 0.01, numbers[order])
+    inside = positions[:, 0] < 5
+    _, metrics = compare(traced, atoms, traced.positions_A[:, 0] < 5, inside)
+    assert (metrics["tetrahedra_n_true"], metrics["tetrahedra_n_traced"], metrics["tetrahedra_n_common"]) == (2, 2, 2)
+    _, metrics = compare(make_traced(positions[order], np.where(order == 11, 0, numbers[order])), atoms)
+    assert metrics["tetrahedra_n_traced"] == 2 and metrics["tetrahedra_recall"] == pytest.approx(2 / 3)
+
+
+def test_pair_distributions_of_a_crystal_are_compared():
+    positions = make_diamond(5)
+    numbers = np.full(len(positions), 14)
+    shaken = positions + np.random.default_rng(5).normal(0, 0.05, positions.shape)
+    arrays, metrics = compare(make_traced(shaken, numbers), Atoms(numbers, positions, np.zeros(len(numbers), int)))
+    r_A, true, traced = (arrays[f"pair_distribution/{name}"] for name in ("r_A", "g_true", "g_traced"))
+    assert r_A[-1] > 7 and true.max() > 2 * traced.max() > 4
+    assert metrics["bond_Si_Si_true_A"] == pytest.approx(2.352, abs=1e-3)
+    nothing, _ = compare(make_traced(np.zeros((0, 3)), np.zeros(0, int)), Atoms(numbers, positions, 0 * numbers))
+    assert "pair_distribution/r_A" not in nothing and not nothing["Si-Si/length_traced"].any()

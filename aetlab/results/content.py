@@ -39,7 +39,8 @@ class Views:
 class Outcome:
     """All that a run made, the truth included; ``inside`` marks the true atoms of the scoring region.
 
-    ``views`` are what :data:`VIEWS_DEG` show.
+    ``views`` are what :data:`VIEWS_DEG` show; ``profiles`` the scores against distances by name, ``structure`` arrays
+    of bonds, angles and the like with ``structure_metrics``.
     """
 
     spec: RunSpec
@@ -52,6 +53,9 @@ class Outcome:
     reconstruction: Reconstruction
     traced: TracedAtoms
     match: Match
+    profiles: Mapping[str, Mapping[str, np.ndarray]]
+    structure: Mapping[str, np.ndarray]
+    structure_metrics: Mapping[str, float]
 
 
 def describe_metrics(outcome: Outcome, scored_rows: np.ndarray) -> dict[str, float]:
@@ -64,7 +68,8 @@ def describe_metrics(outcome: Outcome, scored_rows: np.ndarray) -> dict[str, flo
         true = true_layer[:, scored_rows].astype(np.float64)
         difference2 += float(((layer[:, scored_rows] - true) ** 2).sum())
         norm2 += float((true**2).sum())
-    return dict(outcome.match.metrics) | {f"{name}_atoms": count for name, count in outcome.atoms.counts.items()} | {
+    counts = {f"{name}_atoms": count for name, count in outcome.atoms.counts.items()}
+    return dict(outcome.match.metrics) | dict(outcome.structure_metrics) | counts | {
         "potential_error": (difference2 / norm2) ** 0.5 if norm2 else float("nan"),
         "final_cost": float(outcome.reconstruction.cost[-1]),
         "held_out_cost": outcome.reconstruction.held_out_cost,
@@ -108,7 +113,17 @@ def describe_arrays(outcome: Outcome) -> dict[str, Dataset]:
     for name in ("traced", "true", "unmatched_traced", "unmatched_true", "strict_traced", "strict_true", "confusion",
                  "confusion_numbers"):
         arrays[f"match/{name}"] = Dataset(getattr(match, name), "1")
+    for name, profile in outcome.profiles.items():
+        for quantity, values in profile.items():
+            arrays[f"profiles/{name}/{quantity}"] = Dataset(values, unit_of(quantity))
+    arrays |= {f"structure/{name}": Dataset(values, unit_of(name)) for name, values in outcome.structure.items()}
     return arrays
+
+
+def unit_of(name: str) -> str:
+    """Unit that the end of a quantity's name tells, bounds of its interval included; ``"1"`` for none."""
+    words = name.removesuffix("_low").removesuffix("_high").rsplit("_", 1)
+    return {"A": "Å", "pm": "pm", "percent": "%", "deg": "degree"}.get(words[-1], "1")
 
 
 def kept_tilts(n_tilts: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aetlab.data import Atoms, Match, TracedAtoms
+from aetlab.data import Atoms, TracedAtoms
 from aetlab.physics import SYMBOLS
 
 #: The bootstrap cuts the scored atoms into about this many cubes of space.
@@ -37,8 +37,9 @@ def score_metrics(paper: Scored, strict: Scored, traced: TracedAtoms, atoms: Ato
     Paper: ``found_percent`` and ``false_positive_percent`` of the true atoms, ``correct_species_percent`` of the found;
     ``position_error_pm`` is the mean 3D distance and ``sigma_*_pm`` the standard deviation along an axis. Strict:
     ``strict_precision``, ``strict_recall``, ``strict_f1``, ``strict_rmsd_pm``, and ``strict_species_percent`` of all
-    true atoms. By element (``*_Si``): found, error and species as in the paper. Counts: ``n_true``, ``n_traced``,
-    ``n_found``.
+    true atoms. By element (``*_Si``): found, error and species as in the paper. ``error_over_sigma_*`` is the root mean
+    square of error over standard error along an axis and ``within_sigma_percent`` how many of these lie below 1: 1 and
+    68.3 % where the error bars are right. Counts: ``n_true``, ``n_traced``, ``n_found``.
     """
     scored_true = np.concatenate([paper.true, paper.unmatched_true])
     numbers = np.unique(atoms.numbers[scored_true])
@@ -46,10 +47,8 @@ def score_metrics(paper: Scored, strict: Scored, traced: TracedAtoms, atoms: Ato
     totals = columns.values.sum(axis=0, keepdims=True)
     metrics = {name: float(value[0]) for name, value in _figures(totals, columns.names, numbers).items()}
     if n_resamples:
-        sums = _block_sums(columns)
-        # Drawing blocks with replacement is drawing how often each one occurs.
-        drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), n_resamples)
-        resampled = _figures(drawn @ sums, columns.names, numbers)
+        drawn = resample(block_sums(columns.positions_A, columns.values), n_resamples, seed)
+        resampled = _figures(drawn, columns.names, numbers)
         tail = 50 * (1 - CONFIDENCE)
         for name, values in resampled.items():
             finite = values[np.isfinite(values)]
@@ -71,7 +70,8 @@ class _Terms:
 def _per_atom_terms(paper: Scored, strict: Scored, traced: TracedAtoms, atoms: Atoms, numbers: np.ndarray) -> _Terms:
     rows: list[np.ndarray] = []
     places: list[np.ndarray] = []
-    base = ("found", "missing", "false", "distance", "x", "y", "z", "xx", "yy", "zz", "correct")
+    base = ("found", "missing", "false", "distance", "x", "y", "z", "xx", "yy", "zz", "correct", "with_sigma",
+            "ratio_x", "ratio_y", "ratio_z", "within")
     names = (*base, "pairs", "strict_missing", "strict_false", "strict_square", "strict_correct",
              *(f"{term}_{number}" for number in numbers for term in ("true", "found", "distance", "correct")))
     at = {name: k for k, name in enumerate(names)}
@@ -92,8 +92,10 @@ def _per_atom_terms(paper: Scored, strict: Scored, traced: TracedAtoms, atoms: A
         own = true_numbers == number
         by_element |= {f"true_{number}": own, f"found_{number}": own, f"distance_{number}": own * distance,
                        f"correct_{number}": own & correct}
+    ratio2, known = _error_over_sigma(d, traced.position_error_A[paper.traced])
     add(atoms.positions_A[paper.true], found=1.0, distance=distance, x=d[:, 0], y=d[:, 1], z=d[:, 2], xx=d[:, 0] ** 2,
-        yy=d[:, 1] ** 2, zz=d[:, 2] ** 2, correct=correct, **by_element)
+        yy=d[:, 1] ** 2, zz=d[:, 2] ** 2, correct=correct, with_sigma=known, ratio_x=ratio2[:, 0], ratio_y=ratio2[:, 1],
+        ratio_z=ratio2[:, 2], within=known * (ratio2 < 1).mean(axis=1), **by_element)
     missing = atoms.numbers[paper.unmatched_true]
     add(atoms.positions_A[paper.unmatched_true], missing=1.0, **{f"true_{n}": missing == n for n in numbers})
     add(traced.positions_A[paper.unmatched_traced], false=1.0)
@@ -104,17 +106,30 @@ def _per_atom_terms(paper: Scored, strict: Scored, traced: TracedAtoms, atoms: A
     return _Terms(names, np.concatenate(rows), np.concatenate(places))
 
 
-def _block_sums(terms: _Terms) -> np.ndarray:
-    """Sums (blocks, columns) of the terms over cubes of space, about :data:`N_BLOCKS` of them."""
-    if not len(terms.values):
-        return np.zeros((1, terms.values.shape[1]))
-    low, high = terms.positions_A.min(axis=0), terms.positions_A.max(axis=0)
+def _error_over_sigma(error_A: np.ndarray, sigma_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squared ratios (P, 3), 0 where an atom has no standard error, and which atoms have one, (P,)."""
+    known = np.isfinite(sigma_A).all(axis=1) & (sigma_A > 0).all(axis=1)
+    return np.where(known[:, None], error_A / np.where(known[:, None], sigma_A, 1.0), 0.0) ** 2, known
+
+
+def block_sums(positions_A: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Sums (blocks, ...) of ``values`` (rows, ...) over cubes of space, about :data:`N_BLOCKS` of them."""
+    if not len(values):
+        return np.zeros((1, *values.shape[1:]))
+    low, high = positions_A.min(axis=0), positions_A.max(axis=0)
     side = max((np.prod(np.maximum(high - low, 1.0)) / N_BLOCKS) ** (1 / 3), 1e-3)
-    cell = np.floor((terms.positions_A - low) / side).astype(np.int64)
+    cell = np.floor((positions_A - low) / side).astype(np.int64)
     _, block = np.unique(cell, axis=0, return_inverse=True)
-    sums = np.zeros((block.max() + 1, terms.values.shape[1]))
-    np.add.at(sums, block.ravel(), terms.values)
+    sums = np.zeros((block.max() + 1, *values.shape[1:]))
+    np.add.at(sums, block.ravel(), values)
     return sums
+
+
+def resample(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
+    """Sums (resamples, ...) over blocks drawn with replacement from ``sums`` (blocks, ...)."""
+    # Drawing blocks with replacement is drawing how often each one occurs.
+    drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), n_resamples)
+    return np.tensordot(drawn, sums, axes=1)
 
 
 def _figures(sums: np.ndarray, names: tuple[str, ...], numbers: np.ndarray) -> dict[str, np.ndarray]:
@@ -132,7 +147,9 @@ def _figures(sums: np.ndarray, names: tuple[str, ...], numbers: np.ndarray) -> d
             "correct_species_percent": 100 * s["correct"] / found, "strict_precision": s["pairs"] / strict_traced,
             "strict_recall": s["pairs"] / strict_true, "strict_f1": 2 * s["pairs"] / (strict_true + strict_traced),
             "strict_rmsd_pm": 100 * np.sqrt(s["strict_square"] / s["pairs"]),
-            "strict_species_percent": 100 * s["strict_correct"] / strict_true}
+            "strict_species_percent": 100 * s["strict_correct"] / strict_true,
+            "within_sigma_percent": 100 * s["within"] / s["with_sigma"],
+            **{f"error_over_sigma_{axis}": np.sqrt(s[f"ratio_{axis}"] / s["with_sigma"]) for axis in "xyz"}}
         for number in numbers:
             symbol, own = SYMBOLS[number], s[f"found_{number}"]
             figures |= {f"found_percent_{symbol}": 100 * own / s[f"true_{number}"],
@@ -151,45 +168,3 @@ def count_confusion(strict: Scored, traced: TracedAtoms, atoms: Atoms, numbers: 
     index = [np.array([row[int(n)] for n in np.concatenate(part)], dtype=np.int64) for part in (true, given)]
     np.add.at(confusion, tuple(index), 1)
     return confusion
-
-
-def score_against(distance_true_A: np.ndarray, distance_traced_A: np.ndarray, edges_A: np.ndarray, match: Match,
-                  traced: TracedAtoms, atoms: Atoms) -> dict[str, np.ndarray]:
-    """The paper's scores in bins of some distance of the atoms, for example from the axis or from the surface.
-
-    Parameters
-    ----------
-    distance_true_A, distance_traced_A : (M,) and (N,)
-        That distance of every true and every traced atom.
-    edges_A : (B + 1,)
-        Rising edges of the bins, each with its lower edge.
-    match, traced, atoms : Match, TracedAtoms, Atoms
-
-    Returns
-    -------
-    dict
-        Arrays (B,): ``n_true``, ``found_percent``, ``false_positive_percent`` (both of the bin's true atoms; false
-        positives where they are), ``position_error_pm`` and ``correct_species_percent`` of the found; NaN for empty
-        bins.
-    """
-    def count(distances: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-        index = np.searchsorted(edges_A, distances, side="right") - 1
-        inside = (index >= 0) & (index < len(edges_A) - 1)
-        weights = None if weights is None else weights[inside]
-        return np.bincount(index[inside], weights, minlength=len(edges_A) - 1).astype(np.float64)
-
-    place = distance_true_A[match.true]
-    error_A = np.linalg.norm(traced.positions_A[match.traced] - atoms.positions_A[match.true], axis=1)
-    correct = (traced.numbers[match.traced] == atoms.numbers[match.true]).astype(np.float64)
-    found = count(place)
-    true = found + count(distance_true_A[match.unmatched_true])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {"n_true": true, "found_percent": 100 * found / true,
-                "false_positive_percent": 100 * count(distance_traced_A[match.unmatched_traced]) / true,
-                "position_error_pm": 100 * count(place, error_A) / found,
-                "correct_species_percent": 100 * count(place, correct) / found}
-
-
-def distance_from_axis_A(positions_A: np.ndarray) -> np.ndarray:
-    """Distance in Å (N,) from the tilt axis y through the volume's centre."""
-    return np.hypot(positions_A[:, 0], positions_A[:, 2])

@@ -1,17 +1,28 @@
 """Local structure of a set of atoms: bonds, angles, coordination, pair distribution, tetrahedra.
 
-Every function takes atomic numbers (N,) and positions (N, 3) in Å, so that traced and true atoms are measured alike.
+Measures take atomic numbers (N,) and positions (N, 3) in Å, so that traced and true atoms are measured alike.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
+from ase.data import covalent_radii
 from scipy.spatial import ConvexHull, QhullError, cKDTree
+
+from aetlab.data import Atoms, Match, TracedAtoms
+from aetlab.physics import SYMBOLS
 
 #: The Si-O bond of the paper's figures, and how far from it a bond of a tetrahedron may be.
 SI_O_BOND_A, SI_O_TOLERANCE_A = 1.6, 0.375
+#: Atoms are bonded up to this many times the sum of their covalent radii, and down to its inverse.
+BOND_REACH = 1.2
+#: Range of the pair distribution functions that are stored, and the least that says anything, in Å.
+R_MAX_A, R_MAX_LEAST_A = 8.0, 3.0
+N_LENGTH_BINS = 60
+ANGLE_EDGES_DEG = np.linspace(40.0, 180.0, 71)
 
 
 @dataclass(frozen=True)
@@ -145,3 +156,84 @@ def compare_tetrahedra(traced: np.ndarray, true: np.ndarray, pairs_traced: np.nd
     return {"n_true": float(len(true)), "n_traced": float(len(traced)), "n_common": float(common),
             "recall": common / len(true) if len(true) else float("nan"),
             "precision": common / len(traced) if len(traced) else float("nan")}
+
+
+def compare_structure(match: Match, traced: TracedAtoms, atoms: Atoms, *, traced_inside: np.ndarray,
+                      true_inside: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Bonds, angles, coordination, pair distribution and tetrahedra of traced atoms beside those of the true ones.
+
+    Bonds join atoms nearer than :data:`BOND_REACH` times the sum of their covalent radii (Cordero et al., Dalton Trans.
+    2832, 2008); those of Si and O are the paper's. Sites that are named no atom are left out.
+
+    Parameters
+    ----------
+    match, traced, atoms : Match, TracedAtoms, Atoms
+    traced_inside, true_inside : (N,) and (M,) bool
+        The atoms that are measured.
+
+    Returns
+    -------
+    arrays : dict
+        For each pair of elements such as ``Si-O``: counts ``Si-O/length_true`` and ``_traced`` between
+        ``Si-O/length_edges_A``; counts of the angles of each two O at one Si, ``Si-O/angle_*``, between
+        ``angle_edges_deg``; and ``Si-O/coordination_*`` (13,), how many Si have 0, 1 … 12 O or more.
+        ``pair_distribution/r_A``, ``g_true`` and ``g_traced`` where atoms lie deep enough.
+    metrics : dict
+        Means such as ``bond_Si_O_true_A``, ``angle_Si_O_true_deg`` and ``coordination_Si_O_true``, the same for
+        ``traced``, and of the tetrahedra ``tetrahedra_*``.
+    """
+    kept = np.asarray(traced_inside, dtype=bool) & (traced.numbers > 0)
+    true_inside = np.asarray(true_inside, dtype=bool)
+    parts = {"true": (atoms.numbers[true_inside], atoms.positions_A[true_inside]),
+             "traced": (traced.numbers[kept], traced.positions_A[kept])}
+    arrays: dict[str, np.ndarray] = {"angle_edges_deg": ANGLE_EDGES_DEG}
+    metrics: dict[str, float] = {}
+    elements = [int(number) for number in np.unique(parts["true"][0])]
+    for centre, end in itertools.product(elements, elements):
+        length_A, tolerance_A = _bond_range_A(centre, end)
+        key, name = f"{SYMBOLS[centre]}-{SYMBOLS[end]}", f"{SYMBOLS[centre]}_{SYMBOLS[end]}"
+        edges_A = np.linspace(length_A - tolerance_A, length_A + tolerance_A, N_LENGTH_BINS + 1)
+        arrays[f"{key}/length_edges_A"] = edges_A
+        for kind, (numbers, positions_A) in parts.items():
+            bonds = find_bonds(numbers, positions_A, centre, end, length_A=length_A, tolerance_A=tolerance_A)
+            angle_deg = measure_angles(bonds, positions_A)
+            coordination = count_coordination(bonds, numbers, centre)
+            arrays[f"{key}/length_{kind}"] = np.histogram(bonds.length_A, edges_A)[0]
+            arrays[f"{key}/angle_{kind}"] = np.histogram(angle_deg, ANGLE_EDGES_DEG)[0]
+            arrays[f"{key}/coordination_{kind}"] = np.bincount(np.minimum(coordination, 12), minlength=13)
+            metrics[f"bond_{name}_{kind}_A"] = _mean(bonds.length_A)
+            metrics[f"angle_{name}_{kind}_deg"] = _mean(angle_deg)
+            metrics[f"coordination_{name}_{kind}"] = _mean(coordination)
+    arrays |= _compare_pair_distributions(parts["traced"][1], parts["true"][1])
+    both = kept[match.traced] & true_inside[match.true]
+    place_traced, place_true = np.cumsum(kept) - 1, np.cumsum(true_inside) - 1
+    tetrahedra = compare_tetrahedra(find_tetrahedra(*parts["traced"]), find_tetrahedra(*parts["true"]),
+                                    place_traced[match.traced[both]], place_true[match.true[both]])
+    return arrays, metrics | {f"tetrahedra_{name}": value for name, value in tetrahedra.items()}
+
+
+def _bond_range_A(centre: int, end: int) -> tuple[float, float]:
+    """Middle and half-width in Å of the lengths that count as a bond."""
+    if {centre, end} == {8, 14}:
+        return SI_O_BOND_A, SI_O_TOLERANCE_A
+    usual_A = float(covalent_radii[centre] + covalent_radii[end])
+    low_A, high_A = usual_A / BOND_REACH, usual_A * BOND_REACH
+    return (low_A + high_A) / 2, (high_A - low_A) / 2
+
+
+def _compare_pair_distributions(traced_A: np.ndarray, true_A: np.ndarray) -> dict[str, np.ndarray]:
+    """g(r) of both up to :data:`R_MAX_A` or 0.6 of the greatest depth; nothing where that is little."""
+    depth_A = depth_below_surface(true_A, true_A)
+    r_max_A = min(R_MAX_A, 0.6 * float(np.nanmax(depth_A, initial=0.0)))
+    if not r_max_A >= R_MAX_LEAST_A:
+        return {}
+    try:
+        r_A, g_true = pair_distribution(true_A, r_max_A)
+        g_traced = pair_distribution(traced_A, r_max_A)[1]
+    except ValueError:  # no traced atom lies so deep
+        return {}
+    return {"pair_distribution/r_A": r_A, "pair_distribution/g_true": g_true, "pair_distribution/g_traced": g_traced}
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
