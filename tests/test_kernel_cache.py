@@ -1,0 +1,50 @@
+"""A kernel is never run from a cache that was filled before one of its sources changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+
+import aetlab
+from aetlab.kernel_cache import choose_folder, sources_key
+from aetlab.solve import kernels_numba
+
+INNER = "import numba as nb\n\n@nb.njit(cache=True)\ndef inner(x):\n    return x + {}\n"
+OUTER = ("import numba as nb\nfrom aetlab.inner import inner\n\n"
+         "@nb.njit(cache=True)\ndef outer(x):\n    return inner(x)\n")
+CODE = "from aetlab.outer import outer; print(outer(1), sum(outer.stats.cache_hits.values()))"
+
+
+def test_a_change_in_an_inlined_file_reaches_the_kernel(tmp_path: Path) -> None:
+    """Numba alone goes on with the old inner function: the outer one's file did not change."""
+    package = tmp_path / "aetlab"
+    package.mkdir()
+    for name in ("__init__.py", "kernel_cache.py"):
+        shutil.copy(Path(aetlab.__file__).with_name(name), package)
+    (package / "outer.py").write_text(OUTER)
+    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    said = []
+    for added in (10, 10, 20):
+        (package / "inner.py").write_text(INNER.format(added))
+        result = subprocess.run([sys.executable, "-c", CODE], cwd=tmp_path, env=environment, text=True,
+                                capture_output=True, check=True)
+        said.append(result.stdout.split())
+    assert said == [["11", "0"], ["11", "1"], ["21", "0"]]
+
+
+def test_the_kernels_of_this_process_are_kept_by_their_sources() -> None:
+    key = sources_key(Path(aetlab.__file__).parent)
+    assert Path(numba.config.CACHE_DIR).name == f"aetlab-kernels-{key}"
+    assert f"aetlab-kernels-{key}" in kernels_numba.tv_primal.stats.cache_path
+
+
+def test_the_folder_of_a_parent_process_is_not_nested(tmp_path: Path) -> None:
+    package = Path(aetlab.__file__).parent
+    first = choose_folder(package, str(tmp_path))
+    assert first.parent == tmp_path
+    assert choose_folder(package, str(first)) == first
