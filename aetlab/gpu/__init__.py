@@ -1,0 +1,13 @@
+"""The reconstruction on a GPU: forward model, proximal operators and Nesterov's step with everything on the device.
+
+``*.cu`` hold the kernels, :mod:`kernels` how each is launched, :mod:`device` what the model asks of a device and
+:mod:`device_cuda` the one made of CuPy. The model runs on any :class:`~aetlab.gpu.device.Device`; the tests give it one
+that runs the same sources, compiled for the processor.
+"""
+
+from aetlab.gpu.device import Device, GpuError
+from aetlab.gpu.memory import memory_needed_bytes
+from aetlab.gpu.model import GpuModel
+from aetlab.gpu.passes import extrapolate, make_prox
+
+__all__ = ["Device", "GpuError", "GpuModel", "extrapolate", "make_prox", "memory_needed_bytes"]

@@ -1,0 +1,46 @@
+"""What the GPU engine asks of a device. An array of a device may be of any type that can be sliced and added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+Array = Any
+
+
+class GpuError(RuntimeError):
+    """No GPU, or none that serves; the message is one line."""
+
+
+class Device(Protocol):
+    """Memory, kernels and Fourier transforms, all in one queue: nothing waits for the result of a launch."""
+
+    @property
+    def name(self) -> str:
+        """The device, in words."""
+
+    def free_bytes(self) -> int:
+        """Memory that can be allocated."""
+
+    def zeros(self, shape: tuple[int, ...], dtype: type) -> Array:
+        """A new array of zeros."""
+
+    def upload(self, values: np.ndarray) -> Array:
+        """A copy of ``values`` on the device."""
+
+    def address(self, array: Array) -> int:
+        """Where ``array`` begins."""
+
+    def launch(self, kernel: str, extent: tuple[int, int, int], *arguments: Any) -> None:
+        """Run a kernel of :data:`aetlab.gpu.kernels.KERNELS`; arguments are arrays and NumPy scalars of its types."""
+
+    def fft(self, planes: Array, out: Array, *, inverse: bool = False) -> None:
+        """2D FFTs of complex64 ``planes`` (..., X, Y) without any factor; ``out`` may be ``planes``."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """A callable that does again what ``work`` launches, with the same arguments; it may cost less than ``work``.
+
+        ``work`` must have run once before.
+        """

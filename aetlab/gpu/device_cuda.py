@@ -1,0 +1,100 @@
+"""The device made of CuPy: kernels by NVRTC, transforms by cuFFT, a tilt recorded as a CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cupy
+import numpy as np
+from cupy.cuda import cufft
+
+from aetlab.backend import gpu_problem
+from aetlab.gpu.device import Array, GpuError
+from aetlab.gpu.kernels import KERNELS, SOURCES, read_source
+
+
+class CudaDevice:
+    """The current GPU. All work, this thread's own CuPy work too, goes into one stream from now on.
+
+    ``graph_problem`` says why a recording is not a CUDA graph; None where it is one.
+
+    Raises
+    ------
+    GpuError
+        Where there is no GPU, or where it does not get on with the driver or the installed CuPy.
+    """
+
+    def __init__(self) -> None:
+        problem = gpu_problem()
+        if problem:
+            raise GpuError(problem)
+        try:
+            # A plain stream waits for the null stream and the other way round; that one cannot be recorded.
+            self._stream = cupy.cuda.Stream()
+            self._stream.use()
+            modules = {name: cupy.RawModule(code=read_source(name), options=("--std=c++17",)) for name in SOURCES}
+            self._functions = {name: modules[kernel.source].get_function(name) for name, kernel in KERNELS.items()}
+            # Reads a result back: what fails here would fail in the middle of a reconstruction.
+            plane = self.zeros((8, 8), np.complex64)
+            self._plans: dict[tuple[int, ...], Any] = {}
+            self.fft(plane, plane)
+            self.launch("clip_negative", (64, 1, 1), np.int64(64), self.zeros((64,), np.float32))
+            float(abs(plane).sum())
+        except Exception as error:  # CuPy raises its own, the driver's, the compiler's and the linker's errors
+            raise GpuError(f"the GPU cannot be used with CuPy {cupy.__version__}: {_first_line(error)}") from error
+        self.graph_problem: str | None = None
+
+    @property
+    def name(self) -> str:
+        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        return str(properties["name"].decode())
+
+    def free_bytes(self) -> int:
+        return int(cupy.cuda.runtime.memGetInfo()[0]) + int(cupy.get_default_memory_pool().free_bytes())
+
+    def held_bytes(self) -> int:
+        """Memory that this process has taken from the device so far, what is free again for its own use included."""
+        return int(cupy.get_default_memory_pool().total_bytes())
+
+    def zeros(self, shape: tuple[int, ...], dtype: type) -> Array:
+        return cupy.zeros(shape, dtype)
+
+    def upload(self, values: np.ndarray) -> Array:
+        return cupy.asarray(np.ascontiguousarray(values))
+
+    def address(self, array: Array) -> int:
+        return int(array.data.ptr)
+
+    def synchronize(self) -> None:
+        """Wait until everything is done."""
+        self._stream.synchronize()
+
+    def launch(self, kernel: str, extent: tuple[int, int, int], *arguments: Any) -> None:
+        layout = KERNELS[kernel]
+        self._functions[kernel](layout.grid(extent), layout.block, arguments)
+
+    def fft(self, planes: Array, out: Array, *, inverse: bool = False) -> None:
+        shape = planes.shape
+        if shape not in self._plans:
+            *batch, n_x, n_y = shape
+            n = n_x * n_y
+            self._plans[shape] = cufft.PlanNd((n_x, n_y), (n_x, n_y), 1, n, (n_x, n_y), 1, n, cufft.CUFFT_C2C,
+                                              int(np.prod(batch, dtype=int)), "C", 1, None)
+        self._plans[shape].fft(planes, out, cufft.CUFFT_INVERSE if inverse else cufft.CUFFT_FORWARD)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        try:
+            self._stream.begin_capture()
+            try:
+                work()
+            finally:
+                graph = self._stream.end_capture()
+        except Exception as error:  # without a graph everything works, only slower
+            self.graph_problem = _first_line(error)
+            return work
+        return graph.launch
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

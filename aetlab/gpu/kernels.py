@@ -1,0 +1,64 @@
+"""The kernels of the ``*.cu`` files beside this module: where each stands and how its threads are laid out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+#: y values of a thread in the rotation (``LANES`` of rotation.cu).
+_LANES = 4
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """``block`` threads (x, y, z) take care of ``items`` of what is counted by the extent of a launch.
+
+    ``waits`` says that threads of a block wait for each other; the others are independent.
+    """
+
+    source: str
+    block: tuple[int, int, int]
+    items: tuple[int, int, int]
+    waits: bool = False
+
+    def grid(self, extent: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Blocks that cover ``extent`` items."""
+        x, y, z = (-(-n // k) for n, k in zip(extent, self.items, strict=True))
+        return x, y, z
+
+
+def _each(source: str, *block: int) -> Kernel:
+    return Kernel(source, (block[0], block[1], block[2]), (block[0], block[1], block[2]))
+
+
+#: Extents: of ``rotate_*`` (Y, X, S), ``add_adjoint``, ``tv_*`` (Y, X, Z), ``build_rotation`` (X, Z, 1), ``residual``
+#: (rows of all images, 1, 1), ``sum_cost`` and ``set_tilt`` (1, 1, 1), of all others (pixels or voxels, 1, 1).
+KERNELS: dict[str, Kernel] = {
+    "set_tilt": _each("rotation.cu", 1, 1, 1),
+    "build_rotation": _each("rotation.cu", 32, 4, 1),
+    "rotate_linear": Kernel("rotation.cu", (32, 8, 1), (32 * _LANES, 8, 1)),
+    "rotate_cubic": Kernel("rotation.cu", (32, 8, 1), (32 * _LANES, 8, 1)),
+    "add_adjoint": Kernel("rotation.cu", (32, 8, 1), (32 * _LANES, 8, 1)),
+    "enter": _each("multislice.cu", 256, 1, 1),
+    "transmit": _each("multislice.cu", 256, 1, 1),
+    "multiply": _each("multislice.cu", 256, 1, 1),
+    "multiply_conjugate": _each("multislice.cu", 256, 1, 1),
+    "to_images": _each("multislice.cu", 256, 1, 1),
+    "from_images": _each("multislice.cu", 256, 1, 1),
+    "residual": Kernel("multislice.cu", (128, 1, 1), (1, 1, 1), waits=True),
+    "sum_cost": Kernel("multislice.cu", (256, 1, 1), (1, 1, 1), waits=True),
+    "back_transmit": _each("multislice.cu", 256, 1, 1),
+    "tv_primal": _each("volume.cu", 32, 8, 1),
+    "tv_dual": _each("volume.cu", 32, 8, 1),
+    "soft_threshold": _each("volume.cu", 256, 1, 1),
+    "clip_negative": _each("volume.cu", 256, 1, 1),
+    "extrapolate": _each("volume.cu", 256, 1, 1),
+}
+
+#: The files of the kernels.
+SOURCES = tuple(sorted({kernel.source for kernel in KERNELS.values()}))
+
+
+def read_source(name: str) -> str:
+    """Text of one of :data:`SOURCES`."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")

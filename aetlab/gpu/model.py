@@ -1,0 +1,176 @@
+"""The forward model of a tilt series on a GPU: the twin of :class:`aetlab.forward.ForwardModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from aetlab.data import TiltSeries
+from aetlab.forward.model import series_optics
+from aetlab.gpu.device import Array, Device, GpuError
+from aetlab.gpu.memory import CAPACITY
+from aetlab.grid import n_slices
+from aetlab.spec import MicroscopeSpec
+
+
+class GpuModel:
+    """Cost ½ Σ (|ψ| - √I)² of a volume against each tilt of a series, and its incremental step, on a device.
+
+    Parameters are those of :class:`aetlab.forward.ForwardModel`, in float32; ``rotation`` is linear or cubic. Volumes
+    are arrays of ``device``. Only a few numbers go to it for a tilt, and nothing comes back but what is asked for: the
+    launches of a tilt are recorded at its second use and played from then on, since what differs between tilts (angle,
+    images, step) is read on the device.
+
+    Attributes
+    ----------
+    n_tilts : int
+        Number of tilts T.
+    lipschitz : float
+        Lipschitz constant of the gradient of one tilt in 1/V².
+
+    Raises
+    ------
+    GpuError
+        For a rotation that is not there.
+    """
+
+    def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
+                 n_layers_per_slice: int, device: Device, rotation: str = "linear") -> None:
+        if rotation not in CAPACITY:
+            raise GpuError(f"engine.rotation={rotation} is not there on a GPU: choose one of {', '.join(CAPACITY)}")
+        optics = series_optics(series, shape_zxy, microscope, n_layers_per_slice)
+        n_z, n_x, n_y = shape_zxy
+        n_defoci = len(series.defocus_A)
+        slices = n_slices(n_z, n_layers_per_slice)
+        self.n_tilts = len(series.tilt_deg)
+        self.lipschitz = optics.phase_per_V**2 * n_z * n_defoci
+        self._device = device
+        self._shape = n_z, n_x, n_y
+        self._n_layers = n_layers_per_slice
+        self._rotation = rotation
+        self._phase = np.float32(optics.phase_per_V)
+        self._which = [int(i) for i in optics.which]
+        self._transfer = device.upload(optics.transfer.astype(np.complex64))
+        self._free = device.upload(optics.free.astype(np.complex64))
+        self._amplitude = device.upload(np.sqrt(np.maximum(series.images, 0)).astype(np.float32))
+        tilt_rad = np.deg2rad(np.asarray(series.tilt_deg, np.float64))
+        self._cos_sin = device.upload(np.stack([np.cos(tilt_rad), np.sin(tilt_rad)], axis=1))
+        zeros = device.zeros
+        self._now, self._scale = zeros((2,), np.int32), zeros((1,), np.float32)
+        self._corner, self._fraction = zeros((n_z * n_x, 2), np.int32), zeros((n_z * n_x, 2), np.float32)
+        self._counts = zeros((n_z * n_x,), np.int32)
+        self._rows = zeros((n_z * n_x, CAPACITY[rotation]), np.int32)
+        self._weights = zeros((n_z * n_x, CAPACITY[rotation]), np.float32)
+        self._slices = zeros((slices, n_x, n_y), np.float32)
+        self._waves = zeros((slices, n_x, n_y), np.complex64)
+        self._plane = zeros((n_x, n_y), np.complex64)
+        self._images = zeros((n_defoci, n_x, n_y), np.complex64)
+        self._row_cost = zeros((n_defoci * n_x,), np.float64)
+        # A cost stays where it is until the next iteration is under way.
+        self._costs = zeros((2 * self.n_tilts,), np.float64)
+        self._next_place = 0
+        self._replay: tuple[int, Callable[[], None] | None] = (0, None)
+
+    def cost(self, volume: Array, i_tilt: int) -> float:
+        """Cost of ``volume`` (Z, X, Y) against the images of one tilt; waits for it."""
+        place = self._choose(i_tilt, 0.0)
+        self._measure(volume)
+        return float(self._costs[place])
+
+    def descend(self, volume: Array, i_tilt: int, step: float) -> Any:
+        """Take ``step`` (in V²) times the gradient of one tilt off ``volume`` in place.
+
+        Returns the cost before the step, a scalar of the device that holds for the next ``n_tilts`` steps.
+        """
+        place = self._choose(i_tilt, -step)
+        address, replay = self._replay
+        if address != self._device.address(volume):
+            self._step(volume)
+            self._replay = self._device.address(volume), None
+        elif replay is None:
+            replay = self._device.record(lambda: self._step(volume))
+            self._replay = address, replay
+            replay()
+        else:
+            replay()
+        return self._costs[place]
+
+    def rotate_and_bin(self, volume: Array, i_tilt: int) -> Array:
+        """Slices (S, X, Y) of ``volume`` at one tilt; the array is overwritten by the next call."""
+        self._choose(i_tilt, 0.0)
+        self._rotate(volume)
+        return self._slices
+
+    def add_adjoint(self, slices: np.ndarray, i_tilt: int, scale: float, volume: Array) -> None:
+        """Add ``scale`` times the adjoint of :meth:`rotate_and_bin` of ``slices`` (S, X, Y) to ``volume``."""
+        self._choose(i_tilt, scale)
+        self._build()
+        self._add_adjoint(self._device.upload(slices), volume)
+
+    def _choose(self, i_tilt: int, scale: float) -> int:
+        """Tell the device which tilt is next; the place of its cost."""
+        place = self._next_place
+        self._next_place = (place + 1) % len(self._costs)
+        self._device.launch("set_tilt", (1, 1, 1), np.int32(i_tilt), np.int32(place), np.float32(scale), self._now,
+                            self._scale)
+        return place
+
+    def _step(self, volume: Array) -> None:
+        self._measure(volume)
+        self._propagate_back()
+        self._add_adjoint(self._slices, volume)
+
+    def _build(self) -> None:
+        n_z, n_x, _ = self._shape
+        self._device.launch(
+            "build_rotation", (n_x, n_z, 1), self._now, self._cos_sin, np.int32(n_z), np.int32(n_x),
+            np.int32(self._n_layers), np.int32(self._rotation == "cubic"), np.int32(CAPACITY[self._rotation]),
+            self._corner, self._fraction, self._counts, self._rows, self._weights)
+
+    def _rotate(self, volume: Array) -> None:
+        n_z, n_x, n_y = self._shape
+        self._build()
+        self._device.launch(f"rotate_{self._rotation}", (n_y, n_x, len(self._slices)), volume, self._corner,
+                            self._fraction, np.int32(n_z), np.int32(n_x), np.int32(n_y), np.int32(self._n_layers),
+                            self._slices)
+
+    def _add_adjoint(self, slices: Array, volume: Array) -> None:
+        n_z, n_x, n_y = self._shape
+        self._device.launch("add_adjoint", (n_y, n_x, n_z), slices, self._counts, self._rows, self._weights,
+                            np.int32(CAPACITY[self._rotation]), self._scale, np.int32(n_x), np.int32(n_y), volume)
+
+    def _measure(self, volume: Array) -> None:
+        """Waves, residuals in place of the images, and the cost."""
+        device, n = self._device, np.int32(self._plane.size)
+        n_defoci, n_x, n_y = self._images.shape
+        plane_extent, n_rows = (int(n), 1, 1), np.int32(n_defoci * n_x)
+        self._rotate(volume)
+        device.launch("enter", plane_extent, self._phase, self._slices[0], n, self._waves[0])
+        for m, which in enumerate(self._which, start=1):
+            device.fft(self._waves[m - 1], self._plane)
+            device.launch("multiply", plane_extent, self._free[which], n, self._plane)
+            device.fft(self._plane, self._plane, inverse=True)
+            device.launch("transmit", plane_extent, self._phase, self._slices[m], self._plane, n, self._waves[m])
+        device.fft(self._waves[-1], self._plane)
+        device.launch("to_images", plane_extent, self._plane, self._transfer, np.int32(n_defoci), n, self._images)
+        device.fft(self._images, self._images, inverse=True)
+        device.launch("residual", (int(n_rows), 1, 1), self._amplitude, self._now, n_rows, np.int32(n_y), self._images,
+                      self._row_cost)
+        device.launch("sum_cost", (1, 1, 1), self._row_cost, self._now, n_rows, self._costs)
+
+    def _propagate_back(self) -> None:
+        """The gradient in place of the slices."""
+        device, n = self._device, np.int32(self._plane.size)
+        plane_extent = (int(n), 1, 1)
+        device.fft(self._images, self._images)
+        device.launch("from_images", plane_extent, self._images, self._transfer, np.int32(len(self._images)), n,
+                      self._plane)
+        device.fft(self._plane, self._plane, inverse=True)
+        for m in range(len(self._waves) - 1, -1, -1):
+            device.launch("back_transmit", plane_extent, self._phase, self._waves[m], n, self._plane, self._slices[m])
+            if m > 0:
+                device.fft(self._plane, self._plane)
+                device.launch("multiply_conjugate", plane_extent, self._free[self._which[m - 1]], n, self._plane)
+                device.fft(self._plane, self._plane, inverse=True)

@@ -1,0 +1,119 @@
+// One step of multislice between two Fourier transforms, the images, and the way back (notation: forward/multislice.py).
+//
+// Planes are complex (X, Y) of n pixels. No transform has a factor of its own; the factors carry 1/n.
+
+__device__ float2 product(float2 a, float2 b) { return make_float2(a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x); }
+
+// a · conj(b)
+__device__ float2 conjugate_product(float2 a, float2 b) {
+    return make_float2(a.x * b.x + a.y * b.y, a.y * b.x - a.x * b.y);
+}
+
+__device__ float2 transmission(float phase, float slice_V) {
+    float2 t;
+    sincosf(phase * slice_V, &t.y, &t.x);
+    return t;
+}
+
+// The incident wave 1 meets the first slice.
+extern "C" __global__ void enter(float phase, const float* __restrict__ slice_V, int n, float2* __restrict__ wave) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) wave[i] = transmission(phase, slice_V[i]);
+}
+
+// wave = plane · exp(i phase slice_V)
+extern "C" __global__ void transmit(float phase, const float* __restrict__ slice_V, const float2* __restrict__ plane,
+                                    int n, float2* __restrict__ wave) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) wave[i] = product(plane[i], transmission(phase, slice_V[i]));
+}
+
+extern "C" __global__ void multiply(const float2* __restrict__ factor, int n, float2* __restrict__ plane) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) plane[i] = product(plane[i], factor[i]);
+}
+
+extern "C" __global__ void multiply_conjugate(const float2* __restrict__ factor, int n, float2* __restrict__ plane) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) plane[i] = conjugate_product(plane[i], factor[i]);
+}
+
+// images[f] = plane · transfer[f] for the F defoci
+extern "C" __global__ void to_images(const float2* __restrict__ plane, const float2* __restrict__ transfer, int n_images,
+                                     int n, float2* __restrict__ images) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    const float2 p = plane[i];
+    for (int f = 0; f < n_images; ++f) {
+        const long long at = (long long)f * n + i;
+        images[at] = product(p, transfer[at]);
+    }
+}
+
+// plane = Σ_f images[f] · conj(transfer[f])
+extern "C" __global__ void from_images(const float2* __restrict__ images, const float2* __restrict__ transfer,
+                                       int n_images, int n, float2* __restrict__ plane) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    float2 sum = make_float2(0.0f, 0.0f);
+    for (int f = 0; f < n_images; ++f) {
+        const long long at = (long long)f * n + i;
+        const float2 term = conjugate_product(images[at], transfer[at]);
+        sum = make_float2(sum.x + term.x, sum.y + term.y);
+    }
+    plane[i] = sum;
+}
+
+// Sum of one number from each thread of a block, in a fixed order; it is complete in thread 0. `room` is shared.
+__device__ double sum_over_block(double number, double* room) {
+    room[threadIdx.x] = number;
+    __syncthreads();
+    for (int half = blockDim.x / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half) room[threadIdx.x] += room[threadIdx.x + half];
+        __syncthreads();
+    }
+    return room[0];
+}
+
+// Replaces ψ by ψ - a ψ/|ψ| (0 where ψ is 0), a of all tilts `amplitude` (T, rows, Y); a block has one row of the images
+// and leaves ½ Σ |residual|² in `row_cost`.
+extern "C" __global__ void residual(const float* __restrict__ amplitude, const int* __restrict__ now, int n_rows, int n_y,
+                                    float2* __restrict__ images, double* __restrict__ row_cost) {
+    __shared__ double room[128];
+    const long long row = blockIdx.x;
+    const float* measured = amplitude + ((long long)now[0] * n_rows + row) * n_y;
+    float2* wave = images + row * n_y;
+    double total = 0.0;
+    for (int y = threadIdx.x; y < n_y; y += blockDim.x) {
+        const float2 psi = wave[y];
+        const float modulus = sqrtf(psi.x * psi.x + psi.y * psi.y);
+        const float difference = modulus - measured[y];
+        const float factor = modulus == 0.0f ? 0.0f : difference / modulus;
+        wave[y] = make_float2(factor * psi.x, factor * psi.y);
+        total += (double)difference * difference;
+    }
+    total = sum_over_block(total, room);
+    if (threadIdx.x == 0) row_cost[row] = 0.5 * total;
+}
+
+// costs[place of the tilt] = Σ row_cost, by one block
+extern "C" __global__ void sum_cost(const double* __restrict__ row_cost, const int* __restrict__ now, int n_rows,
+                                    double* __restrict__ costs) {
+    __shared__ double room[256];
+    double total = 0.0;
+    for (int row = threadIdx.x; row < n_rows; row += blockDim.x) total += row_cost[row];
+    total = sum_over_block(total, room);
+    if (threadIdx.x == 0) costs[now[1]] = total;
+}
+
+// `adjoint` is φ behind the slice and `wave` the wave there: slice_V becomes the gradient phase · Im(φ wave*), φ becomes
+// φ · exp(-i phase slice_V).
+extern "C" __global__ void back_transmit(float phase, const float2* __restrict__ wave, int n, float2* __restrict__ adjoint,
+                                         float* __restrict__ slice_V) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    const float2 phi = adjoint[i];
+    const float2 t = transmission(phase, slice_V[i]);
+    slice_V[i] = phase * conjugate_product(phi, wave[i]).y;
+    adjoint[i] = conjugate_product(phi, t);
+}

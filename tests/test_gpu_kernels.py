@@ -1,0 +1,228 @@
+"""The GPU engine's kernels, compiled for the processor, against their CPU twins and by their laws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from host_device import HostDevice, compile_for_host, compilers, host_library, signatures
+
+from aetlab.data import TiltSeries
+from aetlab.forward.model import ForwardModel
+from aetlab.forward.rotation import make_rotation
+from aetlab.gpu import GpuError, GpuModel, extrapolate, make_prox, memory_needed_bytes
+from aetlab.gpu.kernels import KERNELS
+from aetlab.solve import make_prox as make_cpu_prox
+from aetlab.spec import MicroscopeSpec
+
+#: Odd, not cubic, with rows longer than a block of the rotation is wide.
+SHAPES = ((9, 10, 13), (8, 11, 141))
+TILT_DEG = np.array([0.0, 90.0, -37.3, 31.7, 135.0, 180.0])
+DEFOCUS_A = np.array([200.0, 450.0, 1000.0])
+MICROSCOPE = MicroscopeSpec(Cs_mm=0.01, A1_nm=2.0, A1_deg=20.0)
+
+
+@pytest.fixture
+def device() -> Iterator[HostDevice]:
+    device = HostDevice(host_library())
+    yield device
+    device.check_guards()
+
+
+def make_series(shape: tuple[int, int, int], seed: int = 0) -> TiltSeries:
+    images = np.random.default_rng(seed).uniform(0.5, 1.5, (len(TILT_DEG), len(DEFOCUS_A), *shape[1:]))
+    return TiltSeries(images.astype(np.float32), TILT_DEG, DEFOCUS_A, 0.5)
+
+
+def make_model(device: HostDevice, shape: tuple[int, int, int], n_layers: int = 4,
+               rotation: str = "linear") -> GpuModel:
+    return GpuModel(make_series(shape), shape, microscope=MICROSCOPE, n_layers_per_slice=n_layers, rotation=rotation,
+                    device=device)
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(np.asarray(found, np.float64) - expected) / np.linalg.norm(expected))
+
+
+def test_every_kernel_is_in_the_table_and_the_other_way_round() -> None:
+    assert set(signatures()) == set(KERNELS)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("n_layers", [1, 4])
+@pytest.mark.parametrize("rotation", ["linear", "cubic"])
+def test_rotation_and_its_adjoint_are_those_of_the_cpu(device: HostDevice, rotation: str, n_layers: int,
+                                                       shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(1)
+    model = make_model(device, shape, n_layers, rotation)
+    reference = make_rotation(rotation, shape, n_layers, TILT_DEG, dtype=np.float64)
+    slices = np.empty((-(-shape[0] // n_layers), *shape[1:]))
+    for i_tilt in range(len(TILT_DEG)):
+        volume = device.upload(rng.uniform(-1, 1, shape).astype(np.float32))
+        reference.rotate_and_bin(volume.astype(np.float64), i_tilt, slices)
+        assert relative_error(model.rotate_and_bin(volume, i_tilt), slices) < 3e-7
+        gradient = rng.uniform(-1, 1, slices.shape).astype(np.float32)
+        expected = volume.astype(np.float64)
+        reference.add_adjoint(gradient.astype(np.float64), i_tilt, 0.7, expected)
+        model.add_adjoint(gradient, i_tilt, 0.7, volume)
+        assert relative_error(volume, expected) < 3e-7
+
+
+@pytest.mark.parametrize("rotation", ["linear", "cubic"])
+def test_the_adjoint_keeps_the_inner_product(device: HostDevice, rotation: str) -> None:
+    rng = np.random.default_rng(2)
+    shape = SHAPES[0]
+    model = make_model(device, shape, 4, rotation)
+    for i_tilt in range(len(TILT_DEG)):
+        volume = device.upload(rng.uniform(0, 1, shape).astype(np.float32))
+        turned = model.rotate_and_bin(volume, i_tilt).astype(np.float64)
+        slices = rng.uniform(0, 1, turned.shape).astype(np.float32)
+        back = device.zeros(shape, np.float32)
+        model.add_adjoint(slices, i_tilt, 1.0, back)
+        np.testing.assert_allclose(np.vdot(turned, slices.astype(np.float64)),
+                                   np.vdot(volume.astype(np.float64), back.astype(np.float64)), rtol=2e-7)
+
+
+@pytest.mark.parametrize("rotation", ["linear", "cubic"])
+@pytest.mark.parametrize("n_layers", [1, 4, 9])
+def test_a_step_down_a_tilt_is_that_of_the_cpu(device: HostDevice, n_layers: int, rotation: str) -> None:
+    """Cost and step against float64, for tilts in any order: played from a recording from the third on."""
+    rng = np.random.default_rng(3)
+    shape = SHAPES[0]
+    model = make_model(device, shape, n_layers, rotation)
+    reference = ForwardModel(make_series(shape), shape, microscope=MICROSCOPE, n_layers_per_slice=n_layers,
+                             rotation=rotation, dtype=np.float64)
+    assert (model.n_tilts, model.lipschitz) == (reference.n_tilts, reference.lipschitz)
+    start = rng.uniform(0, 60, shape).astype(np.float32)
+    volume, step = device.upload(start), 1.5 / model.lipschitz
+    for n_done, i_tilt in enumerate((3, 0, 5, 2, 1, 4, 3)):
+        expected = volume.astype(np.float64)
+        before = expected.copy()
+        by = step / (1 + n_done)
+        cost = reference.descend(expected, i_tilt, by)
+        assert float(model.descend(volume, i_tilt, by)) == pytest.approx(cost, rel=1e-5)
+        assert relative_error(volume - before, expected - before) < 1e-5
+        assert model.cost(volume, i_tilt) == pytest.approx(reference.cost(volume.astype(np.float64), i_tilt), rel=1e-5)
+
+
+def test_costs_of_an_iteration_stay_until_they_are_read(device: HostDevice) -> None:
+    shape = SHAPES[0]
+    model = make_model(device, shape)
+    volume = device.zeros(shape, np.float32)
+    costs = [model.descend(volume, i, 0.0) for i in range(model.n_tilts)]
+    assert len({cost.tobytes() for cost in costs}) == model.n_tilts
+    np.testing.assert_array_equal(costs, [model.cost(volume, i) for i in range(model.n_tilts)])
+
+
+def test_another_volume_is_not_mistaken_for_the_recorded_one(device: HostDevice) -> None:
+    shape = SHAPES[0]
+    model, twin = make_model(device, shape), make_model(device, shape)
+    volumes = [device.upload(np.full(shape, float(k), np.float32)) for k in range(2)]
+    for i in range(3):
+        model.descend(volumes[0], i, 100.0)
+    model.descend(volumes[1], 3, 100.0)
+    expected = device.upload(np.ones(shape, np.float32))
+    twin.descend(expected, 3, 100.0)
+    np.testing.assert_array_equal(volumes[1], expected)
+
+
+@pytest.mark.parametrize("n_waiting", [1, 2, 128])
+def test_the_cost_does_not_depend_on_the_threads_of_a_block(n_waiting: int) -> None:
+    shape = SHAPES[0]
+    device = HostDevice(host_library(), n_waiting)
+    volume = np.random.default_rng(4).uniform(0, 60, shape).astype(np.float32)
+    costs = [make_model(d, shape).cost(d.upload(volume), 2) for d in (device, HostDevice(host_library()))]
+    assert costs[0] == pytest.approx(costs[1], rel=1e-14)
+
+
+def test_a_dark_pixel_has_no_gradient(device: HostDevice) -> None:
+    """ψ = 0 would divide by 0; its residual is 0 and its cost ½ a²."""
+    images = device.upload(np.array([[0, 3 + 4j, 0.6 - 0.8j]], np.complex64))
+    amplitude, row_cost = device.upload(np.array([[2, 4, 2]], np.float32)), device.zeros((1,), np.float64)
+    device.launch("residual", (1, 1, 1), amplitude, device.zeros((2,), np.int32), np.int32(1), np.int32(3), images,
+                  row_cost)
+    np.testing.assert_allclose(images[0], [0, 0.6 + 0.8j, -0.6 + 0.8j], atol=1e-6)
+    np.testing.assert_allclose(row_cost, 0.5 * (4 + 1 + 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 2, 3)], ids=str)
+def test_total_variation_is_that_of_the_cpu(device: HostDevice, shape: tuple[int, int, int]) -> None:
+    volume = np.random.default_rng(5).uniform(-5, 20, shape)
+    expected = make_cpu_prox("tv", 0.5)(volume.copy(), 6.0)
+    found = make_prox(device, "tv", 0.5)(device.upload(volume.astype(np.float32)), 6.0)
+    assert relative_error(found, expected) < 1e-6
+
+
+def test_total_variation_keeps_its_dual_variables_where_it_may(device: HostDevice) -> None:
+    """Warm calls follow the CPU's, and go on from dual variables that a checkpoint brought; cold ones forget."""
+    shape, rng = SHAPES[0], np.random.default_rng(6)
+    volumes = [rng.uniform(-5, 20, shape) for _ in range(3)]
+    warm = {"inner_iterations": 4, "warm_start": True}
+    cpu, gpu = make_cpu_prox("tv", 0.5, **warm), make_prox(device, "tv", 0.5, **warm)
+    for volume in volumes[:2]:
+        expected = cpu(volume.copy(), 6.0)
+        assert relative_error(gpu(device.upload(volume.astype(np.float32)), 6.0), expected) < 1e-6
+    resumed = make_prox(device, "tv", 0.5, **warm)
+    resumed.state.update({"dual": device.upload(gpu.state["dual"])})
+    results = [prox(device.upload(volumes[2].astype(np.float32)), 6.0) for prox in (gpu, resumed)]
+    np.testing.assert_array_equal(*results)
+    cold = make_prox(device, "tv", 0.5, inner_iterations=4)
+    results = [cold(device.upload(volumes[0].astype(np.float32)), 6.0) for _ in range(2)]
+    np.testing.assert_array_equal(*results)
+    assert cold.state == {}
+
+
+@pytest.mark.parametrize("kind", ["tv", "lasso", "pos", "none"])
+@pytest.mark.parametrize("step", [0.0, 3.0])
+def test_pointwise_operators_are_those_of_the_cpu(device: HostDevice, kind: str, step: float) -> None:
+    volume = np.random.default_rng(7).uniform(-5, 5, SHAPES[0]).astype(np.float32)
+    expected = make_cpu_prox(kind, 0.5)(volume.copy(), step)
+    found = make_prox(device, kind, 0.5)(device.upload(volume), step)
+    np.testing.assert_allclose(found, expected, atol=0 if kind != "tv" else 1e-5)
+
+
+def test_an_unknown_regulariser_or_rotation_is_refused(device: HostDevice) -> None:
+    with pytest.raises(ValueError, match="tv, lasso, pos, none"):
+        make_prox(device, "tikhonov")
+    with pytest.raises(GpuError, match="choose one of linear, cubic"):
+        make_model(device, SHAPES[0], rotation="fourier")
+
+
+def test_extrapolation_moves_on_and_remembers(device: HostDevice) -> None:
+    rng = np.random.default_rng(8)
+    new, old = (rng.uniform(0, 1, SHAPES[0]).astype(np.float32) for _ in range(2))
+    volume, previous = device.upload(new), device.upload(old)
+    extrapolate(device, volume, previous, 0.4)
+    np.testing.assert_allclose(volume, new + 0.4 * (new - old), rtol=1e-6)
+    np.testing.assert_array_equal(previous, new)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", ["tv", "pos"])
+def test_memory_is_counted_before_it_is_taken(shape: tuple[int, int, int], kind: str) -> None:
+    device = HostDevice(host_library())
+    model = make_model(device, shape)
+    volume, _ = device.zeros(shape, np.float32), device.zeros(shape, np.float32)
+    prox = make_prox(device, kind, 0.5)
+    model.descend(volume, 0, 1.0)
+    prox(volume, 1.0)
+    needed = memory_needed_bytes(shape, len(TILT_DEG), len(DEFOCUS_A), n_layers_per_slice=4, rotation="linear",
+                                 regulariser=kind)
+    fft_room = 2 * len(DEFOCUS_A) * 8 * shape[1] * shape[2]
+    small = 5000
+    assert needed - fft_room <= device.n_bytes <= needed - fft_room + small
+
+
+def test_the_papers_size_takes_less_than_6_gb() -> None:
+    needed = memory_needed_bytes((480, 480, 480), 60, 3, n_layers_per_slice=10, rotation="linear", regulariser="tv")
+    assert 4e9 < needed < 5e9
+
+
+def test_every_compiler_here_builds_the_kernels(tmp_path: object) -> None:
+    """The one that a bare machine has (the package ziglang) as well."""
+    assert any("ziglang" in compiler for compiler in compilers()), "pip install -e '.[test]' brings the package ziglang"
+    device = HostDevice(compile_for_host(tmp_path, compilers()[-1]))
+    volume = device.upload(np.array([-1.0, 2.0, -3.0], np.float32))
+    device.launch("clip_negative", (3, 1, 1), np.int64(3), volume)
+    np.testing.assert_array_equal(volume, [0, 2, 0])
