@@ -18,11 +18,11 @@ _KEPT = 4
 
 
 def sources_key(package: Path) -> str:
-    """12 hex digits of the SHA-256 of every source under ``package`` that has to do with Numba."""
+    """12 hex digits of the SHA-256 of every source under ``package`` that defines functions for Numba."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         text = path.read_bytes()
-        if b"numba" in text or b"aetlab.simd" in text:
+        if b"njit" in text or b"intrinsic" in text:
             digest.update(f"{path.relative_to(package).as_posix()}\0".encode() + hashlib.sha256(text).digest())
     return digest.hexdigest()[:12]
 
