@@ -107,6 +107,37 @@ class TracedAtoms:
 
 
 @dataclass(frozen=True)
+class RefinedAtoms:
+    """Atoms fitted to the images themselves: N rows, K elements, T tilts.
+
+    ``positions_A`` (N, 3) x, y, z; ``occupancy`` in atoms of ``numbers``; ``scattering_V_A3`` occupancy times the
+    integral of the potential; ``position_error_A`` (N, 3) and ``occupancy_error`` are standard errors from the Fisher
+    information of the images, ignorance of all other atoms included; ``posterior`` (N, K) the probability of each
+    element in the order of their atomic numbers, ``probability`` that of the one given and ``not_atom_probability``
+    that of none. ``turn_deg`` and ``shift_A`` (T, 3) are what was found of each tilt's geometry (0 where it was not
+    refined). ``cost`` holds the passes of the last fit, ``rounds`` what each round did, ``summary`` how it ended.
+    """
+
+    positions_A: np.ndarray
+    occupancy: np.ndarray
+    scattering_V_A3: np.ndarray
+    numbers: np.ndarray
+    position_error_A: np.ndarray
+    occupancy_error: np.ndarray
+    probability: np.ndarray
+    posterior: np.ndarray
+    not_atom_probability: np.ndarray
+    turn_deg: np.ndarray
+    shift_A: np.ndarray
+    cost: np.ndarray
+    rounds: tuple[dict[str, float], ...]
+    summary: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.occupancy)
+
+
+@dataclass(frozen=True)
 class Match:
     """Traced atoms against true ones: index pairs and the figures made of them.
 

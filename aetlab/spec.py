@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from aetlab import physics
 from aetlab.checks import SpecError as SpecError
 from aetlab.checks import choice, fraction, not_negative, positive, require
+from aetlab.spec_refine import RefineSpec as RefineSpec
 from aetlab.spec_trace import ScoreSpec as ScoreSpec
 from aetlab.spec_trace import TraceSpec as TraceSpec
 
@@ -319,6 +320,7 @@ class RunSpec:
     microscope: MicroscopeSpec
     engine: EngineSpec
     trace: TraceSpec
+    refine: RefineSpec = field(default_factory=RefineSpec)
     score: ScoreSpec
 
     def __post_init__(self) -> None:

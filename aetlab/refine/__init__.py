@@ -1,0 +1,1 @@
+"""Atoms refined against the images themselves."""

@@ -1,0 +1,116 @@
+r"""What the images can tell of each atom: its Fisher information, and standard errors made of it.
+
+Counts are Poisson with mean n |ψ|², so that the information about parameters θ is Σ (∂n|ψ|²)²/(n|ψ|²) =
+4n Σ ∂|ψ|/∂θ ∂|ψ|/∂θ' over all pixels: in the amplitudes the noise is white with variance 1/(4n), whatever the image.
+With J = ∂|ψ|/∂θ this is 4n JᵀJ. Its blocks are estimated without forming J: for white noise w of variance 1,
+E[(Jᵀw)(Jᵀw)ᵀ] = JᵀJ (Hutchinson's estimator, Commun. Stat. Simul. 18, 1059, 1989), and Jᵀw is one pass of the model's
+adjoint for all atoms at once. Multiple scattering is in it as in the images. Each tilt is a sample of its own: K passes
+over T tilts give K·T samples of rank one, and a relative error of √(2/(K·T)) of a diagonal element. The noise of the
+measurement itself adds a part of 1/(4n).
+
+The error of one atom with all others known follows from its own block. The others are not known: overlap in the
+projections raises the variance. How much is measured by solving the whole problem for one draw of the noise, by
+conjugate gradients on JᵀJ, whose products are differences of gradients (:func:`variance_factors`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from aetlab.refine.geometry import Poses
+from aetlab.refine.model import AtomModel, Sites
+
+#: RMS move in Å over which differences of gradients are taken: linear, and far above single precision.
+STEP_A = 0.01
+
+
+def sample_information(model: AtomModel, sites: Sites, poses: Poses, n_passes: int, seed: int, *,
+                       tried: Sequence[int | None] = (None,)) -> np.ndarray:
+    """Estimate of JᵀJ of each site, (N, 3 + K, 3 + K): x, y, z in 1/Å, and the amounts of the K tables ``tried``.
+
+    Positions move the site as it is; an amount adds so many atoms of a table at the site. With the default the last
+    parameter is the occupancy.
+    """
+    n, k = len(sites), len(tried)
+    information = np.zeros((n, 3 + k, 3 + k))
+    asked = tuple(tried) if None in tried else (None, *tried)
+    amounts = [asked.index(table) for table in tried]
+    own = asked.index(None)
+    for child in np.random.SeedSequence(seed).spawn(n_passes):
+        for tilt in model.gradients(sites, poses, tried=asked, noise=child):
+            turned = tilt.gradient[own, :, :3] @ poses.rotation(tilt.i_tilt)
+            sample = np.concatenate([turned, tilt.gradient[amounts, :, 3].T], axis=1)
+            information += sample[:, :, None] * sample[:, None, :]
+    return information / n_passes
+
+
+def standard_errors(information: np.ndarray, electrons_per_pixel: float,
+                    variance_factor: np.ndarray | float = 1.0) -> np.ndarray:
+    """Standard errors (N, P) from JᵀJ (N, P, P): √diag (4n JᵀJ)⁻¹, raised by ``variance_factor``; 0 without noise."""
+    if math.isinf(electrons_per_pixel):
+        return np.zeros(information.shape[:2])
+    variance = np.diagonal(invert_blocks(information), axis1=1, axis2=2) / (4 * electrons_per_pixel)
+    return np.sqrt(variance_factor * variance)
+
+
+def invert_blocks(information: np.ndarray, damping: float = 0.0) -> np.ndarray:
+    """Inverses of positive blocks (N, P, P), each scaled to a unit diagonal first, which ``damping`` is added to.
+
+    What an atom says nothing of (a diagonal of 0) keeps a large, finite variance.
+    """
+    diagonal = np.diagonal(information, axis1=1, axis2=2)
+    floor = 1e-6 * np.maximum(diagonal.mean(axis=0), 1e-300)
+    scale = 1 / np.sqrt(np.maximum(diagonal, floor))
+    unit = information * scale[:, :, None] * scale[:, None, :]
+    unit = unit + (damping + 1e-9) * np.eye(information.shape[1])
+    return np.linalg.inv(unit) * scale[:, :, None] * scale[:, None, :]
+
+
+def variance_factors(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, seed: int, *,
+                     n_passes: int = 12, tolerance: float = 0.03) -> np.ndarray:
+    """By how much ignorance of all other atoms raises the variance of each parameter of an atom, (K, 4) by element.
+
+    One draw of noise w is carried to all sites, b = Jᵀw, and JᵀJ x = b solved to ``tolerance`` by conjugate gradients
+    in at most ``n_passes`` passes: x has the covariance (JᵀJ)⁻¹, and the mean of x² over the atoms of an element is
+    compared with what their own blocks give. ``sites`` must be where the images put them.
+    """
+    n = len(sites)
+    own = invert_blocks(information)
+    rotations = [poses.rotation(i) for i in range(model.n_tilts)]
+
+    def carried(at: Sites, noise: np.random.SeedSequence | None) -> np.ndarray:
+        total = np.zeros((n, 4))
+        for tilt in model.gradients(at, poses, noise=noise):
+            total[:, :3] += tilt.gradient[0, :, :3] @ rotations[tilt.i_tilt]
+            total[:, 3] += tilt.gradient[0, :, 3]
+        return total
+
+    rest = carried(sites, None)
+    residual = carried(sites, np.random.SeedSequence(seed)) - rest
+    solution, target = np.zeros((n, 4)), float(np.linalg.norm(residual))
+    direction = np.zeros((n, 4))
+    before = 1.0
+    for _ in range(n_passes - 2):
+        conditioned = np.einsum("nij,nj->ni", own, residual)
+        now = float((residual * conditioned).sum())
+        direction = conditioned + now / before * direction if np.any(direction) else conditioned
+        before = now
+        step = STEP_A / max(float(np.sqrt(np.mean(direction[:, :3] ** 2))), 1e-300)
+        moved = Sites(sites.positions_A + step * direction[:, :3], sites.occupancy + step * direction[:, 3],
+                      sites.kinds)
+        product = (carried(moved, None) - rest) / step
+        length = now / float((direction * product).sum())
+        solution += length * direction
+        residual -= length * product
+        if np.linalg.norm(residual) < tolerance * target:
+            break
+    expected = np.diagonal(own, axis1=1, axis2=2)
+    factors = np.ones((len(model.elements), 4))
+    for kind in range(len(model.elements)):
+        chosen = sites.kinds == kind
+        if chosen.any():
+            factors[kind] = np.maximum((solution[chosen] ** 2).mean(axis=0) / expected[chosen].mean(axis=0), 1.0)
+    return factors

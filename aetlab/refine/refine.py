@@ -1,0 +1,187 @@
+"""From traced atoms to refined ones: rounds of fitting, dropping, proposing and naming sites, and standard errors.
+
+The truth plays no part: what is used are the images, the microscope, the elements that the sample holds, and the atoms
+that were traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from aetlab.data import RefinedAtoms, TiltSeries, TracedAtoms
+from aetlab.refine.fisher import sample_information, standard_errors, variance_factors
+from aetlab.refine.fit import Fit, fit_sites
+from aetlab.refine.geometry import Poses, nominal_poses
+from aetlab.refine.model import AtomModel, Sites
+from aetlab.refine.search import ResidualVolume, drop_duplicates, join, propose_sites
+from aetlab.refine.species import name_sites
+from aetlab.spec import MicroscopeSpec, RefineSpec
+
+#: Sites weaker than this get the information on their positions that they will have once they have grown to it.
+GROWN_OCCUPANCY = 0.7
+#: Called with passes done, and what the latest did.
+PassReport = Callable[[int, str], None]
+
+
+def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: TracedAtoms, elements: tuple[int, ...],
+                 spec: RefineSpec, *, microscope: MicroscopeSpec, n_layers_per_slice: int, seed: int,
+                 report: PassReport | None = None) -> RefinedAtoms:
+    """Refine traced atoms against the images.
+
+    Parameters
+    ----------
+    series : TiltSeries
+        Measured intensities (T, F, X, Y).
+    shape_zxy : tuple of int
+        Voxels of the volume that the atoms were traced in.
+    traced : TracedAtoms
+        Where to begin; sites that were named "no atom" are tried as well.
+    elements : tuple of int
+        Atomic numbers that the sample holds.
+    spec, microscope, n_layers_per_slice
+        How, with which microscope, and N_B.
+    seed : int
+        Of the noise that the information is sampled with.
+    report : callable, optional
+        ``report(passes done, detail)`` after each pass.
+
+    Returns
+    -------
+    RefinedAtoms
+        In the order of z, x, y.
+    """
+    model = AtomModel(series, shape_zxy, tuple(sorted(elements)), microscope=microscope,
+                      n_layers_per_slice=n_layers_per_slice, parametrization=spec.parametrization,
+                      debye_waller_A2=spec.debye_waller_A2)
+    return _Refinement(model, spec, seed, report).run(_first_sites(traced, model), nominal_poses(series.tilt_deg))
+
+
+def _first_sites(traced: TracedAtoms, model: AtomModel) -> Sites:
+    """Traced atoms with occupancy 1; what was named no atom begins as the lightest element."""
+    kinds = np.searchsorted(model.elements, traced.numbers)
+    kinds = np.where(np.isin(traced.numbers, model.elements), kinds, 0)
+    return Sites(traced.positions_A.copy(), np.ones(len(traced)), kinds)
+
+
+class _Refinement:
+    """The state of a refinement: passes done, and what each round did."""
+
+    def __init__(self, model: AtomModel, spec: RefineSpec, seed: int, report: PassReport | None) -> None:
+        self._model, self._spec, self._report = model, spec, report
+        self._seeds = iter(np.random.SeedSequence(seed).generate_state(64).tolist())
+        self._n_passes = 0
+        self._rounds: list[dict[str, float]] = []
+
+    def run(self, sites: Sites, poses: Poses) -> RefinedAtoms:
+        spec = self._spec
+        sites = sites.select(drop_duplicates(sites, spec.min_distance_A))
+        information = self._information(sites, poses, spec.n_information)
+        for i_round in range(spec.n_rounds):
+            last = i_round == spec.n_rounds - 1
+            fit = self._fit(sites, poses, information, last)
+            sites, poses = fit.sites, fit.poses
+            n_before = len(sites)
+            keep = (sites.occupancy >= spec.min_occupancy) & drop_duplicates(sites, spec.min_distance_A)
+            sites, information = sites.select(keep), information[keep]
+            n_new = 0
+            if not last:
+                new = self._propose(sites, poses, information)
+                n_new = len(new)
+                sites = join(sites, new)
+                sites, information = self._rename(sites, poses, n_new)
+            self._rounds.append({"round": i_round + 1, "n_sites": len(sites), "n_gone": n_before - int(keep.sum()),
+                                 "n_new": n_new, "passes": self._n_passes, "cost": fit.descent.cost,
+                                 "remaining_standard_errors": fit.remaining})
+        return self._finish(fit, sites, poses)
+
+    def _fit(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool) -> Fit:
+        spec = self._spec
+        return fit_sites(self._model, sites, poses, information,
+                         n_passes=spec.n_passes_last if last else spec.n_passes,
+                         tolerance=spec.tolerance if last else 3 * spec.tolerance, refine_poses=spec.poses,
+                         on_pass=lambda cost: self._passed(f"{len(sites)} sites, cost {cost:.6g}"))
+
+    def _propose(self, sites: Sites, poses: Poses, information: np.ndarray) -> Sites:
+        model = self._model
+        residual = ResidualVolume(model.shape_zxy, model.n_layers_per_slice, poses.tilt_deg)
+        for _ in model.gradients(sites, poses, on_slices=residual.add):
+            pass
+        self._passed("search for missing sites")
+        return propose_sites(residual.volume, sites, information, model, min_distance_A=self._spec.min_distance_A)
+
+    def _posterior(self, sites: Sites, poses: Poses, n_passes: int,
+                   variance_factor: float) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior of each site's element, and JᵀJ of positions and the amounts of all elements."""
+        model = self._model
+        tables = tuple(range(len(model.elements)))
+        by_amount = np.zeros((len(sites), len(tables)))
+        for tilt in model.gradients(sites, poses, tried=tables):
+            by_amount += tilt.gradient[:, :, 3].T
+        self._passed("elements tried")
+        full = sample_information(model, sites, poses, n_passes, next(self._seeds), tried=tables)
+        for _ in range(n_passes):
+            self._passed("information")
+        return name_sites(sites.occupancy, sites.kinds, by_amount, full, model.electrons_per_pixel,
+                          variance_factor), full
+
+    def _rename(self, sites: Sites, poses: Poses, n_new: int) -> tuple[Sites, np.ndarray]:
+        """Sites with their likeliest elements, and their information; new sites keep theirs."""
+        posterior, full = self._posterior(sites, poses, self._spec.n_information + 1, 1.5)
+        kinds = np.where(np.arange(len(sites)) < len(sites) - n_new, posterior[:, :-1].argmax(axis=1), sites.kinds)
+        strength = np.sqrt(np.maximum(full[np.arange(len(sites)), 3 + sites.kinds, 3 + sites.kinds]
+                                      / np.maximum(full[np.arange(len(sites)), 3 + kinds, 3 + kinds], 1e-30), 0))
+        occupancy = np.where(kinds == sites.kinds, sites.occupancy, sites.occupancy * strength)
+        named = replace(sites, kinds=kinds, occupancy=occupancy)
+        return named, own_information(full, kinds, np.maximum(1.0, GROWN_OCCUPANCY / np.maximum(occupancy, 0.05)))
+
+    def _information(self, sites: Sites, poses: Poses, n_passes: int) -> np.ndarray:
+        information = sample_information(self._model, sites, poses, n_passes, next(self._seeds))
+        for _ in range(n_passes):
+            self._passed("information")
+        return information
+
+    def _finish(self, fit: Fit, sites: Sites, poses: Poses) -> RefinedAtoms:
+        spec, model = self._spec, self._model
+        information = self._information(sites, poses, spec.n_information_last)
+        factors = variance_factors(model, sites, poses, information, next(self._seeds))
+        posterior, _ = self._posterior(sites, poses, spec.n_information_last, float(factors[:, 3].mean()))
+        errors = standard_errors(information, model.electrons_per_pixel, factors[sites.kinds])
+        best = posterior.argmax(axis=1)
+        numbers = np.append(model.elements, 0)[best]
+        keep = numbers > 0
+        scattering = sites.occupancy * model.tables.weight.sum(axis=1)[sites.kinds] * model.voxel_A**3
+        order = np.lexsort((sites.positions_A[:, 1], sites.positions_A[:, 0], sites.positions_A[:, 2]))
+        order = order[keep[order]]
+        n_values = model.n_tilts * model.n_defoci * model.shape_zxy[1] * model.shape_zxy[2]
+        return RefinedAtoms(
+            positions_A=sites.positions_A[order], occupancy=sites.occupancy[order],
+            scattering_V_A3=scattering[order].astype(np.float64), numbers=numbers[order],
+            position_error_A=errors[order, :3], occupancy_error=errors[order, 3],
+            probability=posterior[order, best[order]], posterior=posterior[order, :-1],
+            not_atom_probability=posterior[order, -1], turn_deg=np.rad2deg(poses.turn_rad), shift_A=poses.shift_A,
+            cost=np.array(fit.descent.costs), rounds=tuple(self._rounds),
+            summary={"stopped": fit.descent.stopped, "passes": self._n_passes,
+                     "remaining_standard_errors": fit.remaining,
+                     "chi_square": 8 * model.electrons_per_pixel * fit.descent.cost / n_values,
+                     "variance_factor_position": float(factors[:, :3].mean()),
+                     "variance_factor_occupancy": float(factors[:, 3].mean())})
+
+    def _passed(self, detail: str) -> None:
+        self._n_passes += 1
+        if self._report is not None:
+            self._report(self._n_passes, detail)
+
+
+def own_information(full: np.ndarray, kinds: np.ndarray, position_factor: np.ndarray) -> np.ndarray:
+    """JᵀJ (N, 4, 4) of positions and occupancy from that with the amounts of all elements (N, 3 + K, 3 + K).
+
+    ``position_factor`` (N,): how much stronger the site is taken to be, for its position.
+    """
+    rows = np.concatenate([np.tile(np.arange(3), (len(kinds), 1)), 3 + kinds[:, None]], axis=1)
+    own = full[np.arange(len(kinds))[:, None, None], rows[:, :, None], rows[:, None, :]]
+    scale = np.ones((len(kinds), 4))
+    scale[:, :3] = position_factor[:, None]
+    return own * scale[:, :, None] * scale[:, None, :]

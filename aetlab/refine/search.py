@@ -1,0 +1,79 @@
+"""Sites that should go, and sites that are missing."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.spatial import cKDTree
+
+from aetlab.forward.rotation import make_rotation
+from aetlab.refine.model import AtomModel, Sites
+
+#: Width in Å of the Gaussian that the residual is correlated with: about that of an atom.
+ATOM_WIDTH_A = 0.35
+#: Maxima of the residual below this part of what one atom of the lightest element leaves are not tried.
+LEAST_PART = 0.3
+#: Occupancy that a new site begins with.
+FIRST_OCCUPANCY = 0.3
+
+
+class ResidualVolume:
+    """Residuals of all tilts carried back to the volume: minus the gradient of the cost, in 1/V."""
+
+    def __init__(self, shape_zxy: tuple[int, int, int], n_layers: int, tilt_deg: np.ndarray) -> None:
+        self._rotation = make_rotation("linear", shape_zxy, n_layers, tilt_deg)
+        self.volume: np.ndarray = np.zeros(shape_zxy, np.float32)
+
+    def add(self, i_tilt: int, slices: np.ndarray) -> None:
+        """Take the gradient of the slices of one tilt."""
+        self._rotation.add_adjoint(slices.astype(np.float32, copy=False), i_tilt, -1.0, self.volume)
+
+
+def propose_sites(residual: np.ndarray, sites: Sites, information: np.ndarray, model: AtomModel, *,
+                  min_distance_A: float) -> Sites:
+    """Maxima of the residual volume far enough from all sites, with the kind of the lightest element.
+
+    ``residual`` (Z, X, Y) is minus the gradient with respect to the voxels. Summed over an atom's potential it is minus
+    the gradient with respect to an occupancy, which for a missing atom is the information on one: that sets the scale
+    of what is worth trying.
+    """
+    voxel_A = model.voxel_A
+    smooth = gaussian_filter(residual, ATOM_WIDTH_A / voxel_A, mode="constant")
+    lightest = int(np.argmin(model.tables.weight.sum(axis=1)))
+    own = information[sites.kinds == lightest]
+    typical = float(np.median((own if len(own) else information)[:, 3, 3]))
+    # Around a maximum the residual is even over an atom's core, so that Σ V · residual ≈ Σ V · maximum.
+    expected = typical / float(model.tables.weight[lightest].sum())
+    peaks = (smooth == maximum_filter(smooth, 3)) & (smooth > LEAST_PART * expected)
+    index = np.argwhere(peaks)
+    index = index[np.argsort(-smooth[tuple(index.T)], kind="stable")]
+    positions_A = ((index - (np.array(residual.shape) - 1) / 2) * voxel_A)[:, [1, 2, 0]]
+    chosen: list[int] = []
+    if len(positions_A):
+        free = np.ones(len(positions_A), bool)
+        if len(sites):
+            free = cKDTree(sites.positions_A).query(positions_A)[0] >= min_distance_A
+        near = cKDTree(positions_A).query_ball_point(positions_A, min_distance_A)
+        for i in range(len(positions_A)):
+            if free[i]:
+                chosen.append(i)
+                free[near[i]] = False
+    n = len(chosen)
+    return Sites(positions_A[chosen], np.full(n, FIRST_OCCUPANCY), np.full(n, lightest))
+
+
+def join(first: Sites, second: Sites) -> Sites:
+    """Sites of both."""
+    return Sites(*(np.concatenate([getattr(first, name), getattr(second, name)])
+                   for name in ("positions_A", "occupancy", "kinds")))
+
+
+def drop_duplicates(sites: Sites, min_distance_A: float) -> np.ndarray:
+    """Which sites to keep, bool (N,): of two nearer than ``min_distance_A`` the one with more scattering."""
+    keep = np.ones(len(sites), bool)
+    pairs = cKDTree(sites.positions_A).query_pairs(min_distance_A, output_type="ndarray") if len(sites) else []
+    for a, b in pairs:
+        if keep[a] and keep[b]:
+            keep[a if sites.occupancy[a] < sites.occupancy[b] else b] = False
+    return keep
+

@@ -1,0 +1,47 @@
+"""Settings of the refinement of atoms; :mod:`aetlab.spec` takes them into the settings of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aetlab.checks import choice, fraction, not_negative, positive, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineSpec:
+    """Whether and how traced atoms are refined against the images; lengths in Å.
+
+    ``kind``: none or atoms. ``n_rounds`` rounds of at most ``n_passes`` passes over the data, after each of which sites
+    vanish, appear and are named anew; the last one adds none and takes up to ``n_passes_last`` passes. A fit ends when
+    the RMS change that is left falls below ``tolerance`` standard errors. ``n_information`` passes estimate the
+    information on each atom, ``n_information_last`` that behind the standard errors. Sites whose occupancy falls below
+    ``min_occupancy``, or that are probably no atom, go; of two nearer than ``min_distance_A`` the weaker one goes.
+    ``debye_waller_A2`` is the B = 8π²⟨u²⟩ in Å² that the model assumes, by element symbol or ``default``, and
+    ``parametrization`` its scattering factors. ``poses``: refine turn, shift and defocus of every tilt as well.
+    """
+
+    kind: str = "none"
+    n_rounds: int = 3
+    n_passes: int = 10
+    n_passes_last: int = 20
+    tolerance: float = 0.1
+    n_information: int = 2
+    n_information_last: int = 8
+    min_occupancy: float = 0.3
+    min_distance_A: float = 1.1
+    parametrization: str = "lobato"
+    debye_waller_A2: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
+    poses: bool = False
+
+    def __post_init__(self) -> None:
+        choice("refine.kind", self.kind, ("none", "atoms"))
+        choice("refine.parametrization", self.parametrization, ("lobato", "kirkland"))
+        for name in ("n_rounds", "n_passes", "n_passes_last", "n_information", "n_information_last"):
+            require(getattr(self, name) >= 1, f"refine.{name}", getattr(self, name), "at least 1")
+        positive("refine.tolerance", self.tolerance)
+        fraction("refine.min_occupancy", self.min_occupancy)
+        not_negative("refine.min_distance_A", self.min_distance_A)
+        for symbol, value in self.debye_waller_A2.items():
+            positive(f"refine.debye_waller_A2.{symbol}", value)
+        require("default" in self.debye_waller_A2, "refine.debye_waller_A2", self.debye_waller_A2,
+                "it needs the entry default")

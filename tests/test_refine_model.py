@@ -1,0 +1,92 @@
+"""The potential of atoms at any position, and the gradient of the cost with respect to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aetlab.data import Atoms, TiltSeries
+from aetlab.forward import build_potential
+from aetlab.forward.multislice import Multislice
+from aetlab.grid import rotation_matrix
+from aetlab.refine.geometry import Poses, nominal_poses, pose_gradient
+from aetlab.refine.model import AtomModel, Sites
+from aetlab.spec import MicroscopeSpec
+
+SHAPE, TILT_DEG, DEFOCUS_A, B_A2 = (20, 24, 32), np.array([0.0, 37.0]), np.array([100.0, 300.0]), {"default": 0.5}
+
+
+def make_model(images: np.ndarray, dtype: type = np.float64, n_layers: int = 3) -> AtomModel:
+    series = TiltSeries(images, TILT_DEG, DEFOCUS_A, 0.5)
+    return AtomModel(series, SHAPE, (8, 14), microscope=MicroscopeSpec(), n_layers_per_slice=n_layers,
+                     parametrization="lobato", debye_waller_A2=B_A2, dtype=dtype)
+
+
+def make_sites(rng: np.random.Generator) -> Sites:
+    return Sites(rng.uniform(-4, 4, (12, 3)), rng.uniform(0.5, 1.2, 12), rng.integers(0, 2, 12))
+
+
+@pytest.fixture
+def noisy() -> np.ndarray:
+    return 1 + 0.1 * np.random.default_rng(1).standard_normal((2, 2, 24, 32))
+
+
+@pytest.mark.parametrize(("dtype", "n_layers"), [(np.float32, 3), (np.float64, 1), (np.float64, 7)])
+def test_slices_are_sums_of_the_layers_that_the_simulation_builds(dtype: type, n_layers: int) -> None:
+    sites = make_sites(np.random.default_rng(2))
+    sites = Sites(sites.positions_A, np.ones(12), sites.kinds)
+    slices = make_model(np.ones((2, 2, 24, 32)), dtype, n_layers).slices(sites, nominal_poses(TILT_DEG), 1)
+    atoms = Atoms(np.array([8, 14])[sites.kinds], sites.positions_A @ rotation_matrix(37.0).T, np.zeros(12, int))
+    layers = build_potential(atoms, SHAPE, 0.5, debye_waller_A2=B_A2)
+    expected = np.add.reduceat(layers, np.arange(0, SHAPE[0], n_layers), axis=0)
+    # What is left are the tails that either cuts off.
+    assert np.abs(slices - expected).max() < 2e-4 * expected.max()
+    assert slices.sum() == pytest.approx(expected.sum(), rel=1e-3)
+
+
+def test_the_gradient_is_that_of_the_cost(noisy: np.ndarray) -> None:
+    rng = np.random.default_rng(3)
+    model, sites = make_model(noisy), make_sites(rng)
+    poses = Poses(TILT_DEG, 0.01 * rng.normal(size=(2, 3)), 0.3 * rng.normal(size=(2, 3)))
+
+    def cost(positions_A: np.ndarray, occupancy: np.ndarray, by: np.ndarray) -> float:
+        moved = Sites(positions_A, occupancy, sites.kinds)
+        return sum(tilt.cost for tilt in model.gradients(moved, poses.moved(by)))
+
+    of_positions, of_occupancy, of_poses = np.zeros((12, 3)), np.zeros(12), np.zeros((2, 6))
+    for tilt in model.gradients(sites, poses):
+        of_positions += tilt.gradient[0, :, :3] @ poses.rotation(tilt.i_tilt)
+        of_occupancy += tilt.gradient[0, :, 3]
+        of_poses[tilt.i_tilt] = pose_gradient(tilt.placed_A, tilt.gradient[0, :, :3], poses.turn_rad[tilt.i_tilt],
+                                              poses.shift_A[tilt.i_tilt])
+    direction = [rng.normal(size=shape) for shape in ((12, 3), (12,), (2, 6))]
+    at = (sites.positions_A, sites.occupancy, np.zeros((2, 6)))
+    for k, slope in enumerate((of_positions, of_occupancy, of_poses)):
+        step = 1e-5 / np.linalg.norm(direction[k])
+        ends = [cost(*(x + sign * step * direction[k] if i == k else x for i, x in enumerate(at))) for sign in (1, -1)]
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(float((slope * direction[k]).sum()), rel=1e-6)
+
+
+def test_noise_in_the_images_averages_to_the_information_in_them() -> None:
+    """E[(Jᵀw)²] is the square of the derivative of the amplitudes, here by central differences."""
+    rng = np.random.default_rng(4)
+    sites = make_sites(rng)
+    model, unturned = make_model(np.ones((2, 2, 24, 32))), nominal_poses(np.zeros(2))
+    multislice = Multislice(model._optics, np.float64)
+    samples = []
+    for child in np.random.SeedSequence(5).spawn(300):
+        samples.append([tilt.gradient[0, :1, :3] for tilt in model.gradients(sites, unturned, noise=child)])
+    sampled = np.mean(np.square(samples), axis=(0, 1)) * 2
+    for axis in range(3):
+        moved = [Sites(sites.positions_A + sign * 1e-3 * np.eye(12)[:, :1] * np.eye(3)[axis], sites.occupancy,
+                       sites.kinds) for sign in (1, -1)]
+        amplitudes = [np.abs(np.stack([multislice.images(model.slices(s, unturned, i)).copy() for i in range(2)]))
+                      for s in moved]
+        derivative = (amplitudes[0] - amplitudes[1]) / 2e-3
+        assert sampled[0, axis] == pytest.approx(float((derivative**2).sum()), rel=0.25)
+
+
+def test_images_must_fit_the_volume() -> None:
+    with pytest.raises(ValueError, match="do not fit a volume"):
+        AtomModel(TiltSeries(np.ones((2, 2, 32, 32)), TILT_DEG, DEFOCUS_A, 0.5), SHAPE, (14,),
+                  microscope=MicroscopeSpec(), n_layers_per_slice=3, parametrization="lobato", debye_waller_A2=B_A2)
