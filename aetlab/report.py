@@ -17,7 +17,7 @@ from aetlab.cli.folders import experiments_folder
 from aetlab.cli.remake import remake_words
 from aetlab.results.compare import compare_text, find_run
 from aetlab.results.figures.make import MadeFigure, make_figures
-from aetlab.results.figures.plan import FigureTask, common_tasks, paper_tasks, run_labels
+from aetlab.results.figures.plan import FigureTask, accuracy_tasks, common_tasks, paper_tasks, run_labels
 from aetlab.results.files import StorageError, make_folder, write_text
 from aetlab.results.report_page import Report, build_page
 from aetlab.results.select import SelectError, select_rows
@@ -167,7 +167,8 @@ def _tasks(
         for task in tasks
         if task.name[:9] in ("figure_04", "figure_06", "figure_07", "figure_08")
     }
-    return tasks + common_tasks(runs, frame, shown if by == "dose_e_A2" else set(), by), missing
+    tasks += common_tasks(runs, frame, shown if by == "dose_e_A2" else set(), by)
+    return tasks + accuracy_tasks(runs, frame), missing
 
 
 def _write_tables(frame: pd.DataFrame, studies: Sequence[Study], folder: Path) -> list[tuple[str, pd.DataFrame]]:

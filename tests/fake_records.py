@@ -7,6 +7,7 @@ true atoms. Everything is plausible to look at and none of it means anything.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,8 @@ def write_fake_record(outputs: Path, spec: RunSpec, *, found_nothing: bool = Fal
     put("traced/width_A", width_A, "Å")
     put("traced/signal", signal, "V voxel")
     put("traced/numbers", traced_numbers, dtype=np.int16)
+    put("traced/position_error_A", np.broadcast_to(blur, traced_A.shape), "Å")
+    _put_details(put, len(found) / n_true)
     put("traced/flag", np.zeros(len(traced_A)), dtype=np.int8)
     put("match/traced", np.arange(len(found)), dtype=np.int64)
     put("match/true", found, dtype=np.int64)
@@ -262,6 +265,29 @@ def write_fake_record(outputs: Path, spec: RunSpec, *, found_nothing: bool = Fal
         environment=environment,
         log="fake\n",
     )
+
+
+def _put_details(put: Callable[..., None], found: float) -> None:
+    """Scores against place and local structure, made up."""
+    edges_A = np.linspace(0, 8, 5)
+    for place in ("axis", "surface"):
+        put(f"profiles/{place}/edges_A", edges_A, "Å")
+        for name, value in (("found_percent", 100 * found), ("position_error_pm", 10.0)):
+            for bound, shift in (("_low", -1.0), ("", 0.0), ("_high", 1.0)):
+                put(f"profiles/{place}/{name}{bound}", value + shift + 0.1 * edges_A[:-1])
+    angles_deg = np.linspace(40, 180, 71)
+    put("structure/angle_edges_deg", angles_deg, "degree")
+    for pair, n_bonds, n_angles in (("Si-O", 400, 600), ("O-Si", 400, 150), ("Si-Si", 900, 2000)):
+        lengths_A = np.linspace(1.2, 2.6, 61)
+        put(f"structure/{pair}/length_edges_A", lengths_A, "Å")
+        for kind, width in (("true", 1.0), ("traced", 1.5)):
+            put(f"structure/{pair}/length_{kind}", n_bonds * np.exp(-(((lengths_A[1:] - 1.7) / 0.1 / width) ** 2)))
+            put(f"structure/{pair}/angle_{kind}", n_angles * np.exp(-(((angles_deg[1:] - 110) / 10 / width) ** 2)))
+            put(f"structure/{pair}/coordination_{kind}", 100 * (np.arange(13) == 4))
+    r_A = np.arange(0.05, 8, 0.1)
+    put("structure/pair_distribution/r_A", r_A, "Å")
+    for kind in ("true", "traced"):
+        put(f"structure/pair_distribution/g_{kind}", 1 + np.sin(3 * r_A) * (r_A > 1.5) - (r_A <= 1.5))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from aetlab.physics import wavelength_A
+from aetlab.results.figures.accuracy import error_over_sigma, main_pair, plot_accuracy
 from aetlab.results.figures.atoms import (
     Scored,
     find_tetrahedra,
@@ -53,6 +54,7 @@ FIGURES = {
     "depths": lambda paper: plot_depths(*doses(paper)),
     "panels": lambda paper: plot_panels(*doses(paper)),
     "one_panel": lambda paper: plot_panels([paper["fig7c"]], ["tilts over 120°"]),
+    "accuracy": lambda paper: plot_accuracy(*doses(paper)),
     "convergence": lambda paper: plot_convergence(*doses(paper)),
     "many_lines": lambda paper: plot_convergence(list(paper.values()), [f"a long label of {name}" for name in paper]),
     "vacancies": lambda paper: plot_vacancies(paper["fig4b"], paper["fig9_vacancies"]),
@@ -232,3 +234,22 @@ def test_figures_take_a_run_that_found_nothing(tmp_path):
     run = read_runs(tmp_path)[0][0]
     assert run.folder == folder and run.metrics["n_found"] == 0
     save_figure(plot_panels([run], ["nothing"]), tmp_path, "nothing")
+
+
+def test_error_bars_are_plotted_against_the_errors_of_the_found_atoms(paper):
+    run = paper["fig4c"]
+    ratio = error_over_sigma(run)
+    assert ratio.shape == (len(run.array("match/traced")), 3) and 0.8 < np.sqrt((ratio**2).mean()) < 1.2
+    assert main_pair(run) == "Si-O"
+    figure = plot_accuracy([run], ["7 000 e/Å²"])
+    stairs = figure.axes[0].patches[0].get_data()
+    np.testing.assert_allclose(stairs.values * np.diff(stairs.edges) * ratio.size,
+                               np.histogram(ratio, stairs.edges)[0])
+    assert figure.axes[0].lines[0].get_ydata()[0] == pytest.approx(math.sqrt(2 / math.pi))
+
+
+def test_accuracy_of_a_run_that_found_nothing_is_drawn(tmp_path):
+    write_fake_record(tmp_path, fake_spec(n_voxels=24), found_nothing=True)
+    figure = plot_accuracy([read_runs(tmp_path)[0][0]], ["nothing"])
+    figure.draw_without_rendering()
+    assert len(figure.axes) == 9

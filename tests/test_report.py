@@ -15,17 +15,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from aetlab.cli.compose import compose_jobs, compose_spec
+from aetlab.cli.compose import compose_spec
 from aetlab.cli.remake import remake_words
 from aetlab.report import main
 from aetlab.results.figures.make import make_figure, make_figures
-from aetlab.results.figures.plan import FigureTask, common_tasks, paper_tasks, run_labels
+from aetlab.results.figures.plan import FigureTask, accuracy_tasks, common_tasks, paper_tasks, run_labels
 from aetlab.results.html import script_data, table
 from aetlab.results.report_page import MAX_ATOMS, pack_atoms
 from aetlab.results.stored import read_runs
 from aetlab.results.studies import find_studies
 from aetlab.results.tables import summary_frame
 from aetlab.spec import RunSpec, ScaleSpec
+from tests.conftest import Once
 from tests.fake_records import fake_spec, write_fake_record
 
 #: Put where Python looks at its start, in every process: nothing that computes physics can be imported.
@@ -41,12 +42,6 @@ sys.meta_path.insert(0, Blocker())
 
 
 @pytest.fixture(scope="session")
-def experiments() -> dict[str, RunSpec]:
-    jobs = compose_jobs(["experiment=glob(*)"], multirun=True)
-    return {job.words[0].split("=", 1)[1]: job.spec for job in jobs}
-
-
-@pytest.fixture(scope="session")
 def default() -> RunSpec:
     return compose_spec()
 
@@ -57,33 +52,35 @@ def tiny(spec: RunSpec) -> RunSpec:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory, experiments) -> tuple[Path, str]:
+def made(once: Once, experiments: dict[str, RunSpec]) -> tuple[Path, str]:
     """A report of some of the paper's experiments, of a seed and of broken records, and what it printed."""
-    outputs = tmp_path_factory.getbasetemp() / "report" / "outputs"
-    printed = outputs.parent / "printed.txt"
-    if printed.exists():  # another module uses this fixture as well, and making it takes its time
-        return outputs, printed.read_text(encoding="utf-8")
-    for name in ("fig4a", "fig4b", "fig4c", "fig6a", "fig8b", "fig9c", "fig10_nb1", "fig10_nb4"):
-        write_fake_record(outputs, tiny(experiments[name]))
-    write_fake_record(outputs, dataclasses.replace(tiny(experiments["fig4b"]), seed=5))
-    half_made = write_fake_record(outputs, tiny(experiments["fig7b"]))
-    (half_made / "metrics.json").unlink()
-    damaged = write_fake_record(outputs, tiny(experiments["fig7c"]))
-    with open(damaged / "arrays.h5", "r+b") as file:
-        file.truncate(1000)
-    (outputs / "records" / ".partial-0123456789abcdef").mkdir()
-    blocker = tmp_path_factory.mktemp("blocker")
-    (blocker / "sitecustomize.py").write_text(_WITHOUT_PHYSICS, encoding="utf-8")
-    command = [sys.executable, "-W", "error", "-m", "aetlab.report", "--outputs", str(outputs)]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(blocker), str(Path(__file__).resolve().parents[1])]),
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    printed.write_text(done.stdout, encoding="utf-8")
-    return outputs, done.stdout
+
+    def fill(folder: Path) -> str:
+        outputs = folder / "outputs"
+        for name in ("fig4a", "fig4b", "fig4c", "fig6a", "fig8b", "fig9c", "fig10_nb1", "fig10_nb4"):
+            write_fake_record(outputs, tiny(experiments[name]))
+        write_fake_record(outputs, dataclasses.replace(tiny(experiments["fig4b"]), seed=5))
+        half_made = write_fake_record(outputs, tiny(experiments["fig7b"]))
+        (half_made / "metrics.json").unlink()
+        damaged = write_fake_record(outputs, tiny(experiments["fig7c"]))
+        with open(damaged / "arrays.h5", "r+b") as file:
+            file.truncate(1000)
+        (outputs / "records" / ".partial-0123456789abcdef").mkdir()
+        blocker = folder / "blocker"
+        blocker.mkdir()
+        (blocker / "sitecustomize.py").write_text(_WITHOUT_PHYSICS, encoding="utf-8")
+        command = [sys.executable, "-W", "error", "-m", "aetlab.report", "--outputs", str(outputs)]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(blocker), str(Path(__file__).resolve().parents[1])]),
+        }
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        return done.stdout
+
+    folder, printed = once("report", fill)
+    return folder / "outputs", printed
 
 
 def test_the_blocker_blocks(tmp_path):
@@ -287,6 +284,19 @@ def test_more_runs_than_columns_make_more_figures(tmp_path):
     runs = read_runs(tmp_path)[0]
     tasks = [task for task in common_tasks(runs, summary_frame(runs), set(), "dose_e_A2") if task.name != "convergence"]
     assert [len(task.runs) for task in tasks] == [3, 2]
+
+
+def test_accuracy_is_compared_within_one_sample_and_size(tmp_path):
+    for n_voxels in (24, 28):
+        for dose in (math.inf, 5e4, 7e3, 1e3):
+            write_fake_record(tmp_path, fake_spec(n_voxels=n_voxels, dose_e_A2=dose))
+    for reg in ("lasso", "pos", "none"):
+        write_fake_record(tmp_path, fake_spec(n_voxels=24, reg=reg))
+    runs = read_runs(tmp_path)[0]
+    tasks = accuracy_tasks(runs, summary_frame(runs))
+    assert sorted(len(task.runs) for task in tasks) == [1, 4, 6]
+    assert all(len({run.spec.scale.name for run in task.runs}) == 1 for task in tasks)
+    assert len({task.name for task in tasks}) == 3
 
 
 @pytest.mark.slow

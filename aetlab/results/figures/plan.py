@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from matplotlib.figure import Figure
 
+from aetlab.results.figures.accuracy import plot_accuracy
 from aetlab.results.figures.convergence import plot_binning, plot_convergence, timed_together
 from aetlab.results.figures.depth import plot_depths
 from aetlab.results.figures.geometry import plot_geometry
@@ -27,7 +28,8 @@ from aetlab.spec import RunSpec
 
 #: Settings that a dose changes by itself: the weight of a regulariser may follow it.
 _WITH_DOSE = ("dose.total_e_A2", "reg.weight", "seed")
-_REG_NAMES = {"tv": "total variation", "lasso": "Lasso", "pos": "real, positive", "none": "none"}
+_REG_NAMES = {"tv": "total variation", "lasso": "Lasso", "pos": "real, positive", "none": "none",
+              "atoms": "atoms"}
 
 
 @dataclass(frozen=True)
@@ -259,6 +261,36 @@ def common_tasks(
                 )
             )
     return tasks
+
+
+#: Runs that one figure of accuracy compares.
+_ACCURACY_RUNS = 6
+
+
+def accuracy_tasks(runs: Sequence[StoredRun], frame: pd.DataFrame) -> list[FigureTask]:
+    """Figures of how far atoms can be trusted, for the runs of one sample and size together."""
+    labels = run_labels(frame)
+    groups: dict[tuple[str, str, str], list[StoredRun]] = {}
+    for run in (group[0] for group in group_repeats(runs)):
+        groups.setdefault((run.spec.sample.kind, run.spec.sample.path, run.spec.scale.name), []).append(run)
+    parts = [group[start : start + _ACCURACY_RUNS] for group in groups.values()
+             for start in range(0, len(group), _ACCURACY_RUNS)]
+    return [
+        FigureTask(
+            name=f"accuracy_{part[0].identity[:8]}",
+            title="Error bars, scores against place, and local structure",
+            caption="|error| over standard error along each axis of the found atoms, beside the half-normal density "
+            "that right error bars give (a): a tail beyond it means errors that a fit to one volume cannot see, such "
+            "as the regulariser's. Scores with 95 % intervals against distance from the tilt axis and depth below the "
+            "surface (b to e). Bond lengths, bond angles, coordination and pair distribution of the traced atoms, and "
+            "of the true ones of the first run (f to i).",
+            draw=plot_accuracy,
+            runs=tuple(part),
+            labels=tuple(labels[run.identity] for run in part),
+            columns=True,
+        )
+        for part in parts
+    ]
 
 
 def _groups(runs: Sequence[StoredRun], frame: pd.DataFrame, by: str) -> list[list[StoredRun]]:
