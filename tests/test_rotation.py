@@ -7,6 +7,7 @@ import pytest
 
 from aetlab import grid
 from aetlab.forward.rotation import make_rotation, rotate_and_bin
+from aetlab.forward.simd_shear import SimdFourierRotation
 
 SHAPE = (8, 10, 12)
 KINDS = ("linear", "cubic", "fourier")
@@ -119,3 +120,26 @@ def test_capacity_holds_every_lattice_point_of_a_footprint(kind: str, support: f
         for shift in np.stack(np.meshgrid(np.linspace(-0.5, 0.5, 11), np.linspace(-0.5, 0.5, 11)), -1).reshape(-1, 2):
             most = max(most, int((np.abs(points @ turn.T + shift) < support).all(-1).sum()))
     assert most <= _CAPACITY[kind]
+
+
+@pytest.mark.parametrize("shape", [(24, 32, 48), (40, 24, 16)])
+def test_fused_shears_follow_the_library_in_double_precision(shape: tuple[int, int, int]) -> None:
+    """Both directions in each quarter of the turn, with a last half-filled group of rows and a thin last slice."""
+    rng = np.random.default_rng(6)
+    angles = np.array([0.0, 31.7, 46.0, 90.0, 117.3, 179.0])
+    fused = make_rotation("fourier", shape, 7, angles)
+    assert isinstance(fused, SimdFourierRotation)
+    library = make_rotation("fourier", shape, 7, angles, dtype=np.float64)
+    volume, metric = rng.standard_normal(shape), rng.uniform(0, 1, shape)
+    slices = rng.standard_normal((grid.n_slices(shape[0], 7), *shape[1:]))
+    for i_tilt in range(len(angles)):
+        double, single = np.empty(slices.shape), np.empty(slices.shape, np.float32)
+        library.rotate_and_bin(volume, i_tilt, double)
+        fused.rotate_and_bin(volume.astype(np.float32), i_tilt, single)
+        np.testing.assert_allclose(single, double, atol=3e-6 * np.abs(double).max())
+        for by_voxel in (None, metric):
+            double, single = volume.copy(), volume.astype(np.float32)
+            library.add_adjoint(slices, i_tilt, -0.3, double, by_voxel)
+            fused.add_adjoint(slices.astype(np.float32), i_tilt, -0.3, single,
+                              None if by_voxel is None else by_voxel.astype(np.float32))
+            np.testing.assert_allclose(single, double, atol=3e-6 * np.abs(double).max())

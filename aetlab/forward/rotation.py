@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from aetlab.forward import kernels_numba as kernels
+from aetlab.forward import simd_shear
 from aetlab.forward.fourier_rotation import FourierRotation
 from aetlab.grid import n_slices
 
@@ -41,6 +42,8 @@ def make_rotation(kind: str, shape_zxy: tuple[int, int, int], n_layers: int, til
     """The rotation ``kind`` (linear, cubic or fourier) of volumes of ``shape_zxy`` by the angles ``tilt_deg``."""
     if kind in _CAPACITY:
         return SparseRotation(kind, shape_zxy, n_layers, tilt_deg, dtype=dtype)
+    if kind == "fourier" and simd_shear.fits(shape_zxy, np.dtype(dtype)):
+        return simd_shear.SimdFourierRotation(shape_zxy, n_layers, tilt_deg)
     if kind == "fourier":
         return FourierRotation(shape_zxy, n_layers, tilt_deg, dtype=dtype)
     raise ValueError(f"rotation={kind!r} is unknown: choose one of linear, cubic, fourier")
