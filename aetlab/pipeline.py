@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aetlab import forward, sample, solve, trace
+from aetlab import forward, refine, sample, solve, trace
 from aetlab.backend import to_numpy
-from aetlab.data import Atoms, Match, Reconstruction, TiltSeries, TracedAtoms, Volume
+from aetlab.data import Atoms, Match, Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Volume
 from aetlab.fitting import fit_volume, make_model
 from aetlab.grid import coordinates_A, rotation_matrix
 from aetlab.progress import Reporter
@@ -22,6 +22,7 @@ from aetlab.results import cache, checkpoint, record
 from aetlab.results.content import VIEWS_DEG, Outcome, Views, describe_arrays, describe_metrics, plain
 from aetlab.results.environment import StageClock, describe_environment
 from aetlab.results.identity import identity, record_id
+from aetlab.results.refined import Refinement
 from aetlab.seeds import generator
 from aetlab.spec import RunSpec, dose_per_image_e_A2, tilt_angles_deg
 from aetlab.weighting import hold_out, prediction_cost, regulariser_weight
@@ -75,9 +76,12 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter) -> tuple[rec
     with clock.stage("trace"):
         traced = trace.trace_atoms(reconstruction.volume, spec.trace, sample.sample_elements(atoms),
                                    _listener(reporter, "trace"))
+    with clock.stage("refine"):
+        refined = refine_traced(spec, series, traced, sample.sample_elements(atoms), reporter)
     with clock.stage("score"):
         truth = Volume(true_potential(spec, atoms), spec.scale.voxel_A)
         match = score(spec, traced, atoms)
+        refinement = None if refined is None else Refinement(refined, score(spec, refine.as_traced(refined), atoms))
         profiles = trace.profile_scores(match, traced, atoms)
         structure, structure_metrics = trace.compare_structure(
             match, traced, atoms, traced_inside=_inside(spec, traced.positions_A),
@@ -85,14 +89,16 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter) -> tuple[rec
     outcome = Outcome(spec=spec, atoms=atoms, inside=_inside(spec, atoms.positions_A), truth=truth,
                       views=make_views(spec, atoms), ideal=ideal, series=series, reconstruction=reconstruction,
                       traced=traced, match=match, profiles=profiles, structure=structure,
-                      structure_metrics=structure_metrics)
+                      structure_metrics=structure_metrics,
+                      refinement=refinement)
     run_id = record_id(spec)
     folder = record.write_record(
         places.records, spec, metrics=describe_metrics(outcome, _scored_rows(spec)), arrays=describe_arrays(outcome),
         history=record.History(reconstruction.cost, reconstruction.seconds),
         environment={**describe_environment(clock, "cpu"), "resumed": resumed, "stopped": reconstruction.stopped,
                      "restarts": list(reconstruction.restarts), "halvings": list(reconstruction.halvings),
-                     "species": plain(traced.species), "rounds": plain(traced.rounds)},
+                     "species": plain(traced.species), "rounds": plain(traced.rounds),
+                     "refined": plain({**refined.summary, "rounds": refined.rounds}) if refined is not None else None},
         log=places.log(run_id).read_text(encoding="utf-8"))
     places.checkpoint(run_id).unlink(missing_ok=True)
     return record.read_record(folder, verify=False), resumed
@@ -182,6 +188,19 @@ def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,
     predicted = prediction_cost(model, solution.volume, held) if len(held) else float("nan")
     return Reconstruction(volume, solution.cost, solution.seconds, solution.restarts, solution.halvings,
                           solution.stopped, weight, predicted), saved is not None
+
+
+def refine_traced(spec: RunSpec, series: TiltSeries, traced: TracedAtoms, elements: tuple[int, ...],
+                  reporter: Reporter) -> RefinedAtoms | None:
+    """Traced atoms refined against the images, where the settings ask for it."""
+    if spec.refine.kind == "none":
+        return None
+    seed = int(generator(spec.seed, "refine").integers(2**31))
+    reported = _listener(reporter, "refine")
+    most = refine.most_passes(spec.refine)
+    return refine.refine_atoms(series, spec.scale.shape_zxy, traced, elements, spec.refine, microscope=spec.microscope,
+                               n_layers_per_slice=spec.binning.n_layers, seed=seed,
+                               report=lambda done, detail: reported(done, most, detail))
 
 
 def score(spec: RunSpec, traced: TracedAtoms, atoms: Atoms) -> Match:

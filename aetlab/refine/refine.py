@@ -59,6 +59,25 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
     return _Refinement(model, spec, seed, report).run(_first_sites(traced, model), nominal_poses(series.tilt_deg))
 
 
+def most_passes(spec: RefineSpec) -> int:
+    """Passes over the data that a refinement takes at most."""
+    between = spec.n_passes + 3 + spec.n_information
+    return (spec.n_information + (spec.n_rounds - 1) * between + spec.n_passes_last
+            + 2 * spec.n_information_last + 1)
+
+
+def as_traced(refined: RefinedAtoms) -> TracedAtoms:
+    """Refined atoms in the form of traced ones, for what scores those; intensity and signal are the scattering."""
+    n = len(refined)
+    unknown = np.full(n, np.nan)
+    return TracedAtoms(
+        positions_A=refined.positions_A, intensity_V=refined.scattering_V_A3, width_A=unknown,
+        signal=refined.scattering_V_A3, numbers=refined.numbers, position_error_A=refined.position_error_A,
+        intensity_error_V=unknown, width_error_A=unknown, probability=refined.probability,
+        flag=np.zeros(n, np.uint8), residual_V=unknown, posterior=refined.posterior,
+        not_atom_probability=refined.not_atom_probability)
+
+
 def _first_sites(traced: TracedAtoms, model: AtomModel) -> Sites:
     """Traced atoms with occupancy 1; what was named no atom begins as the lightest element."""
     kinds = np.searchsorted(model.elements, traced.numbers)

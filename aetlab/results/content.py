@@ -12,6 +12,7 @@ import numpy as np
 from aetlab.data import Atoms, Match, Reconstruction, TiltSeries, TracedAtoms, Volume
 from aetlab.grid import coordinates_A
 from aetlab.results.record import Dataset
+from aetlab.results.refined import Refinement, describe_refined_arrays, describe_refined_metrics
 from aetlab.spec import RunSpec
 
 #: Tilts at which the record keeps the projected potential and images at the greatest defocus, in degrees: those of the
@@ -40,7 +41,7 @@ class Outcome:
     """All that a run made, the truth included; ``inside`` marks the true atoms of the scoring region.
 
     ``views`` are what :data:`VIEWS_DEG` show; ``profiles`` the scores against distances by name, ``structure`` arrays
-    of bonds, angles and the like with ``structure_metrics``.
+    of bonds, angles and the like with ``structure_metrics``; ``refinement`` the refined atoms where there are any.
     """
 
     spec: RunSpec
@@ -56,6 +57,7 @@ class Outcome:
     profiles: Mapping[str, Mapping[str, np.ndarray]]
     structure: Mapping[str, np.ndarray]
     structure_metrics: Mapping[str, float]
+    refinement: Refinement | None = None
 
 
 def describe_metrics(outcome: Outcome, scored_rows: np.ndarray) -> dict[str, float]:
@@ -69,7 +71,8 @@ def describe_metrics(outcome: Outcome, scored_rows: np.ndarray) -> dict[str, flo
         difference2 += float(((layer[:, scored_rows] - true) ** 2).sum())
         norm2 += float((true**2).sum())
     counts = {f"{name}_atoms": count for name, count in outcome.atoms.counts.items()}
-    return dict(outcome.match.metrics) | dict(outcome.structure_metrics) | counts | {
+    refined = describe_refined_metrics(outcome.refinement, outcome.atoms) if outcome.refinement else {}
+    return dict(outcome.match.metrics) | dict(outcome.structure_metrics) | counts | refined | {
         "potential_error": (difference2 / norm2) ** 0.5 if norm2 else float("nan"),
         "final_cost": float(outcome.reconstruction.cost[-1]),
         "held_out_cost": outcome.reconstruction.held_out_cost,
@@ -117,6 +120,8 @@ def describe_arrays(outcome: Outcome) -> dict[str, Dataset]:
         for quantity, values in profile.items():
             arrays[f"profiles/{name}/{quantity}"] = Dataset(values, unit_of(quantity))
     arrays |= {f"structure/{name}": Dataset(values, unit_of(name)) for name, values in outcome.structure.items()}
+    if outcome.refinement:
+        arrays |= describe_refined_arrays(outcome.refinement)
     return arrays
 
 
