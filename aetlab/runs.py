@@ -1,4 +1,4 @@
-"""``python -m aetlab.runs``: lists the runs of an outputs folder, filters them, shows one, removes chosen ones."""
+"""``python -m aetlab.runs``: lists the runs of an outputs folder, filters, shows, exports and removes them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ _EXAMPLES = """examples:
   python -m aetlab.runs                                     all runs
   python -m aetlab.runs list reg.kind=tv 'found_percent>99'
   python -m aetlab.runs show 3f2a                           one run, by the start of its id
+  python -m aetlab.runs export reg.kind=tv --to atoms       atoms (XYZ, CSV) and volume (MRC) of complete runs
   python -m aetlab.runs remove status=damaged               after a question
   python -m aetlab.runs remove --cache                      the shared tilt series
 """
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             _list(places, chosen, arguments.json)
         elif arguments.command == "show":
             _show(chosen, arguments.json)
+        elif arguments.command == "export":
+            _export(chosen, Path(arguments.to))
         else:
             sys.exit(_remove(places, chosen, arguments))
     except (StorageError, ValueError) as error:
@@ -59,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m aetlab.runs", description=__doc__.split(":", 1)[1].strip(),
                                      epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    purposes = {"list": "one line a run", "show": "all about one run", "remove": "remove runs or the shared stages"}
+    purposes = {"list": "one line a run", "show": "all about one run",
+                "export": "write atoms and volumes as XYZ, CSV and MRC", "remove": "remove runs or the shared stages"}
     for name, text in purposes.items():
         command = commands.add_parser(name, help=text)
         command.add_argument("words", nargs="*", help="conditions (reg.kind=tv, 'found_percent>99') or starts of ids")
@@ -67,13 +71,15 @@ def _parser() -> argparse.ArgumentParser:
         if name == "remove":
             command.add_argument("--yes", action="store_true", help="ask no question")
             command.add_argument("--cache", action="store_true", help="remove the shared stages instead of runs")
+        elif name == "export":
+            command.add_argument("--to", default=".", help="folder of the files (default: this one)")
         else:
             command.add_argument("--json", action="store_true", help="for programs")
     return parser
 
 
 def _with_command(argv: list[str]) -> list[str]:
-    return argv if argv[:1] and argv[0] in ("list", "show", "remove", "-h", "--help") else ["list", *argv]
+    return argv if argv[:1] and argv[0] in ("list", "show", "export", "remove", "-h", "--help") else ["list", *argv]
 
 
 def _list(places: Places, entries: list[Entry], as_json: bool) -> None:
@@ -118,6 +124,17 @@ def _show(entries: list[Entry], as_json: bool) -> None:
 
     content.pop("history", None)
     print(yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True), end="")
+
+
+def _export(entries: list[Entry], folder: Path) -> None:
+    from aetlab.results.export import export_record
+
+    complete = [entry for entry in entries if entry.status == COMPLETE]
+    if not complete:
+        raise ValueError(f"the words fit {len(entries)} runs, none of them complete: there is nothing to export")
+    for entry in complete:
+        for path in export_record(read_record(entry.place), folder):
+            print(path)
 
 
 def _remove(places: Places, entries: list[Entry], arguments: argparse.Namespace) -> int:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
+import ase.io
+import mrcfile
 import numpy as np
 import pytest
 
-from aetlab import pipeline
+from aetlab import pipeline, runs
+from aetlab.cli.compose import compose_spec
+from aetlab.cli.jobs import LogReporter
 from aetlab.data import Atoms
-from aetlab.results.content import VIEWS_DEG, kept_tilts
+from aetlab.progress import open_reporter
+from aetlab.results.content import VIEWS_DEG, kept_tilts, unit_of
+from aetlab.results.identity import record_id
+from aetlab.results.record import Places, Record, array_names, read_array
 from aetlab.sample import build_sample
 from aetlab.seeds import generator
 from aetlab.spec import MicroscopeSpec, RunSpec
+from tests.conftest import TINY
 
 #: Of each setting a value that is not the default's; azimuths act on what is named beside them.
 MICROSCOPE = {"energy_keV": 80.0, "aperture_per_A": 0.7, "aperture_edge_per_A": 0.4, "Cs_mm": 0.5, "C5_mm": 20.0,
@@ -83,3 +92,51 @@ def test_views_show_the_sample_at_their_tilts_and_the_greatest_defocus(smoke_spe
     np.testing.assert_allclose(views.projected_V_A[1].sum(axis=0), heights, atol=1e-3 * heights.max())
     assert np.abs(views.projected_V_A[1] - whole).max() > 0.2 * whole.max()
     assert VIEWS_DEG == (0.0, 5.0) and list(kept_tilts(60)) == [0, 30]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Places, Record]:
+    places, spec = Places(tmp_path_factory.mktemp("pipeline")), compose_spec([*TINY, "engine.n_iterations=6"])
+    with open_reporter("run") as reporter:
+        log = LogReporter(reporter, places.log(record_id(spec)))
+        return places, pipeline.run(spec, places=places, reporter=log).record
+
+
+def test_a_record_holds_profiles_and_structure_with_units(made: tuple[Places, Record]) -> None:
+    record = made[1]
+    names = set(array_names(record))
+    for place in ("axis", "surface"):
+        for score in ("found_percent", "position_error_pm", "false_positive_percent", "correct_species_percent"):
+            assert {f"profiles/{place}/{score}{bound}" for bound in ("", "_low", "_high")} <= names
+        assert read_array(record, f"profiles/{place}/n_true").values.sum() == record.metrics["n_true"]
+    assert read_array(record, "profiles/axis/position_error_pm_low").unit == "pm"
+    lengths = read_array(record, "structure/Si-O/length_true").values
+    assert lengths.sum() > 50 and read_array(record, "structure/Si-O/length_edges_A").unit == "Å"
+    assert 1.5 < record.metrics["bond_Si_O_true_A"] < 1.7 and 2.3 < record.metrics["bond_Si_Si_true_A"] < 2.4
+    assert record.metrics["tetrahedra_n_true"] > 0
+    assert {"n_all_atoms", "n_in_volume_atoms", "n_vacancies_atoms"} <= set(record.metrics)
+    assert [unit_of(name) for name in ("Si-O/length_edges_A", "found_percent_high", "n_true")] == ["Å", "%", "1"]
+
+
+def test_a_record_is_exported_for_other_programs(made: tuple[Places, Record], tmp_path: Path,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    places, record = made
+    runs.main(["export", record.id[:6], "--outputs", str(places.outputs), "--to", str(tmp_path / "files")])
+    paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in paths] == [f"{record.id}.{end}" for end in ("atoms.xyz", "atoms.csv", "volume.mrc")]
+    atoms = ase.io.read(paths[0])
+    np.testing.assert_allclose(atoms.positions, read_array(record, "traced/positions_A").values, atol=1e-5)
+    np.testing.assert_array_equal(atoms.numbers, read_array(record, "traced/numbers").values)
+    assert {"x_error_A", "probability_Si", "probability_O", "flag"} <= set(atoms.arrays)
+    assert len(paths[1].read_text(encoding="ascii").splitlines()) == len(atoms) + 1
+    with mrcfile.open(paths[2]) as file:
+        volume_V = read_array(record, "volume/potential_V").values
+        np.testing.assert_array_equal(file.data, volume_V.transpose(0, 2, 1))
+        assert file.voxel_size.x == 0.5 and file.header.origin.x == pytest.approx(-0.5 * (volume_V.shape[1] - 1) / 2)
+
+
+def test_nothing_complete_is_nothing_to_export(made: tuple[Places, Record], tmp_path: Path,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        runs.main(["export", "n_true>1e9", "--outputs", str(made[0].outputs), "--to", str(tmp_path)])
+    assert ended.value.code == 2 and "nothing to export" in capsys.readouterr().err
