@@ -112,6 +112,7 @@ def test_vacancies_of_a_file_know_no_parts(l_file):
 @pytest.mark.parametrize("name, text, message", [
     ("a.xyz", "", "cannot be read"),
     ("a.xyz", "0\n\n", "no atoms"),
+    ("a.xyz", "99999999999999999999\n\nSi 0 0 0\n", "it ends before all"),
     ("a.xyz", "1\n\nXx 0 0 0\n", "cannot be read"),
     ("a.xyz", "1\n\nX 0 0 0\n", "atomic number 0"),
     ("a.xyz", "1\n\nLr 0 0 0\n", "atomic number 103"),

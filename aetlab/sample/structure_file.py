@@ -6,6 +6,7 @@ numbers alone, and every failure is a SpecError.
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 
@@ -30,6 +31,9 @@ FARTHEST_A = 1e6
 #: Two atoms nearer than this are the same site listed twice, as files with partial occupancies do.
 SAME_SITE_A = 0.1
 
+#: Lines that a reader may ask for beyond the end of a file before it is stopped.
+LINES_BEYOND_END = 1000
+
 _FILE_AXIS_TO_Y = {"x": [2, 0, 1], "y": [0, 1, 2], "z": [1, 2, 0]}
 
 
@@ -50,6 +54,23 @@ def read_structure(sample: SampleSpec) -> Atoms:
     return Atoms(numbers[inside], _centred(positions_A[inside]), np.zeros(int(inside.sum()), dtype=np.int64))
 
 
+class _Lines(io.TextIOWrapper):
+    """The text of a file, which ends a reader that asks for line after line beyond the last.
+
+    Some of ASE's readers ask for as many lines as the file says it has atoms: 10²⁰ of them take for ever.
+    """
+
+    _n_beyond = 0
+
+    def readline(self, size: int | None = -1, /) -> str:
+        line = super().readline(-1 if size is None else size)
+        if not line:
+            self._n_beyond += 1
+            if self._n_beyond > LINES_BEYOND_END:
+                raise EOFError("it ends before all that it announces")
+        return line
+
+
 def _read(sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
     path = Path(sample.path).expanduser()
     name = path.name.lower()
@@ -63,9 +84,9 @@ def _read(sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
                             f"{MAX_FILE_BYTES // 2**20} MiB")
         import ase.io
 
-        with path.open("rb" if file_format == "cif" else "r") as stream, warnings.catch_warnings():
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            structure = ase.io.read(stream, format=file_format)
+            structure = ase.io.read(file if file_format == "cif" else _Lines(file), format=file_format)
             if isinstance(structure, list):
                 structure = structure[-1]
             if sample.repeat != (1, 1, 1) and structure.cell.rank < 3:
