@@ -62,8 +62,8 @@ class _Lines(io.TextIOWrapper):
 
     _n_beyond = 0
 
-    def readline(self, size: int | None = -1, /) -> str:
-        line = super().readline(-1 if size is None else size)
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # the type of bytes files
+        line = super().readline(size)
         if not line:
             self._n_beyond += 1
             if self._n_beyond > LINES_BEYOND_END:
