@@ -15,7 +15,8 @@ class RefineSpec:
     vanish, appear and are named anew; the last one adds none and takes up to ``n_passes_last`` passes. A fit ends when
     the RMS change that is left falls below ``tolerance`` standard errors. ``n_information`` passes estimate the
     information on each atom, ``n_information_last`` that behind the standard errors. Sites whose occupancy falls below
-    ``min_occupancy``, or that are probably no atom, go; of two nearer than ``min_distance_A`` the weaker one goes.
+    ``min_occupancy``, or that are probably no atom, go; of two nearer than ``min_distance_A`` the weaker one goes. What
+    is new must stand ``min_significance`` standard deviations above the noise, were there no atom.
     ``debye_waller_A2`` is the B = 8π²⟨u²⟩ in Å² that the model assumes, by element symbol or ``default``, and
     ``parametrization`` its scattering factors. ``poses``: refine turn, shift and defocus of every tilt as well.
     """
@@ -27,8 +28,9 @@ class RefineSpec:
     tolerance: float = 0.1
     n_information: int = 2
     n_information_last: int = 8
-    min_occupancy: float = 0.3
+    min_occupancy: float = 0.4
     min_distance_A: float = 1.1
+    min_significance: float = 4.0
     parametrization: str = "lobato"
     debye_waller_A2: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
     poses: bool = False
@@ -41,6 +43,7 @@ class RefineSpec:
         positive("refine.tolerance", self.tolerance)
         fraction("refine.min_occupancy", self.min_occupancy)
         not_negative("refine.min_distance_A", self.min_distance_A)
+        not_negative("refine.min_significance", self.min_significance)
         for symbol, value in self.debye_waller_A2.items():
             positive(f"refine.debye_waller_A2.{symbol}", value)
         require("default" in self.debye_waller_A2, "refine.debye_waller_A2", self.debye_waller_A2,

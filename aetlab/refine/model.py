@@ -21,7 +21,7 @@ from aetlab import physics
 from aetlab.backend import empty_aligned, n_threads
 from aetlab.data import TiltSeries
 from aetlab.forward.imaging import transfer_function
-from aetlab.forward.multislice import Optics, TiltCost, make_multislice, make_optics, propagator
+from aetlab.forward.multislice import Multislice, Optics, TiltCost, make_multislice, make_optics, propagator
 from aetlab.grid import n_slices, slice_centres_A
 from aetlab.refine import kernels_numba as kernels
 from aetlab.refine.geometry import Poses
@@ -184,6 +184,19 @@ class AtomModel:
         self._deposit(slices, placed_A[:, [2, 0, 1]] / self.voxel_A + (np.array(self._shape) - 1) / 2, sites.kinds,
                       sites.occupancy)
         return slices
+
+    def images(self, sites: Sites, poses: Poses) -> np.ndarray:
+        """Noise-free images (T, F, X, Y) of the sites, vacuum 1, as this model sees them."""
+        images = np.empty(self._amplitude.shape, np.float32)
+
+        def work(i_tilt: int) -> None:
+            waves = Multislice(self._optics, self._dtype).images(self.slices(sites, poses, i_tilt))
+            images[i_tilt] = waves.real**2 + waves.imag**2
+
+        n_workers = min(n_threads(), self.n_tilts)
+        with ThreadPoolExecutor(n_workers, initializer=numba.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(work, range(self.n_tilts)))
+        return images
 
     def _deposit(self, slices: np.ndarray, centres: np.ndarray, kinds: np.ndarray, occupancy: np.ndarray) -> None:
         t = self.tables

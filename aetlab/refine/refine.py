@@ -16,7 +16,7 @@ from aetlab.refine.fisher import sample_information, standard_errors, variance_f
 from aetlab.refine.fit import Fit, fit_sites
 from aetlab.refine.geometry import Poses, nominal_poses
 from aetlab.refine.model import AtomModel, Sites
-from aetlab.refine.search import ResidualVolume, drop_duplicates, join, propose_sites
+from aetlab.refine.search import ResidualVolume, drop_duplicates, join, judge_proposals, propose_sites
 from aetlab.refine.species import name_sites
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
@@ -61,7 +61,7 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
 
 def most_passes(spec: RefineSpec) -> int:
     """Passes over the data that a refinement takes at most."""
-    between = spec.n_passes + 3 + spec.n_information
+    between = spec.n_passes + 4 + spec.n_information
     return (spec.n_information + (spec.n_rounds - 1) * between + spec.n_passes_last
             + 2 * spec.n_information_last + 1)
 
@@ -129,7 +129,10 @@ class _Refinement:
         for _ in model.gradients(sites, poses, on_slices=residual.add):
             pass
         self._passed("search for missing sites")
-        return propose_sites(residual.volume, sites, information, model, min_distance_A=self._spec.min_distance_A)
+        proposed = propose_sites(residual.volume, sites, information, model, min_distance_A=self._spec.min_distance_A)
+        self._passed(f"{len(proposed)} sites proposed")
+        return judge_proposals(proposed, sites, poses, information, model,
+                               min_significance=self._spec.min_significance)
 
     def _posterior(self, sites: Sites, poses: Poses, n_passes: int,
                    variance_factor: float) -> tuple[np.ndarray, np.ndarray]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.spatial import cKDTree
 
 from aetlab.forward.rotation import make_rotation
+from aetlab.refine.geometry import Poses
 from aetlab.refine.model import AtomModel, Sites
+from aetlab.refine.species import NOISE_FREE_ELECTRONS
 
 #: Width in Å of the Gaussian that the residual is correlated with: about that of an atom.
 ATOM_WIDTH_A = 0.35
@@ -31,23 +35,29 @@ class ResidualVolume:
 
 def propose_sites(residual: np.ndarray, sites: Sites, information: np.ndarray, model: AtomModel, *,
                   min_distance_A: float) -> Sites:
-    """Maxima of the residual volume far enough from all sites, with the kind of the lightest element.
+    """Maxima of the residual volume far enough from all sites, with the kind of the lightest element, occupancy 0.
 
     ``residual`` (Z, X, Y) is minus the gradient with respect to the voxels. Summed over an atom's potential it is minus
     the gradient with respect to an occupancy, which for a missing atom is the information on one: that sets the scale
-    of what is worth trying.
+    of what is worth trying. A parabola along each axis gives the place between the voxels.
     """
     voxel_A = model.voxel_A
     smooth = gaussian_filter(residual, ATOM_WIDTH_A / voxel_A, mode="constant")
-    lightest = int(np.argmin(model.tables.weight.sum(axis=1)))
-    own = information[sites.kinds == lightest]
-    typical = float(np.median((own if len(own) else information)[:, 3, 3]))
+    lightest = lightest_kind(model)
     # Around a maximum the residual is even over an atom's core, so that Σ V · residual ≈ Σ V · maximum.
-    expected = typical / float(model.tables.weight[lightest].sum())
+    expected = typical_information(sites, information, lightest) / float(model.tables.weight[lightest].sum())
     peaks = (smooth == maximum_filter(smooth, 3)) & (smooth > LEAST_PART * expected)
+    for axis in range(3):
+        peaks.swapaxes(0, axis)[[0, -1]] = False
     index = np.argwhere(peaks)
     index = index[np.argsort(-smooth[tuple(index.T)], kind="stable")]
-    positions_A = ((index - (np.array(residual.shape) - 1) / 2) * voxel_A)[:, [1, 2, 0]]
+    places = index.astype(float)
+    for axis in range(3):
+        step = np.eye(3, dtype=int)[axis]
+        before, here, after = (smooth[tuple((index + k * step).T)] for k in (-1, 0, 1))
+        bend = np.minimum(before - 2 * here + after, -1e-30)
+        places[:, axis] += np.clip(0.5 * (before - after) / bend, -0.5, 0.5)
+    positions_A = ((places - (np.array(residual.shape) - 1) / 2) * voxel_A)[:, [1, 2, 0]]
     chosen: list[int] = []
     if len(positions_A):
         free = np.ones(len(positions_A), bool)
@@ -59,7 +69,38 @@ def propose_sites(residual: np.ndarray, sites: Sites, information: np.ndarray, m
                 chosen.append(i)
                 free[near[i]] = False
     n = len(chosen)
-    return Sites(positions_A[chosen], np.full(n, FIRST_OCCUPANCY), np.full(n, lightest))
+    return Sites(positions_A[chosen], np.zeros(n), np.full(n, lightest))
+
+
+def judge_proposals(proposed: Sites, sites: Sites, poses: Poses, information: np.ndarray, model: AtomModel, *,
+                    min_significance: float) -> Sites:
+    """Those proposals that the images want as more than noise; one pass over the data.
+
+    The occupancy of each is estimated as minus its gradient over the information on the lightest element, whose
+    standard deviation without any atom there is 1/√(4n · information). Kept are estimates above
+    :data:`LEAST_PART` and ``min_significance`` standard deviations.
+    """
+    if not len(proposed):
+        return proposed
+    by_occupancy = np.zeros(len(proposed))
+    for tilt in model.gradients(join(sites, proposed), poses):
+        by_occupancy += tilt.gradient[0, len(sites):, 3]
+    typical = typical_information(sites, information, lightest_kind(model))
+    electrons = min(model.electrons_per_pixel, NOISE_FREE_ELECTRONS)
+    least = max(LEAST_PART, min_significance / np.sqrt(4 * electrons * typical))
+    keep = -by_occupancy / typical > least
+    return replace(proposed, occupancy=np.full(len(proposed), FIRST_OCCUPANCY)).select(keep)
+
+
+def lightest_kind(model: AtomModel) -> int:
+    """The element that scatters least."""
+    return int(np.argmin(model.tables.weight.sum(axis=1)))
+
+
+def typical_information(sites: Sites, information: np.ndarray, kind: int) -> float:
+    """Median JᵀJ of the occupancy of the sites of ``kind``, of all sites where there is none."""
+    own = information[sites.kinds == kind]
+    return float(np.median((own if len(own) else information)[:, 3, 3]))
 
 
 def join(first: Sites, second: Sites) -> Sites:

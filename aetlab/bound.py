@@ -1,0 +1,188 @@
+"""``python -m aetlab.bound``: what a plan of measurement can tell of each atom at best, before any is made.
+
+Takes the settings of ``aetlab.run``, several values of each with commas, and prints the Cramér–Rao bound of the mean
+position error and the least share of mistaken elements for each plan, without any reconstruction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from aetlab import sample
+from aetlab.bind import unbind
+from aetlab.cli.compose import Job, compose_jobs
+from aetlab.forward import effective_electrons_per_pixel
+from aetlab.physics import SYMBOLS
+from aetlab.refine.plan import Bound, compute_bound
+from aetlab.seeds import generator
+from aetlab.spec import DoseSpec, RunSpec, SpecError, dose_per_image_e_A2, tilt_angles_deg
+
+_EXAMPLES = """examples:
+  python -m aetlab.bound scale=sparse tilts=15,30 dose=7k,50k
+  python -m aetlab.bound dose=7k tilts=20 defocus=9 , tilts=60 defocus=3    two plans, set apart by a lone comma
+  python -m aetlab.bound sample=file sample.path=particle.xyz dose=7k --figure bound.pdf --csv bound.csv
+"""
+#: Doses in e/Å² over which the figure is drawn.
+_CURVE_E_A2 = np.geomspace(1e3, 1e6, 61)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanRow:
+    """One line of the table: a plan at a dose, with the bound of each element (``by_element``) in pm."""
+
+    label: str
+    n_tilts: int
+    n_defoci: int
+    dose_e_A2: float
+    electrons_per_pixel: float
+    position_pm: float
+    by_element: dict[str, float]
+    confused_percent: float
+    n_atoms: int
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The entry point of ``python -m aetlab.bound``."""
+    arguments = _parser().parse_args(argv)
+    if arguments.passes < 1:
+        sys.exit(f"--passes={arguments.passes} cannot be used: at least 1")
+    try:
+        jobs = [job for words in split_plans(arguments.settings) for job in compose_jobs(words, multirun=True)]
+    except SpecError as error:
+        sys.exit(str(error))
+    rows: list[PlanRow] = []
+    bounds: dict[str, tuple[Job, Bound]] = {}
+    for job in jobs:
+        key = _without_dose(job.spec)
+        if key not in bounds:
+            start = time.perf_counter()
+            bounds[key] = (job, bound_of(job.spec, arguments.passes, joint=not arguments.single))
+            print(f"{_plan(job.spec)}: {len(bounds[key][1].numbers)} atoms, {time.perf_counter() - start:.1f} s",
+                  file=sys.stderr)
+        rows.append(row_of(job, bounds[key][1]))
+    _print(rows)
+    if arguments.csv:
+        _write(rows, Path(arguments.csv))
+    if arguments.figure:
+        _draw(rows, bounds, Path(arguments.figure))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m aetlab.bound", description=__doc__.split(":", 1)[1].strip(),
+                                     epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="*", help="settings as for aetlab.run; a lone comma begins another plan")
+    parser.add_argument("--passes", type=int, default=4, help="passes that sample the information (default: 4)")
+    parser.add_argument("--single", action="store_true", help="bound of each atom with all others known: faster, lower")
+    parser.add_argument("--csv", help="write the table here")
+    parser.add_argument("--figure", help="draw bound against dose here (.pdf, .png or .svg)")
+    return parser
+
+
+def split_plans(words: Sequence[str]) -> list[list[str]]:
+    """Settings of each plan; what stands before the first lone comma and names other groups holds for all.
+
+    A later plan takes the words of the first and puts its own in the place of those with the same key.
+    """
+    plans: list[list[str]] = [[]]
+    for word in words:
+        if word == ",":
+            plans.append([])
+        else:
+            plans[-1].append(word)
+    first = plans[0]
+    joined = [first]
+    for plan in plans[1:]:
+        keys = {word.split("=")[0] for word in plan}
+        joined.append([word for word in first if word.split("=")[0] not in keys] + plan)
+    return joined
+
+
+def bound_of(spec: RunSpec, n_passes: int, *, joint: bool) -> Bound:
+    """The bound of the sample of ``spec`` for one electron a pixel."""
+    atoms = sample.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
+    return compute_bound(
+        atoms, spec.scale.shape_zxy, spec.scale.voxel_A, np.array(tilt_angles_deg(spec.tilts, spec.wedge)),
+        10.0 * np.array(spec.defocus.planes_nm), microscope=spec.microscope, n_layers_per_slice=spec.binning.n_layers,
+        parametrization=spec.simulate.parametrization, debye_waller_A2=spec.sample.debye_waller_A2, n_passes=n_passes,
+        seed=int(generator(spec.seed, "bound").integers(2**31)), joint=joint)
+
+
+def electrons_per_pixel(spec: RunSpec) -> float:
+    """Effective electrons of a vacuum pixel in one image of the plan."""
+    return effective_electrons_per_pixel(dose_per_image_e_A2(spec), spec.scale.voxel_A, spec.microscope.dqe)
+
+
+def row_of(job: Job, bound: Bound) -> PlanRow:
+    """The plan of ``job`` at its dose."""
+    spec, n = job.spec, electrons_per_pixel(job.spec)
+    by_element = {SYMBOLS[int(Z)]: bound.position_pm(n, int(Z)) for Z in np.unique(bound.numbers)}
+    return PlanRow(_plan(spec), len(tilt_angles_deg(spec.tilts, spec.wedge)), len(spec.defocus.planes_nm),
+                   spec.dose.total_e_A2, n, bound.position_pm(n), by_element, bound.confused_percent(n),
+                   len(bound.numbers))
+
+
+def _plan(spec: RunSpec) -> str:
+    n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge))
+    wedge = f", wedge {spec.wedge.missing_deg:g}°" if spec.wedge.missing_deg else ""
+    return f"{spec.scale.name} {n_tilts} × {len(spec.defocus.planes_nm)}{wedge}"
+
+
+def _without_dose(spec: RunSpec) -> str:
+    """What the information for one electron a pixel depends on, as text."""
+    groups = ("seed", "sample", "scale", "tilts", "wedge", "defocus", "microscope", "binning", "simulate")
+    return json.dumps({group: unbind(getattr(spec, group)) for group in groups}, sort_keys=True)
+
+
+def _print(rows: Sequence[PlanRow]) -> None:
+    symbols = sorted({symbol for row in rows for symbol in row.by_element})
+    header = ["plan", "tilts", "defoci", "dose (e/Å²)", "e/pixel", "error (pm)", *(f"{s} (pm)" for s in symbols),
+              "mistaken (%)"]
+    table = [header]
+    for row in rows:
+        table.append([row.label, str(row.n_tilts), str(row.n_defoci), f"{row.dose_e_A2:g}",
+                      f"{row.electrons_per_pixel:.4g}", f"{row.position_pm:.2f}",
+                      *(f"{row.by_element[s]:.2f}" if s in row.by_element else "" for s in symbols),
+                      "" if math.isnan(row.confused_percent) else f"{row.confused_percent:.3f}"])
+    widths = [max(len(line[i]) for line in table) for i in range(len(header))]
+    for line in table:
+        print("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w)
+                        for i, (cell, w) in enumerate(zip(line, widths, strict=True))).rstrip())
+
+
+def _write(rows: Sequence[PlanRow], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        symbols = sorted({symbol for row in rows for symbol in row.by_element})
+        writer.writerow(["plan", "n_tilts", "n_defoci", "dose_e_A2", "electrons_per_pixel", "position_pm",
+                         *(f"position_pm_{s}" for s in symbols), "confused_percent", "n_atoms"])
+        for row in rows:
+            writer.writerow([row.label, row.n_tilts, row.n_defoci, row.dose_e_A2, row.electrons_per_pixel,
+                             row.position_pm, *(row.by_element.get(s, "") for s in symbols), row.confused_percent,
+                             row.n_atoms])
+
+
+def _draw(rows: Sequence[PlanRow], bounds: dict[str, tuple[Job, Bound]], path: Path) -> None:
+    from aetlab.results.figures.bound import PlanCurve, plot_bound
+
+    curves = []
+    for job, bound in bounds.values():
+        at = [electrons_per_pixel(dataclasses.replace(job.spec, dose=DoseSpec(total_e_A2=float(dose))))
+              for dose in _CURVE_E_A2]
+        asked = [row.dose_e_A2 for row in rows if row.label == _plan(job.spec)]
+        curves.append(PlanCurve(_plan(job.spec), _CURVE_E_A2, np.array([bound.position_pm(n) for n in at]),
+                                np.array([bound.confused_percent(n) for n in at]), asked))
+    plot_bound(curves).savefig(path)
+
+
+if __name__ == "__main__":
+    main()
