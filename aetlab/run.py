@@ -20,7 +20,7 @@ from aetlab.spec import RunSpec, SpecError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from aetlab.cli.compose import Job
+    from aetlab.cli.compose import Job, LeftOut
     from aetlab.cli.jobs import Outcome
 
 #: Exit statuses: some run failed; the command line cannot be used; stopped by the user; stopped by the system.
@@ -45,18 +45,19 @@ def task(config: DictConfig) -> float | None:
     from aetlab.results.files import StorageError
 
     hydra_config = HydraConfig.get()
+    swept = hydra_config.mode == RunMode.MULTIRUN
+    ledger, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num) if swept else 0
+    ended = read_outcomes(ledger).get(number) if swept else None
+    if ended is not None:  # left out, or launched again after a worker died
+        return _objective(ended)
     spec, settings = bind_job(plain_settings(config))
     outputs = Path(hydra_config.runtime.cwd) / settings.outputs
     use_other_code = settings.other_code == "use"
-    if hydra_config.mode != RunMode.MULTIRUN:
+    if not swept:
         outcome = jobs.perform(spec, "run", outputs=outputs, use_other_code=use_other_code)
         if outcome.status == jobs.FAILED:
             sys.exit(FAILED)
         return None
-    ledger, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num)
-    ended = read_outcomes(ledger).get(number)
-    if ended is not None:  # launched again after a worker died
-        return _objective(ended)
     label = read_label(ledger, number, hydra_config.overrides.task)
     launcher = str(hydra_config.runtime.choices.get("hydra/launcher"))
     spec = _share_machine(spec, launcher, int(hydra_config.launcher.get("n_jobs") or 1))
@@ -76,7 +77,7 @@ def _objective(outcome: Outcome) -> float | None:
 def _main(argv: list[str]) -> int:
     from hydra._internal.utils import get_args_parser
 
-    from aetlab.cli.compose import SEARCH, compose_jobs, store_experiments
+    from aetlab.cli.compose import SEARCH, compose_all, compose_jobs, store_experiments
     from aetlab.cli.folders import group_choices
     from aetlab.cli.overrides import quote_choices
     from aetlab.results.files import StorageError
@@ -97,9 +98,9 @@ def _main(argv: list[str]) -> int:
             compose_jobs(args.overrides, multirun=False, further=further)
         elif not args.hydra_help:
             multirun = args.multirun or any(word.lower() == "hydra.mode=multirun" for word in args.overrides)
-            jobs = compose_jobs(args.overrides, multirun=multirun, further=further)
+            jobs, left_out = compose_all(args.overrides, multirun=multirun, further=further)
             searching = jobs[0].label == SEARCH
-            ledger, added = _prepare(jobs, multirun, args.overrides)
+            ledger, added = _prepare(jobs, left_out, multirun, args.overrides)
     except (SpecError, StorageError) as error:
         print(f"aetlab: {error}", file=sys.stderr)
         return UNUSABLE
@@ -125,7 +126,7 @@ def _launch(ledger: Path | None, give_hydra: Callable[[Sequence[str]], None]) ->
     from aetlab.cli.compose import CONFIG_NAME
     from aetlab.cli.folders import config_folder
     from aetlab.cli.jobs import terminable
-    from aetlab.cli.ledger import note_death
+    from aetlab.cli.ledger import has_work, note_death
 
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing their traces
@@ -142,7 +143,9 @@ def _launch(ledger: Path | None, give_hydra: Callable[[Sequence[str]], None]) ->
                 else:
                     print(f"{note_death(ledger)}: FAILED: its worker died, perhaps for want of memory", file=sys.stderr)
                 one_at_a_time = not one_at_a_time
-                continue
+                if has_work(ledger):
+                    continue
+                return _finish(ledger)
             if wants_trace:
                 raise
             return _stopped(stop, ledger)
@@ -182,12 +185,14 @@ def _prepare_completion(words: Sequence[str]) -> None:
         print(completion_script())
 
 
-def _prepare(jobs: Sequence[Job], multirun: bool, words: Sequence[str]) -> tuple[Path | None, list[str]]:
+def _prepare(jobs: Sequence[Job], left_out: Sequence[LeftOut], multirun: bool,
+             words: Sequence[str]) -> tuple[Path | None, list[str]]:
     """Checks all jobs; for a sweep gives its ledger, and the words that tell Hydra of it and of the workers."""
     from aetlab.cli import workers
     from aetlab.cli.checks import check_jobs
     from aetlab.cli.compose import SEARCH
-    from aetlab.cli.ledger import Wanted, open_ledger
+    from aetlab.cli.jobs import LEFT_OUT, Outcome
+    from aetlab.cli.ledger import Wanted, open_ledger, write_outcome
     from aetlab.results.identity import record_id
     from aetlab.results.record import Places
 
@@ -202,10 +207,15 @@ def _prepare(jobs: Sequence[Job], multirun: bool, words: Sequence[str]) -> tuple
 
         n_runs = n_cores() if jobs[0].label == SEARCH else len(jobs)
         added.append(f"hydra.launcher.n_jobs={workers.n_workers(launcher, n_runs, n_cores())}")
-    wanted = [Wanted(job.label, record_id(job.spec), job.words) for job in jobs if job.label != SEARCH]
+    runs = {job.number: Wanted(job.label, record_id(job.spec), job.words) for job in jobs if job.label != SEARCH}
+    runs |= {each.number: Wanted(each.label, "", each.words) for each in left_out}
+    wanted = [runs[number] for number in sorted(runs)]
     fixed = jobs[0].words if jobs[0].label == SEARCH else ()
     added += _search_words(jobs[0].spec, words) if jobs[0].label == SEARCH else []
     ledger = open_ledger(Places(Path(jobs[0].settings.outputs).absolute()).sweeps, wanted, fixed)
+    for each in left_out:
+        print(f"{each.label}: left out: {each.reason}")
+        write_outcome(ledger, each.number, Outcome("", each.label, LEFT_OUT, 0.0, error=each.reason))
     print(f"sweep {ledger.name}: {len(wanted) or 'a search for'} runs, launcher {launcher}", flush=True)
     escaped = str(ledger).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
     return ledger, [*added, f"hydra.sweep.dir='{escaped}'"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -10,14 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
-from aetlab.cli.compose import compose_spec
+from aetlab.bind import bind_run, unbind
+from aetlab.cli.compose import compose_jobs, compose_spec
 from aetlab.spec import RunSpec
 
 settings.register_profile("aetlab", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("aetlab")
 
+#: What the fixture ``once`` gives.
+Once = Callable[[str, Callable[[Path], str]], tuple[Path, str]]
 #: Words of a run that takes about a second.
 TINY = ("scale=smoke", "tilts.n_tilts=6", "engine.n_iterations=2", "simulate.n_layers=8", "engine.n_threads=1")
 
@@ -26,6 +31,38 @@ TINY = ("scale=smoke", "tilts.n_tilts=6", "engine.n_iterations=2", "simulate.n_l
 def smoke_spec() -> RunSpec:
     """The settings of ``scale=smoke``."""
     return compose_spec(["scale=smoke"])
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """``once("sweep", fill)``: a folder that ``fill`` has filled, and the text that it gave.
+
+    It is filled once for all processes of the tests: whoever comes first does it while the others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each process has its own folder in the one of all
+        base = base.parent
+
+    def filled(name: str, fill: Callable[[Path], str]) -> tuple[Path, str]:
+        folder, given = base / name, base / f"{name}.txt"
+        with FileLock(base / f"{name}.lock"):
+            if not given.exists():
+                folder.mkdir()
+                given.write_text(fill(folder), encoding="utf-8")
+        return folder, given.read_text(encoding="utf-8")
+
+    return filled
+
+
+@pytest.fixture(scope="session")
+def experiments(once: Once) -> dict[str, RunSpec]:
+    """The settings of every experiment by its name."""
+
+    def fill(folder: Path) -> str:
+        jobs = compose_jobs(["experiment=glob(*)"], multirun=True)
+        return json.dumps({job.words[0].split("=", 1)[1]: unbind(job.spec) for job in jobs})
+
+    return {name: bind_run(settings) for name, settings in json.loads(once("experiments", fill)[1]).items()}
 
 
 @pytest.fixture

@@ -19,21 +19,25 @@ from pathlib import Path
 import pytest
 
 from aetlab.results.record import read_history, read_record
-from tests.conftest import TINY
+from tests.conftest import TINY, Once
 
 ROOT = Path(__file__).resolve().parents[1]
 Aetlab = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module")
-def one_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+@pytest.fixture(scope="session")
+def one_run(once: Once) -> tuple[Path, str]:
     """A folder in which one run was made, and what it printed."""
-    folder = tmp_path_factory.mktemp("one")
-    result = subprocess.run([sys.executable, "-m", "aetlab.run", *TINY, "dose=inf"], cwd=folder, text=True, timeout=120,
-                            env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
-    return folder, result.stdout
+
+    def fill(folder: Path) -> str:
+        result = subprocess.run([sys.executable, "-m", "aetlab.run", *TINY, "dose=inf"], cwd=folder, text=True,
+                                timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+                                check=False)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr == ""
+        return result.stdout
+
+    return once("one_run", fill)
 
 
 def test_one_run_leaves_a_record_in_the_current_folder(one_run: tuple[Path, str]) -> None:

@@ -11,7 +11,7 @@ from typing import get_type_hints
 import pytest
 import yaml
 
-from aetlab.cli.compose import SEARCH, compose_jobs, compose_spec
+from aetlab.cli.compose import SEARCH, compose_all, compose_jobs, compose_spec
 from aetlab.cli.folders import config_folder, experiments_folder, group_choices
 from aetlab.cli.overrides import quote_choices
 from aetlab.results.identity import record_id
@@ -23,7 +23,7 @@ OPTIONS = [(group, choice) for group, choices in GROUPS.items() for choice in ch
 PROMISED = {
     "sample": {"si_sio2", "si_sio2_vacancies", "file"}, "scale": {"smoke", "small", "medium", "paper"},
     "dose": {"inf", "50k", "7k"}, "tilts": {"20", "30", "60", "180"}, "defocus": {"1", "3", "9"},
-    "wedge": {"0", "30", "60"}, "reg": {"tv", "lasso", "pos", "none"},
+    "wedge": {"0", "30", "60"}, "reg": {"tv", "lasso", "pos", "none", "atoms"},
     "binning": {"1", "2", "4", "8", "10", "16", "32", "64"}, "simulate": {"atoms", "voxels"},
     "microscope": {"aberration_corrected_300kV"}, "engine": {"auto", "cpu", "gpu"},
 }
@@ -120,17 +120,17 @@ def test_experiments_take_further_words_and_globs() -> None:
     assert all(job.spec.binning.n_layers == 4 for job in jobs)
 
 
-def test_each_row_of_the_papers_table_has_its_experiment() -> None:
+def test_each_row_of_the_papers_table_has_its_experiment(experiments: dict[str, RunSpec]) -> None:
     rows = tomllib.loads((experiments_folder() / "paper_values.toml").read_text(encoding="utf-8"))["rows"]
     assert rows
     for name, row in rows.items():
-        spec = compose_spec([f"experiment={name}"])
+        spec = experiments[name]
         assert spec.dose.total_e_A2 == row["dose_e_A2"]
         assert len(tilt_angles_deg(spec.tilts, spec.wedge)) == row["n_tilts"]
         assert len(spec.defocus.planes_nm) == row["n_defoci"]
         assert spec.tilts.span_deg - spec.wedge.missing_deg == row["tilt_span_deg"]
         assert {"tv": "TV", "lasso": "Lasso", "pos": "positive"}[spec.reg.kind] == row["reg"]
-    same = {record_id(compose_spec([f"experiment={name}"])) for name in ("fig4b", "fig6b", "fig7a", "fig8c", "fig9b")}
+    same = {record_id(experiments[name]) for name in ("fig4b", "fig6b", "fig7a", "fig8c", "fig9b")}
     assert len(same) == 1
 
 
@@ -171,6 +171,17 @@ def test_bad_words_are_told_in_one_line(words: list[str], told: str) -> None:
 def test_one_bad_job_refuses_the_whole_sweep() -> None:
     with pytest.raises(SpecError, match="binning.n_layers=64"):
         compose_jobs(["binning=4,64", "scale=smoke"], multirun=True)
+
+
+def test_experiments_that_cannot_be_made_are_left_out_of_a_pattern_alone() -> None:
+    jobs, left_out = compose_all(["experiment=glob(fig10_nb?)", "scale=smoke", "binning=1,64"], multirun=True)
+    assert [job.number for job in jobs] == [0, 2, 4, 6]
+    assert [each.number for each in left_out] == [1, 3, 5, 7]
+    assert left_out[0].label == "experiment=fig10_nb1 binning=64"
+    assert "the volume of scale=smoke has only 48 layers" in left_out[0].reason
+    for words in (["experiment=glob(fig10_nb64)", "scale=smoke"], ["experiment=fig10_nb4,fig10_nb64", "scale=smoke"]):
+        with pytest.raises(SpecError, match="binning.n_layers=64"):
+            compose_jobs(words, multirun=True)
 
 
 def test_a_folder_of_ones_own_choices_adds_to_the_groups(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_report import default, experiments, made  # noqa: F401  (fixtures)
+from tests.test_report import made  # noqa: F401  (a fixture)
 
 _NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
 #: What a reader would do; the answers are left in the page for the test to read.

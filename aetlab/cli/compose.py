@@ -17,6 +17,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -60,6 +61,17 @@ class Job:
     spec: RunSpec
     settings: JobSettings
     launcher: str
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An experiment that a pattern fits but that cannot be made with the other words, and why."""
+
+    number: int
+    label: str
+    words: tuple[str, ...]
+    reason: str
 
 
 def store_experiments() -> None:
@@ -86,10 +98,18 @@ def compose_spec(words: Sequence[str] = (), further: Path | None = None) -> RunS
 
 
 def compose_jobs(words: Sequence[str], *, multirun: bool, further: Path | None = None) -> list[Job]:
+    """Every job of a command line that :func:`compose_all` gives."""
+    return compose_all(words, multirun=multirun, further=further)[0]
+
+
+def compose_all(
+    words: Sequence[str], *, multirun: bool, further: Path | None = None
+) -> tuple[list[Job], list[LeftOut]]:
     """Every job of a command line, composed and bound before the first one starts.
 
     ``words`` are the overrides, ``further`` a folder of the user's own choices. A sweep whose jobs are not known
-    before it runs (a search) gives the job of its fixed words alone.
+    before it runs (a search) gives the job of its fixed words alone. Where experiments are chosen by a pattern, as in
+    ``experiment=glob(*) scale=smoke``, those that the other words make impossible are left out, if some are possible.
     """
     groups = group_choices(further)
     check_words(words, groups, multirun=multirun)
@@ -101,23 +121,43 @@ def compose_jobs(words: Sequence[str], *, multirun: bool, further: Path | None =
             for override in parsed:
                 if override.is_sweep_override():
                     raise SpecError(f"{override.input_line} names several values: add -m to sweep over them")
-            return [_compose_job(words, "run")]
+            return [_compose_job(words, "run")], []
         sweeping = [override for override in parsed if override.is_sweep_override()]
         fixed = [word for word, override in zip(words, parsed, strict=True) if not override.is_sweep_override()]
         with _one_line():
             sweeper = compose(CONFIG_NAME, list(fixed), return_hydra_config=True).hydra.sweeper
         if not sweeper._target_.endswith(".BasicSweeper"):
-            job = _compose_job(fixed, SEARCH)
-            if job.spec.reg.held_out == 0:
-                raise SpecError("reg.held_out=0 cannot be used in a search, which compares how well runs predict "
-                                "images that are held out: give their share, for example reg.held_out=0.1")
-            return [job]
+            return [_compose_search(fixed)], []
         given = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
         with _one_line():
             parsed = parser.parse_overrides(quote_choices(given, groups)) + parsed
             batches = BasicSweeper.split_arguments(parsed, None)
         varied = {override.get_key_element() for override in (*parsed[: len(given)], *sweeping)}
-        return [_compose_job(words, _label(words, varied)) for words in batches[0]]
+        by_pattern = any(override.key_or_group == "experiment" and override.value_type == ValueType.GLOB_CHOICE_SWEEP
+                         for override in parsed)
+        return _compose_each(batches[0], varied, by_pattern)
+
+
+def _compose_search(fixed: Sequence[str]) -> Job:
+    job = _compose_job(fixed, SEARCH)
+    if job.spec.reg.held_out == 0:
+        raise SpecError("reg.held_out=0 cannot be used in a search, which compares how well runs predict "
+                        "images that are held out: give their share, for example reg.held_out=0.1")
+    return job
+
+
+def _compose_each(jobs: Sequence[Sequence[str]], varied: set[str], by_pattern: bool) -> tuple[list[Job], list[LeftOut]]:
+    made: list[Job] = []
+    left_out: list[LeftOut] = []
+    for number, words in enumerate(jobs):
+        label = _label(words, varied)
+        try:
+            made.append(_compose_job(words, label, number))
+        except SpecError as refusal:
+            left_out.append(LeftOut(number, label, tuple(words), str(refusal)))
+            if not by_pattern or len(left_out) == len(jobs):
+                raise
+    return made, left_out
 
 
 def _label(words: Sequence[str], varied: set[str]) -> str:
@@ -140,14 +180,14 @@ def _composer(further: Path | None) -> Iterator[OverridesParser]:
         GlobalHydra.instance().clear()
 
 
-def _compose_job(words: Sequence[str], label: str) -> Job:
+def _compose_job(words: Sequence[str], label: str, number: int = 0) -> Job:
     with _one_line():
         config = compose(CONFIG_NAME, list(words), return_hydra_config=True)
         _refuse_code(config)
         launcher = str(config.hydra.runtime.choices.get("hydra/launcher", "basic"))
         settings = plain_settings(config)
     spec, job = bind_job(settings)
-    return Job(tuple(words), label, spec, job, launcher)
+    return Job(tuple(words), label, spec, job, launcher, number)
 
 
 def plain_settings(config: DictConfig) -> Any:

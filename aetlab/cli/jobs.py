@@ -24,8 +24,8 @@ from aetlab.spec import RunSpec, SpecError
 
 #: What can become of a job.
 DONE, SKIPPED, RESUMED, RETRIED, FAILED, CUT_OFF = "done", "skipped", "resumed", "retried", "failed", "cut off"
-
-
+#: What becomes of an experiment that a pattern fits but that cannot be made with the other words.
+LEFT_OUT = "left out"
 
 class Stopped(BaseException):
     """The system asked the process to end (SIGTERM); not an error of the run."""

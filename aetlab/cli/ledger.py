@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aetlab.cli.compose import SEARCH
-from aetlab.cli.jobs import FAILED, Outcome, shown
+from aetlab.cli.jobs import FAILED, LEFT_OUT, Outcome, shown
 from aetlab.results.files import make_folder, write_text, writing
 
 _WANTED = "wanted.json"
@@ -78,6 +78,12 @@ def read_outcomes(folder: Path) -> dict[int, Outcome]:
     return {int(path.stem): Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in paths}
 
 
+def has_work(folder: Path) -> bool:
+    """Whether a job of the sweep has not ended yet; a search cannot know and always has."""
+    wanted = read_wanted(folder)
+    return not wanted or len(read_outcomes(folder)) < len(wanted)
+
+
 def note_death(folder: Path) -> str:
     """Enters a failure for the first job without an outcome, whose worker died; gives its label."""
     wanted, outcomes = read_wanted(folder), read_outcomes(folder)
@@ -111,7 +117,8 @@ def print_table(folder: Path) -> int:
         n_bad += outcome.status == FAILED
         scores = [_number(outcome.metrics.get(name), digits) for name, digits in _SCORES]
         status = outcome.status + (f" ({outcome.note})" if outcome.note else "")
-        table.add_row(label, *scores, f"{outcome.seconds:.1f}", status, shown(outcome.folder))
+        seconds = "" if outcome.status == LEFT_OUT else f"{outcome.seconds:.1f}"
+        table.add_row(label, *scores, seconds, status, shown(outcome.folder))
     console = Console(soft_wrap=False, highlight=False, markup=False)
     if not console.is_terminal:
         console = Console(width=200, highlight=False, markup=False)
