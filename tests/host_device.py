@@ -94,6 +94,7 @@ class HostDevice:
     """A :class:`aetlab.gpu.Device` on the processor; ``n_bytes`` of arrays were allocated."""
 
     name = "the processor"
+    graph_problem = None
 
     def __init__(self, library: Path, n_waiting: int = N_WAITING) -> None:
         self._library = ctypes.CDLL(str(library))
@@ -106,6 +107,9 @@ class HostDevice:
 
     def free_bytes(self) -> int:
         return 10**9
+
+    def held_bytes(self) -> int:
+        return self.n_bytes
 
     def zeros(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
         n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize

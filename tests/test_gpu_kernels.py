@@ -11,7 +11,7 @@ from host_device import HostDevice, compile_for_host, compilers, host_library, s
 from aetlab.data import TiltSeries
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.rotation import make_rotation
-from aetlab.gpu import GpuError, GpuModel, extrapolate, make_prox, memory_needed_bytes
+from aetlab.gpu import GpuError, GpuModel, extrapolate, make_prox, memory_needed_bytes, sparsify
 from aetlab.gpu.kernels import KERNELS
 from aetlab.solve import make_prox as make_cpu_prox
 from aetlab.spec import MicroscopeSpec
@@ -106,6 +106,22 @@ def test_a_step_down_a_tilt_is_that_of_the_cpu(device: HostDevice, n_layers: int
         assert model.cost(volume, i_tilt) == pytest.approx(reference.cost(volume.astype(np.float64), i_tilt), rel=1e-5)
 
 
+def test_a_step_in_a_metric_with_blurred_slices_is_that_of_the_cpu(device: HostDevice) -> None:
+    rng = np.random.default_rng(9)
+    shape, options = SHAPES[0], {"microscope": MICROSCOPE, "n_layers_per_slice": 4, "blur_A": 0.7}
+    model = GpuModel(make_series(shape), shape, device=device, **options)
+    reference = ForwardModel(make_series(shape), shape, dtype=np.float64, **options)
+    volume, metric = (device.upload(rng.uniform(0, k, shape).astype(np.float32)) for k in (60, 2))
+    for i_tilt in (1, 3, 2):
+        before, expected = volume.astype(np.float64), volume.astype(np.float64)
+        cost = reference.descend(expected, i_tilt, 1.5 / model.lipschitz, metric.astype(np.float64))
+        found = model.descend(volume, i_tilt, 1.5 / model.lipschitz, metric)
+        assert float(found) == pytest.approx(cost, rel=1e-5)
+        assert relative_error(volume - before, expected - before) < 1e-5
+    np.testing.assert_allclose(model.form_potential(volume), reference.form_potential(volume.astype(np.float64)),
+                               rtol=1e-5)
+
+
 def test_costs_of_an_iteration_stay_until_they_are_read(device: HostDevice) -> None:
     shape = SHAPES[0]
     model = make_model(device, shape)
@@ -196,6 +212,18 @@ def test_extrapolation_moves_on_and_remembers(device: HostDevice) -> None:
     extrapolate(device, volume, previous, 0.4)
     np.testing.assert_allclose(volume, new + 0.4 * (new - old), rtol=1e-6)
     np.testing.assert_array_equal(previous, new)
+
+
+@pytest.mark.parametrize("with_metric", [False, True])
+@pytest.mark.parametrize("with_weights", [False, True])
+def test_sparsity_shrinks_by_metric_and_weights(device: HostDevice, with_metric: bool, with_weights: bool) -> None:
+    rng = np.random.default_rng(10)
+    volume, metric, weights = (rng.uniform(0, 2, SHAPES[0]).astype(np.float32) for _ in range(3))
+    by = 0.6 * (metric if with_metric else 1) * (weights if with_weights else 1)
+    found = device.upload(volume)
+    sparsify(device, found, 0.6, device.upload(metric) if with_metric else None,
+             device.upload(weights) if with_weights else None)
+    np.testing.assert_allclose(found, np.maximum(volume - by, 0), atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -31,7 +31,7 @@ def _each(source: str, *block: int) -> Kernel:
     return Kernel(source, (block[0], block[1], block[2]), (block[0], block[1], block[2]))
 
 
-#: Extents: of ``rotate_*`` (Y, X, S), ``add_adjoint``, ``tv_*`` (Y, X, Z), ``build_rotation`` (X, Z, 1), ``residual``
+#: Extents: of ``rotate_*`` (Y, X, S), ``add_adjoint*``, ``tv_*`` (Y, X, Z), ``build_rotation`` (X, Z, 1), ``residual``
 #: (rows of all images, 1, 1), ``sum_cost`` and ``set_tilt`` (1, 1, 1), of all others (pixels or voxels, 1, 1).
 KERNELS: dict[str, Kernel] = {
     "set_tilt": _each("rotation.cu", 1, 1, 1),
@@ -39,6 +39,8 @@ KERNELS: dict[str, Kernel] = {
     "rotate_linear": Kernel("rotation.cu", (32, 8, 1), (32 * _LANES, 8, 1)),
     "rotate_cubic": Kernel("rotation.cu", (32, 8, 1), (32 * _LANES, 8, 1)),
     "add_adjoint": Kernel("rotation.cu", (32, 8, 1), (32 * _LANES, 8, 1)),
+    "add_adjoint_in_metric": Kernel("rotation.cu", (32, 8, 1), (32 * _LANES, 8, 1)),
+    "blur_axis": _each("rotation.cu", 256, 1, 1),
     "enter": _each("multislice.cu", 256, 1, 1),
     "transmit": _each("multislice.cu", 256, 1, 1),
     "multiply": _each("multislice.cu", 256, 1, 1),
@@ -51,6 +53,7 @@ KERNELS: dict[str, Kernel] = {
     "tv_primal": _each("volume.cu", 32, 8, 1),
     "tv_dual": _each("volume.cu", 32, 8, 1),
     "soft_threshold": _each("volume.cu", 256, 1, 1),
+    "sparsify": _each("volume.cu", 256, 1, 1),
     "clip_negative": _each("volume.cu", 256, 1, 1),
     "extrapolate": _each("volume.cu", 256, 1, 1),
 }

@@ -23,9 +23,11 @@ def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci:
     n_z, n_x, n_y = shape_zxy
     volume, plane, column = 4 * math.prod(shape_zxy), 8 * n_x * n_y, n_z * n_x
     slices = n_slices(n_z, n_layers_per_slice)
-    # The iterate and the last proximal point; dual variables twice and the primal estimate.
-    volumes = 2 + (7 if regulariser == "tv" else 0)
+    # The iterate and the last proximal point; dual variables twice and the primal estimate; metric and weights, and
+    # what making them takes.
+    volumes = 2 + {"tv": 7, "atoms": 5}.get(regulariser, 0)
     # Waves behind the slices, one plane in work, images and transfer functions, two propagators; slices are real.
     planes = slices + 1 + 2 * n_defoci + min(2, slices - 1) + slices / 2 + _FFT_PLANES * n_defoci
+    planes += slices / 2 if regulariser == "atoms" else 0
     table = column * (8 + 8 + 4 + 8 * CAPACITY[rotation])
     return round(volumes * volume + planes * plane + n_tilts * n_defoci * plane / 2 + table)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from aetlab.data import TiltSeries
+from aetlab.forward.blur import gaussian_kernel
 from aetlab.forward.model import series_optics
 from aetlab.gpu.device import Array, Device, GpuError
 from aetlab.gpu.memory import CAPACITY
@@ -37,7 +38,7 @@ class GpuModel:
     """
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
-                 n_layers_per_slice: int, device: Device, rotation: str = "linear") -> None:
+                 n_layers_per_slice: int, device: Device, rotation: str = "linear", blur_A: float = 0.0) -> None:
         if rotation not in CAPACITY:
             raise GpuError(f"engine.rotation={rotation} is not there on a GPU: choose one of {', '.join(CAPACITY)}")
         optics = series_optics(series, shape_zxy, microscope, n_layers_per_slice)
@@ -68,10 +69,15 @@ class GpuModel:
         self._plane = zeros((n_x, n_y), np.complex64)
         self._images = zeros((n_defoci, n_x, n_y), np.complex64)
         self._row_cost = zeros((n_defoci * n_x,), np.float64)
+        self._half_kernel: Array = None
+        self._blurred: Array = None
+        if blur_A > 0:
+            self._half_kernel = device.upload(gaussian_kernel(blur_A / series.pixel_A).astype(np.float32))
+            self._blurred = zeros(self._slices.shape, np.float32)
         # A cost stays where it is until the next iteration is under way.
         self._costs = zeros((2 * self.n_tilts,), np.float64)
         self._next_place = 0
-        self._replay: tuple[int, Callable[[], None] | None] = (0, None)
+        self._replay: tuple[tuple[int, int], Callable[[], None] | None] = ((0, 0), None)
 
     def cost(self, volume: Array, i_tilt: int) -> float:
         """Cost of ``volume`` (Z, X, Y) against the images of one tilt; waits for it."""
@@ -79,23 +85,36 @@ class GpuModel:
         self._measure(volume)
         return float(self._costs[place])
 
-    def descend(self, volume: Array, i_tilt: int, step: float) -> Any:
+    def descend(self, volume: Array, i_tilt: int, step: float, metric: Array | None = None) -> Any:
         """Take ``step`` (in V²) times the gradient of one tilt off ``volume`` in place.
 
-        Returns the cost before the step, a scalar of the device that holds for the next ``n_tilts`` steps.
+        ``metric`` (Z, X, Y), without a unit, multiplies the step voxel by voxel. Returns the cost before the step, a
+        scalar of the device that holds for the next ``n_tilts`` steps.
         """
         place = self._choose(i_tilt, -step)
-        address, replay = self._replay
-        if address != self._device.address(volume):
-            self._step(volume)
-            self._replay = self._device.address(volume), None
+        arrays = self._device.address(volume), 0 if metric is None else self._device.address(metric)
+        recorded, replay = self._replay
+        if recorded != arrays:
+            self._step(volume, metric)
+            self._replay = arrays, None
         elif replay is None:
-            replay = self._device.record(lambda: self._step(volume))
-            self._replay = address, replay
+            replay = self._device.record(lambda: self._step(volume, metric))
+            self._replay = arrays, replay
             replay()
         else:
             replay()
         return self._costs[place]
+
+    def form_potential(self, volume: Array) -> Array:
+        """V in volts: ``volume`` itself, or a new one where the model blurs what is reconstructed."""
+        if self._half_kernel is None:
+            return volume
+        n_z, n_x, n_y = self._shape
+        formed, room = self._device.zeros(self._shape, np.float32), self._device.zeros(self._shape, np.float32)
+        self._blur_axis(volume, n_x, n_y, formed)
+        self._blur_axis(formed, n_y, 1, room)
+        self._blur_axis(room, n_z, n_x * n_y, formed)
+        return formed
 
     def rotate_and_bin(self, volume: Array, i_tilt: int) -> Array:
         """Slices (S, X, Y) of ``volume`` at one tilt; the array is overwritten by the next call."""
@@ -107,7 +126,7 @@ class GpuModel:
         """Add ``scale`` times the adjoint of :meth:`rotate_and_bin` of ``slices`` (S, X, Y) to ``volume``."""
         self._choose(i_tilt, scale)
         self._build()
-        self._add_adjoint(self._device.upload(slices), volume)
+        self._add_adjoint(self._device.upload(slices), volume, None)
 
     def _choose(self, i_tilt: int, scale: float) -> int:
         """Tell the device which tilt is next; the place of its cost."""
@@ -117,10 +136,11 @@ class GpuModel:
                             self._scale)
         return place
 
-    def _step(self, volume: Array) -> None:
+    def _step(self, volume: Array, metric: Array | None) -> None:
         self._measure(volume)
         self._propagate_back()
-        self._add_adjoint(self._slices, volume)
+        self._blur_slices()
+        self._add_adjoint(self._slices, volume, metric)
 
     def _build(self) -> None:
         n_z, n_x, _ = self._shape
@@ -136,10 +156,26 @@ class GpuModel:
                             self._fraction, np.int32(n_z), np.int32(n_x), np.int32(n_y), np.int32(self._n_layers),
                             self._slices)
 
-    def _add_adjoint(self, slices: Array, volume: Array) -> None:
+    def _add_adjoint(self, slices: Array, volume: Array, metric: Array | None) -> None:
         n_z, n_x, n_y = self._shape
-        self._device.launch("add_adjoint", (n_y, n_x, n_z), slices, self._counts, self._rows, self._weights,
-                            np.int32(CAPACITY[self._rotation]), self._scale, np.int32(n_x), np.int32(n_y), volume)
+        matrix = self._counts, self._rows, self._weights, np.int32(CAPACITY[self._rotation])
+        sizes = np.int32(n_x), np.int32(n_y)
+        if metric is None:
+            self._device.launch("add_adjoint", (n_y, n_x, n_z), slices, *matrix, self._scale, *sizes, volume)
+        else:
+            self._device.launch("add_adjoint_in_metric", (n_y, n_x, n_z), slices, *matrix, self._scale, metric, *sizes,
+                                volume)
+
+    def _blur_slices(self) -> None:
+        if self._half_kernel is not None:
+            _, n_x, n_y = self._shape
+            self._blur_axis(self._slices, n_x, n_y, self._blurred)
+            self._blur_axis(self._blurred, n_y, 1, self._slices)
+
+    def _blur_axis(self, planes: Array, n_axis: int, stride: int, out: Array) -> None:
+        self._device.launch("blur_axis", (planes.size, 1, 1), planes, self._half_kernel,
+                            np.int32(len(self._half_kernel) - 1), np.int32(n_axis), np.int64(stride),
+                            np.int64(planes.size), out)
 
     def _measure(self, volume: Array) -> None:
         """Waves, residuals in place of the images, and the cost."""
@@ -147,6 +183,7 @@ class GpuModel:
         n_defoci, n_x, n_y = self._images.shape
         plane_extent, n_rows = (int(n), 1, 1), np.int32(n_defoci * n_x)
         self._rotate(volume)
+        self._blur_slices()
         device.launch("enter", plane_extent, self._phase, self._slices[0], n, self._waves[0])
         for m, which in enumerate(self._which, start=1):
             device.fft(self._waves[m - 1], self._plane)

@@ -25,6 +25,15 @@ def extrapolate(device: Device, volume: Array, proximal: Array, beta: float) -> 
     device.launch("extrapolate", (volume.size, 1, 1), np.float32(beta), np.int64(volume.size), volume, proximal)
 
 
+def sparsify(device: Device, volume: Array, threshold: float, metric: Array | None = None,
+             weights: Array | None = None) -> None:
+    """Replace every voxel by max(0, v - threshold · metric · weights) in place; what is None is 1 everywhere."""
+    one = device.upload(np.ones(1, np.float32))
+    arrays = (one if metric is None else metric, np.int32(metric is not None),
+              one if weights is None else weights, np.int32(weights is not None))
+    device.launch("sparsify", (volume.size, 1, 1), np.float32(threshold), *arrays, np.int64(volume.size), volume)
+
+
 class TotalVariation:
     """Isotropic total variation over non-negative volumes (Z, X, Y)."""
 

@@ -140,21 +140,22 @@ extern "C" __global__ void rotate_cubic(const float* volume, const int* corner, 
     rotate_and_bin<4>(volume, corner, fraction, n_z, n_x, n_y, n_layers, slices);
 }
 
-// volume[z, x, :] += scale · Σ_k weights[k] · slices[rows[k], :] over the entries k of voxel (z, x).
-extern "C" __global__ void add_adjoint(const float* __restrict__ slices, const int* __restrict__ counts,
-                                       const int* __restrict__ rows, const float* __restrict__ weights, int capacity,
-                                       const float* __restrict__ scale, int n_x, int n_y, float* __restrict__ volume) {
+template <bool WITH_METRIC>
+__device__ void add_adjoint_of(const float* __restrict__ slices, const int* __restrict__ counts,
+                               const int* __restrict__ rows, const float* __restrict__ weights, int capacity, float scale,
+                               const float* __restrict__ metric, int n_x, int n_y, float* __restrict__ volume) {
     const int x = blockIdx.y * blockDim.y + threadIdx.y;
     const int first = blockIdx.x * blockDim.x * LANES + threadIdx.x;
     if (x >= n_x || first >= n_y) return;
     const int voxel = blockIdx.z * n_x + x;
-    float* column = volume + (long long)voxel * n_y;
+    const long long column = (long long)voxel * n_y;
     int y[LANES];
-    float sum[LANES], before[LANES];
+    float sum[LANES], before[LANES], factor[LANES];
 #pragma unroll
     for (int l = 0; l < LANES; ++l) {
         y[l] = min(first + l * (int)blockDim.x, n_y - 1);
-        before[l] = column[y[l]];
+        before[l] = volume[column + y[l]];
+        factor[l] = WITH_METRIC ? scale * metric[column + y[l]] : scale;
         sum[l] = 0.0f;
     }
     const int begin = voxel * capacity, end = begin + counts[voxel];
@@ -165,8 +166,36 @@ extern "C" __global__ void add_adjoint(const float* __restrict__ slices, const i
 #pragma unroll
         for (int l = 0; l < LANES; ++l) sum[l] += weight * row[y[l]];
     }
-    const float factor = scale[0];
 #pragma unroll
     for (int l = 0; l < LANES; ++l)
-        if (first + l * (int)blockDim.x < n_y) column[y[l]] = before[l] + factor * sum[l];
+        if (first + l * (int)blockDim.x < n_y) volume[column + y[l]] = before[l] + factor[l] * sum[l];
+}
+
+// volume[z, x, :] += scale · Σ_k weights[k] · slices[rows[k], :] over the entries k of voxel (z, x).
+extern "C" __global__ void add_adjoint(const float* slices, const int* counts, const int* rows, const float* weights,
+                                       int capacity, const float* scale, int n_x, int n_y, float* volume) {
+    add_adjoint_of<false>(slices, counts, rows, weights, capacity, scale[0], scale, n_x, n_y, volume);
+}
+
+// The same with scale · metric[z, x, y] in place of scale.
+extern "C" __global__ void add_adjoint_in_metric(const float* slices, const int* counts, const int* rows,
+                                                 const float* weights, int capacity, const float* scale,
+                                                 const float* metric, int n_x, int n_y, float* volume) {
+    add_adjoint_of<true>(slices, counts, rows, weights, capacity, scale[0], metric, n_x, n_y, volume);
+}
+
+// `out` = `planes` convolved along the axis of length n_axis whose neighbours are `stride` apart, with a symmetric kernel
+// of which `half` (reach + 1) is given, its centre first; what lies outside is 0. Both have n values.
+extern "C" __global__ void blur_axis(const float* __restrict__ planes, const float* __restrict__ half, int reach,
+                                     int n_axis, long long stride, long long n, float* __restrict__ out) {
+    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    const int at = (int)(i / stride % n_axis);
+    float sum = half[0] * planes[i];
+    for (int k = 1; k <= reach; ++k) {
+        const float before = at >= k ? planes[i - k * stride] : 0.0f;
+        const float after = at + k < n_axis ? planes[i + k * stride] : 0.0f;
+        sum += half[k] * (before + after);
+    }
+    out[i] = sum;
 }

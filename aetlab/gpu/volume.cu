@@ -56,6 +56,14 @@ extern "C" __global__ void soft_threshold(float threshold, long long n, float* _
     if (i < n) volume[i] = fmaxf(volume[i] - threshold, fminf(volume[i] + threshold, 0.0f));
 }
 
+// Every voxel v becomes max(0, v - threshold · metric · weights); of these, one value stands for all where per_... is 0.
+extern "C" __global__ void sparsify(float threshold, const float* __restrict__ metric, int per_metric,
+                                    const float* __restrict__ weights, int per_weights, long long n,
+                                    float* __restrict__ volume) {
+    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) volume[i] = fmaxf(volume[i] - threshold * metric[i * per_metric] * weights[i * per_weights], 0.0f);
+}
+
 extern "C" __global__ void clip_negative(long long n, float* __restrict__ volume) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) volume[i] = fmaxf(volume[i], 0.0f);

@@ -1,0 +1,132 @@
+"""The GPU engine as a whole against float64 on the CPU, what it takes in memory, and its recordings.
+
+Everything runs on the processor (:mod:`host_device`) and, where there is one, on a real GPU. There it needs NumPy,
+SciPy, Numba, CuPy and pytest alone: ``python -m pytest --noconftest -W default tests/test_gpu_device.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from host_device import HostDevice, host_library
+
+from aetlab.backend import gpu_problem, to_numpy
+from aetlab.data import TiltSeries
+from aetlab.forward.model import ForwardModel, series_optics
+from aetlab.forward.multislice import Multislice
+from aetlab.forward.rotation import rotate_and_bin
+from aetlab.gpu import GpuModel, extrapolate, make_prox, memory_needed_bytes, open_device
+from aetlab.gpu.choose import RESERVE_BYTES
+from aetlab.solve import make_prox as make_cpu_prox
+from aetlab.solve import minimize
+from aetlab.spec import MicroscopeSpec
+
+PROBLEM = gpu_problem()
+CUDA = pytest.param("cuda", marks=[pytest.mark.gpu,
+                                   pytest.mark.skipif(PROBLEM is not None, reason=f"no GPU to test on: {PROBLEM}")])
+MICROSCOPE = MicroscopeSpec()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A volume of random atoms and its noise-free images, with the device that is to find it again."""
+
+    device: Any
+    truth: np.ndarray
+    series: TiltSeries
+    n_layers: int
+    n_iterations: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.truth.shape
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"microscope": MICROSCOPE, "n_layers_per_slice": self.n_layers}
+
+
+@pytest.fixture(scope="module", params=["host", CUDA])
+def problem(request: pytest.FixtureRequest) -> Problem:
+    """A small one for the processor, a larger one for a GPU."""
+    if request.param == "host":
+        return make_problem(HostDevice(host_library()), (11, 16, 20), 4, np.arange(-60.0, 121.0, 30.0), 6)
+    return make_problem(open_device(0), (44, 48, 60), 10, np.arange(-60.0, 121.0, 15.0), 12)
+
+
+def make_problem(device: Any, shape: tuple[int, int, int], n_layers: int, tilt_deg: np.ndarray,
+                 n_iterations: int) -> Problem:
+    """Gaussian atoms in the middle of ``shape``, and their images by the model in float64."""
+    rng = np.random.default_rng(1)
+    z, x, y = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in shape), indexing="ij")
+    truth = np.zeros(shape)
+    for centre in rng.uniform(-0.3, 0.3, (shape[0] * 3, 3)) * shape:
+        truth += 60 * np.exp(-((z - centre[0]) ** 2 + (x - centre[1]) ** 2 + (y - centre[2]) ** 2) / 2)
+    defocus_A = np.array([200.0, 450.0])
+    empty = TiltSeries(np.ones((len(tilt_deg), len(defocus_A), *shape[1:])), tilt_deg, defocus_A, 0.5)
+    waves = Multislice(series_optics(empty, shape, MICROSCOPE, n_layers), np.float64)
+    images = [np.abs(waves.images(rotate_and_bin(truth, float(t), n_layers))) ** 2 for t in tilt_deg]
+    series = TiltSeries(np.array(images, np.float32), tilt_deg, defocus_A, 0.5)
+    return Problem(device, truth, series, n_layers, n_iterations)
+
+
+def relative_error(found: Any, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(to_numpy(found).astype(np.float64) - expected) / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("rotation", ["linear", "cubic"])
+@pytest.mark.parametrize("blur_A", [0.0, 0.4])
+def test_steps_are_those_of_float64(problem: Problem, rotation: str, blur_A: float) -> None:
+    device, options = problem.device, {**problem.options, "rotation": rotation, "blur_A": blur_A}
+    model = GpuModel(problem.series, problem.shape, device=device, **options)
+    reference = ForwardModel(problem.series, problem.shape, dtype=np.float64, **options)
+    volume = device.upload((0.8 * problem.truth).astype(np.float32))
+    scale = np.random.default_rng(2).uniform(0, 2, problem.shape).astype(np.float32) if blur_A else None
+    metric = None if scale is None else device.upload(scale)
+    step = 1.5 / model.lipschitz
+    for i_tilt in (0, 5, 3, 6, 4):
+        before = to_numpy(volume).astype(np.float64)
+        expected = before.copy()
+        cost = reference.descend(expected, i_tilt, step, None if scale is None else scale.astype(np.float64))
+        assert float(model.descend(volume, i_tilt, step, metric)) == pytest.approx(cost, rel=1e-4)
+        assert relative_error(to_numpy(volume) - before, expected - before) < 1e-4
+    assert device.graph_problem is None
+
+
+def test_total_variation_is_that_of_float64(problem: Problem) -> None:
+    volume = np.random.default_rng(3).uniform(-5, 20, problem.shape)
+    expected = make_cpu_prox("tv", 0.5)(volume.copy(), 6.0)
+    found = make_prox(problem.device, "tv", 0.5)(problem.device.upload(volume.astype(np.float32)), 6.0)
+    assert relative_error(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["tv", "lasso", "pos"])
+def test_a_reconstruction_is_that_of_the_cpu(problem: Problem, kind: str) -> None:
+    """Same costs, restarts and volume, but for rounding; twice the same bit for bit; memory as counted."""
+    device, series, shape = problem.device, problem.series, problem.shape
+    n_tilts, n_defoci = series.images.shape[:2]
+    settings = {"n_tilts": n_tilts, "n_iterations": problem.n_iterations}
+    reference = ForwardModel(series, shape, dtype=np.float64, **problem.options)
+    step, weight = 1.5 / reference.lipschitz, 1e-5
+    expected = minimize(np.zeros(shape), reference.descend, make_cpu_prox(kind, weight), step=step,
+                        rng=np.random.default_rng(4), **settings)
+    solutions = []
+    for _ in range(2):
+        held = device.held_bytes()
+        model = GpuModel(series, shape, device=device, **problem.options)
+        solutions.append(minimize(
+            device.zeros(shape, np.float32), model.descend, make_prox(device, kind, weight), step=step,
+            rng=np.random.default_rng(4), extrapolate=lambda v, p, beta: extrapolate(device, v, p, beta), **settings))
+        needed = memory_needed_bytes(shape, n_tilts, n_defoci, n_layers_per_slice=problem.n_layers, rotation="linear",
+                                     regulariser=kind)
+        assert device.held_bytes() - held < needed + RESERVE_BYTES
+    first, second = solutions
+    np.testing.assert_array_equal(to_numpy(first.volume), to_numpy(second.volume))
+    np.testing.assert_array_equal(first.cost, second.cost)
+    assert first.restarts == expected.restarts
+    np.testing.assert_allclose(first.cost, expected.cost, rtol=1e-3)
+    assert relative_error(first.volume, expected.volume) < 1e-3
+    assert relative_error(first.volume, problem.truth) < 0.7
