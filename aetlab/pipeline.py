@@ -15,8 +15,10 @@ import numpy as np
 from aetlab import forward, refine, sample, solve, trace
 from aetlab.backend import to_numpy
 from aetlab.data import Atoms, Match, Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Volume
+from aetlab.estimate import estimate
 from aetlab.fitting import fit_volume, make_model
 from aetlab.grid import coordinates_A, rotation_matrix
+from aetlab.memory import require_memory
 from aetlab.progress import Reporter
 from aetlab.results import cache, checkpoint, record
 from aetlab.results.content import VIEWS_DEG, Outcome, Views, describe_arrays, describe_metrics, plain
@@ -67,6 +69,9 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter) -> tuple[rec
     with clock.stage("sample"):
         atoms = sample.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
         reporter.say(f"{len(atoms)} atoms in {spec.scale.shape_zxy} voxels of {spec.scale.voxel_A} Å")
+    with clock.stage("estimate"):
+        require_memory(spec)
+        reporter.say(estimate(spec, atoms).in_one_line())
     with clock.stage("simulate"):
         ideal = ideal_tilt_series(spec, atoms, places, reporter)
     with clock.stage("noise"):

@@ -79,9 +79,12 @@ def _main(argv: list[str]) -> int:
 
     from aetlab.cli.compose import SEARCH, compose_all, compose_jobs, store_experiments
     from aetlab.cli.folders import group_choices
+    from aetlab.cli.foretell import FLAG, foretell
     from aetlab.cli.overrides import quote_choices
     from aetlab.results.files import StorageError
 
+    estimating = FLAG in argv
+    argv = [word for word in argv if word != FLAG]
     args = get_args_parser().parse_args(argv)
     further = Path(args.config_dir) if args.config_dir else None
     groups = group_choices(further)
@@ -92,6 +95,9 @@ def _main(argv: list[str]) -> int:
         _check_flags(args)
         if args.help:
             return _help(args.overrides, groups, further)
+        if estimating:
+            foretell(args.overrides, multirun=args.multirun, further=further)
+            return 0
         if args.shell_completion:
             _prepare_completion(args.overrides)
         elif args.cfg or args.info:

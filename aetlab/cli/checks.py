@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from aetlab.cli.compose import Job
+from aetlab.memory import require_memory
 from aetlab.results.files import StorageError, make_folder
 from aetlab.results.identity import digest, record_id
 from aetlab.spec import RunSpec, SpecError
@@ -27,6 +28,7 @@ def check_jobs(jobs: Iterable[Job]) -> None:
             _check_sample(job.spec)
         if job.launcher in _HERE:
             _check_device(job.spec)
+            require_memory(job.spec)
         folders.add(job.settings.outputs)
     for folder in sorted(folders):
         _check_outputs(Path(folder))

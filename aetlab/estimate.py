@@ -1,0 +1,164 @@
+"""Memory and time of a run before it starts: bytes are counted, seconds come from a short trial on this machine.
+
+The trial turns, propagates and regularises a small part of the volume at its full row length, and simulates one thin
+slab of one tilt; each time is scaled by what there is of its kind (voxels, FFTs, layers, iterations). Tracing alone is
+taken from what was measured for it (experiments/benchmark_tracing.json, two cores).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from aetlab import forward, solve
+from aetlab.backend import n_threads, threads
+from aetlab.data import Atoms, TiltSeries
+from aetlab.forward.model import SMALL_PLANE, series_optics
+from aetlab.forward.multislice import make_multislice
+from aetlab.forward.rotation import make_rotation
+from aetlab.forward.simulate import VOXEL_ROTATION
+from aetlab.grid import n_slices
+from aetlab.memory import memory_by_stage
+from aetlab.spec import RunSpec, tilt_angles_deg
+
+#: Seconds of tracing for an atom, all rounds.
+TRACE_S_PER_ATOM = 3.1e-4
+#: Voxels along z and x of the part that is turned and regularised, and layers that are simulated, in the trial.
+_TRIAL_SIDE, _TRIAL_LAYERS = 160, 16
+_TRIAL_SLICES, _TRIAL_INNER = 4, 2
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Peak memory in bytes and time in seconds of each stage."""
+
+    memory_bytes: dict[str, float]
+    seconds: dict[str, float]
+
+    @property
+    def peak_bytes(self) -> float:
+        """Memory of the stage that needs most."""
+        return max(self.memory_bytes.values())
+
+    def in_one_line(self) -> str:
+        """What the log says."""
+        parts = ", ".join(f"{stage} {_duration(s)}" for stage, s in self.seconds.items())
+        return (f"needs about {self.peak_bytes / 1e9:.2f} GB and {_duration(sum(self.seconds.values()))} on the CPU "
+                f"({parts}; by a short trial)")
+
+    def as_table(self) -> str:
+        """One line a stage."""
+        lines = [f"{'stage':<12} {'memory (GB)':>11} {'time':>10}"]
+        lines += [f"{stage:<12} {n_bytes / 1e9:>11.2f} {_duration(self.seconds[stage]):>10}"
+                  for stage, n_bytes in self.memory_bytes.items()]
+        return "\n".join(lines)
+
+
+def estimate(spec: RunSpec, atoms: Atoms) -> Estimate:
+    """Memory and time of each stage of a run of ``spec`` on ``atoms``; the trial takes a second or so at 480³."""
+    return Estimate(memory_by_stage(spec), _seconds_by_stage(spec, atoms))
+
+
+def _seconds_by_stage(spec: RunSpec, atoms: Atoms) -> dict[str, float]:
+    n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge))
+    small = spec.scale.shape_zxy[1] * spec.scale.shape_zxy[2] <= SMALL_PLANE
+    with threads(1 if small else n_threads()):
+        tilt_s = _turning_s(spec) + _propagation_s(spec)
+    reconstruct_s = spec.engine.n_iterations * (n_tilts * tilt_s + _prox_s(spec))
+    return {"simulate": n_tilts * _simulated_tilt_s(spec, atoms), "reconstruct": reconstruct_s,
+            "trace": TRACE_S_PER_ATOM * len(atoms), "score": 0.05 * TRACE_S_PER_ATOM * len(atoms)}
+
+
+def _part(spec: RunSpec) -> tuple[tuple[int, int, int], float]:
+    """Shape of the part of the volume that is tried, and how many times the volume is as large."""
+    n_z, n_x, n_y = spec.scale.shape_zxy
+    part = (min(n_z, _TRIAL_SIDE), min(n_x, _TRIAL_SIDE), n_y)
+    return part, math.prod(spec.scale.shape_zxy) / math.prod(part)
+
+
+def _turning_s(spec: RunSpec) -> float:
+    """Rotate-and-bin and its adjoint, once each."""
+    part, times = _part(spec)
+    angles = np.array([20.0, 50.0])
+    rotation = make_rotation(spec.engine.rotation, part, spec.binning.n_layers, angles)
+    volume = np.ones(part, np.float32)
+    slices = np.zeros((n_slices(part[0], spec.binning.n_layers), *part[1:]), np.float32)
+
+    def turn(i_tilt: int) -> None:
+        rotation.rotate_and_bin(volume, i_tilt, slices)
+        rotation.add_adjoint(slices, i_tilt, 0.0, volume)
+
+    turn(0)
+    return times * min(_seconds(turn, 0), _seconds(turn, 1))
+
+
+def _propagation_s(spec: RunSpec) -> float:
+    """Multislice of one tilt with its gradient, by the time of one of its FFTs."""
+    n_z, n_x, n_y = spec.scale.shape_zxy
+    n_layers = max(1, min(spec.binning.n_layers, n_z // _TRIAL_SLICES))
+    defocus_A = 10.0 * np.array(spec.defocus.planes_nm)
+    series = TiltSeries(np.ones((1, len(defocus_A), n_x, n_y), np.float32), np.zeros(1), defocus_A, spec.scale.voxel_A)
+    shape = (_TRIAL_SLICES * n_layers, n_x, n_y)
+    engine = make_multislice(series_optics(series, shape, spec.microscope, n_layers))
+    slices = np.zeros((_TRIAL_SLICES, n_x, n_y), np.float32)
+    engine.cost_and_gradient(slices, series.images[0])
+    trial_s = min(_seconds(engine.cost_and_gradient, slices, series.images[0]) for _ in range(3))
+    whole = _n_ffts(n_slices(n_z, spec.binning.n_layers), len(defocus_A))
+    return trial_s * whole / _n_ffts(_TRIAL_SLICES, len(defocus_A))
+
+
+def _n_ffts(slices: int, n_defoci: int) -> int:
+    """FFTs of one tilt, forward and back."""
+    return 4 * (slices - 1) + 2 * n_defoci + 2
+
+
+def _prox_s(spec: RunSpec) -> float:
+    """The proximal step of one iteration."""
+    if spec.reg.kind not in ("tv", "lasso", "pos"):
+        return 0.0
+    part, times = _part(spec)
+    prox = solve.make_prox(spec.reg.kind, 1.0, inner_iterations=_TRIAL_INNER)
+    volume = np.ones(part, np.float32)
+    prox(volume, 1.0)
+    inner = spec.reg.inner_iterations / _TRIAL_INNER if spec.reg.kind == "tv" else 1.0
+    return times * inner * _seconds(prox, volume, 1.0)
+
+
+def _simulated_tilt_s(spec: RunSpec, atoms: Atoms) -> float:
+    """One tilt of the simulation, by the middle layers of the sample at tilt 0."""
+    n_z, n_x, n_y = spec.scale.shape_zxy
+    layers = min(n_z, _TRIAL_LAYERS)
+    middle = np.abs(atoms.positions_A[:, 2]) <= 0.5 * layers * spec.scale.voxel_A
+    slab = dataclasses.replace(atoms, numbers=atoms.numbers[middle], positions_A=atoms.positions_A[middle],
+                               part=atoms.part[middle])
+    settings = dataclasses.replace(spec.simulate, kind="atoms")
+    rng = np.random.default_rng(0)
+
+    def simulate(n_tilts: int) -> None:
+        forward.simulate_tilt_series(slab, (layers, n_x, n_y), spec.scale.voxel_A, np.zeros(n_tilts),
+                                     10.0 * np.array(spec.defocus.planes_nm), microscope=spec.microscope,
+                                     simulate=settings, debye_waller_A2=spec.sample.debye_waller_A2, rng=rng)
+
+    simulate(1)
+    tilt_s = _seconds(simulate, n_threads()) / n_threads() * n_z / layers
+    if spec.simulate.kind == "voxels":
+        voxels = dataclasses.replace(spec, engine=dataclasses.replace(spec.engine, rotation=VOXEL_ROTATION))
+        tilt_s += 0.5 * _turning_s(voxels) * spec.simulate.oversample**3
+    return tilt_s
+
+
+def _seconds(work: Callable[..., object], *arguments: object) -> float:
+    start = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - start
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

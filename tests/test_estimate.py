@@ -1,0 +1,67 @@
+"""What a run needs is told before it starts, and what does not fit is refused with what to change."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aetlab.cli.compose import compose_spec
+from aetlab.estimate import Estimate, estimate
+from aetlab.memory import BASE_BYTES, memory_by_stage, require_memory
+from aetlab.sample import build_sample
+from aetlab.seeds import generator
+from aetlab.spec import SpecError
+
+STAGES = ["simulate", "reconstruct", "trace", "score"]
+
+
+def test_memory_of_the_papers_size_is_that_of_its_arrays() -> None:
+    """Iterate, proximal point and twice three dual variables; three sets of images; waves and slices."""
+    needed = memory_by_stage(compose_spec(["scale=paper", "reg=tv"]))
+    volume, images = 4 * 480**3, 4 * 180 * 480**2
+    arrays = 8 * volume + 3 * images
+    assert needed["reconstruct"] == pytest.approx(BASE_BYTES + arrays, rel=0.05)
+    assert max(needed.values()) == needed["reconstruct"] < 5e9
+    lasso = memory_by_stage(compose_spec(["scale=paper", "reg=lasso"]))
+    assert needed["reconstruct"] - lasso["reconstruct"] == pytest.approx(6 * volume)
+
+
+def test_what_does_not_fit_is_refused_with_the_shortfall_and_what_to_change() -> None:
+    spec = compose_spec(["scale=paper", "reg=tv"])
+    needed = memory_by_stage(spec)["reconstruct"]
+    require_memory(spec, needed + 1)
+    with pytest.raises(SpecError, match=r"reconstruct needs 4\.\d GB, 2\.5 GB more than are free; choose a smaller "
+                                        "scale or reg=lasso, or stop what else runs here"):
+        require_memory(spec, needed - 2.5e9)
+
+
+def test_estimate_has_every_stage_and_follows_the_work() -> None:
+    spec = compose_spec(["scale=smoke", "reg=tv", "engine.n_iterations=10"])
+    atoms = build_sample(spec.sample, spec.scale, generator(0, "sample"))
+    found = estimate(spec, atoms)
+    assert list(found.memory_bytes) == list(found.seconds) == STAGES
+    assert all(seconds > 0 for seconds in found.seconds.values())
+    hundredfold = estimate(compose_spec(["scale=smoke", "reg=tv", "engine.n_iterations=1000"]), atoms)
+    assert hundredfold.seconds["reconstruct"] > 10 * found.seconds["reconstruct"]
+
+
+def test_words_for_a_log_and_for_a_table() -> None:
+    found = Estimate({"simulate": 1e9, "reconstruct": 4.4e9}, {"simulate": 160.0, "reconstruct": 7200.0})
+    assert found.in_one_line() == ("needs about 4.40 GB and 2.0 h on the CPU (simulate 3 min, reconstruct 2.0 h; "
+                                   "by a short trial)")
+    assert found.as_table().splitlines()[2].split() == ["reconstruct", "4.40", "2.0", "h"]
+
+
+def test_the_flag_tells_and_leaves_nothing(aetlab: Callable[..., subprocess.CompletedProcess[str]],
+                                           tmp_path: Path) -> None:
+    result = aetlab("run", "-m", "dose=inf,50k", "scale=smoke", "--estimate")
+    assert result.returncode == 0, result.stderr
+    assert len(re.findall(r"needs about 0\.\d\d GB", result.stdout)) == 2
+    assert result.stdout.count("reconstruct ") >= 4
+    assert list(tmp_path.iterdir()) == []
+    wrong = aetlab("run", "dose=8k", "--estimate")
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
