@@ -22,7 +22,13 @@ from aetlab.results.figures.atoms import (
     species_thresholds,
     thickest_y_A,
 )
-from aetlab.results.figures.convergence import axial_bound_A, plot_binning, plot_convergence, timed_together
+from aetlab.results.figures.convergence import (
+    axial_bound_A,
+    plot_binning,
+    plot_convergence,
+    reconstruction_seconds,
+    timed_together,
+)
 from aetlab.results.figures.depth import plot_depths
 from aetlab.results.figures.geometry import on_page, plot_geometry
 from aetlab.results.figures.images import plot_images
@@ -195,6 +201,13 @@ def test_time_saved_is_relative_to_the_finest_slices(paper):
     np.testing.assert_allclose(
         right.lines[0].get_ydata(), [100 * run.metrics["potential_error"] for run in (runs[1], runs[2], runs[0])]
     )
+
+
+def test_an_iteration_that_compiles_does_not_count(tmp_path):
+    run = read_runs(write_fake_record(tmp_path, fake_spec(n_voxels=24)).parents[1])[0][0]
+    rows = [f"{i + 1},1.0,{30 + 0.5 * i}" for i in range(9)] + ["10,1.0,99.0"]
+    (run.folder / "history.csv").write_text("iteration,cost,seconds\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    assert reconstruction_seconds(run) == 0.5
 
 
 def test_runs_timed_together_are_told(paper):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import multiprocessing
@@ -130,6 +131,23 @@ def test_another_schema_is_refused_clearly(written: Record) -> None:
     manifest = json.loads((written.folder / records.MANIFEST).read_text(encoding="utf-8"))
     (written.folder / records.MANIFEST).write_text(json.dumps(manifest | {"schema": 99}), encoding="utf-8")
     with pytest.raises(RecordError, match="has schema 99, this aetlab reads 1: use the aetlab that wrote it"):
+        read_record(written.folder)
+
+
+def test_a_record_with_other_settings_is_refused_clearly(written: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one of an aetlab that knew another setting."""
+    settings = json.loads((written.folder / "spec.json").read_text(encoding="utf-8"))
+    settings["engine"]["pace"] = 1
+    text = json.dumps(settings)
+    (written.folder / "spec.json").write_text(text, encoding="utf-8")
+    path = written.folder / records.MANIFEST
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["files"]["spec.json"] = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "bytes": len(text)}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(RecordError, match="engine.pace"):
+        read_record(written.folder)
+    monkeypatch.setattr(records, "code_id", lambda: "changed")
+    with pytest.raises(RecordError, match="made by other code, whose settings are not these"):
         read_record(written.folder)
 
 

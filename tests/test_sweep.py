@@ -117,6 +117,51 @@ def test_a_sweep_again_skips_what_is_complete_and_makes_again_what_is_damaged(sw
         assert path == damaged.folder or path.stat().st_mtime_ns == time_ns
 
 
+def test_a_clock_set_back_changes_nothing(swept: tuple[Path, str], tmp_path: Path) -> None:
+    """Every record and every file of the sweep before is from a future 400 days ahead."""
+    folder = Path(shutil.copytree(swept[0], tmp_path / "again"))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import datetime, time\n"
+        "now, back_s, datetime_ = time.time, 400 * 86400, datetime.datetime\n"
+        "time.time = lambda: now() - back_s\n"
+        "class Late(datetime.datetime):\n"
+        "    @classmethod\n"
+        "    def now(cls, tz=None):\n"
+        "        return datetime_.fromtimestamp(now() - back_s, tz)\n"
+        "datetime.datetime = Late\n", encoding="utf-8")
+    late = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    words = ("dose=inf", "reg=tv,lasso", *TINY)
+    first = subprocess.run([sys.executable, "-m", "aetlab.run", "-m", *words], cwd=folder, env=late, text=True,
+                           capture_output=True, timeout=240, check=False)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("skipped, the record is complete") == 1 and "sweep 0002" in first.stdout
+    assert "shared, read from" in first.stdout and len(whole_records(folder)) == 5
+    listed = subprocess.run([sys.executable, "-m", "aetlab.runs", "--json"], cwd=folder, env=late, text=True,
+                            capture_output=True, timeout=60, check=True)
+    ages_s = [entry["age_s"] for entry in json.loads(listed.stdout)]
+    assert len(ages_s) == 5 and min(ages_s) == 0 and max(ages_s) < 86400
+    assert sweep(folder, *words).stdout.count("skipped, the record is complete") == 2
+
+
+def test_a_record_of_other_code_is_used_if_asked_and_marked_else_made_again(swept: tuple[Path, str],
+                                                                           tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(swept[0], tmp_path / "again"))
+    (tmp_path / "sitecustomize.py").write_text(
+        "from aetlab.results import identity\nidentity.code_id = lambda: 'changed'\n", encoding="utf-8")
+    changed = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+
+    def again(*words: str) -> str:
+        command = [sys.executable, "-m", "aetlab.run", "-m", "dose=inf", "reg=tv", *TINY, *words]
+        return subprocess.run(command, cwd=folder, env=changed, text=True, capture_output=True, timeout=240,
+                              check=True).stdout
+
+    used = again("other_code=use")
+    assert "skipped, the record is complete (made by other code)" in used and "skipped (made by other code)" in used
+    remade = again()
+    assert re.search(r"was made by other code \([0-9a-f]{12}, now changed\); set aside as", remade)
+    assert len(list((folder / "outputs" / "set_aside").iterdir())) == 1
+
+
 @pytest.mark.parametrize("launcher", ["cores", "submitit_local"])
 def test_other_launchers_make_the_same_records(swept: tuple[Path, str], tmp_path: Path, launcher: str) -> None:
     result = sweep(tmp_path, "dose=inf,50k", "reg=tv", *TINY, f"hydra/launcher={launcher}")

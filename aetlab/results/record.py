@@ -194,7 +194,9 @@ def read_record(folder: Path, *, verify: bool = True) -> Record:
     try:
         spec = bind_run(summary.settings)
     except SpecError as error:
-        raise RecordError(f"record {folder}: spec.json: {error}") from None
+        made_by = "" if summary.environment.get("code") == code_id() else (
+            "; it was made by other code, whose settings are not these: use the aetlab that wrote it, or run again")
+        raise RecordError(f"record {folder}: spec.json: {error}{made_by}") from None
     return Record(summary.id, folder, spec, summary.metrics, summary.environment, summary.n_bytes)
 
 

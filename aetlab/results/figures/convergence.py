@@ -67,8 +67,12 @@ def axial_bound_A(spec: RunSpec) -> float:
 
 
 def reconstruction_seconds(run: StoredRun) -> float:
-    """Wall time in s of the reconstruction alone, for each iteration."""
-    return float(run.environment["seconds_by_stage"]["reconstruct"]) / len(run.history.cost)
+    """Wall time in s of an iteration of the reconstruction.
+
+    The median: the first iteration of a process compiles or loads its kernels, which the others do not.
+    """
+    seconds = run.history.seconds
+    return float(np.median(np.diff(seconds))) if len(seconds) > 1 else float(seconds[0])
 
 
 def plot_binning(runs: Sequence[StoredRun]) -> Figure:

@@ -190,7 +190,7 @@ def paper_tasks(study: Study, experiments: Mapping[str, RunSpec], suffix: str) -
     add(
         11,
         "What binning saves and costs",
-        "Time of an iteration saved (left) and relative error of the potential in the scored "
+        "Median time of an iteration saved (left) and relative error of the potential in the scored "
         "part (right) against the layers binned; the dotted line is the paper's bound on a slice's thickness.",
         _binning,
         binned,
