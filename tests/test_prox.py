@@ -126,3 +126,17 @@ def test_works_in_place_in_single_precision(kind: str) -> None:
 def test_unknown_regulariser_names_the_choices() -> None:
     with pytest.raises(ValueError, match="tv, lasso, pos, none"):
         make_prox("ridge")
+
+
+def test_eight_warm_iterations_are_nearer_to_the_limit_than_fifteen_cold_ones() -> None:
+    """Volumes that settle as those of a reconstruction do; the dual variables follow them at half the cost."""
+    rng = np.random.default_rng(9)
+    settled, change = rng.normal(0.5, 1.0, (8, 10, 12)), rng.normal(0.0, 1.0, (8, 10, 12))
+    warm = make_prox("tv", 0.4, inner_iterations=8, warm_start=True)
+    for k in range(12):
+        volume = settled + 0.6**k * change
+        by_warm = warm(volume.copy(), 1.0)
+    limit = make_prox("tv", 0.4, inner_iterations=3000)(volume.copy(), 1.0)
+    by_cold = make_prox("tv", 0.4, inner_iterations=15)(volume.copy(), 1.0)
+    assert np.linalg.norm(by_warm - limit) < np.linalg.norm(by_cold - limit)
+    assert np.linalg.norm(by_warm - limit) < 0.01 * np.linalg.norm(limit)

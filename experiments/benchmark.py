@@ -1,0 +1,216 @@
+"""What the engine reaches on this machine, stage by stage, and how that grows with the size of the volume.
+
+    python -m experiments.benchmark                        # 48³ to 240³ on 1 and 2 threads, and against the reference
+    python -m experiments.benchmark --sizes 480 --threads 2
+    python -m experiments.benchmark --table                # the results on file as Markdown
+
+Each size and number of threads is measured in a process of its own (its peak memory is that of the process), stage by
+stage as the median over ten tilts: rotate-and-bin, multislice with its gradient, the adjoint with the volume's update,
+TV; the bandwidth of a plain copy of the volume and the bare FFT library are measured beside them. Compilation is left
+out. The plain reference is tests/reference.py: the paper's algorithm in NumPy and SciPy, complex64, on the same cores.
+Results are added to benchmark.json beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba as nb
+import numpy as np
+
+from aetlab.backend import empty_aligned, limit_threads, n_cores, n_threads
+from aetlab.data import TiltSeries
+from aetlab.fft import plan_fft
+from aetlab.forward import ForwardModel
+from aetlab.forward.model import series_optics
+from aetlab.forward.multislice import Multislice, make_multislice
+from aetlab.forward.rotation import make_rotation
+from aetlab.grid import n_slices
+from aetlab.results.environment import StageClock, describe_environment, peak_memory_bytes
+from aetlab.solve import make_prox, minimize
+from aetlab.spec import MicroscopeSpec, RegSpec
+
+HERE = Path(__file__).parent
+PATH = HERE / "benchmark.json"
+VOXEL_A, N_LAYERS, WEIGHT = 0.5, 10, 1e-4
+DEFOCUS_A = np.array([200.0, 450.0, 1000.0])
+N_TILTS, N_ITERATIONS = 60, 40
+N_MEASURED = 10
+
+
+@nb.njit(parallel=True)
+def _copy(source, target):
+    for i in nb.prange(source.shape[0]):
+        target[i] = source[i]
+
+
+def _median_s(work: Callable[[int], object], n: int = N_MEASURED) -> float:
+    """Median wall time of ``work(0)`` ... ``work(n - 1)``; what compiles must have run before."""
+    seconds = []
+    for i in range(n):
+        start = time.perf_counter()
+        work(i)
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+def _series(n: int, n_tilts: int) -> TiltSeries:
+    """Images of vacuum with noise: what they show changes no time."""
+    images = np.random.default_rng(0).normal(1.0, 0.1, (n_tilts, len(DEFOCUS_A), n, n)).astype(np.float32)
+    return TiltSeries(np.maximum(images, 0), np.arange(n_tilts) * 180.0 / n_tilts + 1.0, DEFOCUS_A, VOXEL_A)
+
+
+def measure(n: int, threads: int, tv: RegSpec) -> dict[str, Any]:
+    """Every stage for a volume of n³ voxels."""
+    limit_threads(threads)
+    series = _series(n, N_MEASURED)
+    shape = (n, n, n)
+    model = ForwardModel(series, shape, microscope=MicroscopeSpec(), n_layers_per_slice=N_LAYERS)
+    volume: np.ndarray = empty_aligned(shape)
+    volume[...] = 5.0
+    step = 1e-3 / model.lipschitz
+    model.descend(volume, 0, step)
+    engine_s = _median_s(lambda i: model.descend(volume, i, step))
+    result: dict[str, Any] = {"n": n, "threads": threads, "tilt_s": engine_s}
+    result |= _measure_parts(model, series, volume)
+    prox = make_prox("tv", WEIGHT, inner_iterations=tv.inner_iterations, warm_start=tv.warm_start)
+    prox(volume, 1e4)
+    result["tv_s"] = _median_s(lambda i: prox(volume, 1e4), 3)
+    result["tv_inner_iterations"] = tv.inner_iterations
+    result["tv_GB_per_s"] = 10 * volume.nbytes * tv.inner_iterations / result["tv_s"] / 1e9
+    result["run_s"] = N_ITERATIONS * (N_TILTS * engine_s + result["tv_s"])
+    result["peak_memory_GB"] = peak_memory_bytes() / 1e9
+    # Images and amplitudes of the tilts that were not made here.
+    result["peak_memory_of_60_tilts_GB"] = (
+        result["peak_memory_GB"] + 2 * series.images.nbytes * (N_TILTS / N_MEASURED - 1) / 1e9)
+    return result
+
+
+def _measure_parts(model: ForwardModel, series: TiltSeries, volume: np.ndarray) -> dict[str, Any]:
+    n = volume.shape[0]
+    rotation = make_rotation("linear", volume.shape, N_LAYERS, series.tilt_deg)
+    slices = empty_aligned((n_slices(n, N_LAYERS), n, n))
+    amplitude: np.ndarray = np.sqrt(series.images)
+    optics = series_optics(series, volume.shape, MicroscopeSpec(), N_LAYERS)
+    fused, library = make_multislice(optics), Multislice(optics)
+    rotate_s, adjoint_s, fused_s, library_s = [], [], [], []
+    with model._threads():
+        threads = n_threads()
+        for i in range(N_MEASURED):
+            rotation.rotate_and_bin(volume, i, slices)  # builds the matrix of the tilt
+            rotate_s.append(_median_s(lambda _, i=i: rotation.rotate_and_bin(volume, i, slices), 3))
+            work = slices.copy()
+            fused_s.append(_median_s(lambda _, i=i, work=work: fused.cost_and_gradient(work, amplitude[i]), 1))
+            work = slices.copy()
+            library_s.append(_median_s(lambda _, i=i, work=work: library.cost_and_gradient(work, amplitude[i]), 1))
+            adjoint_s.append(_median_s(lambda _, i=i: rotation.add_adjoint(slices, i, 1e-9, volume), 3))
+        copy = np.empty(volume.size, np.float32)
+        _copy(volume.reshape(-1), copy)
+        copy_s = _median_s(lambda _: _copy(volume.reshape(-1), copy))
+        plane = np.ones((n, n), np.complex64)
+        fft = plan_fft()
+        n_each = max(1, 4_000_000 // n**2)
+        fft_s = _median_s(lambda _: [fft.forward(plane, plane) for _ in range(n_each)]) / n_each
+    n_ffts = 4 * (len(slices) - 1) + 2 * len(DEFOCUS_A) + 2
+    rotate, adjoint, multislice = (float(np.median(s)) for s in (rotate_s, adjoint_s, fused_s))
+    gigabytes = volume.nbytes / 1e9
+    return {"threads_of_a_tilt": threads, "rotate_s": rotate, "adjoint_s": adjoint, "multislice_s": multislice,
+            "multislice_by_library_s": float(np.median(library_s)), "ffts_per_tilt": n_ffts,
+            "ffts_per_s": n_ffts / multislice, "bare_ffts_per_s": 1 / fft_s,
+            "copy_GB_per_s": 2 * gigabytes / copy_s, "rotate_GB_per_s": gigabytes / rotate,
+            "adjoint_GB_per_s": 2 * gigabytes / adjoint}
+
+
+def compare_with_reference(n: int = 48, n_reference: int = 2) -> dict[str, Any]:
+    """Whole iterations (60 tilts, TV) of the engine as it is by default, and of the plain reference."""
+    from tests.reference import Reference
+
+    series = _series(n, N_TILTS)
+    orders = [np.random.default_rng(1).permutation(N_TILTS) for _ in range(n_reference)]
+    model = ForwardModel(series, (n, n, n), microscope=MicroscopeSpec(), n_layers_per_slice=N_LAYERS)
+    reference = Reference(series.images, series.tilt_deg, DEFOCUS_A, n, VOXEL_A, N_LAYERS, workers=n_cores())
+    step = 1.5 / model.lipschitz
+
+    def ours(n_iterations: int, rotation: ForwardModel) -> float:
+        start = time.perf_counter()
+        minimize(np.zeros((n, n, n), np.float32), rotation.descend, make_prox("tv", WEIGHT), n_tilts=N_TILTS,
+                 n_iterations=n_iterations, step=step, rng=np.random.default_rng(1))
+        return (time.perf_counter() - start) / n_iterations
+
+    fourier = ForwardModel(series, (n, n, n), microscope=MicroscopeSpec(), n_layers_per_slice=N_LAYERS,
+                           rotation="fourier")
+    for each in (model, fourier):
+        ours(2, each)
+    linear_s, fourier_s = (float(np.median([ours(10, each) for _ in range(3)])) for each in (model, fourier))
+    start = time.perf_counter()
+    reference.reconstruct(orders, step, WEIGHT)
+    reference_s = (time.perf_counter() - start) / n_reference
+    return {"n": n, "tilts": N_TILTS, "defoci": len(DEFOCUS_A), "tv_inner_iterations": 15, "threads": n_cores(),
+            "reference_iteration_s": reference_s, "linear_iteration_s": linear_s, "fourier_iteration_s": fourier_s,
+            "reference_over_linear": reference_s / linear_s, "reference_over_fourier": reference_s / fourier_s}
+
+
+def fit_exponent(results: dict[str, Any], threads: int) -> float | None:
+    """p of run time ∝ N^p from 48 to 240 voxels a side, by least squares of the logarithms."""
+    points = [(r["n"], r["run_s"]) for r in results.values() if r["threads"] == threads and r["n"] <= 240]
+    return float(np.polyfit(*np.log(np.array(points)).T, 1)[0]) if len(points) > 1 else None
+
+
+def table(content: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = ["| voxels | threads | rotate-and-bin (ms) | multislice (ms) | adjoint (ms) | whole tilt (ms) | TV (ms) | "
+             "run (s) | copy / rotate / adjoint / TV (GB/s) | FFTs/s, bare library | memory (GB) |",
+             "|---|---|---|---|---|---|---|---|---|---|---|"]
+    for r in content["stages"].values():
+        lines.append(
+            f"| {r['n']}³ | {r['threads']} | {1e3 * r['rotate_s']:.3g} | {1e3 * r['multislice_s']:.3g} | "
+            f"{1e3 * r['adjoint_s']:.3g} | {1e3 * r['tilt_s']:.3g} | {1e3 * r['tv_s']:.3g} | {r['run_s']:.3g} | "
+            f"{r['copy_GB_per_s']:.0f} / {r['rotate_GB_per_s']:.0f} / {r['adjoint_GB_per_s']:.0f} / "
+            f"{r['tv_GB_per_s']:.0f} | {r['ffts_per_s']:.0f}, {r['bare_ffts_per_s']:.0f} | "
+            f"{r['peak_memory_of_60_tilts_GB']:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="*", default=[48, 96, 144, 240])
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--reference", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--one", type=int, nargs=2, metavar=("N", "THREADS"), help="measure in this process, as JSON")
+    parser.add_argument("--table", action="store_true", help="print what is on file")
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(*arguments.one, tv=default_tv())))
+        return
+    content = json.loads(PATH.read_text("utf-8")) if PATH.exists() else {"stages": {}}
+    if not arguments.table:
+        for n in arguments.sizes:
+            for threads in arguments.threads:
+                words = [sys.executable, "-m", "experiments.benchmark", "--one", str(n), str(threads)]
+                said = subprocess.run(words, cwd=HERE.parent, check=True, text=True, capture_output=True).stdout
+                content["stages"][f"{n}, {threads} threads"] = json.loads(said.splitlines()[-1])
+        if arguments.reference:
+            content["reference"] = compare_with_reference()
+        content["growth_exponent"] = {f"{t} threads": fit_exponent(content["stages"], t) for t in arguments.threads}
+        content["environment"] = describe_environment(StageClock(), "cpu")
+        PATH.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(table(content))
+    print(json.dumps({key: content[key] for key in ("reference", "growth_exponent") if key in content}, indent=1))
+
+
+def default_tv() -> RegSpec:
+    """The settings of ``reg=tv``."""
+    from aetlab.cli.compose import compose_spec
+
+    return compose_spec(["reg=tv"]).reg
+
+
+if __name__ == "__main__":
+    main()
