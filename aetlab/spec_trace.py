@@ -13,7 +13,10 @@ class TraceSpec:
 
     ``smoothing``: standard deviation of the Gaussian that the volume is smoothed with first; candidates, rounds,
     thresholds and the signal that tells species are those of the smoothed volume (the paper: 0); ``n_sharp_fits`` to
-    the volume as given then set position, intensity and width. ``filter_sigma_*``: the difference of Gaussians.
+    the volume as given then set position, intensity and width. ``cylinder_margin``: voxels less than this far inside
+    the cylinder about the tilt axis that touches the volume's faces, or outside it, are missing data, for they leave
+    the volume at some tilts and hold artefacts (negative: the whole volume is traced, as in the paper).
+    ``filter_sigma_*``: the difference of Gaussians.
     ``candidate_fraction``: candidates whose peak is estimated below this fraction of ``min_intensity_V`` are not
     fitted. ``fit_radius``: voxels of a fit. ``intensity_bounds`` and ``width_step_bounds`` are factors of a fit's
     start, ``width_bounds`` hold overall. ``clip_at_zero``: subtracting the neighbours within ``neighbour_radius``
@@ -26,6 +29,7 @@ class TraceSpec:
 
     smoothing: float = 0.0
     n_sharp_fits: int = 4
+    cylinder_margin: float = -1.0
     filter_sigma_narrow: float = 0.5
     filter_sigma_wide: float = 1.0
     candidate_fraction: float = 0.5

@@ -17,6 +17,7 @@ from aetlab.spec import SpecError, TraceSpec
 from aetlab.trace import match_atoms, trace_atoms
 from aetlab.trace.candidates import LAYERS_PER_SLAB, find_candidates
 from aetlab.trace.errors import Flag
+from aetlab.trace.noise import measure_noise
 from aetlab.trace.sites import fit_sites, list_neighbours, merge_sites
 from tests.trace_volumes import VOXEL_A, as_atoms, as_volume, draw_volume, place_sites
 
@@ -173,6 +174,36 @@ def test_missing_voxels_are_used_by_no_fit():
     assert len(match.traced) == len(traced) == 2
     np.testing.assert_allclose(traced.positions_A[match.traced], atoms.positions_A[match.true], atol=1e-3)
     assert (traced.flag & Flag.CUT).all()
+
+
+def test_artefacts_outside_the_cylinder_that_all_tilts_see_are_no_atoms():
+    rng = np.random.default_rng(15)
+    shape = (40, 44, 36)
+    sites = place_sites(40, shape, rng, distance=5.0, margin=11.0)
+    volume = draw_volume(sites, shape) + rng.normal(0, 3.0, shape).astype(np.float32)
+    corners = np.array([[z, x, 18.0, 200.0, 0.7] for z in (3.0, 36.0) for x in (4.0, 39.0)])
+    # The noise is ten times as strong where the volume turns out of itself.
+    outside = np.hypot(np.arange(40)[:, None] - 19.5, np.arange(44) - 21.5) > 19
+    volume[outside] += rng.normal(0, 30.0, (outside.sum(), 36)).astype(np.float32)
+    volume += draw_volume(corners, shape)
+    assert len(trace(volume)) > len(sites)
+    traced = trace(volume, spec=dataclasses.replace(SPEC, cylinder_margin=2.0))
+    match = match_all(traced, as_atoms(sites, shape))
+    assert len(match.traced) == len(traced) == len(sites)
+    assert (traced.position_error_A < 0.05).all()
+
+
+def test_missing_voxels_do_not_count_as_quiet_places():
+    rng = np.random.default_rng(16)
+    volume = rng.normal(0, 5.0, (48, 40, 44)).astype(np.float32) + 20.0
+    whole = measure_noise(volume, EMPTY, SPEC)
+    volume[:, :18] = np.nan
+    part = measure_noise(volume, EMPTY, SPEC)
+    assert part.level_V == pytest.approx(whole.level_V, rel=0.1)
+    assert np.median(part.cubes_V[:, 3:]) == pytest.approx(np.median(whole.cubes_V), rel=0.1)
+    assert not part.cubes_V[:, 0].any()
+    volume[:] = np.nan
+    assert measure_noise(volume, EMPTY, SPEC).level_V == 0
 
 
 def test_atoms_at_the_edge_are_found_and_flagged():

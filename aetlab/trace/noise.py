@@ -16,6 +16,8 @@ from aetlab.trace.kernels_numba import subtract_gaussians
 
 #: The noise is measured in cubes of this many voxels, in slabs of this many layers at once, from every second voxel.
 CUBE, LAYERS, STRIDE = 8, 32, 2
+#: A place counts where this share of the filter's weight lies on voxels that are there.
+WHOLE = 0.999
 #: Standard deviation of a normal distribution over its median absolute deviation.
 MAD_TO_STD = 1.4826
 
@@ -58,8 +60,9 @@ def measure_noise(potential_V: Array, sites: np.ndarray, spec: TraceSpec) -> Noi
     """Noise of the amplitude of a Gaussian of ``spec.width_start`` that is fitted where no atom is.
 
     Taken from the median absolute deviation of the residual volume filtered with that Gaussian, so that correlated
-    noise counts as it should. 0 where more than half of the volume is even, where it is below a hundredth of
-    ``spec.min_intensity_V``, and if ``spec.min_significance`` is 0.
+    noise counts as it should; places whose neighbourhood holds missing voxels do not count. 0 where more than half of
+    the others are even, where it is below a hundredth of ``spec.min_intensity_V``, and if ``spec.min_significance`` is
+    0.
     """
     if spec.min_significance == 0:
         return Noise(0.0, np.zeros((1, 1, 1)))
@@ -67,6 +70,8 @@ def measure_noise(potential_V: Array, sites: np.ndarray, spec: TraceSpec) -> Noi
         parts = list(pool.map(lambda low: _measure_slab(potential_V, low, sites, spec),
                               range(0, potential_V.shape[0], LAYERS)))
     samples = np.concatenate([part[0] for part in parts])
+    if len(samples) == 0:
+        return Noise(0.0, np.zeros((1, 1, 1)))
     level_V = MAD_TO_STD * float(np.median(np.abs(samples - np.median(samples))))
     if level_V < 0.01 * spec.min_intensity_V:
         return Noise(0.0, np.zeros((1, 1, 1)))
@@ -74,7 +79,10 @@ def measure_noise(potential_V: Array, sites: np.ndarray, spec: TraceSpec) -> Noi
 
 
 def _measure_slab(potential_V: Array, low: int, sites: np.ndarray, spec: TraceSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Amplitudes at some voxels of a slab, and the noise of its cubes; cut ones are mirrored at the border."""
+    """Amplitudes at some voxels of a slab, and the noise of its cubes (0 where all is missing).
+
+    Cut cubes are mirrored at the border.
+    """
     width = spec.width_start
     reach = int(4 * width + 0.5)
     first, last = max(0, low - reach), min(potential_V.shape[0], low + LAYERS)
@@ -83,10 +91,28 @@ def _measure_slab(potential_V: Array, low: int, sites: np.ndarray, spec: TraceSp
     # The filter's kernel g has sum 1; an amplitude is Σ g v / Σ g² with g of peak 1.
     taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     factor = float(taps.sum() / (taps**2).sum()) ** 3
-    thin = to_numpy(filtered[low - first : last - first : STRIDE, ::STRIDE, ::STRIDE]) * np.float32(factor)
+    chosen = np.s_[low - first : last - first : STRIDE, ::STRIDE, ::STRIDE]
+    thin = to_numpy(filtered[chosen]) * np.float32(factor)
+    finite = array_module(potential_V).isfinite(potential_V[first : last + reach])
+    if not bool(finite.all()):
+        # Missing voxels are dark to the filter as well; one in the reach of a place spoils its amplitude.
+        share = ndimage_module(finite).gaussian_filter(finite.astype(np.float32), width, mode="nearest")
+        thin[to_numpy(share[chosen]) < WHOLE] = np.nan
     side = CUBE // STRIDE
     padded = np.pad(thin, [(0, -n % side) for n in thin.shape], mode="symmetric")
     n_z, n_x, n_y = (n // side for n in padded.shape)
     cubes = padded.reshape(n_z, side, n_x, side, n_y, side).transpose(0, 2, 4, 1, 3, 5).reshape(n_z, n_x, n_y, -1)
-    deviation = np.abs(cubes - np.median(cubes, axis=3, keepdims=True))
-    return thin[::2, ::2, ::2].ravel(), MAD_TO_STD * np.median(deviation, axis=3)
+    deviation = np.abs(cubes - _median(cubes)[..., None])
+    samples = thin[::2, ::2, ::2].ravel()
+    return samples[np.isfinite(samples)], MAD_TO_STD * np.nan_to_num(_median(deviation))
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """Median along the last axis of what is not NaN; NaN where all is."""
+    missing = np.isnan(values)
+    if not missing.any():
+        return np.median(values, axis=-1)
+    ordered = np.sort(values, axis=-1)  # NaN goes last
+    count = np.maximum(values.shape[-1] - missing.sum(axis=-1, keepdims=True), 1)
+    middle = [np.take_along_axis(ordered, place, axis=-1)[..., 0] for place in ((count - 1) // 2, count // 2)]
+    return 0.5 * (middle[0] + middle[1])

@@ -32,10 +32,10 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
                 report: RoundReport | None = None) -> TracedAtoms:
     """Find the atoms of a volume, fit a Gaussian to each, and name them.
 
-    The volume is smoothed where the settings say so. Candidates are fitted, subtracted and the residual searched for
-    more; then all sites are refined against the volume less their neighbours, near ones merged and weak ones dropped,
-    in rounds until few go and none moves. Voxels that are not finite are missing data: no fit uses them. A flat or
-    empty volume has no atoms.
+    The volume is smoothed, and cut to the cylinder that all tilts see, where the settings say so. Candidates are
+    fitted, subtracted and the residual searched for more; then all sites are refined against the volume less their
+    neighbours, near ones merged and weak ones dropped, in rounds until few go and none moves. Voxels that are not
+    finite are missing data: no fit uses them. A flat or empty volume has no atoms.
 
     Parameters
     ----------
@@ -62,6 +62,10 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
         raise ValueError(f"a volume is a real array (Z, X, Y), not {given.dtype} with shape {given.shape}")
     as_given_V = given.astype(np.float32)
     searched = smooth(as_given_V, spec.smoothing)
+    if spec.cylinder_margin >= 0:
+        outside = _outside_cylinder(as_given_V.shape, spec.cylinder_margin)
+        for volume_V in (as_given_V, searched):
+            volume_V[outside] = np.nan
     potential_V = np.ascontiguousarray(to_numpy(searched))
     sites, _ = fit_sites(potential_V, find_candidates(searched, spec), spec, subtract_neighbours=False)
     sites = merge_sites(sites, SAME_ATOM)
@@ -89,6 +93,13 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
         flag=errors.flag | np.where(species.not_atom > 0.5, Flag.NOT_ATOM, 0).astype(np.uint8),
         residual_V=errors.residual_V, posterior=species.posterior, not_atom_probability=species.not_atom,
         species=species.summary, rounds=rounds)
+
+
+def _outside_cylinder(shape_zxy: tuple[int, ...], margin: float) -> np.ndarray:
+    """Columns (Z, X) nearer than ``margin`` voxels to the faces that the tilts turn through, or beyond them: bool."""
+    n_z, n_x, _ = shape_zxy
+    z, x = np.arange(n_z)[:, None] - (n_z - 1) / 2, np.arange(n_x) - (n_x - 1) / 2
+    return np.hypot(z, x) > min(n_z, n_x) / 2 - margin
 
 
 def _sharpen(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec) -> tuple[np.ndarray, np.ndarray]:
