@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from aetlab.data import TracedAtoms, Volume
 from aetlab.results.files import StorageError, describe
@@ -20,7 +21,7 @@ def export_record(record: Record, folder: Path) -> list[Path]:
     Positions count from the centre of the volume, and the volume's origin is set so that atoms lie on it. Raises
     :class:`StorageError` where the record is damaged or the disk refuses.
     """
-    columns = {name: read_array(record, f"traced/{name}").values for name in _COLUMNS}
+    columns: dict[str, Any] = {name: read_array(record, f"traced/{name}").values for name in _COLUMNS}
     traced = TracedAtoms(**columns, species=dict(record.environment.get("species") or {}))
     volume = Volume(read_array(record, "volume/potential_V").values, record.spec.scale.voxel_A)
     n_z, n_x, n_y = volume.potential_V.shape
