@@ -16,7 +16,7 @@ from aetlab import forward, refine, sample, solve, trace
 from aetlab.backend import to_numpy
 from aetlab.data import Atoms, Match, Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Volume
 from aetlab.estimate import estimate
-from aetlab.fitting import fit_volume, make_model
+from aetlab.fitting import fit_volume, make_model, step_of
 from aetlab.grid import coordinates_A, rotation_matrix
 from aetlab.memory import require_memory
 from aetlab.progress import Reporter
@@ -172,11 +172,11 @@ def _simulate(spec: RunSpec, atoms: Atoms, tilt_deg: np.ndarray, defocus_A: np.n
 def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,
                 reporter: Reporter) -> tuple[Reconstruction, bool]:
     """The volume of a tilt series, and whether it went on from a checkpoint."""
-    model = make_model(spec, series)
+    model = make_model(spec, series, reporter.say)
     weight = regulariser_weight(spec, series, model, reporter)
     fitted, held = hold_out(model.n_tilts, spec.reg.held_out, generator(spec.seed, "held out"))
     reporter.say(f"regulariser {spec.reg.kind} with weight {weight:.3g} per V, "
-                 f"step {spec.engine.step / model.lipschitz:.4g} V²")
+                 f"step {step_of(spec, len(fitted)) / model.lipschitz:.4g} V²")
     rng = generator(spec.seed, "tilt order")
     path = places.checkpoint(record_id(spec))
     saved = checkpoint.load_checkpoint(path, rng)
@@ -189,7 +189,7 @@ def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,
 
     solution = fit_volume(spec, model, fitted, weight, n_iterations=spec.engine.n_iterations, rng=rng,
                           on_iteration=on_iteration, resume=solve.State.restore(*saved) if saved else None)
-    volume = Volume(model.form_potential(solution.volume), spec.scale.voxel_A)
+    volume = Volume(to_numpy(model.form_potential(solution.volume)), spec.scale.voxel_A)
     predicted = prediction_cost(model, solution.volume, held) if len(held) else float("nan")
     return Reconstruction(volume, solution.cost, solution.seconds, solution.restarts, solution.halvings,
                           solution.stopped, weight, predicted), saved is not None

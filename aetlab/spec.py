@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from aetlab import physics
 from aetlab.checks import SpecError as SpecError
 from aetlab.checks import choice, fraction, not_negative, positive, require
+from aetlab.spec_reg import RegSpec as RegSpec
 from aetlab.spec_refine import RefineSpec as RefineSpec
 from aetlab.spec_trace import ScoreSpec as ScoreSpec
 from aetlab.spec_trace import TraceSpec as TraceSpec
@@ -164,35 +165,6 @@ class BinningSpec:
 
     def __post_init__(self) -> None:
         require(self.n_layers >= 1, "binning.n_layers", self.n_layers, "at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegSpec:
-    """The regulariser, with its weight per volt, or how it is found.
-
-    ``weight`` is a number, ``rule`` for ``rule_factor`` standard deviations of the noise in the data's gradient
-    (:func:`aetlab.solve.rule_weight`), or ``auto`` for the weight that best predicts images left out of the fit
-    (:mod:`aetlab.weighting`). ``inner_iterations`` belong to the dual solver of TV, which keeps its dual variables
-    between outer iterations when ``warm_start`` is set. ``held_out`` is the share of the tilts that the whole
-    reconstruction leaves out and predicts, so that runs can be compared without the truth.
-    """
-
-    kind: str
-    weight: float | str = "rule"
-    rule_factor: float = 0.0
-    inner_iterations: int = 15
-    warm_start: bool = False
-    held_out: float = 0.0
-
-    def __post_init__(self) -> None:
-        choice("reg.kind", self.kind, ("tv", "lasso", "pos", "none"))
-        if isinstance(self.weight, str):
-            require(self.weight in ("rule", "auto"), "reg.weight", self.weight, "give a number, rule or auto")
-        else:
-            not_negative("reg.weight", self.weight)
-        not_negative("reg.rule_factor", self.rule_factor)
-        require(self.inner_iterations >= 1, "reg.inner_iterations", self.inner_iterations, "at least 1")
-        require(0 <= self.held_out <= 0.5, "reg.held_out", self.held_out, "it must lie between 0 and 0.5")
 
 
 @dataclass(frozen=True, kw_only=True)

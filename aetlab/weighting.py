@@ -14,7 +14,8 @@ import numpy as np
 
 from aetlab import physics, solve
 from aetlab.data import TiltSeries
-from aetlab.forward import ForwardModel
+from aetlab.engine import Model
+from aetlab.fitting import fit_volume
 from aetlab.progress import Reporter
 from aetlab.seeds import generator
 from aetlab.spec import RunSpec
@@ -35,7 +36,7 @@ def hold_out(n_tilts: int, fraction: float, rng: np.random.Generator) -> tuple[n
     return np.setdiff1d(np.arange(n_tilts), held), held
 
 
-def prediction_cost(model: ForwardModel, volume: np.ndarray, tilts: np.ndarray) -> float:
+def prediction_cost(model: Model, volume: np.ndarray, tilts: np.ndarray) -> float:
     """Mean cost of a tilt of ``tilts``, which the volume was not fitted to."""
     return float(np.mean([model.cost(volume, int(i_tilt)) for i_tilt in tilts]))
 
@@ -48,7 +49,7 @@ def rule_weight(spec: RunSpec, series: TiltSeries) -> float:
                              electrons_per_pixel=series.electrons_per_pixel)
 
 
-def regulariser_weight(spec: RunSpec, series: TiltSeries, model: ForwardModel, reporter: Reporter) -> float:
+def regulariser_weight(spec: RunSpec, series: TiltSeries, model: Model, reporter: Reporter) -> float:
     """The weight per V that ``spec.reg.weight`` asks for: a number, ``rule`` or ``auto``."""
     if isinstance(spec.reg.weight, float):
         return spec.reg.weight
@@ -58,12 +59,8 @@ def regulariser_weight(spec: RunSpec, series: TiltSeries, model: ForwardModel, r
     fitted, held = hold_out(model.n_tilts, HELD_OUT, generator(spec.seed, "held out"))
 
     def trial(weight: float) -> float:
-        solution = solve.minimize(
-            np.zeros(spec.scale.shape_zxy, np.float32),
-            lambda volume, i, step: model.descend(volume, int(fitted[i]), step),
-            solve.make_prox(spec.reg.kind, weight, inner_iterations=spec.reg.inner_iterations), n_tilts=len(fitted),
-            n_iterations=TRIAL_ITERATIONS, step=spec.engine.step / model.lipschitz, decay=spec.engine.step_decay,
-            rng=generator(spec.seed, "tilt order"))
+        solution = fit_volume(spec, model, fitted, weight, n_iterations=TRIAL_ITERATIONS,
+                              rng=generator(spec.seed, "tilt order"))
         cost = prediction_cost(model, solution.volume, held)
         reporter.say(f"weight {weight:.3g} per V: {len(held)} tilts held out are predicted at a cost of {cost:.6g}")
         return cost

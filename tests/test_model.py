@@ -24,14 +24,16 @@ def _series(rng: np.random.Generator) -> TiltSeries:
     return TiltSeries(images, TILT_DEG, DEFOCUS_A, 0.5)
 
 
-def _model(series: TiltSeries, rotation: str = "linear", dtype: type = np.float64) -> ForwardModel:
-    return ForwardModel(series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=3, rotation=rotation, dtype=dtype)
+def _model(series: TiltSeries, rotation: str = "linear", dtype: type = np.float64, blur_A: float = 0.0) -> ForwardModel:
+    return ForwardModel(series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=3, rotation=rotation, dtype=dtype,
+                        blur_A=blur_A)
 
 
-@pytest.mark.parametrize("rotation", ["linear", "cubic", "fourier"])
-def test_gradient_against_central_differences(rotation: str) -> None:
+@pytest.mark.parametrize(("rotation", "blur_A"),
+                         [("linear", 0.0), ("cubic", 0.0), ("fourier", 0.0), ("linear", 0.35), ("fourier", 0.5)])
+def test_gradient_against_central_differences(rotation: str, blur_A: float) -> None:
     rng = np.random.default_rng(1)
-    model = _model(_series(rng), rotation)
+    model = _model(_series(rng), rotation, blur_A=blur_A)
     volume = rng.uniform(0, 60, SHAPE)
     for i_tilt in range(model.n_tilts):
         cost, gradient = model.cost_and_gradient(volume, i_tilt)
@@ -43,14 +45,17 @@ def test_gradient_against_central_differences(rotation: str) -> None:
             np.testing.assert_allclose(np.vdot(gradient, direction), slope, rtol=1e-6)
 
 
-def test_descend_is_a_step_along_the_gradient() -> None:
+@pytest.mark.parametrize("rotation", ["linear", "fourier"])
+def test_descend_is_a_step_along_the_gradient(rotation: str) -> None:
     rng = np.random.default_rng(2)
-    model = _model(_series(rng))
-    volume = rng.uniform(0, 60, SHAPE)
+    model = _model(_series(rng), rotation)
+    volume, metric = rng.uniform(0, 60, SHAPE), rng.uniform(0.1, 10, SHAPE)
     cost, gradient = model.cost_and_gradient(volume, 1)
-    stepped = volume.copy()
+    stepped, scaled = volume.copy(), volume.copy()
     assert model.descend(stepped, 1, 3.0) == cost
     np.testing.assert_allclose(stepped, volume - 3.0 * gradient, rtol=1e-12)
+    assert model.descend(scaled, 1, 3.0, metric) == cost
+    np.testing.assert_allclose(scaled, volume - 3.0 * metric * gradient, rtol=1e-12)
 
 
 def test_images_of_the_true_volume_cost_nothing() -> None:

@@ -48,12 +48,14 @@ class FourierRotation:
                 first = i_slice * self._n_layers
                 slices[i_slice, :, rows] = layers[first:first + self._n_layers].sum(axis=0)
 
-    def add_adjoint(self, slices: np.ndarray, i_tilt: int, scale: float, volume: np.ndarray) -> None:
-        """Add ``scale`` times the adjoint of ``slices`` to ``volume`` in place."""
+    def add_adjoint(self, slices: np.ndarray, i_tilt: int, scale: float, volume: np.ndarray,
+                    metric: np.ndarray | None = None) -> None:
+        """Add ``scale`` times the adjoint of ``slices`` to ``volume`` in place; ``metric`` (Z, X, Y) scales voxels."""
         for rows in self._blocks():
             layers = np.repeat(slices[:, :, rows], self._n_layers, axis=0)[:self._shape[0]]
             plane = self._turn(self._pad(layers), i_tilt, -1)
-            volume[:, :, rows] += self._dtype.type(scale) * self._cut(plane)
+            added = self._dtype.type(scale) * self._cut(plane)
+            volume[:, :, rows] += added if metric is None else added * metric[:, :, rows]
 
     def _blocks(self) -> list[slice]:
         return [slice(low, low + self._n_rows) for low in range(0, self._shape[2], self._n_rows)]

@@ -139,6 +139,62 @@ def gather_add(counts, rows, weights, source, scale, volume):
 
 
 @_parallel
+def gather_step(counts, rows, weights, source, scale, metric, volume):
+    """:func:`gather_add` with ``scale · metric[z, x, y]`` in place of ``scale``."""
+    n_z, n_x, n_y = volume.shape
+    tiles_x = (n_x + _TILE - 1) // _TILE
+    tiles_z = (n_z + _TILE - 1) // _TILE
+    for tile in nb.prange(tiles_x * tiles_z):
+        z_start, x_start = tile // tiles_x * _TILE, tile % tiles_x * _TILE
+        for z in range(z_start, min(z_start + _TILE, n_z)):
+            for x in range(x_start, min(x_start + _TILE, n_x)):
+                voxel = z * n_x + x
+                for k in range(counts[voxel]):
+                    i0, w0 = rows[voxel, k], scale * weights[voxel, k]
+                    for y in range(n_y):
+                        volume[z, x, y] += w0 * metric[z, x, y] * source[i0, y]
+
+
+@_parallel
+def blur_x(planes, kernel, out):
+    """``out`` = ``planes`` (S, X, Y) convolved along x with the symmetric ``kernel``, of which half is given."""
+    n_s, n_x, n_y = planes.shape
+    reach = kernel.shape[0] - 1
+    for row in nb.prange(n_s * n_x):
+        s, x = row // n_x, row % n_x
+        for y in range(n_y):
+            out[s, x, y] = kernel[0] * planes[s, x, y]
+        for k in range(1, reach + 1):
+            factor = kernel[k]
+            if x >= k and x + k < n_x:
+                for y in range(n_y):
+                    out[s, x, y] += factor * (planes[s, x - k, y] + planes[s, x + k, y])
+            elif x >= k:
+                for y in range(n_y):
+                    out[s, x, y] += factor * planes[s, x - k, y]
+            elif x + k < n_x:
+                for y in range(n_y):
+                    out[s, x, y] += factor * planes[s, x + k, y]
+
+
+@_parallel
+def blur_y(planes, kernel, out):
+    """``out`` = ``planes`` (S, X, Y) convolved along y with the symmetric ``kernel``, of which half is given."""
+    n_s, n_x, n_y = planes.shape
+    reach = kernel.shape[0] - 1
+    for row in nb.prange(n_s * n_x):
+        s, x = row // n_x, row % n_x
+        for y in range(n_y):
+            out[s, x, y] = kernel[0] * planes[s, x, y]
+        for k in range(1, min(reach, n_y - 1) + 1):
+            factor = kernel[k]
+            for y in range(k, n_y):
+                out[s, x, y] += factor * planes[s, x, y - k]
+            for y in range(n_y - k):
+                out[s, x, y] += factor * planes[s, x, y + k]
+
+
+@_parallel
 def transmit(phase, slice_V, wave, out):
     """``out = wave · exp(i phase slice_V)``; planes (X, Y), ``phase`` in rad per volt of the slice's sum."""
     for x in nb.prange(slice_V.shape[0]):

@@ -9,6 +9,7 @@ import numpy as np
 from aetlab import physics
 from aetlab.backend import empty_aligned, n_threads, threads
 from aetlab.data import TiltSeries
+from aetlab.forward.blur import Blur
 from aetlab.forward.imaging import transfer_function
 from aetlab.forward.multislice import Optics, make_multislice, make_optics, propagator
 from aetlab.forward.rotation import make_rotation
@@ -53,6 +54,9 @@ class ForwardModel:
         linear, cubic or fourier.
     dtype : type
         Precision of volume and waves: float32, or float64 for tests.
+    blur_A : float
+        Standard deviation of g where what is called the volume below is c of V = g ∗ c (:mod:`aetlab.forward.blur`);
+        0: the volume is V itself.
 
     Attributes
     ----------
@@ -63,7 +67,8 @@ class ForwardModel:
     """
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
-                 n_layers_per_slice: int, rotation: str = "linear", dtype: type = np.float32) -> None:
+                 n_layers_per_slice: int, rotation: str = "linear", dtype: type = np.float32,
+                 blur_A: float = 0.0) -> None:
         optics = series_optics(series, shape_zxy, microscope, n_layers_per_slice)
         self.n_tilts = len(series.tilt_deg)
         self.lipschitz = optics.phase_per_V**2 * shape_zxy[0] * len(series.defocus_A)
@@ -74,10 +79,15 @@ class ForwardModel:
         self._rotation = make_rotation(rotation, shape_zxy, n_layers_per_slice, series.tilt_deg, dtype=dtype)
         self._multislice = make_multislice(optics, dtype)
         self._slices = empty_aligned((n_slices(shape_zxy[0], n_layers_per_slice), *shape_zxy[1:]), dtype)
+        self._blur = Blur(blur_A / series.pixel_A, self._slices.shape, dtype) if blur_A else None
+
+    def form_potential(self, volume: np.ndarray) -> np.ndarray:
+        """V in volts of ``volume`` (Z, X, Y): g ∗ c, or ``volume`` itself where there is no blur."""
+        return self._blur.blur_volume(volume) if self._blur else volume
 
     def cost(self, volume: np.ndarray, i_tilt: int) -> float:
         """Cost of ``volume`` (Z, X, Y) against the images of one tilt."""
-        self._rotation.rotate_and_bin(volume, i_tilt, self._slices)
+        self._fill_slices(volume, i_tilt)
         return self._multislice.cost(self._slices, self._amplitude[i_tilt])
 
     def cost_and_gradient(self, volume: np.ndarray, i_tilt: int) -> tuple[float, np.ndarray]:
@@ -87,11 +97,14 @@ class ForwardModel:
         self._rotation.add_adjoint(self._slices, i_tilt, 1.0, gradient)
         return cost, gradient
 
-    def descend(self, volume: np.ndarray, i_tilt: int, step: float) -> float:
-        """Take ``step`` (in V²) times the gradient of one tilt off ``volume`` in place; the cost before the step."""
+    def descend(self, volume: np.ndarray, i_tilt: int, step: float, metric: np.ndarray | None = None) -> float:
+        """Take ``step`` (in V²) times the gradient of one tilt off ``volume`` in place; the cost before the step.
+
+        ``metric`` (Z, X, Y), without a unit, multiplies the step voxel by voxel.
+        """
         with self._threads():
             cost = self._gradient_of_slices(volume, i_tilt)
-            self._rotation.add_adjoint(self._slices, i_tilt, -step, volume)
+            self._rotation.add_adjoint(self._slices, i_tilt, -step, volume, metric)
         return cost
 
     def _threads(self) -> AbstractContextManager[None]:
@@ -99,5 +112,13 @@ class ForwardModel:
         return threads(1 if self._shape[1] * self._shape[2] <= SMALL_PLANE else n_threads())
 
     def _gradient_of_slices(self, volume: np.ndarray, i_tilt: int) -> float:
+        self._fill_slices(volume, i_tilt)
+        cost = self._multislice.cost_and_gradient(self._slices, self._amplitude[i_tilt])
+        if self._blur:
+            self._blur.blur_slices(self._slices)
+        return cost
+
+    def _fill_slices(self, volume: np.ndarray, i_tilt: int) -> None:
         self._rotation.rotate_and_bin(volume, i_tilt, self._slices)
-        return self._multislice.cost_and_gradient(self._slices, self._amplitude[i_tilt])
+        if self._blur:
+            self._blur.blur_slices(self._slices)

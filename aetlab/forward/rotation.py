@@ -33,8 +33,9 @@ class Rotation(Protocol):
     def rotate_and_bin(self, volume: np.ndarray, i_tilt: int, slices: np.ndarray) -> None:
         """Fill ``slices`` (S, X, Y) with the sums of the rotated ``volume`` (Z, X, Y)."""
 
-    def add_adjoint(self, slices: np.ndarray, i_tilt: int, scale: float, volume: np.ndarray) -> None:
-        """Add ``scale`` times the adjoint of ``slices`` to ``volume`` in place."""
+    def add_adjoint(self, slices: np.ndarray, i_tilt: int, scale: float, volume: np.ndarray,
+                    metric: np.ndarray | None = None) -> None:
+        """Add ``scale`` times the adjoint of ``slices`` to ``volume`` in place; ``metric`` (Z, X, Y) scales voxels."""
 
 
 def make_rotation(kind: str, shape_zxy: tuple[int, int, int], n_layers: int, tilt_deg: np.ndarray, *,
@@ -94,10 +95,14 @@ class SparseRotation:
         n_y = self._shape[2]
         kernels.gather_rows(m.row_start, m.columns, m.row_weights, volume.reshape(-1, n_y), slices.reshape(-1, n_y))
 
-    def add_adjoint(self, slices: np.ndarray, i_tilt: int, scale: float, volume: np.ndarray) -> None:
+    def add_adjoint(self, slices: np.ndarray, i_tilt: int, scale: float, volume: np.ndarray,
+                    metric: np.ndarray | None = None) -> None:
         m = self._matrix_of(i_tilt)
         source = slices.reshape(-1, self._shape[2])
-        kernels.gather_add(m.counts, m.rows, m.weights, source, self._dtype(scale), volume)
+        if metric is None:
+            kernels.gather_add(m.counts, m.rows, m.weights, source, self._dtype(scale), volume)
+        else:
+            kernels.gather_step(m.counts, m.rows, m.weights, source, self._dtype(scale), metric, volume)
 
     def _allocate(self) -> _Matrix:
         n_z, n_x, _ = self._shape

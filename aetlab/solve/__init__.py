@@ -1,7 +1,8 @@
 """Losses, proximal operators and the accelerated incremental solver: arrays and callables in, arrays out."""
 
+from aetlab.solve.atoms import AtomsPrior, Plan
 from aetlab.solve.fista import Solution, State, minimize
 from aetlab.solve.prox import Prox, make_prox
 from aetlab.solve.weights import rule_weight
 
-__all__ = ["Prox", "Solution", "State", "make_prox", "minimize", "rule_weight"]
+__all__ = ["AtomsPrior", "Plan", "Prox", "Solution", "State", "make_prox", "minimize", "rule_weight"]

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from aetlab.backend import to_numpy
 from aetlab.solve import kernels_numba as kernels
 from aetlab.solve.prox import Prox
 
@@ -44,6 +45,7 @@ class State:
     seconds: list[float] = field(default_factory=list)
     restarts: list[int] = field(default_factory=list)
     halvings: list[int] = field(default_factory=list)
+    renewals: list[int] = field(default_factory=list)
 
     @property
     def n_done(self) -> int:
@@ -52,7 +54,8 @@ class State:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of a checkpoint; ``kept`` are those of the proximal operator."""
-        return {"volume": self.volume, "proximal": self.proximal, **{f"prox_{k}": a for k, a in self.kept.items()}}
+        arrays = {"volume": self.volume, "proximal": self.proximal, **{f"prox_{k}": a for k, a in self.kept.items()}}
+        return {name: to_numpy(array) for name, array in arrays.items()}
 
     def values(self) -> dict[str, Any]:
         """The plain values of a checkpoint, fit for JSON."""
@@ -83,17 +86,21 @@ class Solution:
     state: State
 
 
-def minimize(volume0: np.ndarray, descend: Callable[[np.ndarray, int, float], float], prox: Prox, *, n_tilts: int,
+def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox, *, n_tilts: int,
              n_iterations: int, step: float, rng: np.random.Generator, decay: float = 1.0,
+             adapt: Callable[[State], bool] | None = None,
+             extrapolate: Callable[[Any, Any, float], None] | None = None,
              on_iteration: Callable[[State], None] | None = None, resume: State | None = None) -> Solution:
     """Minimise a sum of costs over tilts, regularised by ``prox``.
 
     Parameters
     ----------
     volume0 : float (Z, X, Y)
-        Where to start, in V; it is not changed.
+        Where to start, in V; it is not changed. The array may live on a GPU if ``descend``, ``prox`` and
+        ``extrapolate`` work there.
     descend : callable
-        ``descend(volume, i_tilt, step)`` steps down the gradient of one tilt in place; it returns the cost before.
+        ``descend(volume, i_tilt, step)`` steps down the gradient of one tilt in place; it returns the cost before, a
+        float or a scalar of the device, which is not waited for until all tilts are visited.
     prox : Prox
         ``prox(volume, step)``, in place; its ``state`` is part of a checkpoint.
     n_tilts, n_iterations : int
@@ -105,6 +112,11 @@ def minimize(volume0: np.ndarray, descend: Callable[[np.ndarray, int, float], fl
     decay : float
         Factor of the step at each reset: below 1, the step shrinks once the cost is down to where single tilts pull it
         about, which is what lets incremental steps converge (1: the paper's constant step).
+    adapt : callable, optional
+        Called with the :class:`State` before each iteration; it may change the step and what ``descend`` and ``prox``
+        do. Where it returns True momentum starts anew, and the cost of that iteration and the next may rise.
+    extrapolate : callable, optional
+        ``extrapolate(volume, proximal, beta)``, Nesterov's step in place for arrays that are not NumPy's.
     on_iteration : callable, optional
         Called with the :class:`State` after each iteration; its arrays change in the next.
     resume : State, optional
@@ -114,19 +126,22 @@ def minimize(volume0: np.ndarray, descend: Callable[[np.ndarray, int, float], fl
     prox.state.update(state.kept)
     while state.n_done < n_iterations and len(state.halvings) <= MAX_HALVINGS:
         started = time.perf_counter()
+        if adapt is not None and adapt(state):
+            state.renewals.append(state.n_done)
+            _fall_back(state)
         cost = _visit_tilts(state, descend, rng.permutation(n_tilts))
         if not cost <= state.limit:
             state.step /= 2
             state.halvings.append(state.n_done)
             _fall_back(state)
-        elif state.cost and cost > state.cost[-1] and state.n_done - 1 not in state.restarts[-1:]:
+        elif state.cost and cost > state.cost[-1] and not _may_rise(state):
             state.restarts.append(state.n_done)
             state.step *= decay
             _fall_back(state)
         else:
             state.volume = prox(state.volume, state.step)
             following = (1 + math.sqrt(1 + 4 * state.momentum**2)) / 2
-            _extrapolate(state.volume, state.proximal, (state.momentum - 1) / following)
+            (extrapolate or _extrapolate)(state.volume, state.proximal, (state.momentum - 1) / following)
             state.momentum = following
         state.kept = prox.state
         state.cost.append(cost)
@@ -139,16 +154,34 @@ def minimize(volume0: np.ndarray, descend: Callable[[np.ndarray, int, float], fl
                     f"diverged at every step down to {state.step:.3g} V²", state)
 
 
-def _visit_tilts(state: State, descend: Callable[[np.ndarray, int, float], float], order: np.ndarray) -> float:
-    """Step down the tilts in ``order``; the sum of their costs, cut short where it diverges."""
-    total = 0.0
+def _visit_tilts(state: State, descend: Callable[[Any, int, float], Any], order: np.ndarray) -> float:
+    """Step down the tilts in ``order``; the sum of their costs, cut short where it is seen to diverge.
+
+    Of costs that are floats; what a device is still computing is asked for at the end alone.
+    """
+    total: Any = 0.0
+    first: Any = None
     for i_tilt in order:
-        total += descend(state.volume, int(i_tilt), state.step)
-        if math.isinf(state.limit):
-            state.limit = DIVERGED * len(order) * total
-        if not total <= state.limit:
-            break
-    return total
+        cost = descend(state.volume, int(i_tilt), state.step)
+        first = cost if first is None else first
+        total = total + cost
+        if isinstance(total, float):
+            _limit(state, first, len(order))
+            if not total <= state.limit:
+                break
+    _limit(state, first, len(order))
+    return float(total)
+
+
+def _limit(state: State, first: Any, n_tilts: int) -> None:
+    """Set the limit of divergence by the cost of the very first tilt."""
+    if math.isinf(state.limit):
+        state.limit = DIVERGED * n_tilts * float(first)
+
+
+def _may_rise(state: State) -> bool:
+    """Whether the cost of this iteration is taken as it comes: after a reset, and in a new metric."""
+    return state.n_done - 1 in (*state.restarts[-1:], *state.renewals) or state.n_done in state.renewals
 
 
 def _fall_back(state: State) -> None:

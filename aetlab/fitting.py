@@ -1,0 +1,79 @@
+"""The settings of a run joined with the solver: the forward model of a tilt series, and the volume that fits it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from aetlab import solve
+from aetlab.data import TiltSeries
+from aetlab.engine import Model, choose_model, solver_parts
+from aetlab.forward import narrowest_atom_A
+from aetlab.spec import RunSpec
+
+#: Step of the atoms prior where tilts are sparse, and what it may come to where they overlap (measured: below these the
+#: cost falls without a reset at 0.08 and at 0.4 tilts a sample).
+_LONGEST_STEP, _SHARED_STEP = 4.0, 0.6
+
+
+def make_model(spec: RunSpec, series: TiltSeries, say: Callable[[str], None]) -> Model:
+    """The forward model that the reconstruction of ``series`` uses; its volume is c of V = g ∗ c for reg=atoms.
+
+    ``say`` is told where it computes.
+    """
+    return choose_model(spec, series, blur_A=blur_A(spec), say=say)
+
+
+def blur_A(spec: RunSpec) -> float:
+    """Standard deviation of g in Å, as set or that of the narrowest atom; 0 without the atoms prior."""
+    if spec.reg.kind != "atoms":
+        return 0.0
+    if spec.reg.blur_A is not None:
+        return spec.reg.blur_A
+    return narrowest_atom_A(spec.microscope, spec.scale.voxel_A, spec.sample.debye_waller_A2["default"])
+
+
+def fit_volume(spec: RunSpec, model: Model, tilts: np.ndarray, weight: float, *, n_iterations: int,
+               rng: np.random.Generator, on_iteration: Callable[[solve.State], None] | None = None,
+               resume: solve.State | None = None) -> solve.Solution:
+    """The volume (Z, X, Y) of ``model`` that fits ``tilts`` (indices), regularised with ``weight`` in 1/V."""
+    parts = solver_parts(model)
+    volume0 = parts.zeros(spec.scale.shape_zxy)
+    if resume is not None:
+        resume = solve.State.restore({k: parts.place(a) for k, a in resume.arrays().items()}, resume.values())
+    step = step_of(spec, len(tilts)) / model.lipschitz
+    if spec.reg.kind == "atoms":
+        prior = solve.AtomsPrior(weight, _plan(spec), sparsify=parts.sparsify)
+        return solve.minimize(
+            volume0, lambda volume, i, by: model.descend(volume, int(tilts[i]), by, prior.metric), prior,
+            n_tilts=len(tilts), n_iterations=n_iterations, step=step, decay=spec.engine.step_decay, rng=rng,
+            adapt=prior.adapt, extrapolate=parts.extrapolate, on_iteration=on_iteration, resume=resume)
+    prox = parts.make_prox(spec.reg.kind, weight, inner_iterations=spec.reg.inner_iterations,
+                           warm_start=spec.reg.warm_start)
+    return solve.minimize(
+        volume0, lambda volume, i, by: model.descend(volume, int(tilts[i]), by), prox, n_tilts=len(tilts),
+        n_iterations=n_iterations, step=step, decay=spec.engine.step_decay, rng=rng,
+        extrapolate=parts.extrapolate, on_iteration=on_iteration, resume=resume)
+
+
+def step_of(spec: RunSpec, n_tilts: int) -> float:
+    """The first step in units of the inverse Lipschitz constant of one tilt.
+
+    For the atoms prior, unless set, 4, or less where the planes of neighbouring tilts overlap at the Nyquist frequency:
+    then several tilts of a pass step along the same direction. ``n_tilts`` planes share π N_x / 2 samples of a half
+    circle; their steps together stay at 0.6 / (n_tilts / (π N_x / 2)).
+    """
+    if spec.reg.kind != "atoms":
+        return spec.engine.step
+    if spec.reg.step is not None:
+        return spec.reg.step
+    return min(_LONGEST_STEP, _SHARED_STEP * math.pi * spec.scale.shape_zxy[1] / (2 * n_tilts))
+
+
+def _plan(spec: RunSpec) -> solve.Plan:
+    reg, voxel_A = spec.reg, spec.scale.voxel_A
+    return solve.Plan(metric_at=reg.metric_at, metric_floor=reg.metric_floor, blur_px=blur_A(spec) / voxel_A,
+                      reweight_at=reg.reweight_at, reweight_sigma_px=reg.reweight_sigma_A / voxel_A,
+                      reweight_softness=reg.reweight_softness, reweight_gain=reg.reweight_gain)

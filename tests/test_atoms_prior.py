@@ -1,0 +1,165 @@
+"""The prior that knows atoms: its blur, its proximal step in a metric, and how it adapts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from scipy.optimize import minimize as scipy_minimize
+
+from aetlab.data import TiltSeries
+from aetlab.forward.blur import Blur, gaussian_kernel, narrowest_atom_A
+from aetlab.forward.model import ForwardModel, series_optics
+from aetlab.forward.multislice import Multislice
+from aetlab.forward.rotation import rotate_and_bin
+from aetlab.solve import AtomsPrior, Plan, Solution, State, minimize
+from aetlab.spec import MicroscopeSpec
+
+SHAPE = (8, 10, 12)
+PLAN = Plan(metric_at=2, metric_floor=0.05, blur_px=1.0, reweight_at=(3, 5), reweight_sigma_px=1.0,
+            reweight_softness=0.3, reweight_gain=1.5)
+
+
+def test_blur_is_its_own_adjoint() -> None:
+    rng = np.random.default_rng(1)
+    u, v = rng.standard_normal(SHAPE), rng.standard_normal(SHAPE)
+    blur = Blur(0.9, SHAPE, np.float64)
+    blurred_u, blurred_v = u.copy(), v.copy()
+    blur.blur_slices(blurred_u)
+    blur.blur_slices(blurred_v)
+    assert np.vdot(blurred_u, v) == pytest.approx(np.vdot(u, blurred_v), rel=1e-12)
+    assert np.vdot(blur.blur_volume(u), v) == pytest.approx(np.vdot(u, blur.blur_volume(v)), rel=1e-12)
+
+
+def test_blur_is_the_gaussian_that_it_says() -> None:
+    volume = np.random.default_rng(2).standard_normal(SHAPE)
+    blur = Blur(0.8, SHAPE, np.float64)
+    slices = volume.copy()
+    blur.blur_slices(slices)
+    by_scipy = dict(sigma=0.8, mode="constant", radius=4)
+    np.testing.assert_allclose(slices, gaussian_filter(volume, axes=(1, 2), **by_scipy), atol=1e-12)
+    np.testing.assert_allclose(blur.blur_volume(volume), gaussian_filter(volume, **by_scipy), atol=1e-12)
+    half = gaussian_kernel(0.8)
+    assert 2 * half.sum() - half[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("tilt_deg", [0.0, 31.7, 90.0])
+def test_blur_commutes_with_rotation(tilt_deg: float) -> None:
+    """Slices of the rotated blurred volume are the blurred slices of the rotated one, where a slice is the whole."""
+    volume = np.zeros((31, 33, 35))
+    volume[15, 18, 16] = volume[13, 14, 19] = 1.0
+    volume = gaussian_filter(volume, 1.2)
+    blur = Blur(1.5, (1, 33, 35), np.float64)
+    first = rotate_and_bin(blur.blur_volume(volume), tilt_deg, 31)
+    then = rotate_and_bin(volume, tilt_deg, 31)
+    blur.blur_slices(then)
+    np.testing.assert_allclose(first, then, atol=0.01 * then.max())
+
+
+def test_narrowest_atom_of_the_papers_microscope() -> None:
+    """Aperture 1/Å: 1/π Å; thermal √(B/8π²); a voxel of 0.5 Å: 0.144 Å. Coarse voxels cut the aperture."""
+    by_hand = math.sqrt((1 / math.pi) ** 2 + 0.6 / (8 * math.pi**2) + 0.25 / 12)
+    assert narrowest_atom_A(MicroscopeSpec(), 0.5, 0.6) == pytest.approx(by_hand)
+    assert by_hand == pytest.approx(0.36, abs=0.01)
+    assert narrowest_atom_A(MicroscopeSpec(), 1.0, 0.6) > 0.6
+
+
+def test_proximal_step_in_a_metric_against_brute_force() -> None:
+    """argmin_u ½ Σ (u - v)²/d + step · weight · Σ a u over u ≥ 0."""
+    rng = np.random.default_rng(3)
+    volume = rng.normal(0.5, 1.0, (3, 2, 2))
+    metric, weights = rng.uniform(0.1, 3, (2, *volume.shape))
+    prior = AtomsPrior(0.4, PLAN)
+    prior.state.update(metric=metric, weights=weights)
+
+    def objective(u: np.ndarray) -> float:
+        u = u.reshape(volume.shape)
+        return float((0.5 * (u - volume) ** 2 / metric + 0.6 * 0.4 * weights * u).sum())
+
+    found = scipy_minimize(objective, np.ones(volume.size), bounds=[(0, None)] * volume.size, tol=1e-14).x
+    np.testing.assert_allclose(prior(volume.copy(), 0.6).ravel(), found, atol=1e-5)
+    np.testing.assert_allclose(AtomsPrior(0.4, PLAN)(volume.copy(), 0.6), np.maximum(volume - 0.24, 0), atol=1e-12)
+
+
+def test_metric_and_weights_follow_the_solution() -> None:
+    volume = np.zeros(SHAPE)
+    volume[4, 5, 6] = 10.0
+    prior = AtomsPrior(0.1, PLAN)
+    state = State(volume.copy(), volume, {}, step=4.0, cost=[1.0, 1.0], seconds=[0.0, 0.0])
+    assert prior.adapt(state)
+    metric = prior.metric
+    assert metric is not None
+    sums = [gaussian_filter(metric.mean(axis=axis), math.sqrt(2)).max() for axis in (0, 1)]
+    assert max(sums) == pytest.approx(1.0)
+    near = gaussian_filter(volume, 1.0, mode="constant")
+    expected = near / np.sqrt((near[near > 0] ** 2).mean()) + 0.05
+    np.testing.assert_allclose(metric / metric[0, 0, 0], expected / 0.05, rtol=1e-6)
+    state.cost.append(1.0)
+    assert not prior.adapt(state)
+    weights = prior.state["weights"]
+    assert weights[4, 5, 6] < 0.5 < 1.4 < weights[0, 0, 0] <= 1.5
+
+
+def test_an_empty_solution_adapts_to_nothing() -> None:
+    prior = AtomsPrior(0.1, PLAN)
+    empty = np.zeros(SHAPE, np.float32)
+    for n_done in (2, 3):
+        prior.adapt(State(empty.copy(), empty, {}, step=4.0, cost=[1.0] * n_done))
+    np.testing.assert_array_equal(prior.state["metric"], 1)
+    np.testing.assert_array_equal(prior.state["weights"], 1)
+
+
+class _Peaks:
+    """Images of a few peaks that the model explains wholly, few tilts, and the run of a plan on them."""
+
+    def __init__(self) -> None:
+        shape, tilt_deg = (24, 26, 32), np.arange(0, 180, 22.5)
+        self.peaks = np.zeros(shape)
+        for z, x, y in ((8, 9, 10), (8, 14, 20), (15, 12, 9), (14, 17, 22), (11, 8, 16)):
+            self.peaks[z, x, y] = 400.0
+        blank = TiltSeries(np.ones((len(tilt_deg), 2, *shape[1:])), tilt_deg, np.array([200.0, 450.0]), 0.5)
+        multislice = Multislice(series_optics(blank, shape, MicroscopeSpec(), 4), np.float64)
+        blur = Blur(0.7, (6, *shape[1:]), np.float64)
+        images = np.empty_like(blank.images)
+        for i, angle_deg in enumerate(tilt_deg):
+            slices = rotate_and_bin(self.peaks, angle_deg, 4)
+            blur.blur_slices(slices)
+            images[i] = np.abs(multislice.images(slices)) ** 2
+        self.model = ForwardModel(dataclasses.replace(blank, images=images), shape, microscope=MicroscopeSpec(),
+                                  n_layers_per_slice=4, dtype=np.float64, blur_A=0.35)
+
+    def run(self, plan: Plan, n_iterations: int, **options: object) -> Solution:
+        prior = AtomsPrior(1e-6, plan)
+        return minimize(
+            np.zeros(self.peaks.shape), lambda volume, i, step: self.model.descend(volume, i, step, prior.metric),
+            prior, n_tilts=self.model.n_tilts, n_iterations=n_iterations, step=4 / self.model.lipschitz,
+            adapt=prior.adapt, decay=0.7, **{"rng": np.random.default_rng(0), **options})
+
+
+@pytest.fixture(scope="module")
+def peaks() -> _Peaks:
+    return _Peaks()
+
+
+def test_the_metric_finds_peaks_in_a_quarter_of_the_iterations(peaks: _Peaks) -> None:
+    never = dataclasses.replace(PLAN, metric_at=10**6, reweight_at=())
+    plain, adapted = peaks.run(never, 60), peaks.run(PLAN, 15)
+    errors = [np.linalg.norm(solution.volume - peaks.peaks) for solution in (plain, adapted)]
+    assert errors[1] < errors[0]
+    assert adapted.state.renewals == [PLAN.metric_at]
+
+
+def test_resumed_run_is_the_unbroken_one_bit_for_bit(peaks: _Peaks) -> None:
+    whole = peaks.run(PLAN, 10)
+    for cut in (2, 4):
+        rng = np.random.default_rng(0)
+        begun = peaks.run(PLAN, cut, rng=rng)
+        arrays = {name: a.copy() for name, a in begun.state.arrays().items()}
+        values = json.loads(json.dumps(begun.state.values()))
+        resumed = peaks.run(PLAN, 10, rng=rng, resume=State.restore(arrays, values))
+        np.testing.assert_array_equal(resumed.volume, whole.volume)
+        np.testing.assert_array_equal(resumed.cost, whole.cost)
