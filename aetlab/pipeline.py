@@ -68,7 +68,10 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter) -> tuple[rec
     clock = StageClock()
     with clock.stage("sample"):
         atoms = sample.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
-        reporter.say(f"{len(atoms)} atoms in {spec.scale.shape_zxy} voxels of {spec.scale.voxel_A} Å")
+        counts = atoms.counts
+        reporter.say(f"{counts['n_all']} atoms, {counts['n_in_volume']} of them in {spec.scale.shape_zxy} voxels of "
+                     f"{spec.scale.voxel_A} Å, less {counts['n_vacancies']} vacancies; "
+                     f"{int(_inside(spec, atoms.positions_A).sum())} are scored")
     with clock.stage("estimate"):
         require_memory(spec)
         reporter.say(estimate(spec, atoms).in_one_line())
