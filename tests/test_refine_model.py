@@ -60,11 +60,27 @@ def test_the_gradient_is_that_of_the_cost(noisy: np.ndarray) -> None:
         of_poses[tilt.i_tilt] = pose_gradient(tilt.placed_A, tilt.gradient[0, :, :3], poses.turn_rad[tilt.i_tilt],
                                               poses.shift_A[tilt.i_tilt])
     direction = [rng.normal(size=shape) for shape in ((12, 3), (12,), (2, 6))]
+    direction[2][:, 5] = 0
     at = (sites.positions_A, sites.occupancy, np.zeros((2, 6)))
-    for k, slope in enumerate((of_positions, of_occupancy, of_poses)):
-        step = 1e-5 / np.linalg.norm(direction[k])
-        ends = [cost(*(x + sign * step * direction[k] if i == k else x for i, x in enumerate(at))) for sign in (1, -1)]
-        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(float((slope * direction[k]).sum()), rel=1e-6)
+    for k, (slope, along) in enumerate(zip((of_positions, of_occupancy, of_poses), direction, strict=True)):
+        step = 1e-5 / np.linalg.norm(along)
+        ends = [cost(*(x + sign * step * along if i == k else x for i, x in enumerate(at))) for sign in (1, -1)]
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(float((slope * along).sum()), rel=1e-6)
+
+
+def test_the_gradient_of_the_height_is_that_of_the_defocus_up_to_the_slicing() -> None:
+    rng = np.random.default_rng(9)
+    sites, poses = make_sites(rng), nominal_poses(TILT_DEG)
+    images = make_model(np.ones((2, 2, 24, 32)), n_layers=1).images(sites, poses)
+    model = make_model(images, n_layers=1)
+
+    def lifted(by_A: float) -> Poses:
+        return poses.moved(by_A * np.eye(6)[[5, 5]])
+
+    slope = sum(pose_gradient(tilt.placed_A, tilt.gradient[0, :, :3], np.zeros(3), np.zeros(3))[5]
+                for tilt in model.gradients(sites, lifted(5.0)))
+    ends = [sum(tilt.cost for tilt in model.gradients(sites, lifted(5.0 + by))) for by in (0.01, -0.01)]
+    assert slope == pytest.approx((ends[0] - ends[1]) / 0.02, rel=0.02)
 
 
 def test_noise_in_the_images_averages_to_the_information_in_them() -> None:

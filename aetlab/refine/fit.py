@@ -9,12 +9,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from aetlab.refine.fisher import invert_blocks
-from aetlab.refine.geometry import Poses, pose_gradient
+from aetlab.refine.geometry import Poses, pose_gradient, settle
 from aetlab.refine.lbfgs import Descent, minimize
 from aetlab.refine.model import AtomModel, Sites
+from aetlab.refine.species import NOISE_FREE_ELECTRONS
 
 #: The farthest that a site moves in one step, in Å, and the most that its occupancy changes.
 LONGEST_STEP_A, LARGEST_CHANGE = 0.12, 0.25
+#: The farthest that a tilt moves the sample's rim in one step, in Å.
+LONGEST_POSE_STEP_A = 0.4
+#: How much farther a sample may move along the beam than across it.
+HEIGHT_PER_SHIFT = 20.0
 #: Added to the unit diagonal of each atom's information in the preconditioner: what overlap makes uncertain moves less.
 DAMPING = 0.1
 
@@ -30,7 +35,7 @@ class Fit:
 
 
 def fit_sites(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, *, n_passes: int,
-              tolerance: float, refine_poses: bool = False,
+              tolerance: float, pose_information: np.ndarray | None = None,
               on_pass: Callable[[float], None] | None = None) -> Fit:
     """Fit positions and occupancies (and poses) to the images.
 
@@ -43,21 +48,23 @@ def fit_sites(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
     n_passes : int
         Passes over the data at most.
     tolerance : float
-        Ends when the RMS change that is still proposed falls below this many standard errors. Noise-free data are
-        taken to have one electron in the whole series for each 10⁻⁸ of the amplitude's variance.
-    refine_poses : bool
-        Fit the turn and shift of each tilt as well. The mean turn and shift stay 0: they are the sample's.
+        Ends when the RMS change that is still proposed falls below this many standard errors; noise-free data are
+        taken to have :data:`aetlab.refine.species.NOISE_FREE_ELECTRONS` a pixel.
+    pose_information : (6, 6), optional
+        JᵀJ of a tilt's turn and shift; given, these are fitted as well, and what all tilts have in common becomes the
+        sample's.
     on_pass : callable, optional
         Called with the cost after each pass.
     """
     n, n_tilts = len(sites), model.n_tilts
-    electrons = model.electrons_per_pixel if math.isfinite(model.electrons_per_pixel) else 1e8
+    electrons = model.electrons_per_pixel if math.isfinite(model.electrons_per_pixel) else NOISE_FREE_ELECTRONS
     inverse = invert_blocks(information, DAMPING)
-    pose_scale = _pose_scale(sites, information, n_tilts)
+    refine_poses = pose_information is not None
+    pose_root = _inverse_root(pose_information) if pose_information is not None else np.eye(6)
 
     def unpack(x: np.ndarray) -> tuple[Sites, Poses]:
         moved = replace(sites, positions_A=x[:3 * n].reshape(n, 3), occupancy=x[3 * n:4 * n])
-        return moved, (poses.moved(x[4 * n:].reshape(n_tilts, 6) * pose_scale) if refine_poses else poses)
+        return moved, (poses.moved(x[4 * n:].reshape(n_tilts, 6) @ pose_root) if refine_poses else poses)
 
     def evaluate(x: np.ndarray) -> tuple[float, np.ndarray]:
         at, seen = unpack(x)
@@ -75,7 +82,7 @@ def fit_sites(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
             on_pass(cost)
         parts = [by_position.ravel(), by_occupancy]
         if refine_poses:
-            parts.append((by_pose * pose_scale).ravel())
+            parts.append((by_pose @ pose_root.T).ravel())
         return cost, np.concatenate(parts)
 
     def precondition(vector: np.ndarray) -> np.ndarray:
@@ -99,12 +106,48 @@ def fit_sites(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
     descent = minimize(np.concatenate(start), evaluate, precondition, n_passes=n_passes,
                        tolerance=tolerance / per_error, limit=limit)
     fitted, seen = unpack(descent.point)
+    if refine_poses:
+        settled_A, seen = settle(fitted.positions_A, seen)
+        fitted = replace(fitted, positions_A=settled_A)
     return Fit(fitted, seen, descent, descent.decrement * per_error)
 
 
-def _pose_scale(sites: Sites, information: np.ndarray, n_tilts: int) -> np.ndarray:
-    """Standard deviations (6,) of a tilt's turn (rad) and shift (Å) for unit noise: all sites moved as one body."""
-    position = np.trace(information[:, :3, :3], axis1=1, axis2=2) / 3 / n_tilts
-    radius2 = ((sites.positions_A**2).sum(axis=1) * 2 / 3 * position).sum()
-    turn, shift = 1 / math.sqrt(max(radius2, 1e-300)), 1 / math.sqrt(max(position.sum(), 1e-300))
-    return np.array([turn, turn, turn, shift, shift, shift])
+def fit_poses(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, *, n_passes: int,
+              tolerance: float, on_pass: Callable[[float], None] | None = None) -> tuple[Poses, Descent]:
+    """Fit turn and shift of each tilt to the images, the sites as they are.
+
+    ``information`` (6, 6) is that of a tilt's turn and shift (:func:`aetlab.refine.fisher.sample_pose_information`);
+    the others are those of :func:`fit_sites`.
+    """
+    root = _inverse_root(information)
+    electrons = model.electrons_per_pixel if math.isfinite(model.electrons_per_pixel) else NOISE_FREE_ELECTRONS
+    radius_A = float(np.sqrt((sites.positions_A**2).sum(axis=1).mean()))
+
+    def evaluate(x: np.ndarray) -> tuple[float, np.ndarray]:
+        seen = poses.moved(x.reshape(-1, 6) @ root)
+        cost, gradient = 0.0, np.zeros((model.n_tilts, 6))
+        for tilt in model.gradients(sites, seen):
+            cost += tilt.cost
+            gradient[tilt.i_tilt] = pose_gradient(tilt.placed_A, tilt.gradient[0, :, :3], seen.turn_rad[tilt.i_tilt],
+                                                  seen.shift_A[tilt.i_tilt])
+        if on_pass is not None:
+            on_pass(cost)
+        return cost, (gradient @ root.T).ravel()
+
+    def limit(step: np.ndarray) -> np.ndarray:
+        change = np.abs(step.reshape(-1, 6) @ root)
+        moved_A = radius_A * change[:, :3].sum(axis=1) + change[:, 3:5].sum(axis=1) + change[:, 5] / HEIGHT_PER_SHIFT
+        shorter = np.minimum(1, LONGEST_POSE_STEP_A / np.maximum(moved_A, 1e-12))
+        return (step.reshape(-1, 6) * shorter[:, None]).ravel()
+
+    descent = minimize(np.zeros(6 * model.n_tilts), evaluate, lambda vector: vector.copy(), n_passes=n_passes,
+                       tolerance=tolerance * math.sqrt(6 * model.n_tilts / (4 * electrons)), limit=limit)
+    return poses.moved(descent.point.reshape(-1, 6) @ root), descent
+
+
+def _inverse_root(information: np.ndarray) -> np.ndarray:
+    """Symmetric inverse root (6, 6) of an information: coordinates in which all directions are known alike."""
+    scale = 1 / np.sqrt(np.maximum(np.diagonal(information), 1e-300))
+    values, vectors = np.linalg.eigh(information * scale[:, None] * scale[None, :])
+    unit = vectors / np.sqrt(np.maximum(values, 1e-3 * values.max())) @ vectors.T
+    return unit * scale[None, :]

@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
@@ -111,6 +111,11 @@ class AtomModel:
         self._optics = self._make_optics()
 
     @property
+    def amplitude(self) -> np.ndarray:
+        """Measured amplitudes (T, F, X, Y)."""
+        return self._amplitude
+
+    @property
     def slices_shape(self) -> tuple[int, int, int]:
         """Shape (S, X, Y) of the slices of a tilt."""
         return (n_slices(self._shape[0], self._n_layers), self._shape[1], self._shape[2])
@@ -155,7 +160,11 @@ class AtomModel:
         if noise is not None:
             white = np.random.default_rng(noise).standard_normal(measured.shape, np.float32)
             measured = np.add(measured, white, out=bench.amplitude)
-        cost = bench.multislice.cost_and_gradient(bench.slices, measured)
+        height_A = float(poses.shift_A[i_tilt, 2])
+        multislice = bench.multislice
+        if height_A != 0:
+            multislice = make_multislice(self._refocused(height_A), self._dtype)
+        cost = multislice.cost_and_gradient(bench.slices, measured)
         if on_slices is not None:
             on_slices(i_tilt, bench.slices)
         gradient = np.empty((len(tried), len(sites), 4))
@@ -190,7 +199,8 @@ class AtomModel:
         images = np.empty(self._amplitude.shape, np.float32)
 
         def work(i_tilt: int) -> None:
-            waves = Multislice(self._optics, self._dtype).images(self.slices(sites, poses, i_tilt))
+            optics = self._refocused(float(poses.shift_A[i_tilt, 2]))
+            waves = Multislice(optics, self._dtype).images(self.slices(sites, poses, i_tilt))
             images[i_tilt] = waves.real**2 + waves.imag**2
 
         n_workers = min(n_threads(), self.n_tilts)
@@ -220,6 +230,12 @@ class AtomModel:
         phase_per_V = physics.interaction_parameter(self._microscope.energy_keV) * self.voxel_A
         return make_optics(transfer, np.diff(centres_A), pixel_A=self.voxel_A, wavelength_A=wavelength_A,
                            phase_per_V=phase_per_V)
+
+    def _refocused(self, height_A: float) -> Optics:
+        """The optics that see the sample ``height_A`` further along the beam."""
+        shape_xy = (self._shape[1], self._shape[2])
+        planes = propagator(shape_xy, self.voxel_A, physics.wavelength_A(self._microscope.energy_keV), -height_A)
+        return replace(self._optics, transfer=self._optics.transfer * planes)
 
     def _bench(self) -> _Bench:
         if getattr(self._local, "bench", None) is None:

@@ -12,8 +12,14 @@ from dataclasses import replace
 import numpy as np
 
 from aetlab.data import RefinedAtoms, TiltSeries, TracedAtoms
-from aetlab.refine.fisher import sample_information, standard_errors, variance_factors
-from aetlab.refine.fit import Fit, fit_sites
+from aetlab.refine.align import align_tilts
+from aetlab.refine.fisher import (
+    sample_information,
+    sample_pose_information,
+    standard_errors,
+    variance_factors,
+)
+from aetlab.refine.fit import Fit, fit_poses, fit_sites
 from aetlab.refine.geometry import Poses, nominal_poses
 from aetlab.refine.model import AtomModel, Sites
 from aetlab.refine.search import ResidualVolume, drop_duplicates, join, judge_proposals, propose_sites
@@ -22,6 +28,8 @@ from aetlab.spec import MicroscopeSpec, RefineSpec
 
 #: Sites weaker than this get the information on their positions that they will have once they have grown to it.
 GROWN_OCCUPANCY = 0.7
+#: Heights and the greatest shift in Å at which the tilts are looked for first.
+HEIGHTS_A, REACH_A = np.arange(-60.0, 61.0, 10.0), 4.0
 #: Called with passes done, and what the latest did.
 PassReport = Callable[[int, str], None]
 
@@ -63,7 +71,7 @@ def most_passes(spec: RefineSpec) -> int:
     """Passes over the data that a refinement takes at most."""
     between = spec.n_passes + 4 + spec.n_information
     return (spec.n_information + (spec.n_rounds - 1) * between + spec.n_passes_last
-            + 2 * spec.n_information_last + 1)
+            + 2 * spec.n_information_last + 1 + (spec.n_passes + 1 if spec.poses else 0))
 
 
 def as_traced(refined: RefinedAtoms) -> TracedAtoms:
@@ -97,6 +105,8 @@ class _Refinement:
     def run(self, sites: Sites, poses: Poses) -> RefinedAtoms:
         spec = self._spec
         sites = sites.select(drop_duplicates(sites, spec.min_distance_A))
+        if spec.poses:
+            poses = self._align(sites, poses)
         information = self._information(sites, poses, spec.n_information)
         for i_round in range(spec.n_rounds):
             last = i_round == spec.n_rounds - 1
@@ -116,11 +126,24 @@ class _Refinement:
                                  "remaining_standard_errors": fit.remaining})
         return self._finish(fit, sites, poses)
 
+    def _align(self, sites: Sites, poses: Poses) -> Poses:
+        """Poses fitted to the images while the sites stay as they are, from wherever the tilts are."""
+        spec, model = self._spec, self._model
+        poses = align_tilts(model, sites, poses, heights_A=HEIGHTS_A, reach_A=REACH_A)
+        self._passed(f"{model.n_tilts} tilts aligned")
+        information = sample_pose_information(model, sites, poses, spec.n_information, next(self._seeds))
+        poses, _ = fit_poses(model, sites, poses, information, n_passes=spec.n_passes, tolerance=3 * spec.tolerance,
+                             on_pass=lambda cost: self._passed(f"poses, cost {cost:.6g}"))
+        return poses
+
     def _fit(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool) -> Fit:
         spec = self._spec
+        of_poses = None
+        if spec.poses:
+            of_poses = sample_pose_information(self._model, sites, poses, spec.n_information, next(self._seeds))
         return fit_sites(self._model, sites, poses, information,
                          n_passes=spec.n_passes_last if last else spec.n_passes,
-                         tolerance=spec.tolerance if last else 3 * spec.tolerance, refine_poses=spec.poses,
+                         tolerance=spec.tolerance if last else 3 * spec.tolerance, pose_information=of_poses,
                          on_pass=lambda cost: self._passed(f"{len(sites)} sites, cost {cost:.6g}"))
 
     def _propose(self, sites: Sites, poses: Poses, information: np.ndarray) -> Sites:

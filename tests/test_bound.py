@@ -1,0 +1,94 @@
+"""The bound of a plan: it follows dose, symmetry and neighbours, and the command line compares plans."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aetlab.bound import main, split_plans
+from aetlab.data import Atoms, TiltSeries
+from aetlab.refine.geometry import nominal_poses
+from aetlab.refine.model import AtomModel, Sites
+from aetlab.refine.plan import compute_bound
+from aetlab.spec import MicroscopeSpec
+
+OPTIONS = {"microscope": MicroscopeSpec(), "n_layers_per_slice": 4, "parametrization": "lobato",
+           "debye_waller_A2": {"default": 0.5}}
+
+
+def bound_of(numbers: list[int], positions_A: list[list[float]], tilt_deg: np.ndarray, n_passes: int = 40, **options):
+    atoms = Atoms(np.array(numbers), np.array(positions_A), np.zeros(len(numbers), int))
+    return compute_bound(atoms, (36, 36, 36), 0.5, tilt_deg, np.array([200.0, 1000.0]), n_passes=n_passes, seed=1,
+                         **OPTIONS, **options)
+
+
+def test_the_bound_is_that_of_the_images_derivatives() -> None:
+    """Against JᵀJ made of central differences of the amplitudes, for two atoms."""
+    numbers, places, tilt_deg = [8, 14], [[-2.3, 0.1, 0.2], [2.6, 0.4, -0.7]], np.arange(0, 180, 15.0)
+    bound = bound_of(numbers, places, tilt_deg, n_passes=150, joint=False)
+    vacuum = TiltSeries(np.ones((12, 2, 36, 36), np.float32), tilt_deg, np.array([200.0, 1000.0]), 0.5)
+    model, poses = AtomModel(vacuum, (36, 36, 36), (8, 14), **OPTIONS), nominal_poses(tilt_deg)
+
+    def amplitude(i_atom: int, parameter: int, by: float) -> np.ndarray:
+        positions_A, occupancy = np.array(places), np.ones(2)
+        if parameter < 3:
+            positions_A[i_atom, parameter] += by
+        else:
+            occupancy[i_atom] += by
+        return np.sqrt(model.images(Sites(positions_A, occupancy, np.arange(2)), poses)).astype(float)
+
+    for i_atom in range(2):
+        jacobian = [(amplitude(i_atom, p, 0.01) - amplitude(i_atom, p, -0.01)).ravel() / 0.02 for p in range(4)]
+        exact = np.sqrt(np.diagonal(np.linalg.inv(4 * np.array(jacobian) @ np.array(jacobian).T)))
+        assert bound.sigma_A[i_atom] == pytest.approx(exact[:3], rel=0.08)  # sampled: a deviation of 0.02
+        assert bound.sigma_occupancy[i_atom] == pytest.approx(exact[3], rel=0.08)
+
+
+def test_the_tilt_axis_is_known_best_and_one_element_is_never_mistaken() -> None:
+    bound = bound_of([14], [[0.3, 0.1, -0.2]], np.arange(0, 180, 15.0), joint=False)
+    assert bound.sigma_A[0, 1] < 0.75 * min(bound.sigma_A[0, 0], bound.sigma_A[0, 2])
+    assert math.isnan(bound.confused_percent(100.0))
+
+
+def test_errors_fall_as_the_root_of_the_dose_and_with_the_atomic_number() -> None:
+    bound = bound_of([8, 14], [[-3.0, 0.1, 0.2], [3.0, 0.0, -0.1]], np.arange(0, 180, 15.0))
+    assert bound.position_pm(400.0) == pytest.approx(bound.position_pm(100.0) / 2)
+    assert bound.position_pm(100.0, 14) < bound.position_pm(100.0, 8)
+    assert bound.confused_percent(400.0) < bound.confused_percent(1.0) < 50
+
+
+def test_ignorance_of_close_neighbours_raises_the_bound() -> None:
+    places, tilt_deg = [[0.0, 0.0, 0.0], [0.9, 0.3, 0.5], [-0.8, -0.4, 0.4]], np.array([0.0, 30.0, 60.0])
+    alone = bound_of([14, 14, 14], places, tilt_deg, joint=False)
+    together = bound_of([14, 14, 14], places, tilt_deg, joint=True)
+    assert together.position_pm(1.0) > alone.position_pm(1.0)
+
+
+def test_a_second_plan_takes_what_it_does_not_name_from_the_first() -> None:
+    words = ["scale=smoke", "dose=7k", "tilts=20", "defocus=9", ",", "tilts=60", "defocus=3"]
+    assert split_plans(words) == [["scale=smoke", "dose=7k", "tilts=20", "defocus=9"],
+                                  ["scale=smoke", "dose=7k", "tilts=60", "defocus=3"]]
+
+
+def test_the_command_compares_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["scale=smoke", "dose=7k,50k", "tilts=15", "binning=16", "scale.shape_zxy=[40,40,40]", "scale.length_A=15",
+          "scale.core_radius_A=4", "scale.shell_thickness_A=2.5", "--passes", "1", "--single", "--csv",
+          str(tmp_path / "bound.csv"), "--figure", str(tmp_path / "bound.png")])
+    table = capsys.readouterr().out.splitlines()
+    assert len(table) == 3 and table[0].split()[0] == "plan"
+    with (tmp_path / "bound.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    low, high = (float(row["position_pm"]) for row in rows)
+    assert low / high == pytest.approx(math.sqrt(50 / 7), rel=1e-6)
+    assert (tmp_path / "bound.png").stat().st_size > 5000
+
+
+def test_what_cannot_be_used_is_said_in_one_line() -> None:
+    with pytest.raises(SystemExit, match="dosee=7k is not a group or setting"):
+        main(["dosee=7k"])
+    with pytest.raises(SystemExit, match="at least 1"):
+        main(["--passes", "0"])

@@ -1,0 +1,179 @@
+"""Refinement of atoms against images: optimum, sites that come and go, elements, standard errors, poses."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from aetlab.data import TiltSeries, TracedAtoms
+from aetlab.forward import add_shot_noise
+from aetlab.refine import as_traced, refine_atoms
+from aetlab.refine.align import align_tilts
+from aetlab.refine.fisher import invert_blocks, sample_information, sample_pose_information, standard_errors
+from aetlab.refine.fit import fit_poses, fit_sites
+from aetlab.refine.geometry import Poses, exponential, nominal_poses, settle
+from aetlab.refine.lbfgs import minimize
+from aetlab.refine.model import AtomModel, Sites
+from aetlab.refine.species import name_sites, separation
+from aetlab.spec import MicroscopeSpec, RefineSpec
+
+SHAPE, VOXEL_A = (36, 40, 44), 0.5
+TILT_DEG, DEFOCUS_A = np.arange(0.0, 180.0, 20.0), np.array([200.0, 450.0, 1000.0])
+ELEMENTS, ELECTRONS = (8, 14), 400.0
+OPTIONS = {"microscope": MicroscopeSpec(), "parametrization": "lobato", "debye_waller_A2": {"default": 0.5}}
+
+
+def make_truth() -> Sites:
+    """A cubic grid of shaken atoms, both elements at random."""
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*3 * [np.array([-4.2, -1.4, 1.4, 4.2])], indexing="ij"), -1).reshape(-1, 3)
+    return Sites(grid + rng.normal(0, 0.2, grid.shape), np.ones(64), rng.integers(0, 2, 64))
+
+
+def make_series(sites: Sites, poses: Poses, seed: int) -> TiltSeries:
+    """Noisy images of the sites at full slicing."""
+    vacuum = TiltSeries(np.ones((len(TILT_DEG), 3, *SHAPE[1:]), np.float32), TILT_DEG, DEFOCUS_A, VOXEL_A)
+    images = AtomModel(vacuum, SHAPE, ELEMENTS, n_layers_per_slice=1, **OPTIONS).images(sites, poses)
+    return add_shot_noise(dataclasses.replace(vacuum, images=images), ELECTRONS, np.random.default_rng(seed))
+
+
+@pytest.fixture(scope="module")
+def truth() -> Sites:
+    return make_truth()
+
+
+@pytest.fixture(scope="module")
+def series(truth: Sites) -> TiltSeries:
+    return make_series(truth, nominal_poses(TILT_DEG), 1)
+
+
+def make_model(series: TiltSeries) -> AtomModel:
+    return AtomModel(series, SHAPE, ELEMENTS, n_layers_per_slice=4, **OPTIONS)
+
+
+def traced_from(positions_A: np.ndarray, numbers: np.ndarray) -> TracedAtoms:
+    blank = np.zeros(len(numbers))
+    return TracedAtoms(positions_A, blank, blank, blank, numbers, np.zeros((len(numbers), 3)), blank, blank, blank,
+                       np.zeros(len(numbers), np.uint8), blank, np.zeros((len(numbers), 2)), blank)
+
+
+def test_quasi_newton_finds_the_minimum_of_a_curved_valley_and_says_so() -> None:
+    def rosenbrock(x: np.ndarray) -> tuple[float, np.ndarray]:
+        a, b = 1 - x[0], x[1] - x[0] ** 2
+        return a * a + 20 * b * b, np.array([-2 * a - 80 * x[0] * b, 40 * b])
+
+    found = minimize(np.array([-1.0, 0.7]), rosenbrock, lambda v: 0.02 * v, n_passes=120, tolerance=1e-8,
+                     limit=lambda step: step)
+    assert found.stopped == "converged" and np.allclose(found.point, 1, atol=1e-6)
+    short = minimize(np.array([-1.0, 0.7]), rosenbrock, lambda v: 0.02 * v, n_passes=5, tolerance=1e-8,
+                     limit=lambda step: step)
+    assert short.stopped == "passes" and len(short.costs) == 5
+    assert short.cost == min(short.costs)
+
+
+def test_a_fit_converges_to_the_bound_in_tens_of_passes(series: TiltSeries, truth: Sites) -> None:
+    rng = np.random.default_rng(2)
+    model, poses = make_model(series), nominal_poses(TILT_DEG)
+    start = dataclasses.replace(truth, positions_A=truth.positions_A + rng.normal(0, 0.1, (64, 3)),
+                                occupancy=rng.uniform(0.7, 1.3, 64))
+    information = sample_information(model, start, poses, 2, 3)
+    fit = fit_sites(model, start, poses, information, n_passes=30, tolerance=0.1)
+    assert fit.descent.stopped == "converged" and len(fit.descent.costs) < 25 and fit.remaining < 0.1
+    errors = standard_errors(sample_information(model, fit.sites, poses, 12, 4), ELECTRONS)
+    ratio = np.column_stack([fit.sites.positions_A - truth.positions_A, fit.sites.occupancy - 1]) / errors
+    assert np.sqrt((ratio[:, :3] ** 2).mean()) == pytest.approx(1, abs=0.2)  # 192 values: a deviation of 0.05
+    # χ² per pixel: 1 less the fitted parameters' share.
+    n_values = series.images.size
+    assert 8 * ELECTRONS * fit.descent.cost / n_values == pytest.approx(1 - 256 / n_values, abs=0.02)
+
+
+def test_sites_vanish_appear_and_get_their_elements(series: TiltSeries, truth: Sites) -> None:
+    rng = np.random.default_rng(5)
+    kept = np.arange(64) % 16 != 3
+    numbers = np.array(ELEMENTS)[truth.kinds]
+    wrong = rng.random(64) < 0.15
+    started = np.where(wrong, sum(ELEMENTS) - numbers, numbers)[kept]
+    false_A = np.array([[0.0, 0.1, 0.2], [2.8, -2.7, 0.1], [-2.8, 2.9, -0.2]])
+    traced = traced_from(np.concatenate([truth.positions_A[kept] + rng.normal(0, 0.06, (kept.sum(), 3)), false_A]),
+                         np.append(started, [14, 8, 0]))
+    refined = refine_atoms(series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms"), microscope=MicroscopeSpec(),
+                           n_layers_per_slice=4, seed=6)
+    distance_A = np.linalg.norm(refined.positions_A[:, None] - truth.positions_A[None], axis=2)
+    assert len(refined) == 64 and sorted(distance_A.argmin(axis=1)) == list(range(64))
+    assert distance_A.min(axis=1).max() < 0.35
+    assert (refined.numbers == numbers[distance_A.argmin(axis=1)]).all()
+    assert refined.probability.min() > 0.5 and np.allclose(
+        refined.posterior.sum(axis=1) + refined.not_atom_probability, 1)
+    assert refined.summary["stopped"] == "converged"
+    assert sum(entry["n_new"] for entry in refined.rounds) >= 4
+    again = refine_atoms(series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms"), microscope=MicroscopeSpec(),
+                         n_layers_per_slice=4, seed=6)
+    assert np.array_equal(refined.positions_A, again.positions_A)
+    assert len(as_traced(refined)) == len(refined)
+
+
+def test_error_over_standard_error_is_1_within_a_tenth(truth: Sites) -> None:
+    """Eight noises, 1536 coordinates: the root mean square is known to 0.02."""
+    poses, ratios = nominal_poses(TILT_DEG), []
+    for seed in range(8):
+        model = make_model(make_series(truth, poses, 100 + seed))
+        information = sample_information(model, truth, poses, 8, seed)
+        fit = fit_sites(model, truth, poses, information, n_passes=15, tolerance=0.1)
+        ratios.append((fit.sites.positions_A - truth.positions_A) / standard_errors(information, ELECTRONS)[:, :3])
+    assert np.sqrt(np.mean(np.square(ratios))) == pytest.approx(1, abs=0.1)
+
+
+def test_poses_are_found_again(truth: Sites) -> None:
+    rng = np.random.default_rng(7)
+    n = len(TILT_DEG)
+    turn = np.deg2rad(0.5) * rng.standard_normal((n, 3))
+    shift = np.column_stack([rng.normal(0, 1, (n, 2)), rng.normal(0, 20, n)])
+    positions_A, poses = settle(truth.positions_A, Poses(TILT_DEG, turn, shift))
+    seen = dataclasses.replace(truth, positions_A=positions_A)
+    model = make_model(make_series(seen, poses, 8))
+    start = dataclasses.replace(seen, positions_A=positions_A + rng.normal(0, 0.05, (64, 3)))
+    found = align_tilts(model, start, nominal_poses(TILT_DEG), heights_A=np.arange(-60.0, 61.0, 10.0), reach_A=4.0)
+    of_poses = sample_pose_information(model, start, found, 3, 9)
+    found, _ = fit_poses(model, start, found, of_poses, n_passes=20, tolerance=0.3)
+    information = sample_information(model, start, found, 2, 10)
+    fit = fit_sites(model, start, found, information, n_passes=25, tolerance=0.1, pose_information=of_poses)
+    turn_error = np.rad2deg(fit.poses.turn_rad - poses.turn_rad)
+    shift_error = fit.poses.shift_A - poses.shift_A
+    # A cluster of 64 atoms and 1 nm says little of angles; shifts and heights meet the bounds asked of any sample.
+    assert np.sqrt((turn_error**2).mean()) < 0.25
+    assert np.abs(shift_error[:, :2]).max() < 0.05
+    assert np.sqrt((shift_error[:, 2] ** 2).mean()) < 3.0
+
+
+def test_settling_leaves_the_places_at_each_tilt() -> None:
+    rng = np.random.default_rng(11)
+    positions_A = rng.uniform(-5, 5, (6, 3))
+    poses = Poses(TILT_DEG, 1e-4 * rng.standard_normal((9, 3)), rng.standard_normal((9, 3)))
+    settled_A, rest = settle(positions_A, poses)
+    for i in range(9):
+        difference = rest.place(settled_A, i) - poses.place(positions_A, i)
+        assert np.abs(difference[:, :2]).max() < 1e-4
+    turned = exponential(np.array([0.0, np.pi / 2, 0.0])) @ [0.0, 0.0, 1.0]
+    assert np.allclose(turned, [1, 0, 0])
+
+
+def test_likelihood_of_elements_follows_the_amounts() -> None:
+    """Two elements with information 1 : 4 on their amounts, fully alike in shape: only the amount tells them apart."""
+    strength = np.array([1.0, 2.0])
+    information = np.zeros((3, 5, 5))
+    information[:, :3, :3] = np.eye(3)
+    information[:, 3:, 3:] = np.outer(strength, strength)
+    occupancy, kinds = np.array([1.05, 0.52, 0.02]), np.array([0, 1, 1])
+    posterior = name_sites(occupancy, kinds, np.zeros((3, 2)), information, 100.0)
+    assert posterior.argmax(axis=1).tolist() == [0, 0, 2]
+    assert np.allclose(posterior.sum(axis=1), 1)
+    assert separation(information, 0, 1) == pytest.approx(2 * np.ones(3))
+
+
+def test_blocks_without_information_keep_a_finite_variance() -> None:
+    information = np.stack([np.diag([4.0, 4.0, 4.0, 1.0]), np.diag([4.0, 0.0, 4.0, 1.0])])
+    inverse = invert_blocks(information)
+    assert np.allclose(np.diagonal(inverse[0]), [0.25, 0.25, 0.25, 1])
+    assert np.isfinite(inverse).all() and inverse[1, 1, 1] > 1e5
