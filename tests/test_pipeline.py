@@ -102,6 +102,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Places, Record]:
         return places, pipeline.run(spec, places=places, reporter=log).record
 
 
+def test_a_run_says_how_many_atoms_there_are(made: tuple[Places, Record]) -> None:
+    record = made[1]
+    counts = {name: int(record.metrics[f"{name}_atoms"]) for name in ("n_all", "n_in_volume", "n_vacancies")}
+    assert (f"{counts['n_all']} atoms, {counts['n_in_volume']} of them in (48, 48, 48) voxels of 0.5 Å, less "
+            f"{counts['n_vacancies']} vacancies; {int(record.metrics['n_true'])} are scored"
+            ) in (record.folder / "log.txt").read_text(encoding="utf-8")
+
+
 def test_a_record_holds_profiles_and_structure_with_units(made: tuple[Places, Record]) -> None:
     record = made[1]
     names = set(array_names(record))
