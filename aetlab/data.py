@@ -60,7 +60,7 @@ class Reconstruction:
 
     ``restarts`` are the iterations after which momentum was reset, ``halvings`` those after which the step was halved.
     ``weight_per_V`` is the regulariser's; ``held_out_cost`` the mean cost of a tilt that was left out of the fit (NaN
-    where none was).
+    where none was), ``device`` what computed it.
     """
 
     volume: Volume
@@ -71,6 +71,7 @@ class Reconstruction:
     stopped: str
     weight_per_V: float
     held_out_cost: float
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 from aetlab import forward, refine, sample, solve, trace
 from aetlab.backend import to_numpy
 from aetlab.data import Atoms, Match, Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Volume
+from aetlab.engine import solver_parts
 from aetlab.estimate import estimate
 from aetlab.fitting import fit_volume, make_model, step_of
 from aetlab.grid import coordinates_A, rotation_matrix
@@ -103,8 +104,9 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter) -> tuple[rec
     folder = record.write_record(
         places.records, spec, metrics=describe_metrics(outcome, _scored_rows(spec)), arrays=describe_arrays(outcome),
         history=record.History(reconstruction.cost, reconstruction.seconds),
-        environment={**describe_environment(clock, "cpu"), "resumed": resumed, "stopped": reconstruction.stopped,
-                     "restarts": list(reconstruction.restarts), "halvings": list(reconstruction.halvings),
+        environment={**describe_environment(clock, reconstruction.device), "resumed": resumed,
+                     "stopped": reconstruction.stopped, "restarts": list(reconstruction.restarts),
+                     "halvings": list(reconstruction.halvings),
                      "species": plain(traced.species), "rounds": plain(traced.rounds),
                      "refined": plain({**refined.summary, "rounds": refined.rounds}) if refined is not None else None},
         log=places.log(run_id).read_text(encoding="utf-8"))
@@ -195,7 +197,7 @@ def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,
     volume = Volume(to_numpy(model.form_potential(solution.volume)), spec.scale.voxel_A)
     predicted = prediction_cost(model, solution.volume, held) if len(held) else float("nan")
     return Reconstruction(volume, solution.cost, solution.seconds, solution.restarts, solution.halvings,
-                          solution.stopped, weight, predicted), saved is not None
+                          solution.stopped, weight, predicted, solver_parts(model).name), saved is not None
 
 
 def refine_traced(spec: RunSpec, series: TiltSeries, traced: TracedAtoms, elements: tuple[int, ...],

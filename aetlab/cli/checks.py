@@ -10,7 +10,7 @@ from aetlab.cli.compose import Job
 from aetlab.memory import require_memory
 from aetlab.results.files import StorageError, make_folder
 from aetlab.results.identity import digest, record_id
-from aetlab.spec import RunSpec, SpecError
+from aetlab.spec import RunSpec
 
 #: Launchers whose jobs run on this machine.
 _HERE = ("basic", "joblib", "cores", "submitit_local")
@@ -43,8 +43,9 @@ def _check_sample(spec: RunSpec) -> None:
 
 def _check_device(spec: RunSpec) -> None:
     if spec.engine.device == "gpu":
-        raise SpecError("engine.device='gpu' cannot be used: this version of aetlab reconstructs on the CPU; "
-                        "choose one of auto, cpu")
+        from aetlab.engine import require_gpu
+
+        require_gpu(spec)
 
 
 def _check_outputs(outputs: Path) -> None:

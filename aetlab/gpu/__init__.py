@@ -7,9 +7,9 @@ that runs the same sources, compiled for the processor.
 
 from aetlab.gpu.choose import open_device
 from aetlab.gpu.device import Device, GpuError
-from aetlab.gpu.memory import memory_needed_bytes
+from aetlab.gpu.memory import ROTATIONS, memory_needed_bytes
 from aetlab.gpu.model import GpuModel
 from aetlab.gpu.passes import extrapolate, make_prox, sparsify
 
-__all__ = ["Device", "GpuError", "GpuModel", "extrapolate", "make_prox", "memory_needed_bytes", "open_device",
-           "sparsify"]
+__all__ = ["ROTATIONS", "Device", "GpuError", "GpuModel", "extrapolate", "make_prox", "memory_needed_bytes",
+           "open_device", "sparsify"]

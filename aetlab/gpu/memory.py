@@ -9,6 +9,9 @@ from aetlab.grid import n_slices
 #: The most entries of a voxel in the adjoint, as in :mod:`aetlab.forward.rotation`.
 CAPACITY = {"linear": 8, "cubic": 32}
 
+#: The rotations that a GPU knows.
+ROTATIONS = tuple(CAPACITY)
+
 #: What the FFT library may take besides, in planes (X, Y) of the largest batch; it needs none for sizes that are
 #: products of small primes.
 _FFT_PLANES = 2

@@ -28,6 +28,8 @@ class GpuModel:
     ----------
     n_tilts : int
         Number of tilts T.
+    device : Device
+        Where the volumes live.
     lipschitz : float
         Lipschitz constant of the gradient of one tilt in 1/V².
 
@@ -47,7 +49,7 @@ class GpuModel:
         slices = n_slices(n_z, n_layers_per_slice)
         self.n_tilts = len(series.tilt_deg)
         self.lipschitz = optics.phase_per_V**2 * n_z * n_defoci
-        self._device = device
+        self.device = device
         self._shape = n_z, n_x, n_y
         self._n_layers = n_layers_per_slice
         self._rotation = rotation
@@ -92,13 +94,13 @@ class GpuModel:
         scalar of the device that holds for the next ``n_tilts`` steps.
         """
         place = self._choose(i_tilt, -step)
-        arrays = self._device.address(volume), 0 if metric is None else self._device.address(metric)
+        arrays = self.device.address(volume), 0 if metric is None else self.device.address(metric)
         recorded, replay = self._replay
         if recorded != arrays:
             self._step(volume, metric)
             self._replay = arrays, None
         elif replay is None:
-            replay = self._device.record(lambda: self._step(volume, metric))
+            replay = self.device.record(lambda: self._step(volume, metric))
             self._replay = arrays, replay
             replay()
         else:
@@ -110,7 +112,7 @@ class GpuModel:
         if self._half_kernel is None:
             return volume
         n_z, n_x, n_y = self._shape
-        formed, room = self._device.zeros(self._shape, np.float32), self._device.zeros(self._shape, np.float32)
+        formed, room = self.device.zeros(self._shape, np.float32), self.device.zeros(self._shape, np.float32)
         self._blur_axis(volume, n_x, n_y, formed)
         self._blur_axis(formed, n_y, 1, room)
         self._blur_axis(room, n_z, n_x * n_y, formed)
@@ -126,13 +128,13 @@ class GpuModel:
         """Add ``scale`` times the adjoint of :meth:`rotate_and_bin` of ``slices`` (S, X, Y) to ``volume``."""
         self._choose(i_tilt, scale)
         self._build()
-        self._add_adjoint(self._device.upload(slices), volume, None)
+        self._add_adjoint(self.device.upload(slices), volume, None)
 
     def _choose(self, i_tilt: int, scale: float) -> int:
         """Tell the device which tilt is next; the place of its cost."""
         place = self._next_place
         self._next_place = (place + 1) % len(self._costs)
-        self._device.launch("set_tilt", (1, 1, 1), np.int32(i_tilt), np.int32(place), np.float32(scale), self._now,
+        self.device.launch("set_tilt", (1, 1, 1), np.int32(i_tilt), np.int32(place), np.float32(scale), self._now,
                             self._scale)
         return place
 
@@ -144,7 +146,7 @@ class GpuModel:
 
     def _build(self) -> None:
         n_z, n_x, _ = self._shape
-        self._device.launch(
+        self.device.launch(
             "build_rotation", (n_x, n_z, 1), self._now, self._cos_sin, np.int32(n_z), np.int32(n_x),
             np.int32(self._n_layers), np.int32(self._rotation == "cubic"), np.int32(CAPACITY[self._rotation]),
             self._corner, self._fraction, self._counts, self._rows, self._weights)
@@ -152,7 +154,7 @@ class GpuModel:
     def _rotate(self, volume: Array) -> None:
         n_z, n_x, n_y = self._shape
         self._build()
-        self._device.launch(f"rotate_{self._rotation}", (n_y, n_x, len(self._slices)), volume, self._corner,
+        self.device.launch(f"rotate_{self._rotation}", (n_y, n_x, len(self._slices)), volume, self._corner,
                             self._fraction, np.int32(n_z), np.int32(n_x), np.int32(n_y), np.int32(self._n_layers),
                             self._slices)
 
@@ -161,9 +163,9 @@ class GpuModel:
         matrix = self._counts, self._rows, self._weights, np.int32(CAPACITY[self._rotation])
         sizes = np.int32(n_x), np.int32(n_y)
         if metric is None:
-            self._device.launch("add_adjoint", (n_y, n_x, n_z), slices, *matrix, self._scale, *sizes, volume)
+            self.device.launch("add_adjoint", (n_y, n_x, n_z), slices, *matrix, self._scale, *sizes, volume)
         else:
-            self._device.launch("add_adjoint_in_metric", (n_y, n_x, n_z), slices, *matrix, self._scale, metric, *sizes,
+            self.device.launch("add_adjoint_in_metric", (n_y, n_x, n_z), slices, *matrix, self._scale, metric, *sizes,
                                 volume)
 
     def _blur_slices(self) -> None:
@@ -173,13 +175,13 @@ class GpuModel:
             self._blur_axis(self._blurred, n_y, 1, self._slices)
 
     def _blur_axis(self, planes: Array, n_axis: int, stride: int, out: Array) -> None:
-        self._device.launch("blur_axis", (planes.size, 1, 1), planes, self._half_kernel,
+        self.device.launch("blur_axis", (planes.size, 1, 1), planes, self._half_kernel,
                             np.int32(len(self._half_kernel) - 1), np.int32(n_axis), np.int64(stride),
                             np.int64(planes.size), out)
 
     def _measure(self, volume: Array) -> None:
         """Waves, residuals in place of the images, and the cost."""
-        device, n = self._device, np.int32(self._plane.size)
+        device, n = self.device, np.int32(self._plane.size)
         n_defoci, n_x, n_y = self._images.shape
         plane_extent, n_rows = (int(n), 1, 1), np.int32(n_defoci * n_x)
         self._rotate(volume)
@@ -199,7 +201,7 @@ class GpuModel:
 
     def _propagate_back(self) -> None:
         """The gradient in place of the slices."""
-        device, n = self._device, np.int32(self._plane.size)
+        device, n = self.device, np.int32(self._plane.size)
         plane_extent = (int(n), 1, 1)
         device.fft(self._images, self._images)
         device.launch("from_images", plane_extent, self._images, self._transfer, np.int32(len(self._images)), n,

@@ -1,0 +1,147 @@
+"""Which device a run takes, what it says about it, and how workers share GPUs; no GPU is needed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from host_device import HostDevice, host_library
+
+from aetlab import backend, engine, gpu
+from aetlab.data import TiltSeries
+from aetlab.fitting import fit_volume, make_model
+from aetlab.gpu import choose
+from aetlab.spec import RunSpec, SpecError, tilt_angles_deg
+
+NO_GPU = "CuPy cannot reach a GPU: no driver"
+
+
+class SmallDevice(HostDevice):
+    """A device with little memory free."""
+
+    name = "a small GPU"
+
+    def free_bytes(self) -> int:
+        return 10**8
+
+
+@pytest.fixture
+def tiny(smoke_spec: RunSpec, change) -> RunSpec:
+    """A run of a second: 8 × 16 × 20 voxels, 5 tilts."""
+    spec = change(smoke_spec, "scale", shape_zxy=(11, 16, 20))
+    spec = change(change(spec, "tilts", n_tilts=5), "binning", n_layers=4)
+    return change(spec, "engine", device="auto", n_iterations=4)
+
+
+@pytest.fixture
+def series(tiny: RunSpec) -> TiltSeries:
+    tilt_deg, defocus_A = np.array(tilt_angles_deg(tiny.tilts, tiny.wedge)), 10.0 * np.array(tiny.defocus.planes_nm)
+    images = np.random.default_rng(1).uniform(0.8, 1.2, (len(tilt_deg), len(defocus_A), *tiny.scale.shape_zxy[1:]))
+    return TiltSeries(images.astype(np.float32), tilt_deg, defocus_A, tiny.scale.voxel_A)
+
+
+@pytest.fixture
+def with_gpu(monkeypatch: pytest.MonkeyPatch) -> HostDevice:
+    """This machine seems to have a GPU: the processor, running the GPU's kernels."""
+    device = HostDevice(host_library())
+    monkeypatch.setattr(choose, "gpu_problem", lambda: None)
+    monkeypatch.setattr(choose, "_open", lambda: device)
+    return device
+
+
+def test_without_a_gpu_auto_says_so_and_takes_the_cpu(monkeypatch: pytest.MonkeyPatch, tiny: RunSpec,
+                                                      series: TiltSeries, change) -> None:
+    monkeypatch.setattr(choose, "gpu_problem", lambda: NO_GPU)
+    said: list[str] = []
+    assert engine.solver_parts(make_model(tiny, series, said.append)).name == "cpu"
+    assert said == [f"the CPU reconstructs: {NO_GPU}"]
+    asked = change(tiny, "engine", device="gpu")
+    for refuse in (lambda: engine.require_gpu(asked), lambda: make_model(asked, series, said.append)):
+        with pytest.raises(SpecError, match="engine.device='gpu' cannot be used: CuPy cannot reach a GPU") as refused:
+            refuse()
+        assert "\n" not in str(refused.value)
+    engine.require_gpu(tiny)
+
+
+def test_cpu_does_not_look_for_a_gpu(monkeypatch: pytest.MonkeyPatch, tiny: RunSpec, series: TiltSeries,
+                                     change) -> None:
+    def fail() -> str:
+        raise AssertionError("a GPU was looked for")
+
+    monkeypatch.setattr(choose, "gpu_problem", fail)
+    said: list[str] = []
+    make_model(change(tiny, "engine", device="cpu"), series, said.append)
+    assert said == []
+
+
+def test_a_gpu_with_too_little_memory_is_refused_with_what_is_missing() -> None:
+    device = SmallDevice(host_library())
+    choose.check_room(device, 10**8 - int(choose.RESERVE_BYTES))
+    with pytest.raises(gpu.GpuError, match="4.1 GB are needed on a small GPU, 4.2 GB more than are free"):
+        choose.check_room(device, 4_100_000_000)
+
+
+def test_a_rotation_that_is_not_there_is_said(with_gpu: HostDevice, tiny: RunSpec, series: TiltSeries,
+                                              change) -> None:
+    said: list[str] = []
+    fourier = change(tiny, "engine", rotation="fourier")
+    assert engine.solver_parts(make_model(fourier, series, said.append)).name == "cpu"
+    assert said == ["the CPU reconstructs: engine.rotation=fourier is not there on a GPU"]
+
+
+@pytest.mark.parametrize("kind", ["tv", "lasso", "pos", "atoms"])
+def test_a_reconstruction_by_the_settings_is_that_of_the_cpu(with_gpu: HostDevice, tiny: RunSpec, series: TiltSeries,
+                                                             change, kind: str) -> None:
+    """All the way from settings to volume, with the prior that adapts, and going on from a checkpoint."""
+    spec = change(tiny, "reg", kind=kind, weight=1e-5, warm_start=True, metric_at=1, reweight_at=(2,))
+    said: list[str] = []
+
+    def fit(device: str, n_iterations: int, resume=None, rng=None):
+        on = change(spec, "engine", device=device)
+        model = make_model(on, series, said.append)
+        solution = fit_volume(on, model, np.arange(5), 1e-5, n_iterations=n_iterations, resume=resume,
+                              rng=rng or np.random.default_rng(2))
+        return model.form_potential(solution.volume), solution
+
+    expected, by_cpu = fit("cpu", 4)
+    found, by_gpu = fit("auto", 4)
+    assert said == ["the processor reconstructs"]
+    np.testing.assert_allclose(by_gpu.cost, by_cpu.cost, rtol=1e-3)
+    np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+    rng = np.random.default_rng(2)
+    _, half = fit("auto", 2, rng=rng)
+    resumed, _ = fit("auto", 4, resume=type(half.state).restore(half.state.arrays(), half.state.values()), rng=rng)
+    np.testing.assert_array_equal(resumed, found)
+
+
+def test_a_missing_cupy_is_one_line_that_says_what_to_install() -> None:
+    problem = backend.gpu_problem()
+    if problem is not None:
+        assert "\n" not in problem
+        assert problem.startswith(("CuPy is not installed (pip install", "CuPy cannot reach a GPU: ", "no CUDA device"))
+
+
+def test_each_worker_claims_a_gpu_of_its_own_and_frees_it_when_it_ends(tmp_path: Path) -> None:
+    code = ("import sys, pathlib; from aetlab.cli.workers import claim_gpu\n"
+            "folder = pathlib.Path(sys.argv[1])\n"
+            "print(claim_gpu(folder), claim_gpu(folder), flush=True); sys.stdin.read()")
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "3,GPU-abc/7"}
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, text=True,
+                                stdout=subprocess.PIPE, env=environment, cwd=Path(__file__).parents[1])
+
+    with start() as first, start() as second:
+        claimed = [worker.stdout.readline().split() for worker in (first, second)]
+        assert all(a == b for a, b in claimed)
+        assert sorted(gpu_id for gpu_id, _ in claimed) == ["3", "GPU-abc/7"]
+        with start() as third:
+            # No GPU is left until one of the two ends, even where it is killed.
+            first.kill()
+            assert third.stdout.readline().split()[0] == claimed[0][0]
+            for worker in (second, third):
+                worker.stdin.close()
