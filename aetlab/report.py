@@ -18,6 +18,7 @@ from aetlab.cli.remake import remake_words
 from aetlab.results.compare import compare_text, find_run
 from aetlab.results.figures.make import MadeFigure, make_figures
 from aetlab.results.figures.plan import FigureTask, accuracy_tasks, common_tasks, paper_tasks, run_labels
+from aetlab.results.figures.refined import refined_tasks
 from aetlab.results.files import StorageError, make_folder, write_text
 from aetlab.results.report_page import Report, build_page
 from aetlab.results.select import SelectError, select_rows
@@ -147,8 +148,11 @@ def _choose(runs: Sequence[StoredRun], select: str, by: str) -> tuple[pd.DataFra
 
 
 def _experiments() -> dict[str, RunSpec]:
-    """The settings of every experiment at the default scale, by its name."""
-    jobs = compose_jobs(["experiment=glob(*)"], multirun=True)
+    """The settings of the paper's rows and panels at the default scale, by their names.
+
+    Other experiments ask other questions (of a size of their own, say) and are reported as runs like any.
+    """
+    jobs = compose_jobs(["experiment=glob(fig*)"], multirun=True)
     return {job.words[0].split("=", 1)[1]: job.spec for job in jobs}
 
 
@@ -168,7 +172,7 @@ def _tasks(
         if task.name[:9] in ("figure_04", "figure_06", "figure_07", "figure_08")
     }
     tasks += common_tasks(runs, frame, shown if by == "dose_e_A2" else set(), by)
-    return tasks + accuracy_tasks(runs, frame), missing
+    return tasks + accuracy_tasks(runs, frame) + refined_tasks(runs), missing
 
 
 def _write_tables(frame: pd.DataFrame, studies: Sequence[Study], folder: Path) -> list[tuple[str, pd.DataFrame]]:

@@ -56,10 +56,10 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 @pytest.fixture(scope="session")
 def experiments(once: Once) -> dict[str, RunSpec]:
-    """The settings of every experiment by its name."""
+    """The settings of the paper's rows and panels by the names of their experiments."""
 
     def fill(folder: Path) -> str:
-        jobs = compose_jobs(["experiment=glob(*)"], multirun=True)
+        jobs = compose_jobs(["experiment=glob(fig*)"], multirun=True)
         return json.dumps({job.words[0].split("=", 1)[1]: unbind(job.spec) for job in jobs})
 
     return {name: bind_run(settings) for name, settings in json.loads(once("experiments", fill)[1]).items()}

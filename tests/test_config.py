@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 import tomllib
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import get_type_hints
 
 import pytest
 import yaml
+from hydra import compose
 
-from aetlab.cli.compose import SEARCH, compose_all, compose_jobs, compose_spec
+from aetlab.cli.compose import CONFIG_NAME, SEARCH, _composer, compose_all, compose_jobs, compose_spec
 from aetlab.cli.folders import config_folder, experiments_folder, group_choices
 from aetlab.cli.overrides import quote_choices
 from aetlab.results.identity import record_id
@@ -82,6 +84,30 @@ def test_the_defaults_are_the_papers_at_scale_small() -> None:
 ])
 def test_choices_that_hydra_would_not_read_as_text_are_quoted(given: str, quoted: str) -> None:
     assert quote_choices([given], GROUPS) == [quoted]
+
+
+@pytest.mark.parametrize(("name", "launcher", "settings"), [
+    ("cores", "JoblibLauncher", {"n_jobs": -1, "batch_size": "1"}),
+    ("gpus", "JoblibLauncher", {"n_jobs": -1, "batch_size": "1"}),
+    ("slurm", "SlurmLauncher", {"timeout_min": 240, "cpus_per_task": 8, "max_num_timeout": 100}),
+    ("submitit_local", "LocalLauncher", {}),
+    ("ray", "RayLauncher", {}),
+])
+def test_each_launcher_composes_or_names_the_package_that_it_needs(name: str, launcher: str,
+                                                                   settings: dict[str, object]) -> None:
+    words = [f"hydra/launcher={name}"]
+    if name == "ray" and importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None:
+        with pytest.raises(SpecError, match=r"pip install 'aetlab\[ray\]'"):
+            compose_jobs(words, multirun=True)
+        return
+    (job,) = compose_jobs(words, multirun=True)
+    assert job.launcher == name
+    with _composer(None):
+        composed = compose(CONFIG_NAME, words, return_hydra_config=True).hydra.launcher
+    assert composed._target_.endswith(f".{launcher}")
+    assert {key: composed[key] for key in settings} == settings
+    if name == "ray":
+        assert composed.ray.remote.num_cpus == 4
 
 
 def test_a_search_hands_on_choices_in_quotes() -> None:

@@ -1,0 +1,55 @@
+"""The whole paper by its two commands, at a size that takes seconds a run: every row, every figure, one page."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from aetlab.results.record import list_records
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Two minutes of two cores; processor time, for other tests run at the same time.
+MOST_S = 240
+
+
+def command(folder: Path, module: str, *words: str) -> str:
+    """What a command line printed that went well."""
+    done = subprocess.run([sys.executable, "-m", f"aetlab.{module}", *words], cwd=folder, text=True, timeout=900,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def spent_s() -> float:
+    """Processor time of all processes that this one has started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+@pytest.mark.slow
+def test_two_commands_make_the_paper(tmp_path: Path) -> None:
+    before_s = spent_s()
+    swept = command(tmp_path, "run", "-m", "experiment=glob(*)", "scale=smoke")
+    reported = command(tmp_path, "report")
+    assert spent_s() - before_s < MOST_S
+    assert re.findall(r"^(experiment=\S+): left out: (.*)", swept, re.MULTILINE) == [
+        ("experiment=fig10_nb64", "binning.n_layers=64 cannot be used: the volume of scale=smoke has only 48 layers")]
+    records, broken = list_records(tmp_path / "outputs" / "records", verify=True)
+    wanted = json.loads((tmp_path / "outputs/sweeps/0001/wanted.json").read_text(encoding="utf-8"))["jobs"]
+    assert broken == [] and {record.id for record in records} == {job["id"] for job in wanted if job["id"]}
+    assert len(re.findall(r"simulate \d+/\d+", swept)) == len(list((tmp_path / "outputs/cache/tilt_series").iterdir()))
+    figures = tmp_path / "outputs" / "report" / "figures"
+    for number in range(1, 12):
+        assert (figures / f"figure_{number:02d}.png").exists() and (figures / f"figure_{number:02d}.pdf").exists()
+    assert "not made" not in reported and "not used" not in reported
+    table = pd.read_csv(tmp_path / "outputs" / "report" / "table_one.csv")
+    assert len(table) == 12 and table["found_percent_ours"].notna().all()
+    assert "Figure 10: no record of fig10_nb64" in (tmp_path / "outputs/report/report.html").read_text(encoding="utf-8")
