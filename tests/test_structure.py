@@ -68,7 +68,7 @@ def test_silicon_has_four_neighbours_and_known_shells():
     coordination = count_coordination(bonds, numbers, 14)
     assert deep.sum() > 50 and (coordination[deep] == 4).all()
     r_A, g = pair_distribution(positions, 6.0, 0.1)
-    assert len(r_A) == len(g) == 60
+    assert len(r_A) == len(g) == 60 and (g >= 0).all() and g[0] == 0
     peaks = r_A[g > 0]
     for distance in (2.352, 3.840, 4.503, 5.431):
         assert np.abs(peaks - distance).min() < 0.06

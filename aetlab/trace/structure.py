@@ -118,9 +118,8 @@ def pair_distribution(positions_A: np.ndarray, r_max_A: float, dr_A: float = 0.0
     edges = np.arange(0.0, r_max_A + 0.5 * dr_A, dr_A)
     tree, other_tree = cKDTree(positions_A[chosen]), cKDTree(positions_A[others])
     below = tree.count_neighbors(other_tree, edges).astype(np.float64)
+    # The centre itself, at a distance of 0, is in no shell, but it is part of the density.
     shells = np.diff(below)
-    # The centre itself, where it is one of the others, is no neighbour, but it is part of the density.
-    shells[0] -= (chosen & others).sum()
     density = below[-1] / (4 / 3 * np.pi * edges[-1] ** 3)
     return 0.5 * (edges[:-1] + edges[1:]), shells / (density * 4 / 3 * np.pi * np.diff(edges**3))
 
