@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from aetlab import physics
 from aetlab.checks import SpecError as SpecError
 from aetlab.checks import choice, fraction, not_negative, positive, require
-from aetlab.spec_reg import RegSpec as RegSpec
 from aetlab.spec_refine import RefineSpec as RefineSpec
+from aetlab.spec_reg import RegSpec as RegSpec
 from aetlab.spec_trace import ScoreSpec as ScoreSpec
 from aetlab.spec_trace import TraceSpec as TraceSpec
 
@@ -256,7 +256,8 @@ class EngineSpec:
     """How the reconstruction is computed. ``device`` and ``n_threads`` do not belong to a run's identity.
 
     ``step`` is in units of the inverse Lipschitz constant of one tilt, (σ Δz)² · N_z · N_defoci (method, c ≈ 1.5);
-    ``step_decay`` is its factor at each reset of the momentum (1: the paper's constant step).
+    ``step_decay`` is its factor at each reset of the momentum (1: the paper's constant step). ``likelihood`` is what
+    the images are compared by: amplitude (equation 5) or poisson.
     """
 
     device: str = "auto"
@@ -265,6 +266,7 @@ class EngineSpec:
     n_iterations: int = 40
     step: float = 1.5
     step_decay: float = 0.7
+    likelihood: str = "amplitude"
 
     def __post_init__(self) -> None:
         choice("engine.device", self.device, ("auto", "cpu", "gpu"))
@@ -272,6 +274,7 @@ class EngineSpec:
         choice("engine.rotation", self.rotation, ("linear", "cubic", "fourier"))
         require(self.n_iterations >= 1, "engine.n_iterations", self.n_iterations, "at least 1")
         positive("engine.step", self.step)
+        choice("engine.likelihood", self.likelihood, ("amplitude", "poisson"))
         require(0 < self.step_decay <= 1, "engine.step_decay", self.step_decay, "it must lie in (0, 1]")
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from aetlab import physics
 from aetlab.forward import simd_fft, simd_multislice
-from aetlab.forward.multislice import Multislice, exit_wave, make_multislice, make_optics, propagator
+from aetlab.forward.multislice import DARK, Multislice, exit_wave, make_multislice, make_optics, propagator
+from aetlab.solve.losses import poisson_loss
 
 WAVELENGTH_A = physics.wavelength_A(300.0)
 PIXEL_A = 0.5
@@ -91,11 +92,13 @@ def test_gaps_of_different_length_are_each_used() -> None:
     np.testing.assert_allclose(three, two, rtol=1e-10)
 
 
-def test_gradient_against_central_differences() -> None:
+@pytest.mark.parametrize("likelihood", ["amplitude", "poisson"])
+def test_gradient_against_central_differences(likelihood: str) -> None:
     rng = np.random.default_rng(6)
     amplitude = rng.uniform(0.7, 1.3, (2, *SHAPE_XY))
+    amplitude[:, ::3] = 0
     slices = rng.uniform(0, 300, (3, *SHAPE_XY))
-    engine = _engine(_transfer(rng), np.array([5.0, 4.0]))
+    engine = make_multislice(make_optics(_transfer(rng), np.array([5.0, 4.0]), **OPTICS), np.float64, likelihood)
     gradient = slices.copy()
     cost = engine.cost_and_gradient(gradient, amplitude)
     assert cost == engine.cost(slices, amplitude)
@@ -105,6 +108,22 @@ def test_gradient_against_central_differences() -> None:
         shifted[1][index] -= 1e-3
         slope = (engine.cost(shifted[0], amplitude) - engine.cost(shifted[1], amplitude)) / 2e-3
         np.testing.assert_allclose(gradient[index], slope, rtol=1e-6, atol=1e-12)
+
+
+def test_poisson_cost_is_the_likelihood_of_the_counts_per_electron() -> None:
+    """A quarter of the negative log-likelihood less its least, and close to the amplitude's cost where both agree."""
+    rng = np.random.default_rng(9)
+    slices = rng.uniform(0, 300, (3, *SHAPE_XY))
+    optics = make_optics(_transfer(rng), np.array([5.0, 4.0]), **OPTICS)
+    amplitude, poisson = (make_multislice(optics, np.float64, kind) for kind in ("amplitude", "poisson"))
+    waves = Multislice(optics, np.float64).images(slices).copy()
+    counts = rng.poisson(40 * np.abs(waves) ** 2)
+    value, _ = poisson_loss(waves, counts / 40, 40.0, background=DARK)
+    assert poisson.cost(slices, np.sqrt(counts / 40)) == pytest.approx(value / (4 * 40), rel=1e-9)
+    near = np.abs(waves) * (1 + 0.05 * rng.standard_normal(waves.shape))
+    np.testing.assert_allclose(poisson.cost(slices, near), amplitude.cost(slices, near), rtol=0.05)
+    with pytest.raises(ValueError, match="amplitude, poisson"):
+        make_multislice(optics, np.float64, "gaussian")
 
 
 @pytest.mark.parametrize("shape_xy", [SHAPE_XY, (16, 32)])

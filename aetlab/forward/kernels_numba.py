@@ -265,6 +265,28 @@ def amplitude_residual(wave, amplitude, row_cost):
         row_cost[f, x] = 0.5 * total
 
 
+@_parallel
+def poisson_residual(wave, amplitude, background, row_cost):
+    """Replace ``wave`` (F, X, Y) by the gradient of ``Σ (m - I + I log(I/m)) / 4`` with respect to it.
+
+    m is |wave|² + ``background`` and I the square of ``amplitude``; ``row_cost`` (F, X) gets the sums over y.
+    """
+    n_f, n_x, n_y = wave.shape
+    for row in nb.prange(n_f * n_x):
+        f, x = row // n_x, row % n_x
+        total = 0.0
+        for y in range(n_y):
+            re, im = wave[f, x, y].real, wave[f, x, y].imag
+            model = re * re + im * im + background
+            measured = amplitude[f, x, y] * amplitude[f, x, y]
+            total += model - measured
+            if measured > 0:
+                total += measured * math.log(measured / model)
+            factor = (model - measured) / (2 * model)
+            wave[f, x, y] = complex(factor * re, factor * im)
+        row_cost[f, x] = 0.25 * total
+
+
 def cost_of_rows(row_cost: np.ndarray) -> float:
     """Sum of ``row_cost`` in a fixed order."""
     return float(row_cost.sum(dtype=np.float64))

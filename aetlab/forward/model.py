@@ -38,7 +38,7 @@ def series_optics(series: TiltSeries, shape_zxy: tuple[int, int, int], microscop
 
 
 class ForwardModel:
-    """Cost ½ Σ (|ψ| - √I)² of a volume against each tilt of a series, its gradient, and its incremental step.
+    """Cost of a volume against each tilt of a series, ½ Σ (|ψ| - √I)² or Poisson's, its gradient and its step.
 
     Parameters
     ----------
@@ -57,6 +57,8 @@ class ForwardModel:
     blur_A : float
         Standard deviation of g where what is called the volume below is c of V = g ∗ c (:mod:`aetlab.forward.blur`);
         0: the volume is V itself.
+    likelihood : str
+        amplitude (equation 5) or poisson (:mod:`aetlab.forward.multislice`).
 
     Attributes
     ----------
@@ -68,7 +70,7 @@ class ForwardModel:
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
                  n_layers_per_slice: int, rotation: str = "linear", dtype: type = np.float32,
-                 blur_A: float = 0.0) -> None:
+                 blur_A: float = 0.0, likelihood: str = "amplitude") -> None:
         optics = series_optics(series, shape_zxy, microscope, n_layers_per_slice)
         self.n_tilts = len(series.tilt_deg)
         self.lipschitz = optics.phase_per_V**2 * shape_zxy[0] * len(series.defocus_A)
@@ -77,7 +79,7 @@ class ForwardModel:
         self._amplitude = empty_aligned(series.images.shape, dtype)
         np.sqrt(np.maximum(series.images, 0), out=self._amplitude)
         self._rotation = make_rotation(rotation, shape_zxy, n_layers_per_slice, series.tilt_deg, dtype=dtype)
-        self._multislice = make_multislice(optics, dtype)
+        self._multislice = make_multislice(optics, dtype, likelihood)
         self._slices = empty_aligned((n_slices(shape_zxy[0], n_layers_per_slice), *shape_zxy[1:]), dtype)
         self._blur = Blur(blur_A / series.pixel_A, self._slices.shape, dtype) if blur_A else None
 

@@ -9,6 +9,10 @@ slice.
 Cost of a tilt: ½ Σ_j Σ (|ψ_j| - a_j)², a_j = √I_j (equation 5 halved). With r_j = ψ_j - a_j ψ_j/|ψ_j| and
 φ_S = F⁻¹ Σ_j T_j* F r_j its gradient is σ Δz Im(φ_m g_m*) at slice m, and φ_{m-1} = P*_{m-1} t*_m φ_m
 (algorithm 2 of the paper).
+
+The likelihood of Poisson counts in its place has the cost ¼ Σ (m - I + I log(I/m)) with m = |ψ_j|², a quarter of the
+negative log-likelihood per electron of a vacuum pixel, which to second order in m - I is the cost above; then
+r_j = ½ (1 - I/m) ψ_j.
 """
 
 from __future__ import annotations
@@ -117,8 +121,12 @@ def make_optics(transfer: np.ndarray, gaps_A: np.ndarray, *, pixel_A: float, wav
     return Optics(transfer / n_pixels, free, which, phase_per_V)
 
 
+#: Added to the intensity (vacuum 1) of the model under Poisson statistics, so that dark pixels stay finite.
+DARK = 1e-3
+
+
 class TiltCost(Protocol):
-    """Cost ½ Σ (|ψ_j| - a_j)² of the slices of one tilt, and its gradient, with all memory allocated once."""
+    """Cost of the slices of one tilt, and its gradient, with all memory allocated once."""
 
     def cost(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
         """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity."""
@@ -127,17 +135,24 @@ class TiltCost(Protocol):
         """Cost as in :meth:`cost`; ``slices`` is overwritten by the gradient with respect to it, in 1/V."""
 
 
-def make_multislice(optics: Optics, dtype: type = np.float32) -> TiltCost:
-    """The fastest :class:`TiltCost` that takes these planes: fused kernels in float32 where the shape suits them."""
-    if dtype is np.float32 and simd_multislice.fits((optics.transfer.shape[1], optics.transfer.shape[2])):
+def make_multislice(optics: Optics, dtype: type = np.float32, likelihood: str = "amplitude") -> TiltCost:
+    """The fastest :class:`TiltCost` that takes these planes: fused kernels in float32 where the shape suits them.
+
+    ``likelihood`` is amplitude or poisson; the fused kernels have the first alone.
+    """
+    shape_xy = (optics.transfer.shape[1], optics.transfer.shape[2])
+    if dtype is np.float32 and likelihood == "amplitude" and simd_multislice.fits(shape_xy):
         return simd_multislice.SimdMultislice(optics.transfer, optics.free, optics.which, optics.phase_per_V)
-    return Multislice(optics, dtype)
+    return Multislice(optics, dtype, likelihood)
 
 
 class Multislice:
     """:class:`TiltCost` for planes of any shape, in float32 or float64, with the FFTs of a library."""
 
-    def __init__(self, optics: Optics, dtype: type = np.float32) -> None:
+    def __init__(self, optics: Optics, dtype: type = np.float32, likelihood: str = "amplitude") -> None:
+        if likelihood not in ("amplitude", "poisson"):
+            raise ValueError(f"likelihood={likelihood!r} is unknown: choose one of amplitude, poisson")
+        self._poisson = likelihood == "poisson"
         complex_type = np.result_type(dtype, np.complex64)
         n_defoci, n_x, n_y = optics.transfer.shape
         self._phase = dtype(optics.phase_per_V)
@@ -168,7 +183,10 @@ class Multislice:
 
     def cost(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
         """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity."""
-        kernels.amplitude_residual(self.images(slices), amplitude, self._row_cost)
+        if self._poisson:
+            kernels.poisson_residual(self.images(slices), amplitude, amplitude.dtype.type(DARK), self._row_cost)
+        else:
+            kernels.amplitude_residual(self.images(slices), amplitude, self._row_cost)
         return kernels.cost_of_rows(self._row_cost)
 
     def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
