@@ -68,6 +68,18 @@ def gpu_problem() -> str | None:
     return None if n_devices else "no CUDA device is visible"
 
 
+def describe_gpu() -> str:
+    """Device, its memory, driver and runtime of CUDA in one line; call it where :func:`gpu_problem` is None."""
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    name = runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
+    free, total = runtime.memGetInfo()
+    versions = [f"{v // 1000}.{v % 1000 // 10}" for v in (runtime.driverGetVersion(), runtime.runtimeGetVersion())]
+    return (f"{name}, {free / 1e9:.1f} GB free of {total / 1e9:.1f} GB; the driver serves CUDA {versions[0]}, "
+            f"CuPy uses {versions[1]}")
+
+
 def n_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -17,7 +18,11 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-OK, OPTIONAL, BROKEN = "ok", "not here", "broken"
+OK, OPTIONAL, BROKEN, ADVICE = "ok", "not here", "broken", "advice"
+#: Free bytes of a disk below which a sweep at the paper's size may end early: two checkpoints and ten records.
+_DISK_BYTES = 15e9
+#: The newest CUDA that a driver serves, by the first part of its version (CUDA Toolkit release notes, table 3).
+_CUDA_OF_DRIVER = ((580, 13), (525, 12))
 _TRIAL = ("scale=smoke", "tilts.n_tilts=6", "engine.n_iterations=2", "dose=50k")
 _NEEDED = ("numpy", "scipy", "numba", "h5py", "hydra-core", "omegaconf", "pandas", "matplotlib", "ase", "rich",
            "filelock", "psutil", "ducc0", "PyYAML")
@@ -38,7 +43,8 @@ class Finding:
 
 def examine(outputs: Path) -> list[Finding]:
     """Everything that is looked at, in the order in which it is told."""
-    return [_python(), _packages(), _machine(), _gpu(), *_launchers(), _configuration(), _outputs(outputs)]
+    return [_python(), _packages(), _machine(), _threads(), _ffts(), _memory(), _gpu(), *_launchers(), _configuration(),
+            _kernels(), _outputs(outputs)]
 
 
 def try_runs() -> Finding:
@@ -93,22 +99,119 @@ def _packages() -> Finding:
 
 
 def _machine() -> Finding:
-    import psutil
-
     from aetlab.backend import n_cores
 
-    memory = psutil.virtual_memory()
-    free = f"{memory.available / 1e9:.1f} GB of memory free of {memory.total / 1e9:.1f} GB"
-    return Finding("machine", OK, f"{n_cores()} of {os.cpu_count()} cores, {free}")
+    here, all_cores = n_cores(), os.cpu_count()
+    if all_cores and here < all_cores:
+        return Finding("machine", ADVICE, f"{here} of {all_cores} cores may be used by this process; start it without "
+                                          "taskset, or ask the cluster for more, to use all")
+    return Finding("machine", OK, f"{here} cores, {platform.machine()}, {platform.system()}")
+
+
+def _threads() -> Finding:
+    import numba
+    import numpy as np
+
+    from aetlab.backend import n_cores, n_threads
+    from aetlab.forward.kernels_numba import multiply
+
+    point = np.ones((1, 1), np.complex64)
+    multiply(point, point, point)  # the layer is chosen when the first parallel kernel runs
+    layer = numba.threading_layer()
+    found = f"{n_threads()} threads of the engine by Numba's {layer} layer"
+    pinned = {name: os.environ.get(name, "not set") for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    found += f", of linear algebra {', '.join(f'{name}={value}' for name, value in pinned.items())}"
+    if layer == "workqueue":
+        return Finding("threads", ADVICE, f"{found}; tilts are not simulated side by side: pip install tbb")
+    if n_threads() < n_cores():
+        return Finding("threads", ADVICE, f"{found}; there are {n_cores()} cores: unset NUMBA_NUM_THREADS to use them")
+    loose = [name for name, value in pinned.items() if value != "1"]
+    if loose:
+        return Finding("threads", ADVICE, f"{found}; set {' and '.join(loose)} to 1, or they compete with the engine")
+    return Finding("threads", OK, found)
+
+
+def _ffts() -> Finding:
+    from aetlab.fft import describe_fft
+
+    return Finding("FFT", OK, describe_fft())
+
+
+def _memory() -> Finding:
+    import psutil
+
+    from aetlab.cli.compose import compose_spec
+    from aetlab.memory import available_bytes, memory_by_stage
+
+    free, total = available_bytes(), float(psutil.virtual_memory().total)
+    needed = {name: max(memory_by_stage(compose_spec([f"scale={name}"])).values())
+              for name in ("small", "medium", "paper")}
+    told = f"{free / 1e9:.1f} GB free of {total / 1e9:.1f} GB; a run needs " + ", ".join(
+        f"{n_bytes / 1e9:.1f} GB (scale={name})" for name, n_bytes in needed.items())
+    if free < needed["paper"]:
+        return Finding("memory", ADVICE, f"{told}; scale=paper does not fit: stop other programs, or add reg=lasso")
+    return Finding("memory", OK, told)
 
 
 def _gpu() -> Finding:
-    from aetlab.backend import gpu_problem
+    from aetlab.backend import describe_gpu, gpu_problem
 
+    driver = _driver_version()
+    cupy = [f"{name} {metadata.version(name)}" for name in ("cupy-cuda12x", "cupy-cuda13x", "cupy")
+            if importlib.util.find_spec("cupy") is not None and _is_installed(name)]
+    told = f"driver {driver or 'none'}, CuPy {', '.join(cupy) or 'none'}"
+    advice = advise_cuda(driver, cupy)
     problem = gpu_problem()
     if problem:
-        return Finding("GPU", OPTIONAL, f"{problem}; runs use the CPU")
-    return Finding("GPU", OK, "can be used")
+        return Finding("GPU", ADVICE if driver else OPTIONAL, f"{told}: {problem}; runs use the CPU"
+                       + (f"; {advice}" if advice else ""))
+    return Finding("GPU", ADVICE if advice else OK, f"{describe_gpu()}; {told}" + (f"; {advice}" if advice else ""))
+
+
+def advise_cuda(driver: str, cupy: Sequence[str]) -> str:
+    """What to install for ``driver`` (its version, empty without one), where ``cupy`` packages do not suit; or ''."""
+    if not driver:
+        return ""
+    number = int(driver.split(".")[0])
+    newest = next((cuda for least, cuda in _CUDA_OF_DRIVER if number >= least), 11)
+    if newest < 12:
+        return f"driver {driver} is older than CUDA 12 needs: update it to 525 or newer"
+    if not cupy:
+        return f"pip install 'aetlab[cuda{newest}]' lets runs use the GPU"
+    if len(cupy) > 1:
+        return f"keep one CuPy alone: pip uninstall {' '.join(name.split()[0] for name in cupy[1:])}"
+    if "cuda13x" in cupy[0] and newest < 13:
+        return f"driver {driver} serves CUDA 12 at most: pip uninstall cupy-cuda13x; pip install 'aetlab[cuda12]'"
+    return ""
+
+
+def _driver_version() -> str:
+    """Version of the NVIDIA driver, empty where none is loaded."""
+    try:
+        told = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    found = re.search(r"\b(\d{3}\.\d+(\.\d+)?)\b", told)
+    return found[1] if found else ""
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _kernels() -> Finding:
+    folder = Path(os.environ["NUMBA_CACHE_DIR"])
+    place = folder
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        return Finding("compiled kernels", ADVICE, f"{folder} cannot be written: set NUMBA_CACHE_DIR to a folder that "
+                                                   "can, or every process compiles for half a minute")
+    return Finding("compiled kernels", OK, f"kept in {folder}")
 
 
 def _launchers() -> list[Finding]:
@@ -139,7 +242,12 @@ def _outputs(outputs: Path) -> Finding:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK):
         return Finding("outputs", BROKEN, f"{place} cannot be written")
-    return Finding("outputs", OK, f"{outputs.absolute()}: {shutil.disk_usage(place).free / 1e9:.1f} GB free")
+    free = shutil.disk_usage(place).free
+    told = f"{outputs.absolute()}: {free / 1e9:.1f} GB free"
+    if free < _DISK_BYTES:
+        return Finding("outputs", ADVICE, f"{told}; scale=paper wants {_DISK_BYTES / 1e9:.0f} GB: give --outputs and "
+                                          "outputs= a larger disk")
+    return Finding("outputs", OK, told)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from aetlab.backend import n_cores
+from aetlab.backend import n_cores, n_threads
+from aetlab.fft import describe_fft
 
 _PACKAGES = ("aetlab", "numpy", "scipy", "numba", "h5py", "ducc0", "hydra-core", "cupy-cuda12x",
              "cupy-cuda13x")
@@ -55,6 +56,8 @@ def describe_environment(clock: StageClock, device: str) -> dict[str, Any]:
         "device": device,
         "processor": _processor(),
         "n_cores": n_cores(),
+        "n_threads": n_threads(),
+        "fft": describe_fft(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions,
