@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -31,6 +32,7 @@ _ONE_AT_A_TIME = ("hydra.launcher.n_jobs=2", "hydra.launcher.pre_dispatch='1'")
 
 def main() -> None:
     """The entry point of ``python -m aetlab.run``."""
+    warnings.filterwarnings("ignore", message="'hydra/launcher/ray' is validated against")  # by the plugin's, as wanted
     sys.exit(_main(sys.argv[1:]))
 
 

@@ -99,6 +99,9 @@ def test_each_launcher_composes_or_names_the_package_that_it_needs(name: str, la
     if name == "ray" and importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None:
         with pytest.raises(SpecError, match=r"pip install 'aetlab\[ray\]'"):
             compose_jobs(words, multirun=True)
+        preset = yaml.safe_load((config_folder() / "hydra/launcher/ray.yaml").read_text(encoding="utf-8"))
+        assert preset["_target_"].endswith(f".{launcher}") and preset["ray"]["remote"] == {"num_cpus": 4}
+        assert "defaults" not in preset  # the plugin's preset has the same name, and this one would be its own default
         return
     (job,) = compose_jobs(words, multirun=True)
     assert job.launcher == name

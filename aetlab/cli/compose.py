@@ -231,7 +231,8 @@ def _one_line() -> Iterator[None]:
         raise
     except OverrideParseException as error:
         raise SpecError(f"{error.override} cannot be read as key=value: {_first_lines(error)}") from None
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError,
+            RecursionError) as error:
         raise SpecError(_first_lines(error)) from None
 
 
