@@ -1,0 +1,79 @@
+"""What a record keeps of refined atoms, and the figure made of it: made-up atoms whose errors are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_records import fake_spec
+
+from aetlab.data import Atoms, Match, RefinedAtoms
+from aetlab.results.figures.refined import (
+    errors_with_bounds,
+    has_refined,
+    plot_refined,
+    position_error_pm,
+    refined_tasks,
+)
+from aetlab.results.record import Dataset, History, write_record
+from aetlab.results.refined import Refinement, describe_refined_arrays, describe_refined_metrics
+from aetlab.results.stored import read_runs
+
+N = 600
+
+
+def make_refinement(sigma_A: float = 0.03) -> tuple[Refinement, Atoms]:
+    rng = np.random.default_rng(0)
+    atoms = Atoms(rng.choice([8, 14], N), rng.uniform(-6, 6, (N, 3)), np.zeros(N, int))
+    error_A = rng.normal(0, sigma_A, (N, 3))
+    error_A[0, 0] = 0.9  # no measurement of the same atom
+    pairs, none = np.arange(N), np.zeros(0, int)
+    refined = RefinedAtoms(
+        positions_A=atoms.positions_A + error_A, occupancy=rng.normal(1, 0.05, N), scattering_V_A3=np.ones(N),
+        numbers=atoms.numbers, position_error_A=np.full((N, 3), sigma_A), occupancy_error=np.full(N, 0.05),
+        probability=np.ones(N), posterior=np.ones((N, 2)) / 2, not_atom_probability=np.zeros(N),
+        turn_deg=np.zeros((5, 3)), shift_A=np.zeros((5, 3)), cost=np.array([3.0, 2.0]), rounds=(),
+        summary={"stopped": "converged", "passes": 30, "chi_square": 0.98})
+    match = Match(pairs, pairs, none, none, {"position_error_pm": 4.8, "found_percent": 100.0}, pairs, pairs,
+                  np.zeros((3, 3), int), np.array([8, 14, 0]))
+    return Refinement(refined, match), atoms
+
+
+def test_metrics_stand_beside_those_of_the_traced_atoms_and_name_error_over_bound() -> None:
+    refinement, atoms = make_refinement()
+    metrics = describe_refined_metrics(refinement, atoms)
+    assert metrics["refined_position_error_pm"] == 4.8 and metrics["refined_passes"] == 30
+    assert "refined_stopped" not in metrics
+    assert metrics["refined_calibration"] == pytest.approx(1, abs=0.05)
+    assert metrics["refined_bound_pm"] == pytest.approx(3 * np.sqrt(8 / np.pi))
+    assert metrics["refined_error_over_bound"] == pytest.approx(1, abs=0.06)
+    assert metrics["refined_outlier_percent"] == pytest.approx(100 / N)
+
+
+def test_noise_free_runs_have_no_bound() -> None:
+    refinement, atoms = make_refinement(sigma_A=0.0)
+    assert "refined_bound_pm" not in describe_refined_metrics(refinement, atoms)
+
+
+def test_the_figure_shows_traced_and_refined_errors_of_the_record(tmp_path: Path) -> None:
+    refinement, atoms = make_refinement()
+    rng = np.random.default_rng(1)
+    arrays = {"truth/positions_A": Dataset(atoms.positions_A, "Å"), "truth/numbers": Dataset(atoms.numbers, "1"),
+              "traced/positions_A": Dataset(atoms.positions_A + rng.normal(0, 0.1, (N, 3)), "Å"),
+              "match/traced": Dataset(np.arange(N), "1"), "match/true": Dataset(np.arange(N), "1")}
+    write_record(tmp_path / "records", fake_spec(), metrics={}, history=History(np.ones(1), np.ones(1)),
+                 arrays=arrays | describe_refined_arrays(refinement), environment={}, log="fake\n")
+    run = read_runs(tmp_path)[0][0]
+    assert has_refined(run)
+    assert position_error_pm(run, "refined").mean() < 0.6 * position_error_pm(run, "traced").mean()
+    error, sigma = errors_with_bounds(run)
+    assert error.shape == sigma.shape == (N, 3) and sigma[0, 0] == pytest.approx(3)
+    figure = plot_refined([run], ["fake"])
+    left = figure.axes[0]
+    assert [axes.get_xlabel() for axes in figure.axes[:4]] == [
+        "position error (pm)", "standard error (pm)", "|error| / standard error", "occupancy"]
+    assert len(left.patches) == 2
+    tasks = refined_tasks([run])
+    assert [task.name for task in tasks] == [f"refined_{run.identity[:8]}"]
+    assert refined_tasks([]) == []
