@@ -203,6 +203,13 @@ def test_special_characters_are_escaped():
     assert r"50 \%" in to_latex(odd, "c") and r"\{\#\}" in to_latex(odd, "c") and r"a\_b" in to_latex(odd, "c")
 
 
+def test_columns_of_one_group_share_a_head_in_latex():
+    table = pd.DataFrame({"row": ["4(a)"], "found (%): paper": [99.5], "found (%): ours": ["-1.5"]})
+    lines = to_latex(table, "c").splitlines()
+    assert lines[4:6] == [r" & \multicolumn{2}{c}{found (\%)} \\", r"row & paper & ours \\"]
+    assert lines[7] == r"4(a) & 99.5 & $-$1.5 \\"
+
+
 def test_two_runs_are_compared_in_spec_and_result(runs):
     first = next(run for run in runs if run.spec.reg.kind == "lasso")
     second = next(run for run in runs if math.isinf(run.spec.dose.total_e_A2))

@@ -7,8 +7,10 @@ the paper's values.
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -308,19 +310,27 @@ _LATEX = {
     "±": r"$\pm$",
     "°": r"$^\circ$",
     "–": "--",
+    "\N{MINUS SIGN}": "$-$",
 }
 
 
 def to_latex(frame: pd.DataFrame, caption: str) -> str:
-    """A LaTeX tabular of ``frame`` in a table with ``caption``; needs no package."""
+    """A LaTeX tabular of ``frame`` in a table with ``caption``; needs no package.
+
+    Columns named ``group: name`` beside each other get one head for their group above their names.
+    """
 
     def cell(value: Any) -> str:
-        return "".join(_LATEX.get(character, character) for character in str(value))
+        text = re.sub(r"^-(?=[\d.])", "\N{MINUS SIGN}", str(value))
+        return "".join(_LATEX.get(character, character) for character in text)
 
     def line(cells: Iterable[Any]) -> str:
         return " & ".join(cell(value) for value in cells) + r" \\"
 
     columns = "".join("r" if pd.api.types.is_numeric_dtype(frame[name]) else "l" for name in frame.columns)
+    heads = [tuple(str(name).rpartition(": ")[::2]) for name in frame.columns]
+    groups = [(group, len(list(members))) for group, members in groupby(group for group, _ in heads)]
+    above = [f"\\multicolumn{{{n}}}{{c}}{{{cell(group)}}}" if group else " & ".join([""] * n) for group, n in groups]
     return (
         "\n".join(
             [
@@ -328,7 +338,8 @@ def to_latex(frame: pd.DataFrame, caption: str) -> str:
                 f"\\caption{{{cell(caption)}}}",
                 f"\\begin{{tabular}}{{{columns}}}",
                 r"\hline",
-                line(frame.columns),
+                *([" & ".join(above) + r" \\"] if any(group for group, _ in groups) else []),
+                line(name for _, name in heads),
                 r"\hline",
                 *(line(row) for row in frame.itertuples(index=False)),
                 r"\hline",

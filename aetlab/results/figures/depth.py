@@ -70,7 +70,7 @@ def plot_depths(runs: Sequence[StoredRun], titles: Sequence[str], letters: Seque
                 axes.text(
                     0.96,
                     0.97,
-                    f"z = {depth_A / 10:+.1f} nm",
+                    f"z = {round(depth_A / 10, 1) + 0.0:.1f} nm".replace("-", "\N{MINUS SIGN}"),
                     transform=axes.transAxes,
                     color="white",
                     ha="right",
