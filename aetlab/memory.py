@@ -15,6 +15,8 @@ BASE_BYTES = 0.3e9
 _PROX_VOLUMES = {"tv": 6.0, "atoms": 5.0}
 #: Volumes that tracing holds: as given, smoothed, and the filter's parts; and the scores with the true potential.
 _TRACE_VOLUMES, _SCORE_VOLUMES = 5.0, 3.0
+#: Rotation matrices: bytes of a voxel (z, x) in that of one tilt, and what is kept of all tilts' together.
+_MATRIX_BYTES, _MATRICES_BYTES = {"linear": 60.0, "cubic": 120.0}, 256e6
 #: What slabs of the potential may take together while tilts are simulated side by side.
 _SLABS_BYTES = 1e9
 
@@ -30,6 +32,8 @@ def memory_by_stage(spec: RunSpec) -> dict[str, float]:
     slices = n_slices(n_z, spec.binning.n_layers)
     # Waves, real slices, images and transfer functions; the measured amplitudes beside both series.
     engine = plane * (1.5 * slices + 2 * n_defoci + 4) + images
+    engine += min(_MATRICES_BYTES, _MATRIX_BYTES.get(spec.engine.rotation, 0.0) * n_z * n_x * len(tilt_angles_deg(
+        spec.tilts, spec.wedge)))
     volumes = 2 + (0 if spec.engine.device == "gpu" else _PROX_VOLUMES.get(spec.reg.kind, 0.0))
     kept = BASE_BYTES + 2 * images
     return {"simulate": BASE_BYTES + images + min(_SLABS_BYTES, volume * fine**3) + potential

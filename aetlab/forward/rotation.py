@@ -11,6 +11,7 @@ A rotation about y with a local interpolation is one sparse matrix on (z, x) pos
 
 from __future__ import annotations
 
+import copy
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ from aetlab.forward import simd_shear
 from aetlab.forward.fourier_rotation import FourierRotation
 from aetlab.grid import n_slices
 
-#: Bytes of matrices that may be kept for all tilts; above it they are built again for each tilt.
+#: Bytes of matrices that are kept; those of further tilts are built again for each visit.
 MATRIX_BUDGET_BYTES = 256e6
 
 #: The most rows that one voxel can enter: lattice points of a turned unit grid in the footprint of the interpolation.
@@ -73,6 +74,15 @@ class _Matrix:
     def n_bytes(self) -> int:
         return sum(a.nbytes for a in vars(self).values())
 
+    def trimmed(self) -> _Matrix:
+        """A copy without the room that is not used, which is most of it."""
+        short = copy.copy(self)
+        most, n_entries = int(self.counts.max()), int(self.row_start[-1])
+        short.counts, short.row_start = self.counts.copy(), self.row_start.copy()
+        short.rows, short.weights = self.rows[:, :most].copy(), self.weights[:, :most].copy()
+        short.columns, short.row_weights = self.columns[:n_entries].copy(), self.row_weights[:n_entries].copy()
+        return short
+
 
 class SparseRotation:
     """Rotation by linear or cubic (Keys, a = -1/2) interpolation."""
@@ -88,7 +98,7 @@ class SparseRotation:
         self._cache: dict[int, _Matrix] = {}
         self._matrix = self._allocate()
         self._built = -1
-        self._keep = self._matrix.n_bytes * len(self._tilt_rad) <= MATRIX_BUDGET_BYTES
+        self._room_bytes = MATRIX_BUDGET_BYTES
 
     def rotate_and_bin(self, volume: np.ndarray, i_tilt: int, slices: np.ndarray) -> None:
         m = self._matrix_of(i_tilt)
@@ -111,16 +121,18 @@ class SparseRotation:
     def _matrix_of(self, i_tilt: int) -> _Matrix:
         if i_tilt in self._cache:
             return self._cache[i_tilt]
-        if self._keep:
-            self._cache[i_tilt] = matrix = self._allocate()
-        else:
-            matrix = self._matrix
-            if self._built == i_tilt:
-                return matrix
-            self._built = i_tilt
+        matrix = self._matrix
+        if self._built == i_tilt:
+            return matrix
+        self._built = i_tilt
         n_z, n_x, _ = self._shape
         kernels.build_columns(self._tilt_rad[i_tilt], n_z, n_x, self._n_layers, self._cubic, matrix.counts, matrix.rows,
                               matrix.weights)
         kernels.transpose_columns(matrix.counts, matrix.rows, matrix.weights, matrix.row_start, matrix.columns,
                                   matrix.row_weights)
+        if self._room_bytes > 0:
+            kept = matrix.trimmed()
+            self._room_bytes -= kept.n_bytes
+            if self._room_bytes >= 0:
+                self._cache[i_tilt] = kept
         return matrix
