@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -145,3 +146,25 @@ def test_each_worker_claims_a_gpu_of_its_own_and_frees_it_when_it_ends(tmp_path:
             assert third.stdout.readline().split()[0] == claimed[0][0]
             for worker in (second, third):
                 worker.stdin.close()
+
+
+def test_the_benchmark_needs_no_more_than_it_says_and_measures_every_part(tmp_path: Path) -> None:
+    """In an interpreter that has none of the packages that a borrowed machine lacks."""
+    code = ("import sys\n"
+            "for name in ('ase', 'ducc0', 'h5py', 'hydra', 'matplotlib', 'omegaconf', 'rich', 'yaml'):\n"
+            "    sys.modules[name] = None\n"
+            "sys.path[:0] = ['tests', 'experiments']\n"
+            "import json, pathlib, benchmark_gpu, host_device\n"
+            "benchmark_gpu.N_TILTS, benchmark_gpu.N_BATCHES = 10, 1\n"
+            "device = host_device.HostDevice(pathlib.Path(sys.argv[1]))\n"
+            "print(json.dumps(benchmark_gpu.benchmark(device, [12, 16], 2, copy_bytes=4096, error_at=12)))")
+    result = subprocess.run([sys.executable, "-c", code, str(host_library())], cwd=Path(__file__).parents[1], text=True,
+                            capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert max(found["relative_error"].values()) < 1e-5
+    assert [r["n"] for r in found["parts"]] == [12, 16]
+    for measured in found["parts"]:
+        assert set(measured["parts"]) == {"rotate", "measure", "back", "adjoint", "total variation", "extrapolate"}
+        assert measured["tilt_ms"] > 0
+    assert found["reconstruction"]["finite"] and len(found["reconstruction"]["cost"]) == 2

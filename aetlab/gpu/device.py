@@ -21,8 +21,18 @@ class Device(Protocol):
     def name(self) -> str:
         """The device, in words."""
 
+    @property
+    def graph_problem(self) -> str | None:
+        """Why a recording is played launch by launch; None where it is played in one go."""
+
     def free_bytes(self) -> int:
         """Memory that can be allocated."""
+
+    def held_bytes(self) -> int:
+        """Memory taken from the device so far, what is free again for this process's own use included."""
+
+    def synchronize(self) -> None:
+        """Wait until everything is done."""
 
     def zeros(self, shape: tuple[int, ...], dtype: type) -> Array:
         """A new array of zeros."""

@@ -84,7 +84,8 @@ class GpuModel:
     def cost(self, volume: Array, i_tilt: int) -> float:
         """Cost of ``volume`` (Z, X, Y) against the images of one tilt; waits for it."""
         place = self._choose(i_tilt, 0.0)
-        self._measure(volume)
+        self._rotate(volume)
+        self._measure()
         return float(self._costs[place])
 
     def descend(self, volume: Array, i_tilt: int, step: float, metric: Array | None = None) -> Any:
@@ -118,6 +119,11 @@ class GpuModel:
         self._blur_axis(room, n_z, n_x * n_y, formed)
         return formed
 
+    def parts(self, volume: Array) -> dict[str, Callable[[], None]]:
+        """The work of a tilt in its parts, in their order; for measuring how long each takes."""
+        return {"rotate": lambda: self._rotate(volume), "measure": self._measure, "back": self._propagate_back,
+                "adjoint": lambda: self._add_adjoint(self._slices, volume, None)}
+
     def rotate_and_bin(self, volume: Array, i_tilt: int) -> Array:
         """Slices (S, X, Y) of ``volume`` at one tilt; the array is overwritten by the next call."""
         self._choose(i_tilt, 0.0)
@@ -139,9 +145,9 @@ class GpuModel:
         return place
 
     def _step(self, volume: Array, metric: Array | None) -> None:
-        self._measure(volume)
+        self._rotate(volume)
+        self._measure()
         self._propagate_back()
-        self._blur_slices()
         self._add_adjoint(self._slices, volume, metric)
 
     def _build(self) -> None:
@@ -179,12 +185,11 @@ class GpuModel:
                             np.int32(len(self._half_kernel) - 1), np.int32(n_axis), np.int64(stride),
                             np.int64(planes.size), out)
 
-    def _measure(self, volume: Array) -> None:
-        """Waves, residuals in place of the images, and the cost."""
+    def _measure(self) -> None:
+        """From slices to waves, residuals in place of the images, and the cost."""
         device, n = self.device, np.int32(self._plane.size)
         n_defoci, n_x, n_y = self._images.shape
         plane_extent, n_rows = (int(n), 1, 1), np.int32(n_defoci * n_x)
-        self._rotate(volume)
         self._blur_slices()
         device.launch("enter", plane_extent, self._phase, self._slices[0], n, self._waves[0])
         for m, which in enumerate(self._which, start=1):
@@ -213,3 +218,4 @@ class GpuModel:
                 device.fft(self._plane, self._plane)
                 device.launch("multiply_conjugate", plane_extent, self._free[self._which[m - 1]], n, self._plane)
                 device.fft(self._plane, self._plane, inverse=True)
+        self._blur_slices()
