@@ -11,25 +11,27 @@ from aetlab.checks import choice, fraction, not_negative, positive, require
 class RefineSpec:
     """Whether and how traced atoms are refined against the images; lengths in Å.
 
-    ``kind``: none or atoms. ``n_rounds`` rounds of at most ``n_passes`` passes over the data, after each of which sites
-    vanish, appear and are named anew; the last one adds none and takes up to ``n_passes_last`` passes. A fit ends when
-    the RMS change that is left falls below ``tolerance`` standard errors. ``n_information`` passes estimate the
-    information on each atom, ``n_information_last`` that behind the standard errors. Sites whose occupancy falls below
-    ``min_occupancy``, or that are probably no atom, go; of two nearer than ``min_distance_A`` the weaker one goes. What
-    is new must stand ``min_significance`` standard deviations above the noise, were there no atom.
-    ``debye_waller_A2`` is the B = 8π²⟨u²⟩ in Å² that the model assumes, by element symbol or ``default``, and
-    ``parametrization`` its scattering factors. ``poses``: refine turn, shift and defocus of every tilt as well.
+    ``kind``: none or atoms. At most ``n_rounds`` rounds of at most ``n_passes`` passes over the data, after each of
+    which sites vanish, appear and are named anew; the last one adds none and takes up to ``n_passes_last`` passes. A
+    fit ends when the RMS change that is left falls below ``tolerance`` standard errors. ``n_information`` passes
+    estimate the information on each atom, ``n_information_last`` that behind the standard errors. Sites whose occupancy
+    falls below ``min_occupancy``, or that are probably no atom, go; of two nearer than ``min_distance_A`` the weaker
+    one goes. New ones have their nearest neighbour between that and ``max_distance_A``, and stand ``min_significance``
+    standard deviations above the noise, were there no atom. ``debye_waller_A2`` is the B = 8π²⟨u²⟩ in Å² that the model
+    assumes, by element symbol or ``default``, and ``parametrization`` its scattering factors. ``poses``: refine turn,
+    shift and height of every tilt as well.
     """
 
     kind: str = "none"
-    n_rounds: int = 3
-    n_passes: int = 10
+    n_rounds: int = 6
+    n_passes: int = 7
     n_passes_last: int = 20
     tolerance: float = 0.1
     n_information: int = 2
     n_information_last: int = 8
     min_occupancy: float = 0.4
     min_distance_A: float = 1.1
+    max_distance_A: float = 3.0
     min_significance: float = 4.0
     parametrization: str = "lobato"
     debye_waller_A2: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
@@ -43,6 +45,8 @@ class RefineSpec:
         positive("refine.tolerance", self.tolerance)
         fraction("refine.min_occupancy", self.min_occupancy)
         not_negative("refine.min_distance_A", self.min_distance_A)
+        require(self.min_distance_A < self.max_distance_A, "refine.max_distance_A", self.max_distance_A,
+                f"it must be above refine.min_distance_A={self.min_distance_A}")
         not_negative("refine.min_significance", self.min_significance)
         for symbol, value in self.debye_waller_A2.items():
             positive(f"refine.debye_waller_A2.{symbol}", value)

@@ -25,6 +25,8 @@ from aetlab.refine.model import AtomModel, Sites
 
 #: RMS move in Å over which differences of gradients are taken: linear, and far above single precision.
 STEP_A = 0.01
+#: Median of χ² of one degree of freedom.
+CHI_SQUARE_MEDIAN = 0.4549
 
 
 def sample_information(model: AtomModel, sites: Sites, poses: Poses, n_passes: int, seed: int, *,
@@ -85,16 +87,18 @@ def variance_factors(model: AtomModel, sites: Sites, poses: Poses, information: 
     """By how much ignorance of all other atoms raises the variance of each parameter of an atom, (K, 4) by element.
 
     One draw of noise w is carried to all sites, b = Jᵀw, and JᵀJ x = b solved to ``tolerance`` by conjugate gradients
-    in at most ``n_passes`` passes: x has the covariance (JᵀJ)⁻¹, and the mean of x² over the atoms of an element is
-    compared with what their own blocks give. ``sites`` must be where the images put them.
+    in at most ``n_passes`` passes: x has the covariance (JᵀJ)⁻¹, and the median of x² over the atoms of an element, in
+    units of what their own blocks give, is compared with that of χ²₁. ``sites`` must be where the images put them.
     """
     n = len(sites)
     own = invert_blocks(information)
+    # Around images that the model itself makes the Hessian is JᵀJ; the measurement's noise would make it indefinite.
+    ideal = model.with_images(model.images(sites, poses))
     rotations = [poses.rotation(i) for i in range(model.n_tilts)]
 
     def carried(at: Sites, noise: np.random.SeedSequence | None) -> np.ndarray:
         total = np.zeros((n, 4))
-        for tilt in model.gradients(at, poses, noise=noise):
+        for tilt in ideal.gradients(at, poses, noise=noise):
             total[:, :3] += tilt.gradient[0, :, :3] @ rotations[tilt.i_tilt]
             total[:, 3] += tilt.gradient[0, :, 3]
         return total
@@ -113,7 +117,10 @@ def variance_factors(model: AtomModel, sites: Sites, poses: Poses, information: 
         moved = Sites(sites.positions_A + step * direction[:, :3], sites.occupancy + step * direction[:, 3],
                       sites.kinds)
         product = (carried(moved, None) - rest) / step
-        length = now / float((direction * product).sum())
+        curvature = float((direction * product).sum())
+        if curvature <= 0:
+            break
+        length = now / curvature
         solution += length * direction
         residual -= length * product
         if np.linalg.norm(residual) < tolerance * target:
@@ -123,5 +130,6 @@ def variance_factors(model: AtomModel, sites: Sites, poses: Poses, information: 
     for kind in range(len(model.elements)):
         chosen = sites.kinds == kind
         if chosen.any():
-            factors[kind] = np.maximum((solution[chosen] ** 2).mean(axis=0) / expected[chosen].mean(axis=0), 1.0)
+            ratio = np.median(solution[chosen] ** 2 / expected[chosen], axis=0)
+            factors[kind] = np.maximum(ratio / CHI_SQUARE_MEDIAN, 1.0)
     return factors

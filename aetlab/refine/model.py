@@ -8,6 +8,7 @@ O(λ^-3/2), where the plain root is low by 1/(8√λ) and would take scattering 
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -193,6 +194,13 @@ class AtomModel:
         self._deposit(slices, placed_A[:, [2, 0, 1]] / self.voxel_A + (np.array(self._shape) - 1) / 2, sites.kinds,
                       sites.occupancy)
         return slices
+
+    def with_images(self, images: np.ndarray) -> AtomModel:
+        """The same model of noise-free ``images`` (T, F, X, Y)."""
+        other = copy.copy(self)
+        other._amplitude = np.sqrt(images).astype(self._dtype)
+        other._local = threading.local()
+        return other
 
     def images(self, sites: Sites, poses: Poses) -> np.ndarray:
         """Noise-free images (T, F, X, Y) of the sites, vacuum 1, as this model sees them."""

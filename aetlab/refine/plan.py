@@ -63,12 +63,10 @@ def compute_bound(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float,
     poses = nominal_poses(tilt_deg)
     vacuum = np.ones((len(tilt_deg), len(defocus_A), *shape_zxy[1:]), np.float32)
 
-    def model_of(images: np.ndarray) -> AtomModel:
-        return AtomModel(TiltSeries(images, tilt_deg, defocus_A, voxel_A), shape_zxy, elements, microscope=microscope,
-                         n_layers_per_slice=n_layers_per_slice, parametrization=parametrization,
-                         debye_waller_A2=debye_waller_A2)
-
-    model = model_of(model_of(vacuum).images(sites, poses))
+    model = AtomModel(TiltSeries(vacuum, tilt_deg, defocus_A, voxel_A), shape_zxy, elements, microscope=microscope,
+                      n_layers_per_slice=n_layers_per_slice, parametrization=parametrization,
+                      debye_waller_A2=debye_waller_A2)
+    model = model.with_images(model.images(sites, poses))
     full = sample_information(model, sites, poses, n_passes, seed, tried=tuple(range(len(elements))))
     own = own_information(full, sites.kinds, np.ones(len(sites)))
     factors = variance_factors(model, sites, poses, own, seed + 1) if joint else np.ones((len(elements), 4))

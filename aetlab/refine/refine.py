@@ -30,6 +30,8 @@ from aetlab.spec import MicroscopeSpec, RefineSpec
 GROWN_OCCUPANCY = 0.7
 #: Heights and the greatest shift in Å at which the tilts are looked for first.
 HEIGHTS_A, REACH_A = np.arange(-60.0, 61.0, 10.0), 4.0
+#: Where a round adds less than this part of the sites the next one is the last.
+FEW = 1e-3
 #: Called with passes done, and what the latest did.
 PassReport = Callable[[int, str], None]
 
@@ -108,8 +110,9 @@ class _Refinement:
         if spec.poses:
             poses = self._align(sites, poses)
         information = self._information(sites, poses, spec.n_information)
+        n_new = len(sites)
         for i_round in range(spec.n_rounds):
-            last = i_round == spec.n_rounds - 1
+            last = i_round == spec.n_rounds - 1 or n_new <= FEW * len(sites)
             fit = self._fit(sites, poses, information, last)
             sites, poses = fit.sites, fit.poses
             n_before = len(sites)
@@ -117,13 +120,15 @@ class _Refinement:
             sites, information = sites.select(keep), information[keep]
             n_new = 0
             if not last:
-                new = self._propose(sites, poses, information)
+                new = self._propose(sites, poses, information, i_round)
                 n_new = len(new)
                 sites = join(sites, new)
                 sites, information = self._rename(sites, poses, n_new)
             self._rounds.append({"round": i_round + 1, "n_sites": len(sites), "n_gone": n_before - int(keep.sum()),
                                  "n_new": n_new, "passes": self._n_passes, "cost": fit.descent.cost,
                                  "remaining_standard_errors": fit.remaining})
+            if last:
+                break
         return self._finish(fit, sites, poses)
 
     def _align(self, sites: Sites, poses: Poses) -> Poses:
@@ -146,16 +151,18 @@ class _Refinement:
                          tolerance=spec.tolerance if last else 3 * spec.tolerance, pose_information=of_poses,
                          on_pass=lambda cost: self._passed(f"{len(sites)} sites, cost {cost:.6g}"))
 
-    def _propose(self, sites: Sites, poses: Poses, information: np.ndarray) -> Sites:
+    def _propose(self, sites: Sites, poses: Poses, information: np.ndarray, i_round: int) -> Sites:
         model = self._model
         residual = ResidualVolume(model.shape_zxy, model.n_layers_per_slice, poses.tilt_deg)
         for _ in model.gradients(sites, poses, on_slices=residual.add):
             pass
         self._passed("search for missing sites")
-        proposed = propose_sites(residual.volume, sites, information, model, min_distance_A=self._spec.min_distance_A)
+        proposed = propose_sites(residual.volume, sites, information, model,
+                                 min_distance_A=self._spec.min_distance_A, max_distance_A=self._spec.max_distance_A)
         self._passed(f"{len(proposed)} sites proposed")
         return judge_proposals(proposed, sites, poses, information, model,
-                               min_significance=self._spec.min_significance)
+                               min_significance=self._spec.min_significance,
+                               all_at_once=i_round == self._spec.n_rounds - 2)
 
     def _posterior(self, sites: Sites, poses: Poses, n_passes: int,
                    variance_factor: float) -> tuple[np.ndarray, np.ndarray]:

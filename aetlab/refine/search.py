@@ -17,6 +17,9 @@ from aetlab.refine.species import NOISE_FREE_ELECTRONS
 ATOM_WIDTH_A = 0.35
 #: Maxima of the residual below this part of what one atom of the lightest element leaves are not tried.
 LEAST_PART = 0.3
+#: Where proposals are more than this part of the sites only the clearest share is taken: while many atoms are missing,
+#: what they leave in places where there is none is easily taken for one.
+MANY, SHARE = 0.1, 0.4
 #: Occupancy that a new site begins with.
 FIRST_OCCUPANCY = 0.3
 
@@ -34,8 +37,9 @@ class ResidualVolume:
 
 
 def propose_sites(residual: np.ndarray, sites: Sites, information: np.ndarray, model: AtomModel, *,
-                  min_distance_A: float) -> Sites:
-    """Maxima of the residual volume far enough from all sites, with the kind of the lightest element, occupancy 0.
+                  min_distance_A: float, max_distance_A: float) -> Sites:
+    """Maxima of the residual volume that lie between two distances from the nearest site, with the kind of the lightest
+    element and occupancy 0.
 
     ``residual`` (Z, X, Y) is minus the gradient with respect to the voxels. Summed over an atom's potential it is minus
     the gradient with respect to an occupancy, which for a missing atom is the information on one: that sets the scale
@@ -62,7 +66,8 @@ def propose_sites(residual: np.ndarray, sites: Sites, information: np.ndarray, m
     if len(positions_A):
         free = np.ones(len(positions_A), bool)
         if len(sites):
-            free = cKDTree(sites.positions_A).query(positions_A)[0] >= min_distance_A
+            distance_A, _ = cKDTree(sites.positions_A).query(positions_A)
+            free = (distance_A >= min_distance_A) & (distance_A <= max_distance_A)
         near = cKDTree(positions_A).query_ball_point(positions_A, min_distance_A)
         for i in range(len(positions_A)):
             if free[i]:
@@ -73,12 +78,14 @@ def propose_sites(residual: np.ndarray, sites: Sites, information: np.ndarray, m
 
 
 def judge_proposals(proposed: Sites, sites: Sites, poses: Poses, information: np.ndarray, model: AtomModel, *,
-                    min_significance: float) -> Sites:
+                    min_significance: float,
+                    all_at_once: bool) -> Sites:
     """Those proposals that the images want as more than noise; one pass over the data.
 
     The occupancy of each is estimated as minus its gradient over the information on the lightest element, whose
     standard deviation without any atom there is 1/√(4n · information). Kept are estimates above
-    :data:`LEAST_PART` and ``min_significance`` standard deviations.
+    :data:`LEAST_PART` and ``min_significance`` standard deviations; of these, where they are many (:data:`MANY`) and
+    ``all_at_once`` is not set, the clearest :data:`SHARE`.
     """
     if not len(proposed):
         return proposed
@@ -88,7 +95,10 @@ def judge_proposals(proposed: Sites, sites: Sites, poses: Poses, information: np
     typical = typical_information(sites, information, lightest_kind(model))
     electrons = min(model.electrons_per_pixel, NOISE_FREE_ELECTRONS)
     least = max(LEAST_PART, min_significance / np.sqrt(4 * electrons * typical))
-    keep = -by_occupancy / typical > least
+    estimate = -by_occupancy / typical
+    keep = estimate > least
+    if keep.sum() > MANY * len(sites) and not all_at_once:
+        keep &= estimate >= np.quantile(estimate[keep], 1 - SHARE)
     return replace(proposed, occupancy=np.full(len(proposed), FIRST_OCCUPANCY)).select(keep)
 
 
