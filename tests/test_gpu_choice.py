@@ -68,6 +68,14 @@ def test_without_a_gpu_auto_says_so_and_takes_the_cpu(monkeypatch: pytest.Monkey
     engine.require_gpu(tiny)
 
 
+def test_cupy_without_the_libraries_of_cuda_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "gpu_problem", lambda: None)
+    monkeypatch.setitem(sys.modules, "aetlab.gpu.device_cuda", None)
+    choose._open.cache_clear()
+    with pytest.raises(gpu.GpuError, match="CuPy lacks a library: ModuleNotFoundError: .*ctk"):
+        gpu.open_device(0)
+
+
 def test_cpu_does_not_look_for_a_gpu(monkeypatch: pytest.MonkeyPatch, tiny: RunSpec, series: TiltSeries,
                                      change) -> None:
     def fail() -> str:

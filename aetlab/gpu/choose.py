@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from aetlab.backend import gpu_problem
-from aetlab.gpu.device import Device, GpuError
+from aetlab.gpu.device import Device, GpuError, first_line
 
 #: What compiled kernels, recorded graphs and the FFT library may take besides what is counted.
 RESERVE_BYTES = 2e8
@@ -37,6 +37,8 @@ def check_room(device: Device, needed_bytes: int) -> None:
 
 @functools.cache
 def _open() -> Device:
-    from aetlab.gpu.device_cuda import CudaDevice
-
+    try:
+        from aetlab.gpu.device_cuda import CudaDevice
+    except ImportError as error:  # CuPy is there, CUDA's libraries are not
+        raise GpuError(f"CuPy lacks a library: {first_line(error)} (CuPy's extra ctk brings CUDA's)") from error
     return CudaDevice()

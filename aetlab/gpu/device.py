@@ -14,6 +14,12 @@ class GpuError(RuntimeError):
     """No GPU, or none that serves; the message is one line."""
 
 
+def first_line(error: Exception) -> str:
+    """What ``error`` says, in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
 class Device(Protocol):
     """Memory, kernels and Fourier transforms, all in one queue: nothing waits for the result of a launch."""
 

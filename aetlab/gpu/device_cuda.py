@@ -10,7 +10,7 @@ import numpy as np
 from cupy.cuda import cufft
 
 from aetlab.backend import gpu_problem
-from aetlab.gpu.device import Array, GpuError
+from aetlab.gpu.device import Array, GpuError, first_line
 from aetlab.gpu.kernels import KERNELS, SOURCES, read_source
 
 
@@ -42,7 +42,7 @@ class CudaDevice:
             self.launch("clip_negative", (64, 1, 1), np.int64(64), self.zeros((64,), np.float32))
             float(abs(plane).sum())
         except Exception as error:  # CuPy raises its own, the driver's, the compiler's and the linker's errors
-            raise GpuError(f"the GPU cannot be used with CuPy {cupy.__version__}: {_first_line(error)}") from error
+            raise GpuError(f"the GPU cannot be used with CuPy {cupy.__version__}: {first_line(error)}") from error
         self.graph_problem: str | None = None
 
     @property
@@ -91,10 +91,6 @@ class CudaDevice:
             finally:
                 graph = self._stream.end_capture()
         except Exception as error:  # without a graph everything works, only slower
-            self.graph_problem = _first_line(error)
+            self.graph_problem = first_line(error)
             return work
         return graph.launch
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
