@@ -32,6 +32,8 @@ GROWN_OCCUPANCY = 0.7
 HEIGHTS_A, REACH_A = np.arange(-60.0, 61.0, 10.0), 4.0
 #: Where a round adds less than this part of the sites the next one is the last.
 FEW = 1e-3
+#: What ignorance of the other atoms multiplies the variance by, until it is measured at the end.
+USUAL_FACTOR = 1.5
 #: Called with passes done, and what the latest did.
 PassReport = Callable[[int, str], None]
 
@@ -73,7 +75,7 @@ def most_passes(spec: RefineSpec) -> int:
     """Passes over the data that a refinement takes at most."""
     between = spec.n_passes + 4 + spec.n_information
     return (spec.n_information + (spec.n_rounds - 1) * between + spec.n_passes_last
-            + 2 * spec.n_information_last + 1 + (spec.n_passes + 1 if spec.poses else 0))
+            + spec.n_information_last + 2 + (spec.n_passes + 1 if spec.poses else 0))
 
 
 def as_traced(refined: RefinedAtoms) -> TracedAtoms:
@@ -164,9 +166,8 @@ class _Refinement:
                                min_significance=self._spec.min_significance,
                                all_at_once=i_round == self._spec.n_rounds - 2)
 
-    def _posterior(self, sites: Sites, poses: Poses, n_passes: int,
-                   variance_factor: float) -> tuple[np.ndarray, np.ndarray]:
-        """Posterior of each site's element, and JᵀJ of positions and the amounts of all elements."""
+    def _try_elements(self, sites: Sites, poses: Poses, n_passes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient (N, K) with respect to the amounts of all elements, and JᵀJ of positions and amounts."""
         model = self._model
         tables = tuple(range(len(model.elements)))
         by_amount = np.zeros((len(sites), len(tables)))
@@ -176,12 +177,13 @@ class _Refinement:
         full = sample_information(model, sites, poses, n_passes, next(self._seeds), tried=tables)
         for _ in range(n_passes):
             self._passed("information")
-        return name_sites(sites.occupancy, sites.kinds, by_amount, full, model.electrons_per_pixel,
-                          variance_factor), full
+        return by_amount, full
 
     def _rename(self, sites: Sites, poses: Poses, n_new: int) -> tuple[Sites, np.ndarray]:
         """Sites with their likeliest elements, and their information; new sites keep theirs."""
-        posterior, full = self._posterior(sites, poses, self._spec.n_information + 1, 1.5)
+        by_amount, full = self._try_elements(sites, poses, self._spec.n_information + 1)
+        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, self._model.electrons_per_pixel,
+                               USUAL_FACTOR)
         kinds = np.where(np.arange(len(sites)) < len(sites) - n_new, posterior[:, :-1].argmax(axis=1), sites.kinds)
         strength = np.sqrt(np.maximum(full[np.arange(len(sites)), 3 + sites.kinds, 3 + sites.kinds]
                                       / np.maximum(full[np.arange(len(sites)), 3 + kinds, 3 + kinds], 1e-30), 0))
@@ -197,9 +199,12 @@ class _Refinement:
 
     def _finish(self, fit: Fit, sites: Sites, poses: Poses) -> RefinedAtoms:
         spec, model = self._spec, self._model
-        information = self._information(sites, poses, spec.n_information_last)
+        by_amount, full = self._try_elements(sites, poses, spec.n_information_last)
+        information = own_information(full, sites.kinds, np.ones(len(sites)))
         factors = variance_factors(model, sites, poses, information, next(self._seeds))
-        posterior, _ = self._posterior(sites, poses, spec.n_information_last, float(factors[:, 3].mean()))
+        self._passed("overlap")
+        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, model.electrons_per_pixel,
+                               float(factors[:, 3].mean()))
         errors = standard_errors(information, model.electrons_per_pixel, factors[sites.kinds])
         best = posterior.argmax(axis=1)
         numbers = np.append(model.elements, 0)[best]
