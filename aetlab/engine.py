@@ -57,7 +57,8 @@ def choose_model(spec: RunSpec, series: TiltSeries, *, blur_A: float, say: Calla
         Where a GPU is asked for and none serves.
     """
     options: dict[str, Any] = {"microscope": spec.microscope, "n_layers_per_slice": spec.binning.n_layers,
-                               "rotation": spec.engine.rotation, "blur_A": blur_A}
+                               "rotation": spec.engine.rotation, "blur_A": blur_A,
+                               "likelihood": spec.engine.likelihood}
     if spec.engine.device != "cpu":
         try:
             device = _open(spec)

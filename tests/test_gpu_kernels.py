@@ -84,15 +84,17 @@ def test_the_adjoint_keeps_the_inner_product(device: HostDevice, rotation: str) 
                                    np.vdot(volume.astype(np.float64), back.astype(np.float64)), rtol=2e-7)
 
 
-@pytest.mark.parametrize("rotation", ["linear", "cubic"])
+@pytest.mark.parametrize(("rotation", "likelihood"), [("linear", "amplitude"), ("cubic", "amplitude"),
+                                                      ("linear", "poisson")])
 @pytest.mark.parametrize("n_layers", [1, 4, 9])
-def test_a_step_down_a_tilt_is_that_of_the_cpu(device: HostDevice, n_layers: int, rotation: str) -> None:
+def test_a_step_down_a_tilt_is_that_of_the_cpu(device: HostDevice, n_layers: int, rotation: str,
+                                               likelihood: str) -> None:
     """Cost and step against float64, for tilts in any order: played from a recording from the third on."""
     rng = np.random.default_rng(3)
     shape = SHAPES[0]
-    model = make_model(device, shape, n_layers, rotation)
-    reference = ForwardModel(make_series(shape), shape, microscope=MICROSCOPE, n_layers_per_slice=n_layers,
-                             rotation=rotation, dtype=np.float64)
+    options = {"microscope": MICROSCOPE, "n_layers_per_slice": n_layers, "rotation": rotation, "likelihood": likelihood}
+    model = GpuModel(make_series(shape), shape, device=device, **options)
+    reference = ForwardModel(make_series(shape), shape, dtype=np.float64, **options)
     assert (model.n_tilts, model.lipschitz) == (reference.n_tilts, reference.lipschitz)
     start = rng.uniform(0, 60, shape).astype(np.float32)
     volume, step = device.upload(start), 1.5 / model.lipschitz

@@ -31,7 +31,7 @@ def _each(source: str, *block: int) -> Kernel:
     return Kernel(source, (block[0], block[1], block[2]), (block[0], block[1], block[2]))
 
 
-#: Extents: of ``rotate_*`` (Y, X, S), ``add_adjoint*``, ``tv_*`` (Y, X, Z), ``build_rotation`` (X, Z, 1), ``residual``
+#: Extents: of ``rotate_*`` (Y, X, S), ``add_adjoint*``, ``tv_*`` (Y, X, Z), ``build_rotation`` (X, Z, 1), ``*residual``
 #: (rows of all images, 1, 1), ``sum_cost`` and ``set_tilt`` (1, 1, 1), of all others (pixels or voxels, 1, 1).
 KERNELS: dict[str, Kernel] = {
     "set_tilt": _each("rotation.cu", 1, 1, 1),
@@ -48,6 +48,7 @@ KERNELS: dict[str, Kernel] = {
     "to_images": _each("multislice.cu", 256, 1, 1),
     "from_images": _each("multislice.cu", 256, 1, 1),
     "residual": Kernel("multislice.cu", (128, 1, 1), (1, 1, 1), waits=True),
+    "poisson_residual": Kernel("multislice.cu", (128, 1, 1), (1, 1, 1), waits=True),
     "sum_cost": Kernel("multislice.cu", (256, 1, 1), (1, 1, 1), waits=True),
     "back_transmit": _each("multislice.cu", 256, 1, 1),
     "tv_primal": _each("volume.cu", 32, 8, 1),

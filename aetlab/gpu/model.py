@@ -10,6 +10,7 @@ import numpy as np
 from aetlab.data import TiltSeries
 from aetlab.forward.blur import gaussian_kernel
 from aetlab.forward.model import series_optics
+from aetlab.forward.multislice import DARK
 from aetlab.gpu.device import Array, Device, GpuError
 from aetlab.gpu.memory import CAPACITY
 from aetlab.grid import n_slices
@@ -40,9 +41,12 @@ class GpuModel:
     """
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
-                 n_layers_per_slice: int, device: Device, rotation: str = "linear", blur_A: float = 0.0) -> None:
+                 n_layers_per_slice: int, device: Device, rotation: str = "linear", blur_A: float = 0.0,
+                 likelihood: str = "amplitude") -> None:
         if rotation not in CAPACITY:
             raise GpuError(f"engine.rotation={rotation} is not there on a GPU: choose one of {', '.join(CAPACITY)}")
+        if likelihood not in ("amplitude", "poisson"):
+            raise ValueError(f"likelihood={likelihood!r} is unknown: choose one of amplitude, poisson")
         optics = series_optics(series, shape_zxy, microscope, n_layers_per_slice)
         n_z, n_x, n_y = shape_zxy
         n_defoci = len(series.defocus_A)
@@ -53,6 +57,7 @@ class GpuModel:
         self._shape = n_z, n_x, n_y
         self._n_layers = n_layers_per_slice
         self._rotation = rotation
+        self._poisson = likelihood == "poisson"
         self._phase = np.float32(optics.phase_per_V)
         self._which = [int(i) for i in optics.which]
         self._transfer = device.upload(optics.transfer.astype(np.complex64))
@@ -200,8 +205,11 @@ class GpuModel:
         device.fft(self._waves[-1], self._plane)
         device.launch("to_images", plane_extent, self._plane, self._transfer, np.int32(n_defoci), n, self._images)
         device.fft(self._images, self._images, inverse=True)
-        device.launch("residual", (int(n_rows), 1, 1), self._amplitude, self._now, n_rows, np.int32(n_y), self._images,
-                      self._row_cost)
+        measured, result = (self._amplitude, self._now), (n_rows, np.int32(n_y), self._images, self._row_cost)
+        if self._poisson:
+            device.launch("poisson_residual", (int(n_rows), 1, 1), *measured, np.float32(DARK), *result)
+        else:
+            device.launch("residual", (int(n_rows), 1, 1), *measured, *result)
         device.launch("sum_cost", (1, 1, 1), self._row_cost, self._now, n_rows, self._costs)
 
     def _propagate_back(self) -> None:

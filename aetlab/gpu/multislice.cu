@@ -96,6 +96,28 @@ extern "C" __global__ void residual(const float* __restrict__ amplitude, const i
     if (threadIdx.x == 0) row_cost[row] = 0.5 * total;
 }
 
+// Replaces ψ by the gradient of ¼ Σ (m - I + I log(I/m)) with m = |ψ|² + background, I = a²; otherwise as `residual`.
+extern "C" __global__ void poisson_residual(const float* __restrict__ amplitude, const int* __restrict__ now,
+                                            float background, int n_rows, int n_y, float2* __restrict__ images,
+                                            double* __restrict__ row_cost) {
+    __shared__ double room[128];
+    const long long row = blockIdx.x;
+    const float* measured_amplitude = amplitude + ((long long)now[0] * n_rows + row) * n_y;
+    float2* wave = images + row * n_y;
+    double total = 0.0;
+    for (int y = threadIdx.x; y < n_y; y += blockDim.x) {
+        const float2 psi = wave[y];
+        // In double precision: the terms of the cost nearly cancel.
+        const double model = (double)psi.x * psi.x + (double)psi.y * psi.y + background;
+        const double measured = (double)measured_amplitude[y] * measured_amplitude[y];
+        total += model - measured + (measured > 0.0 ? measured * log(measured / model) : 0.0);
+        const float factor = (float)((model - measured) / (2.0 * model));
+        wave[y] = make_float2(factor * psi.x, factor * psi.y);
+    }
+    total = sum_over_block(total, room);
+    if (threadIdx.x == 0) row_cost[row] = 0.25 * total;
+}
+
 // costs[place of the tilt] = Σ row_cost, by one block
 extern "C" __global__ void sum_cost(const double* __restrict__ row_cost, const int* __restrict__ now, int n_rows,
                                     double* __restrict__ costs) {
