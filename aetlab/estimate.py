@@ -61,7 +61,7 @@ class Estimate:
 
 def estimate(spec: RunSpec, atoms: Atoms) -> Estimate:
     """Memory and time of each stage of a run of ``spec`` on ``atoms``; the trial takes a second or so at 480³."""
-    return Estimate(memory_by_stage(spec), _seconds_by_stage(spec, atoms))
+    return Estimate(memory_by_stage(spec, on_gpu=spec.engine.device == "gpu"), _seconds_by_stage(spec, atoms))
 
 
 def _seconds_by_stage(spec: RunSpec, atoms: Atoms) -> dict[str, float]:

@@ -21,8 +21,11 @@ _MATRIX_BYTES, _MATRICES_BYTES = {"linear": 60.0, "cubic": 120.0}, 256e6
 _SLABS_BYTES = 1e9
 
 
-def memory_by_stage(spec: RunSpec) -> dict[str, float]:
-    """Bytes that each stage holds at most, with what lives through it."""
+def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
+    """Bytes of this machine's memory that each stage holds at most, with what lives through it.
+
+    ``on_gpu``: the reconstruction's own arrays lie on the GPU (:mod:`aetlab.gpu.memory` counts there).
+    """
     n_z, n_x, n_y = spec.scale.shape_zxy
     volume, plane = 4.0 * n_z * n_x * n_y, 8.0 * n_x * n_y
     n_defoci = len(spec.defocus.planes_nm)
@@ -34,7 +37,7 @@ def memory_by_stage(spec: RunSpec) -> dict[str, float]:
     engine = plane * (1.5 * slices + 2 * n_defoci + 4) + images
     engine += min(_MATRICES_BYTES, _MATRIX_BYTES.get(spec.engine.rotation, 0.0) * n_z * n_x * len(tilt_angles_deg(
         spec.tilts, spec.wedge)))
-    volumes = 2 + (0 if spec.engine.device == "gpu" else _PROX_VOLUMES.get(spec.reg.kind, 0.0))
+    volumes = 2 + (0 if on_gpu else _PROX_VOLUMES.get(spec.reg.kind, 0.0))
     kept = BASE_BYTES + 2 * images
     return {"simulate": BASE_BYTES + images + min(_SLABS_BYTES, volume * fine**3) + potential
             + 6 * n_defoci * plane * fine**2,
@@ -57,11 +60,11 @@ def available_bytes() -> float:
 
 def require_memory(spec: RunSpec, available: float | None = None) -> None:
     """Raises :class:`SpecError` with what is missing and what to change, where a run of ``spec`` does not fit."""
-    needed = memory_by_stage(spec)
+    needed = memory_by_stage(spec, on_gpu=spec.engine.device == "gpu")
     stage = max(needed, key=lambda name: needed[name])
     free = available_bytes() + BASE_BYTES if available is None else available
     missing = needed[stage] - free
-    if missing <= 0:
+    if missing <= 0 or (spec.engine.device == "auto" and _fits_with_gpu(spec, free)):
         return
     n_z, n_x, n_y = spec.scale.shape_zxy
     advice = ["a smaller scale", "reg=lasso"] if stage == "reconstruct" and spec.reg.kind == "tv" else [
@@ -69,3 +72,9 @@ def require_memory(spec: RunSpec, available: float | None = None) -> None:
     raise SpecError(f"scale={spec.scale.name} ({n_z} x {n_x} x {n_y} voxels) cannot be used: {stage} needs "
                     f"{needed[stage] / 1e9:.1f} GB, {missing / 1e9:.1f} GB more than are free; choose "
                     f"{' or '.join(advice)}, or stop what else runs here")
+
+
+def _fits_with_gpu(spec: RunSpec, free: float) -> bool:
+    from aetlab.backend import gpu_problem
+
+    return gpu_problem() is None and max(memory_by_stage(spec, on_gpu=True).values()) <= free
