@@ -23,13 +23,13 @@ class RefineSpec:
     """
 
     kind: str = "none"
-    n_rounds: int = 6
+    n_rounds: int = 8
     n_passes: int = 7
     n_passes_last: int = 20
     tolerance: float = 0.1
     n_information: int = 2
     n_information_last: int = 8
-    min_occupancy: float = 0.4
+    min_occupancy: float = 0.5
     min_distance_A: float = 1.1
     max_distance_A: float = 3.0
     min_significance: float = 4.0
