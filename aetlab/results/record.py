@@ -60,7 +60,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class History:
-    """Cost (equation 5, halved) and seconds since the start, one entry an iteration."""
+    """Cost (equation 5, halved) after each iteration, and the seconds that it took."""
 
     cost: np.ndarray
     seconds: np.ndarray

@@ -32,15 +32,15 @@ from aetlab.spec import RunSpec
 def plot_convergence(runs: Sequence[StoredRun], labels: Sequence[str]) -> Figure:
     """Cost (a) and its excess over the lowest cost reached (b) against iteration, one line a run.
 
-    The excess shows how a run with noise converges, whose cost hardly falls. Colours first, then line styles tell the
-    runs apart; few are named in (a), many beside the panels.
+    The excess shows how a run with noise converges, whose cost hardly falls. Colour and line style together tell the
+    runs apart, and dashes leave equal curves in sight; few runs are named below the panels, many beside them.
     """
     few = len(runs) <= 4 or (len(runs) <= 8 and max(map(len, labels)) <= 12)
     with style():
         figure = new_figure(ONE_COLUMN_IN if few else TWO_COLUMNS_IN, max(3.6, 0.9 + 0.155 * len(runs)))
         top, bottom = figure.subplots(2, 1, sharex=True)
         for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
-            look = {"color": CYCLE[i % len(CYCLE)], "linestyle": LINES[i // len(CYCLE) % len(LINES)]}
+            look = {"color": CYCLE[i % len(CYCLE)], "linestyle": LINES[i % len(LINES)]}
             cost = run.history.cost
             iteration = np.arange(1, len(cost) + 1)
             top.semilogy(iteration, cost, label=label, **look)
@@ -53,7 +53,9 @@ def plot_convergence(runs: Sequence[StoredRun], labels: Sequence[str]) -> Figure
         panel_letter(top, "(a)")
         panel_letter(bottom, "(b)")
         if few:
-            top.legend(loc="upper right", ncols=1 if len(runs) <= 4 else 2, columnspacing=1.0)
+            widest = max(map(len, labels))
+            columns = 4 if widest <= 10 else 3 if widest <= 14 else 2 if widest <= 25 else 1
+            figure.legend(loc="outside lower center", ncols=columns, columnspacing=1.0, handlelength=2.4)
         else:
             figure.legend(loc="outside right upper", fontsize=6.5)
     return figure
@@ -71,8 +73,7 @@ def reconstruction_seconds(run: StoredRun) -> float:
 
     The median: the first iteration of a process compiles or loads its kernels, which the others do not.
     """
-    seconds = run.history.seconds
-    return float(np.median(np.diff(seconds))) if len(seconds) > 1 else float(seconds[0])
+    return float(np.median(run.history.seconds))
 
 
 def plot_binning(runs: Sequence[StoredRun]) -> Figure:
