@@ -170,7 +170,7 @@ def _tasks(
         frozenset(run.identity for run in task.runs)
         for task in tasks
         if task.name[:9] in ("figure_04", "figure_06", "figure_07", "figure_08")
-    }
+    } | {frozenset([run.identity]) for task in tasks for run in task.runs}
     tasks += common_tasks(runs, frame, shown if by == "dose_e_A2" else set(), by)
     return tasks + accuracy_tasks(runs, frame) + refined_tasks(runs), missing
 
