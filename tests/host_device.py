@@ -137,7 +137,7 @@ class HostDevice:
             assert (room[:_GUARD] == 255).all() and (room[-_GUARD:] == 255).all()
 
     def launch(self, kernel: str, extent: tuple[int, int, int], *arguments: Any) -> None:
-        self._check(kernel, arguments)
+        self.check(kernel, arguments)
         self._do(self._launch, kernel, extent, arguments)
 
     def fft(self, planes: np.ndarray, out: np.ndarray, *, inverse: bool = False) -> None:
@@ -161,7 +161,8 @@ class HostDevice:
         else:
             self._recorded.append((function, arguments))
 
-    def _check(self, kernel: str, arguments: tuple[Any, ...]) -> None:
+    def check(self, kernel: str, arguments: tuple[Any, ...]) -> None:
+        """Count, types, order in memory and overlap of the arguments are as the source declares them."""
         parameters = self._signatures[kernel]
         assert len(arguments) == len(parameters), kernel
         for value, parameter in zip(arguments, parameters, strict=True):
@@ -177,7 +178,10 @@ class HostDevice:
         self.launched.add(kernel)
         layout = KERNELS[kernel]
         block = (self._n_waiting, 1, 1) if layout.waits else layout.block
-        numbers = (ctypes.c_uint * 7)(*layout.grid(extent), *block, layout.waits)
+        self.run(kernel, (ctypes.c_uint * 7)(*layout.grid(extent), *block, layout.waits), arguments)
+
+    def run(self, kernel: str, numbers: ctypes.Array[ctypes.c_uint], arguments: tuple[Any, ...]) -> None:
+        """Run a kernel on blocks and threads (3 and 3 numbers) whose threads wait for each other or not (1)."""
         values = [ctypes.c_void_p(v.ctypes.data) if p.points else _C_TYPES[p.declared][1](v.item())
                   for v, p in zip(arguments, self._signatures[kernel], strict=True)]
         self._library[f"run_{kernel}"](numbers, *values)

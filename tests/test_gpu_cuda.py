@@ -1,0 +1,153 @@
+"""What the engine tells CuPy, with a stand-in for CuPy that runs on the processor.
+
+Only what :mod:`aetlab.gpu.device_cuda` calls is there, as CuPy documents it; the kernels are :mod:`host_device`'s.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.fft
+from host_device import HostDevice, host_library
+from test_gpu_device import make_problem, relative_error
+
+from aetlab.forward.model import ForwardModel
+from aetlab.gpu import GpuError, GpuModel, make_prox
+from aetlab.gpu.kernels import KERNELS
+from aetlab.solve import make_prox as make_cpu_prox
+
+
+class Array(np.ndarray):
+    """An array that knows where it begins as CuPy's do."""
+
+    @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+class Queue:
+    """The stream: what is put in runs at once, or is kept while it is recorded."""
+
+    def __init__(self) -> None:
+        self.recording: list[Callable[[], None]] | None = None
+        self.problem: str | None = None
+        self.played = 0
+
+    def use(self) -> None:
+        """It is the only one."""
+
+    def synchronize(self) -> None:
+        """Nothing is ever under way."""
+
+    def put(self, work: Callable[[], None]) -> None:
+        if self.recording is None:
+            work()
+        else:
+            self.recording.append(work)
+
+    def begin_capture(self) -> None:
+        self.recording = []
+
+    def end_capture(self) -> Any:
+        recorded, self.recording = self.recording, None
+        if self.problem:
+            raise RuntimeError(f"{self.problem}\nand more")
+
+        def launch(stream: object = None) -> None:
+            self.played += 1
+            for work in recorded:
+                work()
+
+        return SimpleNamespace(launch=launch)
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
+    """A process that has CuPy and a GPU."""
+    queue, host = Queue(), HostDevice(host_library())
+
+    class RawModule:
+        def __init__(self, code: str, options: tuple[str, ...]) -> None:
+            if "nonsense" in code:
+                raise RuntimeError("error: identifier is undefined\nkernels.cu(3)")
+
+        def get_function(self, name: str) -> Callable[..., None]:
+            def call(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+                host.check(name, arguments)
+                layout = (ctypes.c_uint * 7)(*grid, *block, KERNELS[name].waits)
+                queue.put(lambda: host.run(name, layout, arguments))
+
+            return call
+
+    class PlanNd:
+        def __init__(self, shape, inembed, istride, idist, onembed, ostride, odist, fft_type, batch, order, last_axis,
+                     last_size) -> None:
+            assert inembed == onembed == shape and istride == ostride == 1 and idist == odist == shape[0] * shape[1]
+            assert (fft_type, order, last_size) == (41, "C", None)
+            self.shape = (batch, *shape)
+
+        def fft(self, a: np.ndarray, out: np.ndarray, direction: int) -> None:
+            planes, result = a.reshape(self.shape), out.reshape(self.shape)
+
+            def work() -> None:
+                result[...] = scipy.fft.ifft2(planes, norm="forward") if direction == 1 else scipy.fft.fft2(planes)
+
+            queue.put(work)
+
+    cupy, cuda, cufft = (ModuleType(name) for name in ("cupy", "cupy.cuda", "cupy.cuda.cufft"))
+    vars(cufft).update(PlanNd=PlanNd, CUFFT_C2C=41, CUFFT_FORWARD=-1, CUFFT_INVERSE=1)
+    runtime = SimpleNamespace(getDeviceProperties=lambda i: {"name": b"Stand-in"}, memGetInfo=lambda: (3e9, 4e9))
+    vars(cuda).update(cufft=cufft, runtime=runtime, Stream=lambda: queue, Device=lambda: SimpleNamespace(id=0))
+    vars(cupy).update(
+        cuda=cuda, __version__="14", RawModule=RawModule, zeros=lambda shape, dtype: np.zeros(shape, dtype).view(Array),
+        asarray=lambda values: np.array(values).view(Array),
+        get_default_memory_pool=lambda: SimpleNamespace(free_bytes=lambda: 5, total_bytes=lambda: 7))
+    for module in (cupy, cuda, cufft):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.delitem(sys.modules, "aetlab.gpu.device_cuda", raising=False)
+    monkeypatch.setattr("aetlab.backend.gpu_problem", lambda: None)
+    yield queue
+    sys.modules.pop("aetlab.gpu.device_cuda", None)
+
+
+def open_cuda() -> Any:
+    from aetlab.gpu.device_cuda import CudaDevice
+
+    return CudaDevice()
+
+
+@pytest.mark.parametrize("problem", [None, "capture is not there"])
+def test_steps_and_total_variation_through_cupy(queue: Queue, problem: str | None) -> None:
+    """The same with a graph and without; the first step is made before anything is recorded."""
+    queue.problem = problem
+    case = make_problem(open_cuda(), (9, 12, 10), 4, np.array([-30.0, 10.0, 60.0]), 1)
+    model = GpuModel(case.series, case.shape, device=case.device, **case.options)
+    reference = ForwardModel(case.series, case.shape, dtype=np.float64, **case.options)
+    volume, expected = case.device.upload((0.8 * case.truth).astype(np.float32)), 0.8 * case.truth
+    for i_tilt in (0, 2, 1, 2):
+        cost = reference.descend(expected, i_tilt, 1.5 / model.lipschitz)
+        assert float(model.descend(volume, i_tilt, 1.5 / model.lipschitz)) == pytest.approx(cost, rel=1e-4)
+    assert relative_error(volume, expected) < 1e-5
+    assert queue.played == (0 if problem else 3)
+    assert case.device.graph_problem == (None if problem is None else "RuntimeError: capture is not there")
+    found = make_prox(case.device, "tv", 0.5)(volume, 6.0)
+    assert relative_error(found, make_cpu_prox("tv", 0.5)(expected, 6.0)) < 1e-5
+
+
+def test_what_the_device_says_of_itself(queue: Queue) -> None:
+    device = open_cuda()
+    assert (device.name, device.free_bytes(), device.held_bytes()) == ("Stand-in", 3_000_000_005, 7)
+
+
+def test_a_compiler_that_fails_is_one_line(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    import aetlab.gpu.device_cuda as device_cuda
+
+    monkeypatch.setattr(device_cuda, "read_source", lambda name: "nonsense")
+    with pytest.raises(GpuError, match="the GPU cannot be used with CuPy 14: RuntimeError: error: .* undefined$"):
+        device_cuda.CudaDevice()
