@@ -7,7 +7,7 @@
 Each size and number of threads is measured in a process of its own (its peak memory is that of the process), stage by
 stage: rotate-and-bin, multislice with its gradient, the adjoint with the volume's update, TV; the bandwidth of a plain
 copy of the volume and the bare FFT library are measured beside them. Compilation is left out. Times are medians over
-tilts; those called least are what other programs on the machine disturb less. The plain reference is tests/reference.py:
+tilts; the least ones are what other programs on the machine disturb less. The plain reference is tests/reference.py:
 the paper's algorithm in NumPy and SciPy, complex64, on the same cores. Results are added to benchmark.json beside this
 file.
 """
