@@ -208,9 +208,11 @@ def refine_traced(spec: RunSpec, series: TiltSeries, traced: TracedAtoms, elemen
     seed = int(generator(spec.seed, "refine").integers(2**31))
     reported = _listener(reporter, "refine")
     most = refine.most_passes(spec.refine)
-    return refine.refine_atoms(series, spec.scale.shape_zxy, traced, elements, spec.refine, microscope=spec.microscope,
-                               n_layers_per_slice=spec.binning.n_layers, seed=seed,
-                               report=lambda done, detail: reported(done, most, detail))
+    refined = refine.refine_atoms(series, spec.scale.shape_zxy, traced, elements, spec.refine,
+                                  microscope=spec.microscope, n_layers_per_slice=spec.binning.n_layers, seed=seed,
+                                  report=lambda done, detail: reported(done, most, detail))
+    reported(most, most, f"{len(refined)} atoms, {refined.summary['stopped']} in {refined.summary['passes']} passes")
+    return refined
 
 
 def score(spec: RunSpec, traced: TracedAtoms, atoms: Atoms) -> Match:

@@ -32,7 +32,7 @@ class RefineSpec:
     min_occupancy: float = 0.5
     min_distance_A: float = 1.1
     max_distance_A: float = 3.0
-    min_significance: float = 4.0
+    min_significance: float = 4.25
     parametrization: str = "lobato"
     debye_waller_A2: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
     poses: bool = False

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_records import fake_spec
 
-from aetlab.data import Atoms, Match, RefinedAtoms
+from aetlab import pipeline
+from aetlab.data import Atoms, Match, RefinedAtoms, TracedAtoms
+from aetlab.progress import PlainReporter
 from aetlab.results.figures.refined import (
     errors_with_bounds,
     has_refined,
@@ -19,6 +22,7 @@ from aetlab.results.figures.refined import (
 from aetlab.results.record import Dataset, History, write_record
 from aetlab.results.refined import Refinement, describe_refined_arrays, describe_refined_metrics
 from aetlab.results.stored import read_runs
+from aetlab.spec import RefineSpec
 
 N = 600
 
@@ -49,6 +53,25 @@ def test_metrics_stand_beside_those_of_the_traced_atoms_and_name_error_over_boun
     assert metrics["refined_bound_pm"] == pytest.approx(3 * np.sqrt(8 / np.pi))
     assert metrics["refined_error_over_bound"] == pytest.approx(1, abs=0.06)
     assert metrics["refined_outlier_percent"] == pytest.approx(100 / N)
+
+
+def test_the_stage_refines_where_it_is_asked_to_and_says_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = dataclasses.replace(fake_spec(n_voxels=36, n_tilts=8, n_layers=4),
+                               refine=RefineSpec(kind="atoms", n_rounds=2, n_information_last=2))
+    places_A = np.stack(np.meshgrid(*3 * [np.array([-2.6, 0.1, 2.5])], indexing="ij"), -1).reshape(-1, 3)
+    atoms = Atoms(np.where(np.arange(27) % 2, 8, 14), places_A, np.zeros(27, int))
+    series = pipeline._simulate(spec, atoms, np.arange(8) * 22.5, 10.0 * np.array(spec.defocus.planes_nm), "phonons")
+    blank = np.zeros(27)
+    traced = TracedAtoms(places_A + np.random.default_rng(2).normal(0, 0.08, (27, 3)), blank, blank, blank,
+                         atoms.numbers, np.zeros((27, 3)), blank, blank, blank, np.zeros(27, np.uint8), blank,
+                         np.zeros((27, 2)), blank)
+    refined = pipeline.refine_traced(spec, series, traced, (8, 14), PlainReporter("run"))
+    assert refined is not None and len(refined) == 27 and not refined.position_error_A.any()
+    moved = np.linalg.norm(refined.positions_A[:, None] - places_A[None], axis=2)
+    assert moved.min(axis=1).max() < 0.03  # no noise: what is left is N_B and the passes that were allowed
+    assert "27 atoms, converged" in capsys.readouterr().out
+    assert pipeline.refine_traced(dataclasses.replace(spec, refine=RefineSpec()), series, traced, (8, 14),
+                                  PlainReporter("run")) is None
 
 
 def test_noise_free_runs_have_no_bound() -> None:
