@@ -1,4 +1,4 @@
-"""From atoms to slices of projected potential and back: all positions in voxels, atoms in the order of their z.
+"""From atoms to slices of projected potential and back: all positions in voxels.
 
 Both kernels treat an atom as Σ_g w_g P_g(z) P_g(x) P_g(y), P_g the mean of a Gaussian over a voxel (along z: its sum
 over a slice's layers). Along y a fixed window of whole vectors is used, along x and z what lies within reach. They run
