@@ -30,7 +30,6 @@ from aetlab.refine.tables import tabulate_atoms
 from aetlab.simd import BYTES
 from aetlab.spec import MicroscopeSpec
 
-
 #: Width in Å of the strips of a slice in which the atoms are visited.
 BLOCK_A = 4.0
 
