@@ -147,13 +147,23 @@ def _choose(runs: Sequence[StoredRun], select: str, by: str) -> tuple[pd.DataFra
     return frame, sorted((run for run in runs if run.identity in place), key=lambda run: place[run.identity])
 
 
+#: Experiments with these names are rows of the paper's table with the atoms prior: atoms4b is row fig4b.
+_ATOMS = "atoms"
+
+
 def _experiments() -> dict[str, RunSpec]:
-    """The settings of the paper's rows and panels at the default scale, by their names.
+    """The settings of the paper's rows and panels at the default scale, and of its rows with the atoms prior, by name.
 
     Other experiments ask other questions (of a size of their own, say) and are reported as runs like any.
     """
     jobs = compose_jobs(["experiment=glob(fig*)"], multirun=True)
+    jobs += compose_jobs([f"experiment=glob({_ATOMS}*)"], multirun=True)
     return {job.words[0].split("=", 1)[1]: job.spec for job in jobs}
+
+
+def _with_atoms(study: Study) -> dict[str, tuple[StoredRun, ...]]:
+    """The runs with the atoms prior that answer rows of the paper's table, by the names of those rows."""
+    return {name.replace(_ATOMS, "fig"): runs for name, runs in study.answers.items() if name.startswith(_ATOMS)}
 
 
 def _tasks(
@@ -203,6 +213,18 @@ def _write_tables(frame: pd.DataFrame, studies: Sequence[Study], folder: Path) -
             "Table I of the paper: its numbers, ours, and the difference.",
         )
         tables.append((study.name, table))
+        table = table_one(_with_atoms(study), paper, reg="atoms")
+        if table["n_runs"].any():
+            table = table[table["n_runs"] > 0].reset_index(drop=True)
+            write_table(
+                table,
+                table_one_text(table),
+                folder,
+                f"table_one_atoms{f'_{study.name}' if i else ''}",
+                "Table I of the paper with the atoms prior: the paper's numbers for its own regulariser, ours "
+                "with reg=atoms, and the difference.",
+            )
+            tables.append((f"{study.name}, with reg=atoms in place of the paper's regulariser", table))
     return tables
 
 

@@ -59,7 +59,8 @@ def experiments(once: Once) -> dict[str, RunSpec]:
     """The settings of the paper's rows and panels by the names of their experiments."""
 
     def fill(folder: Path) -> str:
-        jobs = compose_jobs(["experiment=glob(fig*)"], multirun=True)
+        jobs = [job for rows in ("fig*", "atoms*")
+                for job in compose_jobs([f"experiment=glob({rows})"], multirun=True)]
         return json.dumps({job.words[0].split("=", 1)[1]: unbind(job.spec) for job in jobs})
 
     return {name: bind_run(settings) for name, settings in json.loads(once("experiments", fill)[1]).items()}

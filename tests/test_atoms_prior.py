@@ -11,13 +11,15 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize as scipy_minimize
 
+from aetlab.cli.compose import compose_spec
 from aetlab.data import TiltSeries
+from aetlab.fitting import blur_A, step_of
 from aetlab.forward.blur import Blur, gaussian_kernel, narrowest_atom_A
 from aetlab.forward.model import ForwardModel, series_optics
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.rotation import rotate_and_bin
 from aetlab.solve import AtomsPrior, Plan, Solution, State, minimize
-from aetlab.spec import MicroscopeSpec
+from aetlab.spec import MicroscopeSpec, RegSpec, SpecError
 
 SHAPE = (8, 10, 12)
 PLAN = Plan(metric_at=2, metric_floor=0.05, blur_px=1.0, reweight_at=(3, 5), reweight_sigma_px=1.0,
@@ -163,3 +165,26 @@ def test_resumed_run_is_the_unbroken_one_bit_for_bit(peaks: _Peaks) -> None:
         resumed = peaks.run(PLAN, 10, rng=rng, resume=State.restore(arrays, values))
         np.testing.assert_array_equal(resumed.volume, whole.volume)
         np.testing.assert_array_equal(resumed.cost, whole.cost)
+
+
+@pytest.mark.parametrize(("words", "step"), [
+    (["experiment=sparse"], 4.0), (["scale=small"], 1.51), (["scale=small", "tilts=180"], 0.50),
+    (["scale=paper"], 4.0), (["reg.step=2"], 2.0)])
+def test_step_follows_how_densely_the_tilts_sample(words: list[str], step: float) -> None:
+    spec = compose_spec([*words, "reg=atoms"])
+    assert step_of(spec, spec.tilts.n_tilts) == pytest.approx(step, abs=0.01)
+    plain = dataclasses.replace(spec, reg=RegSpec(kind="tv"))
+    assert step_of(plain, spec.tilts.n_tilts) == spec.engine.step
+
+
+def test_width_of_the_peaks_is_the_setting_or_that_of_the_narrowest_atom() -> None:
+    assert blur_A(compose_spec(["reg=tv"])) == 0
+    assert blur_A(compose_spec(["reg=atoms", "reg.blur_A=0.5"])) == 0.5
+    assert 0.3 < blur_A(compose_spec(["reg=atoms"])) < 0.4
+
+
+@pytest.mark.parametrize(("name", "value"), [("blur_A", 0.0), ("step", -1.0), ("metric_at", 0), ("reweight_at", (0,)),
+                                             ("metric_floor", 0.0), ("reweight_softness", 0.0)])
+def test_unusable_settings_are_named(name: str, value: object) -> None:
+    with pytest.raises(SpecError, match=f"reg.{name}"):
+        RegSpec(kind="atoms", **{name: value})

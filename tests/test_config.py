@@ -163,6 +163,11 @@ def test_each_row_of_the_papers_table_has_its_experiment(experiments: dict[str, 
         assert len(spec.defocus.planes_nm) == row["n_defoci"]
         assert spec.tilts.span_deg - spec.wedge.missing_deg == row["tilt_span_deg"]
         assert {"tv": "TV", "lasso": "Lasso", "pos": "positive"}[spec.reg.kind] == row["reg"]
+    for name in (name for name in experiments if name.startswith("atoms")):
+        ours, papers = experiments[name], experiments[name.replace("atoms", "fig")]
+        assert ours.reg.kind == "atoms"
+        assert ours.engine.n_iterations == 25
+        assert dataclasses.replace(ours, reg=papers.reg, engine=papers.engine, trace=papers.trace) == papers
     same = {record_id(experiments[name]) for name in ("fig4b", "fig6b", "fig7a", "fig8c", "fig9b")}
     assert len(same) == 1
 

@@ -57,7 +57,7 @@ def made(once: Once, experiments: dict[str, RunSpec]) -> tuple[Path, str]:
 
     def fill(folder: Path) -> str:
         outputs = folder / "outputs"
-        for name in ("fig4a", "fig4b", "fig4c", "fig6a", "fig8b", "fig9c", "fig10_nb1", "fig10_nb4"):
+        for name in ("fig4a", "fig4b", "fig4c", "fig6a", "fig8b", "fig9c", "fig10_nb1", "fig10_nb4", "atoms4b"):
             write_fake_record(outputs, tiny(experiments[name]))
         write_fake_record(outputs, dataclasses.replace(tiny(experiments["fig4b"]), seed=5))
         half_made = write_fake_record(outputs, tiny(experiments["fig7b"]))
@@ -102,7 +102,7 @@ def page_of(made) -> str:
 
 def test_report_needs_none_of_the_physics_and_leaves_all_files(made):
     report = made[0] / "report"
-    for name in ("summary", "table_one", "summary_seeds"):
+    for name in ("summary", "table_one", "table_one_atoms", "summary_seeds"):
         for suffix in ("csv", "md", "tex", "parquet"):
             assert (report / f"{name}.{suffix}").stat().st_size > 0
     figures = {path.name for path in (report / "figures").iterdir()}
@@ -110,7 +110,7 @@ def test_report_needs_none_of_the_physics_and_leaves_all_files(made):
         assert {f"figure_{number:02d}.png", f"figure_{number:02d}.pdf"} <= figures
     assert {"convergence.png", "convergence.pdf"} <= figures
     assert not {"figure_03.png", "figure_07.png"} & {name for name in figures if name == "figure_03.png"}
-    assert len(pd.read_csv(report / "summary.csv")) == 9
+    assert len(pd.read_csv(report / "summary.csv")) == 10
 
 
 def test_broken_records_and_missing_experiments_are_named(made):
@@ -137,7 +137,7 @@ def test_page_shows_each_run_in_full(made):
     outputs, _ = made
     page = page_of(made)
     runs, _ = read_runs(outputs)
-    assert len(runs) == 9
+    assert len(runs) == 10
     for run in runs:
         assert f'id="run-{run.identity}"' in page
     assert "python -m aetlab.run" in page and "dose=inf" in page
@@ -153,6 +153,9 @@ def test_equal_rows_share_one_record(made):
     for figure in ("6(b)", "7(a)", "8(c)"):
         assert table_one.loc[figure, columns].equals(table_one.loc["4(b)", columns])
     assert table_one.loc["4(b)", "n_runs"] == 2
+    with_atoms = pd.read_csv(made[0] / "report" / "table_one_atoms.csv")
+    assert list(with_atoms["figure"]) == ["4(b)"] and with_atoms["n_runs"][0] == 1
+    assert with_atoms["found_percent_paper"][0] == table_one.loc["4(b)", "found_percent_paper"]
     assert math.isnan(table_one.loc["7(b)", "found_percent_ours"])
 
 

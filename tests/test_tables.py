@@ -183,6 +183,8 @@ def test_table_one_puts_paper_ours_and_difference_side_by_side(runs):
     shown = table_one_text(table.reset_index()).set_index("figure")
     assert shown.loc["8(b)", "found (%): ours"] == "–" and shown.loc["8(b)", "found (%): paper"] == "99.78"
     assert shown.loc["4(b)", "found (%): ours"].startswith(f"{ours:.2f} ± ")
+    other = table_one(study.answers, paper, reg="atoms").set_index("figure")
+    assert other.loc["4(b)", "reg"] == "TV; atoms"
 
 
 def test_tables_are_written_in_four_formats_that_agree(frame, tmp_path):

@@ -220,11 +220,14 @@ def read_paper_values(path: Path) -> dict[str, Any]:
         return tomllib.load(file)
 
 
-def table_one(chosen: Mapping[str, Sequence[StoredRun]], paper: dict[str, Any]) -> pd.DataFrame:
+def table_one(
+    chosen: Mapping[str, Sequence[StoredRun]], paper: dict[str, Any], reg: str | None = None
+) -> pd.DataFrame:
     """Table I in the paper's layout: for each of its rows the paper's number, ours, and the difference.
 
     ``chosen`` gives the records of each experiment by name; several are seeds, and ours is then their mean with a
-    column of the 95 % interval. An experiment without a record keeps its row, with ours empty.
+    column of the 95 % interval. An experiment without a record keeps its row, with ours empty. ``reg`` is the
+    regulariser of ours where it is not the paper's.
     """
     rows = []
     for name, row in paper["rows"].items():
@@ -235,7 +238,7 @@ def table_one(chosen: Mapping[str, Sequence[StoredRun]], paper: dict[str, Any]) 
             "n_tilts": row["n_tilts"],
             "n_defoci": row["n_defoci"],
             "tilt_span_deg": row["tilt_span_deg"],
-            "reg": row["reg"],
+            "reg": row["reg"] if reg is None else f"{row['reg']}; {reg}",
             "n_runs": len(runs),
         }
         for column in PAPER_COLUMNS:
