@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "aetlab").rglob("*.py"))
-COMMAND_LINES = {"run.py", "report.py", "runs.py", "doctor.py"}
+COMMAND_LINES = {"run.py", "report.py", "runs.py", "doctor.py", "bound.py"}
 NUMERICS = ("sample", "forward", "solve", "trace")
 
 
@@ -36,7 +36,7 @@ def test_a_file_imports_what_its_layer_may(path: Path) -> None:
     top = place.parts[0]
     if top not in COMMAND_LINES and top != "cli":
         assert not within(names, "hydra") and not within(names, "omegaconf")
-        assert not any(within(names, f"aetlab.{name}") for name in ("run", "report", "runs", "doctor", "cli"))
+        assert not any(within(names, f"aetlab.{name}") for name in ("run", "report", "runs", "doctor", "bound", "cli"))
     if top in NUMERICS:
         above_or_beside = {*NUMERICS, "results", "pipeline"} - {top}
         assert not any(within(names, f"aetlab.{name}") for name in above_or_beside)
