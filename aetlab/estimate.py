@@ -1,7 +1,7 @@
 """Memory and time of a run before it starts: bytes are counted, seconds come from a short trial on this machine.
 
-The trial turns, propagates and regularises a small part of the volume at its full row length, and simulates one thin
-slab of one tilt; each time is scaled by what there is of its kind (voxels, FFTs, layers, iterations). Tracing alone is
+The trial turns, propagates and regularises a small part of the volume at its full row length, and simulates one slab
+of a few tilts; each time is scaled by what there is of its kind (voxels, FFTs, layers, iterations). Tracing alone is
 taken from what was measured for it (experiments/benchmark_tracing.json, two cores).
 """
 
@@ -21,14 +21,14 @@ from aetlab.data import Atoms, TiltSeries
 from aetlab.forward.model import SMALL_PLANE, series_optics
 from aetlab.forward.multislice import make_multislice
 from aetlab.forward.rotation import make_rotation
-from aetlab.forward.simulate import VOXEL_ROTATION
+from aetlab.forward.simulate import SLAB_BYTES, VOXEL_ROTATION
 from aetlab.grid import n_slices
 from aetlab.memory import memory_by_stage
 from aetlab.spec import RunSpec, tilt_angles_deg
 
 #: Seconds of tracing for an atom, all rounds.
 TRACE_S_PER_ATOM = 3.1e-4
-#: Voxels along z and x of the part that is turned and regularised, and layers that are simulated, in the trial.
+#: Voxels along z and x of the part that is turned and regularised, and least layers that are simulated, in the trial.
 _TRIAL_SIDE, _TRIAL_LAYERS = 160, 16
 _TRIAL_SLICES, _TRIAL_INNER = 4, 2
 
@@ -130,9 +130,9 @@ def _prox_s(spec: RunSpec) -> float:
 
 
 def _simulated_tilt_s(spec: RunSpec, atoms: Atoms) -> float:
-    """One tilt of the simulation, by the middle layers of the sample at tilt 0."""
+    """One tilt of the simulation, by the middle layers of the sample at tilt 0, as many as are built at once."""
     n_z, n_x, n_y = spec.scale.shape_zxy
-    layers = min(n_z, _TRIAL_LAYERS)
+    layers = min(n_z, max(_TRIAL_LAYERS, int(SLAB_BYTES / (4 * n_x * n_y))))
     middle = np.abs(atoms.positions_A[:, 2]) <= 0.5 * layers * spec.scale.voxel_A
     slab = dataclasses.replace(atoms, numbers=atoms.numbers[middle], positions_A=atoms.positions_A[middle],
                                part=atoms.part[middle])
@@ -145,7 +145,9 @@ def _simulated_tilt_s(spec: RunSpec, atoms: Atoms) -> float:
                                      simulate=settings, debye_waller_A2=spec.sample.debye_waller_A2, rng=rng)
 
     simulate(1)
-    tilt_s = _seconds(simulate, n_threads()) / n_threads() * n_z / layers
+    # Twice as many tilts take twice as long but for what all tilts share.
+    few_s, many_s = _seconds(simulate, n_threads()), _seconds(simulate, 2 * n_threads())
+    tilt_s = max(many_s - few_s, 0.2 * many_s) / n_threads() * n_z / layers
     if spec.simulate.kind == "voxels":
         voxels = dataclasses.replace(spec, engine=dataclasses.replace(spec.engine, rotation=VOXEL_ROTATION))
         tilt_s += 0.5 * _turning_s(voxels) * spec.simulate.oversample**3
