@@ -25,6 +25,7 @@ from aetlab.results.cache import shared_stage, stage_path
 from aetlab.results.checkpoint import Schedule, load_checkpoint, save_checkpoint
 from aetlab.results.container import read_container, write_container
 from aetlab.results.files import StorageError
+from aetlab.results.hdf5 import dataset_names
 from aetlab.results.identity import canonical_json, record_id
 from aetlab.results.record import (
     Dataset,
@@ -190,6 +191,14 @@ def test_an_hdf5_file_cannot_lead_outside_or_take_all_memory(written: Record, tm
     for name in ("soft", "external_link", "external", "huge", "bomb", "text", "virtual", "nothing", "real/deeper"):
         with pytest.raises(StorageError, match=r"arrays\.h5"):
             read_array(written, name)
+
+
+def test_a_dataset_named_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file[b"a\xff"] = np.ones(2)
+        file["b"] = np.ones(2)
+    with pytest.raises(StorageError, match="is not a name in UTF-8"):
+        dataset_names(tmp_path / "a.h5")
 
 
 def test_listing_names_what_is_broken_and_goes_on(written: Record, smoke_spec: RunSpec) -> None:

@@ -113,7 +113,9 @@ def dataset_names(path: Path) -> tuple[str, ...]:
     """Paths of all datasets in the file, sorted."""
     names: list[str] = []
 
-    def visit(name: str, item: object) -> None:
+    def visit(name: str | bytes, item: object) -> None:
+        if not isinstance(name, str):  # h5py gives names that are not UTF-8 as they are
+            raise StorageError(f"{path} cannot be read: {name!r} is not a name in UTF-8")
         if isinstance(item, h5py.Dataset):
             names.append(name)
         if len(names) > _MAX_DATASETS:
