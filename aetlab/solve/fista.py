@@ -96,7 +96,7 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
     Parameters
     ----------
     volume0 : float (Z, X, Y)
-        Where to start, in V; it is not changed. The array may live on a GPU if ``descend``, ``prox`` and
+        Where to start, in V; it becomes the iterate. The array may live on a GPU if ``descend``, ``prox`` and
         ``extrapolate`` work there.
     descend : callable
         ``descend(volume, i_tilt, step)`` steps down the gradient of one tilt in place; it returns the cost before, a
@@ -122,7 +122,7 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
     resume : State, optional
         Go on from here; ``rng`` must be where it was then. ``volume0`` and ``step`` are not used.
     """
-    state = resume or State(volume0.copy(), volume0.copy(), {}, step)
+    state = resume or State(volume0, volume0.copy(), {}, step)
     prox.state.update(state.kept)
     while state.n_done < n_iterations and len(state.halvings) <= MAX_HALVINGS:
         started = time.perf_counter()
