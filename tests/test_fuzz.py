@@ -25,7 +25,7 @@ from aetlab.bind import bind_run, unbind
 from aetlab.results import record as records
 from aetlab.results.container import read_container, write_container
 from aetlab.results.files import StorageError
-from aetlab.results.hdf5 import dataset_names, read_dataset
+from aetlab.results.hdf5 import dataset_names, read_dataset, write_datasets
 from aetlab.results.record import Dataset, History, array_names, read_array, read_history, read_record, write_record
 from aetlab.sample.structure_file import read_structure
 from aetlab.spec import RunSpec, SampleSpec, SpecError
@@ -134,10 +134,8 @@ def test_containers(folder: Path, edits: list[tuple[str, float, bytes]], mend: b
 def test_hdf5_files(folder: Path, edits: list[tuple[str, float, bytes]]) -> None:
     pristine, path = folder / "pristine.h5", folder / "changed.h5"
     if not pristine.exists():
-        with h5py.File(pristine, "w") as file:
-            file["volume/potential_V"] = np.ones((2, 3, 4), np.float32)
-            file["volume/potential_V"].attrs["unit"] = "V"
-            file["traced/numbers"] = np.array([14, 8])
+        write_datasets(pristine, {"volume/potential_V": (np.ones((2, 3, 4), np.float32), {"unit": "V"}),
+                                  "traced/numbers": (np.array([14, 8]), {"unit": "1", "n": 2})})
     path.write_bytes(changed(pristine.read_bytes(), edits))
 
     def read() -> None:

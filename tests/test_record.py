@@ -25,7 +25,7 @@ from aetlab.results.cache import shared_stage, stage_path
 from aetlab.results.checkpoint import Schedule, load_checkpoint, save_checkpoint
 from aetlab.results.container import read_container, write_container
 from aetlab.results.files import StorageError
-from aetlab.results.hdf5 import dataset_names
+from aetlab.results.hdf5 import dataset_names, read_dataset, write_datasets
 from aetlab.results.identity import canonical_json, record_id
 from aetlab.results.record import (
     Dataset,
@@ -339,3 +339,14 @@ def _compute_slowly(folder: Path, seconds: float) -> None:
         return {"x": np.ones(2)}
 
     shared_stage(folder, "stage", "key", compute)
+
+
+def test_text_of_free_length_in_an_attribute_is_refused(tmp_path: Path) -> None:
+    """The HDF5 library may never come back from reading a damaged one."""
+    path = tmp_path / "volume.h5"
+    write_datasets(path, {"a": (np.arange(3.0), {"unit": "e/Å²", "empty": "", "n": 3})})
+    assert read_dataset(path, "a")[1] == {"unit": "e/Å²", "empty": "", "n": 3}
+    with h5py.File(path, "r+") as file:
+        file["a"].attrs["unit"] = "V"
+    with pytest.raises(StorageError, match="'unit' of /a is neither a number nor text of fixed length"):
+        read_dataset(path, "a")

@@ -27,7 +27,7 @@ def write_datasets(path: Path, datasets: Mapping[str, tuple[np.ndarray, Mapping[
             for name, (values, attributes) in datasets.items():
                 dataset = file.create_dataset(name, data=np.asarray(values))
                 for key, value in attributes.items():
-                    dataset.attrs[key] = value
+                    dataset.attrs[key] = _fixed(value) if isinstance(value, str) else value
         if patient.error is not None:
             raise patient.error
 
@@ -103,7 +103,7 @@ def read_dataset(path: Path, name: str) -> tuple[np.ndarray, dict[str, Any]]:
                 raise StorageError(f"{path}: {name} holds something else than numbers")
             if n_bytes > path.stat().st_size or n_bytes != dataset.id.get_storage_size():
                 raise StorageError(f"{path}: {name} claims {n_bytes} bytes, more than the file holds")
-            attributes = {key: _plain(value) for key, value in dataset.attrs.items()}
+            attributes = {key: _read_attribute(dataset, path, key) for key in dataset.attrs}
             return dataset[()], attributes
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise StorageError(f"{path}: {name} cannot be read: {str(error).splitlines()[0]}") from None
@@ -145,7 +145,16 @@ def _find(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     return place
 
 
-def _plain(value: Any) -> Any:
+def _fixed(text: str) -> np.ndarray:
+    """``text`` in UTF-8 at its own length: the library may never return from reading a damaged one of free length."""
+    raw = text.encode()
+    return np.array(raw, h5py.string_dtype("utf-8", max(len(raw), 1)))
+
+
+def _read_attribute(dataset: h5py.Dataset, path: Path, key: str) -> Any:
+    if dataset.attrs.get_id(key).dtype.kind not in _KINDS + "S":
+        raise StorageError(f"{path}: attribute {key!r} of {dataset.name} is neither a number nor text of fixed length")
+    value = dataset.attrs[key]
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     return value.item() if isinstance(value, np.generic) else value
