@@ -27,6 +27,11 @@ Once = Callable[[str, Callable[[Path], str]], tuple[Path, str]]
 TINY = ("scale=smoke", "tilts.n_tilts=6", "engine.n_iterations=2", "simulate.n_layers=8", "engine.n_threads=1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first, so that several processes end together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def smoke_spec() -> RunSpec:
     """The settings of ``scale=smoke``."""

@@ -159,6 +159,7 @@ def test_equal_rows_share_one_record(made):
     assert math.isnan(table_one.loc["7(b)", "found_percent_ours"])
 
 
+@pytest.mark.slow
 def test_select_and_by_make_the_report_of_just_those(made, tmp_path, capsys):
     outputs = tmp_path / "outputs"
     shutil.copytree(made[0] / "records", outputs / "records")

@@ -71,6 +71,7 @@ def test_cell_has_forgotten_the_crystal(quality):
     assert quality["strongest_reflection"] < 25
 
 
+@pytest.mark.slow
 def test_network_keeps_its_bonds_and_repeats_with_its_seed(scripts_on_the_path):
     from silica_network import random_network
 

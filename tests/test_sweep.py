@@ -206,6 +206,7 @@ def test_a_failing_run_stops_no_other_and_is_tried_again(tmp_path: Path) -> None
     assert not log.exists() and len(whole_records(tmp_path)) == 3
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_takes_no_other_run_with_it(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import os\n"
@@ -225,6 +226,7 @@ def test_a_worker_that_dies_takes_no_other_run_with_it(tmp_path: Path) -> None:
     assert len(whole_records(tmp_path)) == 1 and re.search(r"dose=7k .* failed", result.stdout)
 
 
+@pytest.mark.slow
 def test_a_run_cut_off_twice_goes_on_to_the_same_volume(tmp_path: Path, unbroken: Record) -> None:
     for number, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
         checkpoints = {path.stat().st_mtime_ns for path in (tmp_path / "outputs").glob("work/*/checkpoint.arrays")}
@@ -248,6 +250,7 @@ def test_a_run_cut_off_twice_goes_on_to_the_same_volume(tmp_path: Path, unbroken
     assert not list((tmp_path / "outputs" / "work").iterdir()) and not list((tmp_path / "outputs" / "logs").iterdir())
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_shows_its_table_and_goes_on(tmp_path: Path, unbroken: Record) -> None:
     words = ("-m", *LONG, "reg=tv,pos")
     process = start(tmp_path, *words)
@@ -262,6 +265,7 @@ def test_a_stopped_sweep_shows_its_table_and_goes_on(tmp_path: Path, unbroken: R
     assert_equal(whole_records(tmp_path)[unbroken.id], unbroken)
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_weight_that_predicts_best(tmp_path: Path) -> None:
     """The second of its runs fails, which stops it no more than it stops a sweep."""
     script = tmp_path / "broken.py"
@@ -332,6 +336,7 @@ def test_a_full_disk_is_told_and_nothing_half_written_stays(tiny_disk: Path) -> 
     assert refused.stderr == "aetlab: outputs='outputs' cannot be used: the folder cannot be written\n"
 
 
+@pytest.mark.slow
 def test_a_few_kills_at_random_moments(tmp_path: Path) -> None:
     script = str(ROOT / "scripts" / "kill_study.py")
     study = subprocess.run([sys.executable, script, "--kills", "1", "--iterations", "20", "--folder", str(tmp_path)],
