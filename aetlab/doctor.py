@@ -123,7 +123,7 @@ def _threads() -> Finding:
     found += f", of linear algebra {', '.join(f'{name}={value}' for name, value in pinned.items())}"
     if layer == "workqueue":
         return Finding("threads", ADVICE, f"{found}; tilts are not simulated side by side: pip install tbb")
-    if n_threads() < n_cores():
+    if numba.config.NUMBA_NUM_THREADS < n_cores():  # type: ignore[attr-defined]
         return Finding("threads", ADVICE, f"{found}; there are {n_cores()} cores: unset NUMBA_NUM_THREADS to use them")
     loose = [name for name, value in pinned.items() if value != "1"]
     if loose:
