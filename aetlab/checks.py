@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 
 class SpecError(ValueError):
@@ -34,3 +35,11 @@ def not_negative(setting: str, value: float) -> None:
 def fraction(setting: str, value: float) -> None:
     """Takes numbers from 0 to 1."""
     require(0 <= value <= 1, setting, value, "it must lie between 0 and 1")
+
+
+def debye_waller(setting: str, values_A2: Mapping[str, float], symbols: Sequence[str]) -> None:
+    """Takes factors above 0 by element symbol, with the entry ``default``."""
+    for symbol, value_A2 in values_A2.items():
+        require(symbol in (*symbols, "default"), setting, symbol, "name elements by symbol, or default")
+        positive(f"{setting}.{symbol}", value_A2)
+    require("default" in values_A2, setting, values_A2, "it needs the entry default")

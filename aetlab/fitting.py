@@ -44,18 +44,13 @@ def fit_volume(spec: RunSpec, model: Model, tilts: np.ndarray, weight: float, *,
     if resume is not None:
         resume = solve.State.restore({k: parts.place(a) for k, a in resume.arrays().items()}, resume.values())
     step = step_of(spec, len(tilts)) / model.lipschitz
-    if spec.reg.kind == "atoms":
-        prior = solve.AtomsPrior(weight, _plan(spec), sparsify=parts.sparsify)
-        return solve.minimize(
-            volume0, lambda volume, i, by: model.descend(volume, int(tilts[i]), by, prior.metric), prior,
-            n_tilts=len(tilts), n_iterations=n_iterations, step=step, decay=spec.engine.step_decay, rng=rng,
-            adapt=prior.adapt, extrapolate=parts.extrapolate, on_iteration=on_iteration, resume=resume)
-    prox = parts.make_prox(spec.reg.kind, weight, inner_iterations=spec.reg.inner_iterations,
-                           warm_start=spec.reg.warm_start)
+    prior = solve.AtomsPrior(weight, _plan(spec), sparsify=parts.sparsify) if spec.reg.kind == "atoms" else None
+    prox = prior or parts.make_prox(spec.reg.kind, weight, inner_iterations=spec.reg.inner_iterations,
+                                    warm_start=spec.reg.warm_start)
     return solve.minimize(
-        volume0, lambda volume, i, by: model.descend(volume, int(tilts[i]), by), prox, n_tilts=len(tilts),
-        n_iterations=n_iterations, step=step, decay=spec.engine.step_decay, rng=rng,
-        extrapolate=parts.extrapolate, on_iteration=on_iteration, resume=resume)
+        volume0, lambda volume, i, by: model.descend(volume, int(tilts[i]), by, prior.metric if prior else None), prox,
+        n_tilts=len(tilts), n_iterations=n_iterations, step=step, decay=spec.engine.step_decay, rng=rng,
+        adapt=prior.adapt if prior else None, extrapolate=parts.extrapolate, on_iteration=on_iteration, resume=resume)
 
 
 def step_of(spec: RunSpec, n_tilts: int) -> float:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from aetlab import physics
 from aetlab.checks import SpecError as SpecError
-from aetlab.checks import choice, fraction, not_negative, positive, require
+from aetlab.checks import choice, debye_waller, fraction, not_negative, positive, require
 from aetlab.spec_refine import RefineSpec as RefineSpec
 from aetlab.spec_reg import RegSpec as RegSpec
 from aetlab.spec_trace import ScoreSpec as ScoreSpec
@@ -106,12 +106,7 @@ class SampleSpec:
         n_sizes = {"none": 0, "sphere": 1, "cylinder": 2, "box": 3}[self.crop]
         require(len(self.crop_size_A) == n_sizes and all(s > 0 for s in self.crop_size_A), "sample.crop_size_A",
                 self.crop_size_A, f"sample.crop={self.crop} takes {n_sizes} sizes greater than 0")
-        known = (*physics.SYMBOLS[1:], "default")
-        for symbol, value in self.debye_waller_A2.items():
-            require(symbol in known, "sample.debye_waller_A2", symbol, "name elements by symbol, or default")
-            positive(f"sample.debye_waller_A2.{symbol}", value)
-        require("default" in self.debye_waller_A2, "sample.debye_waller_A2", self.debye_waller_A2,
-                "it needs the entry default")
+        debye_waller("sample.debye_waller_A2", self.debye_waller_A2, physics.SYMBOLS[1:])
 
 
 @dataclass(frozen=True, kw_only=True)

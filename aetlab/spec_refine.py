@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from aetlab.checks import choice, fraction, not_negative, positive, require
+from aetlab import physics
+from aetlab.checks import choice, debye_waller, fraction, not_negative, positive, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,4 @@ class RefineSpec:
         require(self.min_distance_A < self.max_distance_A, "refine.max_distance_A", self.max_distance_A,
                 f"it must be above refine.min_distance_A={self.min_distance_A}")
         not_negative("refine.min_significance", self.min_significance)
-        for symbol, value in self.debye_waller_A2.items():
-            positive(f"refine.debye_waller_A2.{symbol}", value)
-        require("default" in self.debye_waller_A2, "refine.debye_waller_A2", self.debye_waller_A2,
-                "it needs the entry default")
+        debye_waller("refine.debye_waller_A2", self.debye_waller_A2, physics.SYMBOLS[1:])

@@ -1,6 +1,6 @@
 """Kills a sweep at random moments, then starts it once more undisturbed and compares all records with a quiet sweep's.
 
-    python scripts/kill_study.py --kills 200 --seed 0 --folder /tmp/kills
+    python scripts/kill_study.py --kills 200 --seed 0 --folder kills
 
 ``--add FILE`` adds the outcome to a JSON list, so that a study can be made in portions with other seeds. A sweep that
 gets through before its kill is wiped and begun again, so that every kill hits one at work. The exit status is 0 where

@@ -1,6 +1,6 @@
 """What records cost: their share of the time of a run, and how long listing a thousand of them takes.
 
-    python scripts/record_costs.py --folder /tmp/costs --add experiments/results/record_costs.json
+    python scripts/record_costs.py --folder costs --add experiments/results/record_costs.json
 
 A run at ``scale=small`` is made twice in this process, which leaves compilation out of the second. Its time for the
 identity, the lock, the shared tilt series on the disk, checkpoints, the record and its checksums is set against the

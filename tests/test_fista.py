@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aetlab.solve import State, make_prox, minimize, rule_weight
-from aetlab.solve.losses import amplitude_loss, poisson_loss
+from tests.losses import amplitude_loss, poisson_loss
 
 SHAPE = (4, 5, 6)
 N_TILTS = 3

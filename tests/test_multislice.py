@@ -8,7 +8,7 @@ import pytest
 from aetlab import physics
 from aetlab.forward import simd_fft, simd_multislice
 from aetlab.forward.multislice import DARK, Multislice, exit_wave, make_multislice, make_optics, propagator
-from aetlab.solve.losses import poisson_loss
+from tests.losses import poisson_loss
 
 WAVELENGTH_A = physics.wavelength_A(300.0)
 PIXEL_A = 0.5

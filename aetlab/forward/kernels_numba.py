@@ -115,11 +115,15 @@ _TILE = 32
 
 
 @_parallel
-def gather_add(counts, rows, weights, source, scale, volume):
-    """``volume[z, x, :] += scale · Σ_k weights[k] · source[rows[k], :]`` over the entries k of voxel (z, x)."""
+def gather_add(counts, rows, weights, source, scale, metric, volume):
+    """``volume[z, x, :] += scale · metric[z, x, :] · Σ_k weights[k] · source[rows[k], :]`` over voxel (z, x)'s entries.
+
+    A ``metric`` without elements stands for 1 everywhere.
+    """
     n_z, n_x, n_y = volume.shape
     tiles_x = (n_x + _TILE - 1) // _TILE
     tiles_z = (n_z + _TILE - 1) // _TILE
+    plain = metric.size == 0
     for tile in nb.prange(tiles_x * tiles_z):
         z_start, x_start = tile // tiles_x * _TILE, tile % tiles_x * _TILE
         for z in range(z_start, min(z_start + _TILE, n_z)):
@@ -129,30 +133,21 @@ def gather_add(counts, rows, weights, source, scale, volume):
                 while k + 2 <= end:
                     i0, i1 = rows[voxel, k], rows[voxel, k + 1]
                     w0, w1 = scale * weights[voxel, k], scale * weights[voxel, k + 1]
-                    for y in range(n_y):
-                        volume[z, x, y] += w0 * source[i0, y] + w1 * source[i1, y]
+                    if plain:
+                        for y in range(n_y):
+                            volume[z, x, y] += w0 * source[i0, y] + w1 * source[i1, y]
+                    else:
+                        for y in range(n_y):
+                            volume[z, x, y] += metric[z, x, y] * (w0 * source[i0, y] + w1 * source[i1, y])
                     k += 2
                 if k < end:
                     i0, w0 = rows[voxel, k], scale * weights[voxel, k]
-                    for y in range(n_y):
-                        volume[z, x, y] += w0 * source[i0, y]
-
-
-@_parallel
-def gather_step(counts, rows, weights, source, scale, metric, volume):
-    """:func:`gather_add` with ``scale · metric[z, x, y]`` in place of ``scale``."""
-    n_z, n_x, n_y = volume.shape
-    tiles_x = (n_x + _TILE - 1) // _TILE
-    tiles_z = (n_z + _TILE - 1) // _TILE
-    for tile in nb.prange(tiles_x * tiles_z):
-        z_start, x_start = tile // tiles_x * _TILE, tile % tiles_x * _TILE
-        for z in range(z_start, min(z_start + _TILE, n_z)):
-            for x in range(x_start, min(x_start + _TILE, n_x)):
-                voxel = z * n_x + x
-                for k in range(counts[voxel]):
-                    i0, w0 = rows[voxel, k], scale * weights[voxel, k]
-                    for y in range(n_y):
-                        volume[z, x, y] += w0 * metric[z, x, y] * source[i0, y]
+                    if plain:
+                        for y in range(n_y):
+                            volume[z, x, y] += w0 * source[i0, y]
+                    else:
+                        for y in range(n_y):
+                            volume[z, x, y] += metric[z, x, y] * w0 * source[i0, y]
 
 
 @_parallel

@@ -109,10 +109,8 @@ class SparseRotation:
                     metric: np.ndarray | None = None) -> None:
         m = self._matrix_of(i_tilt)
         source = slices.reshape(-1, self._shape[2])
-        if metric is None:
-            kernels.gather_add(m.counts, m.rows, m.weights, source, self._dtype(scale), volume)
-        else:
-            kernels.gather_step(m.counts, m.rows, m.weights, source, self._dtype(scale), metric, volume)
+        scales = np.empty((0, 0, 0), volume.dtype) if metric is None else metric
+        kernels.gather_add(m.counts, m.rows, m.weights, source, self._dtype(scale), scales, volume)
 
     def _allocate(self) -> _Matrix:
         n_z, n_x, _ = self._shape

@@ -69,6 +69,21 @@ def _window(centre, window, n):
     return min(max(int(math.floor(centre)) - window // 2 + 1, 0), n - window)
 
 
+@_inline
+def _place(centre, reach, n_layers, n_z, n_x, n_y, window):
+    """First slice and number of slices, first row along x and number of rows, first voxel along y that an atom fills.
+
+    No slices where nothing of it lies in the volume.
+    """
+    layer, n_deep = _extent(centre[0], reach, n_z)
+    x0, n_wide = _extent(centre[1], reach, n_x)
+    first = layer // n_layers
+    n_cut = (layer + n_deep - 1) // n_layers - first + 1
+    if n_deep <= 0 or n_wide <= 0 or centre[2] < -reach or centre[2] > n_y - 1 + reach:
+        n_cut = 0
+    return first, n_cut, x0, n_wide, _window(centre[2], window, n_y)
+
+
 @_serial
 def deposit(slices, centres, kinds, occupancy, n_layers, n_z, cumulative, weight, reach, n_reach, window, lanes):
     """Fill ``slices`` (S, X, Y), sums over ``n_layers`` of ``n_z`` voxel layers, with the potential of the atoms in V.
@@ -84,15 +99,11 @@ def deposit(slices, centres, kinds, occupancy, n_layers, n_z, cumulative, weight
     along_y = np.empty(8 * window, slices.dtype)
     slices[:] = 0
     for i in range(centres.shape[0]):
-        z, x, y = centres[i, 0], centres[i, 1], centres[i, 2]
         kind = kinds[i]
-        layer, n_deep = _extent(z, reach[kind], n_z)
-        x0, n_wide = _extent(x, reach[kind], n_x)
-        if n_deep <= 0 or n_wide <= 0 or y < -reach[kind] or y > n_y - 1 + reach[kind]:
+        first, n_cut, x0, n_wide, y0 = _place(centres[i], reach[kind], n_layers, n_z, n_x, n_y, window)
+        if n_cut == 0:
             continue
-        first = layer // n_layers
-        n_cut = (layer + n_deep - 1) // n_layers - first + 1
-        y0 = _window(y, window, n_y)
+        z, x, y = centres[i, 0], centres[i, 1], centres[i, 2]
         table = cumulative[kind]
         _profile(table, z, first * n_layers, n_cut, n_layers, n_z, n_reach, z_value, z_slope, edge)
         _profile(table, x, x0, n_wide, 1, n_x, n_reach, x_value, x_slope, edge)
@@ -124,16 +135,12 @@ def gather(gradient, centres, kinds, occupancy, n_layers, n_z, cumulative, weigh
     sums = np.empty(4 * lanes, gradient.dtype)
     nothing = splat(gradient.dtype.type(0))
     for i in range(centres.shape[0]):
-        z, x, y = centres[i, 0], centres[i, 1], centres[i, 2]
-        kind = kinds[i]
         out[i, :] = 0
-        layer, n_deep = _extent(z, reach[kind], n_z)
-        x0, n_wide = _extent(x, reach[kind], n_x)
-        if n_deep <= 0 or n_wide <= 0 or y < -reach[kind] or y > n_y - 1 + reach[kind]:
+        kind = kinds[i]
+        first, n_cut, x0, n_wide, y0 = _place(centres[i], reach[kind], n_layers, n_z, n_x, n_y, window)
+        if n_cut == 0:
             continue
-        first = layer // n_layers
-        n_cut = (layer + n_deep - 1) // n_layers - first + 1
-        y0 = _window(y, window, n_y)
+        z, x, y = centres[i, 0], centres[i, 1], centres[i, 2]
         table = cumulative[kind]
         _profile(table, z, first * n_layers, n_cut, n_layers, n_z, n_reach, z_value, z_slope, edge)
         _profile(table, x, x0, n_wide, 1, n_x, n_reach, x_value, x_slope, edge)

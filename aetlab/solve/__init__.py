@@ -1,4 +1,4 @@
-"""Losses, proximal operators and the accelerated incremental solver: arrays and callables in, arrays out."""
+"""Proximal operators and the accelerated incremental solver: arrays and callables in, arrays out."""
 
 from aetlab.solve.atoms import AtomsPrior, Plan
 from aetlab.solve.fista import Solution, State, minimize

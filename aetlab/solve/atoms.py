@@ -107,10 +107,6 @@ class AtomsPrior:
 
 def _sparsify(volume: np.ndarray, threshold: float, metric: np.ndarray | None, weights: np.ndarray | None) -> None:
     """Replace every voxel by max(0, v - threshold · metric · weights) in place; what is None is 1 everywhere."""
-    by = volume.dtype.type(threshold)
-    if metric is None and weights is None:
-        kernels.sparsify(volume.reshape(-1), by)
-    else:
-        one = np.ones(1, volume.dtype)
-        scales = ((one if scale is None else scale).reshape(-1) for scale in (metric, weights))
-        kernels.sparsify_scaled(volume.reshape(-1), by, *scales)
+    one = np.ones(1, volume.dtype)
+    scales = ((one if scale is None else scale).reshape(-1) for scale in (metric, weights))
+    kernels.sparsify(volume.reshape(-1), volume.dtype.type(threshold), *scales)

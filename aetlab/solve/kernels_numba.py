@@ -177,15 +177,11 @@ def soft_threshold(volume, threshold):
 
 
 @_parallel
-def sparsify(volume, threshold):
-    """Replace every voxel v of ``volume`` (n,) by max(0, v - threshold)."""
-    for i in nb.prange(volume.shape[0]):
-        volume[i] = max(volume[i] - threshold, volume.dtype.type(0))
+def sparsify(volume, threshold, metric, weights):
+    """Replace every voxel v of ``volume`` (n,) by max(0, v - threshold · metric · weights).
 
-
-@_parallel
-def sparsify_scaled(volume, threshold, metric, weights):
-    """:func:`sparsify` with threshold · metric · weights; of these an array of one element stands for all voxels."""
+    Of ``metric`` and ``weights`` an array of one element stands for all voxels.
+    """
     per_metric, per_weights = int(metric.shape[0] > 1), int(weights.shape[0] > 1)
     for i in nb.prange(volume.shape[0]):
         by = threshold * metric[i * per_metric] * weights[i * per_weights]

@@ -1,4 +1,4 @@
-"""Losses of a wave in the image plane: value and gradient together.
+"""Losses of a wave in the image plane, value and gradient together: what the kernels are tested against.
 
 Notation: ψ the complex wave, I = |ψ|² its intensity (vacuum 1), J the measured intensity, n the electrons per vacuum
 pixel. The gradient g of a real loss L is such that dL = Re Σ g* dψ.
