@@ -174,11 +174,21 @@ def _simulate(spec: RunSpec, atoms: Atoms, tilt_deg: np.ndarray, defocus_A: np.n
         report=report)
 
 
+def _recorded_series(spec: RunSpec, reporter: Reporter) -> TiltSeries:
+    """A noisy tilt series that no other run shares."""
+    atoms = sample.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
+    reported = _listener(reporter, "simulate")
+    ideal = _simulate(spec, atoms, np.array(tilt_angles_deg(spec.tilts, spec.wedge)),
+                      10.0 * np.array(spec.defocus.planes_nm), "phonons",
+                      lambda done, total: reported(done, total, "tilts"))
+    return forward.add_shot_noise(ideal, electrons_per_pixel(spec), generator(spec.seed, "noise"))
+
+
 def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,
                 reporter: Reporter) -> tuple[Reconstruction, bool]:
     """The volume of a tilt series, and whether it went on from a checkpoint."""
     model = make_model(spec, series, reporter.say)
-    weight = regulariser_weight(spec, series, model, reporter)
+    weight = regulariser_weight(spec, series, model, lambda other: _recorded_series(other, reporter), reporter)
     fitted, held = hold_out(model.n_tilts, spec.reg.held_out, generator(spec.seed, "held out"))
     reporter.say(f"regulariser {spec.reg.kind} with weight {weight:.3g} per V, "
                  f"step {step_of(spec, len(fitted)) / model.lipschitz:.4g} V²")

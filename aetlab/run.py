@@ -79,7 +79,7 @@ def _objective(outcome: Outcome) -> float | None:
 def _main(argv: list[str]) -> int:
     from hydra._internal.utils import get_args_parser
 
-    from aetlab.cli.compose import SEARCH, compose_all, compose_jobs, store_experiments
+    from aetlab.cli.compose import SEARCH, compose_all, compose_jobs, prepare_hydra
     from aetlab.cli.folders import group_choices
     from aetlab.cli.foretell import FLAG, foretell
     from aetlab.cli.overrides import quote_choices
@@ -112,7 +112,7 @@ def _main(argv: list[str]) -> int:
     except (SpecError, StorageError) as error:
         print(f"aetlab: {error}", file=sys.stderr)
         return UNUSABLE
-    store_experiments()
+    prepare_hydra()
     # the parser takes the words in one piece alone, wherever the flags stand
     place = argv.index(args.overrides[-1]) + 1 if args.overrides else 0
 

@@ -3,27 +3,33 @@
 ``reg.weight=auto`` needs no truth. Some tilts are held out; for a few weights the others are fitted in a short run and
 the images held out predicted. Too small a weight fits noise, too great a one loses the sample: both predict worse. The
 cost of the prediction is walked downhill in factors of 2 from the rule's weight, and the bottom found by a parabola.
+
+For a large needle all this happens on a smaller one, as sparsely sampled and imaged with the same dose an image, of
+which the factor between the best weight and the rule's is carried over (:func:`smaller_problem`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from aetlab import physics, solve
 from aetlab.data import TiltSeries
 from aetlab.engine import Model
-from aetlab.fitting import fit_volume
+from aetlab.fitting import fit_volume, make_model
 from aetlab.progress import Reporter
 from aetlab.seeds import generator
-from aetlab.spec import RunSpec
+from aetlab.spec import RunSpec, tilt_angles_deg
 
 #: Share of the tilts that ``auto`` holds out, and iterations of each of its short runs.
 HELD_OUT, TRIAL_ITERATIONS = 0.1, 15
 #: Weights that ``auto`` tries at most.
 TRIALS_MAX = 9
+#: Voxels across and tilts that the smaller problem keeps at least; no smaller one is made for less than half as wide.
+LEAST_WIDTH, LEAST_TILTS, LEAST_SHRINK = 120, 12, 1.5
 
 
 def hold_out(n_tilts: int, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -49,13 +55,49 @@ def rule_weight(spec: RunSpec, series: TiltSeries) -> float:
                              electrons_per_pixel=series.electrons_per_pixel)
 
 
-def regulariser_weight(spec: RunSpec, series: TiltSeries, model: Model, reporter: Reporter) -> float:
-    """The weight per V that ``spec.reg.weight`` asks for: a number, ``rule`` or ``auto``."""
+def regulariser_weight(spec: RunSpec, series: TiltSeries, model: Model, simulate: Callable[[RunSpec], TiltSeries],
+                       reporter: Reporter) -> float:
+    """The weight per V that ``spec.reg.weight`` asks for: a number, ``rule`` or ``auto``.
+
+    ``simulate`` makes the images of the smaller problem from its settings.
+    """
     if isinstance(spec.reg.weight, float):
         return spec.reg.weight
     by_rule = rule_weight(spec, series)
     if spec.reg.weight == "rule" or by_rule == 0:
         return by_rule
+    small = smaller_problem(spec)
+    if small is None:
+        return predicting_weight(spec, series, model, reporter)
+    reporter.say(f"the weight is found on a needle in {small.scale.shape_zxy} voxels with {small.tilts.n_tilts} tilts")
+    images = simulate(small)
+    found = predicting_weight(small, images, make_model(small, images, reporter.say), reporter)
+    return by_rule * found / rule_weight(small, images)
+
+
+def smaller_problem(spec: RunSpec) -> RunSpec | None:
+    """Settings of a needle with all lengths and the number of tilts divided by the same factor; None where it is small.
+
+    Voxels, defoci, wedge and dose an image stay, so that the tilts are as sparse and the images as noisy. Its atoms are
+    others: it has a seed of its own. None also for a structure from a file, which has no smaller self.
+    """
+    scale, n_tilts = spec.scale, spec.tilts.n_tilts
+    shrink = min(min(scale.shape_zxy[:2]) / LEAST_WIDTH, n_tilts / LEAST_TILTS)
+    if shrink < LEAST_SHRINK or spec.sample.kind != "needle":
+        return None
+    n_z, n_x, n_y = (max(8 * round(n / shrink / 8), 8) for n in scale.shape_zxy)
+    tilts = replace(spec.tilts, n_tilts=round(n_tilts / shrink))
+    small = replace(
+        spec, seed=(spec.seed + 1) % 2**63, sample=replace(spec.sample, vacancies=()), tilts=tilts,
+        scale=replace(scale, shape_zxy=(n_z, n_x, n_y), core_radius_A=scale.core_radius_A / shrink,
+                      shell_thickness_A=scale.shell_thickness_A / shrink, length_A=scale.length_A / shrink,
+                      apex_gap_A=scale.apex_gap_A / shrink))
+    share = len(tilt_angles_deg(tilts, spec.wedge)) / len(tilt_angles_deg(spec.tilts, spec.wedge))
+    return replace(small, dose=replace(spec.dose, total_e_A2=spec.dose.total_e_A2 * share))
+
+
+def predicting_weight(spec: RunSpec, series: TiltSeries, model: Model, reporter: Reporter) -> float:
+    """The weight per V with which a fit to most tilts of ``series`` best predicts the others."""
     fitted, held = hold_out(model.n_tilts, HELD_OUT, generator(spec.seed, "held out"))
 
     def trial(weight: float) -> float:
@@ -65,7 +107,7 @@ def regulariser_weight(spec: RunSpec, series: TiltSeries, model: Model, reporter
         reporter.say(f"weight {weight:.3g} per V: {len(held)} tilts held out are predicted at a cost of {cost:.6g}")
         return cost
 
-    return search_weight(trial, by_rule)
+    return search_weight(trial, rule_weight(spec, series))
 
 
 def search_weight(trial: Callable[[float], float], start: float, trials_max: int = TRIALS_MAX) -> float:

@@ -139,6 +139,13 @@ def test_a_sweep_is_the_product_of_its_choices_as_typed() -> None:
     assert len({record_id(job.spec) for job in jobs}) == 9
 
 
+@pytest.mark.parametrize(("words", "smoothing"), [
+    (["reg=tv"], 0.5), (["reg=atoms"], 0.5), (["reg=lasso"], 0.6), (["reg=lasso", "trace.smoothing=0.2"], 0.2),
+    (["trace=paper"], 0.0)])
+def test_the_smoothing_follows_the_regulariser(words: list[str], smoothing: float) -> None:
+    assert compose_spec(words).trace.smoothing == smoothing
+
+
 def test_numeric_choices_sweep_too() -> None:
     jobs = compose_jobs(["tilts=20,60,180", "wedge=0,30", "binning=1,4,16"], multirun=True)
     assert len(jobs) == 18

@@ -74,8 +74,10 @@ class LeftOut:
     reason: str
 
 
-def store_experiments() -> None:
-    """Puts every file of experiments/ into Hydra's ConfigStore as group ``experiment`` over all settings."""
+def prepare_hydra() -> None:
+    """Puts every file of experiments/ into Hydra's ConfigStore as group ``experiment`` over all settings, and gives
+    configurations ``${by:KEY,TABLE,ELSE}``: the entry of a table that is named KEY, or ELSE."""
+    OmegaConf.register_new_resolver("by", lambda key, table, otherwise: table.get(key, otherwise), replace=True)
     store = ConfigStore.instance()
     if "experiment" in store.repo:
         return
@@ -167,7 +169,7 @@ def _label(words: Sequence[str], varied: set[str]) -> str:
 @contextmanager
 def _composer(further: Path | None) -> Iterator[OverridesParser]:
     GlobalHydra.instance().clear()
-    store_experiments()
+    prepare_hydra()
     version.setbase("1.3")
     search_path = create_config_search_path(str(config_folder()))
     if further is not None:
