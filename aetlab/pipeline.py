@@ -25,6 +25,7 @@ from aetlab.results import cache, checkpoint, record
 from aetlab.results.content import VIEWS_DEG, Outcome, Views, describe_arrays, describe_metrics, plain
 from aetlab.results.environment import StageClock, describe_environment
 from aetlab.results.identity import identity, record_id
+from aetlab.results.reconstructed import find_reconstruction
 from aetlab.results.refined import Refinement
 from aetlab.seeds import generator
 from aetlab.spec import RunSpec, dose_per_image_e_A2, tilt_angles_deg
@@ -61,11 +62,12 @@ def run(spec: RunSpec, *, places: record.Places, reporter: Reporter, use_other_c
             return RunResult("skipped", found, "complete")
         if note:
             reporter.say(note)
-        made, resumed = _make(spec, places, reporter)
+        made, resumed = _make(spec, places, reporter, use_other_code)
         return RunResult("resumed" if resumed else "done", made, note)
 
 
-def _make(spec: RunSpec, places: record.Places, reporter: Reporter) -> tuple[record.Record, bool]:
+def _make(spec: RunSpec, places: record.Places, reporter: Reporter,
+          use_other_code: bool) -> tuple[record.Record, bool]:
     clock = StageClock()
     with clock.stage("sample"):
         atoms = sample.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
@@ -81,7 +83,12 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter) -> tuple[rec
     with clock.stage("noise"):
         series = forward.add_shot_noise(ideal, electrons_per_pixel(spec), generator(spec.seed, "noise"))
     with clock.stage("reconstruct"):
-        reconstruction, resumed = reconstruct(spec, series, places, reporter)
+        held = find_reconstruction(places, spec, use_other_code=use_other_code)
+        if held is None:
+            reconstruction, resumed = reconstruct(spec, series, places, reporter)
+        else:
+            reconstruction, resumed = held[0], False
+            reporter.say(f"reconstruction: shared, read from {held[1].folder}")
     with clock.stage("trace"):
         traced = trace.trace_atoms(reconstruction.volume, spec.trace, sample.sample_elements(atoms),
                                    _listener(reporter, "trace"))
@@ -105,6 +112,7 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter) -> tuple[rec
         places.records, spec, metrics=describe_metrics(outcome, _scored_rows(spec)), arrays=describe_arrays(outcome),
         history=record.History(reconstruction.cost, reconstruction.seconds),
         environment={**describe_environment(clock, reconstruction.device), "resumed": resumed,
+                     "reconstruction_of": None if held is None else held[1].id,
                      "stopped": reconstruction.stopped, "restarts": list(reconstruction.restarts),
                      "halvings": list(reconstruction.halvings),
                      "species": plain(traced.species), "rounds": plain(traced.rounds),

@@ -18,7 +18,7 @@ from aetlab.spec import RunSpec, SampleSpec, SpecError
 #: Settings that do not change the answer.
 NOT_IN_IDENTITY = {"scale": ("name",), "microscope": ("name",), "engine": ("device", "n_threads")}
 #: Parts of the package whose code decides the numbers of a record.
-_DECIDING = ("sample", "forward", "solve", "trace")
+_DECIDING = ("sample", "forward", "solve", "gpu", "trace", "refine")
 
 
 def canonical_json(value: Any) -> str:
