@@ -22,7 +22,7 @@ from tests.conftest import TINY, Once
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 #: Words of a run of a few seconds, which leaves checkpoints on its way.
-LONG = ("scale=smoke", "tilts=20", "dose=50k", "engine.n_iterations=600", "engine.n_threads=1")
+LONG = ("scale=smoke", "tilts=20", "dose=50k", "engine.n_iterations=400", "engine.n_threads=1")
 
 
 def sweep(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

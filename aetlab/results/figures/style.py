@@ -88,7 +88,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
     with style():
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # positions stay: laying out again would take as long as drawing
+        figure.set_layout_engine(None)  # positions stay; any engine, even one that does nothing, costs a further draw
         figure.savefig(png, dpi=PNG_DPI, metadata={"Software": "aetlab"})
         figure.savefig(pdf, dpi=PNG_DPI, metadata={"Creator": "aetlab", "Producer": "aetlab", "CreationDate": None})
     return png, pdf
