@@ -24,7 +24,8 @@ class TraceSpec:
     ``merge_distance``, ``min_intensity_V``, ``min_width``: what merges and what is dropped. ``stop_sites``,
     ``stop_shift``: rounds end when fewer sites go and the RMS shift is under it, or after ``n_rounds_max`` more than
     the first. ``min_significance``: sites whose amplitude is below this many standard deviations of the noise beside
-    the atoms are dropped (the paper: 0, no such test).
+    the atoms are dropped; ``min_signal``: those with less than this share of the median signal of the lightest element
+    are (the paper: 0, no such tests).
     """
 
     smoothing: float = 0.0
@@ -47,6 +48,7 @@ class TraceSpec:
     min_intensity_V: float = 30.0
     min_width: float = 0.45
     min_significance: float = 6.5
+    min_signal: float = 0.0
     n_rounds_max: int = 11
     stop_sites: int = 2
     stop_shift: float = 0.005
@@ -67,6 +69,7 @@ class TraceSpec:
                 f"it must lie in trace.width_bounds={(low, high)}")
         require(0 <= self.smoothing <= 5, "trace.smoothing", self.smoothing, "0 to 5 voxels")
         not_negative("trace.min_significance", self.min_significance)
+        require(0 <= self.min_signal < 1, "trace.min_signal", self.min_signal, "it must lie in [0, 1)")
         for name in ("n_refine_first", "n_rounds_max", "stop_sites", "n_residual_searches", "n_sharp_fits"):
             require(getattr(self, name) >= 0, f"trace.{name}", getattr(self, name), "0 or more")
 

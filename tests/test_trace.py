@@ -314,6 +314,18 @@ def test_weak_and_narrow_sites_are_dropped():
     assert len(low) == 2
 
 
+def test_faint_sites_are_dropped_by_the_lightest_element() -> None:
+    shape = (44, 52, 60)
+    rng = np.random.default_rng(15)
+    places = place_sites(90, shape, rng, distance=6.0)
+    places[:, 3] = np.repeat([100.0, 200.0, 45.0], [45, 39, 6]) * (1 + 0.05 * rng.standard_normal(90))
+    volume = draw_volume(places, shape)
+    all_of_them = trace(volume)
+    bright = trace(volume, spec=dataclasses.replace(SPEC, min_signal=0.55))
+    assert len(all_of_them) == 90 and len(bright) == 84
+    np.testing.assert_allclose(np.sort(bright.intensity_V), np.sort(places[:84, 3]), rtol=1e-2)
+
+
 def test_flags_tell_of_fits_that_do_not_describe_their_voxels():
     shape = (24, 28, 32)
     volume = draw_volume(np.array([[12.0, 8.0, 8.0, 120.0, 0.7]]), shape)
@@ -327,7 +339,8 @@ def test_flags_tell_of_fits_that_do_not_describe_their_voxels():
 @pytest.mark.parametrize("change, message", [
     ({"fit_radius": 0.5}, "trace.fit_radius"), ({"width_bounds": (1.2, 0.4)}, "trace.width_bounds"),
     ({"width_start": 2.0}, "trace.width_start"), ({"filter_sigma_wide": 0.4}, "trace.filter_sigma_narrow"),
-    ({"min_significance": -1.0}, "trace.min_significance"), ({"candidate_fraction": 0.0}, "trace.candidate_fraction")])
+    ({"min_significance": -1.0}, "trace.min_significance"), ({"candidate_fraction": 0.0}, "trace.candidate_fraction"),
+    ({"min_signal": 1.0}, "trace.min_signal")])
 def test_settings_that_cannot_work_are_refused(change, message):
     with pytest.raises(SpecError, match=message):
         dataclasses.replace(SPEC, **change)

@@ -6,6 +6,7 @@ that were traced.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -22,8 +23,16 @@ from aetlab.refine.fisher import (
 from aetlab.refine.fit import Fit, fit_poses, fit_sites
 from aetlab.refine.geometry import Poses, nominal_poses
 from aetlab.refine.model import AtomModel, Sites
-from aetlab.refine.search import ResidualVolume, drop_duplicates, join, judge_proposals, propose_sites
+from aetlab.refine.search import (
+    ResidualVolume,
+    drop_duplicates,
+    join,
+    judge_proposals,
+    lightest_kind,
+    propose_sites,
+)
 from aetlab.refine.species import name_sites
+from aetlab.refine.surroundings import log_surroundings
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
 #: Sites weaker than this get the information on their positions that they will have once they have grown to it.
@@ -68,7 +77,8 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
     model = AtomModel(series, shape_zxy, tuple(sorted(elements)), microscope=microscope,
                       n_layers_per_slice=n_layers_per_slice, parametrization=spec.parametrization,
                       debye_waller_A2=spec.debye_waller_A2)
-    return _Refinement(model, spec, seed, report).run(_first_sites(traced, model), nominal_poses(series.tilt_deg))
+    first = _first_sites(traced, model, spec.first_share if spec.n_rounds > 1 else 1.0)
+    return _Refinement(model, spec, seed, report).run(first, nominal_poses(series.tilt_deg))
 
 
 def most_passes(spec: RefineSpec) -> int:
@@ -90,11 +100,13 @@ def as_traced(refined: RefinedAtoms) -> TracedAtoms:
         not_atom_probability=refined.not_atom_probability)
 
 
-def _first_sites(traced: TracedAtoms, model: AtomModel) -> Sites:
-    """Traced atoms with occupancy 1; what was named no atom begins as the lightest element."""
+def _first_sites(traced: TracedAtoms, model: AtomModel, share: float) -> Sites:
+    """The strongest ``share`` of the traced atoms, occupancy 1; what was named no atom begins as the lightest one."""
     kinds = np.searchsorted(model.elements, traced.numbers)
     kinds = np.where(np.isin(traced.numbers, model.elements), kinds, 0)
-    return Sites(traced.positions_A.copy(), np.ones(len(traced)), kinds)
+    weakest_first = np.argsort(traced.signal, kind="stable")
+    strongest = np.sort(weakest_first[math.floor((1 - share) * len(traced)):])
+    return Sites(traced.positions_A.copy(), np.ones(len(traced)), kinds).select(strongest)
 
 
 class _Refinement:
@@ -150,7 +162,7 @@ class _Refinement:
             of_poses = sample_pose_information(self._model, sites, poses, spec.n_information, next(self._seeds))
         return fit_sites(self._model, sites, poses, information,
                          n_passes=spec.n_passes_last if last else spec.n_passes,
-                         tolerance=spec.tolerance if last else 3 * spec.tolerance, pose_information=of_poses,
+                         tolerance=spec.tolerance, pose_information=of_poses,
                          on_pass=lambda cost: self._passed(f"{len(sites)} sites, cost {cost:.6g}"))
 
     def _propose(self, sites: Sites, poses: Poses, information: np.ndarray, i_round: int) -> Sites:
@@ -162,9 +174,19 @@ class _Refinement:
         proposed = propose_sites(residual.volume, sites, information, model,
                                  min_distance_A=self._spec.min_distance_A, max_distance_A=self._spec.max_distance_A)
         self._passed(f"{len(proposed)} sites proposed")
+        around = self._surroundings(proposed.positions_A, sites, own=False)
         return judge_proposals(proposed, sites, poses, information, model,
+                               favour=around[:, lightest_kind(model)] - around[:, -1],
                                min_significance=self._spec.min_significance,
                                all_at_once=i_round == self._spec.n_rounds - 2)
+
+    def _surroundings(self, places_A: np.ndarray, sites: Sites, *, own: bool) -> np.ndarray:
+        """Log likelihoods (P, K + 1) of each element and of none by the neighbours of places; 0 where not asked for."""
+        spec, n_kinds = self._spec, len(self._model.elements)
+        if not spec.surroundings:
+            return np.zeros((len(places_A), n_kinds + 1))
+        return log_surroundings(places_A, sites, n_kinds, own=own, min_distance_A=spec.min_distance_A,
+                                max_distance_A=spec.max_distance_A, seed=next(self._seeds))
 
     def _try_elements(self, sites: Sites, poses: Poses, n_passes: int) -> tuple[np.ndarray, np.ndarray]:
         """Gradient (N, K) with respect to the amounts of all elements, and JᵀJ of positions and amounts."""
@@ -180,11 +202,15 @@ class _Refinement:
         return by_amount, full
 
     def _rename(self, sites: Sites, poses: Poses, n_new: int) -> tuple[Sites, np.ndarray]:
-        """Sites with their likeliest elements, and their information; new sites keep theirs."""
+        """Sites with their likeliest elements, and their information; probable nothing goes, new sites stay as they
+        are."""
         by_amount, full = self._try_elements(sites, poses, self._spec.n_information + 1)
         posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, self._model.electrons_per_pixel,
-                               USUAL_FACTOR)
-        kinds = np.where(np.arange(len(sites)) < len(sites) - n_new, posterior[:, :-1].argmax(axis=1), sites.kinds)
+                               USUAL_FACTOR, self._surroundings(sites.positions_A, sites, own=True))
+        new = np.arange(len(sites)) >= len(sites) - n_new
+        keep = new | (posterior[:, -1] < 0.5)
+        sites, posterior, full, new = sites.select(keep), posterior[keep], full[keep], new[keep]
+        kinds = np.where(new, sites.kinds, posterior[:, :-1].argmax(axis=1))
         strength = np.sqrt(np.maximum(full[np.arange(len(sites)), 3 + sites.kinds, 3 + sites.kinds]
                                       / np.maximum(full[np.arange(len(sites)), 3 + kinds, 3 + kinds], 1e-30), 0))
         occupancy = np.where(kinds == sites.kinds, sites.occupancy, sites.occupancy * strength)
@@ -204,7 +230,7 @@ class _Refinement:
         factors = variance_factors(model, sites, poses, information, next(self._seeds))
         self._passed("overlap")
         posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, model.electrons_per_pixel,
-                               float(factors[:, 3].mean()))
+                               float(factors[:, 3].mean()), self._surroundings(sites.positions_A, sites, own=True))
         errors = standard_errors(information, model.electrons_per_pixel, factors[sites.kinds])
         best = posterior.argmax(axis=1)
         numbers = np.append(model.elements, 0)[best]

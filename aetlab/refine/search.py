@@ -20,8 +20,8 @@ LEAST_PART = 0.3
 #: Where proposals are more than this part of the sites only the clearest share is taken: while many atoms are missing,
 #: what they leave in places where there is none is easily taken for one.
 MANY, SHARE = 0.1, 0.4
-#: Occupancy that a new site begins with.
-FIRST_OCCUPANCY = 0.3
+#: Occupancy that a new site begins with: above what a site needs to stay, if the fit leaves it there.
+FIRST_OCCUPANCY = 0.6
 
 
 class ResidualVolume:
@@ -78,14 +78,14 @@ def propose_sites(residual: np.ndarray, sites: Sites, information: np.ndarray, m
 
 
 def judge_proposals(proposed: Sites, sites: Sites, poses: Poses, information: np.ndarray, model: AtomModel, *,
-                    min_significance: float,
-                    all_at_once: bool) -> Sites:
+                    favour: np.ndarray, min_significance: float, all_at_once: bool) -> Sites:
     """Those proposals that the images want as more than noise; one pass over the data.
 
     The occupancy of each is estimated as minus its gradient over the information on the lightest element, whose
-    standard deviation without any atom there is 1/√(4n · information). Kept are estimates above
-    :data:`LEAST_PART` and ``min_significance`` standard deviations; of these, where they are many (:data:`MANY`) and
-    ``all_at_once`` is not set, the clearest :data:`SHARE`.
+    standard deviation without any atom there is 1/√(4n · information). Kept are estimates above :data:`LEAST_PART` of
+    which the square in standard deviations, half of it and ``favour`` together, comes to that of ``min_significance``;
+    of these, where they are many (:data:`MANY`) and ``all_at_once`` is not set, the clearest :data:`SHARE`. ``favour``
+    is what else speaks for an atom at each, as the log of a ratio of likelihoods.
     """
     if not len(proposed):
         return proposed
@@ -94,11 +94,11 @@ def judge_proposals(proposed: Sites, sites: Sites, poses: Poses, information: np
         by_occupancy += tilt.gradient[0, len(sites):, 3]
     typical = typical_information(sites, information, lightest_kind(model))
     electrons = min(model.electrons_per_pixel, NOISE_FREE_ELECTRONS)
-    least = max(LEAST_PART, min_significance / np.sqrt(4 * electrons * typical))
     estimate = -by_occupancy / typical
-    keep = estimate > least
+    clearness = 2 * electrons * typical * estimate**2 + favour
+    keep = (estimate > LEAST_PART) & (clearness > 0.5 * min_significance**2)
     if keep.sum() > MANY * len(sites) and not all_at_once:
-        keep &= estimate >= np.quantile(estimate[keep], 1 - SHARE)
+        keep &= clearness >= np.quantile(clearness[keep], 1 - SHARE)
     return replace(proposed, occupancy=np.full(len(proposed), FIRST_OCCUPANCY)).select(keep)
 
 

@@ -21,7 +21,8 @@ NOISE_FREE_ELECTRONS = 1e4
 
 
 def name_sites(occupancy: np.ndarray, kinds: np.ndarray, by_amount: np.ndarray, information: np.ndarray,
-               electrons_per_pixel: float, variance_factor: float = 1.0) -> np.ndarray:
+               electrons_per_pixel: float, variance_factor: float = 1.0,
+               log_surroundings: np.ndarray | float = 0.0) -> np.ndarray:
     """Posterior (N, K + 1) of each element, and of no atom in the last column.
 
     Parameters
@@ -34,6 +35,8 @@ def name_sites(occupancy: np.ndarray, kinds: np.ndarray, by_amount: np.ndarray, 
         JᵀJ of positions and amounts.
     electrons_per_pixel, variance_factor : float
         n, and the factor of the variance.
+    log_surroundings : (N, K + 1), optional
+        Log likelihood of each hypothesis by where the site lies (:mod:`aetlab.refine.surroundings`).
     """
     n, n_kinds = by_amount.shape
     marginal = separate_amounts(information)
@@ -45,6 +48,7 @@ def name_sites(occupancy: np.ndarray, kinds: np.ndarray, by_amount: np.ndarray, 
         change = (np.eye(n_kinds + 1)[m, :n_kinds] - here)
         cost = (by_amount * change).sum(axis=1) + 0.5 * np.einsum("ni,nij,nj->n", change, marginal, change)
         log_likelihood[:, m] = -4 * electrons * cost / variance_factor
+    log_likelihood += log_surroundings
     likelihood = np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
     share = np.append(np.full(n_kinds, (1 - PRIOR_NOTHING) / n_kinds), PRIOR_NOTHING)
     for _ in range(30):

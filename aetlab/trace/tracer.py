@@ -75,6 +75,7 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
         sites = merge_sites(sites, SAME_ATOM)
     sites, status, rounds = _refine_in_rounds(potential_V, searched, sites, spec, report)
     order = canonical_order(sites)
+    order = order[_bright_enough(sites[order], elements, spec.min_signal)]
     sites, status = sites[order], status[order]
     signal = sites[:, 3] * sites[:, 4]
     if spec.smoothing and spec.n_sharp_fits:
@@ -93,6 +94,13 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
         flag=errors.flag | np.where(species.not_atom > 0.5, Flag.NOT_ATOM, 0).astype(np.uint8),
         residual_V=errors.residual_V, posterior=species.posterior, not_atom_probability=species.not_atom,
         species=species.summary, rounds=rounds)
+
+
+def _bright_enough(sites: np.ndarray, elements: tuple[int, ...], share: float) -> np.ndarray:
+    """Which sites have at least ``share`` of the median signal of those named the lightest element, bool (N,)."""
+    signal = sites[:, 3] * sites[:, 4]
+    lightest = name_species(signal, elements).numbers == min(elements)
+    return signal >= share * np.median(signal[lightest]) if share and lightest.any() else np.ones(len(sites), bool)
 
 
 def _outside_cylinder(shape_zxy: tuple[int, ...], margin: float) -> np.ndarray:

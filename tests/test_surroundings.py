@@ -1,0 +1,83 @@
+"""What the neighbours of a place say of it, learnt from the sites themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aetlab.refine.model import Sites
+from aetlab.refine.surroundings import UNUSUAL, log_surroundings
+
+O, SI = 0, 1
+SPACING_A = 3.2
+
+
+def chain_lattice(n: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Si on a cubic lattice and O halfway along its edges: every O has two Si at 1.6 Å. Positions (N, 3) and kinds."""
+    corners = SPACING_A * np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    bridges = [corners + 0.5 * SPACING_A * axis for axis in np.eye(3)]
+    places_A = np.concatenate([corners, *bridges])
+    return places_A, np.repeat([SI, O, O, O], len(corners))
+
+
+def noisy_sites(seed: int = 0) -> tuple[Sites, np.ndarray]:
+    """The lattice with a tenth of its oxygen left out and positions 0.1 Å off, and where the missing ones belong."""
+    rng = np.random.default_rng(seed)
+    places_A, kinds = chain_lattice()
+    missing = (kinds == O) & (rng.random(len(kinds)) < 0.1)
+    seen_A = places_A[~missing] + rng.normal(0, 0.1, (np.count_nonzero(~missing), 3))
+    return Sites(seen_A, np.ones(len(seen_A)), kinds[~missing]), places_A[missing]
+
+
+def surroundings(places_A: np.ndarray, sites: Sites, *, own: bool = False, seed: int = 1) -> np.ndarray:
+    return log_surroundings(places_A, sites, 2, own=own, min_distance_A=1.1, max_distance_A=3.0, seed=seed)
+
+
+def test_missing_atoms_are_told_from_places_between() -> None:
+    sites, missing_A = noisy_sites()
+    at_missing = surroundings(missing_A, sites)
+    between_A = missing_A + np.random.default_rng(2).normal(0, 1, missing_A.shape)
+    at_random = surroundings(between_A, sites)
+    assert np.quantile(at_missing[:, O] - at_missing[:, -1], 0.2) > 1.0
+    assert np.median(at_random[:, O] - at_random[:, -1]) < 0
+
+
+def test_elements_are_told_by_their_neighbours() -> None:
+    sites, _ = noisy_sites()
+    own = surroundings(sites.positions_A, sites, own=True)
+    for kind, other in ((O, SI), (SI, O)):
+        favour = (own[:, kind] - own[:, other])[sites.kinds == kind]
+        assert np.mean(favour > 0) > 0.9
+
+
+def test_the_nearest_sites_are_the_others_where_places_are_sites() -> None:
+    sites, _ = noisy_sites()
+    own = surroundings(sites.positions_A, sites, own=True)
+    as_places = surroundings(sites.positions_A, sites)
+    assert (own[:, :2].mean() - as_places[:, :2].mean()) > 1.0
+
+
+def test_unusual_surroundings_forbid_nothing() -> None:
+    sites, _ = noisy_sites()
+    anywhere_A = np.random.default_rng(3).uniform(-20, 60, (500, 3))
+    ratio = surroundings(anywhere_A, sites)[:, :2] - surroundings(anywhere_A, sites)[:, 2:]
+    assert ratio.min() >= np.log(UNUSUAL) - 1e-9 and np.isfinite(ratio).all()
+
+
+def test_order_does_not_matter_and_the_draw_little() -> None:
+    sites, missing_A = noisy_sites()
+    first = surroundings(missing_A, sites)
+    order = np.random.default_rng(4).permutation(len(sites))
+    elements_alone = surroundings(missing_A, sites.select(order))[:, O]
+    np.testing.assert_allclose(elements_alone, first[:, O], atol=0.3)
+    np.testing.assert_array_equal(surroundings(missing_A, sites), first)
+    other_draw = surroundings(missing_A, sites, seed=9)
+    assert np.median(np.abs((other_draw - first)[:, -1])) < 0.4
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_too_few_sites_say_nothing(n: int) -> None:
+    sites = Sites(np.arange(3.0 * n).reshape(n, 3), np.ones(n), np.zeros(n, np.int64))
+    np.testing.assert_array_equal(surroundings(np.ones((4, 3)), sites), np.zeros((4, 3)))
+    full, _ = noisy_sites()
+    assert surroundings(np.empty((0, 3)), full).shape == (0, 3)
