@@ -10,13 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aetlab import pipeline
-from aetlab.cli.compose import compose_jobs
+from aetlab import pipeline, weighting
+from aetlab.cli.compose import compose_jobs, compose_spec
 from aetlab.cli.jobs import LogReporter
-from aetlab.progress import open_reporter
+from aetlab.data import TiltSeries
+from aetlab.engine import Model
+from aetlab.progress import Reporter, open_reporter
 from aetlab.results.identity import record_id
 from aetlab.results.record import Places
-from aetlab.weighting import hold_out, search_weight
+from aetlab.spec import RunSpec, dose_per_image_e_A2, tilt_angles_deg
+from aetlab.weighting import hold_out, search_weight, smaller_problem
 
 
 @given(n_tilts=st.integers(4, 200), fraction=st.floats(0, 0.5), seed=st.integers(0, 1000))
@@ -66,3 +69,47 @@ def test_a_run_finds_its_weight_and_predicts_what_it_left_out(tmp_path: Path) ->
     assert math.isfinite(made.metrics["held_out_cost"])
     said = (made.folder / "log.txt").read_text(encoding="utf-8")
     assert said.count("held out are predicted") >= 3
+
+
+@pytest.mark.parametrize("words", [["scale=paper"], ["scale=paper", "tilts=20", "defocus=9", "wedge=30"],
+                                   ["scale=medium", "tilts=30", "reg=lasso", "dose=inf"]])
+def test_the_smaller_problem_is_as_sparse_and_as_noisy(words: list[str]) -> None:
+    spec = compose_spec(words)
+    small = smaller_problem(spec)
+    assert small is not None and small.seed != spec.seed
+    shrink = spec.scale.shape_zxy[1] / small.scale.shape_zxy[1]
+    assert shrink >= weighting.LEAST_SHRINK and small.scale.voxel_A == spec.scale.voxel_A
+    assert len(tilt_angles_deg(small.tilts, small.wedge)) == pytest.approx(
+        len(tilt_angles_deg(spec.tilts, spec.wedge)) / shrink, rel=0.1)
+    assert dose_per_image_e_A2(small) == pytest.approx(dose_per_image_e_A2(spec))
+    for length in ("core_radius_A", "shell_thickness_A", "length_A", "apex_gap_A"):
+        assert getattr(small.scale, length) == pytest.approx(getattr(spec.scale, length) / shrink, rel=0.05)
+    assert (small.reg, small.defocus, small.wedge, small.binning) == (spec.reg, spec.defocus, spec.wedge, spec.binning)
+
+
+@pytest.mark.parametrize("words", [[], ["scale=smoke"], ["scale=sparse", "tilts=15"],
+                                   ["scale=paper", "tilts.n_tilts=16"],
+                                   ["scale=paper", "sample=file", "sample.path=a.xyz"]])
+def test_what_is_small_or_has_no_smaller_self_is_used_itself(words: list[str]) -> None:
+    assert smaller_problem(compose_spec(words)) is None
+
+
+def test_the_factor_is_carried_over_from_the_smaller_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smaller problem likes three times the rule's weight."""
+    spec = compose_spec(["scale=medium", "tilts=30", "reg.weight=auto"])
+
+    def series_of(of: RunSpec) -> TiltSeries:
+        shape = (of.tilts.n_tilts, 3, *of.scale.shape_zxy[1:])
+        electrons = dose_per_image_e_A2(of) * of.scale.voxel_A**2
+        return TiltSeries(np.ones(shape, np.float32), np.array(tilt_angles_deg(of.tilts, of.wedge)),
+                          np.array([200.0, 450.0, 1000.0]), of.scale.voxel_A, electrons)
+
+    def threefold(of: RunSpec, series: TiltSeries, model: Model, reporter: Reporter) -> float:
+        assert of.scale.shape_zxy == (120, 120, 120) and model.n_tilts == len(series.images) == 15
+        return 3 * weighting.rule_weight(of, series)
+
+    monkeypatch.setattr(weighting, "predicting_weight", threefold)
+    series = series_of(spec)
+    with open_reporter("run") as reporter:
+        found = weighting.regulariser_weight(spec, series, None, series_of, reporter)  # type: ignore[arg-type]
+    assert found == pytest.approx(3 * weighting.rule_weight(spec, series))
