@@ -4,7 +4,7 @@
 
 Each NAME=ID names an experiment (``atoms4b`` answers row 4(b) of the paper as ``fig4b`` does) and the start of a record
 id. Settings, metrics, history, environment and log are copied as they are, the volume and the other arrays are not.
-``table.csv`` and ``table.md`` in the folder are made anew from all that has been kept there.
+``table.csv`` in the folder is made anew from all that has been kept there, and printed in short.
 """
 
 from __future__ import annotations
@@ -77,7 +77,6 @@ def main() -> None:
         keep(arguments.outputs, arguments.to, name, start)
     frame = table(arguments.to)
     frame.round(4).to_csv(arguments.to / "table.csv", index=False)
-    (arguments.to / "table.md").write_text(as_markdown(frame), encoding="utf-8")
     print(as_markdown(frame))
 
 
