@@ -3,23 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: sweep test lint pytest install clean
+.PHONY: sweep test lint install clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/python -m aetlab.run -m dose=inf,50k,7k reg=tv,lasso,pos
 	$(BIN)/python -m aetlab.report
 
 test: $(VENV)/.installed-test
-	@$(MAKE) --no-print-directory -j2 lint pytest
-
-lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-
-# One process more than the cores of a small machine: some tests wait for what they have started.
-pytest: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q -n 3 --dist worksteal
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 install: $(VENV)/.installed
 
