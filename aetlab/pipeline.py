@@ -88,7 +88,7 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter,
             reconstruction, resumed = reconstruct(spec, series, places, reporter)
         else:
             reconstruction, resumed = held[0], False
-            reporter.say(f"reconstruction: shared, read from {held[1].folder}")
+            reporter.say(f"reconstruction: shared, read from record {held[1].id}")
     with clock.stage("trace"):
         traced = trace.trace_atoms(reconstruction.volume, spec.trace, sample.sample_elements(atoms),
                                    _listener(reporter, "trace"))

@@ -54,7 +54,7 @@ def shared_stage(
                 tell(f"{stage.replace('_', ' ')}: {error}; made again")
                 path.unlink(missing_ok=True)
             else:
-                tell(f"{stage.replace('_', ' ')}: shared, read from {path}")
+                tell(f"{stage.replace('_', ' ')}: shared, read from {path.relative_to(cache)}")
                 return arrays
         arrays = {name: np.asarray(array) for name, array in compute().items()}
         write_container(path, arrays, {"stage": stage})
