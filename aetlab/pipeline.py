@@ -159,19 +159,29 @@ def project_potential(spec: RunSpec, atoms: Atoms, tilt_deg: Sequence[float]) ->
 
 def ideal_tilt_series(spec: RunSpec, atoms: Atoms, places: record.Places, reporter: Reporter) -> TiltSeries:
     """The noise-free tilt series, shared by all runs that differ in dose, regulariser, binning or engine alone."""
-    tilt_deg = np.array(tilt_angles_deg(spec.tilts, spec.wedge))
-    defocus_A = 10.0 * np.array(spec.defocus.planes_nm)
-    reported = _listener(reporter, "simulate")
 
     def compute() -> dict[str, np.ndarray]:
-        series = _simulate(spec, atoms, tilt_deg, defocus_A, "phonons",
-                           lambda done, total: reported(done, total, "tilts"))
-        return {"images": to_numpy(series.images)}
+        return {"images": to_numpy(_images_of(spec, atoms, reporter).images)}
 
     settings = identity(spec)
     key = {group: settings[group] for group in _DECIDE_TILT_SERIES}
     images = cache.shared_stage(places.cache, "tilt_series", key, compute, reporter.say)["images"]
-    return TiltSeries(images, tilt_deg, defocus_A, spec.scale.voxel_A)
+    return TiltSeries(images, _tilts_deg(spec), _defocus_A(spec), spec.scale.voxel_A)
+
+
+def _images_of(spec: RunSpec, atoms: Atoms, reporter: Reporter) -> TiltSeries:
+    """The noise-free tilt series of ``atoms``, told as it is made."""
+    reported = _listener(reporter, "simulate")
+    return _simulate(spec, atoms, _tilts_deg(spec), _defocus_A(spec), "phonons",
+                     lambda done, total: reported(done, total, "tilts"))
+
+
+def _tilts_deg(spec: RunSpec) -> np.ndarray:
+    return np.array(tilt_angles_deg(spec.tilts, spec.wedge))
+
+
+def _defocus_A(spec: RunSpec) -> np.ndarray:
+    return 10.0 * np.array(spec.defocus.planes_nm)
 
 
 def _simulate(spec: RunSpec, atoms: Atoms, tilt_deg: np.ndarray, defocus_A: np.ndarray, purpose: str,
@@ -185,10 +195,7 @@ def _simulate(spec: RunSpec, atoms: Atoms, tilt_deg: np.ndarray, defocus_A: np.n
 def _recorded_series(spec: RunSpec, reporter: Reporter) -> TiltSeries:
     """A noisy tilt series that no other run shares."""
     atoms = sample.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
-    reported = _listener(reporter, "simulate")
-    ideal = _simulate(spec, atoms, np.array(tilt_angles_deg(spec.tilts, spec.wedge)),
-                      10.0 * np.array(spec.defocus.planes_nm), "phonons",
-                      lambda done, total: reported(done, total, "tilts"))
+    ideal = _images_of(spec, atoms, reporter)
     return forward.add_shot_noise(ideal, electrons_per_pixel(spec), generator(spec.seed, "noise"))
 
 
