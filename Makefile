@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Python compiles what is imported when it first is: most of what pip would compile never is.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: sweep test lint install clean
 
@@ -9,11 +11,15 @@ sweep: $(VENV)/.installed
 	$(BIN)/python -m aetlab.run -m dose=inf,50k,7k reg=tv,lasso,pos
 	$(BIN)/python -m aetlab.report
 
-test: $(VENV)/.installed-test
+# The linters need few packages: they run while the others are installed.
+test:
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lint $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 install: $(VENV)/.installed
 
@@ -23,12 +29,16 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(PIP) -e .
 	$(BIN)/python -m aetlab.doctor --try
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.made pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+$(VENV)/.installed-lint: $(VENV)/.made pyproject.toml
+	$(PIP) -e '.[lint]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed-lint
+	$(PIP) -e '.[test]'
 	@touch $@ $(VENV)/.installed
 
 clean:

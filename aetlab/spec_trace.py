@@ -25,7 +25,8 @@ class TraceSpec:
     ``stop_shift``: rounds end when fewer sites go and the RMS shift is under it, or after ``n_rounds_max`` more than
     the first. ``min_significance``: sites whose amplitude is below this many standard deviations of the noise beside
     the atoms are dropped; ``min_signal``: those with less than this share of the median signal of the lightest element
-    are (the paper: 0, no such tests).
+    are; ``min_group``: those that do not hang together with so many, themselves included, over steps of at most
+    ``link_distance`` are (the paper: 0, no such tests).
     """
 
     smoothing: float = 0.0
@@ -49,13 +50,16 @@ class TraceSpec:
     min_width: float = 0.45
     min_significance: float = 6.5
     min_signal: float = 0.0
+    link_distance: float = 6.0
+    min_group: int = 0
     n_rounds_max: int = 11
     stop_sites: int = 2
     stop_shift: float = 0.005
 
     def __post_init__(self) -> None:
         for name in ("filter_sigma_narrow", "filter_sigma_wide", "candidate_fraction", "max_shift_per_fit",
-                     "width_start", "neighbour_radius", "merge_distance", "min_intensity_V", "min_width", "stop_shift"):
+                     "width_start", "neighbour_radius", "merge_distance", "min_intensity_V", "min_width",
+                     "link_distance", "stop_shift"):
             positive(f"trace.{name}", getattr(self, name))
         require(self.filter_sigma_narrow < self.filter_sigma_wide, "trace.filter_sigma_narrow",
                 self.filter_sigma_narrow, f"it must be below trace.filter_sigma_wide={self.filter_sigma_wide}")
@@ -70,7 +74,8 @@ class TraceSpec:
         require(0 <= self.smoothing <= 5, "trace.smoothing", self.smoothing, "0 to 5 voxels")
         not_negative("trace.min_significance", self.min_significance)
         require(0 <= self.min_signal < 1, "trace.min_signal", self.min_signal, "it must lie in [0, 1)")
-        for name in ("n_refine_first", "n_rounds_max", "stop_sites", "n_residual_searches", "n_sharp_fits"):
+        for name in ("n_refine_first", "n_rounds_max", "stop_sites", "n_residual_searches", "n_sharp_fits",
+                     "min_group"):
             require(getattr(self, name) >= 0, f"trace.{name}", getattr(self, name), "0 or more")
 
 

@@ -326,6 +326,17 @@ def test_faint_sites_are_dropped_by_the_lightest_element() -> None:
     np.testing.assert_allclose(np.sort(bright.intensity_V), np.sort(places[:84, 3]), rtol=1e-2)
 
 
+def test_lone_sites_are_dropped_and_groups_stay() -> None:
+    shape = (40, 44, 60)
+    chain = [[20.0, 20.0, 8.0 + 4.5 * k, 120.0, 0.7] for k in range(6)]
+    alone, pair = [[8.0, 8.0, 30.0, 300.0, 0.7]], [[30.0, 36.0, 40.0, 120.0, 0.7], [30.0, 36.0, 45.0, 120.0, 0.7]]
+    volume = draw_volume(np.array(chain + pair + alone), shape)
+    assert len(trace(volume)) == 9
+    for min_group, left in ((1, 9), (2, 8), (3, 6), (6, 6), (7, 0)):
+        assert len(trace(volume, spec=dataclasses.replace(SPEC, min_group=min_group))) == left
+    assert len(trace(volume, spec=dataclasses.replace(SPEC, min_group=2, link_distance=4.75))) == 6
+
+
 def test_flags_tell_of_fits_that_do_not_describe_their_voxels():
     shape = (24, 28, 32)
     volume = draw_volume(np.array([[12.0, 8.0, 8.0, 120.0, 0.7]]), shape)
@@ -340,7 +351,8 @@ def test_flags_tell_of_fits_that_do_not_describe_their_voxels():
     ({"fit_radius": 0.5}, "trace.fit_radius"), ({"width_bounds": (1.2, 0.4)}, "trace.width_bounds"),
     ({"width_start": 2.0}, "trace.width_start"), ({"filter_sigma_wide": 0.4}, "trace.filter_sigma_narrow"),
     ({"min_significance": -1.0}, "trace.min_significance"), ({"candidate_fraction": 0.0}, "trace.candidate_fraction"),
-    ({"min_signal": 1.0}, "trace.min_signal")])
+    ({"min_signal": 1.0}, "trace.min_signal"), ({"link_distance": 0.0}, "trace.link_distance"),
+    ({"min_group": -1}, "trace.min_group")])
 def test_settings_that_cannot_work_are_refused(change, message):
     with pytest.raises(SpecError, match=message):
         dataclasses.replace(SPEC, **change)

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from aetlab.spec import TraceSpec
@@ -115,6 +117,16 @@ def merge_sites(sites: np.ndarray, distance: float) -> np.ndarray:
         sites = np.delete(sites, second, axis=0)
         sites = sites[canonical_order(sites)]
     return sites
+
+
+def drop_lone_sites(sites: np.ndarray, distance: float, n_least: int) -> np.ndarray:
+    """The sites of groups of at least ``n_least``; in a group the next site is at most ``distance`` voxels away."""
+    if n_least <= 1 or not len(sites):
+        return sites
+    first, neighbours = list_neighbours(sites, distance)
+    links = csr_array((np.ones(len(neighbours), np.int8), neighbours, first), shape=(len(sites), len(sites)))
+    _, group = connected_components(links, directed=False)
+    return sites[np.bincount(group)[group] >= n_least]
 
 
 def drop_doubtful_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, noise: Noise, *,

@@ -12,7 +12,7 @@ from aetlab.spec import TraceSpec
 from aetlab.trace.candidates import find_candidates
 from aetlab.trace.errors import Flag, estimate_errors
 from aetlab.trace.noise import measure_noise
-from aetlab.trace.sites import canonical_order, drop_doubtful_sites, fit_sites, merge_sites
+from aetlab.trace.sites import canonical_order, drop_doubtful_sites, drop_lone_sites, fit_sites, merge_sites
 from aetlab.trace.smoothing import smooth
 from aetlab.trace.species import name_species
 
@@ -34,7 +34,7 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
 
     The volume is smoothed, and cut to the cylinder that all tilts see, where the settings say so. Candidates are
     fitted, subtracted and the residual searched for more; then all sites are refined against the volume less their
-    neighbours, near ones merged and weak ones dropped, in rounds until few go and none moves. Voxels that are not
+    neighbours, near ones merged, weak and lone ones dropped, in rounds until few go and none moves. Voxels that are not
     finite are missing data: no fit uses them. A flat or empty volume has no atoms.
 
     Parameters
@@ -136,6 +136,7 @@ def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarra
             sites = merge_sites(sites, spec.merge_distance)
             sites = sites[sites[:, 3] >= spec.min_intensity_V]
             sites = drop_doubtful_sites(potential_V, sites, spec, noise, narrow=i_round > spec.n_refine_first)
+            sites = drop_lone_sites(sites, spec.link_distance, spec.min_group)
         n_gone = n_before - len(sites)
         if n_gone > MANY_GONE * n_before:
             noise = measure_noise(searched, sites, spec)
