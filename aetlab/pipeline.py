@@ -222,13 +222,13 @@ def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,
     path = places.checkpoint(record_id(spec))
     saved = checkpoint.load_checkpoint(path, rng)
     if aligner and saved:
-        aligner.restore(saved[0]["tilts"])
+        aligner.restore(TiltOffsets.from_table(saved[0]["tilts"]))
     schedule = checkpoint.Schedule()
 
     def on_iteration(state: solve.State) -> None:
         reporter.step("reconstruct", state.n_done, spec.engine.n_iterations, f"cost {state.cost[-1]:.5g}")
         if schedule.due() and state.n_done < spec.engine.n_iterations:
-            arrays = state.arrays() | ({"tilts": aligner.table} if aligner else {})
+            arrays = state.arrays() | ({"tilts": aligner.offsets.as_table()} if aligner else {})
             schedule.write(lambda: checkpoint.save_checkpoint(path, arrays, state.values(), rng))
 
     solution = fit_volume(spec, model, fitted, weight, n_iterations=spec.engine.n_iterations, rng=rng,
