@@ -37,7 +37,9 @@ def make_refinement(sigma_A: float = 0.03) -> tuple[Refinement, Atoms]:
         positions_A=atoms.positions_A + error_A, occupancy=rng.normal(1, 0.05, N), scattering_V_A3=np.ones(N),
         numbers=atoms.numbers, position_error_A=np.full((N, 3), sigma_A), occupancy_error=np.full(N, 0.05),
         probability=np.ones(N), posterior=np.ones((N, 2)) / 2, not_atom_probability=np.zeros(N),
-        turn_deg=np.zeros((5, 3)), shift_A=np.zeros((5, 3)), cost=np.array([3.0, 2.0]), rounds=(),
+        turn_deg=np.zeros((5, 3)), shift_A=np.zeros((5, 3)), thermal_A2=np.full(2, 0.5),
+        thermal_error_A2=np.zeros(2), defocus_offset_A=np.zeros((5, 3)), brightness=np.ones((5, 3)),
+        cost=np.array([3.0, 2.0]), rounds=(),
         summary={"stopped": "converged", "passes": 30, "chi_square": 0.98})
     match = Match(pairs, pairs, none, none, {"position_error_pm": 4.8, "found_percent": 100.0}, pairs, pairs,
                   np.zeros((3, 3), int), np.array([8, 14, 0]))

@@ -30,12 +30,14 @@ DAMPING = 0.1
 class Fit:
     """Sites, poses and the elements' thermal factors (K,) as fitted, and how.
 
-    ``remaining`` is the RMS of the last proposed change in standard errors.
+    ``thermal_information`` (K,) is JᵀJ in 1/Å⁴ of each factor with positions and occupancies following it (0 where
+    none was fitted); ``remaining`` the RMS of the last proposed change in standard errors.
     """
 
     sites: Sites
     poses: Poses
     thermal_A2: np.ndarray
+    thermal_information: np.ndarray
     descent: Descent
     remaining: float
 
@@ -56,9 +58,9 @@ def fit_sites(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
     tolerance : float
         Ends when the RMS change that is still proposed falls below this many standard errors; noise-free data are
         taken to have :data:`aetlab.refine.species.NOISE_FREE_ELECTRONS` a pixel.
-    pose_information : (6, 6), optional
-        JᵀJ of a tilt's turn and shift; given, these are fitted as well, and what all tilts have in common becomes the
-        sample's.
+    pose_information : (6, 6) or (5, 5), optional
+        JᵀJ of a tilt's turn and shift; given, these are fitted as well (heights only with the last row), and what all
+        tilts have in common becomes the sample's.
     thermal_information : (N, 5, 5), optional
         JᵀJ of each site with its own thermal factor as fifth parameter; given, one factor for each element is fitted as
         well, from the model's.
@@ -69,7 +71,10 @@ def fit_sites(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
     electrons = model.electrons_per_pixel if math.isfinite(model.electrons_per_pixel) else NOISE_FREE_ELECTRONS
     inverse = invert_blocks(information, DAMPING)
     refine_poses = pose_information is not None
-    pose_root = _inverse_root(pose_information) if pose_information is not None else np.eye(6)
+    pose_root = np.zeros((6, 6))
+    if pose_information is not None:
+        fitted_poses = len(pose_information)
+        pose_root[:fitted_poses, :fitted_poses] = _inverse_root(pose_information)
     refine_thermal, n_kinds = thermal_information is not None, len(model.elements)
     border = _Border(inverse, thermal_information, sites.kinds, n_kinds) if thermal_information is not None else None
     first_thermal = 4 * n + (6 * n_tilts if refine_poses else 0)
@@ -137,7 +142,8 @@ def fit_sites(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
         fitted = replace(fitted, positions_A=settled_A)
     if refine_thermal:
         thermal_A2 = np.maximum(thermal_A2, LEAST_THERMAL_A2)
-    return Fit(fitted, seen, thermal_A2, descent, descent.decrement * per_error)
+    known = border.known if border is not None else np.zeros(n_kinds)
+    return Fit(fitted, seen, thermal_A2, known, descent, descent.decrement * per_error)
 
 
 class _Border:
@@ -150,9 +156,9 @@ class _Border:
     def __init__(self, inverse: np.ndarray, information: np.ndarray, kinds: np.ndarray, n_kinds: int) -> None:
         self._kinds, self._n_kinds = kinds, n_kinds
         self._follows = np.einsum("nij,nj->ni", inverse, information[:, :4, 4])
-        known = np.bincount(kinds, separate_thermal(information), n_kinds)
+        self.known = np.bincount(kinds, separate_thermal(information), n_kinds)
         # An element without sites has no gradient either.
-        self._variance = 1 / np.where(known > 0, known, 1.0)
+        self._variance = 1 / np.where(self.known > 0, self.known, 1.0)
 
     def solve(self, blocks: np.ndarray, solved: np.ndarray, thermal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sites (N, 4) and thermal factors (K,) for the right-hand sides ``blocks`` and ``thermal``.

@@ -14,6 +14,7 @@ import numpy as np
 
 from aetlab.refine.geometry import Poses
 from aetlab.refine.model import AtomModel, Sites
+from aetlab.refine.species import NOISE_FREE_ELECTRONS
 
 #: Half the distance in Å of the planes that the derivative with respect to the defocus is taken from.
 STEP_A = 2.0
@@ -26,9 +27,11 @@ LEAST_SLOPE = 1e-14
 def calibrate_images(model: AtomModel, sites: Sites, poses: Poses) -> tuple[AtomModel, float]:
     """One step of the model's brightness and defocus of each image towards the measured ones; one forward pass.
 
-    Returns the model, and the root mean square of the changes of defocus in Å.
+    Returns the model, and the root mean square of the changes of defocus in standard errors; noise-free data are taken
+    to have :data:`aetlab.refine.species.NOISE_FREE_ELECTRONS` a pixel.
     """
     brightness, change_A = np.ones(model.brightness.shape), np.zeros(model.brightness.shape)
+    known = np.zeros(model.brightness.shape)
     for i_tilt, images in enumerate(model.focal_images(sites, poses, (-STEP_A, 0.0, STEP_A))):
         below, here, above = np.sqrt(images.astype(np.float64))
         slope = (above - below) / (2 * STEP_A)
@@ -42,8 +45,10 @@ def calibrate_images(model: AtomModel, sites: Sites, poses: Poses) -> tuple[Atom
         moved_A = np.where(seen, (of_here * second - both * first) / safe / scale, 0.0)
         change_A[i_tilt] = np.clip(moved_A, -LONGEST_STEP_A, LONGEST_STEP_A)
         brightness[i_tilt] = scale**2
+        known[i_tilt] = of_slope - both**2 / of_here
     calibrated = model.with_calibration(model.brightness * brightness, model.defocus_offset_A + change_A)
-    return calibrated, float(np.sqrt((change_A**2).mean()))
+    electrons = min(model.electrons_per_pixel, NOISE_FREE_ELECTRONS)
+    return calibrated, float(np.sqrt((4 * electrons * known * change_A**2).mean()))
 
 
 def take_heights(model: AtomModel, poses: Poses) -> tuple[AtomModel, Poses]:

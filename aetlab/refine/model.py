@@ -258,9 +258,9 @@ class AtomModel:
         return images
 
     def focal_images(self, sites: Sites, poses: Poses, lifts_A: Sequence[float]) -> Iterator[np.ndarray]:
-        """Noise-free images (L, F, X, Y) of each tilt in their order, all planes ``lifts_A`` (L,) further along the beam.
+        """Noise-free images (L, F, X, Y) of each tilt in their order, all planes ``lifts_A`` (L,) further on.
 
-        The exit wave of a tilt is computed once.
+        Planes move along the beam, in Å; the exit wave of a tilt is computed once.
         """
         def work(i_tilt: int) -> np.ndarray:
             lift_A = self._lift_A(poses, i_tilt) + np.asarray(lifts_A)[:, None]

@@ -6,8 +6,8 @@ slices: edges lie one voxel apart, so that all edges of an atom share one fracti
 cubic Hermite polynomial, and the derivative with respect to a position is that of the polynomial: value and gradient
 belong to the same function.
 
-A thermal factor B adds B/(8π²) to the variance of every Gaussian, whatever it was fitted at: tables at another B are those
-of wider or narrower Gaussians (:func:`broaden`), cut off where the first ones are, so that no shape changes.
+A thermal factor B adds B/(8π²) to the variance of every Gaussian, whatever it was fitted at: tables at another B are
+those of wider or narrower Gaussians (:func:`broaden`), cut off where the first ones are, so that no shape changes.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def tabulate_atoms(elements: tuple[int, ...], voxel_A: float, *, parametrization
     window = -(-(2 * math.ceil(reach.max()) + 2) // lanes) * lanes
     width_A = np.stack([fit.width_A for fit in fits])
     weight = np.stack([fit.integral_V_A3 for fit in fits]).astype(dtype) / dtype(voxel_A**3)
-    return AtomTables(np.array(elements), thermal_A2, width_A, _cumulate(width_A / voxel_A, n_reach, dtype), weight, reach,
-                      n_reach, window)
+    cumulative = _cumulate(width_A / voxel_A, n_reach, dtype)
+    return AtomTables(np.array(elements), thermal_A2, width_A, cumulative, weight, reach, n_reach, window)
 
 
 def broaden(tables: AtomTables, thermal_A2: np.ndarray, voxel_A: float) -> AtomTables:
@@ -79,7 +79,7 @@ def _cumulate(widths: np.ndarray, n_reach: int, dtype: type) -> np.ndarray:
     # Windows are as wide as whole vectors, and edges of slices may lie further off than those of voxels.
     n_rows = 2 * n_reach + 1
     offset = (np.arange(n_rows) - n_reach)[None, :] + (np.arange(STEPS + 1) / STEPS)[:, None]
-    cumulative = np.empty((len(widths), STEPS + 1, n_rows, 2, 8), dtype)
+    cumulative: np.ndarray = np.empty((len(widths), STEPS + 1, n_rows, 2, 8), dtype)
     for k, width in enumerate(widths):
         u = offset[..., None] / width
         cumulative[k, :, :, 0] = 0.5 * erf(u / math.sqrt(2))
