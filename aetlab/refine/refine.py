@@ -45,6 +45,9 @@ HEIGHTS_A, REACH_A = np.arange(-60.0, 61.0, 10.0), 4.0
 N_CALIBRATIONS, N_SETTLING = 4, 3
 #: Where a round adds less than this part of the sites the next one is the last.
 FEW = 1e-3
+#: Where a round adds less than this part thermal factors are fitted from the next one on: what missing and false sites
+#: leave looks like vibration, and atoms blurred by it ask for more false ones.
+STEADY = 0.01
 #: What ignorance of the other atoms multiplies the variance by, until it is measured at the end.
 USUAL_FACTOR = 1.5
 #: Called with passes done, and what the latest did.
@@ -135,7 +138,8 @@ class _Refinement:
         n_new = len(sites)
         for i_round in range(spec.n_rounds):
             last = i_round == spec.n_rounds - 1 or n_new <= FEW * len(sites)
-            fit = self._fit(sites, poses, information, last)
+            steady = last or (i_round > 0 and n_new <= STEADY * len(sites))
+            fit = self._fit(sites, poses, information, last, thermal=spec.thermal and steady)
             sites, poses = fit.sites, fit.poses
             n_before = len(sites)
             keep = (sites.occupancy >= spec.min_occupancy) & drop_duplicates(sites, spec.min_distance_A)
@@ -179,34 +183,34 @@ class _Refinement:
             model, poses = take_heights(model, poses)
         return model, poses, changes[0]
 
-    def _fit(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool) -> Fit:
+    def _fit(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool, *, thermal: bool) -> Fit:
         """A fit and, where asked for, the images' calibration before it; the last time until both agree."""
         if not self._spec.imaging:
-            return self._fit_once(sites, poses, information, last)
+            return self._fit_once(sites, poses, information, last, thermal)
         self._model, poses, _ = self._calibrated(sites, poses)
-        fit = self._fit_once(sites, poses, information, last)
+        fit = self._fit_once(sites, poses, information, last, thermal)
         for _ in range(N_SETTLING if last else 0):
             model, poses, change = self._calibrated(fit.sites, fit.poses)
             if change < self._spec.tolerance:
                 break
             self._model = model
-            fit = self._fit_once(fit.sites, poses, information, last)
+            fit = self._fit_once(fit.sites, poses, information, last, thermal)
         return fit
 
-    def _fit_once(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool) -> Fit:
+    def _fit_once(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool, thermal: bool) -> Fit:
         spec = self._spec
         of_poses, of_thermal = None, None
         if spec.poses:
             of_poses = sample_pose_information(self._model, sites, poses, spec.n_information, next(self._seeds))
             if spec.imaging:
                 of_poses = of_poses[:5, :5]
-        if spec.thermal:
+        if thermal:
             of_thermal = self._information(sites, poses, spec.n_information, thermal=True)
         fit = fit_sites(self._model, sites, poses, information,
                         n_passes=spec.n_passes_last if last else spec.n_passes,
                         tolerance=spec.tolerance, pose_information=of_poses, thermal_information=of_thermal,
                         on_pass=lambda cost: self._passed(f"{len(sites)} sites, cost {cost:.6g}"))
-        if spec.thermal:
+        if thermal:
             self._model = self._model.with_thermal(fit.thermal_A2)
         return fit
 
@@ -277,7 +281,7 @@ class _Refinement:
         posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, model.electrons_per_pixel,
                                float(factors[:, 3].mean()), self._surroundings(sites.positions_A, sites, own=True))
         errors = standard_errors(information, model.electrons_per_pixel, factors[sites.kinds])
-        thermal_A2, thermal_error_A2 = self._thermal(fit, sites, errors, float(factors[:, 3].mean()))
+        thermal_A2, thermal_error_A2 = self._thermal(fit, sites, errors)
         best = posterior.argmax(axis=1)
         numbers = np.append(model.elements, 0)[best]
         keep = numbers > 0
@@ -300,8 +304,7 @@ class _Refinement:
                      "variance_factor_occupancy": float(factors[:, 3].mean())}
             | self._summary(thermal_A2))
 
-    def _thermal(self, fit: Fit, sites: Sites, errors: np.ndarray, variance_factor: float
-                 ) -> tuple[np.ndarray, np.ndarray]:
+    def _thermal(self, fit: Fit, sites: Sites, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Thermal factor of each element, and its standard error, (K,) each in Å²; an error of 0 where none is fitted.
 
         A fit whose positions follow the noise with the variance σ² along each axis finds B too small by 8π²σ²: the bias
@@ -314,7 +317,7 @@ class _Refinement:
         known = np.where(fit.thermal_information > 0, fit.thermal_information, np.inf)
         counts = np.maximum(np.bincount(sites.kinds, minlength=n_kinds), 1)
         variance_A2 = np.bincount(sites.kinds, (errors[:, :3] ** 2).mean(axis=1), n_kinds) / counts
-        error_A2 = np.sqrt(variance_factor / (4 * model.electrons_per_pixel * known))
+        error_A2 = 1 / np.sqrt(4 * model.electrons_per_pixel * known)
         return model.thermal_A2 + 8 * math.pi**2 * variance_A2, error_A2
 
     def _summary(self, thermal_A2: np.ndarray) -> dict[str, float]:
