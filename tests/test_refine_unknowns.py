@@ -142,6 +142,22 @@ def test_thermal_factors_are_found_within_their_standard_errors() -> None:
     assert np.abs(ratio.mean(axis=0)).max() < 3.0 / np.sqrt(6)
 
 
+def test_thermal_factors_are_fitted_when_sites_have_come_and_gone() -> None:
+    """Four sites are missing and three are false at first; what they leave looks like vibration."""
+    experiment = make_experiment(36, true_B_A2=TRUE_B_A2)
+    kept = np.arange(64) % 16 != 3
+    false_A = np.array([[0.0, 0.1, 0.2], [2.8, -2.7, 0.1], [-2.8, 2.9, -0.2]])
+    start_A = experiment.sites.positions_A[kept] + np.random.default_rng(8).normal(0, 0.05, (60, 3))
+    traced = traced_from(np.concatenate([start_A, false_A]),
+                         np.append(np.array(ELEMENTS)[experiment.sites.kinds[kept]], [14, 8, 0]))
+    refined = refine_atoms(experiment.series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms", thermal=True),
+                           microscope=MicroscopeSpec(), n_layers_per_slice=4, seed=9)
+    distance_A = np.linalg.norm(refined.positions_A[:, None] - experiment.sites.positions_A[None], axis=2)
+    assert len(refined) == 64 and sorted(distance_A.argmin(axis=1)) == list(range(64))
+    assert distance_A.min(axis=1).max() < 0.35
+    assert (np.abs(refined.thermal_A2 - B_A2) < 3 * refined.thermal_error_A2).all()
+
+
 def test_thermal_factors_of_noise_free_images_are_found() -> None:
     experiment = make_experiment(1, true_B_A2=TRUE_B_A2, electrons=np.inf)
     refined = experiment.refine(2, thermal=True)

@@ -56,8 +56,9 @@ def fit_sites(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
     n_passes : int
         Passes over the data at most.
     tolerance : float
-        Ends when the RMS change that is still proposed falls below this many standard errors; noise-free data are
-        taken to have :data:`aetlab.refine.species.NOISE_FREE_ELECTRONS` a pixel.
+        Ends when the RMS change that is still proposed falls below this many standard errors, and that of each thermal
+        factor below as many of its own; noise-free data are taken to have
+        :data:`aetlab.refine.species.NOISE_FREE_ELECTRONS` a pixel.
     pose_information : (6, 6) or (5, 5), optional
         JᵀJ of a tilt's turn and shift; given, these are fitted as well (heights only with the last row), and what all
         tilts have in common becomes the sample's.
@@ -127,6 +128,10 @@ def fit_sites(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
             step[first_thermal:] *= min(1.0, LARGEST_THERMAL_CHANGE_A2 / max(change_A2, 1e-12))
         return step
 
+    def settled(direction: np.ndarray) -> bool:
+        return border is None or bool((direction[first_thermal:] ** 2 * 4 * electrons * border.known
+                                       < tolerance**2).all())
+
     start = [sites.positions_A.ravel(), sites.occupancy]
     if refine_poses:
         start.append(np.zeros(6 * n_tilts))
@@ -135,7 +140,7 @@ def fit_sites(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
     # The metric of the decrement is JᵀJ; n_e pixels' worth of electrons make it one of standard errors.
     per_error = math.sqrt(4 * electrons / max(4 * n, 1))
     descent = minimize(np.concatenate(start), evaluate, precondition, n_passes=n_passes,
-                       tolerance=tolerance / per_error, limit=limit)
+                       tolerance=tolerance / per_error, limit=limit, settled=settled)
     fitted, seen, thermal_A2 = unpack(descent.point)
     if refine_poses:
         settled_A, seen = settle(fitted.positions_A, seen)
