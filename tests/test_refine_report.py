@@ -76,6 +76,17 @@ def test_the_stage_refines_where_it_is_asked_to_and_says_how_it_ended(capsys: py
                                   PlainReporter("run")) is None
 
 
+def test_the_record_holds_the_fitted_microscope_and_vibrations_with_their_units() -> None:
+    refinement, atoms = make_refinement()
+    arrays = describe_refined_arrays(refinement)
+    units = {name: arrays[f"refined/{name}"].unit for name in ("thermal_A2", "thermal_error_A2", "defocus_offset_A",
+                                                               "brightness")}
+    assert units == {"thermal_A2": "Å²", "thermal_error_A2": "Å²", "defocus_offset_A": "Å", "brightness": "1"}
+    found = dataclasses.replace(refinement.atoms, summary={"thermal_O_A2": 0.9})
+    metrics = describe_refined_metrics(dataclasses.replace(refinement, atoms=found), atoms)
+    assert metrics["refined_thermal_O_A2"] == 0.9
+
+
 def test_noise_free_runs_have_no_bound() -> None:
     refinement, atoms = make_refinement(sigma_A=0.0)
     assert "refined_bound_pm" not in describe_refined_metrics(refinement, atoms)
