@@ -126,13 +126,13 @@ def test_the_derivative_by_a_thermal_factor_is_that_of_the_cost() -> None:
 
 
 def test_thermal_factors_are_found_within_their_standard_errors() -> None:
-    """From 0.5 Å²; 28 and 36 atoms leave standard errors of 0.25 and 0.13 Å². Over 60 noises the means were 0.72 ± 0.03
+    """From 0.5 Å²; 28 and 36 atoms leave standard errors of 0.24 and 0.13 Å². Over 60 noises the means were 0.72 ± 0.03
     and 0.30 ± 0.02 before, 0.87 and 0.36 after the correction for the errors of positions, 0.15 and 0.05 Å²."""
     found, errors = [], []
     for seed in range(6):
         experiment = make_experiment(20 + seed, true_B_A2=TRUE_B_A2)
         refined = experiment.refine(seed, thermal=True)
-        assert 0.97 < refined.summary["chi_square"] < 1.03
+        assert 0.95 < refined.summary["chi_square"] < 1.03
         assert refined.summary["thermal_O_A2"] == refined.thermal_A2[0]
         found.append(refined.thermal_A2 - B_A2)
         errors.append(refined.thermal_error_A2)
@@ -186,12 +186,12 @@ def test_a_site_knows_less_of_its_own_thermal_factor_than_of_anything_else() -> 
 
 
 def test_defocus_and_brightness_of_every_image_are_found() -> None:
-    """Measured over ten seeds: 1.2 to 2.1 Å and 0.09 to 0.13 %, as 400 electrons a pixel leave them."""
+    """Ten seeds: 1.2 to 2.3 Å, 0.10 to 0.15 % and χ² of 0.97 to 1.00; of 1.28 to 1.54 where neither is fitted."""
     experiment = make_experiment(31, imaging=True)
     plain = experiment.refine(5)
     refined = experiment.refine(5, imaging=True)
     assert plain.summary["chi_square"] > 1.2
-    assert 0.97 < refined.summary["chi_square"] < 1.03
+    assert 0.95 < refined.summary["chi_square"] < 1.03
     assert experiment.defocus_error_A(refined) < 3.0
     assert experiment.brightness_error(refined) < 0.005
     assert refined.summary["defocus_offset_rms_A"] == pytest.approx(20, abs=8)
@@ -206,10 +206,11 @@ def test_noise_free_images_give_their_calibration_away() -> None:
 
 
 def test_thermal_factors_images_and_poses_are_found_together() -> None:
-    """Five seeds: turns 0.14° to 0.20° (poses alone: 0.14° to 0.20°), 0.02 Å across, 1.2 to 1.7 Å of defocus."""
+    """Ten seeds: turns 0.14° to 0.19° (0.13° to 0.20° where poses alone are off), 0.02 Å across, 1.1 to 1.9 Å of defocus,
+    0.11 to 0.15 % of brightness, B within 1.8 standard errors."""
     experiment = make_experiment(33, true_B_A2=TRUE_B_A2, imaging=True, poses=True)
     refined = experiment.refine(7, thermal=True, imaging=True, poses=True)
-    assert 0.97 < refined.summary["chi_square"] < 1.03
+    assert 0.95 < refined.summary["chi_square"] < 1.03
     turn_error = refined.turn_deg - np.rad2deg(experiment.poses.turn_rad)
     assert np.sqrt((turn_error**2).mean()) < 0.3
     assert np.abs(refined.shift_A[:, :2] - experiment.poses.shift_A[:, :2]).max() < 0.05
