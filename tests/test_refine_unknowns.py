@@ -206,7 +206,7 @@ def test_noise_free_images_give_their_calibration_away() -> None:
 
 
 def test_thermal_factors_images_and_poses_are_found_together() -> None:
-    """Ten seeds: turns 0.14° to 0.19° (0.13° to 0.20° where poses alone are off), 0.02 Å across, 1.1 to 1.9 Å of defocus,
+    """Ten seeds: turns 0.14° to 0.19° (0.13° to 0.20° where poses alone are off), 0.02 Å across, defocus 1.1 to 1.9 Å,
     0.11 to 0.15 % of brightness, B within 1.8 standard errors."""
     experiment = make_experiment(33, true_B_A2=TRUE_B_A2, imaging=True, poses=True)
     refined = experiment.refine(7, thermal=True, imaging=True, poses=True)
