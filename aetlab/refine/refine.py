@@ -216,7 +216,7 @@ class _Refinement:
 
     def _propose(self, sites: Sites, poses: Poses, information: np.ndarray, i_round: int) -> Sites:
         model = self._model
-        residual = ResidualVolume(model.shape_zxy, model.n_layers_per_slice, poses.tilt_deg)
+        residual = ResidualVolume(model.shape_zxy, model.n_layers_per_slice, poses, model.voxel_A)
         for _ in model.gradients(sites, poses, on_slices=residual.add):
             pass
         self._passed("search for missing sites")
