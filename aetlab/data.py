@@ -143,14 +143,18 @@ class TracedAtoms:
 
 @dataclass(frozen=True)
 class RefinedAtoms:
-    """Atoms fitted to the images themselves: N rows, K elements, T tilts.
+    """Atoms fitted to the images themselves: N rows, K elements, T tilts of F images.
 
     ``positions_A`` (N, 3) x, y, z; ``occupancy`` in atoms of ``numbers``; ``scattering_V_A3`` occupancy times the
     integral of the potential; ``position_error_A`` (N, 3) and ``occupancy_error`` are standard errors from the Fisher
     information of the images, ignorance of all other atoms included; ``posterior`` (N, K) the probability of each
     element in the order of their atomic numbers, ``probability`` that of the one given and ``not_atom_probability``
     that of none. ``turn_deg`` and ``shift_A`` (T, 3) are what was found of each tilt's geometry (0 where it was not
-    refined). ``cost`` holds the passes of the last fit, ``rounds`` what each round did, ``summary`` how it ended.
+    refined). ``thermal_A2`` (K,) is the B of each element, in the order of their atomic numbers, and
+    ``thermal_error_A2`` (K,) its standard error (0 where B was assumed). ``defocus_offset_A`` and ``brightness`` (T, F)
+    are how much further along the beam each image's plane lies than the series says, and the intensity of its vacuum (0
+    and 1 where they were not refined; a tilt's mean offset is its height where poses were). ``cost`` holds the passes
+    of the last fit, ``rounds`` what each round did, ``summary`` how it ended.
     """
 
     positions_A: np.ndarray
@@ -164,6 +168,10 @@ class RefinedAtoms:
     not_atom_probability: np.ndarray
     turn_deg: np.ndarray
     shift_A: np.ndarray
+    thermal_A2: np.ndarray
+    thermal_error_A2: np.ndarray
+    defocus_offset_A: np.ndarray
+    brightness: np.ndarray
     cost: np.ndarray
     rounds: tuple[dict[str, float], ...]
     summary: dict[str, Any]

@@ -22,9 +22,10 @@ class RefineSpec:
     ones have their nearest neighbour between that and ``max_distance_A``, and stand ``min_significance`` standard
     deviations above the noise, were there no atom (fewer where ``surroundings`` speak for one). ``debye_waller_A2`` is
     the B = 8π²⟨u²⟩ in Å² that the model assumes, by element symbol or ``default``, and ``parametrization`` its
-    scattering factors. ``poses``: refine turn, shift and height of every tilt as well. ``surroundings``: the distances
-    and elements of a site's neighbours, as they are among the sites themselves, count beside the images in what it
-    holds.
+    scattering factors. ``poses``: refine turn, shift and height of every tilt as well. ``thermal``: fit one B for each
+    element, from ``debye_waller_A2`` on. ``imaging``: fit defocus and brightness of every image. ``surroundings``: the
+    distances and elements of a site's neighbours, as they are among the sites themselves, count beside the images in
+    what it holds.
     """
 
     kind: str = "none"
@@ -42,6 +43,8 @@ class RefineSpec:
     parametrization: str = "lobato"
     debye_waller_A2: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
     poses: bool = False
+    thermal: bool = False
+    imaging: bool = False
     surroundings: bool = True
 
     def __post_init__(self) -> None:

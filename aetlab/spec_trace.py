@@ -26,7 +26,7 @@ class TraceSpec:
     the first. ``min_significance``: sites whose amplitude is below this many standard deviations of the noise beside
     the atoms are dropped; ``min_signal``: those with less than this share of the median signal of the lightest element
     are; ``min_group``: those that do not hang together with so many, themselves included, over steps of at most
-    ``link_distance`` are (the paper: 0, no such tests).
+    ``link_factor`` times the median distance of nearest neighbours are (the paper: 0, no such tests).
     """
 
     smoothing: float = 0.0
@@ -50,7 +50,7 @@ class TraceSpec:
     min_width: float = 0.45
     min_significance: float = 6.5
     min_signal: float = 0.0
-    link_distance: float = 6.0
+    link_factor: float = 2.0
     min_group: int = 0
     n_rounds_max: int = 11
     stop_sites: int = 2
@@ -59,7 +59,7 @@ class TraceSpec:
     def __post_init__(self) -> None:
         for name in ("filter_sigma_narrow", "filter_sigma_wide", "candidate_fraction", "max_shift_per_fit",
                      "width_start", "neighbour_radius", "merge_distance", "min_intensity_V", "min_width",
-                     "link_distance", "stop_shift"):
+                     "link_factor", "stop_shift"):
             positive(f"trace.{name}", getattr(self, name))
         require(self.filter_sigma_narrow < self.filter_sigma_wide, "trace.filter_sigma_narrow",
                 self.filter_sigma_narrow, f"it must be below trace.filter_sigma_wide={self.filter_sigma_wide}")

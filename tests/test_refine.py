@@ -143,6 +143,22 @@ def test_poses_are_found_again(truth: Sites) -> None:
     assert np.sqrt((shift_error[:, 2] ** 2).mean()) < 3.0
 
 
+def test_missing_sites_are_found_where_the_tilts_are_off(truth: Sites) -> None:
+    rng = np.random.default_rng(21)
+    n = len(TILT_DEG)
+    shift = np.column_stack([rng.normal(0, 1, (n, 2)), np.zeros(n)])
+    positions_A, poses = settle(truth.positions_A, Poses(TILT_DEG, np.zeros((n, 3)), shift))
+    series = make_series(dataclasses.replace(truth, positions_A=positions_A), poses, 22)
+    kept = np.arange(64) % 5 != 2
+    numbers = np.array(ELEMENTS)[truth.kinds]
+    traced = traced_from(positions_A[kept] + rng.normal(0, 0.05, (kept.sum(), 3)), numbers[kept])
+    refined = refine_atoms(series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms", poses=True, first_share=1.0),
+                           microscope=MicroscopeSpec(), n_layers_per_slice=4, seed=23)
+    distance_A = np.linalg.norm(refined.positions_A[:, None] - positions_A[None], axis=2)
+    assert len(refined) == 64 and sorted(distance_A.argmin(axis=1)) == list(range(64))
+    assert distance_A.min(axis=1).max() < 0.35
+
+
 def test_settling_leaves_the_places_at_each_tilt() -> None:
     rng = np.random.default_rng(11)
     positions_A = rng.uniform(-5, 5, (6, 3))

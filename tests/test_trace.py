@@ -334,7 +334,7 @@ def test_lone_sites_are_dropped_and_groups_stay() -> None:
     assert len(trace(volume)) == 9
     for min_group, left in ((1, 9), (2, 8), (3, 6), (6, 6), (7, 0)):
         assert len(trace(volume, spec=dataclasses.replace(SPEC, min_group=min_group))) == left
-    assert len(trace(volume, spec=dataclasses.replace(SPEC, min_group=2, link_distance=4.75))) == 6
+    assert len(trace(volume, spec=dataclasses.replace(SPEC, min_group=2, link_factor=1.05))) == 6
 
 
 def test_flags_tell_of_fits_that_do_not_describe_their_voxels():
@@ -351,7 +351,7 @@ def test_flags_tell_of_fits_that_do_not_describe_their_voxels():
     ({"fit_radius": 0.5}, "trace.fit_radius"), ({"width_bounds": (1.2, 0.4)}, "trace.width_bounds"),
     ({"width_start": 2.0}, "trace.width_start"), ({"filter_sigma_wide": 0.4}, "trace.filter_sigma_narrow"),
     ({"min_significance": -1.0}, "trace.min_significance"), ({"candidate_fraction": 0.0}, "trace.candidate_fraction"),
-    ({"min_signal": 1.0}, "trace.min_signal"), ({"link_distance": 0.0}, "trace.link_distance"),
+    ({"min_signal": 1.0}, "trace.min_signal"), ({"link_factor": 0.0}, "trace.link_factor"),
     ({"min_group": -1}, "trace.min_group")])
 def test_settings_that_cannot_work_are_refused(change, message):
     with pytest.raises(SpecError, match=message):

@@ -250,5 +250,4 @@ def test_lengths_scale_with_voxels_and_widths():
     spec = scale_lengths(dataclasses.replace(TraceSpec(), smoothing=0.5), 2.0)
     changed = {name for name in names if getattr(spec, name) != getattr(TraceSpec(), name)}
     assert changed == {"filter_sigma_narrow", "filter_sigma_wide", "fit_radius", "max_shift_per_fit", "width_bounds",
-                       "width_start", "neighbour_radius", "merge_distance", "link_distance", "min_width",
-                       "smoothing"}
+                       "width_start", "neighbour_radius", "merge_distance", "min_width", "smoothing"}

@@ -30,21 +30,23 @@ CHI_SQUARE_MEDIAN = 0.4549
 
 
 def sample_information(model: AtomModel, sites: Sites, poses: Poses, n_passes: int, seed: int, *,
-                       tried: Sequence[int | None] = (None,)) -> np.ndarray:
-    """Estimate of JᵀJ of each site, (N, 3 + K, 3 + K): x, y, z in 1/Å, and the amounts of the K tables ``tried``.
+                       tried: Sequence[int | None] = (None,), thermal: bool = False) -> np.ndarray:
+    """Estimate of JᵀJ of each site, (N, P, P): x, y, z in 1/Å, and the amounts of the K tables ``tried``.
 
     Positions move the site as it is; an amount adds so many atoms of a table at the site. With the default the last
-    parameter is the occupancy.
+    parameter is the occupancy. With ``thermal`` the site's own thermal factor (1/Å²) comes after them.
     """
     n, k = len(sites), len(tried)
-    information = np.zeros((n, 3 + k, 3 + k))
+    information = np.zeros((n, 3 + k + thermal, 3 + k + thermal))
     asked = tuple(tried) if None in tried else (None, *tried)
     amounts = [asked.index(table) for table in tried]
     own = asked.index(None)
     for child in np.random.SeedSequence(seed).spawn(n_passes):
-        for tilt in model.gradients(sites, poses, tried=asked, noise=child):
-            turned = tilt.gradient[own, :, :3] @ poses.rotation(tilt.i_tilt)
-            sample = np.concatenate([turned, tilt.gradient[amounts, :, 3].T], axis=1)
+        for tilt in model.gradients(sites, poses, tried=asked, noise=child, thermal=thermal):
+            parts = [tilt.gradient[own, :, :3] @ poses.rotation(tilt.i_tilt), tilt.gradient[amounts, :, 3].T]
+            if tilt.by_thermal is not None:
+                parts.append(tilt.by_thermal[:, None])
+            sample = np.concatenate(parts, axis=1)
             information += sample[:, :, None] * sample[:, None, :]
     return information / n_passes
 
@@ -80,6 +82,12 @@ def invert_blocks(information: np.ndarray, damping: float = 0.0) -> np.ndarray:
     unit = information * scale[:, :, None] * scale[:, None, :]
     unit = unit + (damping + 1e-9) * np.eye(information.shape[1])
     return np.linalg.inv(unit) * scale[:, :, None] * scale[:, None, :]
+
+
+def separate_thermal(information: np.ndarray) -> np.ndarray:
+    """Information (N,) on each site's own thermal factor, position and occupancy unknown, from JᵀJ (N, 5, 5)."""
+    across = information[:, :4, 4]
+    return information[:, 4, 4] - np.einsum("ni,nij,nj->n", across, invert_blocks(information[:, :4, :4]), across)
 
 
 def variance_factors(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, seed: int, *,

@@ -40,7 +40,8 @@ class Descent:
 
 def minimize(point: Vector, evaluate: Callable[[Vector], tuple[float, Vector]],
              precondition: Callable[[Vector], Vector], *, n_passes: int, tolerance: float,
-             limit: Callable[[Vector], Vector]) -> Descent:
+             limit: Callable[[Vector], Vector],
+             settled: Callable[[Vector], bool] = lambda direction: True) -> Descent:
     """Minimise a smooth function from ``point`` (P,) in at most ``n_passes`` evaluations.
 
     Parameters
@@ -55,6 +56,8 @@ def minimize(point: Vector, evaluate: Callable[[Vector], tuple[float, Vector]],
         Evaluations at most; stop when the decrement √(gᵀ H g) is below ``tolerance``.
     limit
         Shortens a step where parts of it are too long to be trusted.
+    settled
+        Whether the step proposed is small enough in those parts of it that the decrement of all hides.
     """
     cost, gradient = evaluate(point)
     costs = [cost]
@@ -63,7 +66,7 @@ def minimize(point: Vector, evaluate: Callable[[Vector], tuple[float, Vector]],
     while True:
         direction = -_apply_inverse(gradient, pairs, precondition)
         decrement = float(np.sqrt(max(-float(direction @ gradient), 0.0)))
-        if decrement < tolerance:
+        if decrement < tolerance and settled(direction):
             stopped = "converged"
             break
         if failures > FAILURES_MAX:

@@ -26,10 +26,12 @@ from aetlab.forward.multislice import Multislice, Optics, TiltCost, make_multisl
 from aetlab.grid import n_slices, slice_centres_A
 from aetlab.refine import kernels_numba as kernels
 from aetlab.refine.geometry import Poses
-from aetlab.refine.tables import tabulate_atoms
+from aetlab.refine.tables import AtomTables, broaden, tabulate_atoms
 from aetlab.simd import BYTES
 from aetlab.spec import MicroscopeSpec
 
+#: Half the difference of B in Å² over which the derivative with respect to a thermal factor is taken.
+THERMAL_STEP_A2 = 0.02
 #: Width in Å of the strips of a slice in which the atoms are visited.
 BLOCK_A = 4.0
 
@@ -55,13 +57,15 @@ class TiltGradient:
     """What one tilt says of the sites, in the frame of the microscope at that tilt.
 
     ``cost``; ``gradient`` (K, N, 4): d/dx', d/dy', d/dz' in 1/Å and d/d occupancy, for each of the K tables asked for;
-    ``placed_A`` (N, 3).
+    ``placed_A`` (N, 3); ``by_thermal`` (N,) the derivative in 1/Å² with respect to each site's own thermal factor,
+    where asked for.
     """
 
     i_tilt: int
     cost: float
     gradient: np.ndarray
     placed_A: np.ndarray
+    by_thermal: np.ndarray | None = None
 
 
 @dataclass
@@ -110,14 +114,23 @@ class AtomModel:
         self._microscope = microscope
         self._defocus_A = np.array(series.defocus_A, float)
         extra = 0.0 if math.isinf(self.electrons_per_pixel) else 0.25 / self.electrons_per_pixel
-        self._amplitude = np.sqrt(np.maximum(series.images, 0) + extra).astype(dtype)
+        self._measured = np.sqrt(np.maximum(series.images, 0) + extra).astype(dtype)
+        self._amplitude = self._measured
+        self._electrons = series.electrons_per_pixel
+        self.brightness = np.ones((self.n_tilts, self.n_defoci))
+        self.defocus_offset_A = np.zeros((self.n_tilts, self.n_defoci))
         self._local = threading.local()
         self._optics = self._make_optics()
 
     @property
     def amplitude(self) -> np.ndarray:
-        """Measured amplitudes (T, F, X, Y)."""
+        """Measured amplitudes (T, F, X, Y), vacuum 1."""
         return self._amplitude
+
+    @property
+    def thermal_A2(self) -> np.ndarray:
+        """Thermal factor B (K,) of each element in Å²."""
+        return self.tables.thermal_A2
 
     @property
     def slices_shape(self) -> tuple[int, int, int]:
@@ -125,7 +138,7 @@ class AtomModel:
         return (n_slices(self._shape[0], self._n_layers), self._shape[1], self._shape[2])
 
     def gradients(self, sites: Sites, poses: Poses, *, tried: Sequence[int | None] = (None,),
-                  noise: np.random.SeedSequence | None = None,
+                  noise: np.random.SeedSequence | None = None, thermal: bool = False,
                   on_slices: Callable[[int, np.ndarray], None] | None = None) -> Iterator[TiltGradient]:
         """One pass over the data: the gradient of each tilt, in their order.
 
@@ -138,21 +151,26 @@ class AtomModel:
         noise : numpy.random.SeedSequence, optional
             Add white noise w of variance 1 to the measured amplitudes: the gradient is then -Jᵀw, J the derivative of
             the amplitudes, and with it what the measurement's own noise adds, which is 4n times weaker.
+        thermal : bool
+            Take the derivative with respect to each site's own thermal factor as well: central differences of what it
+            gathers from the tables at B ± :data:`THERMAL_STEP_A2`.
         on_slices : callable, optional
             Called as ``on_slices(i_tilt, gradient)`` with the gradient (S, X, Y) of the slices, tilt by tilt in their
             order; one thread then does all the work.
         """
         children = noise.spawn(self.n_tilts) if noise is not None else [None] * self.n_tilts
+        beside = [broaden(self.tables, self.thermal_A2 + sign * THERMAL_STEP_A2, self.voxel_A)
+                  for sign in (1, -1)] if thermal else []
 
         def work(i_tilt: int) -> TiltGradient:
-            return self._tilt(i_tilt, sites, poses, tried, children[i_tilt], on_slices)
+            return self._tilt(i_tilt, sites, poses, tried, children[i_tilt], beside, on_slices)
 
         n_workers = min(n_threads(), self.n_tilts) if on_slices is None else 1
         with ThreadPoolExecutor(n_workers, initializer=numba.set_num_threads, initargs=(1,)) as pool:
             yield from pool.map(work, range(self.n_tilts))
 
     def _tilt(self, i_tilt: int, sites: Sites, poses: Poses, tried: Sequence[int | None],
-              noise: np.random.SeedSequence | None,
+              noise: np.random.SeedSequence | None, beside: list[AtomTables],
               on_slices: Callable[[int, np.ndarray], None] | None) -> TiltGradient:
         bench = self._bench()
         placed_A = poses.place(sites.positions_A, i_tilt)
@@ -166,10 +184,10 @@ class AtomModel:
         if noise is not None:
             white = np.random.default_rng(noise).standard_normal(measured.shape, np.float32)
             measured = np.add(measured, white, out=bench.amplitude)
-        height_A = float(poses.shift_A[i_tilt, 2])
+        lift_A = self._lift_A(poses, i_tilt)
         multislice = bench.multislice
-        if height_A != 0:
-            multislice = make_multislice(self._refocused(height_A), self._dtype)
+        if np.any(lift_A):
+            multislice = make_multislice(self._refocused(lift_A), self._dtype)
         cost = multislice.cost_and_gradient(bench.slices, measured)
         if on_slices is not None:
             on_slices(i_tilt, bench.slices)
@@ -177,10 +195,16 @@ class AtomModel:
         out = np.empty((len(sites), 4))
         for k, table in enumerate(tried):
             own = kinds if table is None else np.full(len(sites), table)
-            self._gather(bench.slices, centres, own, occupancy, out)
+            self._gather(self.tables, bench.slices, centres, own, occupancy, out)
             gradient[k, order] = out[:, [1, 2, 0, 3]]
         gradient[:, :, :3] /= self.voxel_A
-        return TiltGradient(i_tilt, cost, gradient, placed_A)
+        if not beside:
+            return TiltGradient(i_tilt, cost, gradient, placed_A)
+        by_thermal = np.zeros(len(sites))
+        for sign, tables in zip((1, -1), beside, strict=True):
+            self._gather(tables, bench.slices, centres, kinds, occupancy, out)
+            by_thermal[order] += sign * occupancy * out[:, 3] / (2 * THERMAL_STEP_A2)
+        return TiltGradient(i_tilt, cost, gradient, placed_A, by_thermal)
 
     @property
     def shape_zxy(self) -> tuple[int, int, int]:
@@ -201,34 +225,59 @@ class AtomModel:
         return slices
 
     def with_images(self, images: np.ndarray) -> AtomModel:
-        """The same model of noise-free ``images`` (T, F, X, Y)."""
+        """The same model of noise-free ``images`` (T, F, X, Y), vacuum 1."""
         other = copy.copy(self)
-        other._amplitude = np.sqrt(images).astype(self._dtype)
+        other._measured = other._amplitude = np.sqrt(images).astype(self._dtype)
+        other.brightness = np.ones_like(self.brightness)
         other._local = threading.local()
+        return other
+
+    def with_thermal(self, thermal_A2: np.ndarray) -> AtomModel:
+        """The same model with a thermal factor B (K,) in Å² for each element."""
+        other = copy.copy(self)
+        other.tables = broaden(self.tables, thermal_A2, self.voxel_A)
+        return other
+
+    def with_calibration(self, brightness: np.ndarray, defocus_offset_A: np.ndarray) -> AtomModel:
+        """The same model of images whose vacuum has the intensity ``brightness`` (T, F), and whose planes lie
+        ``defocus_offset_A`` (T, F) in Å further along the beam than the series says.
+
+        Amplitudes are divided by √brightness, so that vacuum is 1 again; electrons in a vacuum pixel follow the mean.
+        """
+        other = copy.copy(self)
+        other.brightness, other.defocus_offset_A = np.array(brightness, float), np.array(defocus_offset_A, float)
+        other._amplitude = (self._measured / np.sqrt(brightness)[:, :, None, None]).astype(self._dtype)
+        other.electrons_per_pixel = self._electrons * float(np.mean(brightness))
         return other
 
     def images(self, sites: Sites, poses: Poses) -> np.ndarray:
         """Noise-free images (T, F, X, Y) of the sites, vacuum 1, as this model sees them."""
         images = np.empty(self._amplitude.shape, np.float32)
+        for i_tilt, (intensity,) in enumerate(self.focal_images(sites, poses, (0.0,))):
+            images[i_tilt] = intensity
+        return images
 
-        def work(i_tilt: int) -> None:
-            optics = self._refocused(float(poses.shift_A[i_tilt, 2]))
-            waves = Multislice(optics, self._dtype).images(self.slices(sites, poses, i_tilt))
-            images[i_tilt] = waves.real**2 + waves.imag**2
+    def focal_images(self, sites: Sites, poses: Poses, lifts_A: Sequence[float]) -> Iterator[np.ndarray]:
+        """Noise-free images (L, F, X, Y) of each tilt in their order, all planes ``lifts_A`` (L,) further on.
+
+        Planes move along the beam, in Å; the exit wave of a tilt is computed once.
+        """
+        def work(i_tilt: int) -> np.ndarray:
+            lift_A = self._lift_A(poses, i_tilt) + np.asarray(lifts_A)[:, None]
+            waves = Multislice(self._refocused(lift_A), self._dtype).images(self.slices(sites, poses, i_tilt))
+            return (waves.real**2 + waves.imag**2).reshape(*lift_A.shape, *waves.shape[1:])
 
         n_workers = min(n_threads(), self.n_tilts)
         with ThreadPoolExecutor(n_workers, initializer=numba.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(work, range(self.n_tilts)))
-        return images
+            yield from pool.map(work, range(self.n_tilts))
 
     def _deposit(self, slices: np.ndarray, centres: np.ndarray, kinds: np.ndarray, occupancy: np.ndarray) -> None:
         t = self.tables
         kernels.deposit(slices, centres, kinds, occupancy.astype(self._dtype), self._n_layers, self._shape[0],
                         t.cumulative, t.weight, t.reach, t.n_reach, t.window, self._lanes)
 
-    def _gather(self, slices: np.ndarray, centres: np.ndarray, kinds: np.ndarray, occupancy: np.ndarray,
-                out: np.ndarray) -> None:
-        t = self.tables
+    def _gather(self, t: AtomTables, slices: np.ndarray, centres: np.ndarray, kinds: np.ndarray,
+                occupancy: np.ndarray, out: np.ndarray) -> None:
         kernels.gather(slices, centres, kinds, occupancy.astype(self._dtype), self._n_layers, self._shape[0],
                        t.cumulative, t.weight, t.reach, t.n_reach, t.window, self._lanes, out)
 
@@ -244,11 +293,18 @@ class AtomModel:
         return make_optics(transfer, np.diff(centres_A), pixel_A=self.voxel_A, wavelength_A=wavelength_A,
                            phase_per_V=phase_per_V)
 
-    def _refocused(self, height_A: float) -> Optics:
-        """The optics that see the sample ``height_A`` further along the beam."""
+    def _lift_A(self, poses: Poses, i_tilt: int) -> np.ndarray:
+        """How far (F,) in Å the planes of a tilt lie further along the beam, as the sample sees them."""
+        return np.asarray(self.defocus_offset_A[i_tilt] - float(poses.shift_A[i_tilt, 2]))
+
+    def _refocused(self, lift_A: np.ndarray) -> Optics:
+        """The optics of planes that lie ``lift_A`` (..., F) further along the beam, one after the other."""
         shape_xy = (self._shape[1], self._shape[2])
-        planes = propagator(shape_xy, self.voxel_A, physics.wavelength_A(self._microscope.energy_keV), -height_A)
-        return replace(self._optics, transfer=self._optics.transfer * planes)
+        wavelength_A = physics.wavelength_A(self._microscope.energy_keV)
+        distances_A, which = np.unique(lift_A, return_inverse=True)
+        planes = np.stack([propagator(shape_xy, self.voxel_A, wavelength_A, float(d)) for d in distances_A])
+        transfer = self._optics.transfer * planes[which.reshape(lift_A.shape)]
+        return replace(self._optics, transfer=transfer.reshape(-1, *shape_xy))
 
     def _bench(self) -> _Bench:
         if getattr(self._local, "bench", None) is None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from aetlab import physics
 from aetlab.data import RefinedAtoms, TiltSeries, TracedAtoms
 from aetlab.refine.align import align_tilts
 from aetlab.refine.fisher import (
@@ -22,6 +23,7 @@ from aetlab.refine.fisher import (
 )
 from aetlab.refine.fit import Fit, fit_poses, fit_sites
 from aetlab.refine.geometry import Poses, nominal_poses
+from aetlab.refine.imaging import calibrate_images, take_heights
 from aetlab.refine.model import AtomModel, Sites
 from aetlab.refine.search import (
     ResidualVolume,
@@ -39,8 +41,13 @@ from aetlab.spec import MicroscopeSpec, RefineSpec
 GROWN_OCCUPANCY = 0.7
 #: Heights and the greatest shift in Å at which the tilts are looked for first.
 HEIGHTS_A, REACH_A = np.arange(-60.0, 61.0, 10.0), 4.0
+#: Steps towards the defocus and brightness of the images at a time, and how often the last fit is taken up after them.
+N_CALIBRATIONS, N_SETTLING = 4, 3
 #: Where a round adds less than this part of the sites the next one is the last.
 FEW = 1e-3
+#: Where a round adds less than this part thermal factors are fitted from the next one on: what missing and false sites
+#: leave looks like vibration, and atoms blurred by it ask for more false ones.
+STEADY = 0.01
 #: What ignorance of the other atoms multiplies the variance by, until it is measured at the end.
 USUAL_FACTOR = 1.5
 #: Called with passes done, and what the latest did.
@@ -83,9 +90,13 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
 
 def most_passes(spec: RefineSpec) -> int:
     """Passes over the data that a refinement takes at most."""
-    between = spec.n_passes + 4 + spec.n_information
-    return (spec.n_information + (spec.n_rounds - 1) * between + spec.n_passes_last
+    beside = (N_CALIBRATIONS if spec.imaging else 0) + (spec.n_information if spec.thermal else 0)
+    between = spec.n_passes + 4 + spec.n_information + beside
+    most = (spec.n_information + (spec.n_rounds - 1) * between + spec.n_passes_last + beside
             + spec.n_information_last + 2 + (spec.n_passes + 1 if spec.poses else 0))
+    if spec.imaging:
+        most += N_SETTLING * (spec.n_passes_last + beside) + (N_CALIBRATIONS if spec.poses else 0)
+    return most
 
 
 def as_traced(refined: RefinedAtoms) -> TracedAtoms:
@@ -127,7 +138,8 @@ class _Refinement:
         n_new = len(sites)
         for i_round in range(spec.n_rounds):
             last = i_round == spec.n_rounds - 1 or n_new <= FEW * len(sites)
-            fit = self._fit(sites, poses, information, last)
+            steady = last or (i_round > 0 and n_new <= STEADY * len(sites))
+            fit = self._fit(sites, poses, information, last, thermal=spec.thermal and steady)
             sites, poses = fit.sites, fit.poses
             n_before = len(sites)
             keep = (sites.occupancy >= spec.min_occupancy) & drop_duplicates(sites, spec.min_distance_A)
@@ -150,24 +162,61 @@ class _Refinement:
         spec, model = self._spec, self._model
         poses = align_tilts(model, sites, poses, heights_A=HEIGHTS_A, reach_A=REACH_A)
         self._passed(f"{model.n_tilts} tilts aligned")
+        if spec.imaging:
+            model, poses, _ = self._calibrated(sites, poses)
+            self._model = model
         information = sample_pose_information(model, sites, poses, spec.n_information, next(self._seeds))
         poses, _ = fit_poses(model, sites, poses, information, n_passes=spec.n_passes, tolerance=3 * spec.tolerance,
                              on_pass=lambda cost: self._passed(f"poses, cost {cost:.6g}"))
         return poses
 
-    def _fit(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool) -> Fit:
+    def _calibrated(self, sites: Sites, poses: Poses) -> tuple[AtomModel, Poses, float]:
+        """Model and poses with the images' defocus and brightness; the first change of defocus in standard errors."""
+        model, changes = self._model, []
+        for _ in range(N_CALIBRATIONS):
+            model, change = calibrate_images(model, sites, poses)
+            changes.append(change)
+            self._passed(f"defocus and brightness, by {change:.3g} standard errors")
+            if change < self._spec.tolerance:
+                break
+        if self._spec.poses:
+            model, poses = take_heights(model, poses)
+        return model, poses, changes[0]
+
+    def _fit(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool, *, thermal: bool) -> Fit:
+        """A fit and, where asked for, the images' calibration before it; the last time until both agree."""
+        if not self._spec.imaging:
+            return self._fit_once(sites, poses, information, last, thermal)
+        self._model, poses, _ = self._calibrated(sites, poses)
+        fit = self._fit_once(sites, poses, information, last, thermal)
+        for _ in range(N_SETTLING if last else 0):
+            model, poses, change = self._calibrated(fit.sites, fit.poses)
+            if change < self._spec.tolerance:
+                break
+            self._model = model
+            fit = self._fit_once(fit.sites, poses, information, last, thermal)
+        return fit
+
+    def _fit_once(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool, thermal: bool) -> Fit:
         spec = self._spec
-        of_poses = None
+        of_poses, of_thermal = None, None
         if spec.poses:
             of_poses = sample_pose_information(self._model, sites, poses, spec.n_information, next(self._seeds))
-        return fit_sites(self._model, sites, poses, information,
-                         n_passes=spec.n_passes_last if last else spec.n_passes,
-                         tolerance=spec.tolerance, pose_information=of_poses,
-                         on_pass=lambda cost: self._passed(f"{len(sites)} sites, cost {cost:.6g}"))
+            if spec.imaging:
+                of_poses = of_poses[:5, :5]
+        if thermal:
+            of_thermal = self._information(sites, poses, spec.n_information, thermal=True)
+        fit = fit_sites(self._model, sites, poses, information,
+                        n_passes=spec.n_passes_last if last else spec.n_passes,
+                        tolerance=spec.tolerance, pose_information=of_poses, thermal_information=of_thermal,
+                        on_pass=lambda cost: self._passed(f"{len(sites)} sites, cost {cost:.6g}"))
+        if thermal:
+            self._model = self._model.with_thermal(fit.thermal_A2)
+        return fit
 
     def _propose(self, sites: Sites, poses: Poses, information: np.ndarray, i_round: int) -> Sites:
         model = self._model
-        residual = ResidualVolume(model.shape_zxy, model.n_layers_per_slice, poses.tilt_deg)
+        residual = ResidualVolume(model.shape_zxy, model.n_layers_per_slice, poses, model.voxel_A)
         for _ in model.gradients(sites, poses, on_slices=residual.add):
             pass
         self._passed("search for missing sites")
@@ -217,8 +266,8 @@ class _Refinement:
         named = replace(sites, kinds=kinds, occupancy=occupancy)
         return named, own_information(full, kinds, np.maximum(1.0, GROWN_OCCUPANCY / np.maximum(occupancy, 0.05)))
 
-    def _information(self, sites: Sites, poses: Poses, n_passes: int) -> np.ndarray:
-        information = sample_information(self._model, sites, poses, n_passes, next(self._seeds))
+    def _information(self, sites: Sites, poses: Poses, n_passes: int, *, thermal: bool = False) -> np.ndarray:
+        information = sample_information(self._model, sites, poses, n_passes, next(self._seeds), thermal=thermal)
         for _ in range(n_passes):
             self._passed("information")
         return information
@@ -232,6 +281,7 @@ class _Refinement:
         posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, model.electrons_per_pixel,
                                float(factors[:, 3].mean()), self._surroundings(sites.positions_A, sites, own=True))
         errors = standard_errors(information, model.electrons_per_pixel, factors[sites.kinds])
+        thermal_A2, thermal_error_A2 = self._thermal(fit, sites, errors)
         best = posterior.argmax(axis=1)
         numbers = np.append(model.elements, 0)[best]
         keep = numbers > 0
@@ -245,12 +295,42 @@ class _Refinement:
             position_error_A=errors[order, :3], occupancy_error=errors[order, 3],
             probability=posterior[order, best[order]], posterior=posterior[order, :-1],
             not_atom_probability=posterior[order, -1], turn_deg=np.rad2deg(poses.turn_rad), shift_A=poses.shift_A,
-            cost=np.array(fit.descent.costs), rounds=tuple(self._rounds),
+            thermal_A2=thermal_A2, thermal_error_A2=thermal_error_A2, defocus_offset_A=model.defocus_offset_A,
+            brightness=model.brightness, cost=np.array(fit.descent.costs), rounds=tuple(self._rounds),
             summary={"stopped": fit.descent.stopped, "passes": self._n_passes,
                      "remaining_standard_errors": fit.remaining,
                      "chi_square": 8 * model.electrons_per_pixel * fit.descent.cost / n_values,
                      "variance_factor_position": float(factors[:, :3].mean()),
-                     "variance_factor_occupancy": float(factors[:, 3].mean())})
+                     "variance_factor_occupancy": float(factors[:, 3].mean())}
+            | self._summary(thermal_A2))
+
+    def _thermal(self, fit: Fit, sites: Sites, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Thermal factor of each element, and its standard error, (K,) each in Å²; an error of 0 where none is fitted.
+
+        A fit whose positions follow the noise with the variance σ² along each axis finds B too small by 8π²σ²: the bias
+        of least squares is -½ (JᵀJ)⁻¹ Jᵀ tr(H Cov) (Box, J. R. Stat. Soc. B 33, 171, 1971), H the second derivatives,
+        which for positions sum up to twice the derivative with respect to ⟨u²⟩. That is added.
+        """
+        model, n_kinds = self._model, len(self._model.elements)
+        if not self._spec.thermal:
+            return model.thermal_A2, np.zeros(n_kinds)
+        known = np.where(fit.thermal_information > 0, fit.thermal_information, np.inf)
+        counts = np.maximum(np.bincount(sites.kinds, minlength=n_kinds), 1)
+        variance_A2 = np.bincount(sites.kinds, (errors[:, :3] ** 2).mean(axis=1), n_kinds) / counts
+        error_A2 = 1 / np.sqrt(4 * model.electrons_per_pixel * known)
+        return model.thermal_A2 + 8 * math.pi**2 * variance_A2, error_A2
+
+    def _summary(self, thermal_A2: np.ndarray) -> dict[str, float]:
+        """What the fitted microscope and vibrations add to the summary."""
+        spec, model = self._spec, self._model
+        found: dict[str, float] = {}
+        if spec.thermal:
+            found |= {f"thermal_{physics.SYMBOLS[Z]}_A2": float(B)
+                      for Z, B in zip(model.elements, thermal_A2, strict=True)}
+        if spec.imaging:
+            found["defocus_offset_rms_A"] = float(np.sqrt((model.defocus_offset_A**2).mean()))
+            found["brightness_rms_percent"] = 100 * float(np.sqrt(((model.brightness - 1) ** 2).mean()))
+        return found
 
     def _passed(self, detail: str) -> None:
         self._n_passes += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.ndimage import gaussian_filter, maximum_filter, shift
 from scipy.spatial import cKDTree
 
 from aetlab.forward.rotation import make_rotation
@@ -27,13 +27,18 @@ FIRST_OCCUPANCY = 0.6
 class ResidualVolume:
     """Residuals of all tilts carried back to the volume: minus the gradient of the cost, in 1/V."""
 
-    def __init__(self, shape_zxy: tuple[int, int, int], n_layers: int, tilt_deg: np.ndarray) -> None:
+    def __init__(self, shape_zxy: tuple[int, int, int], n_layers: int, poses: Poses, voxel_A: float) -> None:
+        tilt_deg = poses.tilt_deg + np.rad2deg(poses.turn_rad[:, 1])
         self._rotation = make_rotation("linear", shape_zxy, n_layers, tilt_deg)
+        self._shift = poses.shift_A[:, :2] / voxel_A
         self.volume: np.ndarray = np.zeros(shape_zxy, np.float32)
 
     def add(self, i_tilt: int, slices: np.ndarray) -> None:
-        """Take the gradient of the slices of one tilt."""
-        self._rotation.add_adjoint(slices.astype(np.float32, copy=False), i_tilt, -1.0, self.volume)
+        """Take the gradient of the slices of one tilt, its shift undone; of its turn the part about the tilt axis."""
+        slices = slices.astype(np.float32, copy=False)
+        if self._shift[i_tilt].any():
+            slices = shift(slices, (0, *-self._shift[i_tilt]), order=1)
+        self._rotation.add_adjoint(slices, i_tilt, -1.0, self.volume)
 
 
 def propose_sites(residual: np.ndarray, sites: Sites, information: np.ndarray, model: AtomModel, *,

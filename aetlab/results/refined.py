@@ -13,7 +13,8 @@ from aetlab.results.record import Dataset
 #: Pairs farther apart than this many standard errors along any axis are no measurement of one atom: they are left out
 #: of the calibration, and counted.
 OUTLIER = 6.0
-_UNITS = {"positions_A": "Å", "scattering_V_A3": "V Å³", "position_error_A": "Å", "turn_deg": "degree", "shift_A": "Å"}
+_UNITS = {"positions_A": "Å", "scattering_V_A3": "V Å³", "position_error_A": "Å", "turn_deg": "degree", "shift_A": "Å",
+          "thermal_A2": "Å²", "thermal_error_A2": "Å²", "defocus_offset_A": "Å"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def describe_refined_arrays(refinement: Refinement) -> dict[str, Dataset]:
     arrays = {f"refined/{name}": Dataset(getattr(atoms, name), _UNITS.get(name, "1"))
               for name in ("positions_A", "occupancy", "scattering_V_A3", "numbers", "position_error_A",
                            "occupancy_error", "probability", "posterior", "not_atom_probability", "turn_deg",
-                           "shift_A", "cost")}
+                           "shift_A", "thermal_A2", "thermal_error_A2", "defocus_offset_A", "brightness", "cost")}
     for name in ("traced", "true", "unmatched_traced", "unmatched_true", "strict_traced", "strict_true", "confusion",
                  "confusion_numbers"):
         arrays[f"refined_match/{name}"] = Dataset(getattr(match, name), "1")

@@ -33,8 +33,7 @@ def scale_lengths(spec: TraceSpec, factor: float) -> TraceSpec:
         filter_sigma_wide=spec.filter_sigma_wide * factor, fit_radius=spec.fit_radius * factor,
         max_shift_per_fit=spec.max_shift_per_fit * factor, width_start=spec.width_start * factor,
         neighbour_radius=spec.neighbour_radius * factor, merge_distance=spec.merge_distance * factor,
-        link_distance=spec.link_distance * factor, min_width=spec.min_width * factor,
-        smoothing=spec.smoothing * factor)
+        min_width=spec.min_width * factor, smoothing=spec.smoothing * factor)
 
 
 def build_parser() -> argparse.ArgumentParser:

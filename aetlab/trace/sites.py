@@ -119,11 +119,13 @@ def merge_sites(sites: np.ndarray, distance: float) -> np.ndarray:
     return sites
 
 
-def drop_lone_sites(sites: np.ndarray, distance: float, n_least: int) -> np.ndarray:
-    """The sites of groups of at least ``n_least``; in a group the next site is at most ``distance`` voxels away."""
-    if n_least <= 1 or not len(sites):
+def drop_lone_sites(sites: np.ndarray, factor: float, n_least: int) -> np.ndarray:
+    """The sites of groups of at least ``n_least``; in a group the next site is at most ``factor`` times as far as
+    nearest neighbours are in the median."""
+    if n_least <= 1 or len(sites) < 2:
         return sites
-    first, neighbours = list_neighbours(sites, distance)
+    nearest = cKDTree(sites[:, :3]).query(sites[:, :3], k=2)[0][:, 1]
+    first, neighbours = list_neighbours(sites, factor * float(np.median(nearest)))
     links = csr_array((np.ones(len(neighbours), np.int8), neighbours, first), shape=(len(sites), len(sites)))
     _, group = connected_components(links, directed=False)
     return sites[np.bincount(group)[group] >= n_least]

@@ -136,7 +136,7 @@ def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarra
             sites = merge_sites(sites, spec.merge_distance)
             sites = sites[sites[:, 3] >= spec.min_intensity_V]
             sites = drop_doubtful_sites(potential_V, sites, spec, noise, narrow=i_round > spec.n_refine_first)
-            sites = drop_lone_sites(sites, spec.link_distance, spec.min_group)
+            sites = drop_lone_sites(sites, spec.link_factor, spec.min_group)
         n_gone = n_before - len(sites)
         if n_gone > MANY_GONE * n_before:
             noise = measure_noise(searched, sites, spec)
