@@ -55,12 +55,45 @@ class TiltSeries:
 
 
 @dataclass(frozen=True)
+class TiltOffsets:
+    """How far each of T tilts lies from where it was asked for.
+
+    ``tilt_deg`` (T,) is added to the tilt angle; ``axis_deg`` (T,) turns the tilted sample about the beam, from +x
+    towards +y, which is how the direction of the tilt axis differs; ``shift_A`` (T, 2) then moves it along x and y;
+    ``defocus_A`` (T,) is added to all defoci of the tilt, and ``brightness`` (T,) multiplies its intensities.
+    """
+
+    tilt_deg: np.ndarray
+    axis_deg: np.ndarray
+    shift_A: np.ndarray
+    defocus_A: np.ndarray
+    brightness: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tilt_deg)
+
+    def as_table(self) -> np.ndarray:
+        """(T, 6): tilt and axis in degrees, shift along x and y and defocus in Å, brightness."""
+        return np.column_stack([self.tilt_deg, self.axis_deg, self.shift_A, self.defocus_A, self.brightness])
+
+    @classmethod
+    def from_table(cls, table: np.ndarray) -> TiltOffsets:
+        """The offsets whose :meth:`as_table` this is."""
+        return cls(table[:, 0], table[:, 1], table[:, 2:4], table[:, 4], table[:, 5])
+
+    @classmethod
+    def none(cls, n_tilts: int) -> TiltOffsets:
+        """Tilts as they were asked for."""
+        return cls.from_table(np.tile([0.0, 0, 0, 0, 0, 1], (n_tilts, 1)))
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """The volume with its history: one entry an iteration of cost (eq. 5 halved) and seconds, and why it stopped.
 
     ``restarts`` are the iterations after which momentum was reset, ``halvings`` those after which the step was halved.
     ``weight_per_V`` is the regulariser's; ``held_out_cost`` the mean cost of a tilt that was left out of the fit (NaN
-    where none was), ``device`` what computed it.
+    where none was), ``device`` what computed it, ``offsets`` what was found of each tilt (None: nothing was asked).
     """
 
     volume: Volume
@@ -72,6 +105,7 @@ class Reconstruction:
     weight_per_V: float
     held_out_cost: float
     device: str = "cpu"
+    offsets: TiltOffsets | None = None
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ class Parts:
 
 
 def choose_model(spec: RunSpec, series: TiltSeries, *, blur_A: float, say: Callable[[str], None]) -> Model:
-    """The forward model on the device that ``spec.engine.device`` asks for; ``auto`` takes a GPU if one serves.
+    """The forward model on the device that ``spec.engine.device`` asks for; ``auto`` takes a GPU if one serves, but for
+    align=true the CPU.
 
     Raises
     ------
@@ -59,7 +60,9 @@ def choose_model(spec: RunSpec, series: TiltSeries, *, blur_A: float, say: Calla
     options: dict[str, Any] = {"microscope": spec.microscope, "n_layers_per_slice": spec.binning.n_layers,
                                "rotation": spec.engine.rotation, "blur_A": blur_A,
                                "likelihood": spec.engine.likelihood}
-    if spec.engine.device != "cpu":
+    if spec.align.enabled and spec.engine.device == "auto":
+        say("the CPU reconstructs: align=true is computed there")
+    elif spec.engine.device != "cpu":
         try:
             device = _open(spec)
             model = gpu.GpuModel(series, spec.scale.shape_zxy, device=device, **options)

@@ -48,3 +48,9 @@ def rotation_matrix(tilt_deg: float) -> np.ndarray:
     """Rotation of positions (x, y, z) by a tilt about +y (right-handed), float64 (3, 3): ``positions @ R.T``."""
     c, s = np.cos(np.deg2rad(tilt_deg)), np.sin(np.deg2rad(tilt_deg))
     return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
+
+
+def in_plane_rotation(angle_deg: float) -> np.ndarray:
+    """Rotation of positions (x, y) about the beam, from +x towards +y, float64 (2, 2): ``positions @ R.T``."""
+    c, s = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
+    return np.array([[c, -s], [s, c]])

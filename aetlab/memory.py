@@ -29,14 +29,17 @@ def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
     n_z, n_x, n_y = spec.scale.shape_zxy
     volume, plane = 4.0 * n_z * n_x * n_y, 8.0 * n_x * n_y
     n_defoci = len(spec.defocus.planes_nm)
-    images = 4.0 * len(tilt_angles_deg(spec.tilts, spec.wedge)) * n_defoci * n_x * n_y
+    n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge))
+    images = 4.0 * n_tilts * n_defoci * n_x * n_y
     fine = spec.simulate.oversample
     potential = volume * fine**3 * 3 if spec.simulate.kind == "voxels" else 0.0
     slices = n_slices(n_z, spec.binning.n_layers)
     # Waves, real slices, images and transfer functions; the measured amplitudes beside both series.
     engine = plane * (1.5 * slices + 2 * n_defoci + 4) + images
-    engine += min(_MATRICES_BYTES, _MATRIX_BYTES.get(spec.engine.rotation, 0.0) * n_z * n_x * len(tilt_angles_deg(
-        spec.tilts, spec.wedge)))
+    engine += min(_MATRICES_BYTES, _MATRIX_BYTES.get(spec.engine.rotation, 0.0) * n_z * n_x * n_tilts)
+    if spec.align.enabled:
+        # Transfer functions of every tilt; waves, slices and derivatives of the tilt that is aligned, one matrix.
+        engine += plane * (n_defoci * (n_tilts + 40) + 1.5 * slices) + _MATRIX_BYTES["cubic"] * n_z * n_x
     volumes = 2 + (0 if on_gpu else _PROX_VOLUMES.get(spec.reg.kind, 0.0))
     kept = BASE_BYTES + 2 * images
     return {"simulate": BASE_BYTES + images + min(_SLABS_BYTES, volume * fine**3) + potential
@@ -64,7 +67,7 @@ def require_memory(spec: RunSpec, available: float | None = None) -> None:
     stage = max(needed, key=lambda name: needed[name])
     free = available_bytes() + BASE_BYTES if available is None else available
     missing = needed[stage] - free
-    if missing <= 0 or (spec.engine.device == "auto" and _fits_with_gpu(spec, free)):
+    if missing <= 0 or (spec.engine.device == "auto" and not spec.align.enabled and _fits_with_gpu(spec, free)):
         return
     n_z, n_x, n_y = spec.scale.shape_zxy
     advice = ["a smaller scale", "reg=lasso"] if stage == "reconstruct" and spec.reg.kind == "tv" else [

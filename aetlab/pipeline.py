@@ -14,10 +14,10 @@ import numpy as np
 
 from aetlab import forward, refine, sample, solve, trace
 from aetlab.backend import to_numpy
-from aetlab.data import Atoms, Match, Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Volume
+from aetlab.data import Atoms, Match, Reconstruction, RefinedAtoms, TiltOffsets, TiltSeries, TracedAtoms, Volume
 from aetlab.engine import solver_parts
 from aetlab.estimate import estimate
-from aetlab.fitting import fit_volume, make_model, step_of
+from aetlab.fitting import align_when_due, fit_volume, make_aligner, make_model, step_of
 from aetlab.grid import coordinates_A, rotation_matrix
 from aetlab.memory import require_memory
 from aetlab.progress import Reporter
@@ -35,6 +35,8 @@ from aetlab.weighting import hold_out, prediction_cost, regulariser_weight
 _DECIDE_TILT_SERIES = ("seed", "sample", "scale", "tilts", "wedge", "defocus", "microscope", "simulate")
 #: Layers of a potential that are built at once where only their sum is wanted.
 _SLAB = 32
+#: Farthest apart in Å that atoms are taken for the same when the truth is moved to the traced ones.
+_REGISTERED_A = 1.2
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,12 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter,
         traced = trace.trace_atoms(reconstruction.volume, spec.trace, sample.sample_elements(atoms),
                                    _listener(reporter, "trace"))
     with clock.stage("refine"):
-        refined = refine_traced(spec, series, traced, sample.sample_elements(atoms), reporter)
+        refined = refine_traced(spec, as_aligned(series, reconstruction), traced, sample.sample_elements(atoms),
+                                reporter)
     with clock.stage("score"):
+        views = make_views(spec, atoms)
+        if spec.align.enabled:
+            atoms, refined = bring_together(spec, atoms, traced, refined, reporter)
         truth = Volume(true_potential(spec, atoms), spec.scale.voxel_A)
         match = score(spec, traced, atoms)
         refinement = None if refined is None else Refinement(refined, score(spec, refine.as_traced(refined), atoms))
@@ -103,10 +109,9 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter,
             match, traced, atoms, traced_inside=_inside(spec, traced.positions_A),
             true_inside=_inside(spec, atoms.positions_A))
     outcome = Outcome(spec=spec, atoms=atoms, inside=_inside(spec, atoms.positions_A), truth=truth,
-                      views=make_views(spec, atoms), ideal=ideal, series=series, reconstruction=reconstruction,
+                      views=views, ideal=ideal, series=series, reconstruction=reconstruction,
                       traced=traced, match=match, profiles=profiles, structure=structure,
-                      structure_metrics=structure_metrics,
-                      refinement=refinement)
+                      structure_metrics=structure_metrics, refinement=refinement, offsets=true_offsets(spec))
     run_id = record_id(spec)
     folder = record.write_record(
         places.records, spec, metrics=describe_metrics(outcome, _scored_rows(spec)), arrays=describe_arrays(outcome),
@@ -173,7 +178,12 @@ def _images_of(spec: RunSpec, atoms: Atoms, reporter: Reporter) -> TiltSeries:
     """The noise-free tilt series of ``atoms``, told as it is made."""
     reported = _listener(reporter, "simulate")
     return _simulate(spec, atoms, _tilts_deg(spec), _defocus_A(spec), "phonons",
-                     lambda done, total: reported(done, total, "tilts"))
+                     lambda done, total: reported(done, total, "tilts"), true_offsets(spec))
+
+
+def true_offsets(spec: RunSpec) -> TiltOffsets | None:
+    """How far the simulated tilts lie from where they are asked for; None where they lie there."""
+    return forward.draw_offsets(spec.simulate, len(_tilts_deg(spec)), generator(spec.seed, "tilt errors"))
 
 
 def _tilts_deg(spec: RunSpec) -> np.ndarray:
@@ -185,11 +195,11 @@ def _defocus_A(spec: RunSpec) -> np.ndarray:
 
 
 def _simulate(spec: RunSpec, atoms: Atoms, tilt_deg: np.ndarray, defocus_A: np.ndarray, purpose: str,
-              report: Callable[[int, int], None] | None = None) -> TiltSeries:
+              report: Callable[[int, int], None] | None = None, offsets: TiltOffsets | None = None) -> TiltSeries:
     return forward.simulate_tilt_series(
         atoms, spec.scale.shape_zxy, spec.scale.voxel_A, tilt_deg, defocus_A, microscope=spec.microscope,
         simulate=spec.simulate, debye_waller_A2=spec.sample.debye_waller_A2, rng=generator(spec.seed, purpose),
-        report=report)
+        report=report, offsets=offsets)
 
 
 def _recorded_series(spec: RunSpec, reporter: Reporter) -> TiltSeries:
@@ -207,22 +217,52 @@ def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,
     fitted, held = hold_out(model.n_tilts, spec.reg.held_out, generator(spec.seed, "held out"))
     reporter.say(f"regulariser {spec.reg.kind} with weight {weight:.3g} per V, "
                  f"step {step_of(spec, len(fitted)) / model.lipschitz:.4g} V²")
+    aligner = make_aligner(spec, series, model)
     rng = generator(spec.seed, "tilt order")
     path = places.checkpoint(record_id(spec))
     saved = checkpoint.load_checkpoint(path, rng)
+    if aligner and saved:
+        aligner.restore(TiltOffsets.from_table(saved[0]["tilts"]))
     schedule = checkpoint.Schedule()
 
     def on_iteration(state: solve.State) -> None:
         reporter.step("reconstruct", state.n_done, spec.engine.n_iterations, f"cost {state.cost[-1]:.5g}")
         if schedule.due() and state.n_done < spec.engine.n_iterations:
-            schedule.write(lambda: checkpoint.save_checkpoint(path, state.arrays(), state.values(), rng))
+            arrays = state.arrays() | ({"tilts": aligner.offsets.as_table()} if aligner else {})
+            schedule.write(lambda: checkpoint.save_checkpoint(path, arrays, state.values(), rng))
 
     solution = fit_volume(spec, model, fitted, weight, n_iterations=spec.engine.n_iterations, rng=rng,
-                          on_iteration=on_iteration, resume=solve.State.restore(*saved) if saved else None)
+                          on_iteration=on_iteration, resume=solve.State.restore(*saved) if saved else None,
+                          align=(lambda state: align_when_due(spec, aligner, state)) if aligner else None)
     volume = Volume(to_numpy(model.form_potential(solution.volume)), spec.scale.voxel_A)
     predicted = prediction_cost(model, solution.volume, held) if len(held) else float("nan")
     return Reconstruction(volume, solution.cost, solution.seconds, solution.restarts, solution.halvings,
-                          solution.stopped, weight, predicted, solver_parts(model).name), saved is not None
+                          solution.stopped, weight, predicted, solver_parts(model).name,
+                          aligner.offsets if aligner else None), saved is not None
+
+
+def as_aligned(series: TiltSeries, reconstruction: Reconstruction) -> TiltSeries:
+    """The tilt series as bright as the reconstruction found its vacuum; where tilts lie the atoms find themselves."""
+    if reconstruction.offsets is None:
+        return series
+    brightness = reconstruction.offsets.brightness.astype(np.float32)
+    return replace(series, images=series.images / brightness[:, None, None, None])
+
+
+def bring_together(spec: RunSpec, atoms: Atoms, traced: TracedAtoms, refined: RefinedAtoms | None,
+                   reporter: Reporter) -> tuple[Atoms, RefinedAtoms | None]:
+    """The true atoms moved as a whole to where the traced ones lie, and the refined ones as well.
+
+    Aligned images do not tell where the sample lies as a whole: the reconstruction has a frame of its own.
+    """
+    rotation, shift_A = trace.register_atoms(atoms.positions_A, traced.positions_A, _REGISTERED_A)
+    turn_deg = float(np.rad2deg(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1))))
+    reporter.say(f"the truth is turned by {turn_deg:.3f}° and shifted by {np.linalg.norm(shift_A):.3f} Å for the score")
+    atoms = replace(atoms, positions_A=atoms.positions_A @ rotation.T + shift_A)
+    if refined is not None:
+        rotation, shift_A = trace.register_atoms(refined.positions_A, atoms.positions_A, _REGISTERED_A)
+        refined = replace(refined, positions_A=refined.positions_A @ rotation.T + shift_A)
+    return atoms, refined
 
 
 def refine_traced(spec: RunSpec, series: TiltSeries, traced: TracedAtoms, elements: tuple[int, ...],

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from aetlab import physics
 from aetlab.checks import SpecError as SpecError
 from aetlab.checks import choice, debye_waller, fraction, not_negative, positive, require
+from aetlab.spec_align import AlignSpec as AlignSpec
 from aetlab.spec_refine import RefineSpec as RefineSpec
 from aetlab.spec_reg import RegSpec as RegSpec
 from aetlab.spec_trace import ScoreSpec as ScoreSpec
@@ -162,6 +163,10 @@ class BinningSpec:
         require(self.n_layers >= 1, "binning.n_layers", self.n_layers, "at least 1")
 
 
+#: Settings of the simulation that say how far tilts lie from where they were asked for.
+TILT_ERRORS = ("tilt_error_deg", "axis_error_deg", "shift_error_A", "defocus_error_nm", "brightness_error")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SimulateSpec:
     """How the data are made: a fresh potential of rotated atoms for each tilt, or the rotated voxel volume.
@@ -169,7 +174,8 @@ class SimulateSpec:
     ``oversample`` refines the voxels of the simulation (the images are binned back to the reconstruction's pixels);
     ``n_frozen_phonons`` > 0 averages the intensity over that many thermally displaced copies; ``band_limit`` cuts
     waves and transmission functions at that fraction of the Nyquist frequency (1 keeps all, 2/3 is the usual guard
-    against wrap-around of the product of two functions).
+    against wrap-around of the product of two functions). The ``*_error_*`` are standard deviations of how far each tilt
+    lies from where it was asked for (:class:`aetlab.data.TiltOffsets`; kind=atoms alone), 0: not at all.
     """
 
     kind: str = "atoms"
@@ -178,6 +184,11 @@ class SimulateSpec:
     oversample: int = 1
     n_frozen_phonons: int = 0
     band_limit: float = 1.0
+    tilt_error_deg: float = 0.0
+    axis_error_deg: float = 0.0
+    shift_error_A: float = 0.0
+    defocus_error_nm: float = 0.0
+    brightness_error: float = 0.0
 
     def __post_init__(self) -> None:
         choice("simulate.kind", self.kind, ("atoms", "voxels"))
@@ -188,6 +199,11 @@ class SimulateSpec:
         require(self.n_frozen_phonons == 0 or self.kind == "atoms", "simulate.n_frozen_phonons",
                 self.n_frozen_phonons, "only simulate.kind=atoms has atoms to displace; give 0")
         require(0 < self.band_limit <= 1, "simulate.band_limit", self.band_limit, "it must lie in (0, 1]")
+        for name in TILT_ERRORS:
+            not_negative(f"simulate.{name}", getattr(self, name))
+            require(getattr(self, name) == 0 or self.kind == "atoms", f"simulate.{name}", getattr(self, name),
+                    "only simulate.kind=atoms moves tilts; give 0")
+        require(self.brightness_error <= 0.1, "simulate.brightness_error", self.brightness_error, "0 to 0.1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,6 +305,7 @@ class RunSpec:
     simulate: SimulateSpec
     microscope: MicroscopeSpec
     engine: EngineSpec
+    align: AlignSpec = field(default_factory=AlignSpec)
     trace: TraceSpec
     refine: RefineSpec = field(default_factory=RefineSpec)
     score: ScoreSpec
@@ -301,6 +318,18 @@ class RunSpec:
         n_left = len(tilt_angles_deg(self.tilts, self.wedge))
         require(n_left >= 2, "wedge.missing_deg", self.wedge.missing_deg,
                 f"it leaves {n_left} of {self.tilts.n_tilts} tilts; at least 2 are needed")
+        if self.align.enabled:
+            self._check_alignment()
+
+    def _check_alignment(self) -> None:
+        require(self.engine.device != "gpu", "engine.device", self.engine.device,
+                "align=true is computed on the CPU; choose one of auto, cpu")
+        require(self.engine.n_iterations > self.align.at[0], "engine.n_iterations", self.engine.n_iterations,
+                f"align=true aligns before iteration {self.align.at[0]} for the first time; give more, or align=false")
+        require(self.reg.weight != "auto", "reg.weight", self.reg.weight,
+                "tilts held out before they are aligned predict nothing; give a number or rule with align=true")
+        require(self.refine.kind == "none" or self.refine.poses, "refine.poses", self.refine.poses,
+                "the images lie where align=true finds them; refine.poses=true lets the atoms find them as well")
 
 
 def tilt_angles_deg(tilts: TiltsSpec, wedge: WedgeSpec) -> tuple[float, ...]:

@@ -1,10 +1,11 @@
 """From atoms to images: potential, rotation, multislice, imaging and noise, and the model that joins them."""
 
+from aetlab.forward.alignment import Search, TiltAligner
 from aetlab.forward.blur import narrowest_atom_A
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.noise import add_shot_noise, effective_electrons_per_pixel
 from aetlab.forward.potential import build_potential
-from aetlab.forward.simulate import simulate_tilt_series
+from aetlab.forward.simulate import draw_offsets, simulate_tilt_series
 
-__all__ = ["ForwardModel", "add_shot_noise", "build_potential", "effective_electrons_per_pixel", "narrowest_atom_A",
-           "simulate_tilt_series"]
+__all__ = ["ForwardModel", "Search", "TiltAligner", "add_shot_noise", "build_potential", "draw_offsets",
+           "effective_electrons_per_pixel", "narrowest_atom_A", "simulate_tilt_series"]

@@ -39,6 +39,11 @@ class FourierRotation:
         self._quarters = quarters.astype(int)
         self._rest_rad = np.deg2rad(np.asarray(tilt_deg, np.float64) - 90 * quarters)
 
+    def set_angle(self, i_tilt: int, tilt_deg: float) -> None:
+        """From now on the tilt ``i_tilt`` turns by ``tilt_deg``."""
+        self._quarters[i_tilt] = round(tilt_deg / 90)
+        self._rest_rad[i_tilt] = math.radians(tilt_deg - 90 * round(tilt_deg / 90))
+
     def rotate_and_bin(self, volume: np.ndarray, i_tilt: int, slices: np.ndarray) -> None:
         """Fill ``slices`` (S, X, Y) with the sums of the rotated ``volume`` (Z, X, Y)."""
         for rows in self._blocks():

@@ -80,6 +80,8 @@ class ForwardModel:
         np.sqrt(np.maximum(series.images, 0), out=self._amplitude)
         self._rotation = make_rotation(rotation, shape_zxy, n_layers_per_slice, series.tilt_deg, dtype=dtype)
         self._multislice = make_multislice(optics, dtype, likelihood)
+        self._nominal = self._multislice.pack_transfer(optics.transfer)
+        self._placed: dict[int, np.ndarray] = {}
         self._slices = empty_aligned((n_slices(shape_zxy[0], n_layers_per_slice), *shape_zxy[1:]), dtype)
         self._blur = Blur(blur_A / series.pixel_A, self._slices.shape, dtype) if blur_A else None
 
@@ -87,9 +89,18 @@ class ForwardModel:
         """V in volts of ``volume`` (Z, X, Y): g ∗ c, or ``volume`` itself where there is no blur."""
         return self._blur.blur_volume(volume) if self._blur else volume
 
+    def place_tilt(self, i_tilt: int, tilt_deg: float, transfer: np.ndarray, amplitude: np.ndarray) -> None:
+        """From now on a tilt turns by ``tilt_deg`` and compares ``amplitude`` (F, X, Y), √intensity, with images by
+        ``transfer`` (F, X, Y), as that of :class:`aetlab.forward.multislice.Optics`.
+        """
+        self._rotation.set_angle(i_tilt, tilt_deg)
+        self._placed[i_tilt] = self._multislice.pack_transfer(transfer)
+        self._amplitude[i_tilt] = amplitude
+
     def cost(self, volume: np.ndarray, i_tilt: int) -> float:
         """Cost of ``volume`` (Z, X, Y) against the images of one tilt."""
         self._fill_slices(volume, i_tilt)
+        self._choose_transfer(i_tilt)
         return self._multislice.cost(self._slices, self._amplitude[i_tilt])
 
     def cost_and_gradient(self, volume: np.ndarray, i_tilt: int) -> tuple[float, np.ndarray]:
@@ -115,10 +126,15 @@ class ForwardModel:
 
     def _gradient_of_slices(self, volume: np.ndarray, i_tilt: int) -> float:
         self._fill_slices(volume, i_tilt)
+        self._choose_transfer(i_tilt)
         cost = self._multislice.cost_and_gradient(self._slices, self._amplitude[i_tilt])
         if self._blur:
             self._blur.blur_slices(self._slices)
         return cost
+
+    def _choose_transfer(self, i_tilt: int) -> None:
+        if self._placed:
+            self._multislice.use_transfer(self._placed.get(i_tilt, self._nominal))
 
     def _fill_slices(self, volume: np.ndarray, i_tilt: int) -> None:
         self._rotation.rotate_and_bin(volume, i_tilt, self._slices)

@@ -128,6 +128,12 @@ DARK = 1e-3
 class TiltCost(Protocol):
     """Cost of the slices of one tilt, and its gradient, with all memory allocated once."""
 
+    def pack_transfer(self, transfer: np.ndarray) -> np.ndarray:
+        """Transfer functions (F, X, Y), as those of :class:`Optics`, the way :meth:`use_transfer` takes them."""
+
+    def use_transfer(self, packed: np.ndarray) -> None:
+        """From now on images are made by these transfer functions."""
+
     def cost(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
         """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity."""
 
@@ -166,8 +172,14 @@ class Multislice:
         self._unit = np.ones((n_x, n_y), complex_type)
         self._fft = plan_fft()
 
-    def images(self, slices: np.ndarray) -> np.ndarray:
-        """Image waves ψ_j (F, X, Y) of ``slices`` (S, X, Y); the array is overwritten by the next call."""
+    def pack_transfer(self, transfer: np.ndarray) -> np.ndarray:
+        return transfer.astype(self._transfer.dtype)
+
+    def use_transfer(self, packed: np.ndarray) -> None:
+        self._transfer = packed
+
+    def exit_spectrum(self, slices: np.ndarray) -> np.ndarray:
+        """Fourier transform (X, Y) of the wave behind the last of ``slices``; the next call overwrites it."""
         fft, plane, waves = self._fft, self._plane, self._waves
         kernels.transmit(self._phase, slices[0], self._unit, waves[0])
         for m in range(1, len(slices)):
@@ -176,9 +188,14 @@ class Multislice:
             fft.inverse(plane, plane)
             kernels.transmit(self._phase, slices[m], plane, waves[m])
         fft.forward(waves[-1], plane)
+        return plane
+
+    def images(self, slices: np.ndarray) -> np.ndarray:
+        """Image waves ψ_j (F, X, Y) of ``slices`` (S, X, Y); the array is overwritten by the next call."""
+        plane = self.exit_spectrum(slices)
         for f in range(len(self._images)):
             kernels.multiply(plane, self._transfer[f], self._images[f])
-        fft.inverse(self._images, self._images)
+        self._fft.inverse(self._images, self._images)
         return self._images
 
     def cost(self, slices: np.ndarray, amplitude: np.ndarray) -> float:

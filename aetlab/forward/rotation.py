@@ -31,6 +31,9 @@ _CAPACITY = {"linear": 8, "cubic": 32}
 class Rotation(Protocol):
     """Rotate-and-bin and its adjoint for a set of tilts."""
 
+    def set_angle(self, i_tilt: int, tilt_deg: float) -> None:
+        """From now on the tilt ``i_tilt`` turns by ``tilt_deg``."""
+
     def rotate_and_bin(self, volume: np.ndarray, i_tilt: int, slices: np.ndarray) -> None:
         """Fill ``slices`` (S, X, Y) with the sums of the rotated ``volume`` (Z, X, Y)."""
 
@@ -85,10 +88,10 @@ class _Matrix:
 
 
 class SparseRotation:
-    """Rotation by linear or cubic (Keys, a = -1/2) interpolation."""
+    """Rotation by linear or cubic (Keys, a = -1/2) interpolation; matrices are kept up to ``budget_bytes``."""
 
     def __init__(self, kind: str, shape_zxy: tuple[int, int, int], n_layers: int, tilt_deg: np.ndarray, *,
-                 dtype: type = np.float32) -> None:
+                 dtype: type = np.float32, budget_bytes: float = MATRIX_BUDGET_BYTES) -> None:
         self._cubic = kind == "cubic"
         self._capacity = _CAPACITY[kind]
         self._shape = shape_zxy
@@ -98,7 +101,14 @@ class SparseRotation:
         self._cache: dict[int, _Matrix] = {}
         self._matrix = self._allocate()
         self._built = -1
-        self._room_bytes = MATRIX_BUDGET_BYTES
+        self._room_bytes = budget_bytes
+
+    def set_angle(self, i_tilt: int, tilt_deg: float) -> None:
+        self._tilt_rad[i_tilt] = np.deg2rad(tilt_deg)
+        kept = self._cache.pop(i_tilt, None)
+        self._room_bytes += kept.n_bytes if kept else 0
+        if self._built == i_tilt:
+            self._built = -1
 
     def rotate_and_bin(self, volume: np.ndarray, i_tilt: int, slices: np.ndarray) -> None:
         m = self._matrix_of(i_tilt)

@@ -34,6 +34,14 @@ class SimdMultislice:
         self._cost = empty_aligned((n_defoci, n_y))
         self._no_amplitude = empty_aligned((0, n_x, n_y))
 
+    def pack_transfer(self, transfer: np.ndarray) -> np.ndarray:
+        """Transfer functions (F, X, Y) the way :meth:`use_transfer` takes them."""
+        return kernels.pack_factors(transfer)
+
+    def use_transfer(self, packed: np.ndarray) -> None:
+        """From now on images are made by these transfer functions."""
+        self._transfer = packed
+
     def cost(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
         """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity."""
         self._columns(kernels.ENTER, slices[0], self._waves[0])

@@ -51,6 +51,11 @@ class SimdFourierRotation:
         self._keeps_sine = _padded(order != n // 2)
         self._room = empty_aligned((0,))
 
+    def set_angle(self, i_tilt: int, tilt_deg: float) -> None:
+        """From now on the tilt ``i_tilt`` turns by ``tilt_deg``."""
+        self._quarters[i_tilt] = round(tilt_deg / 90) % 4
+        self._rest_rad[i_tilt] = math.radians(tilt_deg - 90 * round(tilt_deg / 90))
+
     def rotate_and_bin(self, volume: np.ndarray, i_tilt: int, slices: np.ndarray) -> None:
         """Fill ``slices`` (S, X, Y) with the sums of the rotated ``volume`` (Z, X, Y)."""
         no_metric = np.empty(0, np.float32)

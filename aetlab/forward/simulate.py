@@ -22,7 +22,7 @@ import numpy as np
 
 from aetlab import physics
 from aetlab.backend import n_threads
-from aetlab.data import Atoms, TiltSeries
+from aetlab.data import Atoms, TiltOffsets, TiltSeries
 from aetlab.fft import plan_fft
 from aetlab.forward import imaging
 from aetlab.forward.kernels_numba import multiply
@@ -30,7 +30,7 @@ from aetlab.forward.multislice import exit_wave, propagator
 from aetlab.forward.potential import build_potential
 from aetlab.forward.rotation import make_rotation
 from aetlab.forward.scattering import LEAST_DEBYE_WALLER_A2
-from aetlab.grid import rotation_matrix, slice_centres_A
+from aetlab.grid import in_plane_rotation, rotation_matrix, slice_centres_A
 from aetlab.spec import MicroscopeSpec, SimulateSpec
 
 #: How ``voxels`` turns the volume: as the paper did.
@@ -46,7 +46,8 @@ ALL_THREADS_BYTES = 1.0e9
 def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float, tilt_deg: np.ndarray,
                          defocus_A: np.ndarray, *, microscope: MicroscopeSpec, simulate: SimulateSpec,
                          debye_waller_A2: dict[str, float], rng: np.random.Generator,
-                         report: Callable[[int, int], None] | None = None) -> TiltSeries:
+                         report: Callable[[int, int], None] | None = None,
+                         offsets: TiltOffsets | None = None) -> TiltSeries:
     """Noise-free images of ``atoms`` at every tilt and defocus, as the detector's MTF leaves them.
 
     Parameters
@@ -65,6 +66,8 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
         Source of the displacements of frozen phonons; one child for each tilt.
     report : callable, optional
         Called as ``report(tilts done, tilts)`` after each tilt, in the caller's thread.
+    offsets : TiltOffsets, optional
+        How far the tilts really lie from ``tilt_deg`` and ``defocus_A``, which the series still names; atoms alone.
 
     Returns
     -------
@@ -76,12 +79,21 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
     if simulate.kind == "atoms":
         sample = _RotatedAtoms(atoms, optics, simulate, debye_waller_A2)
     else:
+        if offsets is not None:
+            raise ValueError("voxels turn about the tilt axis alone: simulate.kind=atoms has tilts with offsets")
         sample = _RotatedVoxels(atoms, optics, simulate, debye_waller_A2)
     images = np.empty((len(tilts), len(defoci), *shape_zxy[1:]), np.float32)
 
     def simulate_tilt(i_tilt: int, tilt_rng: np.random.Generator) -> None:
-        copies = [optics.intensities(slices) for slices in sample.copies(float(tilts[i_tilt]), tilt_rng)]
-        images[i_tilt] = optics.detect(np.mean(copies, axis=0))
+        if offsets is None:
+            copies = [optics.intensities(slices) for slices in sample.copies(float(tilts[i_tilt]), tilt_rng)]
+            images[i_tilt] = optics.detect(np.mean(copies, axis=0))
+            return
+        placed = sample.copies(float(tilts[i_tilt] + offsets.tilt_deg[i_tilt]), tilt_rng,
+                               axis_deg=float(offsets.axis_deg[i_tilt]), shift_A=offsets.shift_A[i_tilt])
+        transfer = optics.transfer(defoci + offsets.defocus_A[i_tilt])
+        copies = [optics.intensities(slices, transfer) for slices in placed]
+        images[i_tilt] = offsets.brightness[i_tilt] * optics.detect(np.mean(copies, axis=0))
 
     n_workers = min(len(tilts), sample.n_workers_most, n_threads() if _kernels_run_side_by_side() else 1)
     n_inner = max(1, n_threads() // n_workers)
@@ -95,6 +107,15 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
     finally:
         pool.shutdown(cancel_futures=True)
     return TiltSeries(images, tilts, defoci, voxel_A)
+
+
+def draw_offsets(simulate: SimulateSpec, n_tilts: int, rng: np.random.Generator) -> TiltOffsets | None:
+    """How far each tilt lies from where it was asked for: normal with the errors of ``simulate``, None for none."""
+    errors = [simulate.tilt_error_deg, simulate.axis_error_deg, simulate.shift_error_A, simulate.shift_error_A,
+              10 * simulate.defocus_error_nm, simulate.brightness_error]
+    if not any(errors):
+        return None
+    return TiltOffsets.from_table(rng.standard_normal((n_tilts, 6)) * errors + [0, 0, 0, 0, 0, 1])
 
 
 class Optics:
@@ -115,15 +136,20 @@ class Optics:
         self._wavelength_A = physics.wavelength_A(microscope.energy_keV)
         self._phase_per_V = physics.interaction_parameter(microscope.energy_keV) * self.voxel_A
         self._centres_A = slice_centres_A(self.shape_zxy[0], self.n_layers, self.voxel_A)
+        self._microscope = microscope
+        self._transfer = self.transfer(defocus_A)
+        self._mtf = imaging.detector_mtf(shape_zxy[1:], voxel_A, microscope.mtf_half)
+        self._has_mtf = microscope.mtf_half < 1
+
+    def transfer(self, defocus_A: np.ndarray) -> np.ndarray:
+        """Transfer functions from behind the last slice to the images at ``defocus_A`` (F,), complex64 (F, X, Y)."""
         shape_xy = self.shape_zxy[1:]
         to_centre = propagator(shape_xy, self.voxel_A, self._wavelength_A, -self._centres_A[-1])
         # The 1/N of the inverse FFT rides on the transfer functions.
-        self._transfer = np.stack([
+        return np.stack([
             to_centre / to_centre.size
-            * imaging.transfer_function(shape_xy, self.voxel_A, microscope, float(d), band_limit=self._band_limit)
+            * imaging.transfer_function(shape_xy, self.voxel_A, self._microscope, float(d), band_limit=self._band_limit)
             for d in defocus_A]).astype(np.complex64)
-        self._mtf = imaging.detector_mtf(shape_zxy[1:], voxel_A, microscope.mtf_half)
-        self._has_mtf = microscope.mtf_half < 1
 
     def wave(self, portions: Iterator[np.ndarray]) -> np.ndarray:
         """Wave behind the last slice, complex (X, Y), of slices that come in portions (S, X, Y) along the beam."""
@@ -138,15 +164,16 @@ class Optics:
             raise ValueError(f"{first} slices came, the volume has {len(self._centres_A)}")
         return wave
 
-    def intensities(self, portions: Iterator[np.ndarray]) -> np.ndarray:
-        """Intensities (F, X, Y) in the image's pixels, in front of the detector."""
+    def intensities(self, portions: Iterator[np.ndarray], transfer: np.ndarray | None = None) -> np.ndarray:
+        """Intensities (F, X, Y) in the image's pixels, in front of the detector, by other transfer functions if given.
+        """
         wave = self.wave(portions)
         fft = plan_fft()
         fft.forward(wave, wave)
         image = np.empty_like(wave)
         intensities = []
-        for transfer in self._transfer:
-            multiply(wave, transfer, image)
+        for function in self._transfer if transfer is None else transfer:
+            multiply(wave, function, image)
             fft.inverse(image, image)
             intensities.append(imaging.bin_pixels(image.real**2 + image.imag**2, self._fine))
         return np.stack(intensities)
@@ -179,13 +206,19 @@ class _RotatedAtoms:
         self._displacement_A = np.sqrt(np.maximum(np.array(blur_A2) - LEAST_DEBYE_WALLER_A2, 0) / (8 * np.pi**2))
         self.n_workers_most = int(ALL_THREADS_BYTES / SLAB_BYTES)
 
-    def copies(self, tilt_deg: float, rng: np.random.Generator) -> Iterator[Iterator[np.ndarray]]:
-        """The slices of each thermally displaced copy; of the one blurred potential where there are no phonons."""
+    def copies(self, tilt_deg: float, rng: np.random.Generator, axis_deg: float = 0.0,
+               shift_A: np.ndarray | None = None) -> Iterator[Iterator[np.ndarray]]:
+        """The slices of each thermally displaced copy; of the one blurred potential where there are no phonons.
+
+        The tilted atoms are turned by ``axis_deg`` about the beam and moved by ``shift_A`` (x, y).
+        """
         for _ in range(max(1, self._n_copies)):
             positions_A = self._atoms.positions_A
             if self._n_copies:
                 positions_A = positions_A + self._displacement_A[:, None] * rng.standard_normal(positions_A.shape)
             turned_A = positions_A @ rotation_matrix(tilt_deg).T
+            if shift_A is not None:
+                turned_A[:, :2] = turned_A[:, :2] @ in_plane_rotation(axis_deg).T + shift_A
             yield self._slices(dataclasses.replace(self._atoms, positions_A=turned_A))
 
     def _slices(self, atoms: Atoms) -> Iterator[np.ndarray]:
@@ -210,7 +243,8 @@ class _RotatedVoxels:
                                             parametrization=simulate.parametrization, debye_waller_A2=debye_waller_A2)
         self.n_workers_most = max(1, int(ALL_THREADS_BYTES / self._potential_V.nbytes))
 
-    def copies(self, tilt_deg: float, rng: np.random.Generator) -> Iterator[Iterator[np.ndarray]]:
+    def copies(self, tilt_deg: float, rng: np.random.Generator, axis_deg: float = 0.0,
+               shift_A: np.ndarray | None = None) -> Iterator[Iterator[np.ndarray]]:
         """The slices of the turned volume, in one portion."""
         n_z, *shape_xy = self._potential_V.shape
         rotation = make_rotation(VOXEL_ROTATION, self._potential_V.shape, self._n_layers, np.array([tilt_deg]))

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.data import Atoms, Match, Reconstruction, TiltSeries, TracedAtoms, Volume
+from aetlab.data import Atoms, Match, Reconstruction, TiltOffsets, TiltSeries, TracedAtoms, Volume
 from aetlab.grid import coordinates_A
+from aetlab.results.aligned import describe_offsets, offset_errors
 from aetlab.results.record import Dataset
 from aetlab.results.refined import Refinement, describe_refined_arrays, describe_refined_metrics
 from aetlab.spec import RunSpec
@@ -41,7 +42,8 @@ class Outcome:
     """All that a run made, the truth included; ``inside`` marks the true atoms of the scoring region.
 
     ``views`` are what :data:`VIEWS_DEG` show; ``profiles`` the scores against distances by name, ``structure`` arrays
-    of bonds, angles and the like with ``structure_metrics``; ``refinement`` the refined atoms where there are any.
+    of bonds, angles and the like with ``structure_metrics``; ``refinement`` the refined atoms where there are any;
+    ``offsets`` where the tilts truly lie, None where they lie as asked for.
     """
 
     spec: RunSpec
@@ -58,6 +60,7 @@ class Outcome:
     structure: Mapping[str, np.ndarray]
     structure_metrics: Mapping[str, float]
     refinement: Refinement | None = None
+    offsets: TiltOffsets | None = None
 
 
 def describe_metrics(outcome: Outcome, scored_rows: np.ndarray) -> dict[str, float]:
@@ -72,12 +75,22 @@ def describe_metrics(outcome: Outcome, scored_rows: np.ndarray) -> dict[str, flo
         norm2 += float((true**2).sum())
     counts = {f"{name}_atoms": count for name, count in outcome.atoms.counts.items()}
     refined = describe_refined_metrics(outcome.refinement, outcome.atoms) if outcome.refinement else {}
-    return dict(outcome.match.metrics) | dict(outcome.structure_metrics) | counts | refined | {
+    aligned = _offset_metrics(outcome)
+    return dict(outcome.match.metrics) | dict(outcome.structure_metrics) | counts | refined | aligned | {
         "potential_error": (difference2 / norm2) ** 0.5 if norm2 else float("nan"),
         "final_cost": float(outcome.reconstruction.cost[-1]),
         "held_out_cost": outcome.reconstruction.held_out_cost,
         "weight_per_V": outcome.reconstruction.weight_per_V,
     }
+
+
+def _offset_metrics(outcome: Outcome) -> dict[str, float]:
+    """How far the tilts lie from where the reconstruction took them to be; nothing where nobody asked or moved them."""
+    found, true, tilt_deg = outcome.reconstruction.offsets, outcome.offsets, outcome.series.tilt_deg
+    if found is None and true is None:
+        return {}
+    nominal = TiltOffsets.none(len(tilt_deg))
+    return offset_errors(found or nominal, true or nominal, tilt_deg)
 
 
 def describe_arrays(outcome: Outcome) -> dict[str, Dataset]:
@@ -120,6 +133,10 @@ def describe_arrays(outcome: Outcome) -> dict[str, Dataset]:
         for quantity, values in profile.items():
             arrays[f"profiles/{name}/{quantity}"] = Dataset(values, unit_of(quantity))
     arrays |= {f"structure/{name}": Dataset(values, unit_of(name)) for name, values in outcome.structure.items()}
+    if outcome.offsets is not None:
+        arrays |= describe_offsets(outcome.offsets, "truth/offsets")
+    if outcome.reconstruction.offsets is not None:
+        arrays |= describe_offsets(outcome.reconstruction.offsets, "alignment")
     if outcome.refinement:
         arrays |= describe_refined_arrays(outcome.refinement)
     return arrays

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aetlab.data import Reconstruction, Volume
+from aetlab.results.aligned import read_offsets
 from aetlab.results.files import StorageError
 from aetlab.results.identity import canonical_json, identity
 from aetlab.results.record import Places, Record, read_array, read_history, read_record
@@ -55,4 +56,4 @@ def _read(record: Record) -> Reconstruction:
     volume = Volume(read_array(record, "volume/potential_V").values, record.spec.scale.voxel_A)
     return Reconstruction(volume, history.cost, history.seconds, tuple(told["restarts"]), tuple(told["halvings"]),
                           str(told["stopped"]), record.metrics["weight_per_V"], record.metrics["held_out_cost"],
-                          str(told["device"]))
+                          str(told["device"]), read_offsets(record) if record.spec.align.enabled else None)

@@ -59,6 +59,7 @@ def settings_row(spec: RunSpec) -> dict[str, Any]:
         "energy_keV": spec.microscope.energy_keV,
         "rotation": spec.engine.rotation,
         "n_iterations": spec.engine.n_iterations,
+        "align": spec.align.enabled,
         "refine": spec.refine.kind,
         "seed": spec.seed,
     }

@@ -353,6 +353,7 @@ _LABELLED = {
     "simulate": "from {}",
     "microscope": "{}",
     "rotation": "{} rotation",
+    "align": "aligned: {}",
     "refine": "refined: {}",
     "n_iterations": "{} iterations",
     "seed": "seed {}",

@@ -1,0 +1,207 @@
+r"""Where the tilts of a series really lie, from the volume as far as it is reconstructed.
+
+For each tilt six unknowns p are found: tilt angle ω, direction of the tilt axis φ (a turn about the beam), shift d of
+the image along x and y, defocus common to the tilt's images, e, and brightness b. They enter the model as
+
+    a_j(r; p) = √b |F⁻¹ T_j(q) exp(2πi (e κ(q) - q·d)) F R_φ g|,    R_φ g (r) = g(R_φ⁻¹ r),
+
+g the exit wave of the volume turned by the nominal angle + ω, T_j the transfer function of the nominal defocus and
+κ = √(1/λ² - q²) - 1/λ. All are exact, but that the envelope of the convergence keeps the nominal defocus. (The
+reconstruction takes shift and defocus the same way; there, instead of the wave, the measured images are turned, back
+by φ, and divided by b.)
+
+A Gauss-Newton step is one on ½ Σ (w ∗ (a_j - √I_j))², w a Gaussian of ``smoothing_A`` that at first leaves out what is
+finer than neighbouring tilts can tell of each other. Derivatives: ∂|ψ| = Re(ψ* ∂ψ)/|ψ| for d, e and φ, by the same exit
+wave, which a turn changes by (y ∂_x - x ∂_y) g dφ; for b from the amplitude itself; for ω by the difference to one more
+exit wave. The volume is turned by cubic interpolation, whatever the reconstruction does: linear interpolation blurs by
+an amount that changes with the angle, which moves the best angle by 0.1° or so.
+
+A common turn of all tilts about the axis, and a common shift of the sample, change no image: they stay as they come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+
+from aetlab import physics
+from aetlab.backend import n_threads, threads
+from aetlab.data import TiltOffsets, TiltSeries
+from aetlab.forward.image_rotation import rotate_images
+from aetlab.forward.model import SMALL_PLANE, ForwardModel, series_optics
+from aetlab.forward.multislice import Multislice
+from aetlab.forward.rotation import SparseRotation
+from aetlab.grid import axial_frequencies, coordinates_A, in_plane_rotation, n_slices, squared_frequencies
+from aetlab.spec import MicroscopeSpec
+
+#: Step of the difference that the derivative of the tilt angle is taken by, in degrees.
+ANGLE_STEP_DEG = 0.1
+#: Amplitudes below this are taken to be this where their derivative is formed.
+_DARK = 1e-3
+#: The most that one step changes of tilt and axis (degrees), shift along x and y and defocus (Å), and brightness.
+_MOST = np.array([1.0, 1.0, 1.0, 1.0, 20.0, 0.1])
+#: Of its diagonal, what is added to the normal matrix.
+_DAMPING = 1e-3
+
+
+@dataclass(frozen=True)
+class Search:
+    """Shifts up to ``reach_A`` and changes of the defocus ``defocus_A`` (K,) that are tried before the first step."""
+
+    reach_A: float
+    defocus_A: np.ndarray
+
+
+class TiltAligner:
+    """Offsets of the tilts of ``series``, found tilt by tilt, and ``model`` kept in agreement with them.
+
+    ``shape_zxy``, ``microscope`` and ``n_layers_per_slice`` are those of ``model``.
+    """
+
+    def __init__(self, model: ForwardModel, series: TiltSeries, shape_zxy: tuple[int, int, int], *,
+                 microscope: MicroscopeSpec, n_layers_per_slice: int) -> None:
+        self._model, self._series = model, series
+        self._tilt_deg = np.asarray(series.tilt_deg, float)
+        optics = series_optics(series, shape_zxy, microscope, n_layers_per_slice)
+        self._transfer = optics.transfer.astype(np.complex64)
+        self._multislice = Multislice(optics)
+        # One angle, set anew for each exit wave: no matrix is worth keeping.
+        self._rotation = SparseRotation("cubic", shape_zxy, n_layers_per_slice, np.zeros(1), budget_bytes=0)
+        self._slices = np.empty((n_slices(shape_zxy[0], n_layers_per_slice), *shape_zxy[1:]), np.float32)
+        self._shape_xy = shape_xy = (shape_zxy[1], shape_zxy[2])
+        q_x, q_y = (np.fft.fftfreq(n, series.pixel_A) for n in shape_xy)
+        wavelength_A = physics.wavelength_A(microscope.energy_keV)
+        #: Derivatives of the phase factors of shift along x and y and of defocus, in 1/Å.
+        self._ramp_x = (-2j * np.pi * q_x[:, None]).astype(np.complex64)
+        self._ramp_y = (-2j * np.pi * q_y[None, :]).astype(np.complex64)
+        self._lift = (2j * np.pi * axial_frequencies(shape_xy, series.pixel_A, wavelength_A)).astype(np.complex64)
+        x_A, y_A = (np.deg2rad(coordinates_A(n, series.pixel_A)).astype(np.float32) for n in shape_xy)
+        #: What a turn by a degree moves along y and against x, in Å.
+        self._lever_y, self._lever_x = x_A[:, None], y_A[None, :]
+        #: (T, 6) as :meth:`TiltOffsets.as_table`.
+        self._table = TiltOffsets.none(len(self._tilt_deg)).as_table()
+
+    @property
+    def offsets(self) -> TiltOffsets:
+        """What has been found so far."""
+        return TiltOffsets.from_table(self._table.copy())
+
+    def restore(self, offsets: TiltOffsets) -> None:
+        """Goes on, bit for bit, from where :attr:`offsets` was ``offsets``."""
+        self._table = offsets.as_table()
+        for i_tilt in range(len(self._table)):
+            self._place(i_tilt)
+
+    def align(self, volume: np.ndarray, *, smoothing_A: float, angles: bool = True,
+              search: Search | None = None) -> None:
+        """Take a step for each tilt from what ``volume`` (Z, X, Y), that of the model, shows.
+
+        ``angles``: of the tilt angle as well, which a volume of shifted images hardly tells.
+        ``search``: shift and defocus are first taken from the best correlation of all images of the tilt.
+        """
+        potential_V = self._model.form_potential(volume)
+        with threads(1 if self._shape_xy[0] * self._shape_xy[1] <= SMALL_PLANE else n_threads()):
+            for i_tilt in range(len(self._table)):
+                if search is not None:
+                    self._search(potential_V, i_tilt, smoothing_A, search)
+                self._step(potential_V, i_tilt, smoothing_A, angles)
+                self._place(i_tilt)
+
+    def amplitudes(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray) -> np.ndarray:
+        """a_j (F, X, Y) of one tilt at ``row`` (6,), as :meth:`TiltOffsets.as_table` has it."""
+        waves = _waves(self._exit_spectrum(potential_V, i_tilt, row[0], row[1]) * self._transfer_at(row[2:4], row[4]))
+        return np.float32(np.sqrt(row[5])) * np.abs(waves)
+
+    def derivatives(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """:meth:`amplitudes` and their derivatives (6, F, X, Y) with respect to ``row``, per degree, Å and 1."""
+        transfer = self._transfer_at(row[2:4], row[4])
+        spectrum = self._exit_spectrum(potential_V, i_tilt, row[0], row[1])
+        waves = _waves(spectrum * transfer)
+        amplitude = np.abs(waves)
+        unit = waves.conj() / np.maximum(amplitude, _DARK)
+        # -2πi q multiplies the transform of -∂g.
+        by_x, by_y = (scipy.fft.ifft2(spectrum * ramp) for ramp in (self._ramp_x, self._ramp_y))
+        turned = scipy.fft.fft2(by_y * self._lever_y - by_x * self._lever_x)
+        slopes = [(unit * _waves(each * transfer)).real
+                  for each in (turned, spectrum * self._ramp_x, spectrum * self._ramp_y, spectrum * self._lift)]
+        ahead = self._exit_spectrum(potential_V, i_tilt, row[0] + ANGLE_STEP_DEG, row[1])
+        slopes.insert(0, (np.abs(_waves(ahead * transfer)) - amplitude) / ANGLE_STEP_DEG)
+        bright = np.float32(np.sqrt(row[5]))
+        return bright * amplitude, bright * np.stack([*slopes, amplitude / np.float32(2 * row[5])])
+
+    def _exit_spectrum(self, potential_V: np.ndarray, i_tilt: int, offset_deg: float, axis_deg: float) -> np.ndarray:
+        """Fourier transform of R_φ g, complex64 (X, Y)."""
+        self._rotation.set_angle(0, float(self._tilt_deg[i_tilt] + offset_deg))
+        self._rotation.rotate_and_bin(potential_V, 0, self._slices)
+        spectrum = self._multislice.exit_spectrum(self._slices)
+        if axis_deg == 0:
+            return spectrum.copy()
+        wave = scipy.fft.ifft2(spectrum)
+        real, imaginary = rotate_images(np.stack([wave.real, wave.imag]), float(axis_deg))
+        return scipy.fft.fft2(real + np.complex64(1j) * imaginary)
+
+    def _step(self, potential_V: np.ndarray, i_tilt: int, smoothing_A: float, angles: bool) -> None:
+        row = self._table[i_tilt]
+        amplitude, by = self.derivatives(potential_V, i_tilt, row)
+        weight = self._low_pass(smoothing_A)
+        # Columns of the half plane that stand for two.
+        weight[:, 1:(self._shape_xy[1] + 1) // 2] *= np.float32(np.sqrt(2))
+        residual = scipy.fft.rfft2(amplitude - self._measured(i_tilt)) * weight
+        columns = (scipy.fft.rfft2(by) * weight).view(np.float32).reshape(6, -1)
+        normal = (columns @ columns.T).astype(float)
+        slope = (columns @ residual.view(np.float32).reshape(-1)).astype(float)
+        scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-300))
+        damped = normal * np.outer(scale, scale) + _DAMPING * np.eye(6)
+        first = 0 if angles else 1
+        step = np.zeros(6)
+        step[first:] = -scale[first:] * np.linalg.solve(damped[first:, first:], (scale * slope)[first:])
+        self._table[i_tilt] = row + np.clip(step, -_MOST, _MOST)
+
+    def _search(self, potential_V: np.ndarray, i_tilt: int, smoothing_A: float, search: Search) -> None:
+        weight = self._low_pass(smoothing_A) ** 2
+        measured = scipy.fft.rfft2(self._measured(i_tilt) - 1)
+        row = self._table[i_tilt]
+        exit_spectrum = self._exit_spectrum(potential_V, i_tilt, row[0], row[1])
+        reach = min(int(search.reach_A / self._series.pixel_A), (min(self._shape_xy) - 1) // 2)
+        x, y = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1), indexing="ij")
+        best, found = np.inf, row
+        for by_A in search.defocus_A:
+            tried = row + np.array([0, 0, 0, 0, by_A, 0])
+            seen = scipy.fft.rfft2(np.abs(_waves(exit_spectrum * self._transfer_at(tried[2:4], tried[4]))) - 1)
+            product = (measured * seen.conj() * weight).sum(axis=0)
+            correlation = scipy.fft.irfft2(product, s=self._shape_xy)[x, y]
+            power = 0.5 * float(scipy.fft.irfft2((np.abs(seen) ** 2 * weight).sum(axis=0), s=self._shape_xy)[0, 0])
+            top = np.unravel_index(int(correlation.argmax()), correlation.shape)
+            if power - correlation[top] < best:
+                best = power - correlation[top]
+                found = tried + self._series.pixel_A * np.array([0, 0, x[top], y[top], 0, 0])
+        self._table[i_tilt] = found
+
+    def _transfer_at(self, shift_A: np.ndarray, defocus_A: float) -> np.ndarray:
+        """Transfer functions (F, X, Y) with a shift (x, y) and a change of the defocus in them, complex64."""
+        moved = np.exp(self._ramp_x * np.float32(shift_A[0])) * np.exp(self._ramp_y * np.float32(shift_A[1]))
+        return self._transfer * (moved * np.exp(self._lift * np.float32(defocus_A)))
+
+    def _measured(self, i_tilt: int) -> np.ndarray:
+        """√(I + 1/(4n)) (F, X, Y), n electrons in a vacuum pixel, which has the mean of √I without noise."""
+        return np.sqrt(np.maximum(self._series.images[i_tilt] + np.float32(0.25 / self._series.electrons_per_pixel), 0))
+
+    def _place(self, i_tilt: int) -> None:
+        row = self._table[i_tilt]
+        amplitude = rotate_images(np.sqrt(np.maximum(self._series.images[i_tilt], 0)), -float(row[1]))
+        # Turned back with the image, the shift is another.
+        shift_A = in_plane_rotation(row[1]).T @ row[2:4]
+        self._model.place_tilt(i_tilt, float(self._tilt_deg[i_tilt] + row[0]), self._transfer_at(shift_A, row[4]),
+                               amplitude / np.float32(np.sqrt(row[5])))
+
+    def _low_pass(self, smoothing_A: float) -> np.ndarray:
+        """Fourier transform of w, float32 (X, Y/2 + 1)."""
+        q2 = squared_frequencies(self._shape_xy, self._series.pixel_A)[:, :self._shape_xy[1] // 2 + 1]
+        return np.exp(-2 * (np.pi * smoothing_A) ** 2 * q2).astype(np.float32)
+
+
+def _waves(spectrum: np.ndarray) -> np.ndarray:
+    """Inverse transform of spectra (..., X, Y) that hold the 1/(X·Y)."""
+    return scipy.fft.ifft2(spectrum, norm="forward")

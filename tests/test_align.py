@@ -1,0 +1,284 @@
+"""Tilts that lie elsewhere: how they are simulated, what finds them, and runs that ask for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aetlab import pipeline
+from aetlab.cli.compose import compose_spec
+from aetlab.cli.jobs import LogReporter
+from aetlab.data import Atoms, TiltOffsets, TiltSeries
+from aetlab.forward import ForwardModel, TiltAligner, draw_offsets, simulate_tilt_series
+from aetlab.forward.image_rotation import rotate_images
+from aetlab.forward.potential import build_potential
+from aetlab.grid import coordinates_A, in_plane_rotation, rotation_matrix
+from aetlab.progress import open_reporter
+from aetlab.results import checkpoint
+from aetlab.results.aligned import offset_errors, read_offsets
+from aetlab.results.identity import record_id
+from aetlab.results.record import Places, Record, array_names, list_records, read_array
+from aetlab.spec import AlignSpec, MicroscopeSpec, RunSpec, SimulateSpec, SpecError
+from aetlab.trace import register_atoms
+from tests.conftest import TINY
+
+SHAPE = (36, 40, 48)
+VOXEL_A = 0.5
+LAYERS = 2
+TILT_DEG = np.array([0.0, 37.0])
+DEFOCUS_A = np.array([100.0, 160.0])
+MICROSCOPE = MicroscopeSpec()
+#: Wide enough that voxels of 0.5 Å resolve the atoms.
+B_A2 = {"default": 5.0}
+#: One of each, as large as simulate=misaligned draws them.
+OFFSET = np.array([0.5, -0.4, 0.8, -0.6, 18.0, 1.03])
+UNKNOWNS = ("tilt", "axis", "shift along x", "shift along y", "defocus", "brightness")
+NONE = np.array([0.0, 0, 0, 0, 0, 1])
+
+
+def _atoms() -> Atoms:
+    rng = np.random.default_rng(7)
+    grid = np.stack(np.meshgrid(*[np.arange(-4.2, 4.3, 2.1)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    positions_A = grid + rng.uniform(-0.4, 0.4, grid.shape)
+    elements = np.where(rng.random(len(grid)) < 0.5, 14, 8)
+    return Atoms(elements, positions_A, np.zeros(len(grid), int))
+
+
+def _series(offsets: TiltOffsets | None) -> TiltSeries:
+    return simulate_tilt_series(_atoms(), SHAPE, VOXEL_A, TILT_DEG, DEFOCUS_A, microscope=MICROSCOPE,
+                                simulate=SimulateSpec(n_layers=LAYERS), debye_waller_A2=B_A2,
+                                rng=np.random.default_rng(0), offsets=offsets)
+
+
+def _aligner(series: TiltSeries) -> tuple[ForwardModel, TiltAligner]:
+    model = ForwardModel(series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=LAYERS)
+    return model, TiltAligner(model, series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=LAYERS)
+
+
+@pytest.fixture(scope="module")
+def potential_V() -> np.ndarray:
+    return build_potential(_atoms(), SHAPE, VOXEL_A, debye_waller_A2=B_A2)
+
+
+@pytest.mark.parametrize("column", range(6), ids=UNKNOWNS)
+def test_derivatives_against_central_differences(column: int, potential_V: np.ndarray) -> None:
+    _, aligner = _aligner(_series(None))
+    h = np.array([0.05, 0.05, 0.02, 0.02, 1.0, 0.02])[column] * np.eye(6)[column]
+    for i_tilt in range(len(TILT_DEG)):
+        amplitude, derivatives = aligner.derivatives(potential_V, i_tilt, OFFSET)
+        np.testing.assert_array_equal(amplitude, aligner.amplitudes(potential_V, i_tilt, OFFSET))
+        difference = (aligner.amplitudes(potential_V, i_tilt, OFFSET + h)
+                      - aligner.amplitudes(potential_V, i_tilt, OFFSET - h)) / (2 * h[column])
+        # That of the tilt angle is a difference ahead; that of the axis leaves out how a turned image is continued.
+        allowed = 0.05 if column < 2 else 0.002
+        assert np.linalg.norm(derivatives[column] - difference) < allowed * np.linalg.norm(difference)
+
+
+@pytest.mark.parametrize("column", range(6), ids=UNKNOWNS)
+def test_the_aligner_sees_what_the_simulation_moves(column: int, potential_V: np.ndarray) -> None:
+    """Images of atoms that were turned and moved are those of the turned and moved volume, and not of the opposite."""
+    row = np.where(np.arange(6) == column, [2.0, -2.0, *OFFSET[2:]], NONE)
+    series = _series(TiltOffsets.from_table(np.tile(row, (len(TILT_DEG), 1))))
+    _, aligner = _aligner(series)
+    for i_tilt in range(len(TILT_DEG)):
+        residual = [np.linalg.norm(aligner.amplitudes(potential_V, i_tilt, tried) - np.sqrt(series.images[i_tilt]))
+                    for tried in (row, NONE, 2 * NONE - row)]
+        assert residual[0] < 0.4 * residual[1] and residual[0] < 0.2 * residual[2]
+
+
+def test_the_model_follows_the_aligner(potential_V: np.ndarray) -> None:
+    """Placed by the aligner where they lie, tilts agree with the true volume."""
+    offsets = TiltOffsets.from_table(np.stack([OFFSET, 2 * NONE - OFFSET]))
+    model, aligner = _aligner(_series(offsets))
+    nominal = [model.cost(potential_V, i) for i in range(len(TILT_DEG))]
+    aligner.restore(offsets)
+    np.testing.assert_array_equal(aligner.offsets.as_table(), offsets.as_table())
+    for i_tilt in range(len(TILT_DEG)):
+        assert model.cost(potential_V, i_tilt) < 0.02 * nominal[i_tilt]
+
+
+def test_tilts_placed_where_they_were_change_no_bit(potential_V: np.ndarray) -> None:
+    model, aligner = _aligner(_series(None))
+    before = [model.cost_and_gradient(potential_V, i) for i in range(len(TILT_DEG))]
+    aligner.restore(TiltOffsets.none(len(TILT_DEG)))
+    for i_tilt, (cost, gradient) in enumerate(before):
+        again = model.cost_and_gradient(potential_V, i_tilt)
+        assert again[0] == cost
+        np.testing.assert_array_equal(again[1], gradient)
+
+
+def test_steps_find_the_offsets_in_the_true_volume(potential_V: np.ndarray) -> None:
+    offsets = TiltOffsets.from_table(np.stack([OFFSET, 2 * NONE - OFFSET]))
+    _, aligner = _aligner(_series(offsets))
+    aligner.align(potential_V, smoothing_A=1.0, angles=False)
+    assert (aligner.offsets.tilt_deg == 0).all()
+    for smoothing_A in (1.0, 0.5, 0.5, 0.25, 0.25):
+        aligner.align(potential_V, smoothing_A=smoothing_A)
+    # A turn of 0.12° moves what lies 4 Å from the axis by 0.008 Å.
+    left = np.abs(aligner.offsets.as_table() - offsets.as_table()).max(axis=0)
+    assert (left < [0.12, 0.01, 0.005, 0.005, 0.5, 0.001]).all(), left
+
+
+@given(angle_deg=st.floats(-2, 2), x_A=st.floats(-4, 4), y_A=st.floats(-4, 4))
+def test_what_an_image_shows_is_turned_about_its_centre(angle_deg: float, x_A: float, y_A: float) -> None:
+    x, y = coordinates_A(40, VOXEL_A)[:, None], coordinates_A(48, VOXEL_A)[None, :]
+
+    def spot(at_A: np.ndarray) -> np.ndarray:
+        return np.exp(-((x - at_A[0]) ** 2 + (y - at_A[1]) ** 2) / 2)
+
+    at_A = np.array([x_A, y_A])
+    turned = rotate_images(spot(at_A), angle_deg)
+    np.testing.assert_allclose(turned, spot(in_plane_rotation(angle_deg) @ at_A), atol=2e-3)
+    np.testing.assert_allclose(rotate_images(turned, -angle_deg), spot(at_A), atol=2e-3)
+
+
+def test_an_image_is_turned_in_its_precision_and_one_of_noise_keeps_it() -> None:
+    noise = np.random.default_rng(3).standard_normal((2, 40, 48)).astype(np.float32)
+    turned = rotate_images(noise, 0.7)
+    assert turned.dtype == np.float32 and turned.std() == pytest.approx(noise.std(), rel=0.02)
+    np.testing.assert_array_equal(rotate_images(noise, 0.0), noise)
+
+
+@given(turn=st.tuples(*[st.floats(-0.03, 0.03)] * 3), shift=st.tuples(*[st.floats(-0.4, 0.4)] * 3))
+def test_atoms_are_brought_together_though_some_are_strange(turn: tuple[float, ...], shift: tuple[float, ...]) -> None:
+    fixed_A = _atoms().positions_A
+    (a, b, c), shift_A = np.array(turn), np.array(shift)
+    rotation = np.linalg.qr(np.array([[1, -c, b], [c, 1, -a], [-b, a, 1]]))[0]
+    rotation *= np.sign(np.diag(rotation))
+    moving_A = (fixed_A - shift_A) @ rotation
+    strange_A = np.random.default_rng(0).uniform(-5, 5, (6, 3)) + [0, 0, 20]
+    found, found_A = register_atoms(np.concatenate([moving_A, strange_A]), fixed_A[:-5], 1.2)
+    np.testing.assert_allclose(moving_A @ found.T + found_A, fixed_A, atol=1e-9)
+
+
+def test_too_few_atoms_stay_where_they_are() -> None:
+    few_A = np.arange(27.0).reshape(9, 3)
+    for moving_A, fixed_A in ((few_A, few_A + 0.1), (few_A, np.empty((0, 3))), (np.empty((0, 3)), few_A)):
+        rotation, shift_A = register_atoms(moving_A, fixed_A, 1.2)
+        np.testing.assert_array_equal(rotation, np.eye(3))
+        np.testing.assert_array_equal(shift_A, 0)
+
+
+def test_moving_the_whole_sample_is_no_error() -> None:
+    """What a small turn and a shift of the sample before all tilts change, worked out from the positions of atoms."""
+    tilt_deg = np.linspace(-80, 80, 9)
+    turn_deg, moved_A = np.array([0, 0.02, 0.01]), np.array([0.3, -0.2, 0.5])
+    table = np.tile(NONE, (len(tilt_deg), 1))
+    for row, angle_deg in zip(table, tilt_deg, strict=True):
+        turn, shift_A = rotation_matrix(angle_deg) @ turn_deg, rotation_matrix(angle_deg) @ moved_A
+        # A layer nearer to the source is less underfocused by what it moves along the beam.
+        row += [turn[1], turn[2], *shift_A[:2], -shift_A[2], 0]
+    moved, none = TiltOffsets.from_table(table), TiltOffsets.none(len(tilt_deg))
+    assert max(offset_errors(moved, none, tilt_deg).values()) < 1e-12
+    rng = np.random.default_rng(1)
+    away = TiltOffsets.from_table(table + rng.standard_normal(table.shape) * [0.5, 0.5, 1, 1, 20, 0.02])
+    errors = offset_errors(away, none, tilt_deg)
+    expected = {"tilt_error_deg_rms": 0.5, "axis_error_deg_rms": 0.5, "shift_error_A_rms": 1,
+                "defocus_error_nm_rms": 2, "brightness_error_rms": 0.02}
+    assert errors == {name: pytest.approx(value, rel=0.6) for name, value in expected.items()}
+
+
+def test_errors_of_tilts_are_drawn_as_wide_as_asked() -> None:
+    assert draw_offsets(SimulateSpec(), 5, np.random.default_rng(0)) is None
+    spec = SimulateSpec(tilt_error_deg=0.5, shift_error_A=1, defocus_error_nm=2)
+    table = draw_offsets(spec, 4000, np.random.default_rng(0)).as_table()
+    np.testing.assert_allclose(table.std(axis=0), [0.5, 0, 1, 1, 20, 0], rtol=0.05)
+    np.testing.assert_allclose(table.mean(axis=0), NONE, atol=1.0)
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["align=true", "engine=gpu"], "engine.device='gpu' cannot be used: align=true is computed on the CPU"),
+    (["align=true", "engine.n_iterations=3"], "engine.n_iterations=3 cannot be used"),
+    (["align=true", "reg.weight=auto"], "reg.weight='auto' cannot be used"),
+    (["align=true", "refine=atoms"], "refine.poses=False cannot be used"),
+    (["align=true", "align.at=[5,4]"], "align.at"),
+    (["align=true", "align.at=[0,4]"], "align.at"),
+    (["align=true", "align.smoothing_A=[]"], "align.smoothing_A"),
+    (["align=true", "align.smoothing_A=[-1]"], "align.smoothing_A=-1.0"),
+    (["align=true", "align.reach_nm=-1"], "align.reach_nm=-1.0"),
+    (["align=true", "align.angles_from=-1"], "align.angles_from=-1"),
+    (["simulate=voxels", "simulate.tilt_error_deg=1"], "simulate.tilt_error_deg=1.0 cannot be used"),
+    (["simulate.shift_error_A=-1"], "simulate.shift_error_A=-1.0"),
+    (["simulate.brightness_error=0.5"], "simulate.brightness_error=0.5"),
+])
+def test_settings_that_cannot_be_are_refused(words: list[str], told: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(told)):
+        compose_spec(["scale=smoke", *words])
+
+
+def test_the_last_smoothing_serves_all_further_alignments() -> None:
+    spec = AlignSpec(at=(2, 3, 5), smoothing_A=(1.0, 0.5))
+    assert [spec.smoothing_at(i) for i in spec.at] == [1.0, 0.5, 0.5]
+
+
+@pytest.mark.slow
+def test_a_sweep_as_typed_recovers_tilts_that_lie_elsewhere(aetlab: Callable, tmp_path: Path) -> None:
+    """Without the alignment nothing is found; with it what a series without errors gives."""
+    result = aetlab("run", "-m", "scale=smoke", "simulate=misaligned", "align=false,true")
+    assert result.returncode == 0, result.stderr
+    assert "align=true: the truth is turned by" in result.stdout and "align=false: the truth" not in result.stdout
+    records, broken = list_records(tmp_path / "outputs" / "records", verify=True)
+    assert broken == []
+    without, aligned = sorted(records, key=lambda record: record.spec.align.enabled)
+    assert without.metrics["found_percent"] < 5 and without.metrics["shift_error_A_rms"] > 0.8
+    metrics = aligned.metrics
+    assert metrics["found_percent"] > 98 and metrics["false_positive_percent"] < 1
+    assert metrics["correct_species_percent"] > 98 and metrics["position_error_pm"] < 9
+    assert metrics["shift_error_A_rms"] < 0.05 and metrics["defocus_error_nm_rms"] < 0.3
+    assert metrics["tilt_error_deg_rms"] < 0.3 and metrics["axis_error_deg_rms"] < 0.2
+    found = read_offsets(aligned)
+    true = TiltOffsets(**{name: read_array(aligned, f"truth/offsets/{name}").values
+                          for name in dataclasses.asdict(found)})
+    assert offset_errors(found, true, read_array(aligned, "tilt_series/tilt_deg").values).items() <= metrics.items()
+    shown = json.loads(aetlab("runs", aligned.id, "--json").stdout)
+    assert "shift_error_A_rms" in json.dumps(shown)
+
+
+def _run(spec: RunSpec, folder: Path) -> Record:
+    places = Places(folder)
+    with open_reporter("run") as reporter:
+        return pipeline.run(spec, places=places, reporter=LogReporter(reporter, places.log(record_id(spec)))).record
+
+
+def test_an_aligned_run_cut_off_goes_on_to_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = compose_spec([*TINY, "engine.n_iterations=6", "simulate=misaligned", "align=true", "align.at=[1,2,4]",
+                         "align.angles_from=2"])
+    whole = _run(spec, tmp_path / "whole")
+    monkeypatch.setattr(checkpoint.Schedule, "due", lambda self: True)
+    stopped = RuntimeError("the power failed")
+
+    def cut(path: Path, arrays: dict, values: dict, rng: np.random.Generator) -> None:
+        save(path, arrays, values, rng)
+        if len(values["cost"]) == 3:
+            raise stopped
+
+    save = checkpoint.save_checkpoint
+    monkeypatch.setattr(checkpoint, "save_checkpoint", cut)
+    with pytest.raises(RuntimeError, match="the power failed"):
+        _run(spec, tmp_path / "cut")
+    monkeypatch.undo()
+    again = _run(spec, tmp_path / "cut")
+    assert json.loads((again.folder / "environment.json").read_text(encoding="utf-8"))["resumed"]
+    assert array_names(again) == array_names(whole)
+    for name in array_names(whole):
+        np.testing.assert_array_equal(read_array(again, name).values, read_array(whole, name).values, err_msg=name)
+    np.testing.assert_equal(again.metrics, whole.metrics)
+
+
+def test_another_tracing_takes_the_alignment_from_the_first_record(tmp_path: Path) -> None:
+    words = [*TINY, "engine.n_iterations=4", "simulate=misaligned", "align=true", "align.at=[1,2]"]
+    first = _run(compose_spec(words), tmp_path)
+    second = _run(compose_spec([*words, "trace.min_significance=5"]), tmp_path)
+    environment = json.loads((second.folder / "environment.json").read_text(encoding="utf-8"))
+    assert environment["reconstruction_of"] == first.id
+    np.testing.assert_array_equal(read_offsets(second).as_table(), read_offsets(first).as_table())
+    shutil.rmtree(tmp_path)
