@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Python compiles what is imported when it first is: most of what pip would compile never is.
+# Python compiles what is imported when it first is: most of what pip would compile never is. It must be let keep that:
+# over a hundred processes import the same.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: sweep test lint install clean
