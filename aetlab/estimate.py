@@ -2,7 +2,8 @@
 
 The trial turns, propagates and regularises a small part of the volume at its full row length, and simulates one slab
 of a few tilts; each time is scaled by what there is of its kind (voxels, FFTs, layers, iterations). Tracing alone is
-taken from what was measured for it (experiments/benchmark_tracing.json, two cores).
+taken from what was measured for it (experiments/benchmark_tracing.json, two cores). What one run has tried, later
+runs of the same process take over.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _ALIGNED_TILT = 6.0
 #: Voxels along z and x of the part that is turned and regularised, and least layers that are simulated, in the trial.
 _TRIAL_SIDE, _TRIAL_LAYERS = 160, 16
 _TRIAL_SLICES, _TRIAL_INNER = 4, 2
+#: Seconds by what was tried and the settings that it depends on.
+_tried: dict[tuple[str, ...], float] = {}
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,23 @@ def _seconds_by_stage(spec: RunSpec, atoms: Atoms) -> dict[str, float]:
     n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge))
     small = spec.scale.shape_zxy[1] * spec.scale.shape_zxy[2] <= SMALL_PLANE
     with threads(1 if small else n_threads()):
-        tilt_s = _turning_s(spec) + _propagation_s(spec)
-    reconstruct_s = spec.engine.n_iterations * (n_tilts * tilt_s + _prox_s(spec))
+        tilt_s = (_once(_turning_s, spec, "scale", "binning", "engine")
+                  + _once(_propagation_s, spec, "scale", "binning", "engine", "defocus", "microscope"))
+    reconstruct_s = spec.engine.n_iterations * (n_tilts * tilt_s + _once(_prox_s, spec, "scale", "engine", "reg"))
     if spec.align.enabled:
         reconstruct_s += sum(i < spec.engine.n_iterations for i in spec.align.at) * _ALIGNED_TILT * n_tilts * tilt_s
-    return {"simulate": n_tilts * _simulated_tilt_s(spec, atoms), "reconstruct": reconstruct_s,
+    simulated_tilt_s = _once(lambda spec: _simulated_tilt_s(spec, atoms), spec, "scale", "sample", "engine", "defocus",
+                             "microscope", "simulate")
+    return {"simulate": n_tilts * simulated_tilt_s, "reconstruct": reconstruct_s,
             "trace": TRACE_S_PER_ATOM * len(atoms), "score": 0.05 * TRACE_S_PER_ATOM * len(atoms)}
+
+
+def _once(trial: Callable[[RunSpec], float], spec: RunSpec, *groups: str) -> float:
+    """Seconds that ``trial`` measures, or has measured for equal settings of ``groups``."""
+    key = (trial.__qualname__, *(repr(getattr(spec, group)) for group in groups))
+    if key not in _tried:
+        _tried[key] = trial(spec)
+    return _tried[key]
 
 
 def _part(spec: RunSpec) -> tuple[tuple[int, int, int], float]:

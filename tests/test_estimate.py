@@ -14,7 +14,7 @@ from aetlab.estimate import Estimate, estimate
 from aetlab.memory import BASE_BYTES, memory_by_stage, require_memory
 from aetlab.sample import build_sample
 from aetlab.seeds import generator
-from aetlab.spec import SpecError
+from aetlab.spec import RunSpec, SpecError
 
 STAGES = ["simulate", "reconstruct", "trace", "score"]
 
@@ -47,6 +47,19 @@ def test_estimate_has_every_stage_and_follows_the_work() -> None:
     assert all(seconds > 0 for seconds in found.seconds.values())
     hundredfold = estimate(compose_spec(["scale=smoke", "reg=tv", "engine.n_iterations=1000"]), atoms)
     assert hundredfold.seconds["reconstruct"] > 10 * found.seconds["reconstruct"]
+
+
+def test_what_one_run_has_tried_serves_the_next_but_for_what_it_does_not(change: Callable[..., RunSpec]) -> None:
+    spec = compose_spec(["scale=smoke", "reg=tv"])
+    atoms = build_sample(spec.sample, spec.scale, generator(0, "sample"))
+    first = estimate(spec, atoms).seconds
+    other_dose, other_prior = change(spec, "dose", total_e_A2=1000.0), change(spec, "reg", kind="pos")
+    assert estimate(other_dose, atoms).seconds == first
+    again = estimate(other_prior, atoms).seconds
+    assert again["simulate"] == first["simulate"] and again["reconstruct"] != first["reconstruct"]
+    for group, value in (("scale", {"shape_zxy": (48, 48, 40)}), ("defocus", {"planes_nm": (5.0, 7.0)})):
+        other = estimate(change(spec, group, **value), atoms).seconds
+        assert all(other[stage] != first[stage] for stage in ("simulate", "reconstruct"))
 
 
 def test_words_for_a_log_and_for_a_table() -> None:

@@ -83,9 +83,9 @@ def _different(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> set[str
 
 def _answers(runs: Iterable[StoredRun], asked: Mapping[str, Any], questions: set[str]) -> tuple[StoredRun, ...]:
     """Repeats that answer ``asked``, exactly or but for what is negligible; of several kinds the most, then latest."""
-    runs = list(runs)
+    given = [(run, flat_settings(run.spec)) for run in runs]
     for keys in (questions, questions - set(NEGLIGIBLE)):
-        fitting = [run for run in runs if all(flat_settings(run.spec).get(key) == asked.get(key) for key in keys)]
+        fitting = [run for run, settings in given if all(settings.get(key) == asked.get(key) for key in keys)]
         if fitting:
             repeats = group_repeats(fitting)
             latest = max(enumerate(repeats), key=lambda item: (len(item[1]), item[0]))[1]
