@@ -261,6 +261,15 @@ def test_a_run_with_fewer_iterations_answers_and_says_so(tmp_path, experiments, 
     assert any("fig8b" in line for line in missing)
 
 
+def test_a_run_traced_with_the_usual_thresholds_answers_and_says_so(tmp_path, experiments, default):
+    spec = tiny(dataclasses.replace(experiments["fig4c"], trace=default.trace))
+    write_fake_record(tmp_path, spec)
+    study = find_studies(read_runs(tmp_path)[0], experiments, default)[0]
+    task = next(task for task in paper_tasks(study, experiments, "")[0] if task.name == "figure_04")
+    assert task.notes == ("fig4c: trace.min_intensity_V is 30.0 instead of 20.0",
+                          "fig4c: trace.min_significance is 6.5 instead of 5.0")
+
+
 def test_panels_keep_the_letters_of_the_paper(tmp_path, experiments, default):
     for name in ("fig8a", "fig8c"):
         write_fake_record(tmp_path, tiny(experiments[name]))

@@ -18,7 +18,8 @@ from aetlab.results.identity import NOT_IN_IDENTITY
 from aetlab.results.stored import StoredRun
 from aetlab.spec import RunSpec
 
-#: Questions that may be answered otherwise where no run answers them exactly: a study made with fewer iterations, say.
+#: Questions that may be answered otherwise where no run answers them exactly: a study made with fewer iterations, say,
+#: or traced with other thresholds than the row's own.
 NEGLIGIBLE = (
     "engine.n_iterations",
     "engine.step",
@@ -27,6 +28,8 @@ NEGLIGIBLE = (
     "reg.rule_factor",
     "reg.inner_iterations",
     "reg.warm_start",
+    "trace.min_intensity_V",
+    "trace.min_significance",
 )
 _LABELS = {f"{group}.{label}" for group, labels in NOT_IN_IDENTITY.items() for label in labels}
 
