@@ -130,6 +130,7 @@ def _launch(ledger: Path | None, give_hydra: Callable[[Sequence[str]], None]) ->
     the sweep goes on without it.
     """
     import hydra
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     from aetlab.cli.compose import CONFIG_NAME
     from aetlab.cli.folders import config_folder
@@ -138,6 +139,8 @@ def _launch(ledger: Path | None, give_hydra: Callable[[Sequence[str]], None]) ->
 
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing their traces
+    # Every job has been composed and bound; Hydra would compose all of them once more before the first one.
+    setattr(BasicSweeper, "validate_batch_is_legal", lambda sweeper, batch: None)  # noqa: B010
     one_at_a_time = False
     while True:
         give_hydra(_ONE_AT_A_TIME if one_at_a_time else ())
