@@ -4,26 +4,32 @@ abTEM counts defocus from the exit wave, which it leaves one slab behind the las
 of the volume. A slice acts at the front of its slab in abTEM and at its middle in aetlab.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import abtem
 import ase
 import ase.build
 import numpy as np
 import pytest
-from abtem.core.energy import energy2mass, energy2sigma, energy2wavelength
-from abtem.multislice import FourierMultislice
-from abtem.parametrizations import LobatoParametrization
 
 from aetlab import physics
 from aetlab.data import Atoms
 from aetlab.forward.imaging import transfer_function
 from aetlab.forward.multislice import exit_wave, propagator
 from aetlab.forward.potential import build_potential
+from aetlab.forward.scattering import PARAMETRIZATIONS, projected_potential, scattering_factor_A
 from aetlab.forward.simulate import Optics
 from aetlab.grid import rotation_matrix
 from aetlab.spec import MicroscopeSpec, SimulateSpec
+from tests.conftest import Lazily
+
+if TYPE_CHECKING:
+    import abtem
+else:
+    abtem = Lazily("abtem")  # four seconds of each process that imports it
 
 BOX_A = 48.0
 DEBYE_WALLER_A2 = 0.5
@@ -72,11 +78,34 @@ def relative_error(value: np.ndarray, reference: np.ndarray) -> float:
     return float(np.linalg.norm(value - reference) / np.linalg.norm(reference))
 
 
+def abtem_atoms(parametrization: str) -> abtem.parametrizations.Parametrization:
+    return {"lobato": abtem.parametrizations.LobatoParametrization,
+            "kirkland": abtem.parametrizations.KirklandParametrization}[parametrization]()
+
+
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+@pytest.mark.parametrize("Z", [6, 8, 14, 26, 79])
+def test_projected_potential_agrees_with_abtem(parametrization: str, Z: int) -> None:
+    r_A = np.geomspace(0.1, 4.0, 60)
+    expected = abtem_atoms(parametrization).projected_potential(physics.SYMBOLS[Z])(r_A)
+    np.testing.assert_allclose(projected_potential(r_A, Z, parametrization), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+def test_scattering_factors_of_all_elements_agree_with_abtem(parametrization: str) -> None:
+    g_per_A = np.linspace(0, 6, 40)
+    reference = abtem_atoms(parametrization)  # single precision
+    for Z in range(1, 99):
+        expected = reference.scattering_factor(physics.SYMBOLS[Z])(g_per_A**2)
+        np.testing.assert_allclose(scattering_factor_A(g_per_A, Z, parametrization), expected, rtol=3e-5)
+
+
 @pytest.mark.parametrize("energy_keV", [60, 80, 100, 120, 200, 300])
 def test_wavelength_mass_and_interaction_parameter(energy_keV: float) -> None:
-    assert physics.wavelength_A(energy_keV) == pytest.approx(energy2wavelength(1e3 * energy_keV), rel=1e-6)
-    assert physics.relativistic_mass_kg(energy_keV) == pytest.approx(energy2mass(1e3 * energy_keV), rel=1e-6)
-    assert physics.interaction_parameter(energy_keV) == pytest.approx(energy2sigma(1e3 * energy_keV), rel=1e-6)
+    reference, energy_eV = abtem.core.energy, 1e3 * energy_keV
+    assert physics.wavelength_A(energy_keV) == pytest.approx(reference.energy2wavelength(energy_eV), rel=1e-6)
+    assert physics.relativistic_mass_kg(energy_keV) == pytest.approx(reference.energy2mass(energy_eV), rel=1e-6)
+    assert physics.interaction_parameter(energy_keV) == pytest.approx(reference.energy2sigma(energy_eV), rel=1e-6)
 
 
 def wave_behind_box(slices_V: np.ndarray, pixel_A: float, n_layers: int, energy_keV: float,
@@ -97,11 +126,12 @@ def test_exit_wave_of_the_same_slices(sample: str, energy_keV: float, band_limit
     layers = layers_V(sample, voxel_A)
     slices_V = layers.reshape(-1, n_layers, *layers.shape[1:]).sum(axis=1)
     wave = wave_behind_box(slices_V, voxel_A, n_layers, energy_keV, band_limit)
+    exact = abtem.multislice.FourierMultislice(order=2)
     # Without a band limit abTEM's circle must reach beyond the corners of frequency space.
     with abtem.config.set({"antialias.cutoff": band_limit if band_limit < 1 else 2.0}):
         potential = abtem.PotentialArray(slices_V * np.float32(voxel_A), slice_thickness=n_layers * voxel_A,
                                          sampling=voxel_A)
-        reference = abtem.PlaneWave(energy=1e3 * energy_keV).multislice(potential, algorithm=FourierMultislice(order=2))
+        reference = abtem.PlaneWave(energy=1e3 * energy_keV).multislice(potential, algorithm=exact)
     assert np.std(reference.array) > 0.1
     assert relative_error(wave, reference.array) < 1e-3
 
@@ -119,12 +149,14 @@ def test_exit_wave_of_each_its_own_potential(sample: str, energy_keV: float) -> 
     # The origin of abTEM's pixels is the centre of aetlab's first pixel, that of its slices the front of the box.
     positions_A = atoms.positions_A + [(BOX_A - voxel_A) / 2, (BOX_A - voxel_A) / 2, BOX_A / 2]
     sigma_A = math.sqrt(DEBYE_WALLER_A2 / (8 * np.pi**2))
+    blurred = abtem.parametrizations.LobatoParametrization(sigmas={symbol: sigma_A for symbol in ("O", "Si", "Au")})
+    exact = abtem.multislice.FourierMultislice(order=2)
     with abtem.config.set({"antialias.cutoff": band_limit / finer}):
         potential = abtem.Potential(
             ase.Atoms(atoms.numbers, positions_A, cell=[BOX_A] * 3), gpts=(finer * n, finer * n),
             slice_thickness=n_layers * voxel_A, projection="infinite",
-            parametrization=LobatoParametrization(sigmas={symbol: sigma_A for symbol in ("O", "Si", "Au")}))
-        reference = abtem.PlaneWave(energy=1e3 * energy_keV).multislice(potential, algorithm=FourierMultislice(order=2))
+            parametrization=blurred)
+        reference = abtem.PlaneWave(energy=1e3 * energy_keV).multislice(potential, algorithm=exact)
     order = np.fft.fftfreq(n, 1 / n).astype(int)
     spectrum = np.fft.fft2(reference.array)[np.ix_(order, order)] / finer**2
     assert relative_error(np.fft.fft2(wave), spectrum) < 0.02

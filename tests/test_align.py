@@ -223,7 +223,7 @@ def test_the_last_smoothing_serves_all_further_alignments() -> None:
 @pytest.mark.slow
 def test_a_sweep_as_typed_recovers_tilts_that_lie_elsewhere(aetlab: Callable, tmp_path: Path) -> None:
     """Without the alignment nothing is found; with it what a series without errors gives."""
-    result = aetlab("run", "-m", "scale=smoke", "simulate=misaligned", "align=false,true")
+    result = aetlab("run", "-m", "scale=smoke", "simulate=misaligned", "align=false,true", "engine.n_iterations=30")
     assert result.returncode == 0, result.stderr
     assert "align=true: the truth is turned by" in result.stdout and "align=false: the truth" not in result.stdout
     records, broken = list_records(tmp_path / "outputs" / "records", verify=True)

@@ -1,11 +1,10 @@
-"""Potentials of atoms: published numbers, their Gaussian fits, voxel averages, and the independent program abTEM."""
+"""Potentials of atoms: published numbers, their Gaussian fits, voxel averages; test_against_abtem.py has more."""
 
 import math
 
 import numba
 import numpy as np
 import pytest
-from abtem.parametrizations import KirklandParametrization, LobatoParametrization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +24,6 @@ from aetlab.forward.scattering import (
     scattering_factor_A,
 )
 
-ABTEM = {"lobato": LobatoParametrization, "kirkland": KirklandParametrization}
 B = {"default": 0.5, "O": 0.7}
 SHAPE = (8, 10, 12)
 
@@ -37,23 +35,6 @@ def one_atom(Z: int, position_A: tuple[float, float, float]) -> Atoms:
 def some_atoms(n: int, reach_A: float, seed: int = 5) -> Atoms:
     rng = np.random.default_rng(seed)
     return Atoms(rng.choice([8, 14, 79], n), rng.uniform(-reach_A, reach_A, (n, 3)), np.zeros(n, dtype=int))
-
-
-@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
-@pytest.mark.parametrize("Z", [6, 8, 14, 26, 79])
-def test_projected_potential_agrees_with_abtem(parametrization, Z):
-    r_A = np.geomspace(0.1, 4.0, 60)
-    expected = ABTEM[parametrization]().projected_potential(physics.SYMBOLS[Z])(r_A)
-    np.testing.assert_allclose(projected_potential(r_A, Z, parametrization), expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
-def test_scattering_factors_of_all_elements_agree_with_abtem(parametrization):
-    g_per_A = np.linspace(0, 6, 40)
-    reference = ABTEM[parametrization]()  # single precision
-    for Z in range(1, 99):
-        expected = reference.scattering_factor(physics.SYMBOLS[Z])(g_per_A**2)
-        np.testing.assert_allclose(scattering_factor_A(g_per_A, Z, parametrization), expected, rtol=3e-5)
 
 
 def test_lobato_scattering_at_high_angles_is_that_of_the_bare_nucleus():
