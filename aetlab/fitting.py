@@ -46,9 +46,9 @@ def align_when_due(spec: RunSpec, aligner: forward.TiltAligner, state: solve.Sta
     first = state.n_done == spec.align.at[0]
     reach_A = 10 * spec.align.reach_nm
     n_steps = math.ceil(reach_A / _SEARCH_STEP_A)
-    search = forward.Search(spec.align.reach_A, np.linspace(-reach_A, reach_A, 2 * n_steps + 1)) if first else None
-    aligner.align(state.proximal, smoothing_A=spec.align.smoothing_at(state.n_done),
-                  angles=state.n_done >= spec.align.angles_from, search=search)
+    search = forward.Search(spec.align.reach_A, np.linspace(-reach_A, reach_A, 2 * n_steps + 1))
+    aligner.align(state.proximal, search, smoothing_A=spec.align.smoothing_at(state.n_done),
+                  angles=state.n_done >= spec.align.angles_from, first=first)
     return first
 
 

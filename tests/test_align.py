@@ -18,7 +18,8 @@ from aetlab import pipeline
 from aetlab.cli.compose import compose_spec
 from aetlab.cli.jobs import LogReporter
 from aetlab.data import Atoms, TiltOffsets, TiltSeries
-from aetlab.forward import ForwardModel, TiltAligner, draw_offsets, simulate_tilt_series
+from aetlab.forward import ForwardModel, Search, TiltAligner, draw_offsets, simulate_tilt_series
+from aetlab.forward.alignment import find_astray
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.potential import build_potential
 from aetlab.grid import coordinates_A, in_plane_rotation, rotation_matrix
@@ -43,6 +44,7 @@ B_A2 = {"default": 5.0}
 OFFSET = np.array([0.5, -0.4, 0.8, -0.6, 18.0, 1.03])
 UNKNOWNS = ("tilt", "axis", "shift along x", "shift along y", "defocus", "brightness")
 NONE = np.array([0.0, 0, 0, 0, 0, 1])
+SEARCH = Search(4.0, np.linspace(-40, 40, 9))
 
 
 def _atoms() -> Atoms:
@@ -119,13 +121,32 @@ def test_tilts_placed_where_they_were_change_no_bit(potential_V: np.ndarray) -> 
 def test_steps_find_the_offsets_in_the_true_volume(potential_V: np.ndarray) -> None:
     offsets = TiltOffsets.from_table(np.stack([OFFSET, 2 * NONE - OFFSET]))
     _, aligner = _aligner(_series(offsets))
-    aligner.align(potential_V, smoothing_A=1.0, angles=False)
+    aligner.align(potential_V, SEARCH, smoothing_A=1.0, angles=False, first=True)
     assert (aligner.offsets.tilt_deg == 0).all()
     for smoothing_A in (1.0, 0.5, 0.5, 0.25, 0.25):
-        aligner.align(potential_V, smoothing_A=smoothing_A)
+        aligner.align(potential_V, SEARCH, smoothing_A=smoothing_A)
     # A turn of 0.12° moves what lies 4 Å from the axis by 0.008 Å.
     left = np.abs(aligner.offsets.as_table() - offsets.as_table()).max(axis=0)
     assert (left < [0.12, 0.01, 0.005, 0.005, 0.5, 0.001]).all(), left
+
+
+def test_a_tilt_that_went_astray_begins_anew(potential_V: np.ndarray) -> None:
+    """Of six tilts one has taken itself to be turned by 6° and 120 Å out of focus."""
+    tilt_deg, true = np.linspace(-50, 50, 6), np.tile(NONE, (6, 1))
+    true[:, 2:5] += np.random.default_rng(2).uniform(-1, 1, (6, 3)) * [0.5, 0.5, 10.0]
+    series = simulate_tilt_series(_atoms(), SHAPE, VOXEL_A, tilt_deg, DEFOCUS_A, microscope=MICROSCOPE,
+                                  simulate=SimulateSpec(n_layers=LAYERS), debye_waller_A2=B_A2,
+                                  rng=np.random.default_rng(0), offsets=TiltOffsets.from_table(true))
+    _, aligner = _aligner(series)
+    wrong = true.copy()
+    wrong[3, [1, 4]] += [6.0, 120.0]
+    np.testing.assert_array_equal(find_astray(wrong), np.arange(6) == 3)
+    assert not find_astray(true).any()
+    aligner.restore(TiltOffsets.from_table(wrong))
+    for smoothing_A in (1.0, 0.5, 0.25):
+        aligner.align(potential_V, SEARCH, smoothing_A=smoothing_A)
+    left = np.abs(aligner.offsets.as_table() - true).max(axis=0)
+    assert (left < [0.2, 0.05, 0.01, 0.01, 1.0, 0.002]).all(), left
 
 
 @given(angle_deg=st.floats(-2, 2), x_A=st.floats(-4, 4), y_A=st.floats(-4, 4))

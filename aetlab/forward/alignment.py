@@ -16,6 +16,8 @@ wave, which a turn changes by (y ∂_x - x ∂_y) g dφ; for b from the amplitud
 exit wave. The volume is turned by cubic interpolation, whatever the reconstruction does: linear interpolation blurs by
 an amount that changes with the angle, which moves the best angle by 0.1° or so.
 
+A tilt that lies much farther off than the others went astray: it begins anew, with a search.
+
 A common turn of all tilts about the axis, and a common shift of the sample, change no image: they stay as they come.
 """
 
@@ -42,6 +44,10 @@ ANGLE_STEP_DEG = 0.1
 _DARK = 1e-3
 #: The most that one step changes of tilt and axis (degrees), shift along x and y and defocus (Å), and brightness.
 _MOST = np.array([1.0, 1.0, 1.0, 1.0, 20.0, 0.1])
+#: A tilt is astray where an unknown is this many standard deviations of all tilts' (by their median deviation) off, ...
+_ASTRAY = 6.0
+#: ... and at least this much: tilt and axis (degrees), shift along x and y and defocus (Å), and brightness.
+_ASTRAY_AT_LEAST = np.array([1.0, 1.0, 1.0, 1.0, 20.0, 0.1])
 #: Of its diagonal, what is added to the normal matrix.
 _DAMPING = 1e-3
 
@@ -94,17 +100,19 @@ class TiltAligner:
         for i_tilt in range(len(self._table)):
             self._place(i_tilt)
 
-    def align(self, volume: np.ndarray, *, smoothing_A: float, angles: bool = True,
-              search: Search | None = None) -> None:
+    def align(self, volume: np.ndarray, search: Search, *, smoothing_A: float, angles: bool = True,
+              first: bool = False) -> None:
         """Take a step for each tilt from what ``volume`` (Z, X, Y), that of the model, shows.
 
-        ``angles``: of the tilt angle as well, which a volume of shifted images hardly tells.
-        ``search``: shift and defocus are first taken from the best correlation of all images of the tilt.
+        ``search``: what is tried for tilts that are astray, and, where it is the ``first`` time, for all. ``angles``:
+        whether the tilt angle is found as well, which a volume of shifted images hardly tells.
         """
         potential_V = self._model.form_potential(volume)
+        astray = find_astray(self._table)
+        self._table[astray] = TiltOffsets.none(1).as_table()
         with threads(1 if self._shape_xy[0] * self._shape_xy[1] <= SMALL_PLANE else n_threads()):
             for i_tilt in range(len(self._table)):
-                if search is not None:
+                if first or astray[i_tilt]:
                     self._search(potential_V, i_tilt, smoothing_A, search)
                 self._step(potential_V, i_tilt, smoothing_A, angles)
                 self._place(i_tilt)
@@ -200,6 +208,13 @@ class TiltAligner:
         """Fourier transform of w, float32 (X, Y/2 + 1)."""
         q2 = squared_frequencies(self._shape_xy, self._series.pixel_A)[:, :self._shape_xy[1] // 2 + 1]
         return np.exp(-2 * (np.pi * smoothing_A) ** 2 * q2).astype(np.float32)
+
+
+def find_astray(table: np.ndarray) -> np.ndarray:
+    """Which tilts of ``table`` (T, 6), as of :meth:`TiltOffsets.as_table`, lie much farther off than others; (T,)."""
+    off = np.abs(table - np.median(table, axis=0))
+    sigma = 1.4826 * np.median(off, axis=0)
+    return (off > np.maximum(_ASTRAY * sigma, _ASTRAY_AT_LEAST)).any(axis=1)
 
 
 def _waves(spectrum: np.ndarray) -> np.ndarray:
