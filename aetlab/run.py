@@ -56,9 +56,7 @@ def task(config: DictConfig) -> float | None:
     outputs = Path(hydra_config.runtime.cwd) / settings.outputs
     use_other_code = settings.other_code == "use"
     if not swept:
-        outcome = jobs.perform(spec, "run", outputs=outputs, use_other_code=use_other_code)
-        if outcome.status == jobs.FAILED:
-            sys.exit(FAILED)
+        _perform_alone(spec, outputs, use_other_code)
         return None
     label = read_label(ledger, number, hydra_config.overrides.task)
     launcher = str(hydra_config.runtime.choices.get("hydra/launcher"))
@@ -69,6 +67,13 @@ def task(config: DictConfig) -> float | None:
     except StorageError as error:  # the run itself is told and kept already
         print(f"{label}: {error}", file=sys.stderr)
     return _objective(outcome)
+
+
+def _perform_alone(spec: RunSpec, outputs: Path, use_other_code: bool) -> None:
+    from aetlab.cli import jobs
+
+    if jobs.perform(spec, "run", outputs=outputs, use_other_code=use_other_code).status == jobs.FAILED:
+        sys.exit(FAILED)
 
 
 def _objective(outcome: Outcome) -> float | None:
@@ -93,6 +98,7 @@ def _main(argv: list[str]) -> int:
     ledger: Path | None = None
     added: list[str] = []
     searching = False
+    alone: Job | None = None
     try:
         _check_flags(args)
         if args.help:
@@ -109,44 +115,56 @@ def _main(argv: list[str]) -> int:
             jobs, left_out = compose_all(args.overrides, multirun=multirun, further=further)
             searching = jobs[0].label == SEARCH
             ledger, added = _prepare(jobs, left_out, multirun, args.overrides)
+            if not multirun and not any(word.lstrip("+~").startswith("hydra") for word in args.overrides):
+                alone = jobs[0]
     except (SpecError, StorageError) as error:
         print(f"aetlab: {error}", file=sys.stderr)
         return UNUSABLE
+    if alone is not None:  # it is composed already, and Hydra has nothing to add
+        job = alone
+        outputs, use_other_code = Path.cwd() / job.settings.outputs, job.settings.other_code == "use"
+        return _launch(None, lambda one_at_a_time: _perform_alone(job.spec, outputs, use_other_code))
     prepare_hydra()
     # the parser takes the words in one piece alone, wherever the flags stand
     place = argv.index(args.overrides[-1]) + 1 if args.overrides else 0
 
-    def give_hydra(further_words: Sequence[str]) -> None:
+    def through_hydra(one_at_a_time: bool) -> None:
+        further_words = _ONE_AT_A_TIME if one_at_a_time else ()
         sys.argv[1:] = quote_choices([*argv[:place], *added, *further_words, *argv[place:]], groups, twice=searching)
+        _call_hydra()
 
-    return _launch(ledger, give_hydra)
+    return _launch(ledger, through_hydra)
 
 
-def _launch(ledger: Path | None, give_hydra: Callable[[Sequence[str]], None]) -> int:
-    """Lets Hydra do what it is given; gives the exit status.
-
-    Failures of jobs are outcomes and never come here. Where a worker of a pool dies (out of memory, say), the others
-    die with it. Then the sweep is launched again with one run at a time; the run whose worker dies then has failed, and
-    the sweep goes on without it.
-    """
+def _call_hydra() -> None:
     import hydra
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     from aetlab.cli.compose import CONFIG_NAME
     from aetlab.cli.folders import config_folder
+
+    # Every job has been composed and bound; Hydra would compose all of them once more before the first one.
+    setattr(BasicSweeper, "validate_batch_is_legal", lambda sweeper, batch: None)  # noqa: B010
+    hydra.main(config_path=str(config_folder()), config_name=CONFIG_NAME, version_base="1.3")(task)()
+
+
+def _launch(ledger: Path | None, start: Callable[[bool], None]) -> int:
+    """Makes ``start`` do what is asked for, one run at a time if it is told so; gives the exit status.
+
+    Failures of jobs are outcomes and never come here. Where a worker of a pool dies (out of memory, say), the others
+    die with it. Then the sweep is launched again with one run at a time; the run whose worker dies then has failed, and
+    the sweep goes on without it.
+    """
     from aetlab.cli.jobs import terminable
     from aetlab.cli.ledger import has_work, note_death
 
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing their traces
-    # Every job has been composed and bound; Hydra would compose all of them once more before the first one.
-    setattr(BasicSweeper, "validate_batch_is_legal", lambda sweeper, batch: None)  # noqa: B010
     one_at_a_time = False
     while True:
-        give_hydra(_ONE_AT_A_TIME if one_at_a_time else ())
         try:
             with terminable():
-                hydra.main(config_path=str(config_folder()), config_name=CONFIG_NAME, version_base="1.3")(task)()
+                start(one_at_a_time)
         except BaseException as stop:
             if ledger is not None and isinstance(stop, BrokenProcessPool):
                 if not one_at_a_time:

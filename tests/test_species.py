@@ -123,6 +123,17 @@ def test_nothing_can_be_told_from_too_few_signals(signal):
     assert (species.numbers == 14).all() and (species.probability == 0.5).all()
 
 
+def test_where_one_element_alone_is_seen_it_is_the_heaviest():
+    """436 Si and 3 O at 7 000 e/Å² without a regulariser: a few of the strongest are no class of their own."""
+    signal, _ = draw(np.random.default_rng(0), (430, 274, 13), (8, 304, 1))
+    species = name_species(signal, (8, 14))
+    assert species.summary["rule"] == "none" and (species.numbers == 14).all()
+    np.testing.assert_array_equal(species.posterior, 0.5)
+    # As far apart as the elements should be, a few are a class.
+    signal, label = draw(np.random.default_rng(0), (8, 180, 6), (430, 274, 13))
+    assert (name_species(signal, (8, 14)).numbers == np.array([8, 14])[label]).all()
+
+
 def test_few_atoms_are_parted_by_k_means():
     species = name_species(np.array([100.0, 104.0, 98.0, 160.0, 155.0]), (8, 14))
     assert species.summary["rule"] == "k-means"

@@ -21,6 +21,8 @@ from scipy.special import ndtr
 ATOMS_PER_CLASS_MIN = 10
 #: A fitted component with a smaller share of the atoms than this, or than 3 atoms, is no class.
 SHARE_MIN = 2e-3
+#: A component with a smaller share than this is part of its neighbour where their signals are too near.
+SHARE_OF_A_CLASS = 0.05
 #: The number of a site that is no atom.
 NO_ATOM = 0
 #: The signal grows with about this power of the atomic number; two elements may depart from it by this factor.
@@ -59,8 +61,9 @@ def name_species(signal: np.ndarray, elements: tuple[int, ...]) -> Species:
 
     Where the fit of Gaussians is degenerate (fewer than 10 sites a class, a component without sites, neighbours that do
     not cross between their means) one-dimensional k-means takes its place, with thresholds midway between the centres.
-    With fewer different signals than elements nothing can be told: all sites get the heaviest element, with equal
-    probabilities for all.
+    With fewer different signals than elements nothing can be told, and neither where one component has nearly all sites
+    and the others' signals are too near to its own: all sites get the heaviest element, which is seen where no other
+    is, with equal probabilities for all.
 
     Parameters
     ----------
@@ -93,6 +96,8 @@ def name_species(signal: np.ndarray, elements: tuple[int, ...]) -> Species:
         fitted = _fit_gaussians(counts, edges, signal, len(elements))
         threshold = _crossings(fitted, len(signal))
         if np.isfinite(threshold).all():
+            if _is_one_class(fitted, elements):
+                return _name_none(signal, elements, histogram)
             return _name(signal, elements, fitted, threshold, "gaussians", histogram)
     components = _k_means(signal, len(elements))
     middle = 0.5 * (components[:-1, 1] + components[1:, 1])
@@ -109,6 +114,16 @@ def _is_weakest_no_atom(means: np.ndarray, elements: tuple[int, ...]) -> bool:
         return bool(steps[0] > np.log(2))
     expected = SIGNAL_EXPONENT * np.diff(np.log(elements))
     return bool(np.abs(steps[1:] - expected).max() <= np.log(SIGNAL_FACTOR))
+
+
+def _is_one_class(components: np.ndarray, elements: tuple[int, ...]) -> bool:
+    """Whether nearly all sites are of one component, and the signals of all are nearer than the elements' should be."""
+    if NO_ATOM in elements:
+        return False
+    steps = np.diff(np.log(np.maximum(components[:, 1], 1e-12)))
+    expected = SIGNAL_EXPONENT * np.diff(np.log(elements))
+    nearly_all = np.sort(components[:, 0])[:-1].sum() < SHARE_OF_A_CLASS
+    return bool(nearly_all and (steps < expected - np.log(SIGNAL_FACTOR)).all())
 
 
 def _count_peaks(counts: np.ndarray) -> int:
