@@ -40,8 +40,14 @@ class Lazily:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first, so that several processes end together."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """The longest tests first, so that several processes end together, and with them what shares their fixtures: another
+    process would wait for what one of them is making.
+    """
+    def is_late(item: pytest.Item) -> bool:
+        names = getattr(item, "fixturenames", ())
+        return item.get_closest_marker("slow") is None and not {"made", "swept", "unbroken"} & set(names)
+
+    items.sort(key=is_late)
 
 
 @pytest.fixture(scope="session")

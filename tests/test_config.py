@@ -20,7 +20,7 @@ from aetlab.results.identity import record_id
 from aetlab.spec import RunSpec, SpecError, tilt_angles_deg
 
 GROUPS = group_choices()
-OPTIONS = [(group, choice) for group, choices in GROUPS.items() for choice in choices]
+OPTIONS = [(group, choice) for group, choices in GROUPS.items() for choice in choices if group != "experiment"]
 #: The groups and choices that users are promised.
 PROMISED = {
     "sample": {"si_sio2", "si_sio2_vacancies", "file"}, "scale": {"smoke", "small", "medium", "paper"},
