@@ -40,8 +40,9 @@ class Lazily:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first, so that several processes end together, and with them what shares their fixtures: another
-    process would wait for what one of them is making.
+    """The longest tests first, so that several processes end together, and with them what shares their fixtures.
+
+    Another process would wait for what one of them is making.
     """
     def is_late(item: pytest.Item) -> bool:
         names = getattr(item, "fixturenames", ())
