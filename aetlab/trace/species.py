@@ -61,9 +61,9 @@ def name_species(signal: np.ndarray, elements: tuple[int, ...]) -> Species:
 
     Where the fit of Gaussians is degenerate (fewer than 10 sites a class, a component without sites, neighbours that do
     not cross between their means) one-dimensional k-means takes its place, with thresholds midway between the centres.
-    With fewer different signals than elements nothing can be told, and neither where one component has nearly all sites
-    and the others' signals are too near to its own: all sites get the heaviest element, which is seen where no other
-    is, with equal probabilities for all.
+    With fewer different signals than elements nothing can be told, and neither where components are nearer than the
+    elements should be and do not cross, or one has nearly all sites: all sites get the heaviest element, which is seen
+    where no other is, with equal probabilities for all.
 
     Parameters
     ----------
@@ -95,9 +95,9 @@ def name_species(signal: np.ndarray, elements: tuple[int, ...]) -> Species:
     if len(signal) >= ATOMS_PER_CLASS_MIN * len(elements):
         fitted = _fit_gaussians(counts, edges, signal, len(elements))
         threshold = _crossings(fitted, len(signal))
+        if _is_one_class(fitted, elements, threshold):
+            return _name_none(signal, elements, histogram)
         if np.isfinite(threshold).all():
-            if _is_one_class(fitted, elements):
-                return _name_none(signal, elements, histogram)
             return _name(signal, elements, fitted, threshold, "gaussians", histogram)
     components = _k_means(signal, len(elements))
     middle = 0.5 * (components[:-1, 1] + components[1:, 1])
@@ -112,18 +112,23 @@ def _is_weakest_no_atom(means: np.ndarray, elements: tuple[int, ...]) -> bool:
     steps = np.diff(np.log(np.maximum(means, 1e-12)))
     if len(elements) == 1:
         return bool(steps[0] > np.log(2))
-    expected = SIGNAL_EXPONENT * np.diff(np.log(elements))
+    expected = np.diff(_log_signal(elements))
     return bool(np.abs(steps[1:] - expected).max() <= np.log(SIGNAL_FACTOR))
 
 
-def _is_one_class(components: np.ndarray, elements: tuple[int, ...]) -> bool:
-    """Whether nearly all sites are of one component, and the signals of all are nearer than the elements' should be."""
+def _is_one_class(components: np.ndarray, elements: tuple[int, ...], threshold: np.ndarray) -> bool:
+    """Whether components are all nearer than the elements should be, and one has nearly all sites or some do not cross.
+    """
     if NO_ATOM in elements:
         return False
     steps = np.diff(np.log(np.maximum(components[:, 1], 1e-12)))
-    expected = SIGNAL_EXPONENT * np.diff(np.log(elements))
-    nearly_all = np.sort(components[:, 0])[:-1].sum() < SHARE_OF_A_CLASS
-    return bool(nearly_all and (steps < expected - np.log(SIGNAL_FACTOR)).all())
+    near = (steps < np.diff(_log_signal(elements)) - np.log(SIGNAL_FACTOR)).all()
+    return bool(near and (components[:, 0].max() > 1 - SHARE_OF_A_CLASS or not np.isfinite(threshold).all()))
+
+
+def _log_signal(elements: tuple[int, ...]) -> np.ndarray:
+    """Logarithm of what the signals of elements are expected to be, but for a common constant."""
+    return SIGNAL_EXPONENT * np.log(elements)
 
 
 def _count_peaks(counts: np.ndarray) -> int:
