@@ -48,6 +48,7 @@ def table(kept: Path) -> pd.DataFrame:
         for column in COLUMNS:
             row[column] = metrics[column]
             row[f"{column}_paper"] = paper.get(column)
+            row[f"{column}_difference"] = metrics[column] - paper[column] if column in paper else None
         seconds = environment["seconds_by_stage"]
         row |= {f"{stage}_s": seconds[stage] for stage in STAGES}
         rows.append({**row, "peak_memory_GB": environment["peak_memory_MB"] / 1e3, "commit": environment["commit"]})
@@ -55,10 +56,11 @@ def table(kept: Path) -> pd.DataFrame:
 
 
 def as_markdown(frame: pd.DataFrame) -> str:
-    """The columns of the paper, ours and in brackets the paper's."""
+    """The columns of the paper: ours and in brackets the paper's and the difference."""
     lines = ["| experiment | prior | " + " | ".join(COLUMNS.values()) + " |", "|---" * (2 + len(COLUMNS)) + "|"]
     for row in frame.to_dict("records"):
-        cells = [f"{row[column]:.4g} ({row[f'{column}_paper']:g})" for column in COLUMNS]
+        cells = [f"{row[column]:.4g} ({row[f'{column}_paper']:.4g}; {row[f'{column}_difference']:+.2g})"
+                 for column in COLUMNS]
         lines.append(f"| {row['experiment']} | {row['prior']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

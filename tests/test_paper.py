@@ -37,7 +37,7 @@ def spent_s() -> float:
 @pytest.mark.slow
 def test_two_commands_make_the_paper(tmp_path: Path) -> None:
     before_s = spent_s()
-    swept = command(tmp_path, "run", "-m", "experiment=glob(fig*)", "scale=smoke", "engine.n_iterations=12")
+    swept = command(tmp_path, "run", "-m", "experiment=glob(fig*)", "scale=smoke", "engine.n_iterations=8")
     reported = command(tmp_path, "report")
     assert spent_s() - before_s < MOST_S
     assert re.findall(r"^(experiment=\S+): left out: (.*)", swept, re.MULTILINE) == [
