@@ -31,8 +31,8 @@ class RefineSpec:
     kind: str = "none"
     first_share: float = 0.8
     n_rounds: int = 8
-    n_passes: int = 7
-    n_passes_last: int = 20
+    n_passes: int = 25
+    n_passes_last: int = 40
     tolerance: float = 0.1
     n_information: int = 2
     n_information_last: int = 8
