@@ -220,6 +220,15 @@ def test_a_figure_that_cannot_be_made_stops_no_other(tmp_path):
     assert "not made" in made[1].problem and run.identity in made[1].problem
 
 
+def test_a_run_whose_species_were_not_told_apart_is_drawn(tmp_path):
+    write_fake_record(tmp_path, fake_spec(n_voxels=24))
+    run = read_runs(tmp_path)[0][0]
+    untold = {**run.environment, "species": {"rule": "none", "threshold": [None], "mean": [None, None]}}
+    run = dataclasses.replace(run, record=dataclasses.replace(run.record, environment=untold))
+    tasks = common_tasks([run], summary_frame([run]), set(), "dose_e_A2")
+    assert [figure.problem for figure in make_figures(tasks, tmp_path / "figures", 1)] == ["", ""]
+
+
 def test_several_processes_draw_the_same(tmp_path):
     write_fake_record(tmp_path, fake_spec(n_voxels=24))
     write_fake_record(tmp_path, fake_spec(n_voxels=24, dose_e_A2=7e3))

@@ -32,7 +32,7 @@ def make_figure(task: FigureTask, folder: Path) -> MadeFigure:
     try:
         png, pdf = save_figure(task.make(), folder, task.name)
         web, width, height = web_image(png)
-    except (StorageError, OSError, KeyError, ValueError, IndexError, ArithmeticError) as error:
+    except (StorageError, OSError, KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return MadeFigure(task, problem=f"{task.title}: not made: {type(error).__name__}: {reason}")
     return MadeFigure(task, png, pdf, web, (width, height))

@@ -193,7 +193,8 @@ def _species_histograms(axes: Sequence[Axes], columns: Sequence[Column]) -> None
             tallest = max(tallest, _fill(ax, scored.signal[scored.match_traced[true_numbers == number]], edges, colour))
         ax.stairs(np.histogram(scored.signal[scored.false], edges)[0], edges, color=BLACK, linewidth=0.8)
         for threshold in column.run.species.get("threshold") or species_thresholds(scored):
-            ax.axvline(threshold, color=BLACK, linestyle="--", linewidth=0.9)
+            if threshold is not None:  # nothing was told of the species
+                ax.axvline(threshold, color=BLACK, linestyle="--", linewidth=0.9)
         ax.set_xlabel("site intensity I·s (V voxel)")
         ax.set_xlim(0, high)
     _same_height(axes, tallest)
