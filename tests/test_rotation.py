@@ -30,6 +30,21 @@ def test_adjoint(kind: str, n_layers: int) -> None:
         np.testing.assert_allclose(np.vdot(forward, slices), np.vdot(volume, adjoint), rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["linear", "cubic"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_y", [5, 16, 43])
+def test_a_volume_beyond_the_caches_turns_alike(kind: str, dtype: type, n_y: int,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel that fetches ahead adds the same entries, in whole vectors and in what is left of a row."""
+    volume = np.random.default_rng(3).standard_normal((14, 11, n_y)).astype(dtype)
+    for tilt_deg in ANGLES_DEG:
+        near = rotate_and_bin(volume, tilt_deg, 3, kind=kind)
+        monkeypatch.setattr("aetlab.forward.rotation.CACHED_BYTES", 0)
+        far = rotate_and_bin(volume, tilt_deg, 3, kind=kind)
+        monkeypatch.undo()
+        np.testing.assert_allclose(far, near, rtol=0, atol=20 * np.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_adjoint_adds_scaled_to_the_volume(kind: str) -> None:
     rng = np.random.default_rng(2)

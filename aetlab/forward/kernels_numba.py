@@ -13,6 +13,8 @@ import math
 import numba as nb
 import numpy as np
 
+from aetlab.simd import load, prefetch, store
+
 #: Reordering is allowed, the rules of NaN and infinity are kept: a diverged run must show.
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 _jit = nb.njit(cache=True, nogil=True, fastmath=_FAST)
@@ -101,6 +103,45 @@ def gather_rows(row_start, columns, weights, source, target):
             i0, i1, i2, i3 = columns[k], columns[k + 1], columns[k + 2], columns[k + 3]
             w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
             for y in range(n_y):
+                target[row, y] += (w0 * source[i0, y] + w1 * source[i1, y]) + (w2 * source[i2, y] + w3 * source[i3, y])
+            k += 4
+        while k < end:
+            i0, w0 = columns[k], weights[k]
+            for y in range(n_y):
+                target[row, y] += w0 * source[i0, y]
+            k += 1
+
+
+@_parallel
+def gather_far_rows(row_start, columns, weights, source, target, lanes):
+    """What :func:`gather_rows` does, for a ``source`` that no cache holds; vectors have ``lanes`` elements.
+
+    Row r + 1 has about as many entries as row r: while some are added, those of the next row are fetched into the L2
+    cache, since the rows of a turned plane lie where no prefetcher of a processor looks for them.
+    """
+    n_y, n_entries = source.shape[1], row_start[-1]
+    whole = n_y // lanes * lanes
+    for row in nb.prange(target.shape[0]):
+        k, end = row_start[row], row_start[row + 1]
+        n, to = end - k, row * n_y
+        for y in range(n_y):
+            target[row, y] = 0
+        while k + 4 <= end:
+            i0, i1, i2, i3 = columns[k], columns[k + 1], columns[k + 2], columns[k + 3]
+            w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
+            p0, p1, p2, p3 = i0 * n_y, i1 * n_y, i2 * n_y, i3 * n_y
+            ahead = min(k + n, n_entries - 4)
+            q0, q1 = columns[ahead] * n_y, columns[ahead + 1] * n_y
+            q2, q3 = columns[ahead + 2] * n_y, columns[ahead + 3] * n_y
+            for y in range(0, whole, lanes):
+                prefetch(source, q0 + y)
+                prefetch(source, q1 + y)
+                prefetch(source, q2 + y)
+                prefetch(source, q3 + y)
+                total = (load(source, p0 + y) * w0 + load(source, p1 + y) * w1) + (
+                    load(source, p2 + y) * w2 + load(source, p3 + y) * w3)
+                store(target, to + y, load(target, to + y) + total)
+            for y in range(whole, n_y):
                 target[row, y] += (w0 * source[i0, y] + w1 * source[i1, y]) + (w2 * source[i2, y] + w3 * source[i3, y])
             k += 4
         while k < end:

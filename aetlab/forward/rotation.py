@@ -20,9 +20,13 @@ from aetlab.forward import kernels_numba as kernels
 from aetlab.forward import simd_shear
 from aetlab.forward.fourier_rotation import FourierRotation
 from aetlab.grid import n_slices
+from aetlab.simd import BYTES
 
 #: Bytes of matrices that are kept; those of further tilts are built again for each visit.
 MATRIX_BUDGET_BYTES = 256e6
+
+#: Bytes of a volume that the caches of a processor hold.
+CACHED_BYTES = 16e6
 
 #: The most rows that one voxel can enter: lattice points of a turned unit grid in the footprint of the interpolation.
 _CAPACITY = {"linear": 8, "cubic": 32}
@@ -113,7 +117,11 @@ class SparseRotation:
     def rotate_and_bin(self, volume: np.ndarray, i_tilt: int, slices: np.ndarray) -> None:
         m = self._matrix_of(i_tilt)
         n_y = self._shape[2]
-        kernels.gather_rows(m.row_start, m.columns, m.row_weights, volume.reshape(-1, n_y), slices.reshape(-1, n_y))
+        voxels, sums = volume.reshape(-1, n_y), slices.reshape(-1, n_y)
+        if volume.nbytes > CACHED_BYTES:
+            kernels.gather_far_rows(m.row_start, m.columns, m.row_weights, voxels, sums, BYTES // volume.itemsize)
+        else:
+            kernels.gather_rows(m.row_start, m.columns, m.row_weights, voxels, sums)
 
     def add_adjoint(self, slices: np.ndarray, i_tilt: int, scale: float, volume: np.ndarray,
                     metric: np.ndarray | None = None) -> None:
