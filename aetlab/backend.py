@@ -113,3 +113,10 @@ def empty_aligned(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarra
     room = np.empty(n_bytes + 64, np.uint8)
     first = -room.ctypes.data % 64
     return room[first : first + n_bytes].view(dtype).reshape(shape)
+
+
+def zeros_aligned(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
+    """Zeros as :func:`empty_aligned` places them."""
+    zeros = empty_aligned(shape, dtype)
+    zeros[...] = 0
+    return zeros

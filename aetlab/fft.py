@@ -50,7 +50,7 @@ def plan_fft(n: int | None = None) -> FftPlan:
 def describe_fft() -> str:
     """Which FFTs the CPU engine uses, in one line."""
     library = "scipy" if ducc0 is None else f"ducc0 {metadata.version('ducc0')}"
-    return f"fused kernels for planes whose sides are multiples of 16 of the primes 2, 3, 5; else {library}"
+    return f"fused kernels for planes whose sides have no other primes than 2, 3, 5; else {library}"
 
 
 def _axes(a: np.ndarray) -> tuple[int, int]:

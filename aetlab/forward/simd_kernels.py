@@ -8,6 +8,9 @@ A wave is a pair of float planes (2, X, Y), real and imaginary. One step of mult
 
 Between the two, rows stand in the scrambled order of their frequency in x (:mod:`simd_fft`); factors are stored as
 (n, X/WIDTH, 2, Y, WIDTH) in scrambled order of both (:func:`pack_factors`). No transform has a factor of its own.
+
+Sides that are no multiples of ``WIDTH`` are stored up to the next one: X and Y below are sides as they are stored, n_x
+and n_y those of the planes. What lies beyond is 0 wherever it is read.
 """
 
 from __future__ import annotations
@@ -34,13 +37,19 @@ _COS = tuple(np.float32((-1) ** k / math.factorial(2 * k)) for k in range(7))
 
 
 def pack_factors(factors: np.ndarray) -> np.ndarray:
-    """Factors (n, X, Y) of frequencies in the order and layout of :func:`rows`, float32 (n, X/WIDTH, 2, Y, WIDTH)."""
+    """Factors (n, n_x, n_y) of frequencies in the order and layout of :func:`rows`, float32 (n, X/WIDTH, 2, n_y, WIDTH)."""
     n, n_x, n_y = factors.shape
     sorted_ = factors[:, fft.scrambled_order(n_x)][:, :, fft.scrambled_order(n_y)]
-    parts = np.stack([sorted_.real, sorted_.imag], axis=1).astype(np.float32)
-    packed = empty_aligned((n, n_x // WIDTH, 2, n_y, WIDTH))
-    packed[...] = parts.reshape(n, 2, n_x // WIDTH, WIDTH, n_y).transpose(0, 2, 1, 4, 3)
+    parts = np.zeros((n, 2, stored_side(n_x), n_y), np.float32)
+    parts[:, 0, :n_x], parts[:, 1, :n_x] = sorted_.real, sorted_.imag
+    packed = empty_aligned((n, parts.shape[2] // WIDTH, 2, n_y, WIDTH))
+    packed[...] = parts.reshape(n, 2, -1, WIDTH, n_y).transpose(0, 2, 1, 4, 3)
     return packed
+
+
+def stored_side(n: int) -> int:
+    """How long a side of ``n`` is stored: the next multiple of ``WIDTH``."""
+    return -(-n // WIDTH) * WIDTH
 
 
 @_inline
@@ -63,7 +72,7 @@ def _scratch(n):
 
 
 @_parallel
-def columns(kind, planes, phase, slice_V, wave, amplitude, cost, plan, forward):
+def columns(kind, planes, phase, slice_V, wave, amplitude, cost, n_x, plan, forward):
     """From frequencies along x to x, through a slice (or against the measurement), and back if ``forward``; in place.
 
     ``planes`` (F, 2, X, Y) are the waves. What happens in between:
@@ -74,10 +83,10 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, cost, plan, forward):
       the gradient phase Im(φ wave*), φ by φ exp(-i phase slice_V);
     - RESIDUAL: ψ becomes ψ - a ψ/|ψ| with ``amplitude`` a (F, X, Y); ``cost`` (F, Y) gets ½ Σ_x |residual|².
     """
-    n_planes, _, n_x, n_y = planes.shape
+    n_planes, _, stored_x, n_y = planes.shape
     blocks = n_y // WIDTH
     im = n_x * WIDTH
-    to_im = n_x * n_y
+    to_im = stored_x * n_y
     for item in nb.prange(n_planes * blocks):
         f, y = item // blocks, item % blocks * WIDTH
         buffer = _scratch(2 * im)
@@ -151,23 +160,25 @@ def _store_rows(buffer, planes, f, block, n_x, n_y):
 
 
 @_parallel
-def rows(adjoint, source, factors, target, plan):
+def rows(adjoint, source, factors, target, n_y, plan):
     """``target[f] = F⁻¹ factors[f] F source[0]`` along y; its adjoint ``target[0] = F⁻¹ Σ_f factors[f]* F source[f]``.
 
     ``source`` and ``target`` (1 or F, 2, X, Y) may be the same array where both hold one plane.
     """
-    n_x, n_y = source.shape[2], source.shape[3]
-    im = n_y * WIDTH
+    n_x, stored_y = source.shape[2], source.shape[3]
+    im, end = stored_y * WIDTH, n_y * WIDTH
     for block in nb.prange(n_x // WIDTH):
         spectrum, product = _scratch(2 * im), _scratch(2 * im)
+        for i in range(end, im):
+            product[i] = product[im + i] = 0
         for f in range(factors.shape[0]):
             if adjoint or f == 0:
-                _load_rows(source, f, block, spectrum, n_x, n_y)
+                _load_rows(source, f, block, spectrum, n_x, stored_y)
                 fft.forward(spectrum, 0, im, n_y, plan)
-            first = (f * factors.shape[1] + block) * 2 * im
-            for i in range(0, im, WIDTH):
+            first = (f * factors.shape[1] + block) * 2 * end
+            for i in range(0, end, WIDTH):
                 a, b = load(spectrum, i), load(spectrum, im + i)
-                c, s = load(factors, first + i), load(factors, first + im + i)
+                c, s = load(factors, first + i), load(factors, first + end + i)
                 if not adjoint:
                     store(product, i, a * c - b * s)
                     store(product, im + i, a * s + b * c)
@@ -179,4 +190,4 @@ def rows(adjoint, source, factors, target, plan):
                     store(product, im + i, load(product, im + i) + (b * c - a * s))
             if not adjoint or f == factors.shape[0] - 1:
                 fft.inverse(product, 0, im, n_y, plan)
-                _store_rows(product, target, 0 if adjoint else f, block, n_x, n_y)
+                _store_rows(product, target, 0 if adjoint else f, block, n_x, stored_y)
