@@ -33,17 +33,16 @@ def sample_information(model: AtomModel, sites: Sites, poses: Poses, n_passes: i
                        tried: Sequence[int | None] = (None,), thermal: bool = False) -> np.ndarray:
     """Estimate of JᵀJ of each site, (N, P, P): x, y, z in 1/Å, and the amounts of the K tables ``tried``.
 
-    Positions move the site as it is; an amount adds so many atoms of a table at the site. With the default the last
-    parameter is the occupancy. With ``thermal`` the site's own thermal factor (1/Å²) comes after them.
+    Positions move the site as it is; an amount adds so many atoms of a table at the site: of its own (None, the
+    default, where the last parameter is the occupancy), or of each of tables that hold every kind of site. With ``thermal`` the site's own thermal factor (1/Å²) comes after them.
     """
     n, k = len(sites), len(tried)
     information = np.zeros((n, 3 + k + thermal, 3 + k + thermal))
-    asked = tuple(tried) if None in tried else (None, *tried)
-    amounts = [asked.index(table) for table in tried]
-    own = asked.index(None)
+    # A site's own table is either asked for as such, or one of those that are tried.
+    own = np.full(n, tried.index(None)) if None in tried else np.array([tried.index(kind) for kind in sites.kinds])
     for child in np.random.SeedSequence(seed).spawn(n_passes):
-        for tilt in model.gradients(sites, poses, tried=asked, noise=child, thermal=thermal):
-            parts = [tilt.gradient[own, :, :3] @ poses.rotation(tilt.i_tilt), tilt.gradient[amounts, :, 3].T]
+        for tilt in model.gradients(sites, poses, tried=tried, noise=child, thermal=thermal):
+            parts = [tilt.gradient[own, np.arange(n), :3] @ poses.rotation(tilt.i_tilt), tilt.gradient[:, :, 3].T]
             if tilt.by_thermal is not None:
                 parts.append(tilt.by_thermal[:, None])
             sample = np.concatenate(parts, axis=1)

@@ -68,6 +68,25 @@ class TiltGradient:
     by_thermal: np.ndarray | None = None
 
 
+class _Turns:
+    """Lets threads that work on tilts side by side do one thing in the order of the tilts."""
+
+    def __init__(self, n: int) -> None:
+        self._ended = [False] * n
+        self._changed = threading.Condition()
+
+    def wait(self, i: int) -> None:
+        """Until all tilts before ``i`` have ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: all(self._ended[:i]))
+
+    def end(self, i: int) -> None:
+        """Tilt ``i`` has ended, well or not."""
+        with self._changed:
+            self._ended[i] = True
+            self._changed.notify_all()
+
+
 @dataclass
 class _Bench:
     """What a thread works with."""
@@ -156,22 +175,32 @@ class AtomModel:
             gathers from the tables at B ± :data:`THERMAL_STEP_A2`.
         on_slices : callable, optional
             Called as ``on_slices(i_tilt, gradient)`` with the gradient (S, X, Y) of the slices, tilt by tilt in their
-            order; one thread then does all the work.
+            order, from the threads that work.
         """
         children = noise.spawn(self.n_tilts) if noise is not None else [None] * self.n_tilts
         beside = [broaden(self.tables, self.thermal_A2 + sign * THERMAL_STEP_A2, self.voxel_A)
                   for sign in (1, -1)] if thermal else []
 
-        def work(i_tilt: int) -> TiltGradient:
-            return self._tilt(i_tilt, sites, poses, tried, children[i_tilt], beside, on_slices)
+        turns = _Turns(self.n_tilts)
 
-        n_workers = min(n_threads(), self.n_tilts) if on_slices is None else 1
+        def in_turn(i_tilt: int, gradient: np.ndarray) -> None:
+            if on_slices is not None:
+                turns.wait(i_tilt)
+                on_slices(i_tilt, gradient)
+
+        def work(i_tilt: int) -> TiltGradient:
+            try:
+                return self._tilt(i_tilt, sites, poses, tried, children[i_tilt], beside, in_turn)
+            finally:
+                turns.end(i_tilt)
+
+        n_workers = min(n_threads(), self.n_tilts)
         with ThreadPoolExecutor(n_workers, initializer=numba.set_num_threads, initargs=(1,)) as pool:
             yield from pool.map(work, range(self.n_tilts))
 
     def _tilt(self, i_tilt: int, sites: Sites, poses: Poses, tried: Sequence[int | None],
               noise: np.random.SeedSequence | None, beside: list[AtomTables],
-              on_slices: Callable[[int, np.ndarray], None] | None) -> TiltGradient:
+              on_slices: Callable[[int, np.ndarray], None]) -> TiltGradient:
         bench = self._bench()
         placed_A = poses.place(sites.positions_A, i_tilt)
         # Neighbours one after the other, slice by slice: what they touch then stays in cache.
@@ -189,8 +218,7 @@ class AtomModel:
         if np.any(lift_A):
             multislice = make_multislice(self._refocused(lift_A), self._dtype)
         cost = multislice.cost_and_gradient(bench.slices, measured)
-        if on_slices is not None:
-            on_slices(i_tilt, bench.slices)
+        on_slices(i_tilt, bench.slices)
         gradient = np.empty((len(tried), len(sites), 4))
         out = np.empty((len(sites), 4))
         for k, table in enumerate(tried):

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
+from aetlab.backend import n_threads
 from aetlab.refine.model import Sites
 
 #: Width in Å of the histograms' cells; distances beyond the last share a cell.
@@ -87,6 +88,6 @@ def _draw_places(tree: cKDTree, sites: Sites, min_distance_A: float, max_distanc
     direction = rng.normal(size=(n, 3))
     direction *= (max_distance_A * rng.random((n, 1)) ** (1 / 3)) / np.linalg.norm(direction, axis=1, keepdims=True)
     places_A = sites.positions_A[rng.integers(0, len(sites), n)] + direction
-    crowd = tree.query_ball_point(places_A, max_distance_A, return_length=True)
+    crowd = tree.query_ball_point(places_A, max_distance_A, return_length=True, workers=n_threads())
     places_A = places_A[rng.random(n) * crowd < 1]  # where balls overlap places come as often as there are balls
-    return np.asarray(places_A[tree.query(places_A)[0] >= min_distance_A])
+    return np.asarray(places_A[tree.query(places_A, workers=n_threads())[0] >= min_distance_A])
