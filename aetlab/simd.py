@@ -2,7 +2,7 @@
 
 A vector fills 64 bytes: ``WIDTH`` float32 or half as many float64 lanes, which is one AVX-512, two AVX2 or four NEON
 registers. ``load(array, i)`` and ``store(array, i, v)`` move a vector from and to element ``i`` on of a C-contiguous
-array, counted from its first element without bounds; ``splat(x)`` repeats a scalar; ``+``, ``-``, ``*``, ``/`` work
+array, counted from its first element without bounds, ``load_eight`` one of eight lanes in either precision; ``splat(x)`` repeats a scalar; ``+``, ``-``, ``*``, ``/`` work
 lane by lane, also with a scalar of the same precision on one side. ``square_root``, ``maximum`` and ``round_to_even``
 take vectors and scalars alike, so that a formula can be written once for the lanes and for what is left of a row.
 """
@@ -33,11 +33,11 @@ intrinsic: Any = numba.extending.intrinsic
 
 
 class LanesType(types.Type):
-    """The Numba type of a vector of ``lane`` (float32 or float64)."""
+    """The Numba type of a vector of ``width`` times ``lane`` (float32 or float64)."""
 
-    def __init__(self, lane: types.Float) -> None:
+    def __init__(self, lane: types.Float, width: int) -> None:
         self.lane = lane
-        self.width = BYTES // (lane.bitwidth // 8)
+        self.width = width
         super().__init__(name=f"Lanes({lane}, {self.width})")
 
     @property
@@ -46,7 +46,9 @@ class LanesType(types.Type):
         return ir.VectorType(ir.FloatType() if self.lane == types.float32 else ir.DoubleType(), self.width)
 
 
-_LANES = {lane: LanesType(lane) for lane in (types.float32, types.float64)}
+#: Vectors that fill :data:`BYTES`, and those of eight lanes.
+_LANES = {lane: LanesType(lane, BYTES // (lane.bitwidth // 8)) for lane in (types.float32, types.float64)}
+_EIGHT = {types.float32: LanesType(types.float32, 8), types.float64: _LANES[types.float64]}
 
 
 @register_model(LanesType)
@@ -64,7 +66,7 @@ def _splat(builder: ir.IRBuilder, scalar: ir.Value, kind: LanesType) -> ir.Value
 
 def _binary(python_operator: Callable, emit: str) -> None:
     """Lower ``python_operator`` on vectors, or a vector and a scalar, to the builder's instruction ``emit``."""
-    for lanes in _LANES.values():
+    for lanes in {**_LANES, "eight": _EIGHT[types.float32]}.values():
         pairs = ((lanes, lanes), (lanes, lanes.lane), (lanes.lane, lanes))
 
         class Template(ConcreteTemplate):
@@ -86,20 +88,21 @@ for _operator, _emit in ((operator.add, "fadd"), (operator.sub, "fsub"), (operat
     _binary(_operator, _emit)
 
 
-def _pointer(context, builder, array_type, array, index):
+def _pointer(context, builder, array_type, array, index, vector):
     data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), _LANES[array_type.dtype].vector.as_pointer())
+    return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
 
-def _load(context, builder, array_type, array, index):
-    value = builder.load(_pointer(context, builder, array_type, array, index))
+def _load(context, builder, array_type, array, index, kind=None):
+    kind = kind or _LANES[array_type.dtype]
+    value = builder.load(_pointer(context, builder, array_type, array, index, kind.vector))
     value.align = array_type.dtype.bitwidth // 8
     return value
 
 
 def _store(context, builder, array_type, array, index, value):
     align = array_type.dtype.bitwidth // 8
-    builder.store(value, _pointer(context, builder, array_type, array, index), align=align)
+    builder.store(value, _pointer(context, builder, array_type, array, index, value.type), align=align)
 
 
 @intrinsic
@@ -113,13 +116,24 @@ def load(typing_context, array, index):
 
 
 @intrinsic
+def load_eight(typing_context, array, index):
+    """Eight elements of ``array`` from element ``index`` on, in single precision half a vector."""
+    kind = _EIGHT[array.dtype]
+
+    def codegen(context, builder, sig, args):
+        return _load(context, builder, sig.args[0], *args, kind)
+
+    return kind(array, types.intp), codegen
+
+
+@intrinsic
 def store(typing_context, array, index, value):
     """Put the vector ``value`` into ``array`` from element ``index`` on."""
 
     def codegen(context, builder, sig, args):
         _store(context, builder, sig.args[0], *args)
 
-    return types.void(array, types.intp, _LANES[array.dtype]), codegen
+    return types.void(array, types.intp, value), codegen
 
 
 @intrinsic
@@ -147,6 +161,16 @@ def splat(typing_context, scalar):
         return _splat(builder, args[0], sig.return_type)
 
     return _LANES[scalar](scalar), codegen
+
+
+@intrinsic
+def splat_eight(typing_context, scalar):
+    """The vector of eight lanes that all hold ``scalar``."""
+
+    def codegen(context, builder, sig, args):
+        return _splat(builder, args[0], sig.return_type)
+
+    return _EIGHT[scalar](scalar), codegen
 
 
 def _llvm_function(name: str, n_arguments: int) -> Callable:

@@ -12,7 +12,7 @@ import math
 import numba as nb
 import numpy as np
 
-from aetlab.simd import load, splat, store
+from aetlab.simd import load, load_eight, splat, splat_eight, store
 
 _FAST = {"contract", "reassoc", "nsz"}
 _inline = nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST, forceinline=True)
@@ -22,38 +22,40 @@ N_GAUSSIANS = 8
 
 
 @_inline
-def _profile(cumulative, centre, first, n, stride, last_edge, n_reach, value, slope, edge):
+def _profile(cumulative, centre, first, n, stride, last_edge, n_reach, value, slope):
     """Means over ``n`` cells from edge ``first - 0.5`` on, ``stride`` voxels wide each, and d/d centre.
 
-    ``cumulative`` (STEPS + 1, R, 2, 8) is the table of the element; ``value`` and ``slope`` get (n, 8), ``edge`` is
-    room for (n + 1, 2, 8). No edge lies beyond ``last_edge``.
+    ``cumulative`` (STEPS + 1, R, 2, 8) is the table of the element; ``value`` and ``slope`` get (n, 8). No edge lies
+    beyond ``last_edge``.
     """
     steps = cumulative.shape[0] - 1
     offset = first - 0.5 - centre
     whole = math.floor(offset)
     fine = (offset - whole) * steps
     i = min(int(fine), steps - 1)
-    t = cumulative.dtype.type(fine - i)
-    one, two, three, six, four = nb.float32(1), nb.float32(2), nb.float32(3), nb.float32(6), nb.float32(4)
+    number = cumulative.dtype.type
+    t, one, two, three, four = number(fine - i), number(1), number(2), number(3), number(4)
     h01 = t * t * (three - two * t)
     h00 = one - h01
     h10 = t * (one - t) * (one - t)
     h11 = t * t * (t - one)
-    d01 = six * t * (one - t) * nb.float32(steps)
-    d10 = (one + t * (three * t - four)) * nb.float32(steps)
-    d11 = t * (three * t - two) * nb.float32(steps)
+    d01 = number(6) * t * (one - t) * number(steps)
+    d10 = (one + t * (three * t - four)) * number(steps)
+    d11 = t * (three * t - two) * number(steps)
+    n_rows = cumulative.shape[1]
+    to_next = n_rows * 2 * N_GAUSSIANS
+    left = left_slope = splat_eight(number(0))
     for e in range(n + 1):
-        at = min(e * stride, last_edge - first)
-        r = min(max(int(whole) + n_reach + at, 0), cumulative.shape[1] - 1)
-        for g in range(N_GAUSSIANS):
-            v0, s0 = cumulative[i, r, 0, g], cumulative[i, r, 1, g]
-            v1, s1 = cumulative[i + 1, r, 0, g], cumulative[i + 1, r, 1, g]
-            edge[e, 0, g] = h00 * v0 + h10 * s0 + h01 * v1 + h11 * s1
-            edge[e, 1, g] = d01 * (v1 - v0) + d10 * s0 + d11 * s1
-    for e in range(n):
-        for g in range(N_GAUSSIANS):
-            value[e, g] = edge[e + 1, 0, g] - edge[e, 0, g]
-            slope[e, g] = edge[e, 1, g] - edge[e + 1, 1, g]
+        r = min(max(int(whole) + n_reach + min(e * stride, last_edge - first), 0), n_rows - 1)
+        at = (i * n_rows + r) * 2 * N_GAUSSIANS
+        v0, s0 = load_eight(cumulative, at), load_eight(cumulative, at + N_GAUSSIANS)
+        v1, s1 = load_eight(cumulative, at + to_next), load_eight(cumulative, at + to_next + N_GAUSSIANS)
+        right = (v0 * h00 + s0 * h10) + (v1 * h01 + s1 * h11)
+        right_slope = (v1 - v0) * d01 + (s0 * d10 + s1 * d11)
+        if e > 0:
+            store(value, (e - 1) * N_GAUSSIANS, right - left)
+            store(slope, (e - 1) * N_GAUSSIANS, left_slope - right_slope)
+        left, left_slope = right, right_slope
 
 
 @_inline
@@ -95,7 +97,6 @@ def deposit(slices, centres, kinds, occupancy, n_layers, n_z, cumulative, weight
     z_value, z_slope = np.empty((size, 8), slices.dtype), np.empty((size, 8), slices.dtype)
     x_value, x_slope = np.empty((size, 8), slices.dtype), np.empty((size, 8), slices.dtype)
     y_value, y_slope = np.empty((size, 8), slices.dtype), np.empty((size, 8), slices.dtype)
-    edge = np.empty((size + 1, 2, 8), slices.dtype)
     along_y = np.empty(8 * window, slices.dtype)
     slices[:] = 0
     for i in range(centres.shape[0]):
@@ -105,9 +106,9 @@ def deposit(slices, centres, kinds, occupancy, n_layers, n_z, cumulative, weight
             continue
         z, x, y = centres[i, 0], centres[i, 1], centres[i, 2]
         table = cumulative[kind]
-        _profile(table, z, first * n_layers, n_cut, n_layers, n_z, n_reach, z_value, z_slope, edge)
-        _profile(table, x, x0, n_wide, 1, n_x, n_reach, x_value, x_slope, edge)
-        _profile(table, y, y0, window, 1, n_y, n_reach, y_value, y_slope, edge)
+        _profile(table, z, first * n_layers, n_cut, n_layers, n_z, n_reach, z_value, z_slope)
+        _profile(table, x, x0, n_wide, 1, n_x, n_reach, x_value, x_slope)
+        _profile(table, y, y0, window, 1, n_y, n_reach, y_value, y_slope)
         for g in range(8):
             for j in range(window):
                 along_y[g * window + j] = y_value[j, g] * weight[kind, g] * occupancy[i]
@@ -130,7 +131,6 @@ def gather(gradient, centres, kinds, occupancy, n_layers, n_z, cumulative, weigh
     z_value, z_slope = np.empty((size, 8), gradient.dtype), np.empty((size, 8), gradient.dtype)
     x_value, x_slope = np.empty((size, 8), gradient.dtype), np.empty((size, 8), gradient.dtype)
     y_value, y_slope = np.empty((size, 8), gradient.dtype), np.empty((size, 8), gradient.dtype)
-    edge = np.empty((size + 1, 2, 8), gradient.dtype)
     along_y, slope_y = np.empty(8 * window, gradient.dtype), np.empty(8 * window, gradient.dtype)
     sums = np.empty(4 * lanes, gradient.dtype)
     nothing = splat(gradient.dtype.type(0))
@@ -142,9 +142,9 @@ def gather(gradient, centres, kinds, occupancy, n_layers, n_z, cumulative, weigh
             continue
         z, x, y = centres[i, 0], centres[i, 1], centres[i, 2]
         table = cumulative[kind]
-        _profile(table, z, first * n_layers, n_cut, n_layers, n_z, n_reach, z_value, z_slope, edge)
-        _profile(table, x, x0, n_wide, 1, n_x, n_reach, x_value, x_slope, edge)
-        _profile(table, y, y0, window, 1, n_y, n_reach, y_value, y_slope, edge)
+        _profile(table, z, first * n_layers, n_cut, n_layers, n_z, n_reach, z_value, z_slope)
+        _profile(table, x, x0, n_wide, 1, n_x, n_reach, x_value, x_slope)
+        _profile(table, y, y0, window, 1, n_y, n_reach, y_value, y_slope)
         for g in range(8):
             for j in range(window):
                 along_y[g * window + j] = y_value[j, g] * weight[kind, g]
