@@ -2,9 +2,10 @@
 
 A vector fills 64 bytes: ``WIDTH`` float32 or half as many float64 lanes, which is one AVX-512, two AVX2 or four NEON
 registers. ``load(array, i)`` and ``store(array, i, v)`` move a vector from and to element ``i`` on of a C-contiguous
-array, counted from its first element without bounds, ``load_eight`` one of eight lanes in either precision; ``splat(x)`` repeats a scalar; ``+``, ``-``, ``*``, ``/`` work
-lane by lane, also with a scalar of the same precision on one side. ``square_root``, ``maximum`` and ``round_to_even``
-take vectors and scalars alike, so that a formula can be written once for the lanes and for what is left of a row.
+array, counted from its first element without bounds; ``splat(x)`` repeats a scalar; ``load_eight`` and ``splat_eight``
+make vectors of eight lanes in either precision; ``+``, ``-``, ``*``, ``/`` work lane by lane, also with a scalar of the
+same precision on one side. ``square_root``, ``maximum`` and ``round_to_even`` take vectors and scalars alike, so that a
+formula can be written once for the lanes and for what is left of a row.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def _splat(builder: ir.IRBuilder, scalar: ir.Value, kind: LanesType) -> ir.Value
 
 def _binary(python_operator: Callable, emit: str) -> None:
     """Lower ``python_operator`` on vectors, or a vector and a scalar, to the builder's instruction ``emit``."""
-    for lanes in {**_LANES, "eight": _EIGHT[types.float32]}.values():
+    for lanes in (*_LANES.values(), _EIGHT[types.float32]):
         pairs = ((lanes, lanes), (lanes, lanes.lane), (lanes.lane, lanes))
 
         class Template(ConcreteTemplate):
@@ -121,7 +122,7 @@ def load_eight(typing_context, array, index):
     kind = _EIGHT[array.dtype]
 
     def codegen(context, builder, sig, args):
-        return _load(context, builder, sig.args[0], *args, kind)
+        return _load(context, builder, sig.args[0], args[0], args[1], kind)
 
     return kind(array, types.intp), codegen
 

@@ -37,7 +37,7 @@ _COS = tuple(np.float32((-1) ** k / math.factorial(2 * k)) for k in range(7))
 
 
 def pack_factors(factors: np.ndarray) -> np.ndarray:
-    """Factors (n, n_x, n_y) of frequencies in the order and layout of :func:`rows`, float32 (n, X/WIDTH, 2, n_y, WIDTH)."""
+    """Factors (n, n_x, n_y) of frequencies as :func:`rows` takes them, float32 (n, X/WIDTH, 2, n_y, WIDTH)."""
     n, n_x, n_y = factors.shape
     sorted_ = factors[:, fft.scrambled_order(n_x)][:, :, fft.scrambled_order(n_y)]
     parts = np.zeros((n, 2, stored_side(n_x), n_y), np.float32)

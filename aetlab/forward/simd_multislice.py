@@ -86,5 +86,5 @@ class SimdMultislice:
         return float(self._cost[:, :n_y].sum(dtype=np.float64))
 
     def _columns(self, kind: int, slice_V: np.ndarray, wave: np.ndarray, *, forward: bool = True) -> None:
-        kernels.columns(kind, self._plane, self._phase, slice_V, wave, self._no_amplitude, self._cost, self._shape_xy[0],
-                        self._plan_x, forward)
+        kernels.columns(kind, self._plane, self._phase, slice_V, wave, self._no_amplitude, self._cost,
+                        self._shape_xy[0], self._plan_x, forward)

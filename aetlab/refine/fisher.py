@@ -34,7 +34,8 @@ def sample_information(model: AtomModel, sites: Sites, poses: Poses, n_passes: i
     """Estimate of JᵀJ of each site, (N, P, P): x, y, z in 1/Å, and the amounts of the K tables ``tried``.
 
     Positions move the site as it is; an amount adds so many atoms of a table at the site: of its own (None, the
-    default, where the last parameter is the occupancy), or of each of tables that hold every kind of site. With ``thermal`` the site's own thermal factor (1/Å²) comes after them.
+    default, where the last parameter is the occupancy), or of each of tables that hold every kind of site. With
+    ``thermal`` the site's own thermal factor (1/Å²) comes after them.
     """
     n, k = len(sites), len(tried)
     information = np.zeros((n, 3 + k + thermal, 3 + k + thermal))
