@@ -85,6 +85,23 @@ def require_gpu(spec: RunSpec) -> None:
             raise _refusal(error) from None
 
 
+def find_gpu(spec: RunSpec) -> gpu.Device | None:
+    """The GPU that a reconstruction of ``spec`` takes; None where that is the CPU's."""
+    if spec.engine.device == "cpu" or spec.align.enabled:
+        return None
+    try:
+        return _open(spec)
+    except gpu.GpuError:
+        return None
+
+
+def gpu_bytes(spec: RunSpec) -> int:
+    """Memory that a reconstruction of ``spec`` takes on a GPU."""
+    return gpu.memory_needed_bytes(
+        spec.scale.shape_zxy, len(tilt_angles_deg(spec.tilts, spec.wedge)), len(spec.defocus.planes_nm),
+        n_layers_per_slice=spec.binning.n_layers, rotation=spec.engine.rotation, regulariser=spec.reg.kind)
+
+
 def solver_parts(model: Model) -> Parts:
     """The parts of the solver that work where the volumes of ``model`` live."""
     if not isinstance(model, gpu.GpuModel):
@@ -102,10 +119,7 @@ def solver_parts(model: Model) -> Parts:
 def _open(spec: RunSpec) -> gpu.Device:
     if spec.engine.rotation not in gpu.ROTATIONS:
         raise gpu.GpuError(f"engine.rotation={spec.engine.rotation} is not there on a GPU")
-    n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge))
-    return gpu.open_device(gpu.memory_needed_bytes(
-        spec.scale.shape_zxy, n_tilts, len(spec.defocus.planes_nm), n_layers_per_slice=spec.binning.n_layers,
-        rotation=spec.engine.rotation, regulariser=spec.reg.kind))
+    return gpu.open_device(gpu_bytes(spec))
 
 
 def _refusal(error: gpu.GpuError) -> SpecError:

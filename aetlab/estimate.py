@@ -2,8 +2,9 @@
 
 The trial turns, propagates and regularises a small part of the volume at its full row length, and simulates one slab
 of a few tilts; each time is scaled by what there is of its kind (voxels, FFTs, layers, iterations). Tracing alone is
-taken from what was measured for it (experiments/benchmark_tracing.json, two cores). What one run has tried, later
-runs of the same process take over.
+taken from what was measured for it (experiments/benchmark_tracing.json, two cores). Where a GPU reconstructs, a few
+tilts and one proximal step of full size are tried there. What one run has tried, later runs of the same process take
+over.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aetlab import forward, solve
+from aetlab import forward, gpu, solve
 from aetlab.backend import n_threads, threads
 from aetlab.data import Atoms, TiltSeries
+from aetlab.engine import find_gpu, gpu_bytes
 from aetlab.forward.model import SMALL_PLANE, series_optics
 from aetlab.forward.multislice import make_multislice
 from aetlab.forward.rotation import make_rotation
@@ -34,16 +36,23 @@ _ALIGNED_TILT = 6.0
 #: Voxels along z and x of the part that is turned and regularised, and least layers that are simulated, in the trial.
 _TRIAL_SIDE, _TRIAL_LAYERS = 160, 16
 _TRIAL_SLICES, _TRIAL_INNER = 4, 2
+#: Tilts of the trial on a GPU.
+_TRIAL_TILTS = 4
+#: Regularisers with a proximal operator that takes time.
+_PROXES = ("tv", "lasso", "pos")
 #: Seconds by what was tried and the settings that it depends on.
 _tried: dict[tuple[str, ...], float] = {}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Peak memory in bytes and time in seconds of each stage."""
+    """Peak memory in bytes and time in seconds of each stage; ``gpu`` is the GPU that reconstructs, if one does, and
+    ``gpu_bytes`` what it holds."""
 
     memory_bytes: dict[str, float]
     seconds: dict[str, float]
+    gpu: str | None = None
+    gpu_bytes: float = 0.0
 
     @property
     def peak_bytes(self) -> float:
@@ -53,7 +62,8 @@ class Estimate:
     def in_one_line(self) -> str:
         """What the log says."""
         parts = ", ".join(f"{stage} {_duration(s)}" for stage, s in self.seconds.items())
-        return (f"needs about {self.peak_bytes / 1e9:.2f} GB and {_duration(sum(self.seconds.values()))} on the CPU "
+        where = f"on the CPU and {self.gpu_bytes / 1e9:.2f} GB of {self.gpu}" if self.gpu else "on the CPU"
+        return (f"needs about {self.peak_bytes / 1e9:.2f} GB and {_duration(sum(self.seconds.values()))} {where} "
                 f"({parts}; by a short trial)")
 
     def as_table(self) -> str:
@@ -61,15 +71,32 @@ class Estimate:
         lines = [f"{'stage':<12} {'memory (GB)':>11} {'time':>10}"]
         lines += [f"{stage:<12} {n_bytes / 1e9:>11.2f} {_duration(self.seconds[stage]):>10}"
                   for stage, n_bytes in self.memory_bytes.items()]
+        if self.gpu:
+            lines.append(f"{'of the GPU':<12} {self.gpu_bytes / 1e9:>11.2f}            {self.gpu} reconstructs")
         return "\n".join(lines)
 
 
 def estimate(spec: RunSpec, atoms: Atoms) -> Estimate:
     """Memory and time of each stage of a run of ``spec`` on ``atoms``; the trial takes a second or so at 480³."""
-    return Estimate(memory_by_stage(spec, on_gpu=spec.engine.device == "gpu"), _seconds_by_stage(spec, atoms))
+    device = find_gpu(spec)
+    memory, seconds = memory_by_stage(spec, on_gpu=device is not None), _seconds_by_stage(spec, atoms, device)
+    return Estimate(memory, seconds, device.name, gpu_bytes(spec)) if device else Estimate(memory, seconds)
 
 
-def _seconds_by_stage(spec: RunSpec, atoms: Atoms) -> dict[str, float]:
+def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: gpu.Device | None) -> dict[str, float]:
+    simulated_tilt_s = _once(lambda spec: _simulated_tilt_s(spec, atoms), spec, "scale", "sample", "engine", "defocus",
+                             "microscope", "simulate")
+    if device:
+        reconstruct_s = _once(lambda spec: _on_gpu_s(spec, device), spec, "scale", "binning", "engine", "defocus",
+                              "microscope", "reg", "tilts", "wedge")
+    else:
+        reconstruct_s = _on_cpu_s(spec)
+    return {"simulate": len(tilt_angles_deg(spec.tilts, spec.wedge)) * simulated_tilt_s, "reconstruct": reconstruct_s,
+            "trace": TRACE_S_PER_ATOM * len(atoms), "score": 0.05 * TRACE_S_PER_ATOM * len(atoms)}
+
+
+def _on_cpu_s(spec: RunSpec) -> float:
+    """A reconstruction on the CPU, by its parts."""
     n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge))
     small = spec.scale.shape_zxy[1] * spec.scale.shape_zxy[2] <= SMALL_PLANE
     with threads(1 if small else n_threads()):
@@ -78,10 +105,40 @@ def _seconds_by_stage(spec: RunSpec, atoms: Atoms) -> dict[str, float]:
     reconstruct_s = spec.engine.n_iterations * (n_tilts * tilt_s + _once(_prox_s, spec, "scale", "engine", "reg"))
     if spec.align.enabled:
         reconstruct_s += sum(i < spec.engine.n_iterations for i in spec.align.at) * _ALIGNED_TILT * n_tilts * tilt_s
-    simulated_tilt_s = _once(lambda spec: _simulated_tilt_s(spec, atoms), spec, "scale", "sample", "engine", "defocus",
-                             "microscope", "simulate")
-    return {"simulate": n_tilts * simulated_tilt_s, "reconstruct": reconstruct_s,
-            "trace": TRACE_S_PER_ATOM * len(atoms), "score": 0.05 * TRACE_S_PER_ATOM * len(atoms)}
+    return reconstruct_s
+
+
+def _on_gpu_s(spec: RunSpec, device: gpu.Device) -> float:
+    """A reconstruction on ``device``: steps with a few tilts at full size, of which the first two record what is
+    played from then on, and the regulariser's."""
+    defocus_A = 10.0 * np.array(spec.defocus.planes_nm)
+    shape = spec.scale.shape_zxy
+    images = np.ones((_TRIAL_TILTS, len(defocus_A), *shape[1:]), np.float32)
+    series = TiltSeries(images, np.linspace(10.0, 80.0, _TRIAL_TILTS), defocus_A, spec.scale.voxel_A)
+    model = gpu.GpuModel(series, shape, device=device, microscope=spec.microscope,
+                         n_layers_per_slice=spec.binning.n_layers, rotation=spec.engine.rotation,
+                         likelihood=spec.engine.likelihood)
+    volume = device.zeros(shape, np.float32)
+
+    def descend() -> None:
+        for i_tilt in range(_TRIAL_TILTS):
+            model.descend(volume, i_tilt, 0.0)
+        device.synchronize()
+
+    descend()
+    tilt_s = _seconds(descend) / _TRIAL_TILTS
+    prox_s = 0.0
+    if spec.reg.kind in _PROXES:
+        prox = gpu.make_prox(device, spec.reg.kind, 1.0, inner_iterations=spec.reg.inner_iterations,
+                             warm_start=spec.reg.warm_start)
+
+        def regularise() -> None:
+            prox(volume, 1.0)
+            device.synchronize()
+
+        regularise()
+        prox_s = _seconds(regularise)
+    return spec.engine.n_iterations * (len(tilt_angles_deg(spec.tilts, spec.wedge)) * tilt_s + prox_s)
 
 
 def _once(trial: Callable[[RunSpec], float], spec: RunSpec, *groups: str) -> float:
@@ -137,7 +194,7 @@ def _n_ffts(slices: int, n_defoci: int) -> int:
 
 def _prox_s(spec: RunSpec) -> float:
     """The proximal step of one iteration."""
-    if spec.reg.kind not in ("tv", "lasso", "pos"):
+    if spec.reg.kind not in _PROXES:
         return 0.0
     part, times = _part(spec)
     prox = solve.make_prox(spec.reg.kind, 1.0, inner_iterations=_TRIAL_INNER)

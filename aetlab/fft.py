@@ -1,6 +1,6 @@
 """Complex 2D FFTs of the CPU engine, by ducc0: without any factor in either direction, as many planes as are given.
 
-The reconstruction's planes do not come here where their sides are multiples of 16 without other primes than 2, 3 and 5
+The reconstruction's planes do not come here where their sides have no other primes than 2, 3 and 5
 (:mod:`aetlab.forward.simd_fft`): the fused kernels take half the time of the fastest library (docs/engine.md). For what
 is left, one library for everybody: choosing by a trial would let the same settings give another rounding another day.
 """

@@ -177,6 +177,21 @@ def compare_with_reference(n: int = 48, n_reference: int = 3) -> dict[str, Any]:
     return result
 
 
+def compare_rotations(n: int = 96) -> dict[str, Any]:
+    """Whole tilts with each method of rotation."""
+    series, shape = _series(n, N_MEASURED), (n, n, n)
+    result: dict[str, Any] = {"n": n, "threads": n_cores()}
+    for rotation in ("linear", "cubic", "fourier"):
+        model = ForwardModel(series, shape, microscope=MicroscopeSpec(), n_layers_per_slice=N_LAYERS, rotation=rotation)
+        volume: np.ndarray = empty_aligned(shape)
+        volume[...] = 5.0
+        step = 1e-3 / model.lipschitz
+        _times_s(lambda i, m=model, v=volume, s=step: m.descend(v, i, s))
+        tilt_s = [s for _ in range(6) for s in _times_s(lambda i, m=model, v=volume, s=step: m.descend(v, i, s))]
+        result |= {f"{rotation}_tilt_s": _median(tilt_s), f"{rotation}_tilt_least_s": min(tilt_s)}
+    return result
+
+
 def fit_exponent(results: dict[str, Any], threads: int) -> float | None:
     """p of run time ∝ N^p from 48 to 240 voxels a side, by least squares of the logarithms."""
     points = [(r["n"], r["run_s"]) for r in results.values() if r["threads"] == threads and r["n"] <= 240]
@@ -219,11 +234,12 @@ def main() -> None:
                 content["stages"][f"{n}, {threads} threads"] = json.loads(said.splitlines()[-1])
         if arguments.reference:
             content["reference"] = compare_with_reference()
+            content["rotations"] = compare_rotations()
         content["growth_exponent"] = {f"{t} threads": fit_exponent(content["stages"], t) for t in arguments.threads}
         content["environment"] = describe_environment(StageClock(), "cpu")
         PATH.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(table(content))
-    print(json.dumps({key: content[key] for key in ("reference", "growth_exponent") if key in content}, indent=1))
+    print(json.dumps({key: content[key] for key in ("reference", "rotations", "growth_exponent") if key in content}, indent=1))
 
 
 def default_tv() -> RegSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,11 @@ from host_device import HostDevice, host_library
 
 from aetlab import backend, engine, gpu
 from aetlab.data import TiltSeries
+from aetlab.estimate import estimate
 from aetlab.fitting import fit_volume, make_model
 from aetlab.gpu import choose
+from aetlab.sample import build_sample
+from aetlab.seeds import generator
 from aetlab.spec import RunSpec, SpecError, tilt_angles_deg
 
 NO_GPU = "CuPy cannot reach a GPU: no driver"
@@ -125,6 +129,22 @@ def test_a_reconstruction_by_the_settings_is_that_of_the_cpu(with_gpu: HostDevic
     _, half = fit("auto", 2, rng=rng)
     resumed, _ = fit("auto", 4, resume=type(half.state).restore(half.state.arrays(), half.state.values()), rng=rng)
     np.testing.assert_array_equal(resumed, found)
+
+
+@pytest.mark.parametrize("kind", ["tv", "atoms"])
+def test_the_estimate_tries_the_gpu_and_counts_its_memory(with_gpu: HostDevice, tiny: RunSpec, smoke_spec: RunSpec,
+                                                          change, kind: str) -> None:
+    spec = change(tiny, "reg", kind=kind)
+    atoms = build_sample(smoke_spec.sample, smoke_spec.scale, generator(0, "sample"))
+    found = estimate(spec, atoms)
+    assert found.gpu == "the processor" and found.gpu_bytes == engine.gpu_bytes(spec) > 4 * 11 * 16 * 20 * 7
+    assert re.search(r"s on the CPU and 0\.00 GB of the processor \(simulate", found.in_one_line())
+    assert found.as_table().splitlines()[-1].split() == ["of", "the", "GPU", "0.00", "the", "processor", "reconstructs"]
+    twice = estimate(change(spec, "engine", n_iterations=8 * spec.engine.n_iterations), atoms)
+    assert twice.seconds["reconstruct"] > 2 * found.seconds["reconstruct"] > 0
+    by_cpu = estimate(change(spec, "engine", device="cpu"), atoms)
+    assert by_cpu.gpu is None and "GB of" not in by_cpu.in_one_line()
+    assert by_cpu.memory_bytes["reconstruct"] >= found.memory_bytes["reconstruct"]
 
 
 def test_a_missing_cupy_is_one_line_that_says_what_to_install() -> None:

@@ -78,6 +78,7 @@ class ForwardModel:
         self._dtype = dtype
         self._amplitude = empty_aligned(series.images.shape, dtype)
         np.sqrt(np.maximum(series.images, 0), out=self._amplitude)
+        self._by_shears = rotation == "fourier"
         self._rotation = make_rotation(rotation, shape_zxy, n_layers_per_slice, series.tilt_deg, dtype=dtype)
         self._multislice = make_multislice(optics, dtype, likelihood)
         self._nominal = self._multislice.pack_transfer(optics.transfer)
@@ -105,7 +106,8 @@ class ForwardModel:
 
     def cost_and_gradient(self, volume: np.ndarray, i_tilt: int) -> tuple[float, np.ndarray]:
         """Cost of one tilt and its gradient (Z, X, Y) with respect to ``volume``, in 1/V."""
-        cost = self._gradient_of_slices(volume, i_tilt)
+        self._fill_slices(volume, i_tilt)
+        cost = self._gradient_of_slices(i_tilt)
         gradient: np.ndarray = np.zeros(self._shape, self._dtype)
         self._rotation.add_adjoint(self._slices, i_tilt, 1.0, gradient)
         return cost, gradient
@@ -115,17 +117,21 @@ class ForwardModel:
 
         ``metric`` (Z, X, Y), without a unit, multiplies the step voxel by voxel.
         """
+        with self._threads(turning=True):
+            self._fill_slices(volume, i_tilt)
         with self._threads():
-            cost = self._gradient_of_slices(volume, i_tilt)
+            cost = self._gradient_of_slices(i_tilt)
+        with self._threads(turning=True):
             self._rotation.add_adjoint(self._slices, i_tilt, -step, volume, metric)
         return cost
 
-    def _threads(self) -> AbstractContextManager[None]:
-        """One thread for small planes: waking another takes longer than its share of a kernel."""
-        return threads(1 if self._shape[1] * self._shape[2] <= SMALL_PLANE else n_threads())
+    def _threads(self, *, turning: bool = False) -> AbstractContextManager[None]:
+        """One thread for small planes: waking another takes longer than its share of any kernel but Fourier shears."""
+        small = self._shape[1] * self._shape[2] <= SMALL_PLANE and not (turning and self._by_shears)
+        return threads(1 if small else n_threads())
 
-    def _gradient_of_slices(self, volume: np.ndarray, i_tilt: int) -> float:
-        self._fill_slices(volume, i_tilt)
+    def _gradient_of_slices(self, i_tilt: int) -> float:
+        """Cost of the slices as they have been filled, which the gradient with respect to them replaces."""
         self._choose_transfer(i_tilt)
         cost = self._multislice.cost_and_gradient(self._slices, self._amplitude[i_tilt])
         if self._blur:
