@@ -239,7 +239,8 @@ def main() -> None:
         content["environment"] = describe_environment(StageClock(), "cpu")
         PATH.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(table(content))
-    print(json.dumps({key: content[key] for key in ("reference", "rotations", "growth_exponent") if key in content}, indent=1))
+    beside = ("reference", "rotations", "growth_exponent")
+    print(json.dumps({key: content[key] for key in beside if key in content}, indent=1))
 
 
 def default_tv() -> RegSpec:
