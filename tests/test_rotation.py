@@ -137,9 +137,9 @@ def test_capacity_holds_every_lattice_point_of_a_footprint(kind: str, support: f
     assert most <= _CAPACITY[kind]
 
 
-@pytest.mark.parametrize("shape", [(24, 32, 48), (40, 24, 16)])
+@pytest.mark.parametrize("shape", [(24, 32, 48), (40, 24, 16), (16, 20, 37), (20, 16, 9)])
 def test_fused_shears_follow_the_library_in_double_precision(shape: tuple[int, int, int]) -> None:
-    """Both directions in each quarter of the turn, with a last half-filled group of rows and a thin last slice."""
+    """Both directions in each quarter of the turn, with a last group of rows in part and a thin last slice."""
     rng = np.random.default_rng(6)
     angles = np.array([0.0, 31.7, 46.0, 90.0, 117.3, 179.0])
     fused = make_rotation("fourier", shape, 7, angles)

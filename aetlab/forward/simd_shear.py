@@ -29,9 +29,8 @@ _ZERO, _TURN = np.float32(0), np.float32(2 * math.pi)
 
 def fits(shape_zxy: tuple[int, int, int], dtype: np.dtype) -> bool:
     """Whether volumes of this shape and precision suit the kernels; the others are left to the library."""
-    n_z, n_x, n_y = shape_zxy
-    return (dtype == np.float32 and n_z % 2 == 0 and n_x % 2 == 0 and n_y % WIDTH == 0
-            and fft.factors(2 * max(n_z, n_x)) is not None)
+    n_z, n_x, _ = shape_zxy
+    return dtype == np.float32 and n_z % 2 == 0 and n_x % 2 == 0 and fft.factors(2 * max(n_z, n_x)) is not None
 
 
 class SimdFourierRotation:
@@ -119,6 +118,27 @@ def _voxel(i, j, n, quarters, low_z, low_x, n_x):
     return (p - low_z) * n_x + q - low_x
 
 
+@_inline
+def _load_part(array, at, width, room):
+    """The vector of ``array`` from ``at`` on, of which ``width`` lanes are there and the others 0; ``room`` is 0."""
+    if width == WIDTH:
+        return load(array, at)
+    for lane in range(width):
+        room[lane] = array[at + lane]
+    return load(room, 0)
+
+
+@_inline
+def _store_part(array, at, width, value, room):
+    """Put the first ``width`` lanes of ``value`` into ``array`` from ``at`` on; ``room`` holds a vector."""
+    if width == WIDTH:
+        store(array, at, value)
+    else:
+        store(room, 0, value)
+        for lane in range(width):
+            array[at + lane] = room[lane]
+
+
 @_jit
 def _clear(buffer, first, end):
     for k in range(first, end):
@@ -149,9 +169,13 @@ def turn(adjoint, volume, slices, shape, n_layers, n, quarters, shears, frequenc
     for worker in nb.prange(n_workers):
         cells = room[worker]
         buffer, ramp = _scratch(2 * im), _scratch(2 * frequency.shape[0])
+        lanes_in, lanes_out = _scratch(WIDTH), _scratch(WIDTH)
         for group in range(worker, n_groups, n_workers):
             y = group * _CELL
             both = y + WIDTH < n_y
+            # Lanes of the real and of the imaginary part that lie in the volume.
+            wide = min(WIDTH, n_y - y), min(WIDTH, n_y - y - WIDTH)
+            store(lanes_in, 0, splat(_ZERO))
             if not both:
                 _clear(buffer, n, 2 * n)
             for row in range(rows_in):
@@ -166,14 +190,14 @@ def turn(adjoint, volume, slices, shape, n_layers, n, quarters, shears, frequenc
                     at = (left_in + col) * WIDTH
                     if adjoint:
                         here = (row // n_layers * n_x + col) * n_y + y
-                        store(buffer, at, load(slices, here))
+                        store(buffer, at, _load_part(slices, here, wide[0], lanes_in))
                         if both:
-                            store(buffer, im + at, load(slices, here + WIDTH))
+                            store(buffer, im + at, _load_part(slices, here + WIDTH, wide[1], lanes_in))
                     else:
                         here = _voxel(first_in + row, left_in + col, n, quarters, low_z, low_x, n_x) * n_y + y
-                        store(buffer, at, load(volume, here))
+                        store(buffer, at, _load_part(volume, here, wide[0], lanes_in))
                         if both:
-                            store(buffer, im + at, load(volume, here + WIDTH))
+                            store(buffer, im + at, _load_part(volume, here + WIDTH, wide[1], lanes_in))
                 _shift(buffer, im, n, plan, frequency, keeps_sine, shears[0] * (np.float32(first_in + row) - middle),
                        ramp)
                 for col in range(n):
@@ -198,18 +222,20 @@ def turn(adjoint, volume, slices, shape, n_layers, n, quarters, shears, frequenc
                     store(buffer, im + col * WIDTH, load(cells, (row * n + col) * _CELL + WIDTH))
                 _shift(buffer, im, n, plan, frequency, keeps_sine, shears[0] * (np.float32(first_out + row) - middle),
                        ramp)
-                for col in range(cols_out):
-                    for part in range(2 if both else 1):
-                        value = load(buffer, part * im + (left_out + col) * WIDTH)
+                for part in range(2 if both else 1):
+                    width, first = wide[part], part * im + left_out * WIDTH
+                    for col in range(cols_out):
+                        value = load(buffer, first + col * WIDTH)
                         if adjoint:
                             here = _voxel(first_out + row, left_out + col, n, quarters, low_z, low_x, n_x) * n_y
                             here += y + part * WIDTH
                             value = value * scale
                             if metric.shape[0] > 0:
-                                value = value * load(metric, here)
-                            store(volume, here, load(volume, here) + value)
+                                value = value * _load_part(metric, here, width, lanes_in)
+                            value = value + _load_part(volume, here, width, lanes_in)
+                            _store_part(volume, here, width, value, lanes_out)
                         else:
                             here = (row // n_layers * n_x + col) * n_y + y + part * WIDTH
                             if row % n_layers > 0:
-                                value = value + load(slices, here)
-                            store(slices, here, value)
+                                value = value + _load_part(slices, here, width, lanes_in)
+                            _store_part(slices, here, width, value, lanes_out)
