@@ -43,8 +43,7 @@ def task(config: DictConfig) -> float | None:
 
     from aetlab.cli import jobs
     from aetlab.cli.compose import bind_job, plain_settings
-    from aetlab.cli.ledger import read_label, read_outcomes, write_outcome
-    from aetlab.results.files import StorageError
+    from aetlab.cli.ledger import read_label, read_outcomes
 
     hydra_config = HydraConfig.get()
     swept = hydra_config.mode == RunMode.MULTIRUN
@@ -62,11 +61,31 @@ def task(config: DictConfig) -> float | None:
     launcher = str(hydra_config.runtime.choices.get("hydra/launcher"))
     spec = _share_machine(spec, launcher, int(hydra_config.launcher.get("n_jobs") or 1))
     outcome = jobs.perform(spec, label, outputs=outputs, use_other_code=use_other_code)
+    _enter(ledger, number, outcome)
+    return _objective(outcome)
+
+
+def _enter(ledger: Path, number: int, outcome: Outcome) -> None:
+    from aetlab.cli.ledger import write_outcome
+    from aetlab.results.files import StorageError
+
     try:
         write_outcome(ledger, number, outcome)
     except StorageError as error:  # the run itself is told and kept already
-        print(f"{label}: {error}", file=sys.stderr)
-    return _objective(outcome)
+        print(f"{outcome.label}: {error}", file=sys.stderr)
+
+
+def _perform_here(composed: Sequence[Job], ledger: Path | None) -> None:
+    """Jobs that are composed already, one after the other in this process: Hydra would compose all of them again."""
+    from aetlab.cli import jobs
+
+    for job in composed:
+        outputs, use_other_code = Path.cwd() / job.settings.outputs, job.settings.other_code == "use"
+        if ledger is None:
+            _perform_alone(job.spec, outputs, use_other_code)
+        else:
+            outcome = jobs.perform(job.spec, job.label, outputs=outputs, use_other_code=use_other_code)
+            _enter(ledger, job.number, outcome)
 
 
 def _perform_alone(spec: RunSpec, outputs: Path, use_other_code: bool) -> None:
@@ -84,7 +103,7 @@ def _objective(outcome: Outcome) -> float | None:
 def _main(argv: list[str]) -> int:
     from hydra._internal.utils import get_args_parser
 
-    from aetlab.cli.compose import SEARCH, compose_all, compose_jobs, prepare_hydra
+    from aetlab.cli.compose import BASIC, SEARCH, compose_all, compose_jobs, prepare_hydra
     from aetlab.cli.folders import group_choices
     from aetlab.cli.foretell import FLAG, foretell
     from aetlab.cli.overrides import quote_choices
@@ -98,7 +117,7 @@ def _main(argv: list[str]) -> int:
     ledger: Path | None = None
     added: list[str] = []
     searching = False
-    alone: Job | None = None
+    here: list[Job] = []
     try:
         _check_flags(args)
         if args.help:
@@ -115,15 +134,13 @@ def _main(argv: list[str]) -> int:
             jobs, left_out = compose_all(args.overrides, multirun=multirun, further=further)
             searching = jobs[0].label == SEARCH
             ledger, added = _prepare(jobs, left_out, multirun, args.overrides)
-            if not multirun and not any(word.lstrip("+~").startswith("hydra") for word in args.overrides):
-                alone = jobs[0]
+            if not searching and not any(word.lstrip("+~").startswith("hydra") for word in args.overrides):
+                here = jobs if all(job.launcher == BASIC for job in jobs) else []
     except (SpecError, StorageError) as error:
         print(f"aetlab: {error}", file=sys.stderr)
         return UNUSABLE
-    if alone is not None:  # it is composed already, and Hydra has nothing to add
-        job = alone
-        outputs, use_other_code = Path.cwd() / job.settings.outputs, job.settings.other_code == "use"
-        return _launch(None, lambda one_at_a_time: _perform_alone(job.spec, outputs, use_other_code))
+    if here:
+        return _launch(ledger, lambda one_at_a_time: _perform_here(here, ledger))
     prepare_hydra()
     # the parser takes the words in one piece alone, wherever the flags stand
     place = argv.index(args.overrides[-1]) + 1 if args.overrides else 0

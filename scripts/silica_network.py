@@ -12,6 +12,8 @@ make a ring of three are not tried.
 
 Along a search line each squared term is a quartic of the step, so that the conjugate gradients find the minimum along
 the line exactly.
+
+The kernels are plain loops: expressions of whole arrays take three times as long to compile.
 """
 
 from __future__ import annotations
@@ -52,15 +54,16 @@ def _cluster(neighbours: np.ndarray, seeds: np.ndarray, depth: int, mark: np.nda
     """
     sites = np.empty(neighbours.shape[0], np.int64)
     n = 0
-    for seed in seeds:
-        sites[n] = seed
-        mark[seed] = n
+    for i in range(seeds.shape[0]):
+        sites[n] = seeds[i]
+        mark[seeds[i]] = n
         n += 1
     first, n_movable = 0, n
     for shell in range(depth + 1):
         last = n
         for place in range(first, last):
-            for neighbour in neighbours[sites[place]]:
+            for k in range(4):
+                neighbour = neighbours[sites[place], k]
                 if mark[neighbour] < 0:
                     sites[n] = neighbour
                     mark[neighbour] = n
@@ -105,7 +108,7 @@ def _gradient(bonds: np.ndarray, places: np.ndarray, n_movable: int) -> np.ndarr
     out = np.zeros((n_movable, 3))
     for i in range(bonds.shape[0]):
         for k in range(4):
-            pull = np.zeros(3)
+            pull_0 = pull_1 = pull_2 = 0.0
             for m in range(4):
                 product = (bonds[i, k, 0] * bonds[i, m, 0] + bonds[i, k, 1] * bonds[i, m, 1]
                            + bonds[i, k, 2] * bonds[i, m, 2])
@@ -113,15 +116,28 @@ def _gradient(bonds: np.ndarray, places: np.ndarray, n_movable: int) -> np.ndarr
                     factor = 2 * _STRETCH * (product - _D2)
                 else:
                     factor = 2 * _BEND * (product + _D2 / 3)
-                for axis in range(3):
-                    pull[axis] += factor * bonds[i, m, axis]
+                pull_0 += factor * bonds[i, m, 0]
+                pull_1 += factor * bonds[i, m, 1]
+                pull_2 += factor * bonds[i, m, 2]
             far = places[i, k]
-            for axis in range(3):
-                if 0 <= far < n_movable:
-                    out[far, axis] += pull[axis]
-                if i < n_movable:
-                    out[i, axis] -= pull[axis]
+            if 0 <= far < n_movable:
+                out[far, 0] += pull_0
+                out[far, 1] += pull_1
+                out[far, 2] += pull_2
+            if i < n_movable:
+                out[i, 0] -= pull_0
+                out[i, 1] -= pull_1
+                out[i, 2] -= pull_2
     return out
+
+
+@numba.njit(cache=True)
+def _dot(one: np.ndarray, other: np.ndarray) -> float:
+    total = 0.0
+    for i in range(one.shape[0]):
+        for axis in range(3):
+            total += one[i, axis] * other[i, axis]
+    return total
 
 
 @numba.njit(cache=True)
@@ -154,17 +170,21 @@ def relax(positions: np.ndarray, neighbours: np.ndarray, side: float, sites: np.
             places[i, k] = mark[far]
             for axis in range(3):
                 offset = positions[far, axis] - positions[sites[i], axis]
-                bonds[i, k, axis] = offset - side * np.round(offset / side)
+                bonds[i, k, axis] = offset - side * np.rint(offset / side)
     steps = np.zeros((n, 4, 3))
     direction = np.zeros((n_movable, 3))
     gradient = _gradient(bonds, places, n_movable)
-    squared = (gradient**2).sum()
+    squared = _dot(gradient, gradient)
     energy = _quartic(bonds, steps)[0]
     conjugate = 0.0
     for iteration in range(max_iterations):
-        direction = conjugate * direction - gradient
-        if (direction * gradient).sum() >= 0:
-            direction = -gradient
+        for i in range(n_movable):
+            for axis in range(3):
+                direction[i, axis] = conjugate * direction[i, axis] - gradient[i, axis]
+        if _dot(direction, gradient) >= 0:
+            for i in range(n_movable):
+                for axis in range(3):
+                    direction[i, axis] = -gradient[i, axis]
         for i in range(n):
             for k in range(4):
                 far = places[i, k]
@@ -175,7 +195,10 @@ def relax(positions: np.ndarray, neighbours: np.ndarray, side: float, sites: np.
         quartic = _quartic(bonds, steps)
         t = _line_minimum(quartic)
         new_energy = quartic[0] + t * (quartic[1] + t * (quartic[2] + t * (quartic[3] + t * quartic[4])))
-        bonds += t * steps
+        for i in range(n):
+            for k in range(4):
+                for axis in range(3):
+                    bonds[i, k, axis] += t * steps[i, k, axis]
         for i in range(n_movable):
             for axis in range(3):
                 positions[sites[i], axis] += t * direction[i, axis]
@@ -185,17 +208,24 @@ def relax(positions: np.ndarray, neighbours: np.ndarray, side: float, sites: np.
             break
         old_squared, old_gradient = squared, gradient
         gradient = _gradient(bonds, places, n_movable)
-        squared = (gradient**2).sum()
-        conjugate = max(0.0, (squared - (gradient * old_gradient).sum()) / old_squared)
+        squared = _dot(gradient, gradient)
+        conjugate = max(0.0, (squared - _dot(gradient, old_gradient)) / old_squared)
     return energy
 
 
 @numba.njit(cache=True)
+def _bonded(neighbours: np.ndarray, one: int, other: int) -> bool:
+    for k in range(4):
+        if neighbours[one, k] == other:
+            return True
+    return False
+
+
+@numba.njit(cache=True)
 def _shares_neighbour(neighbours: np.ndarray, one: int, other: int) -> bool:
-    for a in neighbours[one]:
-        for b in neighbours[other]:
-            if a == b:
-                return True
+    for k in range(4):
+        if _bonded(neighbours, other, neighbours[one, k]):
+            return True
     return False
 
 
@@ -205,11 +235,6 @@ def _replace(neighbours: np.ndarray, site: int, old: int, new: int) -> None:
         if neighbours[site, k] == old:
             neighbours[site, k] = new
             return
-
-
-@numba.njit(cache=True)
-def _bonded(neighbours: np.ndarray, one: int, other: int) -> bool:
-    return bool((neighbours[one] == other).any())
 
 
 @numba.njit(cache=True)
@@ -227,6 +252,7 @@ def try_switches(positions: np.ndarray, neighbours: np.ndarray, side: float, kT_
     n_sites = positions.shape[0]
     mark = np.full(n_sites, -1, np.int64)
     seeds = np.empty(4, np.int64)
+    saved = np.empty((n_sites, 3))
     n_accepted = 0
     for _ in range(n_attempts):
         b = int(rng.random() * n_sites)
@@ -236,22 +262,27 @@ def try_switches(positions: np.ndarray, neighbours: np.ndarray, side: float, kT_
         chance = rng.random()
         if a == c or d == b or a == d or _bonded(neighbours, a, c) or _bonded(neighbours, b, d):
             continue
-        seeds[:] = (a, b, c, d)
+        seeds[0], seeds[1], seeds[2], seeds[3] = a, b, c, d
         sites, n_movable, _ = _cluster(neighbours, seeds, 3, mark)
-        before = relax(positions, neighbours, side, sites, n_movable, mark, -1e30, 1e30, 0)
+        before = relax(positions, neighbours, side, sites, n_movable, mark, -1e30, 1e30, np.int64(0))
         _switch(neighbours, a, b, c, d)
         accepted = False
-        saved = positions[sites[:n_movable]]
+        for i in range(n_movable):
+            for axis in range(3):
+                saved[i, axis] = positions[sites[i], axis]
         if not (_shares_neighbour(neighbours, a, c) or _shares_neighbour(neighbours, b, d)):
             threshold = before - kT_eV * math.log(1 - chance)
-            after = relax(positions, neighbours, side, sites, n_movable, mark, threshold, 1e-3, 60)
+            after = relax(positions, neighbours, side, sites, n_movable, mark, threshold, 1e-3, np.int64(60))
             accepted = after <= threshold
         if accepted:
             n_accepted += 1
         else:
             _switch(neighbours, a, c, b, d)
-            positions[sites[:n_movable]] = saved
-        mark[sites] = -1
+            for i in range(n_movable):
+                for axis in range(3):
+                    positions[sites[i], axis] = saved[i, axis]
+        for i in range(sites.shape[0]):
+            mark[sites[i]] = -1
         if n_accepted >= n_wanted:
             break
     return n_accepted
@@ -261,7 +292,7 @@ def try_switches(positions: np.ndarray, neighbours: np.ndarray, side: float, kT_
 def relax_all(positions: np.ndarray, neighbours: np.ndarray, side: float) -> float:
     """Relax every site, in place; the energy of the network in eV."""
     sites = np.arange(positions.shape[0])
-    return relax(positions, neighbours, side, sites, sites.shape[0], sites, -1e30, 1e-4, 300)
+    return relax(positions, neighbours, side, sites, sites.shape[0], sites, -1e30, 1e-4, np.int64(300))
 
 
 def random_network(n_cells: int, n_sweeps: int, kT_eV: tuple[float, float], rng: np.random.Generator,

@@ -266,7 +266,7 @@ def forward(buffer, re, im, n, plan):
 @_jit
 def inverse(buffer, re, im, n, plan):
     """Transform back in place, kernel exp(+2πi jk/n), without 1/n: scrambled order in, natural order out."""
-    part = 1
+    part = np.int64(1)
     for stage in range(plan.radices.shape[0] - 1, -1, -1):
         radix = plan.radices[stage]
         _run_stage(buffer, im, re, n, radix, part, plan.twiddles, plan.starts[stage], True)

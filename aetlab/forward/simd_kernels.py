@@ -95,7 +95,7 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, cost, n_x, plan, forw
             for x in range(n_x):
                 store(buffer, x * WIDTH, load(planes, here + x * n_y))
                 store(buffer, im + x * WIDTH, load(planes, here + to_im + x * n_y))
-            fft.inverse(buffer, 0, im, n_x, plan)
+            fft.inverse(buffer, np.int64(0), im, n_x, plan)
         if kind == ENTER:
             for x in range(n_x):
                 i, at = x * WIDTH, x * n_y + y
@@ -136,7 +136,7 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, cost, n_x, plan, forw
                 store(buffer, im + i, b * factor)
             store(cost, f * n_y + y, total * _HALF)
         if forward:
-            fft.forward(buffer, 0, im, n_x, plan)
+            fft.forward(buffer, np.int64(0), im, n_x, plan)
             for x in range(n_x):
                 store(planes, here + x * n_y, load(buffer, x * WIDTH))
                 store(planes, here + to_im + x * n_y, load(buffer, im + x * WIDTH))
@@ -174,7 +174,7 @@ def rows(adjoint, source, factors, target, n_y, plan):
         for f in range(factors.shape[0]):
             if adjoint or f == 0:
                 _load_rows(source, f, block, spectrum, n_x, stored_y)
-                fft.forward(spectrum, 0, im, n_y, plan)
+                fft.forward(spectrum, np.int64(0), im, n_y, plan)
             first = (f * factors.shape[1] + block) * 2 * end
             for i in range(0, end, WIDTH):
                 a, b = load(spectrum, i), load(spectrum, im + i)
@@ -189,5 +189,5 @@ def rows(adjoint, source, factors, target, n_y, plan):
                     store(product, i, load(product, i) + (a * c + b * s))
                     store(product, im + i, load(product, im + i) + (b * c - a * s))
             if not adjoint or f == factors.shape[0] - 1:
-                fft.inverse(product, 0, im, n_y, plan)
+                fft.inverse(product, np.int64(0), im, n_y, plan)
                 _store_rows(product, target, 0 if adjoint else f, block, n_x, stored_y)

@@ -94,14 +94,14 @@ def _shift(buffer, im, n, plan, frequency, keeps_sine, distance, ramp):
         c, s = _cos_sin(load(frequency, k) * by)
         store(ramp, k, c)
         store(ramp, half + k, s * load(keeps_sine, k))
-    fft.forward(buffer, 0, im, n, plan)
+    fft.forward(buffer, np.int64(0), im, n, plan)
     norm = np.float32(1.0) / np.float32(n)
     for k in range(n):
         c, s = splat(ramp[k] * norm), splat(ramp[half + k] * norm)
         a, b = load(buffer, k * WIDTH), load(buffer, im + k * WIDTH)
         store(buffer, k * WIDTH, a * c - b * s)
         store(buffer, im + k * WIDTH, a * s + b * c)
-    fft.inverse(buffer, 0, im, n, plan)
+    fft.inverse(buffer, np.int64(0), im, n, plan)
 
 
 @_inline

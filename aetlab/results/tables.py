@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from aetlab.results.stored import StoredRun
 from aetlab.spec import RunSpec, tilt_angles_deg
@@ -138,7 +138,7 @@ def half_width_95(values: np.ndarray) -> float:
     """Half width of the 95 % interval of the mean of ``values`` (n,); NaN for fewer than two."""
     if len(values) < 2:
         return math.nan
-    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def settings_columns(frame: pd.DataFrame) -> list[str]:

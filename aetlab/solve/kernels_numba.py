@@ -25,6 +25,7 @@ _parallel = nb.njit(cache=True, nogil=True, fastmath=_FAST, parallel=True)
 BLOCK = 32
 
 
+# Indices of parallel loops come unsigned, and a 0 as a type of its own: made int64, inner functions compile once.
 # Volumes come flattened, ``b`` (Z·X·Y,), ``p`` and ``q`` (3·Z·X·Y,), with their ``shape`` (Z, X, Y).
 
 
@@ -122,7 +123,8 @@ def tv_edges(b, p, q, shape, beta, threshold, edges):
     """u of the first row of each block: ``edges`` (blocks · Z · 2 · (Y + 1),), a row of u and a row of scratch each."""
     n_z, n_x, n_y = shape
     row = n_y + 1
-    for i in nb.prange((n_x + BLOCK - 1) // BLOCK * n_z):
+    for index in nb.prange((n_x + BLOCK - 1) // BLOCK * n_z):
+        i = np.int64(index)
         _primal_row(b, p, q, shape, beta, threshold, i % n_z, i // n_z * BLOCK, edges, 2 * i * row, (2 * i + 1) * row)
 
 
@@ -132,7 +134,8 @@ def tv_dual_step(b, p, q, shape, beta, threshold, step, edges):
     n_z, n_x, n_y = shape
     row = n_y + 1
     n_blocks = (n_x + BLOCK - 1) // BLOCK
-    for block in nb.prange(n_blocks):
+    for index in nb.prange(n_blocks):
+        block = np.int64(index)
         start, n_rows = block * BLOCK, min(BLOCK, n_x - block * BLOCK)
         # Three planes of u, each with the first row of the next block at its end, and a row of scratch.
         planes = np.empty((3 * (BLOCK + 1) + 1) * row, b.dtype)
@@ -159,10 +162,11 @@ def tv_dual_step(b, p, q, shape, beta, threshold, step, edges):
 def tv_primal(b, p, shape, threshold):
     """Replace b by u = max(0, b - λ Dᵀ p)."""
     n_z, n_x, n_y = shape
-    for z in nb.prange(n_z):
+    for index in nb.prange(n_z):
+        z, first = np.int64(index), np.int64(0)
         rows = np.empty(2 * (n_y + 1), b.dtype)
         for x in range(n_x):
-            _primal_row(b, p, p, shape, b.dtype.type(0), threshold, z, x, rows, 0, n_y + 1)
+            _primal_row(b, p, p, shape, b.dtype.type(0), threshold, z, x, rows, first, n_y + 1)
             for y in range(n_y):
                 b[(z * n_x + x) * n_y + y] = rows[y]
 
