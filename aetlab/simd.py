@@ -27,7 +27,9 @@ from numba.extending import register_model
 BYTES = 64
 WIDTH = BYTES // 4
 
-_FLAGS = ("contract", "reassoc", "nsz", "arcp")
+#: Nothing is regrouped: Numba's compiler goes twice over what another process will load from the cache, and would
+#: regroup sums once more, so that the process that compiles would not give the bits of the next.
+_FLAGS = ("contract", "nsz", "arcp")
 
 #: An intrinsic is called without its typing context, which no type checker can know.
 intrinsic: Any = numba.extending.intrinsic

@@ -17,6 +17,13 @@ from aetlab.solve import kernels_numba
 INNER = "import numba as nb\n\n@nb.njit(cache=True)\ndef inner(x):\n    return x + {}\n"
 OUTER = ("import numba as nb\nfrom aetlab.inner import inner\n\n"
          "@nb.njit(cache=True)\ndef outer(x):\n    return inner(x)\n")
+TV = """
+import numpy as np
+from aetlab.solve import kernels_numba, make_prox
+volume = np.random.default_rng(0).normal(5, 3, (12, 10, 37)).astype(np.float32)
+make_prox("tv", 0.3, inner_iterations=4)(volume, 1.0)
+print(volume.tobytes().hex(), sum(kernels_numba.tv_primal.stats.cache_hits.values()))
+"""
 CODE = "from aetlab.outer import outer; print(outer(1), sum(outer.stats.cache_hits.values()))"
 
 
@@ -35,6 +42,14 @@ def test_a_change_in_an_inlined_file_reaches_the_kernel(tmp_path: Path) -> None:
                                 capture_output=True, check=True)
         said.append(result.stdout.split())
     assert said == [["11", "0"], ["11", "1"], ["201", "0"]]
+
+
+def test_who_compiles_a_kernel_gets_the_bits_of_who_loads_it(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(aetlab.__file__).parents[1])}
+    said = [subprocess.run([sys.executable, "-c", TV], cwd=tmp_path, env=environment, text=True, capture_output=True,
+                           check=True).stdout.split() for _ in range(2)]
+    assert [hits for _, hits in said] == ["0", "1"]
+    assert said[0][0] == said[1][0]
 
 
 def test_the_kernels_of_this_process_are_kept_by_their_sources() -> None:

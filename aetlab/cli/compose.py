@@ -86,8 +86,6 @@ def prepare_hydra() -> None:
     for path in sorted(experiments_folder().glob("*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         store.store(group="experiment", name=path.stem, node=content, package="_global_", provider="aetlab")
-    # Hydra would copy all of the store for each composition, an eighth of its time; what it takes from it are copies.
-    setattr(ConfigStore, "__deepcopy__", lambda store, memo: store)  # noqa: B010
 
 
 def bind_job(settings: Any) -> tuple[RunSpec, JobSettings]:
