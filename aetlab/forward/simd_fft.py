@@ -18,7 +18,7 @@ import numpy as np
 
 from aetlab.simd import WIDTH, load, store
 
-FAST = {"reassoc", "contract", "arcp", "nsz"}
+FAST = {"contract", "arcp", "nsz"}
 _inline = nb.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
 _jit = nb.njit(cache=True, nogil=True, fastmath=FAST)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from aetlab.simd import load, load_eight, splat, splat_eight, store
 
-_FAST = {"contract", "reassoc", "nsz"}
+_FAST = {"contract", "nsz"}
 _inline = nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST, forceinline=True)
 _serial = nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 

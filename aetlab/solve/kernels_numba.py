@@ -16,7 +16,7 @@ import numpy as np
 
 from aetlab.simd import BYTES, load, maximum, splat, square_root, store
 
-_FAST = {"reassoc", "contract", "arcp", "nsz"}
+_FAST = {"contract", "arcp", "nsz"}
 _jit = nb.njit(cache=True, nogil=True, fastmath=_FAST)
 _inline = nb.njit(cache=True, nogil=True, fastmath=_FAST, forceinline=True)
 _parallel = nb.njit(cache=True, nogil=True, fastmath=_FAST, parallel=True)
