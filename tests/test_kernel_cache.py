@@ -19,10 +19,13 @@ OUTER = ("import numba as nb\nfrom aetlab.inner import inner\n\n"
          "@nb.njit(cache=True)\ndef outer(x):\n    return inner(x)\n")
 TV = """
 import numpy as np
-from aetlab.solve import kernels_numba, make_prox
-volume = np.random.default_rng(0).normal(5, 3, (12, 10, 37)).astype(np.float32)
-make_prox("tv", 0.3, inner_iterations=4)(volume, 1.0)
-print(volume.tobytes().hex(), sum(kernels_numba.tv_primal.stats.cache_hits.values()))
+from aetlab.solve import kernels_numba as kernels
+n_z, n_x, n_y = shape = (12, 10, 37)
+random = np.random.default_rng(0)
+b, p, q = (random.normal(size=n * n_z * n_x * n_y).astype(np.float32) for n in (1, 3, 3))
+edges = np.zeros(n_z * 2 * (n_y + 1), np.float32)
+kernels.tv_edges(b, p, q, shape, np.float32(0.7), np.float32(0.3), edges)
+print(edges.tobytes().hex(), sum(kernels.tv_edges.stats.cache_hits.values()))
 """
 CODE = "from aetlab.outer import outer; print(outer(1), sum(outer.stats.cache_hits.values()))"
 

@@ -57,26 +57,46 @@ class SimdFourierRotation:
 
     def rotate_and_bin(self, volume: np.ndarray, i_tilt: int, slices: np.ndarray) -> None:
         """Fill ``slices`` (S, X, Y) with the sums of the rotated ``volume`` (Z, X, Y)."""
-        no_metric = np.empty(0, np.float32)
-        self._run(False, volume, i_tilt, slices, 1.0, no_metric)
+        self._run(False, volume, i_tilt, slices, 1.0, None)
 
     def add_adjoint(self, slices: np.ndarray, i_tilt: int, scale: float, volume: np.ndarray,
                     metric: np.ndarray | None = None) -> None:
         """Add ``scale`` times the adjoint of ``slices`` to ``volume`` in place; ``metric`` (Z, X, Y) scales voxels."""
-        by_voxel = np.empty(0, np.float32) if metric is None else metric.reshape(-1)
-        self._run(True, volume, i_tilt, slices, scale, by_voxel)
+        self._run(True, volume, i_tilt, slices, scale, metric)
 
     def _run(self, adjoint: bool, volume: np.ndarray, i_tilt: int, slices: np.ndarray, scale: float,
-             metric: np.ndarray) -> None:
+             metric: np.ndarray | None) -> None:
+        """All rows that fill whole vectors; copies of the others, with zeros beside them."""
+        whole = self._shape[2] // WIDTH * WIDTH
+        left = self._shape[2] - whole
+        if whole:
+            self._turn(adjoint, volume, i_tilt, slices, scale, metric, whole)
+        if left:
+            some, sums = _widened(volume[..., whole:]), _widened(slices[..., whole:])
+            self._turn(adjoint, some, i_tilt, sums, scale, None if metric is None else _widened(metric[..., whole:]),
+                       WIDTH)
+            if adjoint:
+                volume[..., whole:] = some[..., :left]
+            else:
+                slices[..., whole:] = sums[..., :left]
+
+    def _turn(self, adjoint: bool, volume: np.ndarray, i_tilt: int, slices: np.ndarray, scale: float,
+              metric: np.ndarray | None, n_rows: int) -> None:
         workers = n_threads()
         n_cells = max(self._shape[:2]) * self._n
         if self._room.shape[0] < workers:
             self._room = empty_aligned((workers, n_cells * _CELL))
         rest_rad = -float(self._rest_rad[i_tilt]) if adjoint else float(self._rest_rad[i_tilt])
         shears = np.array([-math.tan(rest_rad / 2), math.sin(rest_rad)], np.float32)
-        turn(adjoint, volume.reshape(-1), slices.reshape(-1), self._shape, self._n_layers, self._n,
+        by_voxel = np.empty(0, np.float32) if metric is None else metric.reshape(-1)
+        turn(adjoint, volume.reshape(-1), slices.reshape(-1), volume.shape, n_rows, self._n_layers, self._n,
              int(self._quarters[i_tilt]), shears, self._frequency, self._keeps_sine, self._plan, np.float32(scale),
-             metric, self._room[:workers])
+             by_voxel, self._room[:workers])
+
+
+def _widened(rows: np.ndarray) -> np.ndarray:
+    """A copy of ``rows`` (..., n) as wide as a vector, zeros beside them."""
+    return np.pad(rows, ((0, 0), (0, 0), (0, WIDTH - rows.shape[-1])))
 
 
 def _padded(values: np.ndarray) -> np.ndarray:
@@ -118,27 +138,6 @@ def _voxel(i, j, n, quarters, low_z, low_x, n_x):
     return (p - low_z) * n_x + q - low_x
 
 
-@_inline
-def _load_part(array, at, width, room):
-    """The vector of ``array`` from ``at`` on, of which ``width`` lanes are there and the others 0; ``room`` is 0."""
-    if width == WIDTH:
-        return load(array, at)
-    for lane in range(width):
-        room[lane] = array[at + lane]
-    return load(room, 0)
-
-
-@_inline
-def _store_part(array, at, width, value, room):
-    """Put the first ``width`` lanes of ``value`` into ``array`` from ``at`` on; ``room`` holds a vector."""
-    if width == WIDTH:
-        store(array, at, value)
-    else:
-        store(room, 0, value)
-        for lane in range(width):
-            array[at + lane] = room[lane]
-
-
 @_jit
 def _clear(buffer, first, end):
     for k in range(first, end):
@@ -146,10 +145,11 @@ def _clear(buffer, first, end):
 
 
 @_parallel
-def turn(adjoint, volume, slices, shape, n_layers, n, quarters, shears, frequency, keeps_sine, plan, scale, metric,
-         room):
+def turn(adjoint, volume, slices, shape, n_rows, n_layers, n, quarters, shears, frequency, keeps_sine, plan, scale,
+         metric, room):
     """Rotate the flattened ``volume`` and sum it into ``slices``, or add ``scale`` times the adjoint to ``volume``.
 
+    Of the Y rows along y in ``shape`` the first ``n_rows`` are turned, a multiple of ``WIDTH``.
     ``shears`` are the slopes of the shears along x and along z, ``metric`` (Z·X·Y,) scales the voxels of the adjoint
     (empty: 1), ``room`` (workers, ...) holds one group of y for each worker.
     """
@@ -162,20 +162,16 @@ def turn(adjoint, volume, slices, shape, n_layers, n, quarters, shears, frequenc
     rows_in, cols_in, rows_out, cols_out = (n_z, n_x, a, b) if adjoint else (a, b, n_z, n_x)
     first_in, left_in, first_out, left_out = ((low_z, low_x, low_a, low_b) if adjoint
                                               else (low_a, low_b, low_z, low_x))
-    n_groups = (n_y + _CELL - 1) // _CELL
+    n_groups = (n_rows + _CELL - 1) // _CELL
     n_workers = room.shape[0]
     im = n * WIDTH
     middle = np.float32(0.5) * np.float32(n - 1)
     for worker in nb.prange(n_workers):
         cells = room[worker]
         buffer, ramp = _scratch(2 * im), _scratch(2 * frequency.shape[0])
-        lanes_in, lanes_out = _scratch(WIDTH), _scratch(WIDTH)
         for group in range(worker, n_groups, n_workers):
             y = group * _CELL
-            both = y + WIDTH < n_y
-            # Lanes of the real and of the imaginary part that lie in the volume.
-            wide = min(WIDTH, n_y - y), min(WIDTH, n_y - y - WIDTH)
-            store(lanes_in, 0, splat(_ZERO))
+            both = y + WIDTH < n_rows
             if not both:
                 _clear(buffer, n, 2 * n)
             for row in range(rows_in):
@@ -190,14 +186,14 @@ def turn(adjoint, volume, slices, shape, n_layers, n, quarters, shears, frequenc
                     at = (left_in + col) * WIDTH
                     if adjoint:
                         here = (row // n_layers * n_x + col) * n_y + y
-                        store(buffer, at, _load_part(slices, here, wide[0], lanes_in))
+                        store(buffer, at, load(slices, here))
                         if both:
-                            store(buffer, im + at, _load_part(slices, here + WIDTH, wide[1], lanes_in))
+                            store(buffer, im + at, load(slices, here + WIDTH))
                     else:
                         here = _voxel(first_in + row, left_in + col, n, quarters, low_z, low_x, n_x) * n_y + y
-                        store(buffer, at, _load_part(volume, here, wide[0], lanes_in))
+                        store(buffer, at, load(volume, here))
                         if both:
-                            store(buffer, im + at, _load_part(volume, here + WIDTH, wide[1], lanes_in))
+                            store(buffer, im + at, load(volume, here + WIDTH))
                 _shift(buffer, im, n, plan, frequency, keeps_sine, shears[0] * (np.float32(first_in + row) - middle),
                        ramp)
                 for col in range(n):
@@ -223,7 +219,7 @@ def turn(adjoint, volume, slices, shape, n_layers, n, quarters, shears, frequenc
                 _shift(buffer, im, n, plan, frequency, keeps_sine, shears[0] * (np.float32(first_out + row) - middle),
                        ramp)
                 for part in range(2 if both else 1):
-                    width, first = wide[part], part * im + left_out * WIDTH
+                    first = part * im + left_out * WIDTH
                     for col in range(cols_out):
                         value = load(buffer, first + col * WIDTH)
                         if adjoint:
@@ -231,11 +227,10 @@ def turn(adjoint, volume, slices, shape, n_layers, n, quarters, shears, frequenc
                             here += y + part * WIDTH
                             value = value * scale
                             if metric.shape[0] > 0:
-                                value = value * _load_part(metric, here, width, lanes_in)
-                            value = value + _load_part(volume, here, width, lanes_in)
-                            _store_part(volume, here, width, value, lanes_out)
+                                value = value * load(metric, here)
+                            store(volume, here, load(volume, here) + value)
                         else:
                             here = (row // n_layers * n_x + col) * n_y + y + part * WIDTH
                             if row % n_layers > 0:
-                                value = value + _load_part(slices, here, width, lanes_in)
-                            _store_part(slices, here, width, value, lanes_out)
+                                value = value + load(slices, here)
+                            store(slices, here, value)
