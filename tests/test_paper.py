@@ -20,12 +20,42 @@ ROOT = Path(__file__).resolve().parents[1]
 MOST_S = 180
 
 
-def command(folder: Path, module: str, *words: str) -> str:
+#: Put where Python looks at its start, in every process: nothing that computes physics can be imported.
+WITHOUT_PHYSICS = """
+import sys
+BLOCKED = ("aetlab.forward", "aetlab.sample", "aetlab.solve", "aetlab.trace", "aetlab.pipeline", "numba", "ase", "cupy")
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if any(name == blocked or name.startswith(blocked + ".") for blocked in BLOCKED):
+            raise ImportError(f"{name} is blocked in this test")
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def command(folder: Path, module: str, *words: str, blocker: Path | None = None) -> str:
     """What a command line printed that went well."""
-    done = subprocess.run([sys.executable, "-m", f"aetlab.{module}", *words], cwd=folder, text=True, timeout=900,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+    path = os.pathsep.join(str(place) for place in (blocker, ROOT) if place)
+    done = subprocess.run([sys.executable, "-W", "error", "-m", f"aetlab.{module}", *words], cwd=folder, text=True,
+                          timeout=900, env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
+
+
+@pytest.fixture
+def blocker(tmp_path: Path) -> Path:
+    """A folder that, in PYTHONPATH, blocks the physics."""
+    folder = tmp_path / "blocker"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(WITHOUT_PHYSICS, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("module", ["aetlab.forward", "aetlab.pipeline", "numba"])
+def test_the_blocker_blocks(blocker: Path, module: str) -> None:
+    path = os.pathsep.join([str(blocker), str(ROOT)])
+    done = subprocess.run([sys.executable, "-c", f"import {module}"], env={**os.environ, "PYTHONPATH": path},
+                          capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "is blocked in this test" in done.stderr
 
 
 def spent_s() -> float:
@@ -35,10 +65,10 @@ def spent_s() -> float:
 
 
 @pytest.mark.slow
-def test_two_commands_make_the_paper(tmp_path: Path) -> None:
+def test_two_commands_make_the_paper_and_the_second_needs_no_physics(tmp_path: Path, blocker: Path) -> None:
     before_s = spent_s()
     swept = command(tmp_path, "run", "-m", "experiment=glob(fig*)", "scale=smoke", "engine.n_iterations=8")
-    reported = command(tmp_path, "report")
+    reported = command(tmp_path, "report", blocker=blocker)
     assert spent_s() - before_s < MOST_S
     assert re.findall(r"^(experiment=\S+): left out: (.*)", swept, re.MULTILINE) == [
         ("experiment=fig10_nb64", "binning.n_layers=64 cannot be used: the volume of scale=smoke has only 48 layers")]
