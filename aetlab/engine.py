@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from aetlab import gpu, solve
-from aetlab.backend import empty_aligned
+from aetlab.backend import empty_aligned, gpu_problem, n_threads
 from aetlab.data import TiltSeries
 from aetlab.forward import ForwardModel
+from aetlab.forward.multislice import TiltCost, make_multislice
 from aetlab.spec import RunSpec, SpecError, tilt_angles_deg
 
 Array = Any
@@ -81,8 +82,32 @@ def require_gpu(spec: RunSpec) -> None:
     if spec.engine.device == "gpu":
         try:
             _open(spec)
+            if spec.refine.kind != "none":
+                gpu.open_device(_refinement_bytes(spec))
         except gpu.GpuError as error:
             raise _refusal(error) from None
+
+
+def choose_tilt_cost(spec: RunSpec, say: Callable[[str], None]) -> Callable[..., TiltCost]:
+    """What makes the cost of a tilt for the refinement, where ``spec.engine.device`` asks for it.
+
+    Raises
+    ------
+    SpecError
+        Where a GPU is asked for and none serves.
+    """
+    if spec.engine.device == "cpu":
+        return make_multislice
+    try:
+        device = gpu.open_device(_refinement_bytes(spec))
+    except gpu.GpuError as error:
+        if spec.engine.device == "gpu":
+            raise _refusal(error) from None
+        if gpu_problem() is None:  # else the reconstruction has told what there is not
+            say(f"the CPU refines: {error}")
+        return make_multislice
+    say(f"{device.name} propagates the waves of the refinement")
+    return gpu.GpuTiltCosts(device)
 
 
 def find_gpu(spec: RunSpec) -> gpu.Device | None:
@@ -120,6 +145,12 @@ def _open(spec: RunSpec) -> gpu.Device:
     if spec.engine.rotation not in gpu.ROTATIONS:
         raise gpu.GpuError(f"engine.rotation={spec.engine.rotation} is not there on a GPU")
     return gpu.open_device(gpu_bytes(spec))
+
+
+def _refinement_bytes(spec: RunSpec) -> int:
+    """Each thread has a tilt of its own; one more is made where a tilt has a focus of its own."""
+    return (n_threads() + 1) * gpu.tilt_cost_bytes(spec.scale.shape_zxy, len(spec.defocus.planes_nm),
+                                                   n_layers_per_slice=spec.binning.n_layers)
 
 
 def _refusal(error: gpu.GpuError) -> SpecError:

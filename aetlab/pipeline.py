@@ -15,7 +15,7 @@ import numpy as np
 from aetlab import forward, refine, sample, solve, trace
 from aetlab.backend import to_numpy
 from aetlab.data import Atoms, Match, Reconstruction, RefinedAtoms, TiltOffsets, TiltSeries, TracedAtoms, Volume
-from aetlab.engine import solver_parts
+from aetlab.engine import choose_tilt_cost, solver_parts
 from aetlab.estimate import estimate
 from aetlab.fitting import align_when_due, fit_volume, make_aligner, make_model, step_of
 from aetlab.grid import coordinates_A, rotation_matrix
@@ -275,7 +275,8 @@ def refine_traced(spec: RunSpec, series: TiltSeries, traced: TracedAtoms, elemen
     most = refine.most_passes(spec.refine)
     refined = refine.refine_atoms(series, spec.scale.shape_zxy, traced, elements, spec.refine,
                                   microscope=spec.microscope, n_layers_per_slice=spec.binning.n_layers, seed=seed,
-                                  report=lambda done, detail: reported(done, most, detail))
+                                  report=lambda done, detail: reported(done, most, detail),
+                                  make_tilt_cost=choose_tilt_cost(spec, reporter.say))
     reported(most, most, f"{len(refined)} atoms, {refined.summary['stopped']} in {refined.summary['passes']} passes")
     return refined
 

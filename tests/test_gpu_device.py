@@ -18,7 +18,7 @@ from aetlab.data import TiltSeries
 from aetlab.forward.model import ForwardModel, series_optics
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.rotation import rotate_and_bin
-from aetlab.gpu import GpuModel, extrapolate, make_prox, memory_needed_bytes, open_device
+from aetlab.gpu import GpuModel, GpuTiltCosts, extrapolate, make_prox, memory_needed_bytes, open_device
 from aetlab.gpu.choose import RESERVE_BYTES
 from aetlab.solve import make_prox as make_cpu_prox
 from aetlab.solve import minimize
@@ -94,6 +94,20 @@ def test_steps_are_those_of_float64(problem: Problem, rotation: str, blur_A: flo
         assert float(model.descend(volume, i_tilt, step, metric)) == pytest.approx(cost, rel=1e-4)
         assert relative_error(to_numpy(volume) - before, expected - before) < 1e-4
     assert device.graph_problem is None
+
+
+def test_the_waves_of_one_tilt_are_those_of_float64(problem: Problem) -> None:
+    """What the refinement of atoms asks for: cost and gradient of slices that live on the CPU, whichever comes when."""
+    optics = series_optics(problem.series, problem.shape, MICROSCOPE, problem.n_layers)
+    cost, reference = GpuTiltCosts(problem.device)(optics), Multislice(optics, np.float64)
+    for i_tilt in (0, 4):
+        amplitude = np.sqrt(np.maximum(problem.series.images[i_tilt], 0))
+        expected = rotate_and_bin(0.8 * problem.truth, float(problem.series.tilt_deg[i_tilt]), problem.n_layers)
+        found = expected.astype(np.float32)
+        assert cost.cost(found, amplitude) == pytest.approx(reference.cost(expected, amplitude), rel=1e-4)
+        both = [of.cost_and_gradient(slices, amplitude) for of, slices in ((cost, found), (reference, expected))]
+        assert both[0] == pytest.approx(both[1], rel=1e-4)
+        assert relative_error(found, expected) < 1e-4
 
 
 def test_total_variation_is_that_of_float64(problem: Problem) -> None:

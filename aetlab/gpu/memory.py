@@ -34,3 +34,10 @@ def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci:
     planes += slices / 2 if regulariser == "atoms" else 0
     table = column * (8 + 8 + 4 + 8 * CAPACITY[rotation])
     return round(volumes * volume + planes * plane + n_tilts * n_defoci * plane / 2 + table)
+
+
+def tilt_cost_bytes(shape_zxy: tuple[int, int, int], n_defoci: int, *, n_layers_per_slice: int) -> int:
+    """Bytes that a :class:`~aetlab.gpu.multislice.GpuTiltCost` holds while it works."""
+    slices, plane = n_slices(shape_zxy[0], n_layers_per_slice), 8 * shape_zxy[1] * shape_zxy[2]
+    planes = slices + 1 + 2 * n_defoci + min(2, slices - 1) + slices / 2 + n_defoci / 2 + _FFT_PLANES * n_defoci
+    return round(planes * plane)

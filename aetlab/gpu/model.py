@@ -10,9 +10,9 @@ import numpy as np
 from aetlab.data import TiltSeries
 from aetlab.forward.blur import gaussian_kernel
 from aetlab.forward.model import series_optics
-from aetlab.forward.multislice import DARK
 from aetlab.gpu.device import Array, Device, GpuError
 from aetlab.gpu.memory import CAPACITY
+from aetlab.gpu.multislice import GpuWaves
 from aetlab.grid import n_slices
 from aetlab.spec import MicroscopeSpec
 
@@ -45,8 +45,6 @@ class GpuModel:
                  likelihood: str = "amplitude") -> None:
         if rotation not in CAPACITY:
             raise GpuError(f"engine.rotation={rotation} is not there on a GPU: choose one of {', '.join(CAPACITY)}")
-        if likelihood not in ("amplitude", "poisson"):
-            raise ValueError(f"likelihood={likelihood!r} is unknown: choose one of amplitude, poisson")
         optics = series_optics(series, shape_zxy, microscope, n_layers_per_slice)
         n_z, n_x, n_y = shape_zxy
         n_defoci = len(series.defocus_A)
@@ -57,11 +55,6 @@ class GpuModel:
         self._shape = n_z, n_x, n_y
         self._n_layers = n_layers_per_slice
         self._rotation = rotation
-        self._poisson = likelihood == "poisson"
-        self._phase = np.float32(optics.phase_per_V)
-        self._which = [int(i) for i in optics.which]
-        self._transfer = device.upload(optics.transfer.astype(np.complex64))
-        self._free = device.upload(optics.free.astype(np.complex64))
         self._amplitude = device.upload(np.sqrt(np.maximum(series.images, 0)).astype(np.float32))
         tilt_rad = np.deg2rad(np.asarray(series.tilt_deg, np.float64))
         self._cos_sin = device.upload(np.stack([np.cos(tilt_rad), np.sin(tilt_rad)], axis=1))
@@ -72,10 +65,7 @@ class GpuModel:
         self._rows = zeros((n_z * n_x, CAPACITY[rotation]), np.int32)
         self._weights = zeros((n_z * n_x, CAPACITY[rotation]), np.float32)
         self._slices = zeros((slices, n_x, n_y), np.float32)
-        self._waves = zeros((slices, n_x, n_y), np.complex64)
-        self._plane = zeros((n_x, n_y), np.complex64)
-        self._images = zeros((n_defoci, n_x, n_y), np.complex64)
-        self._row_cost = zeros((n_defoci * n_x,), np.float64)
+        self._waves = GpuWaves(optics, device, likelihood)
         self._half_kernel: Array = None
         self._blurred: Array = None
         if blur_A > 0:
@@ -192,38 +182,10 @@ class GpuModel:
 
     def _measure(self) -> None:
         """From slices to waves, residuals in place of the images, and the cost."""
-        device, n = self.device, np.int32(self._plane.size)
-        n_defoci, n_x, n_y = self._images.shape
-        plane_extent, n_rows = (int(n), 1, 1), np.int32(n_defoci * n_x)
         self._blur_slices()
-        device.launch("enter", plane_extent, self._phase, self._slices[0], n, self._waves[0])
-        for m, which in enumerate(self._which, start=1):
-            device.fft(self._waves[m - 1], self._plane)
-            device.launch("multiply", plane_extent, self._free[which], n, self._plane)
-            device.fft(self._plane, self._plane, inverse=True)
-            device.launch("transmit", plane_extent, self._phase, self._slices[m], self._plane, n, self._waves[m])
-        device.fft(self._waves[-1], self._plane)
-        device.launch("to_images", plane_extent, self._plane, self._transfer, np.int32(n_defoci), n, self._images)
-        device.fft(self._images, self._images, inverse=True)
-        measured, result = (self._amplitude, self._now), (n_rows, np.int32(n_y), self._images, self._row_cost)
-        if self._poisson:
-            device.launch("poisson_residual", (int(n_rows), 1, 1), *measured, np.float32(DARK), *result)
-        else:
-            device.launch("residual", (int(n_rows), 1, 1), *measured, *result)
-        device.launch("sum_cost", (1, 1, 1), self._row_cost, self._now, n_rows, self._costs)
+        self._waves.measure(self._slices, self._amplitude, self._now, self._costs)
 
     def _propagate_back(self) -> None:
         """The gradient in place of the slices."""
-        device, n = self.device, np.int32(self._plane.size)
-        plane_extent = (int(n), 1, 1)
-        device.fft(self._images, self._images)
-        device.launch("from_images", plane_extent, self._images, self._transfer, np.int32(len(self._images)), n,
-                      self._plane)
-        device.fft(self._plane, self._plane, inverse=True)
-        for m in range(len(self._waves) - 1, -1, -1):
-            device.launch("back_transmit", plane_extent, self._phase, self._waves[m], n, self._plane, self._slices[m])
-            if m > 0:
-                device.fft(self._plane, self._plane)
-                device.launch("multiply_conjugate", plane_extent, self._free[self._which[m - 1]], n, self._plane)
-                device.fft(self._plane, self._plane, inverse=True)
+        self._waves.propagate_back(self._slices)
         self._blur_slices()

@@ -111,11 +111,14 @@ class AtomModel:
         As in :class:`aetlab.forward.ForwardModel` and :func:`aetlab.forward.build_potential`.
     dtype : type
         Precision of slices and waves: float32, or float64 for tests.
+    make_tilt_cost : callable
+        ``make_tilt_cost(optics, dtype)`` makes what propagates the waves of a tilt, on the CPU or elsewhere.
     """
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], elements: tuple[int, ...], *,
                  microscope: MicroscopeSpec, n_layers_per_slice: int, parametrization: str,
-                 debye_waller_A2: dict[str, float], dtype: type = np.float32) -> None:
+                 debye_waller_A2: dict[str, float], dtype: type = np.float32,
+                 make_tilt_cost: Callable[..., TiltCost] = make_multislice) -> None:
         self.elements = elements
         self.voxel_A = series.pixel_A
         self.n_tilts, self.n_defoci = series.images.shape[:2]
@@ -129,6 +132,7 @@ class AtomModel:
         self._shape = tuple(shape_zxy)
         self._n_layers = n_layers_per_slice
         self._dtype = dtype
+        self._make_tilt_cost = make_tilt_cost
         self._lanes = BYTES // np.dtype(dtype).itemsize
         self._microscope = microscope
         self._defocus_A = np.array(series.defocus_A, float)
@@ -216,7 +220,7 @@ class AtomModel:
         lift_A = self._lift_A(poses, i_tilt)
         multislice = bench.multislice
         if np.any(lift_A):
-            multislice = make_multislice(self._refocused(lift_A), self._dtype)
+            multislice = self._make_tilt_cost(self._refocused(lift_A), self._dtype)
         cost = multislice.cost_and_gradient(bench.slices, measured)
         on_slices(i_tilt, bench.slices)
         gradient = np.empty((len(tried), len(sites), 4))
@@ -336,7 +340,7 @@ class AtomModel:
 
     def _bench(self) -> _Bench:
         if getattr(self._local, "bench", None) is None:
-            self._local.bench = _Bench(make_multislice(self._optics, self._dtype),
+            self._local.bench = _Bench(self._make_tilt_cost(self._optics, self._dtype),
                                        empty_aligned(self.slices_shape, self._dtype),
                                        empty_aligned(self._amplitude.shape[1:], self._dtype))
         return self._local.bench

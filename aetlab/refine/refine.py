@@ -14,6 +14,7 @@ import numpy as np
 
 from aetlab import physics
 from aetlab.data import RefinedAtoms, TiltSeries, TracedAtoms
+from aetlab.forward.multislice import TiltCost, make_multislice
 from aetlab.refine.align import align_tilts
 from aetlab.refine.fisher import (
     sample_information,
@@ -56,7 +57,8 @@ PassReport = Callable[[int, str], None]
 
 def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: TracedAtoms, elements: tuple[int, ...],
                  spec: RefineSpec, *, microscope: MicroscopeSpec, n_layers_per_slice: int, seed: int,
-                 report: PassReport | None = None) -> RefinedAtoms:
+                 report: PassReport | None = None,
+                 make_tilt_cost: Callable[..., TiltCost] = make_multislice) -> RefinedAtoms:
     """Refine traced atoms against the images.
 
     Parameters
@@ -75,6 +77,8 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
         Of the noise that the information is sampled with.
     report : callable, optional
         ``report(passes done, detail)`` after each pass.
+    make_tilt_cost : callable
+        As :class:`aetlab.refine.model.AtomModel` takes it.
 
     Returns
     -------
@@ -83,7 +87,7 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
     """
     model = AtomModel(series, shape_zxy, tuple(sorted(elements)), microscope=microscope,
                       n_layers_per_slice=n_layers_per_slice, parametrization=spec.parametrization,
-                      debye_waller_A2=spec.debye_waller_A2)
+                      debye_waller_A2=spec.debye_waller_A2, make_tilt_cost=make_tilt_cost)
     first = _first_sites(traced, model, spec.first_share if spec.n_rounds > 1 else 1.0)
     return _Refinement(model, spec, seed, report).run(first, nominal_poses(series.tilt_deg))
 

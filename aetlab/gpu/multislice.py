@@ -1,0 +1,128 @@
+"""Between the slices of a tilt and their gradient, on a GPU: for the reconstruction, and tilt by tilt for others."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from aetlab.backend import to_numpy
+from aetlab.forward.multislice import DARK, Optics
+from aetlab.gpu.device import Array, Device
+
+
+class GpuWaves:
+    """Waves through slices to images, and residuals back, for arrays of ``device``.
+
+    ``optics`` are those of the CPU's multislice, ``likelihood`` is amplitude or poisson. ``transfer`` complex64
+    (F, X, Y) can be replaced.
+    """
+
+    def __init__(self, optics: Optics, device: Device, likelihood: str = "amplitude") -> None:
+        if likelihood not in ("amplitude", "poisson"):
+            raise ValueError(f"likelihood={likelihood!r} is unknown: choose one of amplitude, poisson")
+        n_defoci, n_x, n_y = optics.transfer.shape
+        self.transfer = device.upload(optics.transfer.astype(np.complex64))
+        self._device = device
+        self._poisson = likelihood == "poisson"
+        self._phase = np.float32(optics.phase_per_V)
+        self._which = [int(i) for i in optics.which]
+        self._free = device.upload(optics.free.astype(np.complex64))
+        self._waves = device.zeros((len(self._which) + 1, n_x, n_y), np.complex64)
+        self._plane = device.zeros((n_x, n_y), np.complex64)
+        self._images = device.zeros((n_defoci, n_x, n_y), np.complex64)
+        self._row_cost = device.zeros((n_defoci * n_x,), np.float64)
+
+    def measure(self, slices: Array, amplitude: Array, now: Array, costs: Array) -> None:
+        """From ``slices`` (S, X, Y) to residuals in place of the images.
+
+        ``now`` (2,) says which tilt of ``amplitude`` (T, F, X, Y) is measured, and where in ``costs`` its cost goes.
+        """
+        device, n = self._device, np.int32(self._plane.size)
+        n_defoci, n_x, n_y = self._images.shape
+        plane_extent, n_rows = (int(n), 1, 1), np.int32(n_defoci * n_x)
+        device.launch("enter", plane_extent, self._phase, slices[0], n, self._waves[0])
+        for m, which in enumerate(self._which, start=1):
+            device.fft(self._waves[m - 1], self._plane)
+            device.launch("multiply", plane_extent, self._free[which], n, self._plane)
+            device.fft(self._plane, self._plane, inverse=True)
+            device.launch("transmit", plane_extent, self._phase, slices[m], self._plane, n, self._waves[m])
+        device.fft(self._waves[-1], self._plane)
+        device.launch("to_images", plane_extent, self._plane, self.transfer, np.int32(n_defoci), n, self._images)
+        device.fft(self._images, self._images, inverse=True)
+        measured, result = (amplitude, now), (n_rows, np.int32(n_y), self._images, self._row_cost)
+        if self._poisson:
+            device.launch("poisson_residual", (int(n_rows), 1, 1), *measured, np.float32(DARK), *result)
+        else:
+            device.launch("residual", (int(n_rows), 1, 1), *measured, *result)
+        device.launch("sum_cost", (1, 1, 1), self._row_cost, now, n_rows, costs)
+
+    def propagate_back(self, slices: Array) -> None:
+        """The gradient in place of the ``slices`` that were measured last."""
+        device, n = self._device, np.int32(self._plane.size)
+        plane_extent = (int(n), 1, 1)
+        device.fft(self._images, self._images)
+        device.launch("from_images", plane_extent, self._images, self.transfer, np.int32(len(self._images)), n,
+                      self._plane)
+        device.fft(self._plane, self._plane, inverse=True)
+        for m in range(len(self._waves) - 1, -1, -1):
+            device.launch("back_transmit", plane_extent, self._phase, self._waves[m], n, self._plane, slices[m])
+            if m > 0:
+                device.fft(self._plane, self._plane)
+                device.launch("multiply_conjugate", plane_extent, self._free[self._which[m - 1]], n, self._plane)
+                device.fft(self._plane, self._plane, inverse=True)
+
+
+class GpuTiltCosts:
+    """Makes :class:`GpuTiltCost` for threads that share ``device``; in place of the CPU's ``make_multislice``."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._alone = threading.Lock()
+
+    def __call__(self, optics: Optics, dtype: type = np.float32) -> GpuTiltCost:
+        if dtype is not np.float32:
+            raise ValueError(f"a GPU computes in float32, not {np.dtype(dtype).name}")
+        with self._alone:
+            return GpuTiltCost(optics, self._device, self._alone)
+
+
+class GpuTiltCost:
+    """:class:`aetlab.forward.multislice.TiltCost` on ``device``, for float32 arrays of the CPU.
+
+    ``alone`` is held while the device is used: its work is that of one thread at a time.
+    """
+
+    def __init__(self, optics: Optics, device: Device, alone: threading.Lock) -> None:
+        self._waves = GpuWaves(optics, device)
+        self._device = device
+        self._alone = alone
+        self._now, self._costs = device.zeros((2,), np.int32), device.zeros((1,), np.float64)
+
+    def pack_transfer(self, transfer: np.ndarray) -> Array:
+        """Transfer functions (F, X, Y) the way :meth:`use_transfer` takes them."""
+        with self._alone:
+            return self._device.upload(transfer.astype(np.complex64))
+
+    def use_transfer(self, packed: Array) -> None:
+        """From now on images are made by these transfer functions."""
+        self._waves.transfer = packed
+
+    def cost(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
+        """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity."""
+        with self._alone:
+            self._measure(slices, amplitude)
+            return float(self._costs[0])
+
+    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
+        """Cost as in :meth:`cost`; ``slices`` is overwritten by the gradient with respect to it, in 1/V."""
+        with self._alone:
+            uploaded = self._measure(slices, amplitude)
+            self._waves.propagate_back(uploaded)
+            slices[...] = to_numpy(uploaded)
+            return float(self._costs[0])
+
+    def _measure(self, slices: np.ndarray, amplitude: np.ndarray) -> Array:
+        uploaded = self._device.upload(slices)
+        self._waves.measure(uploaded, self._device.upload(amplitude[None]), self._now, self._costs)
+        return uploaded

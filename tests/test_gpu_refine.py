@@ -1,0 +1,102 @@
+"""The waves of the refinement of atoms on a GPU: its kernels, compiled for the processor, and who chooses them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from host_device import HostDevice, host_library
+
+from aetlab import engine, gpu
+from aetlab.data import TiltSeries
+from aetlab.forward.model import series_optics
+from aetlab.forward.multislice import make_multislice
+from aetlab.gpu import GpuTiltCosts, choose, tilt_cost_bytes
+from aetlab.refine.geometry import Poses, nominal_poses
+from aetlab.refine.model import AtomModel, Sites
+from aetlab.spec import MicroscopeSpec, RunSpec, SpecError
+
+SHAPE, TILT_DEG, DEFOCUS_A = (14, 20, 34), np.array([0.0, 37.0, -61.0]), np.array([100.0, 300.0])
+N_LAYERS = 4
+
+
+@pytest.fixture
+def device() -> Iterator[HostDevice]:
+    device = HostDevice(host_library())
+    yield device
+    device.check_guards()
+
+
+@pytest.fixture
+def series() -> TiltSeries:
+    images = np.random.default_rng(1).uniform(0.7, 1.3, (len(TILT_DEG), len(DEFOCUS_A), *SHAPE[1:]))
+    return TiltSeries(images.astype(np.float32), TILT_DEG, DEFOCUS_A, 0.5)
+
+
+def make_model(series: TiltSeries, **options: object) -> AtomModel:
+    return AtomModel(series, SHAPE, (8, 14), microscope=MicroscopeSpec(), n_layers_per_slice=N_LAYERS,
+                     parametrization="lobato", debye_waller_A2={"default": 0.5}, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_pass_is_that_of_the_cpu(device: HostDevice, series: TiltSeries, moved: bool) -> None:
+    """Costs, gradients with noise for every element, and slices in their order; also where planes are lifted."""
+    rng = np.random.default_rng(2)
+    sites = Sites(rng.uniform(-3, 3, (15, 3)), rng.uniform(0.5, 1.2, 15), rng.integers(0, 2, 15))
+    poses = nominal_poses(TILT_DEG)
+    if moved:
+        poses = Poses(TILT_DEG, 0.01 * rng.normal(size=(3, 3)), 0.5 * rng.normal(size=(3, 3)))
+
+    def run(model: AtomModel) -> tuple[list[float], np.ndarray, list[np.ndarray]]:
+        slices: list[np.ndarray] = []
+        tilts = list(model.gradients(sites, poses, tried=(0, 1), noise=np.random.SeedSequence(3),
+                                     on_slices=lambda i, gradient: slices.append(gradient.copy())))
+        return [tilt.cost for tilt in tilts], np.stack([tilt.gradient for tilt in tilts]), slices
+
+    by_gpu = run(make_model(series, make_tilt_cost=GpuTiltCosts(device)))
+    by_cpu = run(make_model(series))
+    np.testing.assert_allclose(by_gpu[0], by_cpu[0], rtol=1e-5)
+    np.testing.assert_allclose(by_gpu[1], by_cpu[1], atol=2e-5 * np.abs(by_cpu[1]).max())
+    np.testing.assert_allclose(by_gpu[2], by_cpu[2], atol=2e-5 * np.abs(by_cpu[2]).max())
+    np.testing.assert_array_equal(by_gpu[1], run(make_model(series, make_tilt_cost=GpuTiltCosts(device)))[1])
+
+
+def test_memory_is_what_is_counted(device: HostDevice, series: TiltSeries) -> None:
+    cost = GpuTiltCosts(device)(series_optics(series, SHAPE, MicroscopeSpec(), N_LAYERS))
+    cost.cost(np.zeros((4, *SHAPE[1:]), np.float32), series.images[0])
+    counted = tilt_cost_bytes(SHAPE, len(DEFOCUS_A), n_layers_per_slice=N_LAYERS)
+    assert 0.7 * counted < device.n_bytes <= counted
+
+
+def test_double_precision_is_not_there(device: HostDevice, series: TiltSeries) -> None:
+    with pytest.raises(ValueError, match="float32, not float64"):
+        GpuTiltCosts(device)(series_optics(series, SHAPE, MicroscopeSpec(), N_LAYERS), np.float64)
+
+
+def test_the_settings_choose(device: HostDevice, smoke_spec: RunSpec, change, monkeypatch: pytest.MonkeyPatch) -> None:
+    auto, asked, cpu = (change(change(smoke_spec, "refine", kind="atoms"), "engine", device=name)
+                        for name in ("auto", "gpu", "cpu"))
+    said: list[str] = []
+    monkeypatch.setattr(choose, "gpu_problem", lambda: "no GPU here")
+    assert engine.choose_tilt_cost(auto, said.append) is make_multislice
+    assert said == []
+    monkeypatch.setattr(choose, "gpu_problem", lambda: None)
+    monkeypatch.setattr(engine, "gpu_problem", lambda: None)
+    monkeypatch.setattr(choose, "_open", lambda: device)
+    engine.require_gpu(asked)
+    for spec in (auto, asked):
+        assert isinstance(engine.choose_tilt_cost(spec, said.append), GpuTiltCosts)
+    assert said == 2 * ["the processor propagates the waves of the refinement"]
+    assert engine.choose_tilt_cost(cpu, said.append) is make_multislice
+    # Room for the reconstruction, not for the waves of all threads.
+    room = gpu.memory_needed_bytes(auto.scale.shape_zxy, 60, 3, n_layers_per_slice=1, rotation="linear",
+                                   regulariser="none")
+    many = room // tilt_cost_bytes(auto.scale.shape_zxy, 3, n_layers_per_slice=1) + 1
+    monkeypatch.setattr(engine, "n_threads", lambda: many)
+    monkeypatch.setattr(HostDevice, "free_bytes", lambda self: int(room + choose.RESERVE_BYTES))
+    few = change(change(auto, "reg", kind="none"), "binning", n_layers=1)
+    assert engine.choose_tilt_cost(few, said.append) is make_multislice
+    assert said[2].startswith("the CPU refines: ") and "more than are free" in said[2]
+    with pytest.raises(SpecError, match="engine.device='gpu' cannot be used: .* more than are free"):
+        engine.require_gpu(change(few, "engine", device="gpu"))
