@@ -213,7 +213,7 @@ def _error_histograms(axes: Sequence[Axes], columns: Sequence[Column]) -> None:
         ax.text(0.97, 0.95, "\n".join(lines), transform=ax.transAxes, ha="right", va="top", fontsize=7)
         ax.set_xlabel("3D position error (pm)")
         ax.set_xlim(0, high)
-    _same_height(axes, tallest)
+    _same_height(axes, tallest, 1.4)  # room for the text beside the peak
 
 
 def _fill(axes: Axes, values: np.ndarray, edges: np.ndarray, colour: str) -> int:
@@ -224,9 +224,9 @@ def _fill(axes: Axes, values: np.ndarray, edges: np.ndarray, colour: str) -> int
     return int(counts.max())
 
 
-def _same_height(axes: Sequence[Axes], tallest: int) -> None:
+def _same_height(axes: Sequence[Axes], tallest: int, room: float = 1.08) -> None:
     for i, ax in enumerate(axes):
-        ax.set_ylim(0, max(1.08 * tallest, 1.0))
+        ax.set_ylim(0, max(room * tallest, 1.0))
         if i:
             ax.set_yticklabels([])
         else:
