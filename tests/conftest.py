@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib
 import json
 import os
@@ -49,6 +50,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return item.get_closest_marker("slow") is None and not {"made", "swept", "unbroken"} & set(names)
 
     items.sort(key=is_late)
+
+
+def pytest_collection_finish() -> None:
+    """Python looks for garbage less often, and not among all that was imported: a tenth of the time of the tests."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from aetlab.results.record import Record, array_names, list_records, read_array, read_history
+from tests.commands import Command, perform
 from tests.conftest import TINY, Once
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,14 +28,12 @@ LONG = ("scale=smoke", "tilts=20", "dose=50k", "engine.n_iterations=400", "engin
 
 def sweep(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """A sweep in ``folder``."""
-    return subprocess.run([sys.executable, "-m", "aetlab.run", "-m", *words], cwd=folder, env=ENVIRONMENT, text=True,
-                          capture_output=True, timeout=240, check=False)
+    return perform("run", ["-m", *words], folder, ENVIRONMENT, timeout_s=240)
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str) -> Command:
     """A run or sweep in ``folder`` that goes on while the test does."""
-    return subprocess.Popen([sys.executable, "-m", "aetlab.run", *words], cwd=folder, env=ENVIRONMENT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return Command("run", words, folder, ENVIRONMENT)
 
 
 def wait_for(there: Callable[[], object], seconds: float = 90) -> None:
@@ -164,7 +163,9 @@ def test_a_record_of_other_code_is_used_if_asked_and_marked_else_made_again(swep
 
 @pytest.mark.parametrize("launcher", ["cores", "submitit_local"])
 def test_other_launchers_make_the_same_records(swept: tuple[Path, str], tmp_path: Path, launcher: str) -> None:
-    result = sweep(tmp_path, "dose=inf,50k", "reg=tv", *TINY, f"hydra/launcher={launcher}")
+    words = ["-m", "dose=inf,50k", "reg=tv", *TINY, f"hydra/launcher={launcher}"]
+    result = subprocess.run([sys.executable, "-m", "aetlab.run", *words], cwd=tmp_path, env=ENVIRONMENT, text=True,
+                            timeout=240, capture_output=True, check=False)
     assert result.returncode == 0, result.stderr
     made, wanted = whole_records(tmp_path), whole_records(swept[0])
     assert len(made) == 2 and set(made) < set(wanted)

@@ -87,8 +87,9 @@ def save_figure(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
     with style():
-        figure.draw_without_rendering()
-        figure.set_layout_engine(None)  # positions stay; any engine, even one that does nothing, costs a further draw
+        if (layout := figure.get_layout_engine()) is not None:
+            layout.execute(figure)
+            figure.set_layout_engine(None)  # positions stay; any engine would be executed again for each file
         figure.savefig(png, dpi=PNG_DPI, metadata={"Software": "aetlab"})
         figure.savefig(pdf, dpi=PNG_DPI, metadata={"Creator": "aetlab", "Producer": "aetlab", "CreationDate": None})
     return png, pdf
