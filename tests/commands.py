@@ -10,7 +10,7 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,11 +20,16 @@ _FORKS.set_forkserver_preload(["aetlab.pipeline", "aetlab.cli.jobs", "aetlab.cli
 
 
 class Command:
-    """``python -m aetlab.<module>`` with these words, in ``folder``; used like a :class:`subprocess.Popen`."""
+    """``python -m aetlab.<module>`` with these words, in ``folder``; used like a :class:`subprocess.Popen`.
 
-    def __init__(self, module: str, words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+    ``first`` is called in the new process before: a function of a module, which may replace what others are to find.
+    """
+
+    def __init__(self, module: str, words: Sequence[str], folder: Path, environment: Mapping[str, str],
+                 first: Callable[[], None] | None = None) -> None:
         self._said = TemporaryDirectory()
-        self._process = _FORKS.Process(target=_become, args=(module, words, folder, dict(environment), self._said.name))
+        self._process = _FORKS.Process(target=_become, args=(module, words, folder, dict(environment), self._said.name,
+                                                             first))
         self._process.start()
 
     @property
@@ -49,15 +54,16 @@ class Command:
 
 
 def perform(module: str, words: Sequence[str], folder: Path, environment: Mapping[str, str],
-            timeout_s: float) -> subprocess.CompletedProcess[str]:
+            timeout_s: float, first: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
     """The command line once it has ended."""
-    command = Command(module, words, folder, environment)
+    command = Command(module, words, folder, environment, first)
     said, complaint = command.communicate(timeout_s)
     assert command.returncode is not None
     return subprocess.CompletedProcess([module, *words], command.returncode, said, complaint)
 
 
-def _become(module: str, words: Sequence[str], folder: Path, environment: dict[str, str], said: str) -> None:
+def _become(module: str, words: Sequence[str], folder: Path, environment: dict[str, str], said: str,
+            first: Callable[[], None] | None) -> None:
     for number, name in ((1, "out"), (2, "err")):
         written = os.open(os.path.join(said, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(written, number)
@@ -66,4 +72,6 @@ def _become(module: str, words: Sequence[str], folder: Path, environment: dict[s
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = [module, *words]
+    if first is not None:
+        first()
     runpy.run_module(f"aetlab.{module}", run_name="__main__", alter_sys=True)

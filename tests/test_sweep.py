@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import os
 import re
@@ -12,28 +14,37 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from aetlab import pipeline
+from aetlab.results import checkpoint
 from aetlab.results.record import Record, array_names, list_records, read_array, read_history
+from aetlab.spec import RunSpec
 from tests.commands import Command, perform
 from tests.conftest import TINY, Once
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-#: Words of a run of a few seconds, which leaves checkpoints on its way.
-LONG = ("scale=smoke", "tilts=20", "dose=50k", "engine.n_iterations=400", "engine.n_threads=1")
+#: Words of a run that ``start`` lets leave a checkpoint long before its end.
+LONG = ("scale=smoke", "tilts=20", "dose=50k", "engine.n_iterations=200", "engine.n_threads=1")
 
 
-def sweep(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def sweep(folder: Path, *words: str, first: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
     """A sweep in ``folder``."""
-    return perform("run", ["-m", *words], folder, ENVIRONMENT, timeout_s=240)
+    return perform("run", ["-m", *words], folder, ENVIRONMENT, 240, first)
 
 
 def start(folder: Path, *words: str) -> Command:
     """A run or sweep in ``folder`` that goes on while the test does."""
-    return Command("run", words, folder, ENVIRONMENT)
+    return Command("run", words, folder, ENVIRONMENT, first=checkpoint_soon)
+
+
+def checkpoint_soon() -> None:
+    """The first checkpoint after 0.05 s, not after a second, when a fast machine would be done."""
+    checkpoint.Schedule = functools.partial(checkpoint.Schedule, least_s=0.05)
 
 
 def wait_for(there: Callable[[], object], seconds: float = 90) -> None:
@@ -177,21 +188,21 @@ def test_other_launchers_make_the_same_records(swept: tuple[Path, str], tmp_path
     assert len(re.findall(r" done +outputs/records/", result.stdout)) == 2
 
 
+def darken_at_7k() -> None:
+    """Runs of 7 000 e/Å² fail."""
+    run = pipeline.run
+
+    def broken(spec: RunSpec, **rest: Any) -> Any:
+        if spec.dose.total_e_A2 == 7000:
+            raise RuntimeError("the detector\nwas dark")
+        return run(spec, **rest)
+
+    pipeline.run = broken
+
+
 def test_a_failing_run_stops_no_other_and_is_tried_again(tmp_path: Path) -> None:
-    script = tmp_path / "broken.py"
-    script.write_text(
-        "from aetlab import pipeline\n"
-        "run = pipeline.run\n"
-        "def broken(spec, **rest):\n"
-        "    if spec.dose.total_e_A2 == 7000:\n"
-        "        raise RuntimeError('the detector\\nwas dark')\n"
-        "    return run(spec, **rest)\n"
-        "pipeline.run = broken\n"
-        "from aetlab.run import main\n"
-        "main()\n", encoding="utf-8")
-    words = ["-m", "dose=inf,7k,50k", *TINY]
-    result = subprocess.run([sys.executable, str(script), *words], cwd=tmp_path, env=ENVIRONMENT, text=True,
-                            timeout=120, capture_output=True, check=False)
+    words = ("dose=inf,7k,50k", *TINY)
+    result = sweep(tmp_path, *words, first=darken_at_7k)
     assert result.returncode == 1
     at_once, at_the_end = re.findall(r".*RuntimeError: the detector was dark.*", result.stdout)
     assert at_once.startswith("dose=7k: FAILED after") and at_the_end.startswith("failed: dose=7k: ")
@@ -200,7 +211,7 @@ def test_a_failing_run_stops_no_other_and_is_tried_again(tmp_path: Path) -> None
     assert "Traceback" in log.read_text(encoding="utf-8")
     assert result.stdout.index("FAILED") < result.stdout.index("dose=50k: done")
     assert len(whole_records(tmp_path)) == 2 and "Traceback" not in result.stdout + result.stderr
-    again = sweep(tmp_path, *words[1:])
+    again = sweep(tmp_path, *words)
     assert again.returncode == 0
     assert again.stdout.count("skipped, the record is complete") == 2
     assert "dose=7k: failed before, is tried again" in again.stdout and " retried " in again.stdout
@@ -266,25 +277,24 @@ def test_a_stopped_sweep_shows_its_table_and_goes_on(tmp_path: Path, unbroken: R
     assert_equal(whole_records(tmp_path)[unbroken.id], unbroken)
 
 
+def darken_the_second() -> None:
+    """The second run fails."""
+    run, calls = pipeline.run, itertools.count(1)
+
+    def broken(spec: RunSpec, **rest: Any) -> Any:
+        if next(calls) == 2:
+            raise RuntimeError("the detector was dark")
+        return run(spec, **rest)
+
+    pipeline.run = broken
+
+
 @pytest.mark.slow
 def test_a_search_finds_the_weight_that_predicts_best(tmp_path: Path) -> None:
     """The second of its runs fails, which stops it no more than it stops a sweep."""
-    script = tmp_path / "broken.py"
-    script.write_text(
-        "from aetlab import pipeline\n"
-        "run, calls = pipeline.run, []\n"
-        "def broken(spec, **rest):\n"
-        "    calls.append(spec)\n"
-        "    if len(calls) == 2:\n"
-        "        raise RuntimeError('the detector was dark')\n"
-        "    return run(spec, **rest)\n"
-        "pipeline.run = broken\n"
-        "from aetlab.run import main\n"
-        "main()\n", encoding="utf-8")
-    words = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "dose=inf", "wedge=30",
+    words = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "dose=inf", "wedge=30",
              "reg.weight=tag(log, interval(1e-6, 1e-3))", "reg.held_out=0.3", *TINY)
-    found = subprocess.run([sys.executable, str(script), *words], cwd=tmp_path, env=ENVIRONMENT, text=True,
-                           timeout=240, capture_output=True, check=False)
+    found = sweep(tmp_path, *words, first=darken_the_second)
     assert found.returncode == 1 and found.stdout.count("the detector was dark") == 2
     assert "Traceback" not in found.stdout + found.stderr
     records = whole_records(tmp_path).values()
@@ -293,7 +303,7 @@ def test_a_search_finds_the_weight_that_predicts_best(tmp_path: Path) -> None:
     best = min(records, key=lambda record: record.metrics["held_out_cost"])
     (told,) = re.findall(r"best of the search: reg.weight=(\S+), cost of the images held out", found.stdout)
     assert float(told) == best.spec.reg.weight
-    again = sweep(tmp_path, *words[1:])
+    again = sweep(tmp_path, *words)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("skipped, the record is complete") == 3 and " retried " in again.stdout
 
