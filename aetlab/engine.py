@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from aetlab.backend import empty_aligned, gpu_problem, n_threads
 from aetlab.data import TiltSeries
 from aetlab.forward import ForwardModel
 from aetlab.forward.multislice import TiltCost, make_multislice
-from aetlab.spec import RunSpec, SpecError, tilt_angles_deg
+from aetlab.spec import RunSpec, SpecError, leaves_counts_out, tilt_angles_deg
 
 Array = Any
 
@@ -122,8 +123,9 @@ def find_gpu(spec: RunSpec) -> gpu.Device | None:
 
 def gpu_bytes(spec: RunSpec) -> int:
     """Memory that a reconstruction of ``spec`` takes on a GPU."""
+    n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge)) * (1.25 if leaves_counts_out(spec) else 1)
     return gpu.memory_needed_bytes(
-        spec.scale.shape_zxy, len(tilt_angles_deg(spec.tilts, spec.wedge)), len(spec.defocus.planes_nm),
+        spec.scale.shape_zxy, math.ceil(n_tilts), len(spec.defocus.planes_nm),
         n_layers_per_slice=spec.binning.n_layers, rotation=spec.engine.rotation, regulariser=spec.reg.kind)
 
 

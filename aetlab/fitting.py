@@ -63,11 +63,12 @@ def blur_A(spec: RunSpec) -> float:
 
 def fit_volume(spec: RunSpec, model: Model, tilts: np.ndarray, weight: float, *, n_iterations: int,
                rng: np.random.Generator, on_iteration: Callable[[solve.State], None] | None = None,
-               align: Callable[[solve.State], bool] | None = None,
+               align: Callable[[solve.State], bool] | None = None, enough: Callable[[solve.State], str] | None = None,
                resume: solve.State | None = None) -> solve.Solution:
     """The volume (Z, X, Y) of ``model`` that fits ``tilts`` (indices), regularised with ``weight`` in 1/V.
 
     ``align`` is called before each iteration; it may change what ``model`` knows of the tilts and then returns True.
+    ``enough`` tells after each iteration why it is the last, or nothing.
     """
     parts = solver_parts(model)
     volume0 = parts.zeros(spec.scale.shape_zxy)
@@ -85,7 +86,7 @@ def fit_volume(spec: RunSpec, model: Model, tilts: np.ndarray, weight: float, *,
     return solve.minimize(
         volume0, lambda volume, i, by: model.descend(volume, int(tilts[i]), by, prior.metric if prior else None), prox,
         n_tilts=len(tilts), n_iterations=n_iterations, step=step, decay=spec.engine.step_decay, rng=rng,
-        adapt=adapt, extrapolate=parts.extrapolate, on_iteration=on_iteration, resume=resume)
+        adapt=adapt, extrapolate=parts.extrapolate, enough=enough, on_iteration=on_iteration, resume=resume)
 
 
 def step_of(spec: RunSpec, n_tilts: int) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from aetlab.grid import n_slices
-from aetlab.spec import RunSpec, SpecError, tilt_angles_deg
+from aetlab.spec import RunSpec, SpecError, leaves_counts_out, tilt_angles_deg
 
 #: What the interpreter, the libraries and the compiled kernels hold (measured at 48³ voxels).
 BASE_BYTES = 0.3e9
@@ -35,7 +35,7 @@ def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
     potential = volume * fine**3 * 3 if spec.simulate.kind == "voxels" else 0.0
     slices = n_slices(n_z, spec.binning.n_layers)
     # Waves, real slices, images and transfer functions; the measured amplitudes beside both series.
-    engine = plane * (1.5 * slices + 2 * n_defoci + 4) + images
+    engine = plane * (1.5 * slices + 2 * n_defoci + 4) + images * (1.25 if leaves_counts_out(spec) else 1)
     engine += min(_MATRICES_BYTES, _MATRIX_BYTES.get(spec.engine.rotation, 0.0) * n_z * n_x * n_tilts)
     if spec.align.enabled:
         # Transfer functions of every tilt; waves, slices and derivatives of the tilt that is aligned, one matrix.

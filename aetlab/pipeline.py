@@ -29,6 +29,7 @@ from aetlab.results.reconstructed import find_reconstruction
 from aetlab.results.refined import Refinement
 from aetlab.seeds import generator
 from aetlab.spec import RunSpec, dose_per_image_e_A2, tilt_angles_deg
+from aetlab.stopping import find_iterations
 from aetlab.weighting import hold_out, prediction_cost, regulariser_weight
 
 #: Groups of settings that the noise-free tilt series depends on.
@@ -212,9 +213,10 @@ def _recorded_series(spec: RunSpec, reporter: Reporter) -> TiltSeries:
 def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,
                 reporter: Reporter) -> tuple[Reconstruction, bool]:
     """The volume of a tilt series, and whether it went on from a checkpoint."""
+    fitted, held = hold_out(len(series.tilt_deg), spec.reg.held_out, generator(spec.seed, "held out"))
+    n_iterations = find_iterations(spec, series, fitted, reporter)
     model = make_model(spec, series, reporter.say)
     weight = regulariser_weight(spec, series, model, lambda other: _recorded_series(other, reporter), reporter)
-    fitted, held = hold_out(model.n_tilts, spec.reg.held_out, generator(spec.seed, "held out"))
     reporter.say(f"regulariser {spec.reg.kind} with weight {weight:.3g} per V, "
                  f"step {step_of(spec, len(fitted)) / model.lipschitz:.4g} V²")
     aligner = make_aligner(spec, series, model)
@@ -226,12 +228,12 @@ def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,
     schedule = checkpoint.Schedule()
 
     def on_iteration(state: solve.State) -> None:
-        reporter.step("reconstruct", state.n_done, spec.engine.n_iterations, f"cost {state.cost[-1]:.5g}")
-        if schedule.due() and state.n_done < spec.engine.n_iterations:
+        reporter.step("reconstruct", state.n_done, n_iterations, f"cost {state.cost[-1]:.5g}")
+        if schedule.due() and state.n_done < n_iterations:
             arrays = state.arrays() | ({"tilts": aligner.offsets.as_table()} if aligner else {})
             schedule.write(lambda: checkpoint.save_checkpoint(path, arrays, state.values(), rng))
 
-    solution = fit_volume(spec, model, fitted, weight, n_iterations=spec.engine.n_iterations, rng=rng,
+    solution = fit_volume(spec, model, fitted, weight, n_iterations=n_iterations, rng=rng,
                           on_iteration=on_iteration, resume=solve.State.restore(*saved) if saved else None,
                           align=(lambda state: align_when_due(spec, aligner, state)) if aligner else None)
     volume = Volume(to_numpy(model.form_potential(solution.volume)), spec.scale.voxel_A)

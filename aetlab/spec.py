@@ -343,3 +343,8 @@ def dose_per_image_e_A2(spec: RunSpec) -> float:
     """Electrons per Å² of one image: the total shared by the images that are left outside the wedge."""
     n_images = len(tilt_angles_deg(spec.tilts, spec.wedge)) * len(spec.defocus.planes_nm)
     return spec.dose.total_e_A2 / n_images
+
+
+def leaves_counts_out(spec: RunSpec) -> bool:
+    """Whether counts are left out to find how many iterations a fit takes: where it has noise, and its tilts lie."""
+    return spec.reg.iterations_factor > 0 and math.isfinite(spec.dose.total_e_A2) and not spec.align.enabled

@@ -15,7 +15,9 @@ class RegSpec:
     (:func:`aetlab.solve.rule_weight`), or ``auto`` for the weight that best predicts images left out of the fit
     (:mod:`aetlab.weighting`). ``inner_iterations`` belong to the dual solver of TV, which keeps its dual variables
     between outer iterations when ``warm_start`` is set. ``held_out`` is the share of the tilts that the whole
-    reconstruction leaves out and predicts, so that runs can be compared without the truth.
+    reconstruction leaves out and predicts, so that runs can be compared without the truth. Above 0,
+    ``iterations_factor`` ends the fit after so many times the iterations that predict counts left out best
+    (:mod:`aetlab.stopping`), or after engine.n_iterations.
 
     The others belong to ``atoms`` (:mod:`aetlab.solve.atoms`). ``blur_A`` is the standard deviation of g, None for the
     narrowest atom that the microscope and the voxels show. ``step`` takes the place of engine.step, in the same units;
@@ -30,6 +32,7 @@ class RegSpec:
     inner_iterations: int = 15
     warm_start: bool = False
     held_out: float = 0.0
+    iterations_factor: float = 0.0
     blur_A: float | None = None
     step: float | None = None
     metric_at: int = 6
@@ -48,6 +51,7 @@ class RegSpec:
         not_negative("reg.rule_factor", self.rule_factor)
         require(self.inner_iterations >= 1, "reg.inner_iterations", self.inner_iterations, "at least 1")
         require(0 <= self.held_out <= 0.5, "reg.held_out", self.held_out, "it must lie between 0 and 0.5")
+        not_negative("reg.iterations_factor", self.iterations_factor)
         if self.blur_A is not None:
             positive("reg.blur_A", self.blur_A)
         if self.step is not None:

@@ -118,6 +118,19 @@ def test_not_a_number_is_a_divergence() -> None:
     np.testing.assert_allclose(solution.volume, problem.target, atol=1e-2)
 
 
+def test_it_ends_when_told_that_it_is_enough_and_a_resumed_one_takes_no_further_step() -> None:
+    told = "the cost is low enough"
+    whole = _minimize(Quadratic(), 60)
+    level = float(whole.cost[4])
+    solution = _minimize(Quadratic(), 60, enough=lambda state: told if state.cost[-1] <= level else "")
+    assert solution.stopped == told
+    np.testing.assert_array_equal(solution.cost, whole.cost[:5])
+    again = _minimize(Quadratic(), 60, enough=lambda state: told if state.cost[-1] <= level else "",
+                      resume=State.restore(solution.state.arrays(), solution.state.values()))
+    assert again.stopped == told and len(again.cost) == 5
+    np.testing.assert_array_equal(again.volume, solution.volume)
+
+
 def test_a_hopeless_problem_ends_with_its_reason() -> None:
     solution = minimize(np.zeros(SHAPE), lambda volume, i_tilt, step: float("nan"), make_prox("pos"), n_tilts=N_TILTS,
                         n_iterations=1000, step=1.0, rng=np.random.default_rng(2))

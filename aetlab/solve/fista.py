@@ -90,6 +90,7 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
              n_iterations: int, step: float, rng: np.random.Generator, decay: float = 1.0,
              adapt: Callable[[State], bool] | None = None,
              extrapolate: Callable[[Any, Any, float], None] | None = None,
+             enough: Callable[[State], str] | None = None,
              on_iteration: Callable[[State], None] | None = None, resume: State | None = None) -> Solution:
     """Minimise a sum of costs over tilts, regularised by ``prox``.
 
@@ -117,6 +118,8 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
         do. Where it returns True momentum starts anew, and the cost of that iteration and the next may rise.
     extrapolate : callable, optional
         ``extrapolate(volume, proximal, beta)``, Nesterov's step in place for arrays that are not NumPy's.
+    enough : callable, optional
+        Called with the :class:`State` after each iteration, it tells why this one was the last; empty to go on.
     on_iteration : callable, optional
         Called with the :class:`State` after each iteration; its arrays change in the next.
     resume : State, optional
@@ -124,7 +127,9 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
     """
     state = resume or State(volume0, volume0.copy(), {}, step)
     prox.state.update(state.kept)
-    while state.n_done < n_iterations and len(state.halvings) <= MAX_HALVINGS:
+    # One that was cut off may have been about to end.
+    reason = enough(state) if enough is not None and state.cost else ""
+    while state.n_done < n_iterations and len(state.halvings) <= MAX_HALVINGS and not reason:
         started = time.perf_counter()
         if adapt is not None and adapt(state):
             state.renewals.append(state.n_done)
@@ -148,10 +153,12 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
         state.seconds.append(time.perf_counter() - started)
         if on_iteration is not None:
             on_iteration(state)
-    done = state.n_done >= n_iterations
+        reason = enough(state) if enough is not None else ""
+    if not reason:
+        reason = (f"all {n_iterations} iterations done" if state.n_done >= n_iterations else
+                  f"diverged at every step down to {state.step:.3g} V²")
     return Solution(state.proximal, np.array(state.cost), np.array(state.seconds), tuple(state.restarts),
-                    tuple(state.halvings), state.step, f"all {n_iterations} iterations done" if done else
-                    f"diverged at every step down to {state.step:.3g} V²", state)
+                    tuple(state.halvings), state.step, reason, state)
 
 
 def _visit_tilts(state: State, descend: Callable[[Any, int, float], Any], order: np.ndarray) -> float:
