@@ -77,7 +77,10 @@ class Estimate:
 
 
 def estimate(spec: RunSpec, atoms: Atoms) -> Estimate:
-    """Memory and time of each stage of a run of ``spec`` on ``atoms``; the trial takes a second or so at 480³."""
+    """Memory and time of each stage of a run of ``spec`` on ``atoms``; the trial takes a second or so at 480³.
+
+    All ``spec.engine.n_iterations`` are counted; where :mod:`aetlab.stopping` ends the fit it takes less.
+    """
     device = find_gpu(spec)
     memory, seconds = memory_by_stage(spec, on_gpu=device is not None), _seconds_by_stage(spec, atoms, device)
     return Estimate(memory, seconds, device.name, gpu_bytes(spec)) if device else Estimate(memory, seconds)

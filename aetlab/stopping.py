@@ -3,8 +3,8 @@
 Every count of the images is left out with the same chance. What is kept and what is left out are then Poisson counts of
 the same images with independent noise, so that no tilt has to be missed. A fit to what is kept first comes to predict
 what is left out, and then, as it takes its noise for sample, ever worse. Images are predicted best earlier than atoms
-are found best, for what blurs the image of an atom hides it less: in eleven cases by a factor of 2 to 2.5 in iterations
-(96³ and 240³ voxels, 20 to 180 tilts, 1 to 9 defoci, wedges of 0 and 60°, 50 000 and 7 000 e/Å²).
+are found best, by a factor of about 2 in iterations in all cases of docs/engine.md: a search for atoms smooths the
+volume, and takes less harm from noise than from peaks that are not yet sharp.
 """
 
 from __future__ import annotations
