@@ -10,6 +10,7 @@ volume, and takes less harm from noise than from peaks that are not yet sharp.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from aetlab.weighting import prediction_cost, rule_weight
 
 #: Share of the counts that is left out; it is predicted for every fourth tilt.
 LEFT_OUT, EVERY = 0.2, 4
-#: Iterations without a better prediction after which no better one is waited for.
+#: Iterations without a better prediction after which no better one is waited for; those thrown away do not count.
 PATIENCE = 2
 
 
@@ -49,6 +50,8 @@ def find_iterations(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, report
     if not leaves_counts_out(spec):
         return most
     costs = _costs_of_prediction(spec, series, tilts, reporter)
+    if not _n_changes(costs):
+        return most
     best = vertex(costs)
     found = min(max(round(spec.reg.iterations_factor * best), 1), most)
     reporter.say(f"a fifth of the counts is left out and predicted best after {best:.1f} iterations; "
@@ -66,6 +69,11 @@ def vertex(costs: list[float]) -> float:
     return least + (0.5 * (below - above) / bend if bend > 0 else 0.0)
 
 
+def _n_changes(costs: list[float]) -> int:
+    """Iterations that changed the volume: one that diverged, or raised the cost, leaves it and its prediction."""
+    return sum(one != other for one, other in pairwise(costs))
+
+
 def _costs_of_prediction(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, reporter: Reporter) -> list[float]:
     """Cost of the counts left out before the first iteration and after each, until they rise."""
     model = make_model(spec, _with_counts_left_out(spec, series, tilts), lambda text: None)
@@ -75,7 +83,7 @@ def _costs_of_prediction(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, r
     def worse(state: solve.State) -> str:
         costs.append(prediction_cost(model, state.proximal, predicted))
         reporter.step("split", state.n_done, spec.engine.n_iterations, f"predicts at a cost of {costs[-1]:.6g}")
-        return "predicts worse" if state.n_done - int(np.argmin(costs)) >= PATIENCE else ""
+        return "predicts worse" if _n_changes(costs[int(np.argmin(costs)):]) >= PATIENCE else ""
 
     weight = spec.reg.weight if isinstance(spec.reg.weight, float) else rule_weight(spec, series)
     fit_volume(spec, model, np.arange(len(tilts)), weight, n_iterations=spec.engine.n_iterations,

@@ -84,6 +84,12 @@ def test_all_iterations_where_nothing_ends_them(words: tuple[str, ...]) -> None:
     assert find_iterations(spec, series, np.arange(20), PlainReporter("test")) == 40
 
 
+def test_iterations_thrown_away_are_not_waited_for() -> None:
+    """With a step far too long the first ones diverge and change nothing."""
+    assert _found("dose=50k", "engine.step=300", "engine.n_iterations=30") > 5
+    assert _found("dose=50k", "engine.step=1e9", "engine.n_iterations=3") == 3
+
+
 def test_a_run_that_ends_in_time_is_nearer_to_the_truth(tmp_path_factory: pytest.TempPathFactory) -> None:
     errors = []
     for factor in (2, 0):
