@@ -13,7 +13,7 @@ from aetlab.solve import make_prox, minimize
 from aetlab.spec import MicroscopeSpec
 
 #: Planes large enough for several threads, of which the second shape goes to the FFT library.
-SHAPES = ((20, 176, 160), (20, 164, 168))
+SHAPES = ((20, 180, 160), (20, 164, 168))
 
 
 def _reconstruct(shape: tuple[int, int, int], rotation: str) -> tuple[np.ndarray, np.ndarray]:
