@@ -28,6 +28,8 @@ from aetlab.weighting import prediction_cost, rule_weight
 LEFT_OUT, EVERY = 0.2, 4
 #: Iterations without a better prediction after which no better one is waited for; those thrown away do not count.
 PATIENCE = 2
+#: Iterations that a fit takes at least: after one the volume leans to the tilts that came last.
+LEAST = 2
 
 
 def split_counts(images: np.ndarray, electrons_per_pixel: float, share: float,
@@ -53,7 +55,7 @@ def find_iterations(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, report
     if not _n_changes(costs):
         return most
     best = vertex(costs)
-    found = min(max(round(spec.reg.iterations_factor * best), 1), most)
+    found = min(max(round(spec.reg.iterations_factor * best), LEAST), most)
     reporter.say(f"a fifth of the counts is left out and predicted best after {best:.1f} iterations; "
                  f"the fit takes {found}")
     return found
