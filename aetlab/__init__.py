@@ -2,7 +2,7 @@
 
 import os
 
-from aetlab.kernel_cache import use_cache_of_this_code
+from aetlab.core.kernel_cache import use_cache_of_this_code
 
 use_cache_of_this_code()
 # Linear algebra is a small part here: threads of its own would only take the cores from those of the kernels. Read when

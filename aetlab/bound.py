@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from aetlab import sample
-from aetlab.bind import unbind
+from aetlab import samples
 from aetlab.cli.compose import Job, compose_jobs
+from aetlab.core.physics import SYMBOLS
+from aetlab.core.seeds import generator
 from aetlab.forward import effective_electrons_per_pixel
-from aetlab.physics import SYMBOLS
-from aetlab.refine.plan import Bound, compute_bound
-from aetlab.seeds import generator
+from aetlab.refinement.bound import Bound, compute_bound
 from aetlab.spec import DoseSpec, RunSpec, SpecError, dose_per_image_e_A2, tilt_angles_deg
+from aetlab.spec.bind import unbind
 
 _EXAMPLES = """examples:
   python -m aetlab.bound scale=sparse tilts=15,30 dose=7k,50k
@@ -109,7 +109,7 @@ def split_plans(words: Sequence[str]) -> list[list[str]]:
 
 def bound_of(spec: RunSpec, n_passes: int, *, joint: bool) -> Bound:
     """The bound of the sample of ``spec`` for one electron a pixel."""
-    atoms = sample.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
+    atoms = samples.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
     return compute_bound(
         atoms, spec.scale.shape_zxy, spec.scale.voxel_A, np.array(tilt_angles_deg(spec.tilts, spec.wedge)),
         10.0 * np.array(spec.defocus.planes_nm), microscope=spec.microscope, n_layers_per_slice=spec.binning.n_layers,
@@ -172,7 +172,7 @@ def _write(rows: Sequence[PlanRow], path: Path) -> None:
 
 
 def _draw(rows: Sequence[PlanRow], bounds: dict[str, tuple[Job, Bound]], path: Path) -> None:
-    from aetlab.results.figures.bound import PlanCurve, plot_bound
+    from aetlab.reporting.figures.bound import PlanCurve, plot_bound
 
     curves = []
     for job, bound in bounds.values():

@@ -99,7 +99,7 @@ def _packages() -> Finding:
 
 
 def _machine() -> Finding:
-    from aetlab.backend import n_cores
+    from aetlab.core.backend import n_cores
 
     here, all_cores = n_cores(), os.cpu_count()
     if all_cores and here < all_cores:
@@ -112,7 +112,7 @@ def _threads() -> Finding:
     import numba
     import numpy as np
 
-    from aetlab.backend import n_cores, n_threads
+    from aetlab.core.backend import n_cores, n_threads
     from aetlab.forward.kernels_numba import multiply
 
     point = np.ones((1, 1), np.complex64)
@@ -132,7 +132,7 @@ def _threads() -> Finding:
 
 
 def _ffts() -> Finding:
-    from aetlab.fft import describe_fft
+    from aetlab.core.fft import describe_fft
 
     return Finding("FFT", OK, describe_fft())
 
@@ -141,7 +141,7 @@ def _memory() -> Finding:
     import psutil
 
     from aetlab.cli.compose import compose_spec
-    from aetlab.memory import available_bytes, memory_by_stage
+    from aetlab.reconstruction.memory import available_bytes, memory_by_stage
 
     free, total = available_bytes(), float(psutil.virtual_memory().total)
     needed = {name: max(memory_by_stage(compose_spec([f"scale={name}"])).values())
@@ -154,7 +154,7 @@ def _memory() -> Finding:
 
 
 def _gpu() -> Finding:
-    from aetlab.backend import describe_gpu, gpu_problem
+    from aetlab.core.backend import describe_gpu, gpu_problem
 
     driver = _driver_version()
     cupy = [f"{name} {metadata.version(name)}" for name in ("cupy-cuda12x", "cupy-cuda13x", "cupy")
@@ -226,8 +226,8 @@ def _launchers() -> list[Finding]:
 def _configuration() -> Finding:
     from aetlab.cli.compose import compose_spec
     from aetlab.cli.folders import config_folder
-    from aetlab.results.identity import code_id
     from aetlab.spec import SpecError
+    from aetlab.store.identity import code_id
 
     try:
         compose_spec()

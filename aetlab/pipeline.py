@@ -12,25 +12,25 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aetlab import forward, refine, sample, solve, trace
-from aetlab.backend import to_numpy
-from aetlab.data import Atoms, Match, Reconstruction, RefinedAtoms, TiltOffsets, TiltSeries, TracedAtoms, Volume
-from aetlab.engine import choose_tilt_cost, solver_parts
-from aetlab.estimate import estimate
-from aetlab.fitting import align_when_due, fit_volume, make_aligner, make_model, step_of
-from aetlab.grid import coordinates_A, rotation_matrix
-from aetlab.memory import require_memory
-from aetlab.progress import Reporter
-from aetlab.results import cache, checkpoint, record
-from aetlab.results.content import VIEWS_DEG, Outcome, Views, describe_arrays, describe_metrics, plain
-from aetlab.results.environment import StageClock, describe_environment
-from aetlab.results.identity import identity, record_id
-from aetlab.results.reconstructed import find_reconstruction
-from aetlab.results.refined import Refinement
-from aetlab.seeds import generator
+from aetlab import forward, refinement, samples, scoring, solve, tracing
+from aetlab.core.backend import to_numpy
+from aetlab.core.grid import coordinates_A, rotation_matrix
+from aetlab.core.nouns import Atoms, Match, Reconstruction, RefinedAtoms, TiltOffsets, TiltSeries, TracedAtoms, Volume
+from aetlab.core.progress import Reporter
+from aetlab.core.seeds import generator
+from aetlab.reconstruction.device import choose_tilt_cost, solver_parts
+from aetlab.reconstruction.estimate import estimate
+from aetlab.reconstruction.fit import align_when_due, fit_volume, make_aligner, make_model, step_of
+from aetlab.reconstruction.iterations import find_iterations
+from aetlab.reconstruction.memory import require_memory
+from aetlab.reconstruction.weight import hold_out, prediction_cost, regulariser_weight
 from aetlab.spec import RunSpec, dose_per_image_e_A2, tilt_angles_deg
-from aetlab.stopping import find_iterations
-from aetlab.weighting import hold_out, prediction_cost, regulariser_weight
+from aetlab.store import cache, checkpoint, record
+from aetlab.store.contents import VIEWS_DEG, Outcome, Views, describe_arrays, describe_metrics, plain
+from aetlab.store.environment import StageClock, describe_environment
+from aetlab.store.identity import identity, record_id
+from aetlab.store.refined import Refinement
+from aetlab.store.sharing import find_reconstruction
 
 #: Groups of settings that the noise-free tilt series depends on.
 _DECIDE_TILT_SERIES = ("seed", "sample", "scale", "tilts", "wedge", "defocus", "microscope", "simulate")
@@ -73,7 +73,7 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter,
           use_other_code: bool) -> tuple[record.Record, bool]:
     clock = StageClock()
     with clock.stage("sample"):
-        atoms = sample.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
+        atoms = samples.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
         counts = atoms.counts
         reporter.say(f"{counts['n_all']} atoms, {counts['n_in_volume']} of them in {spec.scale.shape_zxy} voxels of "
                      f"{spec.scale.voxel_A} Å, less {counts['n_vacancies']} vacancies; "
@@ -93,10 +93,10 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter,
             reconstruction, resumed = held[0], False
             reporter.say(f"reconstruction: shared, read from record {held[1].id}")
     with clock.stage("trace"):
-        traced = trace.trace_atoms(reconstruction.volume, spec.trace, sample.sample_elements(atoms),
+        traced = tracing.trace_atoms(reconstruction.volume, spec.trace, samples.sample_elements(atoms),
                                    _listener(reporter, "trace"))
     with clock.stage("refine"):
-        refined = refine_traced(spec, as_aligned(series, reconstruction), traced, sample.sample_elements(atoms),
+        refined = refine_traced(spec, as_aligned(series, reconstruction), traced, samples.sample_elements(atoms),
                                 reporter)
     with clock.stage("score"):
         views = make_views(spec, atoms)
@@ -104,15 +104,15 @@ def _make(spec: RunSpec, places: record.Places, reporter: Reporter,
             atoms, refined = bring_together(spec, atoms, traced, refined, reporter)
         truth = Volume(true_potential(spec, atoms), spec.scale.voxel_A)
         match = score(spec, traced, atoms)
-        refinement = None if refined is None else Refinement(refined, score(spec, refine.as_traced(refined), atoms))
-        profiles = trace.profile_scores(match, traced, atoms)
-        structure, structure_metrics = trace.compare_structure(
+        scored = None if refined is None else Refinement(refined, score(spec, refinement.as_traced(refined), atoms))
+        profiles = scoring.profile_scores(match, traced, atoms)
+        structure, structure_metrics = scoring.compare_structure(
             match, traced, atoms, traced_inside=_inside(spec, traced.positions_A),
             true_inside=_inside(spec, atoms.positions_A))
     outcome = Outcome(spec=spec, atoms=atoms, inside=_inside(spec, atoms.positions_A), truth=truth,
                       views=views, ideal=ideal, series=series, reconstruction=reconstruction,
                       traced=traced, match=match, profiles=profiles, structure=structure,
-                      structure_metrics=structure_metrics, refinement=refinement, offsets=true_offsets(spec))
+                      structure_metrics=structure_metrics, refinement=scored, offsets=true_offsets(spec))
     run_id = record_id(spec)
     folder = record.write_record(
         places.records, spec, metrics=describe_metrics(outcome, _scored_rows(spec)), arrays=describe_arrays(outcome),
@@ -205,7 +205,7 @@ def _simulate(spec: RunSpec, atoms: Atoms, tilt_deg: np.ndarray, defocus_A: np.n
 
 def _recorded_series(spec: RunSpec, reporter: Reporter) -> TiltSeries:
     """A noisy tilt series that no other run shares."""
-    atoms = sample.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
+    atoms = samples.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
     ideal = _images_of(spec, atoms, reporter)
     return forward.add_shot_noise(ideal, electrons_per_pixel(spec), generator(spec.seed, "noise"))
 
@@ -257,12 +257,12 @@ def bring_together(spec: RunSpec, atoms: Atoms, traced: TracedAtoms, refined: Re
 
     Aligned images do not tell where the sample lies as a whole: the reconstruction has a frame of its own.
     """
-    rotation, shift_A = trace.register_atoms(atoms.positions_A, traced.positions_A, _REGISTERED_A)
+    rotation, shift_A = scoring.register_atoms(atoms.positions_A, traced.positions_A, _REGISTERED_A)
     turn_deg = float(np.rad2deg(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1))))
     reporter.say(f"the truth is turned by {turn_deg:.3f}° and shifted by {np.linalg.norm(shift_A):.3f} Å for the score")
     atoms = replace(atoms, positions_A=atoms.positions_A @ rotation.T + shift_A)
     if refined is not None:
-        rotation, shift_A = trace.register_atoms(refined.positions_A, atoms.positions_A, _REGISTERED_A)
+        rotation, shift_A = scoring.register_atoms(refined.positions_A, atoms.positions_A, _REGISTERED_A)
         refined = replace(refined, positions_A=refined.positions_A @ rotation.T + shift_A)
     return atoms, refined
 
@@ -274,8 +274,8 @@ def refine_traced(spec: RunSpec, series: TiltSeries, traced: TracedAtoms, elemen
         return None
     seed = int(generator(spec.seed, "refine").integers(2**31))
     reported = _listener(reporter, "refine")
-    most = refine.most_passes(spec.refine)
-    refined = refine.refine_atoms(series, spec.scale.shape_zxy, traced, elements, spec.refine,
+    most = refinement.most_passes(spec.refine)
+    refined = refinement.refine_atoms(series, spec.scale.shape_zxy, traced, elements, spec.refine,
                                   microscope=spec.microscope, n_layers_per_slice=spec.binning.n_layers, seed=seed,
                                   report=lambda done, detail: reported(done, most, detail),
                                   make_tilt_cost=choose_tilt_cost(spec, reporter.say))
@@ -285,12 +285,12 @@ def refine_traced(spec: RunSpec, series: TiltSeries, traced: TracedAtoms, elemen
 
 def score(spec: RunSpec, traced: TracedAtoms, atoms: Atoms) -> Match:
     """Traced atoms against the true ones of the scoring region."""
-    return trace.match_atoms(traced, atoms, traced_inside=_inside(spec, traced.positions_A),
+    return scoring.match_atoms(traced, atoms, traced_inside=_inside(spec, traced.positions_A),
                              true_inside=_inside(spec, atoms.positions_A), max_distance_A=spec.score.max_distance_A)
 
 
 def _inside(spec: RunSpec, positions_A: np.ndarray) -> np.ndarray:
-    return sample.in_scoring_region(positions_A, spec.sample, spec.scale)
+    return samples.in_scoring_region(positions_A, spec.sample, spec.scale)
 
 
 def _scored_rows(spec: RunSpec) -> np.ndarray:

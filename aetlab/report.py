@@ -15,16 +15,15 @@ import pandas as pd
 from aetlab.cli.compose import compose_jobs, compose_spec
 from aetlab.cli.folders import experiments_folder
 from aetlab.cli.remake import remake_words
-from aetlab.results.compare import compare_text, find_run
-from aetlab.results.figures.make import MadeFigure, make_figures
-from aetlab.results.figures.plan import FigureTask, accuracy_tasks, common_tasks, paper_tasks, run_labels
-from aetlab.results.figures.refined import refined_tasks
-from aetlab.results.files import StorageError, make_folder, write_text
-from aetlab.results.report_page import Report, build_page
-from aetlab.results.select import SelectError, select_rows
-from aetlab.results.stored import StoredRun, read_runs
-from aetlab.results.studies import Study, find_studies
-from aetlab.results.tables import (
+from aetlab.reporting.compare import compare_text, find_run
+from aetlab.reporting.experiments import Study, find_studies
+from aetlab.reporting.figures.choose import FigureTask, accuracy_tasks, common_tasks, paper_tasks, run_labels
+from aetlab.reporting.figures.make import MadeFigure, make_figures
+from aetlab.reporting.figures.refined import refined_tasks
+from aetlab.reporting.page import Report, build_page
+from aetlab.reporting.query import SelectError, select_rows
+from aetlab.reporting.stored_run import StoredRun, read_runs
+from aetlab.reporting.tables import (
     fold_seeds,
     read_paper_values,
     reader_frame,
@@ -35,6 +34,7 @@ from aetlab.results.tables import (
     write_table,
 )
 from aetlab.spec import RunSpec, SpecError
+from aetlab.store.files import StorageError, make_folder, write_text
 
 _EXAMPLES = """examples:
   python -m aetlab.report

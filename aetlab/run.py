@@ -67,7 +67,7 @@ def task(config: DictConfig) -> float | None:
 
 def _enter(ledger: Path, number: int, outcome: Outcome) -> None:
     from aetlab.cli.ledger import write_outcome
-    from aetlab.results.files import StorageError
+    from aetlab.store.files import StorageError
 
     try:
         write_outcome(ledger, number, outcome)
@@ -104,10 +104,10 @@ def _main(argv: list[str]) -> int:
     from hydra._internal.utils import get_args_parser
 
     from aetlab.cli.compose import BASIC, SEARCH, compose_all, compose_jobs, prepare_hydra
+    from aetlab.cli.estimates import FLAG, foretell
     from aetlab.cli.folders import group_choices
-    from aetlab.cli.foretell import FLAG, foretell
     from aetlab.cli.overrides import quote_choices
-    from aetlab.results.files import StorageError
+    from aetlab.store.files import StorageError
 
     estimating = FLAG in argv
     argv = [word for word in argv if word != FLAG]
@@ -214,9 +214,9 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 
 def _help(words: Sequence[str], groups: Mapping[str, Sequence[str]], further: Path | None) -> int:
-    from aetlab.bind import unbind
     from aetlab.cli.compose import compose_jobs
     from aetlab.cli.help import format_help
+    from aetlab.spec.bind import unbind
 
     job = compose_jobs(words, multirun=False, further=further)[0]
     print(format_help(groups, unbind(job.spec) | unbind(job.settings)))
@@ -235,12 +235,12 @@ def _prepare(jobs: Sequence[Job], left_out: Sequence[LeftOut], multirun: bool,
              words: Sequence[str]) -> tuple[Path | None, list[str]]:
     """Checks all jobs; for a sweep gives its ledger, and the words that tell Hydra of it and of the workers."""
     from aetlab.cli import workers
-    from aetlab.cli.checks import check_jobs
     from aetlab.cli.compose import SEARCH
     from aetlab.cli.jobs import LEFT_OUT, Outcome
     from aetlab.cli.ledger import Wanted, open_ledger, write_outcome
-    from aetlab.results.identity import record_id
-    from aetlab.results.record import Places
+    from aetlab.cli.preflight import check_jobs
+    from aetlab.store.identity import record_id
+    from aetlab.store.record import Places
 
     check_jobs(jobs)
     if not multirun:
@@ -249,7 +249,7 @@ def _prepare(jobs: Sequence[Job], left_out: Sequence[LeftOut], multirun: bool,
     launcher = jobs[0].launcher
     chosen = any(word.startswith("hydra.launcher.n_jobs=") for word in words)
     if launcher in (workers.ON_CORES, workers.ON_GPUS) and not chosen:
-        from aetlab.backend import n_cores
+        from aetlab.core.backend import n_cores
 
         n_runs = n_cores() if jobs[0].label == SEARCH else len(jobs)
         added.append(f"hydra.launcher.n_jobs={workers.n_workers(launcher, n_runs, n_cores())}")
@@ -277,8 +277,8 @@ def _search_words(spec: RunSpec, words: Sequence[str]) -> list[str]:
 
 def _share_machine(spec: RunSpec, launcher: str, n_workers: int) -> RunSpec:
     """``spec`` with the threads, and this process with the GPU, that are a worker's share of the machine."""
-    from aetlab.backend import n_cores
     from aetlab.cli import workers
+    from aetlab.core.backend import n_cores
 
     if launcher == workers.ON_GPUS:
         workers.claim_gpu()

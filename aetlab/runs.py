@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aetlab.bind import unbind
-from aetlab.results.catalogue import (
+from aetlab.spec.bind import unbind
+from aetlab.store.files import StorageError
+from aetlab.store.listing import (
     COMPLETE,
     Entry,
     cache_size,
@@ -21,8 +22,7 @@ from aetlab.results.catalogue import (
     remove_cache,
     remove_entry,
 )
-from aetlab.results.files import StorageError
-from aetlab.results.record import Places, array_names, read_history, read_record
+from aetlab.store.record import Places, array_names, read_history, read_record
 
 _EXAMPLES = """examples:
   python -m aetlab.runs                                     all runs
@@ -127,7 +127,7 @@ def _show(entries: list[Entry], as_json: bool) -> None:
 
 
 def _export(entries: list[Entry], folder: Path) -> None:
-    from aetlab.results.export import export_record
+    from aetlab.store.export import export_record
 
     complete = [entry for entry in entries if entry.status == COMPLETE]
     if not complete:

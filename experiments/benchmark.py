@@ -27,17 +27,17 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from aetlab.backend import empty_aligned, limit_threads, n_cores, n_threads
-from aetlab.data import TiltSeries
-from aetlab.fft import plan_fft
+from aetlab.core.backend import empty_aligned, limit_threads, n_cores, n_threads
+from aetlab.core.fft import plan_fft
+from aetlab.core.grid import n_slices
+from aetlab.core.nouns import TiltSeries
 from aetlab.forward import ForwardModel
 from aetlab.forward.model import series_optics
 from aetlab.forward.multislice import Multislice, make_multislice
 from aetlab.forward.rotation import make_rotation
-from aetlab.grid import n_slices
-from aetlab.results.environment import StageClock, describe_environment, peak_memory_bytes
 from aetlab.solve import make_prox, minimize
 from aetlab.spec import MicroscopeSpec, RegSpec
+from aetlab.store.environment import StageClock, describe_environment, peak_memory_bytes
 
 HERE = Path(__file__).parent
 PATH = HERE / "benchmark.json"

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.backend import to_numpy
-from aetlab.data import TiltSeries
+from aetlab.core.backend import to_numpy
+from aetlab.core.nouns import TiltSeries
 from aetlab.forward import ForwardModel
 from aetlab.gpu import Device, GpuModel, extrapolate, make_prox, memory_needed_bytes, open_device
 from aetlab.solve import minimize

@@ -25,17 +25,17 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from aetlab import physics
-from aetlab.backend import n_cores
-from aetlab.bind import bind
-from aetlab.data import Atoms
+from aetlab.core import physics
+from aetlab.core.backend import n_cores
+from aetlab.core.grid import rotation_matrix
+from aetlab.core.nouns import Atoms
+from aetlab.core.seeds import generator
 from aetlab.forward import build_potential, simulate_tilt_series
-from aetlab.grid import rotation_matrix
-from aetlab.results.environment import StageClock, describe_environment, peak_memory_bytes
-from aetlab.sample import build_sample
-from aetlab.sample.needle import build_needle
-from aetlab.seeds import generator
+from aetlab.samples import build_sample
+from aetlab.samples.needle import build_needle
 from aetlab.spec import MicroscopeSpec, SampleSpec, ScaleSpec, SimulateSpec, TiltsSpec, WedgeSpec, tilt_angles_deg
+from aetlab.spec.bind import bind
+from aetlab.store.environment import StageClock, describe_environment, peak_memory_bytes
 
 HERE = Path(__file__).parent
 DEFOCI_A = np.array([200.0, 450.0, 1000.0])

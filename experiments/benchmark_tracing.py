@@ -23,15 +23,16 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from aetlab.backend import n_cores
-from aetlab.bind import bind
-from aetlab.data import Volume
-from aetlab.results.environment import StageClock, describe_environment
-from aetlab.sample import build_sample
-from aetlab.seeds import generator
+from aetlab.core.backend import n_cores
+from aetlab.core.nouns import Volume
+from aetlab.core.seeds import generator
+from aetlab.samples import build_sample
+from aetlab.scoring import match_atoms
 from aetlab.spec import SampleSpec, ScaleSpec, TraceSpec
-from aetlab.trace import match_atoms, trace_atoms
-from aetlab.trace.kernels_numba import subtract_gaussians
+from aetlab.spec.bind import bind
+from aetlab.store.environment import StageClock, describe_environment
+from aetlab.tracing import trace_atoms
+from aetlab.tracing.kernels_numba import subtract_gaussians
 
 HERE = Path(__file__).parent
 O_V, SI_V, WIDTH, NOISE_V = 120.0, 230.0, 0.7, 5.0
@@ -68,7 +69,7 @@ def measure(scale_name: str, spec: TraceSpec) -> dict[str, float]:
 
 def measure_first_call() -> float:
     """Seconds of a first tracing of a small volume in a process with an empty compilation cache."""
-    code = ("import time, numpy as np; from aetlab.trace import trace_atoms; from aetlab.data import Volume; "
+    code = ("import time, numpy as np; from aetlab.tracing import trace_atoms; from aetlab.core.nouns import Volume; "
             "from aetlab.spec import TraceSpec; rng = np.random.default_rng(0); "
             "v = 5 * rng.standard_normal((24, 26, 28), np.float32); v[12, 13, 14] = v[5, 6, 7] = 300; "
             "start = time.perf_counter(); trace_atoms(Volume(v, 0.5), TraceSpec(), (8, 14)); "

@@ -17,20 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
-from aetlab import forward, pipeline, sample, trace
+from aetlab import forward, pipeline, samples, tracing
 from aetlab.cli.compose import compose_spec
-from aetlab.progress import PlainReporter
-from aetlab.results.environment import StageClock, describe_environment
-from aetlab.results.record import Places
-from aetlab.seeds import generator
+from aetlab.core.progress import PlainReporter
+from aetlab.core.seeds import generator
 from aetlab.spec import RunSpec
+from aetlab.store.environment import StageClock, describe_environment
+from aetlab.store.record import Places
 
 HERE = Path(__file__).parent
 
 
 def measure(spec: RunSpec, n_repeats: int) -> dict[str, object]:
     """RMS in pm along x, y, z of both parts of the error, of the whole and of the standard errors."""
-    atoms = sample.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
+    atoms = samples.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
     errors_A, sigmas_A = np.full((2, n_repeats, len(atoms), 3), np.nan)
     with tempfile.TemporaryDirectory() as folder, PlainReporter("error bars", interval_s=60) as reporter:
         ideal = pipeline.ideal_tilt_series(spec, atoms, Places(Path(folder)), reporter)
@@ -40,7 +40,7 @@ def measure(spec: RunSpec, n_repeats: int) -> dict[str, object]:
             # A place of its own, where no other repeat has left a checkpoint.
             places = Places(Path(folder) / str(repeat))
             volume = pipeline.reconstruct(spec, series, places, reporter)[0].volume
-            traced = trace.trace_atoms(volume, spec.trace, sample.sample_elements(atoms))
+            traced = tracing.trace_atoms(volume, spec.trace, samples.sample_elements(atoms))
             match = pipeline.score(spec, traced, atoms)
             errors_A[repeat, match.true] = traced.positions_A[match.traced] - atoms.positions_A[match.true]
             sigmas_A[repeat, match.true] = traced.position_error_A[match.traced]

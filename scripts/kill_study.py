@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aetlab.results.record import Places, Record, array_names, list_records, read_array, read_history
+from aetlab.store.record import Places, Record, array_names, list_records, read_array, read_history
 
 SWEEP = ("-m", "dose=inf,50k", "reg=tv", "scale=smoke", "tilts=20", "engine.n_threads=1")
 

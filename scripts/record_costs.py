@@ -26,9 +26,9 @@ import numpy as np
 
 from aetlab import pipeline
 from aetlab.cli.compose import compose_spec
-from aetlab.progress import open_reporter
-from aetlab.results import cache, checkpoint, record
-from aetlab.results.environment import StageClock, describe_environment
+from aetlab.core.progress import open_reporter
+from aetlab.store import cache, checkpoint, record
+from aetlab.store.environment import StageClock, describe_environment
 
 #: Where the work of keeping results is done, as the modules that do it name it.
 TIMED = ((pipeline, "record_id"), (pipeline, "describe_environment"), (pipeline, "describe_arrays"),

@@ -17,9 +17,9 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
-from aetlab.bind import bind_run, unbind
 from aetlab.cli.compose import compose_jobs, compose_spec
 from aetlab.spec import RunSpec
+from aetlab.spec.bind import bind_run, unbind
 
 settings.register_profile("aetlab", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("aetlab")

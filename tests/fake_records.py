@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from aetlab.results.content import VIEWS_DEG, kept_tilts
-from aetlab.results.record import Dataset, History, write_record
 from aetlab.spec import (
     BinningSpec,
     DefocusSpec,
@@ -35,6 +33,8 @@ from aetlab.spec import (
     dose_per_image_e_A2,
     tilt_angles_deg,
 )
+from aetlab.store.contents import VIEWS_DEG, kept_tilts
+from aetlab.store.record import Dataset, History, write_record
 
 PLANES_NM = {1: (100.0,), 3: (20.0, 45.0, 100.0), 9: tuple(20.0 + 10 * i for i in range(9))}
 DIAMOND = np.array([[0, 0, 0], [0, 2, 2], [2, 0, 2], [2, 2, 0], [1, 1, 1], [1, 3, 3], [3, 1, 3], [3, 3, 1]]) / 4

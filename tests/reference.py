@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from aetlab import physics
+from aetlab.core import physics
 
 DUAL_STEP = 1 / 12
 

@@ -15,14 +15,14 @@ import ase.build
 import numpy as np
 import pytest
 
-from aetlab import physics
-from aetlab.data import Atoms
+from aetlab.core import physics
+from aetlab.core.grid import rotation_matrix
+from aetlab.core.nouns import Atoms
 from aetlab.forward.imaging import transfer_function
 from aetlab.forward.multislice import exit_wave, propagator
 from aetlab.forward.potential import build_potential
 from aetlab.forward.scattering import PARAMETRIZATIONS, projected_potential, scattering_factor_A
 from aetlab.forward.simulate import Optics
-from aetlab.grid import rotation_matrix
 from aetlab.spec import MicroscopeSpec, SimulateSpec
 from tests.conftest import Lazily
 

@@ -17,19 +17,19 @@ from hypothesis import strategies as st
 from aetlab import pipeline
 from aetlab.cli.compose import compose_spec
 from aetlab.cli.jobs import LogReporter
-from aetlab.data import Atoms, TiltOffsets, TiltSeries
+from aetlab.core.grid import coordinates_A, in_plane_rotation, rotation_matrix
+from aetlab.core.nouns import Atoms, TiltOffsets, TiltSeries
+from aetlab.core.progress import open_reporter
 from aetlab.forward import ForwardModel, Search, TiltAligner, draw_offsets, simulate_tilt_series
 from aetlab.forward.alignment import find_astray
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.potential import build_potential
-from aetlab.grid import coordinates_A, in_plane_rotation, rotation_matrix
-from aetlab.progress import open_reporter
-from aetlab.results import checkpoint
-from aetlab.results.aligned import offset_errors, read_offsets
-from aetlab.results.identity import record_id
-from aetlab.results.record import Places, Record, array_names, list_records, read_array
+from aetlab.scoring import register_atoms
 from aetlab.spec import AlignSpec, MicroscopeSpec, RunSpec, SimulateSpec, SpecError
-from aetlab.trace import register_atoms
+from aetlab.store import checkpoint
+from aetlab.store.aligned import offset_errors, read_offsets
+from aetlab.store.identity import record_id
+from aetlab.store.record import Places, Record, array_names, list_records, read_array
 from tests.conftest import TINY
 
 SHAPE = (36, 40, 48)

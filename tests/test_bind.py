@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aetlab.bind import bind, bind_run, unbind
 from aetlab.spec import DefocusSpec, DoseSpec, EngineSpec, RunSpec, SampleSpec, SpecError
+from aetlab.spec.bind import bind, bind_run, unbind
 
 
 def test_a_spec_survives_the_way_to_json_and_back(smoke_spec: RunSpec) -> None:

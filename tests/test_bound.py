@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from aetlab.bound import main, split_plans
-from aetlab.data import Atoms, TiltSeries
-from aetlab.refine.geometry import nominal_poses
-from aetlab.refine.model import AtomModel, Sites
-from aetlab.refine.plan import compute_bound
+from aetlab.core.nouns import Atoms, TiltSeries
+from aetlab.refinement.bound import compute_bound
+from aetlab.refinement.geometry import nominal_poses
+from aetlab.refinement.model import AtomModel, Sites
 from aetlab.spec import MicroscopeSpec
 
 OPTIONS = {"microscope": MicroscopeSpec(), "n_layers_per_slice": 4, "parametrization": "lobato",

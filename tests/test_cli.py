@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from aetlab.results.record import read_history, read_record
+from aetlab.store.record import read_history, read_record
 from tests.conftest import TINY, Once
 
 ROOT = Path(__file__).resolve().parents[1]

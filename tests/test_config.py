@@ -16,8 +16,8 @@ from hydra import compose
 from aetlab.cli.compose import CONFIG_NAME, SEARCH, _composer, compose_all, compose_jobs, compose_spec
 from aetlab.cli.folders import config_folder, experiments_folder, group_choices
 from aetlab.cli.overrides import quote_choices
-from aetlab.results.identity import record_id
 from aetlab.spec import RunSpec, SpecError, tilt_angles_deg
+from aetlab.store.identity import record_id
 
 GROUPS = group_choices()
 #: All but the experiments, which have a test of their own.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aetlab import doctor
-from aetlab.fft import describe_fft
+from aetlab.core.fft import describe_fft
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,7 +32,7 @@ def test_driver_and_cupy_are_held_against_each_other(driver: str, cupy: list[str
 def test_every_finding_is_a_line_and_what_is_off_comes_with_advice(tmp_path: Path,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     """Too little memory and disk, and linear algebra with threads of its own."""
-    monkeypatch.setattr("aetlab.memory.available_bytes", lambda: 1e9)
+    monkeypatch.setattr("aetlab.reconstruction.memory.available_bytes", lambda: 1e9)
     monkeypatch.setattr("aetlab.doctor._DISK_BYTES", 1e18)
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "8")
     findings = {finding.what: finding for finding in doctor.examine(tmp_path)}

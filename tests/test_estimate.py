@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from aetlab.cli.compose import compose_spec
-from aetlab.estimate import Estimate, estimate
-from aetlab.memory import BASE_BYTES, memory_by_stage, require_memory
-from aetlab.sample import build_sample
-from aetlab.seeds import generator
+from aetlab.core.seeds import generator
+from aetlab.reconstruction.estimate import Estimate, estimate
+from aetlab.reconstruction.memory import BASE_BYTES, memory_by_stage, require_memory
+from aetlab.samples import build_sample
 from aetlab.spec import RunSpec, SpecError
 
 STAGES = ["simulate", "reconstruct", "trace", "score"]

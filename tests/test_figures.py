@@ -11,9 +11,9 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
 
-from aetlab.physics import wavelength_A
-from aetlab.results.figures.accuracy import error_over_sigma, main_pair, plot_accuracy
-from aetlab.results.figures.atoms import (
+from aetlab.core.physics import wavelength_A
+from aetlab.reporting.figures.accuracy import error_over_sigma, main_pair, plot_accuracy
+from aetlab.reporting.figures.atoms import (
     Scored,
     find_tetrahedra,
     in_cut,
@@ -22,20 +22,20 @@ from aetlab.results.figures.atoms import (
     species_thresholds,
     thickest_y_A,
 )
-from aetlab.results.figures.convergence import (
+from aetlab.reporting.figures.convergence import (
     axial_bound_A,
     plot_binning,
     plot_convergence,
     reconstruction_seconds,
     timed_together,
 )
-from aetlab.results.figures.depth import plot_depths
-from aetlab.results.figures.geometry import on_page, plot_geometry
-from aetlab.results.figures.images import plot_images
-from aetlab.results.figures.panels import plot_panels
-from aetlab.results.figures.style import PNG_DPI, round_length_A, save_figure, style, web_image
-from aetlab.results.figures.vacancies import plot_vacancies, removed_positions_A
-from aetlab.results.stored import StoredRun, cut, read_runs
+from aetlab.reporting.figures.depth import plot_depths
+from aetlab.reporting.figures.geometry import on_page, plot_geometry
+from aetlab.reporting.figures.images import plot_images
+from aetlab.reporting.figures.panels import plot_panels
+from aetlab.reporting.figures.style import PNG_DPI, round_length_A, save_figure, style, web_image
+from aetlab.reporting.figures.vacancies import plot_vacancies, removed_positions_A
+from aetlab.reporting.stored_run import StoredRun, cut, read_runs
 from tests.fake_records import fake_spec, write_fake_paper, write_fake_record
 
 TETRAHEDRON = np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / math.sqrt(3)

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from host_device import HostDevice, host_library
 
-from aetlab import backend, engine, gpu
-from aetlab.data import TiltSeries
-from aetlab.estimate import estimate
-from aetlab.fitting import fit_volume, make_model
+from aetlab import gpu
+from aetlab.core import backend
+from aetlab.core.nouns import TiltSeries
+from aetlab.core.seeds import generator
 from aetlab.gpu import choose
-from aetlab.sample import build_sample
-from aetlab.seeds import generator
+from aetlab.reconstruction import device as device_choice
+from aetlab.reconstruction.estimate import estimate
+from aetlab.reconstruction.fit import fit_volume, make_model
+from aetlab.samples import build_sample
 from aetlab.spec import RunSpec, SpecError, tilt_angles_deg
 
 NO_GPU = "CuPy cannot reach a GPU: no driver"
@@ -62,14 +64,14 @@ def test_without_a_gpu_auto_says_so_and_takes_the_cpu(monkeypatch: pytest.Monkey
                                                       series: TiltSeries, change) -> None:
     monkeypatch.setattr(choose, "gpu_problem", lambda: NO_GPU)
     said: list[str] = []
-    assert engine.solver_parts(make_model(tiny, series, said.append)).name == "cpu"
+    assert device_choice.solver_parts(make_model(tiny, series, said.append)).name == "cpu"
     assert said == [f"the CPU reconstructs: {NO_GPU}"]
     asked = change(tiny, "engine", device="gpu")
-    for refuse in (lambda: engine.require_gpu(asked), lambda: make_model(asked, series, said.append)):
+    for refuse in (lambda: device_choice.require_gpu(asked), lambda: make_model(asked, series, said.append)):
         with pytest.raises(SpecError, match="engine.device='gpu' cannot be used: CuPy cannot reach a GPU") as refused:
             refuse()
         assert "\n" not in str(refused.value)
-    engine.require_gpu(tiny)
+    device_choice.require_gpu(tiny)
 
 
 def test_cupy_without_the_libraries_of_cuda_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +104,7 @@ def test_a_rotation_that_is_not_there_is_said(with_gpu: HostDevice, tiny: RunSpe
                                               change) -> None:
     said: list[str] = []
     fourier = change(tiny, "engine", rotation="fourier")
-    assert engine.solver_parts(make_model(fourier, series, said.append)).name == "cpu"
+    assert device_choice.solver_parts(make_model(fourier, series, said.append)).name == "cpu"
     assert said == ["the CPU reconstructs: engine.rotation=fourier is not there on a GPU"]
 
 
@@ -137,10 +139,10 @@ def test_the_estimate_tries_the_gpu_and_counts_its_memory(with_gpu: HostDevice, 
     spec = change(tiny, "reg", kind=kind)
     atoms = build_sample(smoke_spec.sample, smoke_spec.scale, generator(0, "sample"))
     found = estimate(spec, atoms)
-    assert found.gpu == "the processor" and found.gpu_bytes == engine.gpu_bytes(spec) > 4 * 11 * 16 * 20 * 7
+    assert found.gpu == "the processor" and found.gpu_bytes == device_choice.gpu_bytes(spec) > 4 * 11 * 16 * 20 * 7
     assert re.search(r"s on the CPU and 0\.00 GB of the processor \(simulate", found.in_one_line())
     assert found.as_table().splitlines()[-1].split() == ["of", "the", "GPU", "0.00", "the", "processor", "reconstructs"]
-    twice = estimate(change(spec, "engine", n_iterations=8 * spec.engine.n_iterations), atoms)
+    twice = estimate(change(spec, "engine", n_iterations=8 * spec.device.n_iterations), atoms)
     assert twice.seconds["reconstruct"] > 2 * found.seconds["reconstruct"] > 0
     by_cpu = estimate(change(spec, "engine", device="cpu"), atoms)
     assert by_cpu.gpu is None and "GB of" not in by_cpu.in_one_line()

@@ -111,7 +111,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
     for module in (cupy, cuda, cufft):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.delitem(sys.modules, "aetlab.gpu.device_cuda", raising=False)
-    monkeypatch.setattr("aetlab.backend.gpu_problem", lambda: None)
+    monkeypatch.setattr("aetlab.core.backend.gpu_problem", lambda: None)
     yield queue
     sys.modules.pop("aetlab.gpu.device_cuda", None)
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from host_device import HostDevice, host_library
 
-from aetlab.backend import gpu_problem, to_numpy
-from aetlab.data import TiltSeries
+from aetlab.core.backend import gpu_problem, to_numpy
+from aetlab.core.nouns import TiltSeries
 from aetlab.forward.model import ForwardModel, series_optics
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.rotation import rotate_and_bin

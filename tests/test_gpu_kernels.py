@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from host_device import HostDevice, compile_for_host, compilers, host_library, signatures
 
-from aetlab.data import TiltSeries
+from aetlab.core.nouns import TiltSeries
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.rotation import make_rotation
 from aetlab.gpu import GpuError, GpuModel, extrapolate, make_prox, memory_needed_bytes, sparsify

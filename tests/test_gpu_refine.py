@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from host_device import HostDevice, host_library
 
-from aetlab import engine, gpu
-from aetlab.data import TiltSeries
+from aetlab import gpu
+from aetlab.core.nouns import TiltSeries
 from aetlab.forward.model import series_optics
 from aetlab.forward.multislice import make_multislice
 from aetlab.gpu import GpuTiltCosts, choose, tilt_cost_bytes
-from aetlab.refine.geometry import Poses, nominal_poses
-from aetlab.refine.model import AtomModel, Sites
+from aetlab.reconstruction import device as device_choice
+from aetlab.refinement.geometry import Poses, nominal_poses
+from aetlab.refinement.model import AtomModel, Sites
 from aetlab.spec import MicroscopeSpec, RunSpec, SpecError
 
 SHAPE, TILT_DEG, DEFOCUS_A = (14, 20, 34), np.array([0.0, 37.0, -61.0]), np.array([100.0, 300.0])
@@ -79,24 +80,24 @@ def test_the_settings_choose(device: HostDevice, smoke_spec: RunSpec, change, mo
                         for name in ("auto", "gpu", "cpu"))
     said: list[str] = []
     monkeypatch.setattr(choose, "gpu_problem", lambda: "no GPU here")
-    assert engine.choose_tilt_cost(auto, said.append) is make_multislice
+    assert device_choice.choose_tilt_cost(auto, said.append) is make_multislice
     assert said == []
     monkeypatch.setattr(choose, "gpu_problem", lambda: None)
-    monkeypatch.setattr(engine, "gpu_problem", lambda: None)
+    monkeypatch.setattr(device_choice, "gpu_problem", lambda: None)
     monkeypatch.setattr(choose, "_open", lambda: device)
-    engine.require_gpu(asked)
+    device_choice.require_gpu(asked)
     for spec in (auto, asked):
-        assert isinstance(engine.choose_tilt_cost(spec, said.append), GpuTiltCosts)
+        assert isinstance(device_choice.choose_tilt_cost(spec, said.append), GpuTiltCosts)
     assert said == 2 * ["the processor propagates the waves of the refinement"]
-    assert engine.choose_tilt_cost(cpu, said.append) is make_multislice
+    assert device_choice.choose_tilt_cost(cpu, said.append) is make_multislice
     # Room for the reconstruction, not for the waves of all threads.
     room = gpu.memory_needed_bytes(auto.scale.shape_zxy, 60, 3, n_layers_per_slice=1, rotation="linear",
                                    regulariser="none")
     many = room // tilt_cost_bytes(auto.scale.shape_zxy, 3, n_layers_per_slice=1) + 1
-    monkeypatch.setattr(engine, "n_threads", lambda: many)
+    monkeypatch.setattr(device_choice, "n_threads", lambda: many)
     monkeypatch.setattr(HostDevice, "free_bytes", lambda self: int(room + choose.RESERVE_BYTES))
     few = change(change(auto, "reg", kind="none"), "binning", n_layers=1)
-    assert engine.choose_tilt_cost(few, said.append) is make_multislice
+    assert device_choice.choose_tilt_cost(few, said.append) is make_multislice
     assert said[2].startswith("the CPU refines: ") and "more than are free" in said[2]
     with pytest.raises(SpecError, match="engine.device='gpu' cannot be used: .* more than are free"):
-        engine.require_gpu(change(few, "engine", device="gpu"))
+        device_choice.require_gpu(change(few, "engine", device="gpu"))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aetlab import physics
+from aetlab.core import physics
+from aetlab.core.grid import squared_frequencies
 from aetlab.forward import imaging
-from aetlab.grid import squared_frequencies
 from aetlab.spec import MicroscopeSpec
 
 SHAPE = (10, 12)

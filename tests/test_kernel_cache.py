@@ -11,7 +11,7 @@ from pathlib import Path
 import numba
 
 import aetlab
-from aetlab.kernel_cache import choose_folder, sources_key
+from aetlab.core.kernel_cache import choose_folder, sources_key
 from aetlab.solve import kernels_numba
 
 INNER = "import numba as nb\n\n@nb.njit(cache=True)\ndef inner(x):\n    return x + {}\n"

@@ -8,9 +8,9 @@ import itertools
 import numpy as np
 import pytest
 
-from aetlab.data import Atoms
-from aetlab.trace import match_atoms
-from aetlab.trace.profile import distance_from_axis_A, profile_scores, score_against
+from aetlab.core.nouns import Atoms
+from aetlab.scoring import match_atoms
+from aetlab.scoring.profile import distance_from_axis_A, profile_scores, score_against
 from tests.trace_volumes import make_traced
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aetlab import physics
-from aetlab.data import TiltSeries
+from aetlab.core import physics
+from aetlab.core.nouns import TiltSeries
 from aetlab.forward.imaging import transfer_function
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import exit_wave, propagator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aetlab import physics
+from aetlab.core import physics
 from aetlab.forward import simd_fft, simd_multislice
 from aetlab.forward.multislice import DARK, Multislice, exit_wave, make_multislice, make_optics, propagator
 from tests.losses import poisson_loss

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from aetlab.data import TiltSeries
+from aetlab.core.nouns import TiltSeries
 from aetlab.forward import noise
 
 PIXEL_A = 0.5

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from aetlab.results.record import list_records
+from aetlab.store.record import list_records
 
 ROOT = Path(__file__).resolve().parents[1]
 #: A minute and a half of two cores; processor time, for other tests run at the same time.
@@ -23,7 +23,8 @@ MOST_S = 180
 #: Put where Python looks at its start, in every process: nothing that computes physics can be imported.
 WITHOUT_PHYSICS = """
 import sys
-BLOCKED = ("aetlab.forward", "aetlab.sample", "aetlab.solve", "aetlab.trace", "aetlab.pipeline", "numba", "ase", "cupy")
+BLOCKED = ("aetlab.forward", "aetlab.samples", "aetlab.solve", "aetlab.tracing", "aetlab.pipeline", "numba",
+           "ase", "cupy")
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         if any(name == blocked or name.startswith(blocked + ".") for blocked in BLOCKED):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aetlab import grid, physics
+from aetlab.core import grid, physics
 
 
 @pytest.mark.parametrize(("energy_keV", "wavelength_A"), [(80, 0.04175720), (200, 0.02507934), (300, 0.01968749)])

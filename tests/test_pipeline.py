@@ -14,14 +14,14 @@ import pytest
 from aetlab import pipeline, runs
 from aetlab.cli.compose import compose_spec
 from aetlab.cli.jobs import LogReporter
-from aetlab.data import Atoms
-from aetlab.progress import open_reporter
-from aetlab.results.content import VIEWS_DEG, kept_tilts, unit_of
-from aetlab.results.identity import record_id
-from aetlab.results.record import Places, Record, array_names, read_array
-from aetlab.sample import build_sample
-from aetlab.seeds import generator
+from aetlab.core.nouns import Atoms
+from aetlab.core.progress import open_reporter
+from aetlab.core.seeds import generator
+from aetlab.samples import build_sample
 from aetlab.spec import MicroscopeSpec, RunSpec
+from aetlab.store.contents import VIEWS_DEG, kept_tilts, unit_of
+from aetlab.store.identity import record_id
+from aetlab.store.record import Places, Record, array_names, read_array
 from tests.conftest import TINY
 
 #: Of each setting a value that is not the default's; azimuths act on what is named beside them.

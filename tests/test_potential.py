@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aetlab import physics
-from aetlab.data import Atoms
+from aetlab.core import physics
+from aetlab.core.nouns import Atoms
 from aetlab.forward import scattering
 from aetlab.forward.potential import build_potential
 from aetlab.forward.scattering import (

@@ -12,11 +12,11 @@ import pytest
 from aetlab import pipeline
 from aetlab.cli.compose import compose_spec
 from aetlab.cli.jobs import LogReporter
-from aetlab.progress import open_reporter
-from aetlab.results import reconstructed
-from aetlab.results.identity import record_id
-from aetlab.results.record import Places, Record, array_names, read_array, read_history
+from aetlab.core.progress import open_reporter
 from aetlab.spec import RunSpec
+from aetlab.store import reconstructed
+from aetlab.store.identity import record_id
+from aetlab.store.record import Places, Record, array_names, read_array, read_history
 from tests.conftest import TINY
 
 OTHER_TRACING = ("trace.smoothing=0.3", "score.max_distance_A=0.8")

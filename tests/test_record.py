@@ -19,15 +19,16 @@ import h5py
 import numpy as np
 import pytest
 
-from aetlab.bind import bind_run, unbind
-from aetlab.results import record as records
-from aetlab.results.cache import shared_stage, stage_path
-from aetlab.results.checkpoint import Schedule, load_checkpoint, save_checkpoint
-from aetlab.results.container import read_container, write_container
-from aetlab.results.files import StorageError
-from aetlab.results.hdf5 import dataset_names, read_dataset, write_datasets
-from aetlab.results.identity import canonical_json, record_id
-from aetlab.results.record import (
+from aetlab.spec import RunSpec, SpecError
+from aetlab.spec.bind import bind_run, unbind
+from aetlab.store import record as records
+from aetlab.store.array_file import read_container, write_container
+from aetlab.store.cache import shared_stage, stage_path
+from aetlab.store.checkpoint import Schedule, load_checkpoint, save_checkpoint
+from aetlab.store.files import StorageError
+from aetlab.store.hdf5 import dataset_names, read_dataset, write_datasets
+from aetlab.store.identity import canonical_json, record_id
+from aetlab.store.record import (
     Dataset,
     History,
     Places,
@@ -40,7 +41,6 @@ from aetlab.results.record import (
     read_record,
     write_record,
 )
-from aetlab.spec import RunSpec, SpecError
 
 ARRAYS = {
     "volume/potential_V": Dataset(np.arange(960, dtype=np.float32).reshape(8, 10, 12), "V", {"voxel_A": 0.5}),
@@ -269,7 +269,7 @@ def test_a_checkpoint_sets_the_random_numbers_back(tmp_path: Path, monkeypatch: 
     assert load_checkpoint(path, other) is None
     assert load_checkpoint(tmp_path / "none", other) is None
     save_checkpoint(path, {}, {}, rng)
-    monkeypatch.setattr("aetlab.results.checkpoint.code_id", lambda: "changed")
+    monkeypatch.setattr("aetlab.store.checkpoint.code_id", lambda: "changed")
     assert load_checkpoint(path, other) is None
 
 

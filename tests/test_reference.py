@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from aetlab import forward, solve
-from aetlab.data import Atoms, TiltSeries
+from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.forward.model import ForwardModel
 from aetlab.spec import MicroscopeSpec, SimulateSpec
 from tests.reference import Reference

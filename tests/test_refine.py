@@ -7,15 +7,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from aetlab.data import TiltSeries, TracedAtoms
+from aetlab.core.nouns import TiltSeries, TracedAtoms
 from aetlab.forward import add_shot_noise
-from aetlab.refine import as_traced, refine_atoms
-from aetlab.refine.fisher import invert_blocks, sample_information, standard_errors
-from aetlab.refine.fit import fit_sites
-from aetlab.refine.geometry import Poses, exponential, nominal_poses, settle
-from aetlab.refine.lbfgs import minimize
-from aetlab.refine.model import AtomModel, Sites
-from aetlab.refine.species import name_sites, separation
+from aetlab.refinement import as_traced, refine_atoms
+from aetlab.refinement.fisher import invert_blocks, sample_information, standard_errors
+from aetlab.refinement.fit import fit_sites
+from aetlab.refinement.geometry import Poses, exponential, nominal_poses, settle
+from aetlab.refinement.lbfgs import minimize
+from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.naming import name_sites, separation
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
 SHAPE, VOXEL_A = (36, 40, 44), 0.5

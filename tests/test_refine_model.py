@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aetlab.data import Atoms, TiltSeries
+from aetlab.core.grid import rotation_matrix
+from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.forward import build_potential
 from aetlab.forward.multislice import Multislice
-from aetlab.grid import rotation_matrix
-from aetlab.refine.geometry import Poses, nominal_poses, pose_gradient
-from aetlab.refine.model import AtomModel, Sites
+from aetlab.refinement.geometry import Poses, nominal_poses, pose_gradient
+from aetlab.refinement.model import AtomModel, Sites
 from aetlab.spec import MicroscopeSpec
 
 SHAPE, TILT_DEG, DEFOCUS_A, B_A2 = (20, 24, 32), np.array([0.0, 37.0]), np.array([100.0, 300.0]), {"default": 0.5}

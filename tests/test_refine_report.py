@@ -10,19 +10,19 @@ import pytest
 from fake_records import fake_spec
 
 from aetlab import pipeline
-from aetlab.data import Atoms, Match, RefinedAtoms, TracedAtoms
-from aetlab.progress import PlainReporter
-from aetlab.results.figures.refined import (
+from aetlab.core.nouns import Atoms, Match, RefinedAtoms, TracedAtoms
+from aetlab.core.progress import PlainReporter
+from aetlab.reporting.figures.refined import (
     errors_with_bounds,
     has_refined,
     plot_refined,
     position_error_pm,
     refined_tasks,
 )
-from aetlab.results.record import Dataset, History, write_record
-from aetlab.results.refined import Refinement, describe_refined_arrays, describe_refined_metrics
-from aetlab.results.stored import read_runs
+from aetlab.reporting.stored_run import read_runs
 from aetlab.spec import RefineSpec
+from aetlab.store.record import Dataset, History, write_record
+from aetlab.store.refined import Refinement, describe_refined_arrays, describe_refined_metrics
 
 N = 600
 

@@ -19,15 +19,15 @@ from test_refine import (
     traced_from,
 )
 
-from aetlab.data import RefinedAtoms, TiltSeries
+from aetlab.core.nouns import RefinedAtoms, TiltSeries
 from aetlab.forward import add_shot_noise
-from aetlab.refine import most_passes, refine_atoms
-from aetlab.refine.fisher import sample_information, separate_thermal
-from aetlab.refine.fit import LEAST_THERMAL_A2
-from aetlab.refine.geometry import Poses, nominal_poses, settle
-from aetlab.refine.imaging import calibrate_images, take_heights
-from aetlab.refine.model import THERMAL_STEP_A2, AtomModel, Sites
-from aetlab.refine.tables import broaden
+from aetlab.refinement import most_passes, refine_atoms
+from aetlab.refinement.fisher import sample_information, separate_thermal
+from aetlab.refinement.fit import LEAST_THERMAL_A2
+from aetlab.refinement.geometry import Poses, nominal_poses, settle
+from aetlab.refinement.image_parameters import calibrate_images, take_heights
+from aetlab.refinement.model import THERMAL_STEP_A2, AtomModel, Sites
+from aetlab.refinement.tables import broaden
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
 TRUE_B_A2 = {"O": 0.9, "Si": 0.35, "default": 0.5}

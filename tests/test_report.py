@@ -17,13 +17,13 @@ import pytest
 from aetlab.cli.compose import compose_spec
 from aetlab.cli.remake import remake_words
 from aetlab.report import main
-from aetlab.results.figures.make import make_figure, make_figures
-from aetlab.results.figures.plan import FigureTask, accuracy_tasks, common_tasks, paper_tasks, run_labels
-from aetlab.results.html import script_data, table
-from aetlab.results.report_page import MAX_ATOMS, pack_atoms
-from aetlab.results.stored import read_runs
-from aetlab.results.studies import find_studies
-from aetlab.results.tables import summary_frame
+from aetlab.reporting.experiments import find_studies
+from aetlab.reporting.figures.choose import FigureTask, accuracy_tasks, common_tasks, paper_tasks, run_labels
+from aetlab.reporting.figures.make import make_figure, make_figures
+from aetlab.reporting.html import script_data, table
+from aetlab.reporting.page import MAX_ATOMS, pack_atoms
+from aetlab.reporting.stored_run import read_runs
+from aetlab.reporting.tables import summary_frame
 from aetlab.spec import RunSpec, ScaleSpec
 from tests.conftest import Once
 from tests.fake_records import fake_spec, write_fake_record
@@ -328,7 +328,7 @@ def test_atoms_are_packed_for_the_page_and_thinned_evenly(tmp_path, monkeypatch)
     assert np.bincount(kinds, minlength=3).tolist() == packed["counts"] and packed["note"] == ""
     found = run.array("traced/positions_A")[run.array("match/traced")]
     np.testing.assert_allclose(positions_A[kinds == 0], found, atol=0.0051)
-    monkeypatch.setattr("aetlab.results.report_page.MAX_ATOMS", sum(packed["counts"]) - 10)
+    monkeypatch.setattr("aetlab.reporting.page.MAX_ATOMS", sum(packed["counts"]) - 10)
     fewer = pack_atoms(run)
     kept = np.bincount(np.frombuffer(base64.b64decode(fewer["kinds"]), np.uint8), minlength=3)
     assert kept.tolist() == [packed["counts"][0] - 10, *packed["counts"][1:]]

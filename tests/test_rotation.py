@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aetlab import grid
+from aetlab.core import grid
 from aetlab.forward.rotation import make_rotation, rotate_and_bin
 from aetlab.forward.simd_shear import SimdFourierRotation
 

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from aetlab.bind import bind
-from aetlab.data import Atoms
-from aetlab.grid import rotation_matrix
-from aetlab.sample import build_sample, in_scoring_region, sample_elements
-from aetlab.sample.build import LEAST_MARGIN_A
-from aetlab.sample.needle import SILICON_A, build_needle, needle_shape
-from aetlab.sample.vacancies import remove_vacancies
+from aetlab.core.grid import rotation_matrix
+from aetlab.core.nouns import Atoms
+from aetlab.samples import build_sample, in_scoring_region, sample_elements
+from aetlab.samples.build import LEAST_MARGIN_A
+from aetlab.samples.needle import SILICON_A, build_needle, needle_shape
+from aetlab.samples.vacancies import remove_vacancies
 from aetlab.spec import SampleSpec, ScaleSpec, SpecError, VacancyRegion
+from aetlab.spec.bind import bind
 
 SCALES = Path(__file__).parents[1] / "conf" / "scale"
 NEEDLE = SampleSpec()

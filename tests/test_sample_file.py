@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aetlab.sample import build_sample, in_scoring_region, sample_elements
-from aetlab.sample.structure_file import FORMATS, read_structure
+from aetlab.samples import build_sample, in_scoring_region, sample_elements
+from aetlab.samples.structure_file import FORMATS, read_structure
 from aetlab.spec import SampleSpec, ScaleSpec, SpecError, VacancyRegion
 
 SCALE = ScaleSpec(name="small", shape_zxy=(96, 98, 100), voxel_A=0.5, core_radius_A=12, shell_thickness_A=6,

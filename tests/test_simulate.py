@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aetlab import physics
-from aetlab.data import Atoms, TiltSeries
+from aetlab.core import physics
+from aetlab.core.grid import coordinates_A, rotation_matrix, slice_centres_A, squared_frequencies
+from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.forward import imaging, simulate
 from aetlab.forward.potential import build_potential
 from aetlab.forward.simulate import simulate_tilt_series
-from aetlab.grid import coordinates_A, rotation_matrix, slice_centres_A, squared_frequencies
 from aetlab.spec import MicroscopeSpec, SimulateSpec, SpecError
 
 SHAPE = (8, 10, 12)

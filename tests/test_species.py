@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from aetlab.trace.species import name_species
+from aetlab.tracing.species import name_species
 
 
 def draw(rng, *classes):

@@ -10,7 +10,7 @@ import pytest
 
 from aetlab.cli import jobs
 from aetlab.cli.compose import compose_spec
-from aetlab.data import TiltSeries
+from aetlab.core.nouns import TiltSeries
 from aetlab.forward.model import ForwardModel, series_optics
 from aetlab.forward.multislice import make_multislice
 from aetlab.forward.rotation import rotate_and_bin

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aetlab import forward, pipeline, sample
+from aetlab import forward, pipeline, samples
 from aetlab.cli.compose import compose_spec
 from aetlab.cli.jobs import LogReporter
-from aetlab.data import TiltSeries
-from aetlab.progress import PlainReporter
-from aetlab.results.identity import record_id
-from aetlab.results.record import Places, read_array, read_history
-from aetlab.seeds import generator
+from aetlab.core.nouns import TiltSeries
+from aetlab.core.progress import PlainReporter
+from aetlab.core.seeds import generator
+from aetlab.reconstruction.iterations import find_iterations, split_counts, vertex
 from aetlab.spec import RunSpec
-from aetlab.stopping import find_iterations, split_counts, vertex
+from aetlab.store.identity import record_id
+from aetlab.store.record import Places, read_array, read_history
 
 SMOKE = ("scale=smoke", "tilts=20", "defocus=3", "reg=pos")
 
@@ -53,7 +53,7 @@ def test_a_vertex_at_an_end_is_that_end(costs: list[float], place: float) -> Non
 
 
 def _recorded(spec: RunSpec) -> TiltSeries:
-    atoms = sample.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
+    atoms = samples.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
     ideal = forward.simulate_tilt_series(
         atoms, spec.scale.shape_zxy, spec.scale.voxel_A, pipeline._tilts_deg(spec), pipeline._defocus_A(spec),
         microscope=spec.microscope, simulate=spec.simulate, debye_waller_A2=spec.sample.debye_waller_A2,

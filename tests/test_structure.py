@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from aetlab.data import Atoms
-from aetlab.trace import match_atoms
-from aetlab.trace.structure import (
+from aetlab.core.nouns import Atoms
+from aetlab.scoring import match_atoms
+from aetlab.scoring.structure import (
     compare_structure,
     compare_tetrahedra,
     count_coordination,

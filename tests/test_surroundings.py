@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aetlab.refine.model import Sites
-from aetlab.refine.surroundings import UNUSUAL, log_surroundings
+from aetlab.refinement.model import Sites
+from aetlab.refinement.surroundings import UNUSUAL, log_surroundings
 
 O, SI = 0, 1
 SPACING_A = 3.2

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 from aetlab import pipeline
-from aetlab.results import checkpoint
-from aetlab.results.record import Record, array_names, list_records, read_array, read_history
 from aetlab.spec import RunSpec
+from aetlab.store import checkpoint
+from aetlab.store.record import Record, array_names, list_records, read_array, read_history
 from tests.commands import Command, perform
 from tests.conftest import TINY, Once
 
@@ -157,7 +157,7 @@ def test_a_record_of_other_code_is_used_if_asked_and_marked_else_made_again(swep
                                                                            tmp_path: Path) -> None:
     folder = Path(shutil.copytree(swept[0], tmp_path / "again"))
     (tmp_path / "sitecustomize.py").write_text(
-        "from aetlab.results import identity\nidentity.code_id = lambda: 'changed'\n", encoding="utf-8")
+        "from aetlab.store import identity\nidentity.code_id = lambda: 'changed'\n", encoding="utf-8")
     changed = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
 
     def again(*words: str) -> str:

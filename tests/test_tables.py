@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from aetlab.cli.folders import experiments_folder
-from aetlab.results.compare import compare_text, compared_results, differing_settings, find_run
-from aetlab.results.select import SelectError, select_rows
-from aetlab.results.stored import read_runs
-from aetlab.results.studies import find_studies
-from aetlab.results.tables import (
+from aetlab.reporting.compare import compare_text, compared_results, differing_settings, find_run
+from aetlab.reporting.experiments import find_studies
+from aetlab.reporting.query import SelectError, select_rows
+from aetlab.reporting.stored_run import read_runs
+from aetlab.reporting.tables import (
     PAPER_COLUMNS,
     fold_seeds,
     half_width_95,

@@ -6,8 +6,8 @@ import numba
 import numpy as np
 import pytest
 
-from aetlab.backend import threads
-from aetlab.data import TiltSeries
+from aetlab.core.backend import threads
+from aetlab.core.nouns import TiltSeries
 from aetlab.forward.model import SMALL_PLANE, ForwardModel
 from aetlab.solve import make_prox, minimize
 from aetlab.spec import MicroscopeSpec

@@ -12,12 +12,13 @@ import yaml
 from scipy import stats
 from scipy.ndimage import gaussian_filter
 
-from aetlab.bind import bind
+from aetlab.scoring import match_atoms
 from aetlab.spec import SpecError, TraceSpec
-from aetlab.trace import match_atoms, trace_atoms
-from aetlab.trace.candidates import LAYERS_PER_SLAB, find_candidates
-from aetlab.trace.errors import Flag
-from aetlab.trace.noise import measure_noise
+from aetlab.spec.bind import bind
+from aetlab.tracing import trace_atoms
+from aetlab.tracing.candidates import LAYERS_PER_SLAB, find_candidates
+from aetlab.tracing.errors import Flag
+from aetlab.tracing.noise import measure_noise
 from tests.trace_volumes import VOXEL_A, as_atoms, as_volume, draw_volume, place_sites
 
 SHAPE = (44, 52, 60)
@@ -271,7 +272,7 @@ def test_slabs_change_no_candidate(monkeypatch):
     volume = draw_volume(sites, (70, 30, 34))
     assert 70 > 2 * LAYERS_PER_SLAB
     expected = find_candidates(volume, SPEC, subtract=sites[:150])
-    monkeypatch.setattr("aetlab.trace.candidates.LAYERS_PER_SLAB", 70)
+    monkeypatch.setattr("aetlab.tracing.candidates.LAYERS_PER_SLAB", 70)
     whole = find_candidates(volume, SPEC, subtract=sites[:150])
     np.testing.assert_allclose(expected, whole, rtol=1e-6)
 

@@ -13,14 +13,14 @@ import mrcfile
 import numpy as np
 import pytest
 
-from aetlab.data import Volume
-from aetlab.grid import coordinates_A
+from aetlab.cli.trace_volume import main, scale_lengths
+from aetlab.core.grid import coordinates_A
+from aetlab.core.nouns import Volume
+from aetlab.exchange.atom_files import list_columns, write_csv, write_xyz
+from aetlab.exchange.mrc import read_mrc, write_mrc
+from aetlab.exchange.read_volume import FileError, read_volume
 from aetlab.spec import SpecError, TraceSpec
-from aetlab.trace import trace_atoms
-from aetlab.trace.__main__ import main, scale_lengths
-from aetlab.trace.export import list_columns, write_csv, write_xyz
-from aetlab.trace.mrc import read_mrc, write_mrc
-from aetlab.trace.read import FileError, read_volume
+from aetlab.tracing import trace_atoms
 from tests.trace_volumes import VOXEL_A, as_volume, draw_volume, place_sites
 
 SHAPE = (24, 28, 34)

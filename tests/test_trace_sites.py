@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from aetlab.spec import TraceSpec
-from aetlab.trace.sites import fit_sites, list_neighbours, merge_sites
+from aetlab.tracing.sites import fit_sites, list_neighbours, merge_sites
 from tests.trace_volumes import draw_volume, place_sites
 
 SPEC = TraceSpec()

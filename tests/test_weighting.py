@@ -10,16 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aetlab import pipeline, weighting
+from aetlab import pipeline
 from aetlab.cli.compose import compose_jobs, compose_spec
 from aetlab.cli.jobs import LogReporter
-from aetlab.data import TiltSeries
-from aetlab.engine import Model
-from aetlab.progress import Reporter, open_reporter
-from aetlab.results.identity import record_id
-from aetlab.results.record import Places
+from aetlab.core.nouns import TiltSeries
+from aetlab.core.progress import Reporter, open_reporter
+from aetlab.reconstruction import weight
+from aetlab.reconstruction.device import Model
+from aetlab.reconstruction.weight import hold_out, search_weight, smaller_problem
 from aetlab.spec import RunSpec, dose_per_image_e_A2, tilt_angles_deg
-from aetlab.weighting import hold_out, search_weight, smaller_problem
+from aetlab.store.identity import record_id
+from aetlab.store.record import Places
 
 
 @given(n_tilts=st.integers(4, 200), fraction=st.floats(0, 0.5), seed=st.integers(0, 1000))
@@ -78,7 +79,7 @@ def test_the_smaller_problem_is_as_sparse_and_as_noisy(words: list[str]) -> None
     small = smaller_problem(spec)
     assert small is not None and small.seed != spec.seed
     shrink = spec.scale.shape_zxy[1] / small.scale.shape_zxy[1]
-    assert shrink >= weighting.LEAST_SHRINK and small.scale.voxel_A == spec.scale.voxel_A
+    assert shrink >= weight.LEAST_SHRINK and small.scale.voxel_A == spec.scale.voxel_A
     assert len(tilt_angles_deg(small.tilts, small.wedge)) == pytest.approx(
         len(tilt_angles_deg(spec.tilts, spec.wedge)) / shrink, rel=0.1)
     assert dose_per_image_e_A2(small) == pytest.approx(dose_per_image_e_A2(spec))
@@ -106,10 +107,10 @@ def test_the_factor_is_carried_over_from_the_smaller_problem(monkeypatch: pytest
 
     def threefold(of: RunSpec, series: TiltSeries, model: Model, reporter: Reporter) -> float:
         assert of.scale.shape_zxy == (120, 120, 120) and model.n_tilts == len(series.images) == 15
-        return 3 * weighting.rule_weight(of, series)
+        return 3 * weight.rule_weight(of, series)
 
-    monkeypatch.setattr(weighting, "predicting_weight", threefold)
+    monkeypatch.setattr(weight, "predicting_weight", threefold)
     series = series_of(spec)
     with open_reporter("run") as reporter:
-        found = weighting.regulariser_weight(spec, series, None, series_of, reporter)  # type: ignore[arg-type]
-    assert found == pytest.approx(3 * weighting.rule_weight(spec, series))
+        found = weight.regulariser_weight(spec, series, None, series_of, reporter)  # type: ignore[arg-type]
+    assert found == pytest.approx(3 * weight.rule_weight(spec, series))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from aetlab.data import Atoms, TracedAtoms, Volume
-from aetlab.trace.kernels_numba import subtract_gaussians
+from aetlab.core.nouns import Atoms, TracedAtoms, Volume
+from aetlab.tracing.kernels_numba import subtract_gaussians
 
 VOXEL_A = 0.5
 O_V, SI_V = 120.0, 230.0

@@ -22,10 +22,10 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aetlab.bind import bind, bind_run
 from aetlab.cli.folders import config_folder, experiments_folder, group_choices
 from aetlab.cli.overrides import JOB_KEYS, check_words, quote_choices
 from aetlab.spec import RunSpec, SpecError
+from aetlab.spec.bind import bind, bind_run
 
 CONFIG_NAME = "config"
 #: Label of the one job that stands for all of a search.

@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from aetlab.progress import Reporter, open_reporter
-from aetlab.results.files import StorageError, make_folder, writing
-from aetlab.results.identity import record_id
-from aetlab.results.record import FAILURE, Places, Record, RecordError, read_record
+from aetlab.core.progress import Reporter, open_reporter
 from aetlab.spec import RunSpec, SpecError
+from aetlab.store.files import StorageError, make_folder, writing
+from aetlab.store.identity import record_id
+from aetlab.store.record import FAILURE, Places, Record, RecordError, read_record
 
 #: What can become of a job.
 DONE, SKIPPED, RESUMED, RETRIED, FAILED, CUT_OFF = "done", "skipped", "resumed", "retried", "failed", "cut off"
@@ -130,7 +130,8 @@ def _make(places: Places, spec: RunSpec, run_id: str, label: str, reporter: Repo
         log = LogReporter(reporter, log_path)
         if retried:
             log.say("failed before, is tried again")
-        from aetlab import backend, pipeline
+        from aetlab import pipeline
+        from aetlab.core import backend
 
         backend.limit_threads(spec.engine.n_threads)
         result = pipeline.run(spec, places=places, reporter=log, use_other_code=use_other_code)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aetlab.cli.compose import SEARCH
 from aetlab.cli.jobs import FAILED, LEFT_OUT, Outcome, shown
-from aetlab.results.files import make_folder, write_text, writing
+from aetlab.store.files import make_folder, write_text, writing
 
 _WANTED = "wanted.json"
 #: The paper's columns, with the digits that the table shows.

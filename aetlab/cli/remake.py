@@ -9,10 +9,10 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from aetlab.bind import bind, unbind
 from aetlab.cli.folders import config_folder, group_choices
-from aetlab.results.catalogue import flatten
 from aetlab.spec import RunSpec, SpecError
+from aetlab.spec.bind import bind, unbind
+from aetlab.store.listing import flatten
 
 
 def remake_words(spec: RunSpec, default: RunSpec) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from aetlab.results.files import StorageError, writing
+from aetlab.store.files import StorageError, writing
 
 #: Launchers of several workers on this machine.
 ON_CORES, ON_GPUS = "cores", "gpus"

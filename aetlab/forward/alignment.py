@@ -28,14 +28,14 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from aetlab import physics
-from aetlab.backend import n_threads, threads
-from aetlab.data import TiltOffsets, TiltSeries
+from aetlab.core import physics
+from aetlab.core.backend import n_threads, threads
+from aetlab.core.grid import axial_frequencies, coordinates_A, in_plane_rotation, n_slices, squared_frequencies
+from aetlab.core.nouns import TiltOffsets, TiltSeries
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.model import SMALL_PLANE, ForwardModel, series_optics
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.rotation import SparseRotation
-from aetlab.grid import axial_frequencies, coordinates_A, in_plane_rotation, n_slices, squared_frequencies
 from aetlab.spec import MicroscopeSpec
 
 #: Step of the difference that the derivative of the tilt angle is taken by, in degrees.

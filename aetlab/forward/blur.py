@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from aetlab.backend import empty_aligned
+from aetlab.core.backend import empty_aligned
 from aetlab.forward import kernels_numba as kernels
 from aetlab.spec import MicroscopeSpec
 

@@ -14,7 +14,7 @@ import math
 import numpy as np
 import scipy.fft
 
-from aetlab.backend import n_threads
+from aetlab.core.backend import n_threads
 
 #: Bytes of padded planes that are turned at a time.
 BLOCK_BYTES = 64e6

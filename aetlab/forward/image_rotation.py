@@ -17,7 +17,7 @@ def rotate_images(images: np.ndarray, angle_deg: float) -> np.ndarray:
     """Images (..., X, Y) turned by ``angle_deg`` about their centre, from +x towards +y, in their precision.
 
     The result at r is the image at R⁻¹ r: what lay at r lies at R r, with R that of
-    :func:`aetlab.grid.in_plane_rotation`.
+    :func:`aetlab.core.grid.in_plane_rotation`.
     """
     if angle_deg == 0:
         return images.copy()

@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aetlab import physics
-from aetlab.backend import array_module, fft_module
-from aetlab.grid import axial_frequencies, squared_frequencies
+from aetlab.core import physics
+from aetlab.core.backend import array_module, fft_module
+from aetlab.core.grid import axial_frequencies, squared_frequencies
 from aetlab.spec import MicroscopeSpec
 
 Array = Any

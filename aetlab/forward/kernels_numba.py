@@ -13,7 +13,7 @@ import math
 import numba as nb
 import numpy as np
 
-from aetlab.simd import load, prefetch, store
+from aetlab.core.simd import load, prefetch, store
 
 #: Reordering is allowed, the rules of NaN and infinity are kept: a diverged run must show.
 _FAST = {"reassoc", "contract", "arcp", "nsz"}

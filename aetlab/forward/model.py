@@ -6,14 +6,14 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
-from aetlab import physics
-from aetlab.backend import empty_aligned, n_threads, threads
-from aetlab.data import TiltSeries
+from aetlab.core import physics
+from aetlab.core.backend import empty_aligned, n_threads, threads
+from aetlab.core.grid import n_slices, slice_centres_A
+from aetlab.core.nouns import TiltSeries
 from aetlab.forward.blur import Blur
 from aetlab.forward.imaging import transfer_function
 from aetlab.forward.multislice import Optics, make_multislice, make_optics, propagator
 from aetlab.forward.rotation import make_rotation
-from aetlab.grid import n_slices, slice_centres_A
 from aetlab.spec import MicroscopeSpec
 
 #: Pixels of a plane up to which one thread is faster than several.

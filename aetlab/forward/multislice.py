@@ -22,10 +22,10 @@ from typing import Protocol
 
 import numpy as np
 
-from aetlab.fft import plan_fft
+from aetlab.core.fft import plan_fft
+from aetlab.core.grid import squared_frequencies
 from aetlab.forward import kernels_numba as kernels
 from aetlab.forward import simd_multislice
-from aetlab.grid import squared_frequencies
 
 
 def propagator(shape_xy: tuple[int, int], pixel_A: float, wavelength_A: float, distance_A: float, *,

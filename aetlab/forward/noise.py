@@ -13,8 +13,8 @@ import math
 
 import numpy as np
 
-from aetlab.backend import array_module, to_numpy
-from aetlab.data import TiltSeries
+from aetlab.core.backend import array_module, to_numpy
+from aetlab.core.nouns import TiltSeries
 
 
 def effective_electrons_per_pixel(dose_per_image_e_A2: float, pixel_A: float, dqe: float = 1.0) -> float:

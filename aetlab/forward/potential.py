@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
-from aetlab import physics
-from aetlab.data import Atoms
+from aetlab.core import physics
+from aetlab.core.nouns import Atoms
 from aetlab.forward.scattering import AtomPotential, fit_gaussians, parameters
 
 _SQRT_HALF = math.sqrt(0.5)

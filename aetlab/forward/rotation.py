@@ -16,11 +16,11 @@ from typing import Protocol
 
 import numpy as np
 
+from aetlab.core.grid import n_slices
+from aetlab.core.simd import BYTES
 from aetlab.forward import kernels_numba as kernels
 from aetlab.forward import simd_shear
 from aetlab.forward.fourier_rotation import FourierRotation
-from aetlab.grid import n_slices
-from aetlab.simd import BYTES
 
 #: Bytes of matrices that are kept; those of further tilts are built again for each visit.
 MATRIX_BUDGET_BYTES = 256e6

@@ -24,7 +24,7 @@ import numpy as np
 from scipy.optimize import least_squares, nnls
 from scipy.special import erf, kn
 
-from aetlab import physics
+from aetlab.core import physics
 
 PARAMETRIZATIONS = {"lobato": "lobato_2014.csv", "kirkland": "kirkland_2010.csv"}
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
-from aetlab.simd import WIDTH, load, store
+from aetlab.core.simd import WIDTH, load, store
 
 FAST = {"contract", "arcp", "nsz"}
 _inline = nb.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)

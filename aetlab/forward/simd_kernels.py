@@ -20,9 +20,9 @@ import math
 import numba as nb
 import numpy as np
 
-from aetlab.backend import empty_aligned
+from aetlab.core.backend import empty_aligned
+from aetlab.core.simd import WIDTH, load, round_to_even, splat, square_root, store, transpose_tile
 from aetlab.forward import simd_fft as fft
-from aetlab.simd import WIDTH, load, round_to_even, splat, square_root, store, transpose_tile
 
 _inline = nb.njit(cache=True, nogil=True, fastmath=fft.FAST, forceinline=True)
 _parallel = nb.njit(cache=True, nogil=True, fastmath=fft.FAST, parallel=True)

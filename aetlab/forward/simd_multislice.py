@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from aetlab.backend import empty_aligned, zeros_aligned
+from aetlab.core.backend import empty_aligned, zeros_aligned
+from aetlab.core.simd import WIDTH
 from aetlab.forward import simd_fft
 from aetlab.forward import simd_kernels as kernels
-from aetlab.simd import WIDTH
 
 
 def fits(shape_xy: tuple[int, int]) -> bool:

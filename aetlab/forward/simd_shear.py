@@ -13,10 +13,10 @@ import math
 import numba as nb
 import numpy as np
 
-from aetlab.backend import empty_aligned, n_threads
+from aetlab.core.backend import empty_aligned, n_threads
+from aetlab.core.simd import WIDTH, load, splat, store
 from aetlab.forward import simd_fft as fft
 from aetlab.forward.simd_kernels import _cos_sin, _scratch
-from aetlab.simd import WIDTH, load, splat, store
 
 _jit = nb.njit(cache=True, nogil=True, fastmath=fft.FAST)
 _inline = nb.njit(cache=True, nogil=True, fastmath=fft.FAST, forceinline=True)

@@ -20,17 +20,17 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 import numba
 import numpy as np
 
-from aetlab import physics
-from aetlab.backend import n_threads
-from aetlab.data import Atoms, TiltOffsets, TiltSeries
-from aetlab.fft import plan_fft
+from aetlab.core import physics
+from aetlab.core.backend import n_threads
+from aetlab.core.fft import plan_fft
+from aetlab.core.grid import in_plane_rotation, rotation_matrix, slice_centres_A
+from aetlab.core.nouns import Atoms, TiltOffsets, TiltSeries
 from aetlab.forward import imaging
 from aetlab.forward.kernels_numba import multiply
 from aetlab.forward.multislice import exit_wave, propagator
 from aetlab.forward.potential import build_potential
 from aetlab.forward.rotation import make_rotation
 from aetlab.forward.scattering import LEAST_DEBYE_WALLER_A2
-from aetlab.grid import in_plane_rotation, rotation_matrix, slice_centres_A
 from aetlab.spec import MicroscopeSpec, SimulateSpec
 
 #: How ``voxels`` turns the volume: as the paper did.

@@ -8,7 +8,7 @@ that runs the same sources, compiled for the processor.
 
 from aetlab.gpu.choose import open_device
 from aetlab.gpu.device import Device, GpuError
-from aetlab.gpu.memory import ROTATIONS, memory_needed_bytes, tilt_cost_bytes
+from aetlab.gpu.footprint import ROTATIONS, memory_needed_bytes, tilt_cost_bytes
 from aetlab.gpu.model import GpuModel
 from aetlab.gpu.multislice import GpuTiltCosts
 from aetlab.gpu.passes import extrapolate, make_prox, sparsify

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from aetlab.backend import gpu_problem
+from aetlab.core.backend import gpu_problem
 from aetlab.gpu.device import Device, GpuError, first_line
 
 #: What compiled kernels, recorded graphs and the FFT library may take besides what is counted.

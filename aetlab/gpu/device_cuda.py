@@ -9,7 +9,7 @@ import cupy
 import numpy as np
 from cupy.cuda import cufft
 
-from aetlab.backend import gpu_problem
+from aetlab.core.backend import gpu_problem
 from aetlab.gpu.device import Array, GpuError, first_line
 from aetlab.gpu.kernels import KERNELS, SOURCES, read_source
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.data import TiltSeries
+from aetlab.core.grid import n_slices
+from aetlab.core.nouns import TiltSeries
 from aetlab.forward.blur import gaussian_kernel
 from aetlab.forward.model import series_optics
 from aetlab.gpu.device import Array, Device, GpuError
-from aetlab.gpu.memory import CAPACITY
+from aetlab.gpu.footprint import CAPACITY
 from aetlab.gpu.multislice import GpuWaves
-from aetlab.grid import n_slices
 from aetlab.spec import MicroscopeSpec
 
 

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from aetlab.backend import to_numpy
+from aetlab.core.backend import to_numpy
 from aetlab.forward.multislice import DARK, Optics
 from aetlab.gpu.device import Array, Device
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.backend import to_numpy
+from aetlab.core.backend import to_numpy
 from aetlab.solve import kernels_numba as kernels
 from aetlab.solve.prox import Prox
 

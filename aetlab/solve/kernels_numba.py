@@ -14,7 +14,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from aetlab.simd import BYTES, load, maximum, splat, square_root, store
+from aetlab.core.simd import BYTES, load, maximum, splat, square_root, store
 
 _FAST = {"contract", "arcp", "nsz"}
 _jit = nb.njit(cache=True, nogil=True, fastmath=_FAST)

@@ -1,0 +1,54 @@
+"""What can be refused before any work: samples that do not fit, files that cannot be read, a GPU that is not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from aetlab.cli.compose import Job
+from aetlab.reconstruction.memory import require_memory
+from aetlab.spec import RunSpec
+from aetlab.store.files import StorageError, make_folder
+from aetlab.store.identity import digest, record_id
+
+#: Launchers whose jobs run on this machine.
+_HERE = ("basic", "joblib", "cores", "submitit_local")
+
+
+def check_jobs(jobs: Iterable[Job]) -> None:
+    """Raises :class:`SpecError` or :class:`StorageError` for the first job that could not run."""
+    samples: set[str] = set()
+    folders: set[str] = set()
+    for job in jobs:
+        record_id(job.spec)
+        key = digest({"sample": job.spec.sample, "scale": job.spec.scale, "seed": job.spec.seed})
+        if key not in samples:
+            samples.add(key)
+            _check_sample(job.spec)
+        if job.launcher in _HERE:
+            _check_device(job.spec)
+            require_memory(job.spec)
+        folders.add(job.settings.outputs)
+    for folder in sorted(folders):
+        _check_outputs(Path(folder))
+
+
+def _check_sample(spec: RunSpec) -> None:
+    from aetlab.core.seeds import generator
+    from aetlab.samples import build_sample
+
+    build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
+
+
+def _check_device(spec: RunSpec) -> None:
+    if spec.engine.device == "gpu":
+        from aetlab.reconstruction.device import require_gpu
+
+        require_gpu(spec)
+
+
+def _check_outputs(outputs: Path) -> None:
+    make_folder(outputs)
+    if not os.access(outputs, os.W_OK | os.X_OK):
+        raise StorageError(f"outputs={str(outputs)!r} cannot be used: the folder cannot be written")

@@ -1,0 +1,114 @@
+"""Trace the atoms of a volume that any program made: ``python -m aetlab.trace VOLUME``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from aetlab.core.nouns import TracedAtoms
+from aetlab.core.physics import SYMBOLS
+from aetlab.exchange.atom_files import write_csv, write_xyz
+from aetlab.exchange.mrc import write_mrc
+from aetlab.exchange.read_volume import FileError, read_volume
+from aetlab.spec import SpecError, TraceSpec
+from aetlab.tracing.tracer import trace_atoms
+
+
+def scale_lengths(spec: TraceSpec, factor: float) -> TraceSpec:
+    """``spec`` with all its lengths times ``factor``: for other voxels, or wider atoms.
+
+    Raises
+    ------
+    SpecError
+        If atoms would have too few voxels, or too many.
+    """
+    low, high = spec.width_bounds
+    return dataclasses.replace(
+        spec, width_bounds=(low * factor, high * factor), filter_sigma_narrow=spec.filter_sigma_narrow * factor,
+        filter_sigma_wide=spec.filter_sigma_wide * factor, fit_radius=spec.fit_radius * factor,
+        max_shift_per_fit=spec.max_shift_per_fit * factor, width_start=spec.width_start * factor,
+        neighbour_radius=spec.neighbour_radius * factor, merge_distance=spec.merge_distance * factor,
+        min_width=spec.min_width * factor, smoothing=spec.smoothing * factor)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m aetlab.trace",
+        description="Find the atoms of a volume, fit a Gaussian to each, and write them as extended XYZ and CSV.")
+    parser.add_argument("volume", type=Path, help="MRC or CCP4 map, HDF5 file or NPY array")
+    parser.add_argument("--voxel-A", type=float, help="voxel size in Å (read from the file where it is there)")
+    parser.add_argument("--dataset", default="", help="path inside the HDF5 file (not needed if only one is 3D)")
+    parser.add_argument("--axes", default="", metavar="AXES",
+                        help="the array's axes, slowest first, for HDF5 and NPY (default zyx; zxy in aetlab's records)")
+    parser.add_argument("--elements", default="X", help="elements in the volume, for example Si,O (default: not told)")
+    parser.add_argument("--min-intensity", type=float,
+                        help="peaks below are no atoms, in the volume's unit (default: a tenth of its maximum)")
+    parser.add_argument("--width-A", type=float, default=0.35,
+                        help="usual standard deviation of an atom's peak in Å; lengths of the tracing scale with it "
+                             "(default %(default)s)")
+    parser.add_argument("--out", type=Path, help="path of the output without its ending (default: beside the volume)")
+    parser.add_argument("--mrc", action="store_true", help="write the volume as MRC too, with voxel size and origin")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        elements = _read_elements(options.elements)
+        volume = read_volume(options.volume, voxel_A=options.voxel_A, dataset=options.dataset, axes=options.axes)
+        finite_maximum = float(np.max(volume.potential_V, initial=0.0, where=np.isfinite(volume.potential_V)))
+        least = options.min_intensity if options.min_intensity is not None else 0.1 * finite_maximum
+        if not 0 < least < math.inf:
+            raise FileError(f"--min-intensity={least:g} cannot be used: it must be greater than 0 and finite (the "
+                            f"volume's maximum is {finite_maximum:g})")
+        if not options.width_A > 0:
+            raise FileError(f"--width-A={options.width_A:g} cannot be used: it must be greater than 0")
+        usual = TraceSpec()
+        spec = scale_lengths(usual, options.width_A / volume.voxel_A / usual.width_start)
+        spec = dataclasses.replace(spec, min_intensity_V=least)
+        traced = trace_atoms(volume, spec, elements, _print_round)
+        out = options.out or options.volume.with_suffix("")
+        n_z, n_x, n_y = volume.potential_V.shape
+        box = (n_x * volume.voxel_A, n_y * volume.voxel_A, n_z * volume.voxel_A)
+        write_xyz(Path(f"{out}.atoms.xyz"), traced, box_A=box)
+        write_csv(Path(f"{out}.atoms.csv"), traced)
+        if options.mrc:
+            write_mrc(Path(f"{out}.volume.mrc"), volume)
+    except (FileError, SpecError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    print(_summarise(traced))
+    print(f"{out}.atoms.xyz\n{out}.atoms.csv" + (f"\n{out}.volume.mrc" if options.mrc else ""))
+    return 0
+
+
+def _read_elements(text: str) -> tuple[int, ...]:
+    symbols = text.replace(",", " ").split()
+    unknown = [symbol for symbol in symbols if symbol not in SYMBOLS]
+    if unknown or not symbols or len(set(symbols)) < len(symbols):
+        raise FileError(f"--elements={text} cannot be used: give chemical symbols, each once, for example Si,O")
+    return tuple(sorted(SYMBOLS.index(symbol) for symbol in symbols))
+
+
+def _print_round(done: int, total: int, detail: str) -> None:
+    print(f"round {done} of at most {total}: {detail}", flush=True)
+
+
+def _summarise(traced: TracedAtoms) -> str:
+    counts = ", ".join(f"{np.count_nonzero(traced.numbers == number)} {SYMBOLS[number]}"
+                       for number in traced.species["elements"])
+    sound = int((traced.flag == 0).sum())
+    error = np.nanmedian(traced.position_error_A) * 100 if np.isfinite(traced.position_error_A).any() else float("nan")
+    return f"{len(traced)} atoms ({counts}), {sound} without a flag, median standard error {error:.1f} pm along an axis"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

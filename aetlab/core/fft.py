@@ -1,0 +1,57 @@
+"""Complex 2D FFTs of the CPU engine, by ducc0: without any factor in either direction, as many planes as are given.
+
+The reconstruction's planes do not come here where their sides have no other primes than 2, 3 and 5
+(:mod:`aetlab.forward.simd_fft`): the fused kernels take half the time of the fastest library (docs/engine.md). For what
+is left, one library for everybody: choosing by a trial would let the same settings give another rounding another day.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+
+import numpy as np
+import scipy.fft
+
+from aetlab.core.backend import n_threads
+
+try:
+    import ducc0
+except ModuleNotFoundError:  # required for every use but one: the GPU engine and its reference on a borrowed machine
+    ducc0 = None
+
+
+@dataclass(frozen=True)
+class FftPlan:
+    """FFTs over the last two axes on ``n_threads`` threads; ``out`` may be ``a``."""
+
+    n_threads: int
+
+    def forward(self, a: np.ndarray, out: np.ndarray) -> None:
+        """``out`` = Σ a exp(-2πi …)."""
+        if ducc0 is None:
+            out[...] = scipy.fft.fft2(a, workers=self.n_threads)
+        else:
+            ducc0.fft.c2c(a, axes=_axes(a), out=out, nthreads=self.n_threads)
+
+    def inverse(self, a: np.ndarray, out: np.ndarray) -> None:
+        """``out`` = Σ a exp(+2πi …), not divided by the number of pixels."""
+        if ducc0 is None:
+            out[...] = scipy.fft.ifft2(a, norm="forward", workers=self.n_threads)
+        else:
+            ducc0.fft.c2c(a, axes=_axes(a), forward=False, out=out, nthreads=self.n_threads)
+
+
+def plan_fft(n: int | None = None) -> FftPlan:
+    """Transforms on ``n`` threads, or on all that the engine uses."""
+    return FftPlan(n or n_threads())
+
+
+def describe_fft() -> str:
+    """Which FFTs the CPU engine uses, in one line."""
+    library = "scipy" if ducc0 is None else f"ducc0 {metadata.version('ducc0')}"
+    return f"fused kernels for planes whose sides have no other primes than 2, 3, 5; else {library}"
+
+
+def _axes(a: np.ndarray) -> tuple[int, int]:
+    return a.ndim - 2, a.ndim - 1

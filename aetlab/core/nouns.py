@@ -1,0 +1,203 @@
+"""The nouns of the flow: frozen records of arrays with their units. Positions are (x, y, z) in Å about the centre."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
+
+
+@dataclass(frozen=True)
+class Atoms:
+    """True atoms: ``numbers`` (N,) atomic numbers, ``positions_A`` (N, 3) x, y, z, ``part`` (N,) of ``part_names``.
+
+    ``part`` says which part of the sample an atom belongs to (the needle: core, shell); ``counts`` what was counted
+    while the sample was built (atoms in all, left outside the volume, removed as vacancies), for the record.
+    """
+
+    numbers: np.ndarray
+    positions_A: np.ndarray
+    part: np.ndarray
+    part_names: tuple[str, ...] = ("all",)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def select(self, keep: np.ndarray) -> Atoms:
+        """The atoms where ``keep`` (mask or indices) says so."""
+        return Atoms(self.numbers[keep], self.positions_A[keep], self.part[keep], self.part_names, self.counts)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Electrostatic potential in V averaged over each voxel, float32 (Z, X, Y)."""
+
+    potential_V: Array
+    voxel_A: float
+
+
+@dataclass(frozen=True)
+class TiltSeries:
+    """Images (T, F, X, Y) float32 as intensities with vacuum 1, T tilts in degrees, F defoci in Å.
+
+    ``electrons_per_pixel`` is the mean count of a vacuum pixel in one image; ``inf`` for noise-free images.
+    """
+
+    images: Array
+    tilt_deg: np.ndarray
+    defocus_A: np.ndarray
+    pixel_A: float
+    electrons_per_pixel: float = float("inf")
+
+
+@dataclass(frozen=True)
+class TiltOffsets:
+    """How far each of T tilts lies from where it was asked for.
+
+    ``tilt_deg`` (T,) is added to the tilt angle; ``axis_deg`` (T,) turns the tilted sample about the beam, from +x
+    towards +y, which is how the direction of the tilt axis differs; ``shift_A`` (T, 2) then moves it along x and y;
+    ``defocus_A`` (T,) is added to all defoci of the tilt, and ``brightness`` (T,) multiplies its intensities.
+    """
+
+    tilt_deg: np.ndarray
+    axis_deg: np.ndarray
+    shift_A: np.ndarray
+    defocus_A: np.ndarray
+    brightness: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tilt_deg)
+
+    def as_table(self) -> np.ndarray:
+        """(T, 6): tilt and axis in degrees, shift along x and y and defocus in Å, brightness."""
+        return np.column_stack([self.tilt_deg, self.axis_deg, self.shift_A, self.defocus_A, self.brightness])
+
+    @classmethod
+    def from_table(cls, table: np.ndarray) -> TiltOffsets:
+        """The offsets whose :meth:`as_table` this is."""
+        return cls(table[:, 0], table[:, 1], table[:, 2:4], table[:, 4], table[:, 5])
+
+    @classmethod
+    def none(cls, n_tilts: int) -> TiltOffsets:
+        """Tilts as they were asked for."""
+        return cls.from_table(np.tile([0.0, 0, 0, 0, 0, 1], (n_tilts, 1)))
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The volume with its history: one entry an iteration of cost (eq. 5 halved) and seconds, and why it stopped.
+
+    ``restarts`` are the iterations after which momentum was reset, ``halvings`` those after which the step was halved.
+    ``weight_per_V`` is the regulariser's; ``held_out_cost`` the mean cost of a tilt that was left out of the fit (NaN
+    where none was), ``device`` what computed it, ``offsets`` what was found of each tilt (None: nothing was asked).
+    """
+
+    volume: Volume
+    cost: np.ndarray
+    seconds: np.ndarray
+    restarts: tuple[int, ...]
+    halvings: tuple[int, ...]
+    stopped: str
+    weight_per_V: float
+    held_out_cost: float
+    device: str = "cpu"
+    offsets: TiltOffsets | None = None
+
+
+@dataclass(frozen=True)
+class TracedAtoms:
+    """Atoms found in a volume: N rows, K elements.
+
+    ``positions_A`` (N, 3) x, y, z; ``intensity_V`` peak I and ``width_A`` s of the fitted I·exp(-r²/2s²);
+    ``signal`` I·s in V·voxel, what species are told by; ``numbers`` the atomic number given to each;
+    ``*_error_*`` are standard errors; ``probability`` that of the species given; ``flag`` 0 where the fit is sound,
+    else bits of :class:`aetlab.tracing.errors.Flag`. ``residual_V`` is the standard deviation of the fit's residual,
+    ``posterior`` (N, K) the probability of each element in the order of their atomic numbers, and
+    ``not_atom_probability`` that of being none. ``species`` tells how the names came about, ``rounds`` of each tracing
+    round (sites left, sites gone, RMS shift in voxels).
+    """
+
+    positions_A: np.ndarray
+    intensity_V: np.ndarray
+    width_A: np.ndarray
+    signal: np.ndarray
+    numbers: np.ndarray
+    position_error_A: np.ndarray
+    intensity_error_V: np.ndarray
+    width_error_A: np.ndarray
+    probability: np.ndarray
+    flag: np.ndarray
+    residual_V: np.ndarray
+    posterior: np.ndarray
+    not_atom_probability: np.ndarray
+    species: dict[str, Any] = field(default_factory=dict)
+    rounds: tuple[dict[str, float], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.intensity_V)
+
+
+@dataclass(frozen=True)
+class RefinedAtoms:
+    """Atoms fitted to the images themselves: N rows, K elements, T tilts of F images.
+
+    ``positions_A`` (N, 3) x, y, z; ``occupancy`` in atoms of ``numbers``; ``scattering_V_A3`` occupancy times the
+    integral of the potential; ``position_error_A`` (N, 3) and ``occupancy_error`` are standard errors from the Fisher
+    information of the images, ignorance of all other atoms included; ``posterior`` (N, K) the probability of each
+    element in the order of their atomic numbers, ``probability`` that of the one given and ``not_atom_probability``
+    that of none. ``turn_deg`` and ``shift_A`` (T, 3) are what was found of each tilt's geometry (0 where it was not
+    refined). ``thermal_A2`` (K,) is the B of each element, in the order of their atomic numbers, and
+    ``thermal_error_A2`` (K,) its standard error (0 where B was assumed). ``defocus_offset_A`` and ``brightness`` (T, F)
+    are how much further along the beam each image's plane lies than the series says, and the intensity of its vacuum (0
+    and 1 where they were not refined; a tilt's mean offset is its height where poses were). ``cost`` holds the passes
+    of the last fit, ``rounds`` what each round did, ``summary`` how it ended.
+    """
+
+    positions_A: np.ndarray
+    occupancy: np.ndarray
+    scattering_V_A3: np.ndarray
+    numbers: np.ndarray
+    position_error_A: np.ndarray
+    occupancy_error: np.ndarray
+    probability: np.ndarray
+    posterior: np.ndarray
+    not_atom_probability: np.ndarray
+    turn_deg: np.ndarray
+    shift_A: np.ndarray
+    thermal_A2: np.ndarray
+    thermal_error_A2: np.ndarray
+    defocus_offset_A: np.ndarray
+    brightness: np.ndarray
+    cost: np.ndarray
+    rounds: tuple[dict[str, float], ...]
+    summary: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.occupancy)
+
+
+@dataclass(frozen=True)
+class Match:
+    """Traced atoms against true ones: index pairs and the figures made of them.
+
+    ``traced`` and ``true`` (M,) pair up; ``unmatched_traced`` are false positives, ``unmatched_true`` are missing, all
+    inside the scoring region. ``strict_traced`` and ``strict_true`` are the pairs of the optimal assignment.
+    ``confusion`` (K + 1, K + 1) counts true elements (rows) by the names given (columns) in the order of
+    ``confusion_numbers``, the last of each being "not an atom", number 0: its row holds the false positives, its column
+    the missing. ``metrics`` holds the scores by name, unit in the name; ``*_low`` and ``*_high`` bound their confidence
+    intervals.
+    """
+
+    traced: np.ndarray
+    true: np.ndarray
+    unmatched_traced: np.ndarray
+    unmatched_true: np.ndarray
+    metrics: dict[str, float]
+    strict_traced: np.ndarray
+    strict_true: np.ndarray
+    confusion: np.ndarray
+    confusion_numbers: np.ndarray

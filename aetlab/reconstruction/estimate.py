@@ -1,0 +1,244 @@
+"""Memory and time of a run before it starts: bytes are counted, seconds come from a short trial on this machine.
+
+The trial turns, propagates and regularises a small part of the volume at its full row length, and simulates one slab
+of a few tilts; each time is scaled by what there is of its kind (voxels, FFTs, layers, iterations). Tracing alone is
+taken from what was measured for it (experiments/benchmark_tracing.json, two cores). Where a GPU reconstructs, a few
+tilts and one proximal step of full size are tried there. What one run has tried, later runs of the same process take
+over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from aetlab import forward, gpu, solve
+from aetlab.core.backend import n_threads, threads
+from aetlab.core.grid import n_slices
+from aetlab.core.nouns import Atoms, TiltSeries
+from aetlab.forward.model import SMALL_PLANE, series_optics
+from aetlab.forward.multislice import make_multislice
+from aetlab.forward.rotation import make_rotation
+from aetlab.forward.simulate import SLAB_BYTES, VOXEL_ROTATION
+from aetlab.reconstruction.device import find_gpu, gpu_bytes
+from aetlab.reconstruction.memory import memory_by_stage
+from aetlab.spec import RunSpec, tilt_angles_deg
+
+#: Seconds of tracing for an atom, all rounds.
+TRACE_S_PER_ATOM = 3.1e-4
+#: An alignment of a tilt in steps of the reconstruction with it (measured at 96³ voxels).
+_ALIGNED_TILT = 6.0
+#: Voxels along z and x of the part that is turned and regularised, and least layers that are simulated, in the trial.
+_TRIAL_SIDE, _TRIAL_LAYERS = 160, 16
+_TRIAL_SLICES, _TRIAL_INNER = 4, 2
+#: Tilts of the trial on a GPU.
+_TRIAL_TILTS = 4
+#: Regularisers with a proximal operator that takes time.
+_PROXES = ("tv", "lasso", "pos")
+#: Seconds by what was tried and the settings that it depends on.
+_tried: dict[tuple[str, ...], float] = {}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Peak memory in bytes and time in seconds of each stage; ``gpu`` is the GPU that reconstructs, if one does, and
+    ``gpu_bytes`` what it holds."""
+
+    memory_bytes: dict[str, float]
+    seconds: dict[str, float]
+    gpu: str | None = None
+    gpu_bytes: float = 0.0
+
+    @property
+    def peak_bytes(self) -> float:
+        """Memory of the stage that needs most."""
+        return max(self.memory_bytes.values())
+
+    def in_one_line(self) -> str:
+        """What the log says."""
+        parts = ", ".join(f"{stage} {_duration(s)}" for stage, s in self.seconds.items())
+        where = f"on the CPU and {self.gpu_bytes / 1e9:.2f} GB of {self.gpu}" if self.gpu else "on the CPU"
+        return (f"needs about {self.peak_bytes / 1e9:.2f} GB and {_duration(sum(self.seconds.values()))} {where} "
+                f"({parts}; by a short trial)")
+
+    def as_table(self) -> str:
+        """One line a stage."""
+        lines = [f"{'stage':<12} {'memory (GB)':>11} {'time':>10}"]
+        lines += [f"{stage:<12} {n_bytes / 1e9:>11.2f} {_duration(self.seconds[stage]):>10}"
+                  for stage, n_bytes in self.memory_bytes.items()]
+        if self.gpu:
+            lines.append(f"{'of the GPU':<12} {self.gpu_bytes / 1e9:>11.2f}            {self.gpu} reconstructs")
+        return "\n".join(lines)
+
+
+def estimate(spec: RunSpec, atoms: Atoms) -> Estimate:
+    """Memory and time of each stage of a run of ``spec`` on ``atoms``; the trial takes a second or so at 480³.
+
+    All ``spec.engine.n_iterations`` are counted; a fit that :mod:`~aetlab.reconstruction.iterations` ends takes less.
+    """
+    device = find_gpu(spec)
+    memory, seconds = memory_by_stage(spec, on_gpu=device is not None), _seconds_by_stage(spec, atoms, device)
+    return Estimate(memory, seconds, device.name, gpu_bytes(spec)) if device else Estimate(memory, seconds)
+
+
+def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: gpu.Device | None) -> dict[str, float]:
+    simulated_tilt_s = _once(lambda spec: _simulated_tilt_s(spec, atoms), spec, "scale", "sample", "engine", "defocus",
+                             "microscope", "simulate")
+    if device:
+        reconstruct_s = _once(lambda spec: _on_gpu_s(spec, device), spec, "scale", "binning", "engine", "defocus",
+                              "microscope", "reg", "tilts", "wedge")
+    else:
+        reconstruct_s = _on_cpu_s(spec)
+    return {"simulate": len(tilt_angles_deg(spec.tilts, spec.wedge)) * simulated_tilt_s, "reconstruct": reconstruct_s,
+            "trace": TRACE_S_PER_ATOM * len(atoms), "score": 0.05 * TRACE_S_PER_ATOM * len(atoms)}
+
+
+def _on_cpu_s(spec: RunSpec) -> float:
+    """A reconstruction on the CPU, by its parts."""
+    n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge))
+    small = spec.scale.shape_zxy[1] * spec.scale.shape_zxy[2] <= SMALL_PLANE
+    with threads(1 if small else n_threads()):
+        tilt_s = (_once(_turning_s, spec, "scale", "binning", "engine")
+                  + _once(_propagation_s, spec, "scale", "binning", "engine", "defocus", "microscope"))
+    reconstruct_s = spec.engine.n_iterations * (n_tilts * tilt_s + _once(_prox_s, spec, "scale", "engine", "reg"))
+    if spec.align.enabled:
+        reconstruct_s += sum(i < spec.engine.n_iterations for i in spec.align.at) * _ALIGNED_TILT * n_tilts * tilt_s
+    return reconstruct_s
+
+
+def _on_gpu_s(spec: RunSpec, device: gpu.Device) -> float:
+    """A reconstruction on ``device``: steps with a few tilts at full size, of which the first two record what is
+    played from then on, and the regulariser's."""
+    defocus_A = 10.0 * np.array(spec.defocus.planes_nm)
+    shape = spec.scale.shape_zxy
+    images = np.ones((_TRIAL_TILTS, len(defocus_A), *shape[1:]), np.float32)
+    series = TiltSeries(images, np.linspace(10.0, 80.0, _TRIAL_TILTS), defocus_A, spec.scale.voxel_A)
+    model = gpu.GpuModel(series, shape, device=device, microscope=spec.microscope,
+                         n_layers_per_slice=spec.binning.n_layers, rotation=spec.engine.rotation,
+                         likelihood=spec.engine.likelihood)
+    volume = device.zeros(shape, np.float32)
+
+    def descend() -> None:
+        for i_tilt in range(_TRIAL_TILTS):
+            model.descend(volume, i_tilt, 0.0)
+        device.synchronize()
+
+    descend()
+    tilt_s = _seconds(descend) / _TRIAL_TILTS
+    prox_s = 0.0
+    if spec.reg.kind in _PROXES:
+        prox = gpu.make_prox(device, spec.reg.kind, 1.0, inner_iterations=spec.reg.inner_iterations,
+                             warm_start=spec.reg.warm_start)
+
+        def regularise() -> None:
+            prox(volume, 1.0)
+            device.synchronize()
+
+        regularise()
+        prox_s = _seconds(regularise)
+    return spec.engine.n_iterations * (len(tilt_angles_deg(spec.tilts, spec.wedge)) * tilt_s + prox_s)
+
+
+def _once(trial: Callable[[RunSpec], float], spec: RunSpec, *groups: str) -> float:
+    """Seconds that ``trial`` measures, or has measured for equal settings of ``groups``."""
+    key = (trial.__qualname__, *(repr(getattr(spec, group)) for group in groups))
+    if key not in _tried:
+        _tried[key] = trial(spec)
+    return _tried[key]
+
+
+def _part(spec: RunSpec) -> tuple[tuple[int, int, int], float]:
+    """Shape of the part of the volume that is tried, and how many times the volume is as large."""
+    n_z, n_x, n_y = spec.scale.shape_zxy
+    part = (min(n_z, _TRIAL_SIDE), min(n_x, _TRIAL_SIDE), n_y)
+    return part, math.prod(spec.scale.shape_zxy) / math.prod(part)
+
+
+def _turning_s(spec: RunSpec) -> float:
+    """Rotate-and-bin and its adjoint, once each."""
+    part, times = _part(spec)
+    angles = np.array([20.0, 50.0])
+    rotation = make_rotation(spec.engine.rotation, part, spec.binning.n_layers, angles)
+    volume = np.ones(part, np.float32)
+    slices = np.zeros((n_slices(part[0], spec.binning.n_layers), *part[1:]), np.float32)
+
+    def turn(i_tilt: int) -> None:
+        rotation.rotate_and_bin(volume, i_tilt, slices)
+        rotation.add_adjoint(slices, i_tilt, 0.0, volume)
+
+    turn(0)
+    return times * min(_seconds(turn, 0), _seconds(turn, 1))
+
+
+def _propagation_s(spec: RunSpec) -> float:
+    """Multislice of one tilt with its gradient, by the time of one of its FFTs."""
+    n_z, n_x, n_y = spec.scale.shape_zxy
+    n_layers = max(1, min(spec.binning.n_layers, n_z // _TRIAL_SLICES))
+    defocus_A = 10.0 * np.array(spec.defocus.planes_nm)
+    series = TiltSeries(np.ones((1, len(defocus_A), n_x, n_y), np.float32), np.zeros(1), defocus_A, spec.scale.voxel_A)
+    shape = (_TRIAL_SLICES * n_layers, n_x, n_y)
+    engine = make_multislice(series_optics(series, shape, spec.microscope, n_layers))
+    slices = np.zeros((_TRIAL_SLICES, n_x, n_y), np.float32)
+    engine.cost_and_gradient(slices, series.images[0])
+    trial_s = min(_seconds(engine.cost_and_gradient, slices, series.images[0]) for _ in range(3))
+    whole = _n_ffts(n_slices(n_z, spec.binning.n_layers), len(defocus_A))
+    return trial_s * whole / _n_ffts(_TRIAL_SLICES, len(defocus_A))
+
+
+def _n_ffts(slices: int, n_defoci: int) -> int:
+    """FFTs of one tilt, forward and back."""
+    return 4 * (slices - 1) + 2 * n_defoci + 2
+
+
+def _prox_s(spec: RunSpec) -> float:
+    """The proximal step of one iteration."""
+    if spec.reg.kind not in _PROXES:
+        return 0.0
+    part, times = _part(spec)
+    prox = solve.make_prox(spec.reg.kind, 1.0, inner_iterations=_TRIAL_INNER)
+    volume = np.ones(part, np.float32)
+    prox(volume, 1.0)
+    inner = spec.reg.inner_iterations / _TRIAL_INNER if spec.reg.kind == "tv" else 1.0
+    return times * inner * _seconds(prox, volume, 1.0)
+
+
+def _simulated_tilt_s(spec: RunSpec, atoms: Atoms) -> float:
+    """One tilt of the simulation, by the middle layers of the sample at tilt 0, as many as are built at once."""
+    n_z, n_x, n_y = spec.scale.shape_zxy
+    layers = min(n_z, max(_TRIAL_LAYERS, int(SLAB_BYTES / (4 * n_x * n_y))))
+    middle = np.abs(atoms.positions_A[:, 2]) <= 0.5 * layers * spec.scale.voxel_A
+    slab = dataclasses.replace(atoms, numbers=atoms.numbers[middle], positions_A=atoms.positions_A[middle],
+                               part=atoms.part[middle])
+    settings = dataclasses.replace(spec.simulate, kind="atoms")
+    rng = np.random.default_rng(0)
+
+    def simulate(n_tilts: int) -> None:
+        forward.simulate_tilt_series(slab, (layers, n_x, n_y), spec.scale.voxel_A, np.zeros(n_tilts),
+                                     10.0 * np.array(spec.defocus.planes_nm), microscope=spec.microscope,
+                                     simulate=settings, debye_waller_A2=spec.sample.debye_waller_A2, rng=rng)
+
+    simulate(1)
+    # Twice as many tilts take twice as long but for what all tilts share.
+    few_s, many_s = _seconds(simulate, n_threads()), _seconds(simulate, 2 * n_threads())
+    tilt_s = max(many_s - few_s, 0.2 * many_s) / n_threads() * n_z / layers
+    if spec.simulate.kind == "voxels":
+        voxels = dataclasses.replace(spec, engine=dataclasses.replace(spec.engine, rotation=VOXEL_ROTATION))
+        tilt_s += 0.5 * _turning_s(voxels) * spec.simulate.oversample**3
+    return tilt_s
+
+
+def _seconds(work: Callable[..., object], *arguments: object) -> float:
+    start = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - start
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,127 @@
+"""The weight of a regulariser: as set, by the written rule, or from images that are left out of the fit and predicted.
+
+``reg.weight=auto`` needs no truth. Some tilts are held out; for a few weights the others are fitted in a short run and
+the images held out predicted. Too small a weight fits noise, too great a one loses the sample: both predict worse. The
+cost of the prediction is walked downhill in factors of 2 from the rule's weight, and the bottom found by a parabola.
+
+For a large needle all this happens on a smaller one, as sparsely sampled and imaged with the same dose an image, of
+which the factor between the best weight and the rule's is carried over (:func:`smaller_problem`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from aetlab import solve
+from aetlab.core import physics
+from aetlab.core.nouns import TiltSeries
+from aetlab.core.progress import Reporter
+from aetlab.core.seeds import generator
+from aetlab.reconstruction.device import Model
+from aetlab.reconstruction.fit import fit_volume, make_model
+from aetlab.spec import RunSpec, tilt_angles_deg
+
+#: Share of the tilts that ``auto`` holds out, and iterations of each of its short runs.
+HELD_OUT, TRIAL_ITERATIONS = 0.1, 15
+#: Weights that ``auto`` tries at most.
+TRIALS_MAX = 9
+#: Voxels across and tilts that the smaller problem keeps at least; no smaller one is made for less than half as wide.
+LEAST_WIDTH, LEAST_TILTS, LEAST_SHRINK = 120, 12, 1.5
+
+
+def hold_out(n_tilts: int, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the tilts that are fitted and of those that are held out, both ascending.
+
+    At least one tilt is held out where ``fraction`` > 0, never the first or the last, and at least two are fitted.
+    """
+    n_held = min(max(round(fraction * n_tilts), 1), n_tilts - 2) if fraction > 0 else 0
+    held = np.sort(rng.choice(np.arange(1, n_tilts - 1), n_held, replace=False)) if n_held else np.zeros(0, np.int64)
+    return np.setdiff1d(np.arange(n_tilts), held), held
+
+
+def prediction_cost(model: Model, volume: np.ndarray, tilts: np.ndarray) -> float:
+    """Mean cost of a tilt of ``tilts``, which the volume was not fitted to."""
+    return float(np.mean([model.cost(volume, int(i_tilt)) for i_tilt in tilts]))
+
+
+def rule_weight(spec: RunSpec, series: TiltSeries) -> float:
+    """The weight per V of the written rule (:func:`aetlab.solve.rule_weight`)."""
+    n_tilts, n_defoci = series.images.shape[:2]
+    return solve.rule_weight(spec.reg.rule_factor, voxel_A=spec.scale.voxel_A, n_images=n_tilts * n_defoci,
+                             interaction=physics.interaction_parameter(spec.microscope.energy_keV),
+                             electrons_per_pixel=series.electrons_per_pixel)
+
+
+def regulariser_weight(spec: RunSpec, series: TiltSeries, model: Model, simulate: Callable[[RunSpec], TiltSeries],
+                       reporter: Reporter) -> float:
+    """The weight per V that ``spec.reg.weight`` asks for: a number, ``rule`` or ``auto``.
+
+    ``simulate`` makes the images of the smaller problem from its settings.
+    """
+    if isinstance(spec.reg.weight, float):
+        return spec.reg.weight
+    by_rule = rule_weight(spec, series)
+    if spec.reg.weight == "rule" or by_rule == 0:
+        return by_rule
+    small = smaller_problem(spec)
+    if small is None:
+        return predicting_weight(spec, series, model, reporter)
+    reporter.say(f"the weight is found on a needle in {small.scale.shape_zxy} voxels with {small.tilts.n_tilts} tilts")
+    images = simulate(small)
+    found = predicting_weight(small, images, make_model(small, images, reporter.say), reporter)
+    return by_rule * found / rule_weight(small, images)
+
+
+def smaller_problem(spec: RunSpec) -> RunSpec | None:
+    """Settings of a needle with all lengths and the number of tilts divided by the same factor; None where it is small.
+
+    Voxels, defoci, wedge and dose an image stay, so that the tilts are as sparse and the images as noisy. Its atoms are
+    others: it has a seed of its own. None also for a structure from a file, which has no smaller self.
+    """
+    scale, n_tilts = spec.scale, spec.tilts.n_tilts
+    shrink = min(min(scale.shape_zxy[:2]) / LEAST_WIDTH, n_tilts / LEAST_TILTS)
+    if shrink < LEAST_SHRINK or spec.sample.kind != "needle":
+        return None
+    n_z, n_x, n_y = (max(8 * round(n / shrink / 8), 8) for n in scale.shape_zxy)
+    tilts = replace(spec.tilts, n_tilts=round(n_tilts / shrink))
+    small = replace(
+        spec, seed=(spec.seed + 1) % 2**63, sample=replace(spec.sample, vacancies=()), tilts=tilts,
+        scale=replace(scale, shape_zxy=(n_z, n_x, n_y), core_radius_A=scale.core_radius_A / shrink,
+                      shell_thickness_A=scale.shell_thickness_A / shrink, length_A=scale.length_A / shrink,
+                      apex_gap_A=scale.apex_gap_A / shrink))
+    share = len(tilt_angles_deg(tilts, spec.wedge)) / len(tilt_angles_deg(spec.tilts, spec.wedge))
+    return replace(small, dose=replace(spec.dose, total_e_A2=spec.dose.total_e_A2 * share))
+
+
+def predicting_weight(spec: RunSpec, series: TiltSeries, model: Model, reporter: Reporter) -> float:
+    """The weight per V with which a fit to most tilts of ``series`` best predicts the others."""
+    fitted, held = hold_out(model.n_tilts, HELD_OUT, generator(spec.seed, "held out"))
+
+    def trial(weight: float) -> float:
+        solution = fit_volume(spec, model, fitted, weight, n_iterations=TRIAL_ITERATIONS,
+                              rng=generator(spec.seed, "tilt order"))
+        cost = prediction_cost(model, solution.volume, held)
+        reporter.say(f"weight {weight:.3g} per V: {len(held)} tilts held out are predicted at a cost of {cost:.6g}")
+        return cost
+
+    return search_weight(trial, rule_weight(spec, series))
+
+
+def search_weight(trial: Callable[[float], float], start: float, trials_max: int = TRIALS_MAX) -> float:
+    """The weight of least ``trial(weight)``: factors of 2 downhill from ``start``, then a parabola in its logarithm."""
+    costs = {k: trial(start * 2.0**k) for k in (0, -1, 1)}
+    best = min(costs, key=lambda k: costs[k])
+    while len(costs) < trials_max and not {best - 1, best + 1} <= set(costs):
+        k = best - 1 if best - 1 not in costs else best + 1
+        costs[k] = trial(start * 2.0**k)
+        best = min(costs, key=lambda k: costs[k])
+    if not {best - 1, best + 1} <= set(costs):
+        return start * 2.0**best
+    below, here, above = (costs[best + d] for d in (-1, 0, 1))
+    bend = below - 2 * here + above
+    shift = 0.5 * (below - above) / bend if bend > 0 and math.isfinite(bend) else 0.0
+    return start * 2.0 ** (best + shift)

@@ -1,5 +1,0 @@
-"""Atoms refined against the images themselves, to the limit that the electrons set."""
-
-from aetlab.refine.refine import as_traced, most_passes, refine_atoms
-
-__all__ = ["as_traced", "most_passes", "refine_atoms"]

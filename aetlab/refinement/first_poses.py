@@ -1,0 +1,63 @@
+"""First shifts and heights of the tilts: images of the sites compared with the measured ones by cross-correlation.
+
+The cost has one deep valley within about 2 Å across the beam and 20 Å along it; fits that begin farther off end
+elsewhere. For each height on a grid the images of all defoci are correlated with the measured ones at all shifts at
+once, and the best of all is taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import scipy.fft
+
+from aetlab.refinement.geometry import Poses
+from aetlab.refinement.model import AtomModel, Sites
+
+
+def align_tilts(model: AtomModel, sites: Sites, poses: Poses, *, heights_A: np.ndarray, reach_A: float) -> Poses:
+    """Poses with the shift of each tilt that makes the images of ``sites`` fit best.
+
+    ``heights_A`` are tried on top of each pose's own; shifts across the beam go up to ``reach_A`` along x and y, in
+    whole pixels and a parabola between them.
+    """
+    costs = np.full((len(heights_A), model.n_tilts), np.inf)
+    best = np.zeros((len(heights_A), model.n_tilts, 2))
+    measured = model.amplitude - 1
+    power = (measured.astype(np.float64) ** 2).sum(axis=(1, 2, 3))
+    spectrum = scipy.fft.rfft2(measured)
+    reach = int(np.floor(reach_A / model.voxel_A))
+    for k, height_A in enumerate(heights_A):
+        lifted = dataclasses.replace(poses, shift_A=poses.shift_A + np.array([0.0, 0.0, height_A]))
+        seen = np.sqrt(model.images(sites, lifted)) - 1
+        product = (spectrum * scipy.fft.rfft2(seen).conj()).sum(axis=1)
+        correlation = scipy.fft.fftshift(scipy.fft.irfft2(product, s=seen.shape[2:]), axes=(1, 2))
+        centre = np.array(correlation.shape[1:]) // 2
+        near = correlation[:, centre[0] - reach:centre[0] + reach + 1, centre[1] - reach:centre[1] + reach + 1]
+        for i_tilt in range(model.n_tilts):
+            top = np.unravel_index(int(near[i_tilt].argmax()), near.shape[1:])
+            value, place = _vertex(near[i_tilt], top)
+            best[k, i_tilt] = (place - reach) * model.voxel_A
+            costs[k, i_tilt] = 0.5 * (power[i_tilt] + float((seen[i_tilt] ** 2).sum())) - value
+    chosen = costs.argmin(axis=0)
+    tilts = np.arange(model.n_tilts)
+    by = np.zeros((model.n_tilts, 6))
+    by[:, 3:5] = best[chosen, tilts]
+    by[:, 5] = np.asarray(heights_A)[chosen]
+    return poses.moved(by)
+
+
+def _vertex(values: np.ndarray, top: tuple[np.intp, ...]) -> tuple[float, np.ndarray]:
+    """Height and place of the maximum near ``top`` by a parabola along each axis; at the edge the pixel itself."""
+    height, place = float(values[top]), np.array(top, float)
+    for axis in range(2):
+        if 0 < top[axis] < values.shape[axis] - 1:
+            step = np.eye(2, dtype=int)[axis]
+            before, after = (float(values[tuple(np.array(top) + sign * step)]) for sign in (-1, 1))
+            bend = before - 2 * float(values[top]) + after
+            if bend < 0:
+                shift = float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5))
+                place[axis] += shift
+                height -= 0.125 * (after - before) ** 2 / bend
+    return height, place

@@ -1,0 +1,216 @@
+"""Positions, occupancies and, where asked for, tilts' geometry and thermal factors, fitted to all images at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from aetlab.refinement.fisher import invert_blocks, separate_thermal
+from aetlab.refinement.geometry import Poses, pose_gradient, settle
+from aetlab.refinement.lbfgs import Descent, minimize
+from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.naming import NOISE_FREE_ELECTRONS
+
+#: The farthest that a site moves in one step, in Å, and the most that its occupancy changes.
+LONGEST_STEP_A, LARGEST_CHANGE = 0.12, 0.25
+#: The farthest that a tilt moves the sample's rim in one step, in Å.
+LONGEST_POSE_STEP_A = 0.4
+#: The most that a thermal factor changes in one step, and the least that it becomes, in Å².
+LARGEST_THERMAL_CHANGE_A2, LEAST_THERMAL_A2 = 0.2, 0.05
+#: How much farther a sample may move along the beam than across it.
+HEIGHT_PER_SHIFT = 20.0
+#: Added to the unit diagonal of each atom's information in the preconditioner: what overlap makes uncertain moves less.
+DAMPING = 0.1
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Sites, poses and the elements' thermal factors (K,) as fitted, and how.
+
+    ``thermal_information`` (K,) is JᵀJ in 1/Å⁴ of each factor with positions and occupancies following it (0 where
+    none was fitted); ``remaining`` the RMS of the last proposed change in standard errors.
+    """
+
+    sites: Sites
+    poses: Poses
+    thermal_A2: np.ndarray
+    thermal_information: np.ndarray
+    descent: Descent
+    remaining: float
+
+
+def fit_sites(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, *, n_passes: int,
+              tolerance: float, pose_information: np.ndarray | None = None,
+              thermal_information: np.ndarray | None = None, on_pass: Callable[[float], None] | None = None) -> Fit:
+    """Fit positions and occupancies (poses and thermal factors as well) to the images.
+
+    Parameters
+    ----------
+    model, sites, poses : AtomModel, Sites, Poses
+        The data, and where to begin.
+    information : (N, 4, 4)
+        JᵀJ of each site (:func:`aetlab.refinement.fisher.sample_information`): the preconditioner.
+    n_passes : int
+        Passes over the data at most.
+    tolerance : float
+        Ends when the RMS change that is still proposed falls below this many standard errors, and that of each thermal
+        factor below as many of its own; noise-free data are taken to have
+        :data:`aetlab.refinement.naming.NOISE_FREE_ELECTRONS` a pixel.
+    pose_information : (6, 6) or (5, 5), optional
+        JᵀJ of a tilt's turn and shift; given, these are fitted as well (heights only with the last row), and what all
+        tilts have in common becomes the sample's.
+    thermal_information : (N, 5, 5), optional
+        JᵀJ of each site with its own thermal factor as fifth parameter; given, one factor for each element is fitted as
+        well, from the model's.
+    on_pass : callable, optional
+        Called with the cost after each pass.
+    """
+    n, n_tilts = len(sites), model.n_tilts
+    electrons = model.electrons_per_pixel if math.isfinite(model.electrons_per_pixel) else NOISE_FREE_ELECTRONS
+    inverse = invert_blocks(information, DAMPING)
+    refine_poses = pose_information is not None
+    pose_root = np.zeros((6, 6))
+    if pose_information is not None:
+        fitted_poses = len(pose_information)
+        pose_root[:fitted_poses, :fitted_poses] = _inverse_root(pose_information)
+    refine_thermal, n_kinds = thermal_information is not None, len(model.elements)
+    border = _Border(inverse, thermal_information, sites.kinds, n_kinds) if thermal_information is not None else None
+    first_thermal = 4 * n + (6 * n_tilts if refine_poses else 0)
+
+    def unpack(x: np.ndarray) -> tuple[Sites, Poses, np.ndarray]:
+        moved = replace(sites, positions_A=x[:3 * n].reshape(n, 3), occupancy=x[3 * n:4 * n])
+        seen = poses.moved(x[4 * n:first_thermal].reshape(n_tilts, 6) @ pose_root) if refine_poses else poses
+        return moved, seen, x[first_thermal:] if refine_thermal else model.thermal_A2
+
+    def evaluate(x: np.ndarray) -> tuple[float, np.ndarray]:
+        at, seen, thermal_A2 = unpack(x)
+        cost, by_position, by_occupancy = 0.0, np.zeros((n, 3)), np.zeros(n)
+        by_pose, by_thermal = np.zeros((n_tilts, 6)), np.zeros(n_kinds)
+        least = thermal_A2 <= LEAST_THERMAL_A2
+        blurred = model.with_thermal(np.maximum(thermal_A2, LEAST_THERMAL_A2)) if refine_thermal else model
+        for tilt in blurred.gradients(at, seen, thermal=refine_thermal):
+            here = tilt.gradient[0]
+            cost += tilt.cost
+            by_position += here[:, :3] @ seen.rotation(tilt.i_tilt)
+            by_occupancy += here[:, 3]
+            if refine_poses:
+                by_pose[tilt.i_tilt] = pose_gradient(tilt.placed_A, here[:, :3], seen.turn_rad[tilt.i_tilt],
+                                                     seen.shift_A[tilt.i_tilt])
+            if refine_thermal:
+                by_thermal += np.bincount(at.kinds, tilt.by_thermal, n_kinds)
+        if on_pass is not None:
+            on_pass(cost)
+        parts = [by_position.ravel(), by_occupancy]
+        if refine_poses:
+            parts.append((by_pose @ pose_root.T).ravel())
+        if refine_thermal:
+            parts.append(np.where(least, np.minimum(by_thermal, 0.0), by_thermal))
+        return cost, np.concatenate(parts)
+
+    def precondition(vector: np.ndarray) -> np.ndarray:
+        blocks = np.concatenate([vector[:3 * n].reshape(n, 3), vector[3 * n:4 * n, None]], axis=1)
+        solved, thermal = np.einsum("nij,nj->ni", inverse, blocks), vector[first_thermal:]
+        if border is not None:
+            solved, thermal = border.solve(blocks, solved, thermal)
+        return np.concatenate([solved[:, :3].ravel(), solved[:, 3], vector[4 * n:first_thermal], thermal])
+
+    def limit(step: np.ndarray) -> np.ndarray:
+        step = step.copy()
+        moves = step[:3 * n].reshape(n, 3)
+        longest = np.linalg.norm(moves, axis=1, keepdims=True)
+        moves *= np.minimum(1.0, LONGEST_STEP_A / np.maximum(longest, 1e-12))
+        step[3 * n:4 * n] = np.clip(step[3 * n:4 * n], -LARGEST_CHANGE, LARGEST_CHANGE)
+        if refine_thermal:
+            change_A2 = np.abs(step[first_thermal:]).max()
+            step[first_thermal:] *= min(1.0, LARGEST_THERMAL_CHANGE_A2 / max(change_A2, 1e-12))
+        return step
+
+    def settled(direction: np.ndarray) -> bool:
+        return border is None or bool((direction[first_thermal:] ** 2 * 4 * electrons * border.known
+                                       < tolerance**2).all())
+
+    start = [sites.positions_A.ravel(), sites.occupancy]
+    if refine_poses:
+        start.append(np.zeros(6 * n_tilts))
+    if refine_thermal:
+        start.append(model.thermal_A2)
+    # The metric of the decrement is JᵀJ; n_e pixels' worth of electrons make it one of standard errors.
+    per_error = math.sqrt(4 * electrons / max(4 * n, 1))
+    descent = minimize(np.concatenate(start), evaluate, precondition, n_passes=n_passes,
+                       tolerance=tolerance / per_error, limit=limit, settled=settled)
+    fitted, seen, thermal_A2 = unpack(descent.point)
+    if refine_poses:
+        settled_A, seen = settle(fitted.positions_A, seen)
+        fitted = replace(fitted, positions_A=settled_A)
+    if refine_thermal:
+        thermal_A2 = np.maximum(thermal_A2, LEAST_THERMAL_A2)
+    known = border.known if border is not None else np.zeros(n_kinds)
+    return Fit(fitted, seen, thermal_A2, known, descent, descent.decrement * per_error)
+
+
+class _Border:
+    """Preconditioner of sites and of one thermal factor for each element, which all sites of the element share.
+
+    JᵀJ is taken to be blocks of single sites, (4, 4), bordered by one row for each element: a thermal factor is then
+    known as well as the Schur complement says, with positions and occupancies following it.
+    """
+
+    def __init__(self, inverse: np.ndarray, information: np.ndarray, kinds: np.ndarray, n_kinds: int) -> None:
+        self._kinds, self._n_kinds = kinds, n_kinds
+        self._follows = np.einsum("nij,nj->ni", inverse, information[:, :4, 4])
+        self.known = np.bincount(kinds, separate_thermal(information), n_kinds)
+        # An element without sites has no gradient either.
+        self._variance = 1 / np.where(self.known > 0, self.known, 1.0)
+
+    def solve(self, blocks: np.ndarray, solved: np.ndarray, thermal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sites (N, 4) and thermal factors (K,) for the right-hand sides ``blocks`` and ``thermal``.
+
+        ``solved`` is what the blocks alone give.
+        """
+        taken = np.bincount(self._kinds, (self._follows * blocks).sum(axis=1), self._n_kinds)
+        change_A2 = self._variance * (thermal - taken)
+        return solved - self._follows * change_A2[self._kinds, None], change_A2
+
+
+def fit_poses(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, *, n_passes: int,
+              tolerance: float, on_pass: Callable[[float], None] | None = None) -> tuple[Poses, Descent]:
+    """Fit turn and shift of each tilt to the images, the sites as they are.
+
+    ``information`` (6, 6) is that of a tilt's turn and shift
+    (:func:`~aetlab.refinement.fisher.sample_pose_information`); the others are those of :func:`fit_sites`.
+    """
+    root = _inverse_root(information)
+    electrons = model.electrons_per_pixel if math.isfinite(model.electrons_per_pixel) else NOISE_FREE_ELECTRONS
+    radius_A = float(np.sqrt((sites.positions_A**2).sum(axis=1).mean()))
+
+    def evaluate(x: np.ndarray) -> tuple[float, np.ndarray]:
+        seen = poses.moved(x.reshape(-1, 6) @ root)
+        cost, gradient = 0.0, np.zeros((model.n_tilts, 6))
+        for tilt in model.gradients(sites, seen):
+            cost += tilt.cost
+            gradient[tilt.i_tilt] = pose_gradient(tilt.placed_A, tilt.gradient[0, :, :3], seen.turn_rad[tilt.i_tilt],
+                                                  seen.shift_A[tilt.i_tilt])
+        if on_pass is not None:
+            on_pass(cost)
+        return cost, (gradient @ root.T).ravel()
+
+    def limit(step: np.ndarray) -> np.ndarray:
+        change = np.abs(step.reshape(-1, 6) @ root)
+        moved_A = radius_A * change[:, :3].sum(axis=1) + change[:, 3:5].sum(axis=1) + change[:, 5] / HEIGHT_PER_SHIFT
+        shorter = np.minimum(1, LONGEST_POSE_STEP_A / np.maximum(moved_A, 1e-12))
+        return (step.reshape(-1, 6) * shorter[:, None]).ravel()
+
+    descent = minimize(np.zeros(6 * model.n_tilts), evaluate, lambda vector: vector.copy(), n_passes=n_passes,
+                       tolerance=tolerance * math.sqrt(6 * model.n_tilts / (4 * electrons)), limit=limit)
+    return poses.moved(descent.point.reshape(-1, 6) @ root), descent
+
+
+def _inverse_root(information: np.ndarray) -> np.ndarray:
+    """Symmetric inverse root (P, P) of an information: coordinates in which all directions are known alike."""
+    scale = 1 / np.sqrt(np.maximum(np.diagonal(information), 1e-300))
+    values, vectors = np.linalg.eigh(information * scale[:, None] * scale[None, :])
+    unit = vectors / np.sqrt(np.maximum(values, 1e-3 * values.max())) @ vectors.T
+    return unit * scale[None, :]

@@ -1,0 +1,62 @@
+r"""Defocus and brightness of every single image, from the images of the sites as they are.
+
+An image whose vacuum has the intensity b = s² and whose plane lies δ further along the beam than it is said to has the
+amplitude a ≈ s (|ψ| + δ ∂|ψ|/∂δ), which is linear in s and s·δ: least squares over its pixels, two unknowns, and again
+from where that led (Gauss-Newton). The derivative is a central difference of images at three planes, which share the
+exit wave. Positions and occupancies stay; what is left of either in the other the next fit takes up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from aetlab.refinement.geometry import Poses
+from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.naming import NOISE_FREE_ELECTRONS
+
+#: Half the distance in Å of the planes that the derivative with respect to the defocus is taken from.
+STEP_A = 2.0
+#: The farthest that a plane moves in one step, in Å.
+LONGEST_STEP_A = 20.0
+#: Mean square of the derivative of |ψ| in 1/Å² below which an image says nothing of its defocus.
+LEAST_SLOPE = 1e-14
+
+
+def calibrate_images(model: AtomModel, sites: Sites, poses: Poses) -> tuple[AtomModel, float]:
+    """One step of the model's brightness and defocus of each image towards the measured ones; one forward pass.
+
+    Returns the model, and the root mean square of the changes of defocus in standard errors; noise-free data are taken
+    to have :data:`aetlab.refinement.naming.NOISE_FREE_ELECTRONS` a pixel.
+    """
+    brightness, change_A = np.ones(model.brightness.shape), np.zeros(model.brightness.shape)
+    known = np.zeros(model.brightness.shape)
+    for i_tilt, images in enumerate(model.focal_images(sites, poses, (-STEP_A, 0.0, STEP_A))):
+        below, here, above = np.sqrt(images.astype(np.float64))
+        slope = (above - below) / (2 * STEP_A)
+        measured = model.amplitude[i_tilt].astype(np.float64)
+        of_here, of_slope, both = (here**2).sum((1, 2)), (slope**2).sum((1, 2)), (here * slope).sum((1, 2))
+        first, second = (measured * here).sum((1, 2)), (measured * slope).sum((1, 2))
+        determinant = of_here * of_slope - both**2
+        seen = determinant > LEAST_SLOPE * of_here**2
+        safe = np.where(seen, determinant, 1.0)
+        scale = np.where(seen, (of_slope * first - both * second) / safe, first / of_here)
+        moved_A = np.where(seen, (of_here * second - both * first) / safe / scale, 0.0)
+        change_A[i_tilt] = np.clip(moved_A, -LONGEST_STEP_A, LONGEST_STEP_A)
+        brightness[i_tilt] = scale**2
+        known[i_tilt] = of_slope - both**2 / of_here
+    calibrated = model.with_calibration(model.brightness * brightness, model.defocus_offset_A + change_A)
+    electrons = min(model.electrons_per_pixel, NOISE_FREE_ELECTRONS)
+    return calibrated, float(np.sqrt((4 * electrons * known * change_A**2).mean()))
+
+
+def take_heights(model: AtomModel, poses: Poses) -> tuple[AtomModel, Poses]:
+    """The same images with the mean offset of each tilt's planes given to the tilt's height.
+
+    Planes that lie further along the beam see what they would of a sample that lies as much further back.
+    """
+    mean_A = model.defocus_offset_A.mean(axis=1)
+    shift_A = poses.shift_A - mean_A[:, None] * (0.0, 0.0, 1.0)
+    return (model.with_calibration(model.brightness, model.defocus_offset_A - mean_A[:, None]),
+            replace(poses, shift_A=shift_A))

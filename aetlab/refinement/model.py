@@ -1,0 +1,346 @@
+"""Images of atoms through multislice, and the gradient of the cost with respect to the atoms.
+
+Nothing is interpolated: each tilt turns the atoms and builds slices of projected potential from their tables, the sums
+that N_B voxel layers of the simulation would give. The cost is that of the reconstruction, ½ Σ (|ψ| - a)² (equation 5
+of the paper, halved), with a = √(I + 1/(4n)) for n electrons in a vacuum pixel: √(count + ¼) has the mean √λ up to
+O(λ^-3/2), where the plain root is low by 1/(8√λ) and would take scattering for granted at low dose.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numba
+import numpy as np
+
+from aetlab.core import physics
+from aetlab.core.backend import empty_aligned, n_threads
+from aetlab.core.grid import n_slices, slice_centres_A
+from aetlab.core.nouns import TiltSeries
+from aetlab.core.simd import BYTES
+from aetlab.forward.imaging import transfer_function
+from aetlab.forward.multislice import Multislice, Optics, TiltCost, make_multislice, make_optics, propagator
+from aetlab.refinement import kernels_numba as kernels
+from aetlab.refinement.geometry import Poses
+from aetlab.refinement.tables import AtomTables, broaden, tabulate_atoms
+from aetlab.spec import MicroscopeSpec
+
+#: Half the difference of B in Å² over which the derivative with respect to a thermal factor is taken.
+THERMAL_STEP_A2 = 0.02
+#: Width in Å of the strips of a slice in which the atoms are visited.
+BLOCK_A = 4.0
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Atoms as the model takes them: ``positions_A`` (N, 3) x, y, z, ``occupancy`` (N,), ``kinds`` (N,) of elements."""
+
+    positions_A: np.ndarray
+    occupancy: np.ndarray
+    kinds: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.occupancy)
+
+    def select(self, keep: np.ndarray) -> Sites:
+        """The sites where ``keep`` (mask or indices) says so."""
+        return Sites(self.positions_A[keep], self.occupancy[keep], self.kinds[keep])
+
+
+@dataclass(frozen=True)
+class TiltGradient:
+    """What one tilt says of the sites, in the frame of the microscope at that tilt.
+
+    ``cost``; ``gradient`` (K, N, 4): d/dx', d/dy', d/dz' in 1/Å and d/d occupancy, for each of the K tables asked for;
+    ``placed_A`` (N, 3); ``by_thermal`` (N,) the derivative in 1/Å² with respect to each site's own thermal factor,
+    where asked for.
+    """
+
+    i_tilt: int
+    cost: float
+    gradient: np.ndarray
+    placed_A: np.ndarray
+    by_thermal: np.ndarray | None = None
+
+
+class _Turns:
+    """Lets threads that work on tilts side by side do one thing in the order of the tilts."""
+
+    def __init__(self, n: int) -> None:
+        self._ended = [False] * n
+        self._changed = threading.Condition()
+
+    def wait(self, i: int) -> None:
+        """Until all tilts before ``i`` have ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: all(self._ended[:i]))
+
+    def end(self, i: int) -> None:
+        """Tilt ``i`` has ended, well or not."""
+        with self._changed:
+            self._ended[i] = True
+            self._changed.notify_all()
+
+
+@dataclass
+class _Bench:
+    """What a thread works with."""
+
+    multislice: TiltCost
+    slices: np.ndarray
+    amplitude: np.ndarray
+
+
+class AtomModel:
+    """Cost of atoms against a tilt series, with its gradient, tilt by tilt on as many threads as the engine has.
+
+    Parameters
+    ----------
+    series : TiltSeries
+        Measured intensities (T, F, X, Y), vacuum 1.
+    shape_zxy : tuple of int
+        Voxels of the volume that the atoms lie in: the slices along z, and the images' pixels.
+    elements : tuple of int
+        Atomic numbers that sites can have, ascending; ``Sites.kinds`` counts them.
+    microscope, n_layers_per_slice, parametrization, debye_waller_A2
+        As in :class:`aetlab.forward.ForwardModel` and :func:`aetlab.forward.build_potential`.
+    dtype : type
+        Precision of slices and waves: float32, or float64 for tests.
+    make_tilt_cost : callable
+        ``make_tilt_cost(optics, dtype)`` makes what propagates the waves of a tilt, on the CPU or elsewhere.
+    """
+
+    def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], elements: tuple[int, ...], *,
+                 microscope: MicroscopeSpec, n_layers_per_slice: int, parametrization: str,
+                 debye_waller_A2: dict[str, float], dtype: type = np.float32,
+                 make_tilt_cost: Callable[..., TiltCost] = make_multislice) -> None:
+        self.elements = elements
+        self.voxel_A = series.pixel_A
+        self.n_tilts, self.n_defoci = series.images.shape[:2]
+        self.electrons_per_pixel = series.electrons_per_pixel
+        self.tables = tabulate_atoms(elements, self.voxel_A, parametrization=parametrization,
+                                     debye_waller_A2=debye_waller_A2, dtype=dtype)
+        if min(shape_zxy[2], series.images.shape[3]) < self.tables.window:
+            raise ValueError(f"atoms reach over {self.tables.window} pixels along y, images have {shape_zxy[2]}")
+        if series.images.shape[2:] != tuple(shape_zxy[1:]):
+            raise ValueError(f"images of {series.images.shape[2:]} pixels do not fit a volume of {shape_zxy} voxels")
+        self._shape = tuple(shape_zxy)
+        self._n_layers = n_layers_per_slice
+        self._dtype = dtype
+        self._make_tilt_cost = make_tilt_cost
+        self._lanes = BYTES // np.dtype(dtype).itemsize
+        self._microscope = microscope
+        self._defocus_A = np.array(series.defocus_A, float)
+        extra = 0.0 if math.isinf(self.electrons_per_pixel) else 0.25 / self.electrons_per_pixel
+        self._measured = np.sqrt(np.maximum(series.images, 0) + extra).astype(dtype)
+        self._amplitude = self._measured
+        self._electrons = series.electrons_per_pixel
+        self.brightness = np.ones((self.n_tilts, self.n_defoci))
+        self.defocus_offset_A = np.zeros((self.n_tilts, self.n_defoci))
+        self._local = threading.local()
+        self._optics = self._make_optics()
+
+    @property
+    def amplitude(self) -> np.ndarray:
+        """Measured amplitudes (T, F, X, Y), vacuum 1."""
+        return self._amplitude
+
+    @property
+    def thermal_A2(self) -> np.ndarray:
+        """Thermal factor B (K,) of each element in Å²."""
+        return self.tables.thermal_A2
+
+    @property
+    def slices_shape(self) -> tuple[int, int, int]:
+        """Shape (S, X, Y) of the slices of a tilt."""
+        return (n_slices(self._shape[0], self._n_layers), self._shape[1], self._shape[2])
+
+    def gradients(self, sites: Sites, poses: Poses, *, tried: Sequence[int | None] = (None,),
+                  noise: np.random.SeedSequence | None = None, thermal: bool = False,
+                  on_slices: Callable[[int, np.ndarray], None] | None = None) -> Iterator[TiltGradient]:
+        """One pass over the data: the gradient of each tilt, in their order.
+
+        Parameters
+        ----------
+        sites, poses : Sites, Poses
+            Where the atoms are, and how they are seen.
+        tried : sequence
+            Tables to gather with: None for each site's own, k for element k at every site.
+        noise : numpy.random.SeedSequence, optional
+            Add white noise w of variance 1 to the measured amplitudes: the gradient is then -Jᵀw, J the derivative of
+            the amplitudes, and with it what the measurement's own noise adds, which is 4n times weaker.
+        thermal : bool
+            Take the derivative with respect to each site's own thermal factor as well: central differences of what it
+            gathers from the tables at B ± :data:`THERMAL_STEP_A2`.
+        on_slices : callable, optional
+            Called as ``on_slices(i_tilt, gradient)`` with the gradient (S, X, Y) of the slices, tilt by tilt in their
+            order, from the threads that work.
+        """
+        children = noise.spawn(self.n_tilts) if noise is not None else [None] * self.n_tilts
+        beside = [broaden(self.tables, self.thermal_A2 + sign * THERMAL_STEP_A2, self.voxel_A)
+                  for sign in (1, -1)] if thermal else []
+
+        turns = _Turns(self.n_tilts)
+
+        def in_turn(i_tilt: int, gradient: np.ndarray) -> None:
+            if on_slices is not None:
+                turns.wait(i_tilt)
+                on_slices(i_tilt, gradient)
+
+        def work(i_tilt: int) -> TiltGradient:
+            try:
+                return self._tilt(i_tilt, sites, poses, tried, children[i_tilt], beside, in_turn)
+            finally:
+                turns.end(i_tilt)
+
+        n_workers = min(n_threads(), self.n_tilts)
+        with ThreadPoolExecutor(n_workers, initializer=numba.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(work, range(self.n_tilts))
+
+    def _tilt(self, i_tilt: int, sites: Sites, poses: Poses, tried: Sequence[int | None],
+              noise: np.random.SeedSequence | None, beside: list[AtomTables],
+              on_slices: Callable[[int, np.ndarray], None]) -> TiltGradient:
+        bench = self._bench()
+        placed_A = poses.place(sites.positions_A, i_tilt)
+        # Neighbours one after the other, slice by slice: what they touch then stays in cache.
+        slice_A = self.voxel_A * self._n_layers
+        order = np.lexsort((placed_A[:, 1], np.floor(placed_A[:, 0] / BLOCK_A), np.floor(placed_A[:, 2] / slice_A)))
+        centres = placed_A[order][:, [2, 0, 1]] / self.voxel_A + (np.array(self._shape) - 1) / 2
+        kinds, occupancy = sites.kinds[order], sites.occupancy[order]
+        self._deposit(bench.slices, centres, kinds, occupancy)
+        measured = self._amplitude[i_tilt]
+        if noise is not None:
+            white = np.random.default_rng(noise).standard_normal(measured.shape, np.float32)
+            measured = np.add(measured, white, out=bench.amplitude)
+        lift_A = self._lift_A(poses, i_tilt)
+        multislice = bench.multislice
+        if np.any(lift_A):
+            multislice = self._make_tilt_cost(self._refocused(lift_A), self._dtype)
+        cost = multislice.cost_and_gradient(bench.slices, measured)
+        on_slices(i_tilt, bench.slices)
+        gradient = np.empty((len(tried), len(sites), 4))
+        out = np.empty((len(sites), 4))
+        for k, table in enumerate(tried):
+            own = kinds if table is None else np.full(len(sites), table)
+            self._gather(self.tables, bench.slices, centres, own, occupancy, out)
+            gradient[k, order] = out[:, [1, 2, 0, 3]]
+        gradient[:, :, :3] /= self.voxel_A
+        if not beside:
+            return TiltGradient(i_tilt, cost, gradient, placed_A)
+        by_thermal = np.zeros(len(sites))
+        for sign, tables in zip((1, -1), beside, strict=True):
+            self._gather(tables, bench.slices, centres, kinds, occupancy, out)
+            by_thermal[order] += sign * occupancy * out[:, 3] / (2 * THERMAL_STEP_A2)
+        return TiltGradient(i_tilt, cost, gradient, placed_A, by_thermal)
+
+    @property
+    def shape_zxy(self) -> tuple[int, int, int]:
+        """Shape of the volume."""
+        return self._shape[0], self._shape[1], self._shape[2]
+
+    @property
+    def n_layers_per_slice(self) -> int:
+        """N_B."""
+        return self._n_layers
+
+    def slices(self, sites: Sites, poses: Poses, i_tilt: int) -> np.ndarray:
+        """Slices (S, X, Y) of projected potential in V of one tilt."""
+        placed_A = poses.place(sites.positions_A, i_tilt)
+        slices: np.ndarray = np.empty(self.slices_shape, self._dtype)
+        self._deposit(slices, placed_A[:, [2, 0, 1]] / self.voxel_A + (np.array(self._shape) - 1) / 2, sites.kinds,
+                      sites.occupancy)
+        return slices
+
+    def with_images(self, images: np.ndarray) -> AtomModel:
+        """The same model of noise-free ``images`` (T, F, X, Y), vacuum 1."""
+        other = copy.copy(self)
+        other._measured = other._amplitude = np.sqrt(images).astype(self._dtype)
+        other.brightness = np.ones_like(self.brightness)
+        other._local = threading.local()
+        return other
+
+    def with_thermal(self, thermal_A2: np.ndarray) -> AtomModel:
+        """The same model with a thermal factor B (K,) in Å² for each element."""
+        other = copy.copy(self)
+        other.tables = broaden(self.tables, thermal_A2, self.voxel_A)
+        return other
+
+    def with_calibration(self, brightness: np.ndarray, defocus_offset_A: np.ndarray) -> AtomModel:
+        """The same model of images whose vacuum has the intensity ``brightness`` (T, F), and whose planes lie
+        ``defocus_offset_A`` (T, F) in Å further along the beam than the series says.
+
+        Amplitudes are divided by √brightness, so that vacuum is 1 again; electrons in a vacuum pixel follow the mean.
+        """
+        other = copy.copy(self)
+        other.brightness, other.defocus_offset_A = np.array(brightness, float), np.array(defocus_offset_A, float)
+        other._amplitude = (self._measured / np.sqrt(brightness)[:, :, None, None]).astype(self._dtype)
+        other.electrons_per_pixel = self._electrons * float(np.mean(brightness))
+        return other
+
+    def images(self, sites: Sites, poses: Poses) -> np.ndarray:
+        """Noise-free images (T, F, X, Y) of the sites, vacuum 1, as this model sees them."""
+        images = np.empty(self._amplitude.shape, np.float32)
+        for i_tilt, (intensity,) in enumerate(self.focal_images(sites, poses, (0.0,))):
+            images[i_tilt] = intensity
+        return images
+
+    def focal_images(self, sites: Sites, poses: Poses, lifts_A: Sequence[float]) -> Iterator[np.ndarray]:
+        """Noise-free images (L, F, X, Y) of each tilt in their order, all planes ``lifts_A`` (L,) further on.
+
+        Planes move along the beam, in Å; the exit wave of a tilt is computed once.
+        """
+        def work(i_tilt: int) -> np.ndarray:
+            lift_A = self._lift_A(poses, i_tilt) + np.asarray(lifts_A)[:, None]
+            waves = Multislice(self._refocused(lift_A), self._dtype).images(self.slices(sites, poses, i_tilt))
+            return (waves.real**2 + waves.imag**2).reshape(*lift_A.shape, *waves.shape[1:])
+
+        n_workers = min(n_threads(), self.n_tilts)
+        with ThreadPoolExecutor(n_workers, initializer=numba.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(work, range(self.n_tilts))
+
+    def _deposit(self, slices: np.ndarray, centres: np.ndarray, kinds: np.ndarray, occupancy: np.ndarray) -> None:
+        t = self.tables
+        kernels.deposit(slices, centres, kinds, occupancy.astype(self._dtype), self._n_layers, self._shape[0],
+                        t.cumulative, t.weight, t.reach, t.n_reach, t.window, self._lanes)
+
+    def _gather(self, t: AtomTables, slices: np.ndarray, centres: np.ndarray, kinds: np.ndarray,
+                occupancy: np.ndarray, out: np.ndarray) -> None:
+        kernels.gather(slices, centres, kinds, occupancy.astype(self._dtype), self._n_layers, self._shape[0],
+                       t.cumulative, t.weight, t.reach, t.n_reach, t.window, self._lanes, out)
+
+    def _make_optics(self) -> Optics:
+        n_z, *shape = self._shape
+        shape_xy = (shape[0], shape[1])
+        wavelength_A = physics.wavelength_A(self._microscope.energy_keV)
+        centres_A = slice_centres_A(n_z, self._n_layers, self.voxel_A)
+        back_to_centre = propagator(shape_xy, self.voxel_A, wavelength_A, -centres_A[-1])
+        transfer = np.stack([back_to_centre * transfer_function(shape_xy, self.voxel_A, self._microscope, float(d))
+                             for d in self._defocus_A])
+        phase_per_V = physics.interaction_parameter(self._microscope.energy_keV) * self.voxel_A
+        return make_optics(transfer, np.diff(centres_A), pixel_A=self.voxel_A, wavelength_A=wavelength_A,
+                           phase_per_V=phase_per_V)
+
+    def _lift_A(self, poses: Poses, i_tilt: int) -> np.ndarray:
+        """How far (F,) in Å the planes of a tilt lie further along the beam, as the sample sees them."""
+        return np.asarray(self.defocus_offset_A[i_tilt] - float(poses.shift_A[i_tilt, 2]))
+
+    def _refocused(self, lift_A: np.ndarray) -> Optics:
+        """The optics of planes that lie ``lift_A`` (..., F) further along the beam, one after the other."""
+        shape_xy = (self._shape[1], self._shape[2])
+        wavelength_A = physics.wavelength_A(self._microscope.energy_keV)
+        distances_A, which = np.unique(lift_A, return_inverse=True)
+        planes = np.stack([propagator(shape_xy, self.voxel_A, wavelength_A, float(d)) for d in distances_A])
+        transfer = self._optics.transfer * planes[which.reshape(lift_A.shape)]
+        return replace(self._optics, transfer=transfer.reshape(-1, *shape_xy))
+
+    def _bench(self) -> _Bench:
+        if getattr(self._local, "bench", None) is None:
+            self._local.bench = _Bench(self._make_tilt_cost(self._optics, self._dtype),
+                                       empty_aligned(self.slices_shape, self._dtype),
+                                       empty_aligned(self._amplitude.shape[1:], self._dtype))
+        return self._local.bench

@@ -1,0 +1,354 @@
+"""From traced atoms to refined ones: rounds of fitting, dropping, proposing and naming sites, and standard errors.
+
+The truth plays no part: what is used are the images, the microscope, the elements that the sample holds, and the atoms
+that were traced.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from aetlab.core import physics
+from aetlab.core.nouns import RefinedAtoms, TiltSeries, TracedAtoms
+from aetlab.forward.multislice import TiltCost, make_multislice
+from aetlab.refinement.first_poses import align_tilts
+from aetlab.refinement.fisher import (
+    sample_information,
+    sample_pose_information,
+    standard_errors,
+    variance_factors,
+)
+from aetlab.refinement.fit import Fit, fit_poses, fit_sites
+from aetlab.refinement.geometry import Poses, nominal_poses
+from aetlab.refinement.image_parameters import calibrate_images, take_heights
+from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.naming import name_sites
+from aetlab.refinement.search import (
+    ResidualVolume,
+    drop_duplicates,
+    join,
+    judge_proposals,
+    lightest_kind,
+    propose_sites,
+)
+from aetlab.refinement.surroundings import log_surroundings
+from aetlab.spec import MicroscopeSpec, RefineSpec
+
+#: Sites weaker than this get the information on their positions that they will have once they have grown to it.
+GROWN_OCCUPANCY = 0.7
+#: Heights and the greatest shift in Å at which the tilts are looked for first.
+HEIGHTS_A, REACH_A = np.arange(-60.0, 61.0, 10.0), 4.0
+#: Steps towards the defocus and brightness of the images at a time, and how often the last fit is taken up after them.
+N_CALIBRATIONS, N_SETTLING = 4, 3
+#: Where a round adds less than this part of the sites the next one is the last.
+FEW = 1e-3
+#: Where a round adds less than this part thermal factors are fitted from the next one on: what missing and false sites
+#: leave looks like vibration, and atoms blurred by it ask for more false ones.
+STEADY = 0.01
+#: What ignorance of the other atoms multiplies the variance by, until it is measured at the end.
+USUAL_FACTOR = 1.5
+#: Called with passes done, and what the latest did.
+PassReport = Callable[[int, str], None]
+
+
+def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: TracedAtoms, elements: tuple[int, ...],
+                 spec: RefineSpec, *, microscope: MicroscopeSpec, n_layers_per_slice: int, seed: int,
+                 report: PassReport | None = None,
+                 make_tilt_cost: Callable[..., TiltCost] = make_multislice) -> RefinedAtoms:
+    """Refine traced atoms against the images.
+
+    Parameters
+    ----------
+    series : TiltSeries
+        Measured intensities (T, F, X, Y).
+    shape_zxy : tuple of int
+        Voxels of the volume that the atoms were traced in.
+    traced : TracedAtoms
+        Where to begin; sites that were named "no atom" are tried as well.
+    elements : tuple of int
+        Atomic numbers that the sample holds.
+    spec, microscope, n_layers_per_slice
+        How, with which microscope, and N_B.
+    seed : int
+        Of the noise that the information is sampled with.
+    report : callable, optional
+        ``report(passes done, detail)`` after each pass.
+    make_tilt_cost : callable
+        As :class:`aetlab.refinement.model.AtomModel` takes it.
+
+    Returns
+    -------
+    RefinedAtoms
+        In the order of z, x, y.
+    """
+    model = AtomModel(series, shape_zxy, tuple(sorted(elements)), microscope=microscope,
+                      n_layers_per_slice=n_layers_per_slice, parametrization=spec.parametrization,
+                      debye_waller_A2=spec.debye_waller_A2, make_tilt_cost=make_tilt_cost)
+    first = _first_sites(traced, model, spec.first_share if spec.n_rounds > 1 else 1.0)
+    return _Refinement(model, spec, seed, report).run(first, nominal_poses(series.tilt_deg))
+
+
+def most_passes(spec: RefineSpec) -> int:
+    """Passes over the data that a refinement takes at most."""
+    beside = (N_CALIBRATIONS if spec.imaging else 0) + (spec.n_information if spec.thermal else 0)
+    between = spec.n_passes + 4 + spec.n_information + beside
+    most = (spec.n_information + (spec.n_rounds - 1) * between + spec.n_passes_last + beside
+            + spec.n_information_last + 2 + (spec.n_passes + 1 if spec.poses else 0))
+    if spec.imaging:
+        most += N_SETTLING * (spec.n_passes_last + beside) + (N_CALIBRATIONS if spec.poses else 0)
+    return most
+
+
+def as_traced(refined: RefinedAtoms) -> TracedAtoms:
+    """Refined atoms in the form of traced ones, for what scores those; intensity and signal are the scattering."""
+    n = len(refined)
+    unknown = np.full(n, np.nan)
+    return TracedAtoms(
+        positions_A=refined.positions_A, intensity_V=refined.scattering_V_A3, width_A=unknown,
+        signal=refined.scattering_V_A3, numbers=refined.numbers, position_error_A=refined.position_error_A,
+        intensity_error_V=unknown, width_error_A=unknown, probability=refined.probability,
+        flag=np.zeros(n, np.uint8), residual_V=unknown, posterior=refined.posterior,
+        not_atom_probability=refined.not_atom_probability)
+
+
+def _first_sites(traced: TracedAtoms, model: AtomModel, share: float) -> Sites:
+    """The strongest ``share`` of the traced atoms, occupancy 1; what was named no atom begins as the lightest one."""
+    kinds = np.searchsorted(model.elements, traced.numbers)
+    kinds = np.where(np.isin(traced.numbers, model.elements), kinds, 0)
+    weakest_first = np.argsort(traced.signal, kind="stable")
+    strongest = np.sort(weakest_first[math.floor((1 - share) * len(traced)):])
+    return Sites(traced.positions_A.copy(), np.ones(len(traced)), kinds).select(strongest)
+
+
+class _Refinement:
+    """The state of a refinement: passes done, and what each round did."""
+
+    def __init__(self, model: AtomModel, spec: RefineSpec, seed: int, report: PassReport | None) -> None:
+        self._model, self._spec, self._report = model, spec, report
+        self._seeds = iter(np.random.SeedSequence(seed).generate_state(64).tolist())
+        self._n_passes = 0
+        self._rounds: list[dict[str, float]] = []
+
+    def run(self, sites: Sites, poses: Poses) -> RefinedAtoms:
+        spec = self._spec
+        sites = sites.select(drop_duplicates(sites, spec.min_distance_A))
+        if spec.poses:
+            poses = self._align(sites, poses)
+        information = self._information(sites, poses, spec.n_information)
+        n_new = len(sites)
+        for i_round in range(spec.n_rounds):
+            last = i_round == spec.n_rounds - 1 or n_new <= FEW * len(sites)
+            steady = last or (i_round > 0 and n_new <= STEADY * len(sites))
+            fit = self._fit(sites, poses, information, last, thermal=spec.thermal and steady)
+            sites, poses = fit.sites, fit.poses
+            n_before = len(sites)
+            keep = (sites.occupancy >= spec.min_occupancy) & drop_duplicates(sites, spec.min_distance_A)
+            sites, information = sites.select(keep), information[keep]
+            n_new = 0
+            if not last:
+                new = self._propose(sites, poses, information, i_round)
+                n_new = len(new)
+                sites = join(sites, new)
+                sites, information = self._rename(sites, poses, n_new)
+            self._rounds.append({"round": i_round + 1, "n_sites": len(sites), "n_gone": n_before - int(keep.sum()),
+                                 "n_new": n_new, "passes": self._n_passes, "cost": fit.descent.cost,
+                                 "remaining_standard_errors": fit.remaining})
+            if last:
+                break
+        return self._finish(fit, sites, poses)
+
+    def _align(self, sites: Sites, poses: Poses) -> Poses:
+        """Poses fitted to the images while the sites stay as they are, from wherever the tilts are."""
+        spec, model = self._spec, self._model
+        poses = align_tilts(model, sites, poses, heights_A=HEIGHTS_A, reach_A=REACH_A)
+        self._passed(f"{model.n_tilts} tilts aligned")
+        if spec.imaging:
+            model, poses, _ = self._calibrated(sites, poses)
+            self._model = model
+        information = sample_pose_information(model, sites, poses, spec.n_information, next(self._seeds))
+        poses, _ = fit_poses(model, sites, poses, information, n_passes=spec.n_passes, tolerance=3 * spec.tolerance,
+                             on_pass=lambda cost: self._passed(f"poses, cost {cost:.6g}"))
+        return poses
+
+    def _calibrated(self, sites: Sites, poses: Poses) -> tuple[AtomModel, Poses, float]:
+        """Model and poses with the images' defocus and brightness; the first change of defocus in standard errors."""
+        model, changes = self._model, []
+        for _ in range(N_CALIBRATIONS):
+            model, change = calibrate_images(model, sites, poses)
+            changes.append(change)
+            self._passed(f"defocus and brightness, by {change:.3g} standard errors")
+            if change < self._spec.tolerance:
+                break
+        if self._spec.poses:
+            model, poses = take_heights(model, poses)
+        return model, poses, changes[0]
+
+    def _fit(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool, *, thermal: bool) -> Fit:
+        """A fit and, where asked for, the images' calibration before it; the last time until both agree."""
+        if not self._spec.imaging:
+            return self._fit_once(sites, poses, information, last, thermal)
+        self._model, poses, _ = self._calibrated(sites, poses)
+        fit = self._fit_once(sites, poses, information, last, thermal)
+        for _ in range(N_SETTLING if last else 0):
+            model, poses, change = self._calibrated(fit.sites, fit.poses)
+            if change < self._spec.tolerance:
+                break
+            self._model = model
+            fit = self._fit_once(fit.sites, poses, information, last, thermal)
+        return fit
+
+    def _fit_once(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool, thermal: bool) -> Fit:
+        spec = self._spec
+        of_poses, of_thermal = None, None
+        if spec.poses:
+            of_poses = sample_pose_information(self._model, sites, poses, spec.n_information, next(self._seeds))
+            if spec.imaging:
+                of_poses = of_poses[:5, :5]
+        if thermal:
+            of_thermal = self._information(sites, poses, spec.n_information, thermal=True)
+        fit = fit_sites(self._model, sites, poses, information,
+                        n_passes=spec.n_passes_last if last else spec.n_passes,
+                        tolerance=spec.tolerance, pose_information=of_poses, thermal_information=of_thermal,
+                        on_pass=lambda cost: self._passed(f"{len(sites)} sites, cost {cost:.6g}"))
+        if thermal:
+            self._model = self._model.with_thermal(fit.thermal_A2)
+        return fit
+
+    def _propose(self, sites: Sites, poses: Poses, information: np.ndarray, i_round: int) -> Sites:
+        model = self._model
+        residual = ResidualVolume(model.shape_zxy, model.n_layers_per_slice, poses, model.voxel_A)
+        for _ in model.gradients(sites, poses, on_slices=residual.add):
+            pass
+        self._passed("search for missing sites")
+        proposed = propose_sites(residual.volume, sites, information, model,
+                                 min_distance_A=self._spec.min_distance_A, max_distance_A=self._spec.max_distance_A)
+        self._passed(f"{len(proposed)} sites proposed")
+        around = self._surroundings(proposed.positions_A, sites, own=False)
+        return judge_proposals(proposed, sites, poses, information, model,
+                               favour=around[:, lightest_kind(model)] - around[:, -1],
+                               min_significance=self._spec.min_significance,
+                               all_at_once=i_round == self._spec.n_rounds - 2)
+
+    def _surroundings(self, places_A: np.ndarray, sites: Sites, *, own: bool) -> np.ndarray:
+        """Log likelihoods (P, K + 1) of each element and of none by the neighbours of places; 0 where not asked for."""
+        spec, n_kinds = self._spec, len(self._model.elements)
+        if not spec.surroundings:
+            return np.zeros((len(places_A), n_kinds + 1))
+        return log_surroundings(places_A, sites, n_kinds, own=own, min_distance_A=spec.min_distance_A,
+                                max_distance_A=spec.max_distance_A, seed=next(self._seeds))
+
+    def _try_elements(self, sites: Sites, poses: Poses, n_passes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient (N, K) with respect to the amounts of all elements, and JᵀJ of positions and amounts."""
+        model = self._model
+        tables = tuple(range(len(model.elements)))
+        by_amount = np.zeros((len(sites), len(tables)))
+        for tilt in model.gradients(sites, poses, tried=tables):
+            by_amount += tilt.gradient[:, :, 3].T
+        self._passed("elements tried")
+        full = sample_information(model, sites, poses, n_passes, next(self._seeds), tried=tables)
+        for _ in range(n_passes):
+            self._passed("information")
+        return by_amount, full
+
+    def _rename(self, sites: Sites, poses: Poses, n_new: int) -> tuple[Sites, np.ndarray]:
+        """Sites with their likeliest elements, and their information; probable nothing goes, new sites stay as they
+        are."""
+        by_amount, full = self._try_elements(sites, poses, self._spec.n_information + 1)
+        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, self._model.electrons_per_pixel,
+                               USUAL_FACTOR, self._surroundings(sites.positions_A, sites, own=True))
+        new = np.arange(len(sites)) >= len(sites) - n_new
+        keep = new | (posterior[:, -1] < 0.5)
+        sites, posterior, full, new = sites.select(keep), posterior[keep], full[keep], new[keep]
+        kinds = np.where(new, sites.kinds, posterior[:, :-1].argmax(axis=1))
+        strength = np.sqrt(np.maximum(full[np.arange(len(sites)), 3 + sites.kinds, 3 + sites.kinds]
+                                      / np.maximum(full[np.arange(len(sites)), 3 + kinds, 3 + kinds], 1e-30), 0))
+        occupancy = np.where(kinds == sites.kinds, sites.occupancy, sites.occupancy * strength)
+        named = replace(sites, kinds=kinds, occupancy=occupancy)
+        return named, own_information(full, kinds, np.maximum(1.0, GROWN_OCCUPANCY / np.maximum(occupancy, 0.05)))
+
+    def _information(self, sites: Sites, poses: Poses, n_passes: int, *, thermal: bool = False) -> np.ndarray:
+        information = sample_information(self._model, sites, poses, n_passes, next(self._seeds), thermal=thermal)
+        for _ in range(n_passes):
+            self._passed("information")
+        return information
+
+    def _finish(self, fit: Fit, sites: Sites, poses: Poses) -> RefinedAtoms:
+        spec, model = self._spec, self._model
+        by_amount, full = self._try_elements(sites, poses, spec.n_information_last)
+        information = own_information(full, sites.kinds, np.ones(len(sites)))
+        factors = variance_factors(model, sites, poses, information, next(self._seeds))
+        self._passed("overlap")
+        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, model.electrons_per_pixel,
+                               float(factors[:, 3].mean()), self._surroundings(sites.positions_A, sites, own=True))
+        errors = standard_errors(information, model.electrons_per_pixel, factors[sites.kinds])
+        thermal_A2, thermal_error_A2 = self._thermal(fit, sites, errors)
+        best = posterior.argmax(axis=1)
+        numbers = np.append(model.elements, 0)[best]
+        keep = numbers > 0
+        scattering = sites.occupancy * model.tables.weight.sum(axis=1)[sites.kinds] * model.voxel_A**3
+        order = np.lexsort((sites.positions_A[:, 1], sites.positions_A[:, 0], sites.positions_A[:, 2]))
+        order = order[keep[order]]
+        n_values = model.n_tilts * model.n_defoci * model.shape_zxy[1] * model.shape_zxy[2]
+        return RefinedAtoms(
+            positions_A=sites.positions_A[order], occupancy=sites.occupancy[order],
+            scattering_V_A3=scattering[order].astype(np.float64), numbers=numbers[order],
+            position_error_A=errors[order, :3], occupancy_error=errors[order, 3],
+            probability=posterior[order, best[order]], posterior=posterior[order, :-1],
+            not_atom_probability=posterior[order, -1], turn_deg=np.rad2deg(poses.turn_rad), shift_A=poses.shift_A,
+            thermal_A2=thermal_A2, thermal_error_A2=thermal_error_A2, defocus_offset_A=model.defocus_offset_A,
+            brightness=model.brightness, cost=np.array(fit.descent.costs), rounds=tuple(self._rounds),
+            summary={"stopped": fit.descent.stopped, "passes": self._n_passes,
+                     "remaining_standard_errors": fit.remaining,
+                     "chi_square": 8 * model.electrons_per_pixel * fit.descent.cost / n_values,
+                     "variance_factor_position": float(factors[:, :3].mean()),
+                     "variance_factor_occupancy": float(factors[:, 3].mean())}
+            | self._summary(thermal_A2))
+
+    def _thermal(self, fit: Fit, sites: Sites, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Thermal factor of each element, and its standard error, (K,) each in Å²; an error of 0 where none is fitted.
+
+        A fit whose positions follow the noise with the variance σ² along each axis finds B too small by 8π²σ²: the bias
+        of least squares is -½ (JᵀJ)⁻¹ Jᵀ tr(H Cov) (Box, J. R. Stat. Soc. B 33, 171, 1971), H the second derivatives,
+        which for positions sum up to twice the derivative with respect to ⟨u²⟩. That is added.
+        """
+        model, n_kinds = self._model, len(self._model.elements)
+        if not self._spec.thermal:
+            return model.thermal_A2, np.zeros(n_kinds)
+        known = np.where(fit.thermal_information > 0, fit.thermal_information, np.inf)
+        counts = np.maximum(np.bincount(sites.kinds, minlength=n_kinds), 1)
+        variance_A2 = np.bincount(sites.kinds, (errors[:, :3] ** 2).mean(axis=1), n_kinds) / counts
+        error_A2 = 1 / np.sqrt(4 * model.electrons_per_pixel * known)
+        return model.thermal_A2 + 8 * math.pi**2 * variance_A2, error_A2
+
+    def _summary(self, thermal_A2: np.ndarray) -> dict[str, float]:
+        """What the fitted microscope and vibrations add to the summary."""
+        spec, model = self._spec, self._model
+        found: dict[str, float] = {}
+        if spec.thermal:
+            found |= {f"thermal_{physics.SYMBOLS[Z]}_A2": float(B)
+                      for Z, B in zip(model.elements, thermal_A2, strict=True)}
+        if spec.imaging:
+            found["defocus_offset_rms_A"] = float(np.sqrt((model.defocus_offset_A**2).mean()))
+            found["brightness_rms_percent"] = 100 * float(np.sqrt(((model.brightness - 1) ** 2).mean()))
+        return found
+
+    def _passed(self, detail: str) -> None:
+        self._n_passes += 1
+        if self._report is not None:
+            self._report(self._n_passes, detail)
+
+
+def own_information(full: np.ndarray, kinds: np.ndarray, position_factor: np.ndarray) -> np.ndarray:
+    """JᵀJ (N, 4, 4) of positions and occupancy from that with the amounts of all elements (N, 3 + K, 3 + K).
+
+    ``position_factor`` (N,): how much stronger the site is taken to be, for its position.
+    """
+    rows = np.concatenate([np.tile(np.arange(3), (len(kinds), 1)), 3 + kinds[:, None]], axis=1)
+    own = full[np.arange(len(kinds))[:, None, None], rows[:, :, None], rows[:, None, :]]
+    scale = np.ones((len(kinds), 4))
+    scale[:, :3] = position_factor[:, None]
+    return own * scale[:, :, None] * scale[:, None, :]

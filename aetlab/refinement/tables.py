@@ -1,0 +1,87 @@
+r"""Tables of the potential of atoms of some elements, for positions between the voxels.
+
+An atom is a sum of 3D Gaussians (:mod:`aetlab.forward.scattering`), and the mean of each over a box is a product of
+differences of cumulative Gaussians Φ at the box's edges. One table of Φ and its slope serves all axes, voxels and
+slices: edges lie one voxel apart, so that all edges of an atom share one fractional offset. Between the entries Φ is a
+cubic Hermite polynomial, and the derivative with respect to a position is that of the polynomial: value and gradient
+belong to the same function.
+
+A thermal factor B adds B/(8π²) to the variance of every Gaussian, whatever it was fitted at: tables at another B are
+those of wider or narrower Gaussians (:func:`broaden`), cut off where the first ones are, so that no shape changes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import erf
+
+from aetlab.core import physics
+from aetlab.core.simd import BYTES
+from aetlab.forward.scattering import LEAST_DEBYE_WALLER_A2, fit_gaussians
+
+#: Entries per voxel. The narrowest Gaussian of light elements (0.09 Å at B = 0.5 Å²) is then met to 2e-6 of its
+#: integral at voxels of 0.5 Å.
+STEPS = 32
+
+
+@dataclass(frozen=True)
+class AtomTables:
+    """The potential of K elements on one grid; lengths in voxels unless the name says otherwise.
+
+    ``numbers`` (K,) are atomic numbers, ``thermal_A2`` (K,) their B = 8π²⟨u²⟩ in Å² and ``width_A`` (K, 8) the standard
+    deviations of their Gaussians in Å; ``cumulative`` (K, STEPS + 1, R, 2, 8) holds Φ and its slope times the spacing
+    of the entries at offsets ``r - n_reach + i / STEPS`` of an edge from an atom; ``weight`` (K, 8) the integrals over
+    the voxel's volume in V; ``reach`` (K,) the half-width of an atom; ``n_reach`` and ``window`` how many voxels that
+    needs on one side, and along y in whole vectors.
+    """
+
+    numbers: np.ndarray
+    thermal_A2: np.ndarray
+    width_A: np.ndarray
+    cumulative: np.ndarray
+    weight: np.ndarray
+    reach: np.ndarray
+    n_reach: int
+    window: int
+
+
+def tabulate_atoms(elements: tuple[int, ...], voxel_A: float, *, parametrization: str,
+                   debye_waller_A2: dict[str, float], dtype: type = np.float32) -> AtomTables:
+    """Tables of ``elements`` (atomic numbers) for voxels of ``voxel_A`` in Å; B in Å² by symbol, or ``default``."""
+    thermal_A2 = np.array([max(debye_waller_A2.get(physics.SYMBOLS[Z], debye_waller_A2["default"]),
+                               LEAST_DEBYE_WALLER_A2) for Z in elements])
+    fits = [fit_gaussians(Z, parametrization, float(B)) for Z, B in zip(elements, thermal_A2, strict=True)]
+    reach = np.array([fit.cutoff_A for fit in fits]) / voxel_A
+    n_reach = math.ceil(reach.max()) + 2
+    lanes = BYTES // np.dtype(dtype).itemsize
+    window = -(-(2 * math.ceil(reach.max()) + 2) // lanes) * lanes
+    width_A = np.stack([fit.width_A for fit in fits])
+    weight = np.stack([fit.integral_V_A3 for fit in fits]).astype(dtype) / dtype(voxel_A**3)
+    cumulative = _cumulate(width_A / voxel_A, n_reach, dtype)
+    return AtomTables(np.array(elements), thermal_A2, width_A, cumulative, weight, reach, n_reach, window)
+
+
+def broaden(tables: AtomTables, thermal_A2: np.ndarray, voxel_A: float) -> AtomTables:
+    """The same atoms with thermal factors ``thermal_A2`` (K,) in Å², on the same grid and cut off where they were."""
+    variance_A2 = tables.width_A**2 + ((thermal_A2 - tables.thermal_A2) / (8 * math.pi**2))[:, None]
+    if variance_A2.min() <= 0:
+        raise ValueError(f"thermal factors of {thermal_A2} Å² leave no width to the atoms' Gaussians")
+    width_A = np.sqrt(variance_A2)
+    cumulative = _cumulate(width_A / voxel_A, tables.n_reach, tables.cumulative.dtype.type)
+    return replace(tables, thermal_A2=np.array(thermal_A2, float), width_A=width_A, cumulative=cumulative)
+
+
+def _cumulate(widths: np.ndarray, n_reach: int, dtype: type) -> np.ndarray:
+    """Φ and its slope of Gaussians of ``widths`` (K, 8) in voxels: ``AtomTables.cumulative``."""
+    # Windows are as wide as whole vectors, and edges of slices may lie further off than those of voxels.
+    n_rows = 2 * n_reach + 1
+    offset = (np.arange(n_rows) - n_reach)[None, :] + (np.arange(STEPS + 1) / STEPS)[:, None]
+    cumulative: np.ndarray = np.empty((len(widths), STEPS + 1, n_rows, 2, 8), dtype)
+    for k, width in enumerate(widths):
+        u = offset[..., None] / width
+        cumulative[k, :, :, 0] = 0.5 * erf(u / math.sqrt(2))
+        cumulative[k, :, :, 1] = np.exp(-0.5 * u**2) / (math.sqrt(2 * math.pi) * width * STEPS)
+    return cumulative

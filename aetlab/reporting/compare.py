@@ -1,0 +1,68 @@
+"""What differs between two runs, in settings and in results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from aetlab.reporting.query import SelectError
+from aetlab.reporting.stored_run import StoredRun
+from aetlab.reporting.tables import stage_seconds, to_markdown
+from aetlab.spec.bind import unbind
+from aetlab.store.listing import flatten
+
+
+def find_run(runs: Sequence[StoredRun], start: str) -> StoredRun:
+    """The one run whose identity begins with ``start``; raises :class:`SelectError` where there is none or several."""
+    found = [run for run in runs if run.identity.startswith(start)]
+    if len(found) != 1:
+        raise SelectError(
+            f"--compare {start!r} fits {len(found)} runs; the runs are {', '.join(run.identity for run in runs)}"
+        )
+    return found[0]
+
+
+def differing_settings(first: StoredRun, second: StoredRun) -> pd.DataFrame:
+    """Columns setting, first, second: the settings in which the two runs differ."""
+    left, right = flatten(unbind(first.spec)), flatten(unbind(second.spec))
+    names = [name for name in dict.fromkeys([*left, *right]) if left.get(name) != right.get(name)]
+    return pd.DataFrame(
+        {
+            "setting": names,
+            "first": [left.get(name, "–") for name in names],
+            "second": [right.get(name, "–") for name in names],
+        }
+    )
+
+
+def compared_results(first: StoredRun, second: StoredRun) -> pd.DataFrame:
+    """Columns result, first, second, change (second minus first), NaN where one has no such result."""
+    left = first.metrics | {f"seconds_{stage}": value for stage, value in stage_seconds(first).items()}
+    right = second.metrics | {f"seconds_{stage}": value for stage, value in stage_seconds(second).items()}
+    names = list(dict.fromkeys([*left, *right]))
+    frame = pd.DataFrame(
+        {
+            "result": names,
+            "first": [left.get(name, math.nan) for name in names],
+            "second": [right.get(name, math.nan) for name in names],
+        }
+    )
+    frame["change"] = frame["second"] - frame["first"]
+    return frame
+
+
+def compare_text(first: StoredRun, second: StoredRun) -> str:
+    """Both comparisons as Markdown."""
+    results = compared_results(first, second)
+    for name in ("first", "second"):
+        results[name] = [f"{value:.6g}" for value in results[name]]
+    results["change"] = [f"{value:+.6g}" for value in results["change"]]
+    settings = differing_settings(first, second)
+    return (
+        f"first: {first.identity}\nsecond: {second.identity}\n\n"
+        + (to_markdown(settings) if len(settings) else "No setting differs.\n")
+        + "\n"
+        + to_markdown(results)
+    )

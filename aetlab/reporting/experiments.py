@@ -1,0 +1,120 @@
+"""Which records answer which experiment: rows and panels of the paper found among any runs.
+
+An experiment is a small difference from the defaults. The settings that any experiment changes are the questions; all
+others (scale, microscope, ...) are the circumstances. Runs in equal circumstances are one study, and a run of
+it answers an experiment when it agrees with it in every question. Runs that differ in the seed alone are repeats.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aetlab.reporting.stored_run import StoredRun
+from aetlab.spec import RunSpec
+from aetlab.spec.bind import unbind
+from aetlab.store.identity import NOT_IN_IDENTITY
+from aetlab.store.listing import flatten
+
+#: Questions that may be answered otherwise where no run answers them exactly: a study made with fewer iterations, say,
+#: or traced with other thresholds than the row's own.
+NEGLIGIBLE = (
+    "engine.n_iterations",
+    "engine.step",
+    "engine.step_decay",
+    "reg.weight",
+    "reg.rule_factor",
+    "reg.inner_iterations",
+    "reg.warm_start",
+    "trace.min_intensity_V",
+    "trace.min_significance",
+)
+_LABELS = {f"{group}.{label}" for group, labels in NOT_IN_IDENTITY.items() for label in labels}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs in equal circumstances: ``answers`` gives the runs of each experiment, the latest seed 0 like first."""
+
+    name: str
+    runs: tuple[StoredRun, ...]
+    answers: dict[str, tuple[StoredRun, ...]]
+
+    def one(self, experiment: str) -> StoredRun | None:
+        """The run that stands for ``experiment`` in figures; None where there is none."""
+        return next(iter(self.answers.get(experiment, ())), None)
+
+
+def flat_settings(spec: RunSpec) -> dict[str, Any]:
+    """The settings that decide the answer, flat and hashable: ``{"dose.total_e_A2": 50000.0, ...}``."""
+    return {
+        name: json.dumps(value) if isinstance(value, list) else value
+        for name, value in flatten(unbind(spec)).items()
+        if name not in _LABELS
+    }
+
+
+def find_studies(runs: Sequence[StoredRun], experiments: Mapping[str, RunSpec], default: RunSpec) -> list[Study]:
+    """The studies among ``runs``, that with the most experiments answered first."""
+    usual = flat_settings(default)
+    asked = {name: flat_settings(spec) for name, spec in experiments.items()}
+    questions = {key for settings in asked.values() for key in _different(settings, usual)}
+    by_circumstances: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        circumstances = {
+            key: value for key, value in flat_settings(run.spec).items() if key not in questions | {"seed"}
+        }
+        by_circumstances.setdefault(json.dumps(circumstances, sort_keys=True), []).append(run)
+    studies, names = [], set()
+    for members in by_circumstances.values():
+        answers = {name: _answers(members, settings, questions) for name, settings in asked.items()}
+        name = scale = members[0].spec.scale.name
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{scale}_{number}"
+        names.add(name)
+        studies.append(Study(name, tuple(members), {key: value for key, value in answers.items() if value}))
+    return sorted(studies, key=lambda study: -len(study.answers))
+
+
+def _different(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> set[str]:
+    return {key for key in settings.keys() | usual.keys() if settings.get(key) != usual.get(key)}
+
+
+def _answers(runs: Iterable[StoredRun], asked: Mapping[str, Any], questions: set[str]) -> tuple[StoredRun, ...]:
+    """Repeats that answer ``asked``, exactly or but for what is negligible; of several kinds the most, then latest."""
+    given = [(run, flat_settings(run.spec)) for run in runs]
+    for keys in (questions, questions - set(NEGLIGIBLE)):
+        fitting = [run for run, settings in given if all(settings.get(key) == asked.get(key) for key in keys)]
+        if fitting:
+            repeats = group_repeats(fitting)
+            latest = max(enumerate(repeats), key=lambda item: (len(item[1]), item[0]))[1]
+            return tuple(sorted(latest, key=lambda run: run.spec.seed))
+    return ()
+
+
+def group_repeats(runs: Iterable[StoredRun]) -> list[list[StoredRun]]:
+    """Runs that differ in the seed alone, together; in the order of their first."""
+    return group_but_for(runs, lambda name: name == "seed")
+
+
+def group_but_for(runs: Iterable[StoredRun], free: Any) -> list[list[StoredRun]]:
+    """Runs that differ in nothing but settings whose name ``free(name)`` accepts, together."""
+    groups: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        settings = {name: value for name, value in flat_settings(run.spec).items() if not free(name)}
+        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
+    return list(groups.values())
+
+
+def departures(run: StoredRun, asked: RunSpec) -> dict[str, tuple[Any, Any]]:
+    """Negligible settings in which ``run`` departs from the experiment that it answers: name to (asked, run)."""
+    wanted, own = flat_settings(asked), flat_settings(run.spec)
+    return {
+        name: (wanted[name], own[name])
+        for name in NEGLIGIBLE
+        if name in wanted and name in own and wanted[name] != own[name]
+    }

@@ -1,0 +1,51 @@
+"""The bound of the position error against the dose, one line a plan: what a microscope session can give at best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from aetlab.reporting.figures.style import CYCLE, LINES, TWO_COLUMNS_IN, new_figure, panel_letter, style
+
+
+@dataclass(frozen=True)
+class PlanCurve:
+    """One plan: at ``dose_e_A2`` (D,) the ``position_pm`` (D,) and ``confused_percent`` (D,) it allows at best.
+
+    ``asked_e_A2`` are the doses that were asked for, which are marked.
+    """
+
+    label: str
+    dose_e_A2: np.ndarray
+    position_pm: np.ndarray
+    confused_percent: np.ndarray
+    asked_e_A2: Sequence[float] = ()
+
+
+def plot_bound(curves: Sequence[PlanCurve], reached: Mapping[str, tuple[float, float]] | None = None) -> Figure:
+    """Two panels: position error and share of mistaken elements against dose; ``reached`` are (dose, pm) by label."""
+    with style():
+        figure = new_figure(TWO_COLUMNS_IN, 2.9)
+        left, right = figure.subplots(1, 2)
+        for i, curve in enumerate(curves):
+            look = {"color": CYCLE[i % len(CYCLE)], "linestyle": LINES[i // len(CYCLE) % len(LINES)]}
+            left.loglog(curve.dose_e_A2, curve.position_pm, label=curve.label, **look)
+            marks = np.array([dose for dose in curve.asked_e_A2 if np.isfinite(dose)])
+            if len(marks):
+                at = np.exp(np.interp(np.log(marks), np.log(curve.dose_e_A2), np.log(curve.position_pm)))
+                left.plot(marks, at, "o", color=look["color"], markersize=3.5)
+            if np.isfinite(curve.confused_percent).all():
+                right.loglog(curve.dose_e_A2, np.maximum(curve.confused_percent, 1e-4), **look)
+        for label, (dose_e_A2, position_pm) in (reached or {}).items():
+            left.plot([dose_e_A2], [position_pm], "x", color="black", markersize=5, label=label)
+        left.set_ylabel("least position error (pm)")
+        right.set_ylabel("mistaken elements (%)")
+        right.set_ylim(bottom=1e-3, top=60)
+        for axes, letter in ((left, "(a)"), (right, "(b)")):
+            axes.set_xlabel("dose (e/Å²)")
+            panel_letter(axes, letter)
+        figure.legend(loc="outside lower center", ncols=min(len(curves), 3))
+    return figure

@@ -1,0 +1,129 @@
+"""Figures 5, 10 and 11 of the paper, and the cost of any runs: how fast a reconstruction converges, at what price.
+
+Cost is half the sum of squared amplitude differences over all images (equation 5 of the paper, halved).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from aetlab.core.physics import wavelength_A
+from aetlab.reporting.figures.style import (
+    BLACK,
+    BLUE,
+    CYCLE,
+    LINES,
+    ONE_COLUMN_IN,
+    TWO_COLUMNS_IN,
+    VERMILION,
+    new_figure,
+    panel_letter,
+    style,
+)
+from aetlab.reporting.stored_run import StoredRun
+from aetlab.spec import RunSpec
+
+
+def plot_convergence(runs: Sequence[StoredRun], labels: Sequence[str]) -> Figure:
+    """Cost (a) and its excess over the lowest cost reached (b) against iteration, one line a run.
+
+    The excess shows how a run with noise converges, whose cost hardly falls. Colour and line style together tell the
+    runs apart, and dashes leave equal curves in sight; few runs are named below the panels, many beside them.
+    """
+    few = len(runs) <= 4 or (len(runs) <= 8 and max(map(len, labels)) <= 12)
+    with style():
+        figure = new_figure(ONE_COLUMN_IN if few else TWO_COLUMNS_IN, max(3.6, 0.9 + 0.155 * len(runs)))
+        top, bottom = figure.subplots(2, 1, sharex=True)
+        for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
+            look = {"color": CYCLE[i % len(CYCLE)], "linestyle": LINES[i % len(LINES)]}
+            cost = run.history.cost
+            iteration = np.arange(1, len(cost) + 1)
+            top.semilogy(iteration, cost, label=label, **look)
+            above = cost > cost.min()
+            bottom.semilogy(iteration[above], (cost - cost.min())[above], **look)
+        top.set_ylabel("cost")
+        bottom.set_ylabel("cost above its lowest")
+        bottom.set_xlabel("iteration")
+        bottom.set_xlim(left=0)
+        panel_letter(top, "(a)")
+        panel_letter(bottom, "(b)")
+        if few:
+            widest = max(map(len, labels))
+            columns = 4 if widest <= 10 else 3 if widest <= 14 else 2 if widest <= 25 else 1
+            figure.legend(loc="outside lower center", ncols=columns, columnspacing=1.0, handlelength=2.4)
+        else:
+            figure.legend(loc="outside right upper", fontsize=6.5)
+    return figure
+
+
+def axial_bound_A(spec: RunSpec) -> float:
+    """Greatest thickness of a slice, Δz = λ/(1 − √(1 − NA²)) with NA = λ/voxel (the paper, equation 20), in Å."""
+    wavelength = wavelength_A(spec.microscope.energy_keV)
+    aperture = wavelength / spec.scale.voxel_A
+    return wavelength / (1 - math.sqrt(1 - aperture**2))
+
+
+def reconstruction_seconds(run: StoredRun) -> float:
+    """Wall time in s of an iteration of the reconstruction.
+
+    The median: the first iteration of a process compiles or loads its kernels, which the others do not.
+    """
+    return float(np.median(run.history.seconds))
+
+
+def plot_binning(runs: Sequence[StoredRun]) -> Figure:
+    """Time saved (left axis) and error of the potential (right axis) against the slices binned, N_B.
+
+    The time is that of an iteration, relative to the run with the fewest layers a slice, which is the reference.
+    """
+    runs = sorted(runs, key=lambda run: run.spec.binning.n_layers)
+    n_layers = np.array([run.spec.binning.n_layers for run in runs])
+    seconds = np.array([reconstruction_seconds(run) for run in runs])
+    error_percent = np.array([100 * run.metrics["potential_error"] for run in runs])
+    bound = axial_bound_A(runs[0].spec) / runs[0].voxel_A
+    with style():
+        figure = new_figure(ONE_COLUMN_IN, 2.6)
+        left = figure.subplots()
+        right = left.twinx()
+        right.spines["right"].set_visible(True)
+        (saved,) = left.plot(
+            n_layers,
+            100 * (1 - seconds / seconds[0]),
+            "o-",
+            color=BLUE,
+            markersize=4,
+            label=f"time saved over $N_B$ = {n_layers[0]}",
+        )
+        (error,) = right.plot(
+            n_layers, error_percent, "s--", color=VERMILION, markersize=4, label="error of the potential"
+        )
+        line = left.axvline(
+            bound,
+            color=BLACK,
+            linestyle=":",
+            linewidth=0.9,
+            label=rf"$\lambda/(1-\sqrt{{1-\mathrm{{NA}}^2}})$ = {bound * runs[0].voxel_A:.1f} Å",
+        )
+        left.set_xscale("log", base=2)
+        ticks = sorted(set(n_layers.tolist()))
+        left.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick != 10 or 8 not in ticks]))
+        left.xaxis.set_minor_locator(NullLocator())
+        left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        left.set_xlabel("binned layers a slice, $N_B$")
+        left.set_ylabel("time saved (%)", color=BLUE)
+        right.set_ylabel("error of the potential (%)", color=VERMILION)
+        left.set_ylim(min(0, *(100 * (1 - seconds / seconds[0]))) - 3, 103)
+        right.set_ylim(0, 1.15 * error_percent.max())
+        figure.legend(handles=[saved, error, line], loc="outside upper center", ncols=1)
+    return figure
+
+
+def timed_together(runs: Sequence[StoredRun]) -> bool:
+    """Whether any two of ``runs`` were under way at the same time, so that their times do not compare."""
+    spans = sorted((str(run.environment.get("started", "")), str(run.environment.get("finished", ""))) for run in runs)
+    return any(earlier[1] > later[0] for earlier, later in zip(spans, spans[1:], strict=False))

@@ -1,0 +1,54 @@
+"""Drawing many figures at once, in as many processes as there are cores; one that fails is named and stops no other."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from aetlab.reporting.figures.choose import FigureTask
+from aetlab.reporting.figures.style import save_figure, web_image
+from aetlab.store.files import StorageError
+
+
+@dataclass(frozen=True)
+class MadeFigure:
+    """A figure as saved, or the ``problem`` that kept it from being made."""
+
+    task: FigureTask
+    png: Path | None = None
+    pdf: Path | None = None
+    web: bytes = b""
+    size_px: tuple[int, int] = (0, 0)
+    problem: str = ""
+
+
+def make_figure(task: FigureTask, folder: Path) -> MadeFigure:
+    """Draw and save one figure."""
+    try:
+        png, pdf = save_figure(task.make(), folder, task.name)
+        web, width, height = web_image(png)
+    except (StorageError, OSError, KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return MadeFigure(task, problem=f"{task.title}: not made: {type(error).__name__}: {reason}")
+    return MadeFigure(task, png, pdf, web, (width, height))
+
+
+def make_figures(tasks: Sequence[FigureTask], folder: Path, n_processes: int | None = None) -> Iterator[MadeFigure]:
+    """Draw all, in the order of ``tasks``; with one process, or few figures, in this one."""
+    n_processes = min(n_processes or os.cpu_count() or 1, len(tasks))
+    if n_processes <= 1 or len(tasks) < 3:
+        yield from (make_figure(task, folder) for task in tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n_processes, mp_context=context) as pool:
+        waiting = [pool.submit(make_figure, task, folder) for task in tasks]
+        for task, future in zip(tasks, waiting, strict=True):
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                yield MadeFigure(task, problem=f"{task.title}: not made: its process died (out of memory?)")

@@ -1,0 +1,86 @@
+"""From the settings to the atoms in the volume, and the region of it in which atoms are scored."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from aetlab.core.nouns import Atoms
+from aetlab.samples.needle import build_needle, needle_shape
+from aetlab.samples.structure_file import read_structure
+from aetlab.samples.vacancies import remove_vacancies
+from aetlab.spec import SampleSpec, ScaleSpec, SpecError
+
+#: Least distance in Å of every atom from the faces of the volume, at every tilt.
+LEAST_MARGIN_A = 2.0
+
+
+def build_sample(sample: SampleSpec, scale: ScaleSpec, rng: np.random.Generator) -> Atoms:
+    """Atoms of the sample that lie inside the volume, vacancies left out.
+
+    Every atom keeps :data:`LEAST_MARGIN_A` from the faces of the volume at every tilt; the base of a long needle alone
+    may leave through the bottom face (-y). ``counts`` holds ``n_all``, ``n_in_volume`` and ``n_vacancies``.
+
+    Raises
+    ------
+    SpecError
+        A sample that does not fit, a needle that cannot be made, a file that cannot be used; the message says which
+        setting to change.
+    """
+    if sample.kind == "needle":
+        atoms = build_needle(scale, sample.min_distance_A, rng)
+        _check_needle_fits(scale)
+    else:
+        atoms = read_structure(sample)
+        _check_file_fits(atoms, sample, scale)
+    n_all = len(atoms)
+    half_A = scale.voxel_A * scale.shape_zxy[2] / 2
+    atoms = atoms.select(np.abs(atoms.positions_A[:, 1]) <= half_A)
+    atoms = dataclasses.replace(atoms, counts={"n_all": n_all, "n_in_volume": len(atoms)})
+    return remove_vacancies(atoms, sample.vacancies, rng)
+
+
+def in_scoring_region(positions_A: np.ndarray, sample: SampleSpec, scale: ScaleSpec) -> np.ndarray:
+    """Which positions (N, 3) in Å are scored, bool (N,): those in the volume, at heights y where the needle is no wider
+    than ``scale.scoring_diameter_A``."""
+    n_z, n_x, n_y = scale.shape_zxy
+    half_A = scale.voxel_A / 2 * np.array([n_x, n_y, n_z])
+    inside = np.all(np.abs(positions_A) <= half_A, axis=1)
+    if sample.kind == "needle":
+        inside &= 2 * needle_shape(scale).outer_radius_A(positions_A[:, 1]) <= scale.scoring_diameter_A
+    return inside
+
+
+def sample_elements(atoms: Atoms) -> tuple[int, ...]:
+    """Atomic numbers of the elements in ``atoms``, ascending."""
+    return tuple(int(Z) for Z in np.unique(atoms.numbers))
+
+
+def _check_needle_fits(scale: ScaleSpec) -> None:
+    shape = needle_shape(scale)
+    n_z, n_x, n_y = scale.shape_zxy
+    room_A = min(n_z, n_x) * scale.voxel_A / 2 - LEAST_MARGIN_A
+    widest_A = max(shape.base_radius_A, shape.apex_radius_A)
+    if widest_A > room_A:
+        raise SpecError(f"scale.core_radius_A={scale.core_radius_A!r} cannot be used: with its shell the needle has a "
+                        f"radius of {widest_A:.1f} Å, and the volume has room for {room_A:.1f} Å at every tilt; take a "
+                        f"thinner needle or a larger scale.shape_zxy")
+    if scale.apex_gap_A < LEAST_MARGIN_A:
+        raise SpecError(f"scale.apex_gap_A={scale.apex_gap_A!r} cannot be used: the apex needs {LEAST_MARGIN_A} Å")
+    below_A = n_y * scale.voxel_A - scale.apex_gap_A - scale.length_A
+    if 0 < below_A < LEAST_MARGIN_A:
+        raise SpecError(f"scale.length_A={scale.length_A!r} cannot be used: the base ends {below_A:.2f} Å above the "
+                        f"bottom face; leave {LEAST_MARGIN_A} Å, or let the needle reach out of the volume")
+
+
+def _check_file_fits(atoms: Atoms, sample: SampleSpec, scale: ScaleSpec) -> None:
+    n_z, n_x, n_y = scale.shape_zxy
+    radius_A = float(np.hypot(atoms.positions_A[:, 0], atoms.positions_A[:, 2]).max())
+    height_A = float(np.abs(atoms.positions_A[:, 1]).max())
+    room_A = min(n_z, n_x) * scale.voxel_A / 2 - LEAST_MARGIN_A
+    room_y_A = n_y * scale.voxel_A / 2 - LEAST_MARGIN_A
+    if radius_A > room_A or height_A > room_y_A:
+        raise SpecError(f"sample.path={sample.path!r} does not fit: the structure needs a radius of {radius_A:.1f} Å "
+                        f"about the tilt axis and {2 * height_A:.1f} Å along it, and scale={scale.name} has room for "
+                        f"{room_A:.1f} Å and {2 * room_y_A:.1f} Å; set sample.crop, or a larger scale.shape_zxy")

@@ -1,0 +1,142 @@
+"""Structures from files, read by ASE: centred, turned, cropped.
+
+A file is untrusted: only formats that are plain tables of numbers are read, whatever the file says goes to arrays of
+numbers alone, and every failure is a SpecError.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from aetlab.core.nouns import Atoms
+from aetlab.core.physics import SYMBOLS
+from aetlab.spec import SampleSpec, SpecError
+
+#: ASE's readers that parse text and run nothing, by the ending of the file's name.
+FORMATS = {".xyz": "extxyz", ".extxyz": "extxyz", ".cif": "cif", ".pdb": "proteindatabank", ".ent": "proteindatabank",
+           ".vasp": "vasp", ".poscar": "vasp", ".gen": "gen", ".xsf": "xsf", ".sdf": "sdf", ".mol": "mol",
+           ".cube": "cube", ".cfg": "cfg"}
+
+MAX_FILE_BYTES = 512 * 2**20
+MAX_ATOMS = 20_000_000
+
+FARTHEST_A = 1e6
+
+#: Two atoms nearer than this are the same site listed twice, as files with partial occupancies do.
+SAME_SITE_A = 0.1
+
+#: Lines that a reader may ask for beyond the end of a file before it is stopped.
+LINES_BEYOND_END = 1000
+
+_FILE_AXIS_TO_Y = {"x": [2, 0, 1], "y": [0, 1, 2], "z": [1, 2, 0]}
+
+
+def read_structure(sample: SampleSpec) -> Atoms:
+    """Atoms of the file ``sample.path``, the last of several structures, with one part (``all``).
+
+    The cell is repeated, the middle of the bounding box put at the centre, the axis ``tilt_axis`` of the file made y
+    (cyclically), the whole turned about x, then y, then z, cropped, and put at the centre again. Raises SpecError for a
+    file that cannot be read, holds no atoms, or holds elements without a potential.
+    """
+    numbers, positions_A = _read(sample)
+    positions_A = _centred(positions_A)[:, _FILE_AXIS_TO_Y[sample.tilt_axis]]
+    positions_A = Rotation.from_euler("xyz", sample.rotate_deg, degrees=True).apply(positions_A)
+    inside = _inside_crop(_centred(positions_A), sample)
+    if not inside.any():
+        raise SpecError(f"sample.crop_size_A={sample.crop_size_A!r} cannot be used: it leaves no atoms of "
+                        f"{sample.path}")
+    return Atoms(numbers[inside], _centred(positions_A[inside]), np.zeros(int(inside.sum()), dtype=np.int64))
+
+
+class _Lines(io.TextIOWrapper):
+    """The text of a file, which ends a reader that asks for line after line beyond the last.
+
+    Some of ASE's readers ask for as many lines as the file says it has atoms: 10²⁰ of them take for ever.
+    """
+
+    _n_beyond = 0
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # the type of bytes files
+        line = super().readline(size)
+        if not line:
+            self._n_beyond += 1
+            if self._n_beyond > LINES_BEYOND_END:
+                raise EOFError("it ends before all that it announces")
+        return line
+
+
+def _read(sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
+    path = Path(sample.path).expanduser()
+    name = path.name.lower()
+    file_format = "vasp" if name.startswith(("poscar", "contcar")) else FORMATS.get(path.suffix.lower())
+    if file_format is None:
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: its ending tells no known format; known are "
+                        f"{', '.join(FORMATS)}, POSCAR and CONTCAR")
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise SpecError(f"sample.path={sample.path!r} cannot be used: the file is larger than "
+                            f"{MAX_FILE_BYTES // 2**20} MiB")
+        import ase.io
+
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            structure = ase.io.read(file if file_format == "cif" else _Lines(file), format=file_format)
+            if isinstance(structure, list):
+                structure = structure[-1]
+            if sample.repeat != (1, 1, 1) and structure.cell.rank < 3:
+                raise SpecError(f"sample.repeat={sample.repeat!r} cannot be used: {sample.path} has no unit cell")
+            if len(structure) * int(np.prod(sample.repeat)) > MAX_ATOMS:
+                raise SpecError(f"sample.repeat={sample.repeat!r} cannot be used: it makes more than {MAX_ATOMS} atoms")
+            if sample.repeat != (1, 1, 1):
+                structure = structure.repeat(sample.repeat)
+            numbers = np.array(structure.numbers, dtype=np.int64)
+            positions_A = np.asarray(structure.positions, dtype=np.float64).reshape(-1, 3)
+    except SpecError:
+        raise
+    except ImportError as error:
+        raise SpecError(f"sample.path={sample.path!r} cannot be read: ASE is not installed "
+                        f"(pip install ase)") from error
+    except OSError as error:
+        raise SpecError(f"sample.path={sample.path!r} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # ASE's readers meet malformed files with exceptions of every kind
+        raise SpecError(f"sample.path={sample.path!r} cannot be read as {file_format}: "
+                        f"{type(error).__name__} {_one_line(error)}") from error
+    if len(numbers) == 0:
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: it holds no atoms")
+    unknown = sorted(set(numbers.tolist()) - set(range(1, len(SYMBOLS))))
+    if unknown:
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: no potential for atomic number "
+                        f"{', '.join(str(Z) for Z in unknown[:5])}; elements 1 to {len(SYMBOLS) - 1} are known")
+    if not (np.abs(positions_A) < FARTHEST_A).all():
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: some positions are not finite or beyond "
+                        f"{FARTHEST_A:.0e} Å")
+    if len(numbers) > 1 and cKDTree(positions_A).query(positions_A, 2)[0][:, 1].min() < SAME_SITE_A:
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: it lists atoms nearer than {SAME_SITE_A} Å to "
+                        f"each other (partial occupancies, or a cell repeated twice?)")
+    return numbers, positions_A
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
+
+
+def _centred(positions_A: np.ndarray) -> np.ndarray:
+    return positions_A - (positions_A.min(axis=0) + positions_A.max(axis=0)) / 2
+
+
+def _inside_crop(positions_A: np.ndarray, sample: SampleSpec) -> np.ndarray:
+    size = sample.crop_size_A
+    if sample.crop == "sphere":
+        return np.linalg.norm(positions_A, axis=1) <= size[0] / 2
+    if sample.crop == "cylinder":
+        radius_A, height_A = np.hypot(positions_A[:, 0], positions_A[:, 2]), np.abs(positions_A[:, 1])
+        return (radius_A <= size[0] / 2) & (height_A <= size[1] / 2)
+    if sample.crop == "box":
+        return np.all(np.abs(positions_A) <= np.array(size) / 2, axis=1)
+    return np.ones(len(positions_A), dtype=bool)

@@ -1,0 +1,131 @@
+"""Traced atoms against true ones: the paper's scores, and strict ones beside them.
+
+Paper: traced atoms in the order of falling intensity each take the nearest true atom that is still free within
+``max_distance_A``. Strict: of all one-to-one assignments within that distance one with the most pairs, and among those
+the one with the least sum of squared distances.
+
+Sites that the tracing named "no atom" (number 0) are not claimed to be atoms and take no part. Pairs are made of all
+atoms; what counts is whether the true atom of a pair lies in the scoring region. So an atom whose
+traced position falls just across the region's border is neither missing nor a false positive.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from aetlab.core.nouns import Atoms, Match, TracedAtoms
+from aetlab.scoring.metrics import Scored, count_confusion, score_metrics
+
+
+def match_atoms(traced: TracedAtoms, atoms: Atoms, *, traced_inside: np.ndarray, true_inside: np.ndarray,
+                max_distance_A: float, n_resamples: int = 1000, seed: int = 0) -> Match:
+    """Pair traced with true atoms and score the tracing.
+
+    Parameters
+    ----------
+    traced : TracedAtoms
+        N atoms.
+    atoms : Atoms
+        M true atoms.
+    traced_inside, true_inside : (N,) and (M,) bool
+        Which lie in the scoring region.
+    max_distance_A : float
+        The farthest that the partners of a pair may be apart.
+    n_resamples : int
+        Bootstrap resamples for the confidence intervals; 0 leaves these out.
+    seed : int
+        Of the resampling.
+
+    Returns
+    -------
+    Match
+        Metrics as in :func:`aetlab.scoring.metrics.score_metrics`.
+
+    Raises
+    ------
+    ValueError
+        If a mask does not have the length of its atoms.
+    """
+    traced_inside, true_inside = np.asarray(traced_inside, dtype=bool), np.asarray(true_inside, dtype=bool)
+    if traced_inside.shape != (len(traced),) or true_inside.shape != (len(atoms),):
+        raise ValueError(f"masks of shape {traced_inside.shape} and {true_inside.shape} do not fit {len(traced)} "
+                         f"traced and {len(atoms)} true atoms")
+    claimed = (traced.numbers > 0) | (0 in traced.species.get("elements", ()))
+    traced_inside = traced_inside & claimed
+    i_traced, i_true, distance_A = _list_pairs(traced.positions_A, atoms.positions_A, max_distance_A)
+    pairs = claimed[i_traced]
+    i_traced, i_true, distance_A = i_traced[pairs], i_true[pairs], distance_A[pairs]
+    paper = _take_nearest(i_traced, i_true, distance_A, -traced.intensity_V, len(atoms))
+    strict = _assign_optimally(i_traced, i_true, distance_A, len(traced), len(atoms))
+    scored = [_keep_inside(pairs, traced, atoms, traced_inside, true_inside) for pairs in (paper, strict)]
+    numbers = np.union1d(atoms.numbers, traced.numbers)
+    numbers = np.append(numbers[numbers > 0], 0)
+    return Match(
+        traced=scored[0].traced, true=scored[0].true, unmatched_traced=scored[0].unmatched_traced,
+        unmatched_true=scored[0].unmatched_true, strict_traced=scored[1].traced, strict_true=scored[1].true,
+        metrics=score_metrics(scored[0], scored[1], traced, atoms, n_resamples=n_resamples, seed=seed),
+        confusion=count_confusion(scored[1], traced, atoms, numbers), confusion_numbers=numbers)
+
+
+def _list_pairs(traced_A: np.ndarray, true_A: np.ndarray,
+                distance_A: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All pairs within the distance, nearest first for each traced atom: indices and distances."""
+    if not len(traced_A) or not len(true_A):
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
+    found = cKDTree(traced_A).sparse_distance_matrix(cKDTree(true_A), distance_A, output_type="ndarray")
+    order = np.lexsort((found["j"], found["v"], found["i"]))
+    return found["i"][order], found["j"][order], found["v"][order]
+
+
+def _take_nearest(i_traced: np.ndarray, i_true: np.ndarray, distance_A: np.ndarray, rank: np.ndarray,
+                  n_true: int) -> tuple[np.ndarray, np.ndarray]:
+    """Traced atoms by rising rank each take the nearest free true atom; pairs in the order of the traced atoms."""
+    order = np.lexsort((i_true, distance_A, i_traced, rank[i_traced]))
+    free, taken = np.ones(n_true, dtype=bool), {}
+    for traced, true in zip(i_traced[order].tolist(), i_true[order].tolist(), strict=True):
+        if free[true] and traced not in taken:
+            free[true] = False
+            taken[traced] = true
+    pairs = np.array(sorted(taken.items()), dtype=np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _assign_optimally(i_traced: np.ndarray, i_true: np.ndarray, distance_A: np.ndarray, n_traced: int,
+                      n_true: int) -> tuple[np.ndarray, np.ndarray]:
+    """One-to-one pairs: as many as can be, with the least sum of squared distances; each connected group by itself."""
+    graph = coo_array((np.ones(len(i_traced)), (i_traced, i_true + n_traced)), shape=(n_traced + n_true,) * 2)
+    _, label = connected_components(graph, directed=False)
+    group = label[i_traced]
+    order = np.argsort(group, kind="stable")
+    pairs = []
+    for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        if len(members) <= 1:
+            pairs.append(np.stack([i_traced[members], i_true[members]], axis=1))
+            continue
+        rows, row = np.unique(i_traced[members], return_inverse=True)
+        columns, column = np.unique(i_true[members], return_inverse=True)
+        # A pair too far apart must cost more than all pairs of the group together.
+        forbidden = 1.0 + 2 * len(members) * max(float(distance_A[members].max()), 1e-6) ** 2
+        cost = np.full((len(rows), len(columns)), forbidden)
+        cost[row, column] = distance_A[members] ** 2
+        row, column = linear_sum_assignment(cost)
+        allowed = cost[row, column] < forbidden
+        pairs.append(np.stack([rows[row[allowed]], columns[column[allowed]]], axis=1))
+    joined = np.concatenate(pairs)
+    return tuple(joined[np.argsort(joined[:, 0], kind="stable")].T)
+
+
+def _keep_inside(pairs: tuple[np.ndarray, np.ndarray], traced: TracedAtoms, atoms: Atoms, traced_inside: np.ndarray,
+                 true_inside: np.ndarray) -> Scored:
+    keep = true_inside[pairs[1]]
+    unmatched_traced = traced_inside.copy()
+    unmatched_traced[pairs[0]] = False
+    unmatched_true = true_inside.copy()
+    unmatched_true[pairs[1]] = False
+    return Scored(traced=pairs[0][keep], true=pairs[1][keep], unmatched_traced=np.flatnonzero(unmatched_traced),
+                  unmatched_true=np.flatnonzero(unmatched_true),
+                  displacement_A=traced.positions_A[pairs[0][keep]] - atoms.positions_A[pairs[1][keep]])

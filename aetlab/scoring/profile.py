@@ -1,0 +1,102 @@
+"""Scores against where an atom lies: its distance from the tilt axis, and its depth below the sample's surface."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aetlab.core.nouns import Atoms, Match, TracedAtoms
+from aetlab.scoring.metrics import CONFIDENCE, block_sums, resample
+from aetlab.scoring.structure import depth_below_surface
+
+#: Bins are this wide in Å, or as much wider as keeps them to N_BINS_MAX.
+BIN_A = 2.0
+N_BINS_MAX = 12
+
+
+def profile_scores(match: Match, traced: TracedAtoms, atoms: Atoms, *, n_resamples: int = 1000,
+                   seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """The paper's scores against distance from the axis (``axis``) and depth below the surface (``surface``).
+
+    The surface is the convex hull of the true atoms; what lies outside it counts as depth 0. Left out where the true
+    atoms span no volume. Returns the arrays of :func:`score_against` for each.
+    """
+    distances = {"axis": (distance_from_axis_A(atoms.positions_A), distance_from_axis_A(traced.positions_A))}
+    depth_A = depth_below_surface(atoms.positions_A, atoms.positions_A)
+    if len(atoms) and np.isfinite(depth_A).all():
+        outside_A = depth_below_surface(traced.positions_A, atoms.positions_A)
+        distances["surface"] = (np.maximum(depth_A, 0.0), np.maximum(outside_A, 0.0))
+    scored = np.concatenate([match.true, match.unmatched_true])
+    profiles = {}
+    for name, (true_A, traced_A) in distances.items():
+        largest_A = float(true_A[scored].max(initial=BIN_A / 2))
+        n_bins = int(min(np.ceil(largest_A / BIN_A), N_BINS_MAX))
+        # The last edge lies beyond the last atom.
+        edges_A = np.linspace(0.0, largest_A * (1 + 1e-9), n_bins + 1)
+        profiles[name] = score_against(true_A, traced_A, edges_A, match, traced, atoms, n_resamples=n_resamples,
+                                       seed=seed)
+    return profiles
+
+
+def score_against(distance_true_A: np.ndarray, distance_traced_A: np.ndarray, edges_A: np.ndarray, match: Match,
+                  traced: TracedAtoms, atoms: Atoms, *, n_resamples: int = 0,
+                  seed: int = 0) -> dict[str, np.ndarray]:
+    """The paper's scores in bins of some distance of the atoms.
+
+    Parameters
+    ----------
+    distance_true_A, distance_traced_A : (M,) and (N,)
+        That distance of every true and every traced atom.
+    edges_A : (B + 1,)
+        Rising edges of the bins, each with its lower edge.
+    match, traced, atoms : Match, TracedAtoms, Atoms
+    n_resamples, seed : int
+        Bootstrap resamples for the confidence intervals, as in :func:`aetlab.scoring.match.match_atoms`; 0 for none.
+
+    Returns
+    -------
+    dict
+        ``edges_A`` and arrays (B,): ``n_true``, ``found_percent``, ``false_positive_percent`` (both of the bin's true
+        atoms; false positives where they are), ``position_error_pm`` and ``correct_species_percent`` of the found; NaN
+        for empty bins. With resamples also the bounds ``*_low`` and ``*_high`` of each but ``n_true``.
+    """
+    n_bins = len(edges_A) - 1
+    error_A = np.linalg.norm(traced.positions_A[match.traced] - atoms.positions_A[match.true], axis=1)
+    correct = traced.numbers[match.traced] == atoms.numbers[match.true]
+    # One row for each found, missing and false atom; columns found, missing, false, error, correct species.
+    groups = ((match.true, atoms.positions_A, distance_true_A, {0: 1.0, 3: error_A, 4: correct}),
+              (match.unmatched_true, atoms.positions_A, distance_true_A, {1: 1.0}),
+              (match.unmatched_traced, traced.positions_A, distance_traced_A, {2: 1.0}))
+    rows, places = [], []
+    for chosen, positions_A, distance_A, terms in groups:
+        place = np.searchsorted(edges_A, distance_A[chosen], side="right") - 1
+        inside = (place >= 0) & (place < n_bins)
+        block = np.zeros((len(chosen), n_bins, 5))
+        for column, value in terms.items():
+            block[np.flatnonzero(inside), place[inside], column] = (value[inside] if isinstance(value, np.ndarray)
+                                                                    else value)
+        rows.append(block)
+        places.append(positions_A[chosen])
+    values = np.concatenate(rows)
+    result = {"edges_A": np.asarray(edges_A, dtype=np.float64), **_scores(values.sum(axis=0))}
+    if n_resamples:
+        drawn = _scores(resample(block_sums(np.concatenate(places), values), n_resamples, seed))
+        for name in set(drawn) - {"n_true"}:
+            bounds = np.full((2, n_bins), np.nan)
+            for k in np.flatnonzero(np.isfinite(drawn[name]).any(axis=0)):
+                bounds[:, k] = np.nanpercentile(drawn[name][:, k], [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
+            result[f"{name}_low"], result[f"{name}_high"] = bounds
+    return result
+
+
+def _scores(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores (...) of sums (..., 5)."""
+    found, missing, false, error_A, correct = np.moveaxis(sums, -1, 0)
+    true = found + missing
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {"n_true": true, "found_percent": 100 * found / true, "false_positive_percent": 100 * false / true,
+                "position_error_pm": 100 * error_A / found, "correct_species_percent": 100 * correct / found}
+
+
+def distance_from_axis_A(positions_A: np.ndarray) -> np.ndarray:
+    """Distance in Å (N,) from the tilt axis y through the volume's centre."""
+    return np.hypot(positions_A[:, 0], positions_A[:, 2])

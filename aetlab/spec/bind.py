@@ -1,0 +1,128 @@
+"""Plain dictionaries to settings and back: strict, without any code named in the data.
+
+``bind`` makes the dataclasses of :mod:`aetlab.spec` from what a configuration or a record holds. An unknown, missing
+or ill-typed key is a :class:`~aetlab.spec.SpecError` of one line that names the key, the value and what it takes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Mapping
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from aetlab.spec.checks import SpecError
+from aetlab.spec.run import RunSpec
+
+T = TypeVar("T")
+_HINTS: dict[Any, dict[str, Any]] = {}
+_INFINITE = {"inf": math.inf, "+inf": math.inf, "-inf": -math.inf}
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def bind_run(settings: object) -> RunSpec:
+    """The :class:`RunSpec` that nested ``settings`` describe; raises :class:`SpecError`."""
+    return bind(RunSpec, settings)
+
+
+def bind(kind: type[T], settings: object, where: str = "") -> T:
+    """A dataclass ``kind`` from nested plain ``settings``; ``where`` is the key that they stand under."""
+    if not isinstance(settings, Mapping):
+        raise _ill_typed(where or "settings", settings, f"a mapping with {_choices(kind)}")
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in settings:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"did you mean {_join(where, near[0])}? " if near else ""
+            raise SpecError(f"{_join(where, str(key))}={_short(settings[key])} is not a setting: "
+                            f"{hint}choose from {_choices(kind)}")
+    values = {}
+    hints = _hints(kind)
+    for key, field in fields.items():
+        if key in settings:
+            values[key] = _convert(hints[key], settings[key], _join(where, key))
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            wanted = _NAMES.get(hints[key], "a group of settings")
+            raise SpecError(f"{_join(where, key)} is missing: it takes {wanted}")
+    return kind(**values)
+
+
+def unbind(value: Any) -> Any:
+    """Plain JSON values of a (nested) dataclass: tuples become lists, non-finite numbers the words inf, -inf, nan."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: unbind(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): unbind(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [unbind(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    if kind not in _HINTS:
+        _HINTS[kind] = get_type_hints(kind)
+    return _HINTS[kind]
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return bind(kind, value, where)  # type: ignore[arg-type]
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        return _convert_tuple(args, value, where)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise _ill_typed(where, value, "a mapping")
+        return {_convert(args[0], k, where): _convert(args[1], v, _join(where, str(k))) for k, v in value.items()}
+    if origin in (Union, types.UnionType):
+        if isinstance(value, str) and str in args and value.strip().lower() not in _INFINITE:
+            return value
+        options = [option for option in args if option is not type(None)]
+        return None if value is None else _convert(options[0], value, where)
+    if kind is float and isinstance(value, str) and value.strip().lower() in _INFINITE:
+        return _INFINITE[value.strip().lower()]
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.nan
+        if math.isnan(number):
+            raise _ill_typed(where, value, "a number, not nan")
+        return number
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if type(value) is not kind:
+        raise _ill_typed(where, value, _NAMES.get(kind, str(kind)))
+    return value
+
+
+def _convert_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise _ill_typed(where, value, "a list such as [1, 2]")
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if len(value) != len(args):
+        raise _ill_typed(where, value, f"a list of {len(args)}")
+    return tuple(_convert(arg, item, f"{where}[{i}]") for i, (arg, item) in enumerate(zip(args, value, strict=True)))
+
+
+def _ill_typed(where: str, value: object, wanted: str) -> SpecError:
+    return SpecError(f"{where}={_short(value)} cannot be used: it takes {wanted}")
+
+
+def _short(value: object) -> str:
+    text = repr(value) if isinstance(value, (str, int, float, bool, type(None), list, tuple)) else type(value).__name__
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _join(where: str, key: str) -> str:
+    name = key if key.isidentifier() else repr(key)
+    return f"{where}.{name}" if where else name
+
+
+def _choices(kind: Any) -> str:
+    return ", ".join(field.name for field in dataclasses.fields(kind))

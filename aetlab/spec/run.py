@@ -1,0 +1,79 @@
+"""Every setting of a run: frozen dataclasses, the unit in the name, checked on construction.
+
+A :class:`RunSpec` is all that decides the numbers of a run; its canonical JSON is the run's identity
+(:mod:`aetlab.store.record`). The exception is :attr:`EngineSpec.device`, which decides where and how fast a run
+happens, not what it means.
+
+Every check raises :class:`SpecError`, whose message is one line that names the setting, the value and the choices.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from aetlab.spec.acquisition import DefocusSpec, DoseSpec, TiltsSpec, WedgeSpec, tilt_angles_deg
+from aetlab.spec.align import AlignSpec
+from aetlab.spec.checks import require
+from aetlab.spec.engine import BinningSpec, EngineSpec
+from aetlab.spec.microscope import MicroscopeSpec
+from aetlab.spec.refine import RefineSpec
+from aetlab.spec.reg import RegSpec
+from aetlab.spec.sample import SampleSpec, ScaleSpec
+from aetlab.spec.score import ScoreSpec
+from aetlab.spec.simulate import SimulateSpec
+from aetlab.spec.trace import TraceSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """Everything that decides the numbers of one run."""
+
+    seed: int
+    sample: SampleSpec
+    scale: ScaleSpec
+    dose: DoseSpec
+    tilts: TiltsSpec
+    defocus: DefocusSpec
+    wedge: WedgeSpec
+    reg: RegSpec
+    binning: BinningSpec
+    simulate: SimulateSpec
+    microscope: MicroscopeSpec
+    engine: EngineSpec
+    align: AlignSpec = field(default_factory=AlignSpec)
+    trace: TraceSpec
+    refine: RefineSpec = field(default_factory=RefineSpec)
+    score: ScoreSpec
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number from 0 to 2^63 - 1")
+        n_z = self.scale.shape_zxy[0]
+        require(self.binning.n_layers <= n_z, "binning.n_layers", self.binning.n_layers,
+                f"the volume of scale={self.scale.name} has only {n_z} layers")
+        n_left = len(tilt_angles_deg(self.tilts, self.wedge))
+        require(n_left >= 2, "wedge.missing_deg", self.wedge.missing_deg,
+                f"it leaves {n_left} of {self.tilts.n_tilts} tilts; at least 2 are needed")
+        if self.align.enabled:
+            self._check_alignment()
+
+    def _check_alignment(self) -> None:
+        require(self.engine.device != "gpu", "engine.device", self.engine.device,
+                "align=true is computed on the CPU; choose one of auto, cpu")
+        require(self.engine.n_iterations > self.align.at[0], "engine.n_iterations", self.engine.n_iterations,
+                f"align=true aligns before iteration {self.align.at[0]} for the first time; give more, or align=false")
+        require(self.reg.weight != "auto", "reg.weight", self.reg.weight,
+                "tilts held out before they are aligned predict nothing; give a number or rule with align=true")
+        require(self.refine.kind == "none" or self.refine.poses, "refine.poses", self.refine.poses,
+                "the images lie where align=true finds them; refine.poses=true lets the atoms find them as well")
+
+
+def dose_per_image_e_A2(spec: RunSpec) -> float:
+    """Electrons per Å² of one image: the total shared by the images that are left outside the wedge."""
+    n_images = len(tilt_angles_deg(spec.tilts, spec.wedge)) * len(spec.defocus.planes_nm)
+    return spec.dose.total_e_A2 / n_images
+
+
+def leaves_counts_out(spec: RunSpec) -> bool:
+    """Whether counts are left out to find how many iterations a fit takes: where it has noise, and its tilts lie."""
+    return spec.reg.iterations_factor > 0 and math.isfinite(spec.dose.total_e_A2) and not spec.align.enabled

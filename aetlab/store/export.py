@@ -1,0 +1,37 @@
+"""A record's atoms and volume as files that other programs open: extended XYZ, CSV and MRC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from aetlab.core.nouns import TracedAtoms, Volume
+from aetlab.exchange.atom_files import write_csv, write_xyz
+from aetlab.exchange.mrc import write_mrc
+from aetlab.store.files import StorageError, describe
+from aetlab.store.record import Record, read_array
+
+_COLUMNS = ("positions_A", "intensity_V", "width_A", "signal", "numbers", "position_error_A", "intensity_error_V",
+            "width_error_A", "probability", "flag", "residual_V", "posterior", "not_atom_probability")
+
+
+def export_record(record: Record, folder: Path) -> list[Path]:
+    """Write ``<id>.atoms.xyz``, ``<id>.atoms.csv`` and ``<id>.volume.mrc`` into ``folder`` and give their paths.
+
+    Positions count from the centre of the volume, and the volume's origin is set so that atoms lie on it. Raises
+    :class:`StorageError` where the record is damaged or the disk refuses.
+    """
+    columns: dict[str, Any] = {name: read_array(record, f"traced/{name}").values for name in _COLUMNS}
+    traced = TracedAtoms(**columns, species=dict(record.environment.get("species") or {}))
+    volume = Volume(read_array(record, "volume/potential_V").values, record.spec.scale.voxel_A)
+    n_z, n_x, n_y = volume.potential_V.shape
+    box_A = (n_x * volume.voxel_A, n_y * volume.voxel_A, n_z * volume.voxel_A)
+    paths = [folder / f"{record.id}.{ending}" for ending in ("atoms.xyz", "atoms.csv", "volume.mrc")]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_xyz(paths[0], traced, box_A=box_A)
+        write_csv(paths[1], traced)
+        write_mrc(paths[2], volume)
+    except OSError as error:
+        raise StorageError(f"--to={folder} cannot be used: {describe(error)}") from None
+    return paths

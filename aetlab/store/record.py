@@ -1,0 +1,359 @@
+"""A record: all that one run leaves, in a folder named by the run's identity, whole or absent.
+
+``spec.json`` settings, ``metrics.json`` flat names with units, ``history.csv`` cost and seconds of each iteration,
+``arrays.h5`` arrays with units, ``environment.json`` versions, device, times and memory, ``log.txt``, and
+``MANIFEST.json``: schema version, identity and the SHA-256 and size of each file. Written beside, then renamed into
+place; nothing edits it later. Reading checks that nothing leads out of the folder and that sizes fit before memory is
+taken.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aetlab.spec import RunSpec, SpecError
+from aetlab.spec.bind import bind_run, unbind
+from aetlab.store.files import (
+    StorageError,
+    describe,
+    flush,
+    locked,
+    make_folder,
+    remove_tree,
+    set_aside,
+    sha256,
+    writing,
+)
+from aetlab.store.identity import code_id, record_id
+
+SCHEMA = 1
+FILES = ("spec.json", "metrics.json", "history.csv", "arrays.h5", "environment.json", "log.txt")
+MANIFEST = "MANIFEST.json"
+#: Start of the last line in the log of a run that failed.
+FAILURE = "FAILED:"
+#: Largest text file that is read whole, in bytes.
+MAX_TEXT_BYTES = 64 << 20
+
+
+class RecordError(StorageError):
+    """A record that is damaged, of another schema or from elsewhere with something that is refused."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An array of a record with its unit (``"1"`` for counts and flags) and further attributes."""
+
+    values: np.ndarray
+    unit: str
+    attributes: Mapping[str, float | int | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class History:
+    """Cost (equation 5, halved) after each iteration, and the seconds that it took."""
+
+    cost: np.ndarray
+    seconds: np.ndarray
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record as read: the small files; arrays are read one by one with :func:`read_array`."""
+
+    id: str
+    folder: Path
+    spec: RunSpec
+    metrics: dict[str, float]
+    environment: dict[str, Any]
+    n_bytes: int
+
+    @property
+    def made_by_other_code(self) -> bool:
+        """Whether the code that decides the numbers has changed since."""
+        return self.environment.get("code") != code_id()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The text files of a record, for quick listing: ``settings`` as written, not bound."""
+
+    id: str
+    settings: dict[str, Any]
+    metrics: dict[str, float]
+    environment: dict[str, Any]
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders under ``outputs``: one place that knows them all."""
+
+    outputs: Path
+
+    @property
+    def records(self) -> Path:
+        """Whole records, one folder each."""
+        return self.outputs / "records"
+
+    @property
+    def cache(self) -> Path:
+        """Stages that runs share."""
+        return self.outputs / "cache"
+
+    @property
+    def sweeps(self) -> Path:
+        """Ledgers of sweeps."""
+        return self.outputs / "sweeps"
+
+    @property
+    def damaged(self) -> Path:
+        """Records set aside because they are damaged or superseded."""
+        return self.outputs / "set_aside"
+
+    def work(self, run_id: str) -> Path:
+        """What a run keeps while it is not finished: its checkpoint."""
+        return self.outputs / "work" / run_id
+
+    @property
+    def logs(self) -> Path:
+        """Logs of runs that have not come to a record yet."""
+        return self.outputs / "logs"
+
+    def log(self, run_id: str) -> Path:
+        """The log of a run that has not come to a record yet."""
+        return self.logs / f"{run_id}.log"
+
+    def checkpoint(self, run_id: str) -> Path:
+        """The checkpoint of a run that is not finished."""
+        return self.work(run_id) / "checkpoint.arrays"
+
+    def lock(self, run_id: str) -> Path:
+        """The lock of a run."""
+        return self.outputs / "locks" / f"{run_id}.lock"
+
+
+def write_record(
+    records: Path,
+    spec: RunSpec,
+    *,
+    metrics: Mapping[str, float],
+    history: History,
+    arrays: Mapping[str, Dataset],
+    environment: Mapping[str, Any],
+    log: str,
+) -> Path:
+    """Writes the record of ``spec`` under ``records`` and gives its folder.
+
+    ``arrays`` maps HDF5 paths such as ``"volume/potential_V"`` to datasets. ``environment`` gets the entry ``code``.
+    The caller holds the run's lock. Raises :class:`StorageError` where the disk refuses; nothing half-written stays.
+    """
+    run_id = record_id(spec)
+    make_folder(records)
+    folder, partial = records / run_id, records / f".partial-{run_id}"
+    remove_tree(partial)
+    try:
+        with writing(partial):
+            partial.mkdir()
+            _write_json(partial / "spec.json", unbind(spec))
+            _write_json(partial / "metrics.json", {name: _plain_number(value) for name, value in metrics.items()})
+            _write_json(partial / "environment.json", {**environment, "code": code_id()})
+            (partial / "log.txt").write_text(log, encoding="utf-8")
+            _write_history(partial / "history.csv", history)
+            _write_arrays(partial / "arrays.h5", arrays)
+            files = {}
+            for name in FILES:
+                flush(partial / name)
+                files[name] = {"sha256": sha256(partial / name), "bytes": (partial / name).stat().st_size}
+            _write_json(partial / MANIFEST, {"schema": SCHEMA, "id": run_id, "files": files})
+            flush(partial / MANIFEST)
+            flush(partial)
+            os.rename(partial, folder)
+            flush(records)
+    except BaseException:
+        _forget(partial)
+        raise
+    return folder
+
+
+def read_record(folder: Path, *, verify: bool = True) -> Record:
+    """The record in ``folder``; with ``verify`` every file is checked against its SHA-256, else sizes alone.
+
+    Raises :class:`RecordError`, which names the record and what is wrong with it.
+    """
+    summary = read_summary(folder, verify=verify)
+    try:
+        spec = bind_run(summary.settings)
+    except SpecError as error:
+        made_by = "" if summary.environment.get("code") == code_id() else (
+            "; it was made by other code, whose settings are not these: use the aetlab that wrote it, or run again")
+        raise RecordError(f"record {folder}: spec.json: {error}{made_by}") from None
+    return Record(summary.id, folder, spec, summary.metrics, summary.environment, summary.n_bytes)
+
+
+def read_summary(folder: Path, *, verify: bool) -> Summary:
+    """The record in ``folder`` as it stands in its text files; as :func:`read_record`, settings unchecked."""
+    manifest = _read_json(folder, MANIFEST)
+    if manifest.get("schema") != SCHEMA:
+        raise RecordError(f"record {folder} has schema {manifest.get('schema')!r}, this aetlab reads {SCHEMA}: "
+                          "use the aetlab that wrote it, or remove it and run again")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or set(files) != set(FILES):
+        raise RecordError(f"record {folder}: {MANIFEST} names other files than {', '.join(FILES)}")
+    if manifest.get("id") != folder.name:
+        raise RecordError(f"record {folder}: {MANIFEST} belongs to {manifest.get('id')!r}")
+    n_bytes = 0
+    for name in FILES:
+        entry = files[name]
+        path = _inside(folder, name)
+        size = path.stat().st_size
+        if not isinstance(entry, dict) or entry.get("bytes") != size:
+            raise RecordError(f"record {folder} is damaged: {name} has {size} bytes, not as written")
+        if verify and sha256(path) != entry.get("sha256"):
+            raise RecordError(f"record {folder} is damaged: {name} has changed since it was written")
+        n_bytes += size
+    metrics = {}
+    for name, value in _read_json(folder, "metrics.json").items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+            raise RecordError(f"record {folder}: metrics.json: {name} is not a number")
+        metrics[name] = math.nan if value is None else value
+    settings, environment = _read_json(folder, "spec.json"), _read_json(folder, "environment.json")
+    return Summary(folder.name, settings, metrics, environment, n_bytes)
+
+
+def list_records(records: Path, *, verify: bool = False) -> tuple[list[Record], list[RecordError]]:
+    """All readable records under ``records``, oldest first, and what is wrong with the others."""
+    sound: list[Record] = []
+    broken: list[RecordError] = []
+    folders = [path for path in records.iterdir() if not path.name.startswith(".")] if records.is_dir() else []
+    for folder in sorted(folders):
+        try:
+            sound.append(read_record(folder, verify=verify))
+        except RecordError as error:
+            broken.append(error)
+    sound.sort(key=lambda record: (str(record.environment.get("finished", "")), record.id))
+    return sound, broken
+
+
+def read_history(record: Record) -> History:
+    """The history of ``record``."""
+    try:
+        rows = list(csv.DictReader(_read_text(record.folder, "history.csv").splitlines()))
+        columns = {name: np.array([float(row[name]) for row in rows]) for name in ("cost", "seconds")}
+        return History(**columns)
+    except (KeyError, TypeError, ValueError, csv.Error):
+        raise RecordError(f"record {record.folder}: history.csv is not a table of iteration, cost, seconds") from None
+
+
+def read_array(record: Record, name: str) -> Dataset:
+    """The array ``name`` of ``record`` with its unit, for example ``read_array(record, "volume/potential_V")``."""
+    from aetlab.store.hdf5 import read_dataset
+
+    values, attributes = read_dataset(_inside(record.folder, "arrays.h5"), name)
+    unit = str(attributes.pop("unit", "1"))
+    return Dataset(values, unit, attributes)
+
+
+def array_names(record: Record) -> tuple[str, ...]:
+    """Names of all arrays of ``record``, sorted."""
+    from aetlab.store.hdf5 import dataset_names
+
+    return dataset_names(_inside(record.folder, "arrays.h5"))
+
+
+def find_record(places: Places, spec: RunSpec, *, use_other_code: bool = False) -> tuple[Record | None, str]:
+    """The whole, verified record of ``spec``, or None; and a line on what was set aside on the way (or empty).
+
+    A damaged record is set aside. One made by other code is set aside as well, unless ``use_other_code``. The caller
+    holds the run's lock.
+    """
+    folder = places.records / record_id(spec)
+    if not folder.exists():
+        return None, ""
+    try:
+        record = read_record(folder)
+        if use_other_code or not record.made_by_other_code:
+            return record, ""
+        reason = f"record {folder} was made by other code ({record.environment.get('code')}, now {code_id()})"
+    except RecordError as error:
+        reason = str(error)
+    return None, f"{reason}; set aside as {set_aside(folder, places.damaged)}"
+
+
+@contextmanager
+def run_lock(places: Places, spec: RunSpec, waiting: Any = None) -> Any:
+    """Holds the lock of the run of ``spec``: two processes never make the same record."""
+    with locked(places.lock(record_id(spec)), waiting):
+        yield
+
+
+def _plain_number(value: float) -> float | None:
+    number = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(number, float) and not math.isfinite(number) else number
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _write_history(path: Path, history: History) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("iteration", "cost", "seconds"))
+        for i, (cost, seconds) in enumerate(zip(history.cost, history.seconds, strict=True)):
+            table.writerow((i + 1, repr(float(cost)), repr(float(seconds))))
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, Dataset]) -> None:
+    from aetlab.store.hdf5 import write_datasets
+
+    write_datasets(path, {name: (data.values, {"unit": data.unit, **data.attributes}) for name, data in arrays.items()})
+
+
+def _forget(partial: Path) -> None:
+    try:
+        remove_tree(partial)
+    except StorageError:
+        pass  # the disk that refused the write may refuse this too; the next run removes it
+
+
+def _inside(folder: Path, name: str) -> Path:
+    path = folder / name
+    if folder.is_symlink() or path.is_symlink() or not path.is_file():
+        raise RecordError(f"record {folder} is damaged: {name} is missing or leads outside the record")
+    return path
+
+
+def _read_text(folder: Path, name: str) -> str:
+    path = _inside(folder, name)
+    try:
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise RecordError(f"record {folder}: {name} is longer than {MAX_TEXT_BYTES} bytes")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecordError(f"record {folder}: {name} cannot be read: {describe(error)}") from None
+    except UnicodeDecodeError:
+        raise RecordError(f"record {folder} is damaged: {name} is not text") from None
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads(_read_text(folder, name), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise RecordError(f"record {folder} is damaged: {name} is not JSON") from None
+    if not isinstance(content, dict):
+        raise RecordError(f"record {folder} is damaged: {name} holds no mapping")
+    return content
+
+
+def _refuse_constant(name: str) -> Sequence[None]:
+    raise ValueError(f"{name} is not JSON")

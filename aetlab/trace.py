@@ -1,0 +1,8 @@
+"""``python -m aetlab.trace``: trace the atoms of a volume that another program made."""
+
+import sys
+
+from aetlab.cli.trace_volume import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Candidates: maxima of a volume that was filtered with a difference of Gaussians.
+
+The volume is worked on in slabs of layers, several at once, so that nothing of its size is made. The slabs change no
+result. On a GPU volume the filter runs there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+
+from aetlab.core.backend import array_module, ndimage_module, to_numpy
+from aetlab.core.nouns import Array
+from aetlab.spec import TraceSpec
+from aetlab.tracing.noise import residual_block
+
+LAYERS_PER_SLAB = 32
+#: scipy.ndimage cuts a Gaussian at this many standard deviations.
+TRUNCATE = 4.0
+#: A filtered value below this part of the least peak is that of an even place: an atom's is over ten times as much.
+EVEN = 2e-3
+#: The 3×3×3 neighbourhood without its centre and its eight corners.
+NEIGHBOURS = [step for step in itertools.product((-1, 0, 1), repeat=3) if 0 < np.abs(step).sum() < 3]
+
+
+def filter_difference_of_gaussians(block: Array, sigma_narrow: float, sigma_wide: float) -> Array:
+    """Narrow minus wide Gaussian of ``block``, which goes on beyond its border as it is there. Widths in voxels."""
+    gaussian = ndimage_module(block).gaussian_filter
+    filtered = gaussian(block, sigma_narrow, mode="nearest", truncate=TRUNCATE)
+    filtered -= gaussian(block, sigma_wide, mode="nearest", truncate=TRUNCATE)
+    return filtered
+
+
+def find_candidates(potential_V: Array, spec: TraceSpec, *, subtract: np.ndarray | None = None) -> np.ndarray:
+    """Start sites of the fits, (N, 5) rows (z, x, y, I, s) in voxels and V, in the order of the volume's voxels.
+
+    A candidate is a positive maximum over its 18 nearest voxels of the filtered volume (the first one of an even
+    plateau); a parabola along each axis gives its place between the voxels, the unfiltered value there and
+    ``spec.width_start`` its intensity. Those below ``spec.candidate_fraction · spec.min_intensity_V`` are left out.
+    Voxels that are not finite count as 0.
+
+    Parameters
+    ----------
+    potential_V : (Z, X, Y) float32
+    spec : TraceSpec
+    subtract : (M, 5), optional
+        Sites whose Gaussians are taken away first: the search is then one of the residual.
+    """
+    n_layers = potential_V.shape[0]
+    starts = range(0, n_layers, LAYERS_PER_SLAB)
+    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+        found = pool.map(lambda first: _search_slab(potential_V, spec, subtract, first), starts)
+        return np.concatenate([*found, np.empty((0, 5))])
+
+
+def _search_slab(potential_V: Array, spec: TraceSpec, subtract: np.ndarray | None, first: int) -> np.ndarray:
+    xp = array_module(potential_V)
+    halo = int(TRUNCATE * spec.filter_sigma_wide + 0.5) + 1
+    low = max(0, first - halo)
+    last = min(potential_V.shape[0], first + LAYERS_PER_SLAB)
+    block = residual_block(potential_V, low, last + halo, np.empty((0, 5)) if subtract is None else subtract,
+                           spec.neighbour_radius)
+    filtered = filter_difference_of_gaussians(block, spec.filter_sigma_narrow, spec.filter_sigma_wide)
+    padded = xp.pad(filtered, 1, constant_values=-xp.inf)
+
+    # A peak between the voxels may lie half a voxel off along each axis.
+    least_peak = spec.candidate_fraction * spec.min_intensity_V
+    least_value = least_peak * math.exp(-0.375 / spec.width_start**2)
+    core = slice(first - low, last - low)
+    centre = xp.stack(xp.nonzero((filtered[core] > EVEN * least_peak) & (block[core] >= least_value)), axis=1)
+    centre = centre + xp.asarray([first - low, 0, 0])
+    stride_z, stride_x = padded.shape[1] * padded.shape[2], padded.shape[2]
+    flat = padded.ravel()
+    index = (centre[:, 0] + 1) * stride_z + (centre[:, 1] + 1) * stride_x + centre[:, 2] + 1
+    for step in NEIGHBOURS:
+        offset = step[0] * stride_z + step[1] * stride_x + step[2]
+        keep = flat[index] > flat[index + offset] if offset < 0 else flat[index] >= flat[index + offset]
+        index, centre = index[keep], centre[keep]
+
+    shift = xp.stack([_parabola_vertex(flat[index - s], flat[index], flat[index + s]) for s in (stride_z, stride_x, 1)],
+                     axis=1)
+    value = block[centre[:, 0], centre[:, 1], centre[:, 2]].astype(xp.float64)
+    peak = value * xp.exp(0.5 * (shift**2).sum(axis=1) / spec.width_start**2)
+    sites = xp.empty((len(centre), 5))
+    sites[:, :3] = centre + shift
+    sites[:, 0] += low
+    sites[:, 3] = peak
+    sites[:, 4] = spec.width_start
+    return to_numpy(sites[peak >= least_peak])
+
+
+def _parabola_vertex(before: Array, here: Array, after: Array) -> Array:
+    """Vertex in voxels, at most half a voxel off, of the parabola through three values; 0 at the volume's edge."""
+    xp = array_module(here)
+    before, here, after = before.astype(xp.float64), here.astype(xp.float64), after.astype(xp.float64)
+    curvature = before - 2 * here + after
+    usable = xp.isfinite(curvature) & (curvature < 0)
+    shift = 0.5 * (xp.where(usable, before, 0) - xp.where(usable, after, 0)) / xp.where(usable, curvature, -1)
+    return xp.clip(shift, -0.5, 0.5)

@@ -1,0 +1,151 @@
+"""Sites, the working form of traced atoms: (N, 5) float64 rows (z, x, y, I, s) in voxels of the array and V.
+
+Each step treats all sites at once from the same state, so that neither their order nor the number of threads changes
+what comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from aetlab.spec import TraceSpec
+from aetlab.tracing import kernels_numba
+from aetlab.tracing.noise import Noise
+
+SITES_PER_TASK = 512
+FIT_STEPS_MAX = 10
+#: A fit has converged when a step moves no length by more voxels and the intensity by no greater fraction.
+FIT_TOLERANCE = 1e-4
+
+
+def canonical_order(sites: np.ndarray) -> np.ndarray:
+    """Indices (N,) that sort sites by z, x, y: an order that depends on the sites alone."""
+    return np.lexsort((sites[:, 4], sites[:, 3], sites[:, 2], sites[:, 1], sites[:, 0]))
+
+
+def list_neighbours(sites: np.ndarray, distance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours within ``distance`` voxels: those of site i are ``neighbours[first[i]:first[i + 1]]``, by index.
+
+    Returns
+    -------
+    first : (N + 1,) int64
+    neighbours : (M,) int64
+    """
+    if len(sites) < 2:
+        return np.zeros(len(sites) + 1, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    pairs = cKDTree(sites[:, :3]).query_pairs(distance, output_type="ndarray")
+    one, other = pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64)
+    # One sort of a single number is faster than one by two columns.
+    key = np.sort(np.concatenate([one * len(sites) + other, other * len(sites) + one]))
+    first = np.searchsorted(key, np.arange(len(sites) + 1) * len(sites))
+    return first.astype(np.int64), key % len(sites)
+
+
+def share_sites(n_sites: int, work: Callable[[int, int], object]) -> list:
+    """``work(first, last)`` over all sites in tasks shared by the threads; the results in the order of the sites."""
+    starts = range(0, n_sites, SITES_PER_TASK)
+    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+        return list(pool.map(lambda first: work(first, min(first + SITES_PER_TASK, n_sites)), starts))
+
+
+def fit_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *,
+              subtract_neighbours: bool = True, n_fixed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Fit every site once to the volume less its neighbours, all of them where they were before.
+
+    Parameters
+    ----------
+    potential_V : (Z, X, Y) float32, contiguous
+    sites : (N, 5)
+    spec : TraceSpec
+    subtract_neighbours : bool
+        False fits the volume as it is.
+    n_fixed : int
+        The first sites that stay as they are.
+
+    Returns
+    -------
+    fitted : (N, 5)
+    status : (N,) uint8
+        Bits of :mod:`aetlab.tracing.kernels_numba`; sites with too few voxels stay as they are.
+    """
+    order = canonical_order(sites)
+    ordered = np.ascontiguousarray(sites[order])
+    first, neighbours = list_neighbours(ordered, spec.neighbour_radius if subtract_neighbours else 0.0)
+    bounds = np.array([spec.max_shift_per_fit, *spec.intensity_bounds, *spec.width_step_bounds, *spec.width_bounds])
+    fitted = ordered.copy()
+    status = np.zeros(len(sites), dtype=np.uint8)
+    movable = order >= n_fixed
+    share_sites(len(sites), lambda low, high: kernels_numba.fit_gaussians(
+        potential_V, ordered, movable, first, neighbours, low, high, spec.fit_radius, spec.clip_at_zero, bounds,
+        FIT_TOLERANCE, FIT_STEPS_MAX, fitted, status))
+    inverse = np.empty_like(order)
+    inverse[order] = np.arange(len(order))
+    return fitted[inverse], status[inverse]
+
+
+def merge_sites(sites: np.ndarray, distance: float) -> np.ndarray:
+    """Join sites nearer than ``distance`` voxels, closest pairs first, until none are left; weights I·s.
+
+    Pairs that are each other's nearest are joined together at once, which gives what one pair at a time would give.
+    """
+    sites = sites[canonical_order(sites)]
+    while len(sites) > 1:
+        separation, nearest = cKDTree(sites[:, :3]).query(sites[:, :3], k=2, distance_upper_bound=distance)
+        own = np.arange(len(sites))
+        # A site that shares its place with another may be listed second itself.
+        partner = np.where(nearest[:, 0] == own, nearest[:, 1], nearest[:, 0])
+        close = (partner < len(sites)) & (separation[:, 1] < distance)
+        mutual = close.copy()
+        mutual[close] = partner[partner[close]] == own[close]
+        first = own[mutual & (own < partner)]
+        if not len(first):
+            if not close.any():
+                break
+            # Ties can point in a ring; the first of the closest pairs breaks it.
+            first = np.array([np.argmin(np.where(close, separation[:, 1], np.inf))])
+        second = partner[first]
+        weights = np.stack([sites[first, 3] * sites[first, 4], sites[second, 3] * sites[second, 4]])
+        weights /= weights.sum(axis=0)
+        sites[first] = weights[0, :, None] * sites[first] + weights[1, :, None] * sites[second]
+        sites = np.delete(sites, second, axis=0)
+        sites = sites[canonical_order(sites)]
+    return sites
+
+
+def drop_lone_sites(sites: np.ndarray, factor: float, n_least: int) -> np.ndarray:
+    """The sites of groups of at least ``n_least``; in a group the next site is at most ``factor`` times as far as
+    nearest neighbours are in the median."""
+    if n_least <= 1 or len(sites) < 2:
+        return sites
+    nearest = cKDTree(sites[:, :3]).query(sites[:, :3], k=2)[0][:, 1]
+    first, neighbours = list_neighbours(sites, factor * float(np.median(nearest)))
+    links = csr_array((np.ones(len(neighbours), np.int8), neighbours, first), shape=(len(sites), len(sites)))
+    _, group = connected_components(links, directed=False)
+    return sites[np.bincount(group)[group] >= n_least]
+
+
+def drop_doubtful_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, noise: Noise, *,
+                        part: float = 1.0, narrow: bool = True) -> np.ndarray:
+    """The sites that stand out of the noise and are, with ``narrow``, not narrower than ``spec.min_width``.
+
+    A site stands out if a Gaussian of the start width, with the neighbours taken away, has an amplitude there of at
+    least ``part · spec.min_significance`` times its noise. Noise alone can make an atom narrow: where there
+    is noise, a site of 1.5 times the least significance stays.
+    """
+    sites = sites[canonical_order(sites)]
+    wide = (sites[:, 4] >= spec.min_width) | (not narrow)
+    if noise.level_V == 0:
+        return sites[wide]
+    first, neighbours = list_neighbours(sites, spec.neighbour_radius)
+    amplitudes = np.empty(len(sites))
+    share_sites(len(sites), lambda low, high: kernels_numba.measure_amplitudes(
+        potential_V, sites, first, neighbours, low, high, spec.fit_radius, False, spec.width_start, amplitudes))
+    significance = amplitudes / (noise.at(sites) * spec.min_significance)
+    return sites[(significance >= part) & (wide | (significance >= 1.5))]

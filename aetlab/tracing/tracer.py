@@ -1,0 +1,152 @@
+"""From a volume to named atoms: the rounds of the paper's tracing code, in our own words and at once for all atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from aetlab.core.backend import to_numpy
+from aetlab.core.nouns import Array, TracedAtoms, Volume
+from aetlab.spec import TraceSpec
+from aetlab.tracing.candidates import find_candidates
+from aetlab.tracing.errors import Flag, estimate_errors
+from aetlab.tracing.noise import measure_noise
+from aetlab.tracing.sites import canonical_order, drop_doubtful_sites, drop_lone_sites, fit_sites, merge_sites
+from aetlab.tracing.smoothing import smooth
+from aetlab.tracing.species import name_species
+
+#: When a round drops a greater part of the sites the noise beside them is measured again.
+MANY_GONE = 0.01
+#: Candidates whose first fits end nearer than this many voxels are maxima of one atom: left apart, each would be fitted
+#: to what the other leaves, which is nothing.
+SAME_ATOM = 1.0
+#: Parts of the least significance that are asked for one after the other before the rounds: while noise is fitted as
+#: atoms too the noise seems less than it is, and a site's intensity may still grow.
+EARLY_SIGNIFICANCE = (0.5, 0.75)
+#: Called with rounds done, rounds at most, and what the latest did.
+RoundReport = Callable[[int, int, str], None]
+
+
+def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
+                report: RoundReport | None = None) -> TracedAtoms:
+    """Find the atoms of a volume, fit a Gaussian to each, and name them.
+
+    The volume is smoothed, and cut to the cylinder that all tilts see, where the settings say so. Candidates are
+    fitted, subtracted and the residual searched for more; then all sites are refined against the volume less their
+    neighbours, near ones merged, weak and lone ones dropped, in rounds until few go and none moves. Voxels that are not
+    finite are missing data: no fit uses them. A flat or empty volume has no atoms.
+
+    Parameters
+    ----------
+    volume : Volume
+        (Z, X, Y) in V.
+    spec : TraceSpec
+    elements : tuple of int
+        Atomic numbers that the sample holds.
+    report : callable, optional
+        ``report(done, total, detail)`` after each round.
+
+    Returns
+    -------
+    TracedAtoms
+        In the order of z, x, y; positions in Å about the volume's centre.
+
+    Raises
+    ------
+    ValueError
+        If the volume is not three-dimensional and real, or the elements cannot be told apart.
+    """
+    given = volume.potential_V
+    if given.ndim != 3 or given.dtype.kind not in "fiu":
+        raise ValueError(f"a volume is a real array (Z, X, Y), not {given.dtype} with shape {given.shape}")
+    as_given_V = given.astype(np.float32)
+    searched = smooth(as_given_V, spec.smoothing)
+    if spec.cylinder_margin >= 0:
+        outside = _outside_cylinder(as_given_V.shape, spec.cylinder_margin)
+        for volume_V in (as_given_V, searched):
+            volume_V[outside] = np.nan
+    potential_V = np.ascontiguousarray(to_numpy(searched))
+    sites, _ = fit_sites(potential_V, find_candidates(searched, spec), spec, subtract_neighbours=False)
+    sites = merge_sites(sites, SAME_ATOM)
+    for _ in range(spec.n_residual_searches):
+        more = find_candidates(searched, spec, subtract=sites)
+        sites, _ = fit_sites(potential_V, np.concatenate([sites, more]), spec, n_fixed=len(sites))
+        sites = merge_sites(sites, SAME_ATOM)
+    sites, status, rounds = _refine_in_rounds(potential_V, searched, sites, spec, report)
+    order = canonical_order(sites)
+    order = order[_bright_enough(sites[order], elements, spec.min_signal)]
+    sites, status = sites[order], status[order]
+    signal = sites[:, 3] * sites[:, 4]
+    if spec.smoothing and spec.n_sharp_fits:
+        potential_V = np.ascontiguousarray(to_numpy(as_given_V))
+        sites, status = _sharpen(potential_V, sites, spec)
+    errors = estimate_errors(potential_V, sites, status, spec)
+    species = name_species(signal, elements)
+    centre = (np.asarray(potential_V.shape) - 1) / 2
+    voxel_A = volume.voxel_A
+    zxy_to_xyz = [1, 2, 0]
+    return TracedAtoms(
+        positions_A=((sites[:, :3] - centre) * voxel_A)[:, zxy_to_xyz], intensity_V=sites[:, 3],
+        width_A=sites[:, 4] * voxel_A, signal=signal, numbers=species.numbers,
+        position_error_A=errors.std[:, zxy_to_xyz] * voxel_A, intensity_error_V=errors.std[:, 3],
+        width_error_A=errors.std[:, 4] * voxel_A, probability=species.probability,
+        flag=errors.flag | np.where(species.not_atom > 0.5, Flag.NOT_ATOM, 0).astype(np.uint8),
+        residual_V=errors.residual_V, posterior=species.posterior, not_atom_probability=species.not_atom,
+        species=species.summary, rounds=rounds)
+
+
+def _bright_enough(sites: np.ndarray, elements: tuple[int, ...], share: float) -> np.ndarray:
+    """Which sites have at least ``share`` of the median signal of those named the lightest element, bool (N,)."""
+    signal = sites[:, 3] * sites[:, 4]
+    lightest = name_species(signal, elements).numbers == min(elements)
+    return signal >= share * np.median(signal[lightest]) if share and lightest.any() else np.ones(len(sites), bool)
+
+
+def _outside_cylinder(shape_zxy: tuple[int, ...], margin: float) -> np.ndarray:
+    """Columns (Z, X) nearer than ``margin`` voxels to the faces that the tilts turn through, or beyond them: bool."""
+    n_z, n_x, _ = shape_zxy
+    z, x = np.arange(n_z)[:, None] - (n_z - 1) / 2, np.arange(n_x) - (n_x - 1) / 2
+    return np.hypot(z, x) > min(n_z, n_x) / 2 - margin
+
+
+def _sharpen(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Sites of the smoothed volume fitted to the volume as given, where neighbours overlap less; their status."""
+    sharp = sites.copy()
+    low, high = spec.width_bounds
+    sharp[:, 4] = np.clip(np.sqrt(np.maximum(sites[:, 4] ** 2 - spec.smoothing**2, 0)), low, high)
+    sharp[:, 3] *= (sites[:, 4] / sharp[:, 4]) ** 3
+    for _ in range(spec.n_sharp_fits):
+        sharp, status = fit_sites(potential_V, sharp, spec)
+    return sharp, status
+
+
+def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarray, spec: TraceSpec,
+                      report: RoundReport | None) -> tuple[np.ndarray, np.ndarray, tuple[dict[str, float], ...]]:
+    """Sites, the status of their last fits, and what each round did."""
+    rounds: list[dict[str, float]] = []
+    total = spec.n_refine_first + 1 + spec.n_rounds_max
+    noise = measure_noise(searched, sites, spec)
+    for part in EARLY_SIGNIFICANCE:
+        sites = drop_doubtful_sites(potential_V, sites, spec, noise, part=part, narrow=False)
+        noise = measure_noise(searched, sites, spec)
+    for i_round in range(total):
+        n_before = len(sites)
+        if i_round >= spec.n_refine_first:
+            sites = merge_sites(sites, spec.merge_distance)
+            sites = sites[sites[:, 3] >= spec.min_intensity_V]
+            sites = drop_doubtful_sites(potential_V, sites, spec, noise, narrow=i_round > spec.n_refine_first)
+            sites = drop_lone_sites(sites, spec.link_factor, spec.min_group)
+        n_gone = n_before - len(sites)
+        if n_gone > MANY_GONE * n_before:
+            noise = measure_noise(searched, sites, spec)
+        fitted, status = fit_sites(potential_V, sites, spec)
+        shift2 = ((fitted[:, :3] - sites[:, :3]) ** 2).sum(axis=1)
+        sites = fitted
+        shift = float(np.sqrt(shift2.mean())) if len(sites) else 0.0
+        rounds.append({"round": i_round + 1, "n_sites": len(sites), "n_gone": n_gone, "shift_rms_voxels": shift})
+        if report is not None:
+            report(i_round + 1, total, f"{len(sites)} sites, {n_gone} gone, RMS shift {shift:.4f} voxels")
+        if i_round > spec.n_refine_first and n_gone < spec.stop_sites and shift < spec.stop_shift:
+            break
+    return sites, status, tuple(rounds)
