@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from aetlab.core.errors import AetlabError
 from aetlab.core.nouns import Volume
 from aetlab.exchange.mrc import read_mrc
 
@@ -14,7 +15,7 @@ from aetlab.exchange.mrc import read_mrc
 MOST_PACKED = 1100
 
 
-class FileError(ValueError):
+class FileError(AetlabError, ValueError):
     """A file that cannot be used; the message is one line that says why."""
 
 

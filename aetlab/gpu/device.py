@@ -7,10 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from aetlab.core.errors import AetlabError
+
 Array = Any
 
 
-class GpuError(RuntimeError):
+class GpuError(AetlabError, RuntimeError):
     """No GPU, or none that serves; the message is one line."""
 
 

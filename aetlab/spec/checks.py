@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from aetlab.core.errors import AetlabError
 
-class SpecError(ValueError):
+
+class SpecError(AetlabError, ValueError):
     """A setting that cannot be used; the message names the setting, its value and what is allowed."""
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from aetlab.core.errors import AetlabError
 
-class StorageError(Exception):
+
+class StorageError(AetlabError):
     """Something on the disk cannot be written or used; the message is one line that names it."""
 
 
