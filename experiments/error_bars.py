@@ -12,36 +12,32 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from aetlab import forward, pipeline, samples, tracing
+from aetlab import flow, forward, samples
 from aetlab.cli.compose import compose_spec
 from aetlab.core.progress import PlainReporter
 from aetlab.core.seeds import generator
 from aetlab.spec import RunSpec
 from aetlab.store.environment import StageClock, describe_environment
-from aetlab.store.record import Places
 
 HERE = Path(__file__).parent
 
 
 def measure(spec: RunSpec, n_repeats: int) -> dict[str, object]:
     """RMS in pm along x, y, z of both parts of the error, of the whole and of the standard errors."""
-    atoms = samples.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
+    atoms = flow.sample(spec)
     errors_A, sigmas_A = np.full((2, n_repeats, len(atoms), 3), np.nan)
-    with tempfile.TemporaryDirectory() as folder, PlainReporter("error bars", interval_s=60) as reporter:
-        ideal = pipeline.ideal_tilt_series(spec, atoms, Places(Path(folder)), reporter)
+    with PlainReporter("error bars", interval_s=60) as reporter:
+        ideal = flow.simulate(spec, atoms, noise=False, progress=reporter)
         for repeat in range(n_repeats):
-            series = forward.add_shot_noise(ideal, pipeline.electrons_per_pixel(spec),
+            series = forward.add_shot_noise(ideal, flow.electrons_per_pixel(spec),
                                             generator(spec.seed, f"noise of repeat {repeat}"))
-            # A place of its own, where no other repeat has left a checkpoint.
-            places = Places(Path(folder) / str(repeat))
-            volume = pipeline.reconstruct(spec, series, places, reporter)[0].volume
-            traced = tracing.trace_atoms(volume, spec.trace, samples.sample_elements(atoms))
-            match = pipeline.score(spec, traced, atoms)
+            reconstruction = flow.reconstruct(spec, series, progress=reporter)
+            traced = flow.trace(spec, reconstruction, elements=samples.sample_elements(atoms))
+            match = flow.score(spec, traced, atoms).match
             errors_A[repeat, match.true] = traced.positions_A[match.traced] - atoms.positions_A[match.true]
             sigmas_A[repeat, match.true] = traced.position_error_A[match.traced]
     always = (np.isfinite(errors_A) & np.isfinite(sigmas_A)).all(axis=(0, 2))

@@ -24,14 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from aetlab import pipeline
+from aetlab import keeper
 from aetlab.cli.compose import compose_spec
 from aetlab.core.progress import open_reporter
 from aetlab.store import cache, checkpoint, record
 from aetlab.store.environment import StageClock, describe_environment
 
 #: Where the work of keeping results is done, as the modules that do it name it.
-TIMED = ((pipeline, "record_id"), (pipeline, "describe_environment"), (pipeline, "describe_arrays"),
+TIMED = ((keeper, "record_id"), (keeper, "describe_environment"), (keeper, "describe_arrays"),
          (record, "find_record"), (record, "write_record"), (record, "read_record"), (cache, "write_container"),
          (checkpoint, "load_checkpoint"), (checkpoint, "save_checkpoint"))
 N_RECORDS = 1000
@@ -67,7 +67,7 @@ def measure_overhead(outputs: Path) -> dict[str, Any]:
         places.log(record.record_id(spec)).touch()
         start = time.perf_counter()
         with open_reporter("overhead") as reporter:
-            pipeline.run(spec, places=places, reporter=reporter)
+            keeper.run(spec, places=places, reporter=reporter)
         whole_s = time.perf_counter() - start
     kept_s = sum(seconds.values())
     return {"run_s": round(whole_s, 3), "kept_s": round(kept_s, 4), "share_percent": round(100 * kept_s / whole_s, 2),

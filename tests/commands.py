@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 _FORKS = multiprocessing.get_context("forkserver")
 # aetlab first: it says how many threads the others may start. Not aetlab.run itself, which each process must begin.
-_FORKS.set_forkserver_preload(["aetlab.pipeline", "aetlab.cli.jobs", "aetlab.cli.compose", "aetlab.cli.preflight"])
+_FORKS.set_forkserver_preload(["aetlab.keeper", "aetlab.cli.jobs", "aetlab.cli.compose", "aetlab.cli.preflight"])
 
 
 class Command:

@@ -14,21 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aetlab import pipeline
+from aetlab import keeper
 from aetlab.cli.compose import compose_spec
-from aetlab.cli.jobs import LogReporter
 from aetlab.core.grid import coordinates_A, in_plane_rotation, rotation_matrix
 from aetlab.core.nouns import Atoms, TiltOffsets, TiltSeries
-from aetlab.core.progress import open_reporter
 from aetlab.forward import ForwardModel, Search, TiltAligner, draw_offsets, simulate_tilt_series
 from aetlab.forward.alignment import find_astray
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.potential import build_potential
-from aetlab.scoring import register_atoms
+from aetlab.scoring import offset_errors, register_atoms
 from aetlab.spec import AlignSpec, MicroscopeSpec, RunSpec, SimulateSpec, SpecError
 from aetlab.store import checkpoint
-from aetlab.store.aligned import offset_errors, read_offsets
-from aetlab.store.identity import record_id
+from aetlab.store.aligned import read_offsets
 from aetlab.store.record import Places, Record, array_names, list_records, read_array
 from tests.conftest import TINY
 
@@ -265,9 +262,7 @@ def test_a_sweep_as_typed_recovers_tilts_that_lie_elsewhere(aetlab: Callable, tm
 
 
 def _run(spec: RunSpec, folder: Path) -> Record:
-    places = Places(folder)
-    with open_reporter("run") as reporter:
-        return pipeline.run(spec, places=places, reporter=LogReporter(reporter, places.log(record_id(spec)))).record
+    return keeper.run(spec, places=Places(folder)).record
 
 
 def test_an_aligned_run_cut_off_goes_on_to_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,8 +272,8 @@ def test_an_aligned_run_cut_off_goes_on_to_the_same_record(tmp_path: Path, monke
     monkeypatch.setattr(checkpoint.Schedule, "due", lambda self: True)
     stopped = RuntimeError("the power failed")
 
-    def cut(path: Path, arrays: dict, values: dict, rng: np.random.Generator) -> None:
-        save(path, arrays, values, rng)
+    def cut(path: Path, arrays: dict, values: dict, rng: np.random.Generator, *, data: str) -> None:
+        save(path, arrays, values, rng, data=data)
         if len(values["cost"]) == 3:
             raise stopped
 

@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "aetlab").rglob("*.py"))
-COMMAND_LINES = {"run.py", "report.py", "runs.py", "doctor.py", "bound.py"}
-NUMERICS = ("sample", "forward", "solve", "trace")
+COMMAND_LINES = {"run.py", "report.py", "runs.py", "doctor.py", "bound.py", "trace.py"}
+NUMERICS = ("samples", "forward", "solve", "tracing", "scoring", "exchange")
 
 
 def imported(path: Path) -> set[str]:
@@ -38,7 +38,7 @@ def test_a_file_imports_what_its_layer_may(path: Path) -> None:
         assert not within(names, "hydra") and not within(names, "omegaconf")
         assert not any(within(names, f"aetlab.{name}") for name in ("run", "report", "runs", "doctor", "bound", "cli"))
     if top in NUMERICS:
-        above_or_beside = {*NUMERICS, "results", "pipeline"} - {top}
+        above_or_beside = {*NUMERICS, "store", "flow", "keeper"} - {top}
         assert not any(within(names, f"aetlab.{name}") for name in above_or_beside)
     if top != "backend.py":
         assert place.parts[-1].endswith("cuda.py") or not within(names, "cupy")

@@ -23,7 +23,7 @@ MOST_S = 180
 #: Put where Python looks at its start, in every process: nothing that computes physics can be imported.
 WITHOUT_PHYSICS = """
 import sys
-BLOCKED = ("aetlab.forward", "aetlab.samples", "aetlab.solve", "aetlab.tracing", "aetlab.pipeline", "numba",
+BLOCKED = ("aetlab.forward", "aetlab.samples", "aetlab.solve", "aetlab.tracing", "aetlab.flow", "numba",
            "ase", "cupy")
 class Blocker:
     def find_spec(self, name, path=None, target=None):
@@ -51,7 +51,7 @@ def blocker(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("module", ["aetlab.forward", "aetlab.pipeline", "numba"])
+@pytest.mark.parametrize("module", ["aetlab.forward", "aetlab.flow", "numba"])
 def test_the_blocker_blocks(blocker: Path, module: str) -> None:
     path = os.pathsep.join([str(blocker), str(ROOT)])
     done = subprocess.run([sys.executable, "-c", f"import {module}"], env={**os.environ, "PYTHONPATH": path},

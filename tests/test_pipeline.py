@@ -11,16 +11,14 @@ import mrcfile
 import numpy as np
 import pytest
 
-from aetlab import pipeline, runs
+from aetlab import flow, keeper, runs
 from aetlab.cli.compose import compose_spec
-from aetlab.cli.jobs import LogReporter
 from aetlab.core.nouns import Atoms
-from aetlab.core.progress import open_reporter
 from aetlab.core.seeds import generator
+from aetlab.flow import VIEWS_DEG
 from aetlab.samples import build_sample
 from aetlab.spec import MicroscopeSpec, RunSpec
-from aetlab.store.contents import VIEWS_DEG, kept_tilts, unit_of
-from aetlab.store.identity import record_id
+from aetlab.store.contents import kept_tilts, unit_of
 from aetlab.store.record import Places, Record, array_names, read_array
 from tests.conftest import TINY
 
@@ -41,7 +39,7 @@ def atoms(smoke_spec: RunSpec) -> Atoms:
 
 
 def ideal_views(spec: RunSpec, atoms: Atoms) -> np.ndarray:
-    return pipeline.make_views(spec, atoms).ideal
+    return flow.make_views(spec, atoms).ideal
 
 
 def test_every_setting_of_the_microscope_is_tried() -> None:
@@ -72,20 +70,20 @@ def test_the_detectors_efficiency_raises_the_noise_of_a_run(smoke_spec: RunSpec,
                                                             change: Callable[..., RunSpec]) -> None:
     variances = []
     for dqe in (1.0, 0.25):
-        views = pipeline.make_views(change(smoke_spec, "microscope", dqe=dqe), atoms)
+        views = flow.make_views(change(smoke_spec, "microscope", dqe=dqe), atoms)
         variances.append(float((views.recorded - views.ideal).var()))
     assert variances[1] / variances[0] == pytest.approx(4.0, rel=0.1)
     dose = change(change(smoke_spec, "microscope", dqe=0.25), "dose", total_e_A2=4 * smoke_spec.dose.total_e_A2)
-    assert pipeline.electrons_per_pixel(dose) == pytest.approx(pipeline.electrons_per_pixel(smoke_spec))
+    assert flow.electrons_per_pixel(dose) == pytest.approx(flow.electrons_per_pixel(smoke_spec))
 
 
 def test_views_show_the_sample_at_their_tilts_and_the_greatest_defocus(smoke_spec: RunSpec, atoms: Atoms,
                                                                        change: Callable[..., RunSpec]) -> None:
     spec = change(smoke_spec, "dose", total_e_A2=float("inf"))
-    views = pipeline.make_views(spec, atoms)
+    views = flow.make_views(spec, atoms)
     assert views.defocus_nm == max(spec.defocus.planes_nm)
     np.testing.assert_array_equal(views.recorded, views.ideal)
-    whole = pipeline.true_potential(spec, atoms).sum(axis=0) * spec.scale.voxel_A
+    whole = flow.true_potential(spec, atoms).sum(axis=0) * spec.scale.voxel_A
     np.testing.assert_allclose(views.projected_V_A[0], whole, rtol=1e-4, atol=1e-2)
     # Turning about y leaves what lies at each height y, and moves the rest.
     heights = whole.sum(axis=0)
@@ -97,9 +95,7 @@ def test_views_show_the_sample_at_their_tilts_and_the_greatest_defocus(smoke_spe
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Places, Record]:
     places, spec = Places(tmp_path_factory.mktemp("pipeline")), compose_spec([*TINY, "engine.n_iterations=6"])
-    with open_reporter("run") as reporter:
-        log = LogReporter(reporter, places.log(record_id(spec)))
-        return places, pipeline.run(spec, places=places, reporter=log).record
+    return places, keeper.run(spec, places=places).record
 
 
 def test_a_run_says_how_many_atoms_there_are(made: tuple[Places, Record]) -> None:

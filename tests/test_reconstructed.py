@@ -9,13 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aetlab import pipeline
+from aetlab import keeper
 from aetlab.cli.compose import compose_spec
-from aetlab.cli.jobs import LogReporter
-from aetlab.core.progress import open_reporter
 from aetlab.spec import RunSpec
-from aetlab.store import reconstructed
-from aetlab.store.identity import record_id
+from aetlab.store import sharing
 from aetlab.store.record import Places, Record, array_names, read_array, read_history
 from tests.conftest import TINY
 
@@ -24,9 +21,7 @@ OTHER_TRACING = ("trace.smoothing=0.3", "score.max_distance_A=0.8")
 
 def make(folder: Path, *words: str) -> Record:
     spec = compose_spec([*TINY, *words])
-    with open_reporter("run") as reporter:
-        log = LogReporter(reporter, Places(folder).log(record_id(spec)))
-        return pipeline.run(spec, places=Places(folder), reporter=log).record
+    return keeper.run(spec, places=Places(folder)).record
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +49,7 @@ def test_a_shared_reconstruction_makes_the_same_record(first: Record, tmp_path: 
 
 @pytest.mark.parametrize("word", ["seed=1", "dose=7k", "reg.weight=1e-4", "engine.step=1.2", "reg=lasso"])
 def test_what_changes_the_reconstruction_shares_nothing(first: Record, word: str) -> None:
-    assert reconstructed.find_reconstruction(Places(outputs_of(first)), compose_spec([*TINY, "reg.held_out=0.2", word])
+    assert sharing.find_reconstruction(Places(outputs_of(first)), compose_spec([*TINY, "reg.held_out=0.2", word])
                                              ) is None
 
 
@@ -72,13 +67,13 @@ def hide_settings(folder: Path) -> None:
 def test_a_damaged_record_shares_nothing(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     record = make(tmp_path)
     spec: RunSpec = dataclasses.replace(record.spec, trace=dataclasses.replace(record.spec.trace, smoothing=0.3))
-    assert reconstructed.find_reconstruction(Places(tmp_path), spec) is not None
+    assert sharing.find_reconstruction(Places(tmp_path), spec) is not None
     spoil(record.folder)
-    assert reconstructed.find_reconstruction(Places(tmp_path), spec) is None
+    assert sharing.find_reconstruction(Places(tmp_path), spec) is None
 
 
 def test_other_code_shares_only_if_asked(first: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Record, "made_by_other_code", True)
     places = Places(outputs_of(first))
-    assert reconstructed.find_reconstruction(places, first.spec) is None
-    assert reconstructed.find_reconstruction(places, first.spec, use_other_code=True) is not None
+    assert sharing.find_reconstruction(places, first.spec) is None
+    assert sharing.find_reconstruction(places, first.spec, use_other_code=True) is not None

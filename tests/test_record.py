@@ -259,18 +259,20 @@ def test_a_checkpoint_sets_the_random_numbers_back(tmp_path: Path, monkeypatch: 
     rng = np.random.default_rng(5)
     rng.random(7)
     path = tmp_path / "work" / "checkpoint.arrays"
-    save_checkpoint(path, {"volume": np.ones(3)}, {"n_done": 4}, rng)
+    save_checkpoint(path, {"volume": np.ones(3)}, {"n_done": 4}, rng, data="a")
     expected = rng.random(5)
     other = np.random.default_rng(6)
-    loaded = load_checkpoint(path, other)
+    loaded = load_checkpoint(path, other, data="a")
     assert loaded is not None and loaded[1] == {"n_done": 4}
     np.testing.assert_array_equal(other.random(5), expected)
     path.write_bytes(path.read_bytes()[:-1])
-    assert load_checkpoint(path, other) is None
-    assert load_checkpoint(tmp_path / "none", other) is None
-    save_checkpoint(path, {}, {}, rng)
+    assert load_checkpoint(path, other, data="a") is None
+    assert load_checkpoint(tmp_path / "none", other, data="a") is None
+    save_checkpoint(path, {}, {}, rng, data="a")
+    assert load_checkpoint(path, other, data="a") is not None
+    assert load_checkpoint(path, other, data="b") is None
     monkeypatch.setattr("aetlab.store.checkpoint.code_id", lambda: "changed")
-    assert load_checkpoint(path, other) is None
+    assert load_checkpoint(path, other, data="a") is None
 
 
 def test_checkpoints_cost_a_small_share_of_the_time() -> None:

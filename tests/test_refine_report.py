@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from fake_records import fake_spec
 
-from aetlab import pipeline
-from aetlab.core.nouns import Atoms, Match, RefinedAtoms, TracedAtoms
+from aetlab import flow
+from aetlab.core.nouns import Atoms, Match, Reconstruction, RefinedAtoms, TracedAtoms, Volume
 from aetlab.core.progress import PlainReporter
 from aetlab.reporting.figures.refined import (
     errors_with_bounds,
@@ -20,14 +20,16 @@ from aetlab.reporting.figures.refined import (
     refined_tasks,
 )
 from aetlab.reporting.stored_run import read_runs
-from aetlab.spec import RefineSpec
+from aetlab.scoring import compare_errors, errors_of_pairs
+from aetlab.spec import RefineSpec, SpecError
+from aetlab.store.contents import describe_match
 from aetlab.store.record import Dataset, History, write_record
-from aetlab.store.refined import Refinement, describe_refined_arrays, describe_refined_metrics
+from aetlab.store.refined import describe_refined_arrays
 
 N = 600
 
 
-def make_refinement(sigma_A: float = 0.03) -> tuple[Refinement, Atoms]:
+def make_refinement(sigma_A: float = 0.03) -> tuple[RefinedAtoms, Match, Atoms]:
     rng = np.random.default_rng(0)
     atoms = Atoms(rng.choice([8, 14], N), rng.uniform(-6, 6, (N, 3)), np.zeros(N, int))
     error_A = rng.normal(0, sigma_A, (N, 3))
@@ -43,18 +45,29 @@ def make_refinement(sigma_A: float = 0.03) -> tuple[Refinement, Atoms]:
         summary={"stopped": "converged", "passes": 30, "chi_square": 0.98})
     match = Match(pairs, pairs, none, none, {"position_error_pm": 4.8, "found_percent": 100.0}, pairs, pairs,
                   np.zeros((3, 3), int), np.array([8, 14, 0]))
-    return Refinement(refined, match), atoms
+    return refined, match, atoms
 
 
-def test_metrics_stand_beside_those_of_the_traced_atoms_and_name_error_over_bound() -> None:
-    refinement, atoms = make_refinement()
-    metrics = describe_refined_metrics(refinement, atoms)
-    assert metrics["refined_position_error_pm"] == 4.8 and metrics["refined_passes"] == 30
+def errors_of(refined: RefinedAtoms, match: Match, atoms: Atoms) -> dict[str, float]:
+    error_A = errors_of_pairs(refined.positions_A, atoms.positions_A, match)
+    return compare_errors(error_A, refined.position_error_A[match.traced])
+
+
+def test_errors_are_compared_with_standard_errors() -> None:
+    metrics = errors_of(*make_refinement())
+    assert metrics["calibration"] == pytest.approx(1, abs=0.05)
+    assert metrics["bound_pm"] == pytest.approx(3 * np.sqrt(8 / np.pi))
+    assert metrics["error_over_bound"] == pytest.approx(1, abs=0.06)
+    assert metrics["outlier_percent"] == pytest.approx(100 / N)
+
+
+def test_the_summary_of_a_refinement_needs_no_truth() -> None:
+    refined = make_refinement()[0]
+    reconstruction = Reconstruction(Volume(np.zeros((1, 1, 1)), 0.5), np.array([2.0, 1.0]), np.ones(2), (), (), "", 0.1,
+                                    float("nan"))
+    metrics = flow.measure(reconstruction, refined)
+    assert metrics["refined_passes"] == 30 and metrics["refined_chi_square"] == 0.98 and metrics["final_cost"] == 1.0
     assert "refined_stopped" not in metrics
-    assert metrics["refined_calibration"] == pytest.approx(1, abs=0.05)
-    assert metrics["refined_bound_pm"] == pytest.approx(3 * np.sqrt(8 / np.pi))
-    assert metrics["refined_error_over_bound"] == pytest.approx(1, abs=0.06)
-    assert metrics["refined_outlier_percent"] == pytest.approx(100 / N)
 
 
 def test_the_stage_refines_where_it_is_asked_to_and_says_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,44 +75,41 @@ def test_the_stage_refines_where_it_is_asked_to_and_says_how_it_ended(capsys: py
                                refine=RefineSpec(kind="atoms", n_rounds=2, n_information_last=2))
     places_A = np.stack(np.meshgrid(*3 * [np.array([-2.6, 0.1, 2.5])], indexing="ij"), -1).reshape(-1, 3)
     atoms = Atoms(np.where(np.arange(27) % 2, 8, 14), places_A, np.zeros(27, int))
-    series = pipeline._simulate(spec, atoms, np.arange(8) * 22.5, 10.0 * np.array(spec.defocus.planes_nm), "phonons")
+    series = flow._simulate(spec, atoms, np.arange(8) * 22.5, 10.0 * np.array(spec.defocus.planes_nm), "phonons")
     blank = np.zeros(27)
+    unaligned = Reconstruction(Volume(np.zeros((1, 1, 1)), 0.5), blank, blank, (), (), "", 0.0, 0.0)
     traced = TracedAtoms(places_A + np.random.default_rng(2).normal(0, 0.08, (27, 3)), blank, blank, blank,
                          atoms.numbers, np.zeros((27, 3)), blank, blank, blank, np.zeros(27, np.uint8), blank,
                          np.zeros((27, 2)), blank)
-    refined = pipeline.refine_traced(spec, series, traced, (8, 14), PlainReporter("run"))
+    refined = flow.refine(spec, series, unaligned, traced, elements=(8, 14), progress=PlainReporter("run"))
     assert refined is not None and len(refined) == 27 and not refined.position_error_A.any()
     moved = np.linalg.norm(refined.positions_A[:, None] - places_A[None], axis=2)
     assert moved.min(axis=1).max() < 0.03  # no noise: what is left is N_B and the passes that were allowed
     assert "27 atoms, converged" in capsys.readouterr().out
-    assert pipeline.refine_traced(dataclasses.replace(spec, refine=RefineSpec()), series, traced, (8, 14),
-                                  PlainReporter("run")) is None
+    with pytest.raises(SpecError, match="refine.kind='none' cannot be used"):
+        flow.refine(dataclasses.replace(spec, refine=RefineSpec()), series, unaligned, traced, elements=(8, 14))
 
 
 def test_the_record_holds_the_fitted_microscope_and_vibrations_with_their_units() -> None:
-    refinement, atoms = make_refinement()
-    arrays = describe_refined_arrays(refinement)
+    arrays = describe_refined_arrays(make_refinement()[0])
     units = {name: arrays[f"refined/{name}"].unit for name in ("thermal_A2", "thermal_error_A2", "defocus_offset_A",
                                                                "brightness")}
     assert units == {"thermal_A2": "Å²", "thermal_error_A2": "Å²", "defocus_offset_A": "Å", "brightness": "1"}
-    found = dataclasses.replace(refinement.atoms, summary={"thermal_O_A2": 0.9})
-    metrics = describe_refined_metrics(dataclasses.replace(refinement, atoms=found), atoms)
-    assert metrics["refined_thermal_O_A2"] == 0.9
 
 
 def test_noise_free_runs_have_no_bound() -> None:
-    refinement, atoms = make_refinement(sigma_A=0.0)
-    assert "refined_bound_pm" not in describe_refined_metrics(refinement, atoms)
+    assert errors_of(*make_refinement(sigma_A=0.0)) == {}
 
 
 def test_the_figure_shows_traced_and_refined_errors_of_the_record(tmp_path: Path) -> None:
-    refinement, atoms = make_refinement()
+    refined, match, atoms = make_refinement()
     rng = np.random.default_rng(1)
     arrays = {"truth/positions_A": Dataset(atoms.positions_A, "Å"), "truth/numbers": Dataset(atoms.numbers, "1"),
               "traced/positions_A": Dataset(atoms.positions_A + rng.normal(0, 0.1, (N, 3)), "Å"),
               "match/traced": Dataset(np.arange(N), "1"), "match/true": Dataset(np.arange(N), "1")}
     write_record(tmp_path / "records", fake_spec(), metrics={}, history=History(np.ones(1), np.ones(1)),
-                 arrays=arrays | describe_refined_arrays(refinement), environment={}, log="fake\n")
+                 arrays=arrays | describe_refined_arrays(refined) | describe_match(match, "refined_match"),
+                 environment={}, log="fake\n")
     run = read_runs(tmp_path)[0][0]
     assert has_refined(run)
     assert position_error_pm(run, "refined").mean() < 0.6 * position_error_pm(run, "traced").mean()

@@ -7,15 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aetlab import forward, pipeline, samples
+from aetlab import flow, forward, keeper, samples
 from aetlab.cli.compose import compose_spec
-from aetlab.cli.jobs import LogReporter
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.progress import PlainReporter
 from aetlab.core.seeds import generator
 from aetlab.reconstruction.iterations import find_iterations, split_counts, vertex
 from aetlab.spec import RunSpec
-from aetlab.store.identity import record_id
 from aetlab.store.record import Places, read_array, read_history
 
 SMOKE = ("scale=smoke", "tilts=20", "defocus=3", "reg=pos")
@@ -55,10 +53,10 @@ def test_a_vertex_at_an_end_is_that_end(costs: list[float], place: float) -> Non
 def _recorded(spec: RunSpec) -> TiltSeries:
     atoms = samples.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
     ideal = forward.simulate_tilt_series(
-        atoms, spec.scale.shape_zxy, spec.scale.voxel_A, pipeline._tilts_deg(spec), pipeline._defocus_A(spec),
+        atoms, spec.scale.shape_zxy, spec.scale.voxel_A, flow._tilts_deg(spec), flow._defocus_A(spec),
         microscope=spec.microscope, simulate=spec.simulate, debye_waller_A2=spec.sample.debye_waller_A2,
         rng=generator(spec.seed, "phonons"))
-    return forward.add_shot_noise(ideal, pipeline.electrons_per_pixel(spec), generator(spec.seed, "noise"))
+    return forward.add_shot_noise(ideal, flow.electrons_per_pixel(spec), generator(spec.seed, "noise"))
 
 
 def _found(*words: str) -> int:
@@ -80,7 +78,7 @@ def test_the_setting_is_the_most_it_takes() -> None:
 @pytest.mark.parametrize("words", [("dose=inf",), ("dose=50k", "reg.iterations_factor=0"), ("dose=50k", "align=true")])
 def test_all_iterations_where_nothing_ends_them(words: tuple[str, ...]) -> None:
     spec = compose_spec([*SMOKE, *words])
-    series = TiltSeries(np.ones((20, 3, 48, 48), np.float32), pipeline._tilts_deg(spec), pipeline._defocus_A(spec), 0.5)
+    series = TiltSeries(np.ones((20, 3, 48, 48), np.float32), flow._tilts_deg(spec), flow._defocus_A(spec), 0.5)
     assert find_iterations(spec, series, np.arange(20), PlainReporter("test")) == 40
 
 
@@ -95,9 +93,7 @@ def test_a_run_that_ends_in_time_is_nearer_to_the_truth(tmp_path_factory: pytest
     for factor in (2, 0):
         spec = compose_spec([*SMOKE, "dose=7k", f"reg.iterations_factor={factor}", "reg.held_out=0.1"])
         places = Places(tmp_path_factory.mktemp("outputs"))
-        with PlainReporter("test") as reporter:
-            log = LogReporter(reporter, places.log(record_id(spec)))
-            record = pipeline.run(spec, places=places, reporter=log).record
+        record = keeper.run(spec, places=places).record
         n_done = len(read_history(record).cost)
         assert n_done < 10 if factor else n_done == 40
         truth = read_array(record, "truth/potential_zx_V").values

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aetlab import pipeline
+from aetlab import keeper
 from aetlab.spec import RunSpec
 from aetlab.store import checkpoint
 from aetlab.store.record import Record, array_names, list_records, read_array, read_history
@@ -190,14 +190,14 @@ def test_other_launchers_make_the_same_records(swept: tuple[Path, str], tmp_path
 
 def darken_at_7k() -> None:
     """Runs of 7 000 e/Å² fail."""
-    run = pipeline.run
+    run = keeper.run
 
     def broken(spec: RunSpec, **rest: Any) -> Any:
         if spec.dose.total_e_A2 == 7000:
             raise RuntimeError("the detector\nwas dark")
         return run(spec, **rest)
 
-    pipeline.run = broken
+    keeper.run = broken
 
 
 def test_a_failing_run_stops_no_other_and_is_tried_again(tmp_path: Path) -> None:
@@ -222,13 +222,13 @@ def test_a_failing_run_stops_no_other_and_is_tried_again(tmp_path: Path) -> None
 def test_a_worker_that_dies_takes_no_other_run_with_it(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import os\n"
-        "from aetlab import pipeline\n"
-        "run = pipeline.run\n"
+        "from aetlab import keeper\n"
+        "run = keeper.run\n"
         "def deadly(spec, **rest):\n"
         "    if spec.dose.total_e_A2 == 7000:\n"
         "        os.kill(os.getpid(), 9)\n"
         "    return run(spec, **rest)\n"
-        "pipeline.run = deadly\n", encoding="utf-8")
+        "keeper.run = deadly\n", encoding="utf-8")
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     words = ["-m", "dose=7k,inf", *TINY, "hydra/launcher=cores"]
     result = subprocess.run([sys.executable, "-m", "aetlab.run", *words], cwd=tmp_path, env=environment, text=True,
@@ -279,14 +279,14 @@ def test_a_stopped_sweep_shows_its_table_and_goes_on(tmp_path: Path, unbroken: R
 
 def darken_the_second() -> None:
     """The second run fails."""
-    run, calls = pipeline.run, itertools.count(1)
+    run, calls = keeper.run, itertools.count(1)
 
     def broken(spec: RunSpec, **rest: Any) -> Any:
         if next(calls) == 2:
             raise RuntimeError("the detector was dark")
         return run(spec, **rest)
 
-    pipeline.run = broken
+    keeper.run = broken
 
 
 @pytest.mark.slow

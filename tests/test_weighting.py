@@ -10,16 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aetlab import pipeline
+from aetlab import keeper
 from aetlab.cli.compose import compose_jobs, compose_spec
-from aetlab.cli.jobs import LogReporter
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.progress import Reporter, open_reporter
 from aetlab.reconstruction import weight
 from aetlab.reconstruction.device import Model
 from aetlab.reconstruction.weight import hold_out, search_weight, smaller_problem
 from aetlab.spec import RunSpec, dose_per_image_e_A2, tilt_angles_deg
-from aetlab.store.identity import record_id
 from aetlab.store.record import Places
 
 
@@ -63,9 +61,7 @@ def test_a_flat_cost_leaves_the_weight() -> None:
 def test_a_run_finds_its_weight_and_predicts_what_it_left_out(tmp_path: Path) -> None:
     words = ["scale=smoke", "tilts.n_tilts=12", "engine.n_iterations=4", "reg.weight=auto", "reg.held_out=0.2"]
     spec = compose_jobs(words, multirun=False, further=None)[0].spec
-    with open_reporter("run") as reporter:
-        log = LogReporter(reporter, Places(tmp_path).log(record_id(spec)))
-        made = pipeline.run(spec, places=Places(tmp_path), reporter=log).record
+    made = keeper.run(spec, places=Places(tmp_path)).record
     assert made.metrics["weight_per_V"] > 0
     assert math.isfinite(made.metrics["held_out_cost"])
     said = (made.folder / "log.txt").read_text(encoding="utf-8")

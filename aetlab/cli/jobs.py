@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from aetlab.core.errors import AetlabError
 from aetlab.core.progress import Reporter, open_reporter
-from aetlab.spec import RunSpec, SpecError
-from aetlab.store.files import StorageError, make_folder, writing
+from aetlab.spec import RunSpec
+from aetlab.store.files import StorageError, make_folder
 from aetlab.store.identity import record_id
 from aetlab.store.record import FAILURE, Places, Record, RecordError, read_record
 
@@ -48,31 +49,6 @@ class Outcome:
     def to_json(self) -> str:
         """This outcome as JSON text."""
         return json.dumps(asdict(self))
-
-
-class LogReporter:
-    """Passes on what a run says and keeps it, with the time, in the log of the run."""
-
-    def __init__(self, inner: Reporter, path: Path) -> None:
-        make_folder(path.parent)
-        self._inner = inner
-        self._path = path
-        self._stage = ""
-
-    def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
-        if stage != self._stage or done == total:
-            self._stage = stage
-            self.write(f"{stage} {done}/{total} {detail}".rstrip())
-        self._inner.step(stage, done, total, detail)
-
-    def say(self, text: str) -> None:
-        self.write(text)
-        self._inner.say(text)
-
-    def write(self, text: str) -> None:
-        """Appends ``text`` to the log alone."""
-        with writing(self._path), open(self._path, "a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 
 def perform(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -> Outcome:
@@ -126,36 +102,24 @@ def _make(places: Places, spec: RunSpec, run_id: str, label: str, reporter: Repo
           use_other_code: bool) -> Outcome:
     log_path = places.log(run_id)
     try:
-        retried = _failed_before(log_path)
-        log = LogReporter(reporter, log_path)
-        if retried:
-            log.say("failed before, is tried again")
-        from aetlab import pipeline
+        from aetlab import keeper
         from aetlab.core import backend
 
         backend.limit_threads(spec.engine.n_threads)
-        result = pipeline.run(spec, places=places, reporter=log, use_other_code=use_other_code)
+        result = keeper.run(spec, places=places, reporter=reporter, use_other_code=use_other_code)
     except Exception as error:
         message = _in_one_line(error)
         _keep(log_path, message)
         return Outcome(run_id, label, FAILED, time.monotonic() - started, error=message,
                        log=str(log_path) if log_path.exists() else "")
-    log_path.unlink(missing_ok=True)
     with suppress(OSError):
         places.work(run_id).rmdir()
-    return _ended(result.record, label, RETRIED if retried and result.status == DONE else result.status, started)
+    return _ended(result.record, label, result.status, started)
 
 
 def _ended(record: Record, label: str, status: str, started: float) -> Outcome:
     note = "made by other code" if record.made_by_other_code else ""
     return Outcome(record.id, label, status, time.monotonic() - started, str(record.folder), record.metrics, note=note)
-
-
-def _failed_before(log_path: Path) -> bool:
-    try:
-        return FAILURE in log_path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
 
 
 def _keep(log_path: Path, message: str) -> None:
@@ -169,7 +133,7 @@ def _keep(log_path: Path, message: str) -> None:
 
 def _in_one_line(error: Exception) -> str:
     text = " ".join(str(error).split())[:400]
-    if isinstance(error, (SpecError, StorageError)):
+    if isinstance(error, AetlabError):
         return text
     if isinstance(error, MemoryError):
         return f"out of memory: {text}" if text else "out of memory"

@@ -17,6 +17,7 @@ import numba
 import numpy as np
 import scipy.fft
 import scipy.ndimage
+from threadpoolctl import threadpool_limits
 
 # Threads that wait for the next kernel must sleep: where another process wants the core, waiting in a busy loop costs a
 # time slice (about 10 ms) for each kernel. Read when the threads start.
@@ -105,6 +106,13 @@ def threads(n: int) -> Iterator[None]:
         yield
     finally:
         numba.set_num_threads(before)
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Let linear algebra use one thread inside the block: its own would take those of the kernels."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 def empty_aligned(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:

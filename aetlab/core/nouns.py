@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -201,3 +202,69 @@ class Match:
     strict_true: np.ndarray
     confusion: np.ndarray
     confusion_numbers: np.ndarray
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of a simulated sample and of no measured one; it enters the score alone.
+
+    ``atoms`` are the true ones, ``ideal`` the noise-free tilt series (None where it was not kept), ``poses`` where the
+    tilts truly lie (None where they lie as asked for).
+    """
+
+    atoms: Atoms
+    ideal: TiltSeries | None = None
+    poses: TiltOffsets | None = None
+
+
+@dataclass(frozen=True)
+class Views:
+    """The true sample at the tilts ``tilt_deg`` (V,) and the greatest defocus of the series, each (V, X, Y).
+
+    ``projected_V_A`` is the projected potential in V Å; ``ideal`` and ``recorded`` are images with vacuum 1, the latter
+    at the dose of one image of the series.
+    """
+
+    tilt_deg: tuple[float, ...]
+    defocus_nm: float
+    projected_V_A: np.ndarray
+    ideal: np.ndarray
+    recorded: np.ndarray
+
+
+@dataclass(frozen=True)
+class Score:
+    """Traced atoms, and refined ones where there are any, against the true atoms.
+
+    ``atoms`` are the true atoms, moved as a whole to where the traced ones lie if the tilts were aligned, and
+    ``inside`` (N,) marks those of the scoring region. ``refined`` is ``None``, or the match of the refined atoms;
+    ``refined_motion`` the rotation (3, 3) and shift (3,) in Å that take refined positions to the frame of ``atoms``:
+    ``positions_A @ rotation.T + shift_A``. ``profiles`` are scores against distances by name, ``structure`` arrays of
+    bonds, angles and the like. ``metrics`` holds all scores by name, unit in the name.
+    """
+
+    atoms: Atoms
+    inside: np.ndarray
+    match: Match
+    metrics: dict[str, float]
+    profiles: Mapping[str, Mapping[str, np.ndarray]]
+    structure: Mapping[str, np.ndarray]
+    refined: Match | None = None
+    refined_motion: tuple[np.ndarray, np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All of a run that needs the truth: the score, the true potential and images, and ``metrics`` made of them.
+
+    ``potential`` is the true one at the voxels of the reconstruction; ``ideal`` holds the noise-free images, None where
+    they were not kept; ``poses`` where the tilts truly lie, None where they lie as asked for. ``metrics`` holds
+    those of ``score`` as well.
+    """
+
+    score: Score
+    potential: Volume
+    views: Views
+    metrics: dict[str, float]
+    ideal: TiltSeries | None = None
+    poses: TiltOffsets | None = None

@@ -20,6 +20,20 @@ class Reporter(Protocol):
     def say(self, text: str) -> None: ...
 
 
+class SilentReporter:
+    """Says nothing."""
+
+    def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+
+#: The reporter of functions that are called without one.
+SILENT = SilentReporter()
+
+
 class PlainReporter(AbstractContextManager["PlainReporter"]):
     """One line at the start and end of a stage and at most every ``interval_s`` seconds between."""
 

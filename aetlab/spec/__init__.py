@@ -6,6 +6,7 @@
 from aetlab.spec.acquisition import DefocusSpec, DoseSpec, TiltsSpec, WedgeSpec, tilt_angles_deg
 from aetlab.spec.align import AlignSpec
 from aetlab.spec.checks import SpecError
+from aetlab.spec.data import DataSpec
 from aetlab.spec.engine import BinningSpec, EngineSpec
 from aetlab.spec.microscope import MicroscopeSpec
 from aetlab.spec.refine import RefineSpec
@@ -16,7 +17,7 @@ from aetlab.spec.score import ScoreSpec
 from aetlab.spec.simulate import TILT_ERRORS, SimulateSpec
 from aetlab.spec.trace import TraceSpec
 
-__all__ = ["TILT_ERRORS", "AlignSpec", "BinningSpec", "DefocusSpec", "DoseSpec", "EngineSpec", "MicroscopeSpec",
-           "RefineSpec", "RegSpec", "RunSpec", "SampleSpec", "ScaleSpec", "ScoreSpec", "SimulateSpec", "SpecError",
-           "TiltsSpec", "TraceSpec", "VacancyRegion", "WedgeSpec", "dose_per_image_e_A2", "leaves_counts_out",
-           "tilt_angles_deg"]
+__all__ = ["TILT_ERRORS", "AlignSpec", "BinningSpec", "DataSpec", "DefocusSpec", "DoseSpec", "EngineSpec",
+           "MicroscopeSpec", "RefineSpec", "RegSpec", "RunSpec", "SampleSpec", "ScaleSpec", "ScoreSpec",
+           "SimulateSpec", "SpecError", "TiltsSpec", "TraceSpec", "VacancyRegion", "WedgeSpec",
+           "dose_per_image_e_A2", "leaves_counts_out", "tilt_angles_deg"]

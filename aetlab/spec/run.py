@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from aetlab.spec.acquisition import DefocusSpec, DoseSpec, TiltsSpec, WedgeSpec, tilt_angles_deg
 from aetlab.spec.align import AlignSpec
 from aetlab.spec.checks import require
+from aetlab.spec.data import DataSpec
 from aetlab.spec.engine import BinningSpec, EngineSpec
 from aetlab.spec.microscope import MicroscopeSpec
 from aetlab.spec.refine import RefineSpec
@@ -30,6 +31,7 @@ class RunSpec:
     """Everything that decides the numbers of one run."""
 
     seed: int
+    data: DataSpec = field(default_factory=DataSpec)
     sample: SampleSpec
     scale: ScaleSpec
     dose: DoseSpec

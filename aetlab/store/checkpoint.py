@@ -1,4 +1,8 @@
-"""Checkpoints of a reconstruction: where a cut-off run goes on from, with the same final volume bit for bit."""
+"""Checkpoints of a reconstruction: a run that was cut off continues from its last one, with the same final bits.
+
+A checkpoint belongs to the code that made it and to the images that it was made from: it carries the ``code_id`` and a
+digest of the tilt series, and is not used with others.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +18,28 @@ from aetlab.store.files import StorageError
 from aetlab.store.identity import code_id
 
 
-def save_checkpoint(
-    path: Path, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any], rng: np.random.Generator
-) -> None:
-    """Writes the arrays, the JSON-able ``state`` and the state of ``rng`` atomically to ``path``."""
-    write_container(path, arrays, {"code": code_id(), "state": dict(state), "rng": rng.bit_generator.state})
+def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any], rng: np.random.Generator,
+                    *, data: str) -> None:
+    """Write the arrays, the JSON-able ``state`` and the state of ``rng`` atomically to ``path``.
+
+    ``data`` is the digest of the tilt series (:func:`aetlab.store.identity.series_digest`).
+    """
+    write_container(path, arrays, {"code": code_id(), "data": data, "state": dict(state),
+                                   "rng": rng.bit_generator.state})
 
 
-def load_checkpoint(path: Path, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Arrays and state of the checkpoint, with ``rng`` set to where it was; None where none can be used.
+def load_checkpoint(path: Path, rng: np.random.Generator, *,
+                    data: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Return the arrays and state of the checkpoint, with ``rng`` set to where it was; None where none can be used.
 
-    A checkpoint that is missing, damaged or made by other code is not used: the run then starts from the beginning.
+    A checkpoint that is missing, damaged, made by other code or from other images is not used: the run then starts from
+    the beginning.
     """
     if not path.exists():
         return None
     try:
         arrays, content = read_container(path)
-        if content["code"] != code_id():
+        if content["code"] != code_id() or content["data"] != data:
             return None
         state = dict(content["state"])
         rng.bit_generator.state = content["rng"]
@@ -40,7 +49,7 @@ def load_checkpoint(path: Path, rng: np.random.Generator) -> tuple[dict[str, np.
 
 
 class Schedule:
-    """Says when a checkpoint is due: so seldom that writing costs less than ``share`` of the time."""
+    """Decides when a checkpoint is due: so seldom that writing costs less than ``share`` of the time."""
 
     def __init__(self, share: float = 0.01, least_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._share = share
@@ -50,12 +59,39 @@ class Schedule:
         self._last = clock()
 
     def due(self) -> bool:
-        """Whether enough time has passed since the last checkpoint."""
+        """Return whether enough time has passed since the last checkpoint."""
         return self._clock() - self._last >= self._wait_s
 
     def write(self, save: Callable[[], None]) -> None:
-        """Calls ``save`` and sets the next date by how long it took."""
+        """Call ``save`` and set the next date by how long it took."""
         started = self._clock()
         save()
         self._last = self._clock()
         self._wait_s = max(self._least_s, (self._last - started) / self._share)
+
+
+class CheckpointFile:
+    """The checkpoints of one reconstruction of the series ``data`` (its digest), in the file ``path``.
+
+    ``resumed`` tells whether one was found and used.
+    """
+
+    def __init__(self, path: Path, data: str) -> None:
+        self._path = path
+        self._data = data
+        self._schedule = Schedule()
+        self.resumed = False
+
+    def load(self, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """Return the last arrays and values, with ``rng`` set to its state then; None where there are none."""
+        saved = load_checkpoint(self._path, rng, data=self._data)
+        self.resumed = saved is not None
+        return saved
+
+    def due(self) -> bool:
+        """Return whether the state should be saved now."""
+        return self._schedule.due()
+
+    def save(self, arrays: dict[str, np.ndarray], values: dict[str, Any], rng: np.random.Generator) -> None:
+        """Save the state in place of the last one."""
+        self._schedule.write(lambda: save_checkpoint(self._path, arrays, values, rng, data=self._data))

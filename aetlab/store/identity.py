@@ -12,6 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from aetlab.core.backend import to_numpy
+from aetlab.core.nouns import TiltSeries
 from aetlab.spec import RunSpec, SampleSpec, SpecError
 from aetlab.spec.bind import unbind
 
@@ -47,6 +51,15 @@ def identity(spec: RunSpec) -> dict[str, Any]:
     else:
         del settings["sample"]["path"]
     return settings
+
+
+def series_digest(series: TiltSeries) -> str:
+    """Return the hex SHA-256 of a tilt series: its images and all that is known of each."""
+    content = hashlib.sha256()
+    for values in (series.images, series.tilt_deg, series.defocus_A, series.pixel_A, series.electrons_per_pixel):
+        array = np.ascontiguousarray(to_numpy(values) if hasattr(values, "shape") else np.array(values))
+        content.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+    return content.hexdigest()
 
 
 def sample_digest(sample: SampleSpec) -> str:

@@ -289,6 +289,14 @@ def find_record(places: Places, spec: RunSpec, *, use_other_code: bool = False) 
     return None, f"{reason}; set aside as {set_aside(folder, places.damaged)}"
 
 
+def failed_before(log_path: Path) -> bool:
+    """Return whether the log of a run says that it failed."""
+    try:
+        return FAILURE in log_path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
 @contextmanager
 def run_lock(places: Places, spec: RunSpec, waiting: Any = None) -> Any:
     """Holds the lock of the run of ``spec``: two processes never make the same record."""

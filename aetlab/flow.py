@@ -1,0 +1,367 @@
+"""The flow of a run as pure functions: settings and arrays in, nouns of the flow out.
+
+    settings -> atoms -> tilt series -> reconstruction -> traced atoms -> refined atoms; with the truth, their score
+
+No function here takes a lock, reads a record or writes a file; progress goes to a
+:class:`~aetlab.core.progress.Reporter`. The truth enters :func:`score` and :func:`compare` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from aetlab import forward, refinement, samples, scoring, solve, tracing
+from aetlab.core.backend import n_threads, single_threaded_blas, threads, to_numpy
+from aetlab.core.grid import coordinates_A, rotation_matrix
+from aetlab.core.nouns import (
+    Atoms,
+    Comparison,
+    Match,
+    Reconstruction,
+    RefinedAtoms,
+    Score,
+    TiltOffsets,
+    TiltSeries,
+    TracedAtoms,
+    Truth,
+    Views,
+    Volume,
+)
+from aetlab.core.progress import SILENT, Reporter
+from aetlab.core.seeds import generator
+from aetlab.reconstruction.device import choose_tilt_cost, solver_parts
+from aetlab.reconstruction.fit import align_when_due, fit_volume, make_aligner, make_model, step_of
+from aetlab.reconstruction.iterations import find_iterations
+from aetlab.reconstruction.weight import hold_out, prediction_cost, regulariser_weight
+from aetlab.spec import RunSpec, SpecError, dose_per_image_e_A2, tilt_angles_deg
+
+#: Tilts in degrees at which the true sample is shown: those of the paper's figure 2. They need not be of the series.
+VIEWS_DEG = (0.0, 5.0)
+#: Layers of a potential that are built at once where only their sum is needed.
+_SLAB = 32
+#: The farthest apart in Å that two atoms are taken for the same when the truth is moved to the traced atoms.
+_REGISTERED_A = 1.2
+
+
+class Checkpoints(Protocol):
+    """Keeps the state of a reconstruction, so that one that is cut off continues where it was."""
+
+    def load(self, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """Return the arrays and values last saved, with ``rng`` set to its state then; None for none."""
+
+    def due(self) -> bool:
+        """Return whether the state should be saved now."""
+
+    def save(self, arrays: dict[str, np.ndarray], values: dict[str, Any], rng: np.random.Generator) -> None:
+        """Save the state."""
+
+
+def sample(settings: RunSpec) -> Atoms:
+    """Return the true atoms of the sample of ``settings``.
+
+    Raises
+    ------
+    SpecError
+        If the sample cannot be made or does not fit into the volume.
+    """
+    with _computing(settings):
+        return samples.build_sample(settings.sample, settings.scale, generator(settings.seed, "sample"))
+
+
+def elements(settings: RunSpec) -> tuple[int, ...]:
+    """Return the atomic numbers of the elements that the sample of ``settings`` holds, ascending."""
+    return samples.sample_elements(sample(settings))
+
+
+def simulate(settings: RunSpec, atoms: Atoms, *, noise: bool = True, progress: Reporter = SILENT) -> TiltSeries:
+    """Return the simulated tilt series of ``atoms``, with the shot noise of the dose unless ``noise`` is False."""
+    with _computing(settings):
+        ideal = _simulate(settings, atoms, _tilts_deg(settings), _defocus_A(settings), "phonons",
+                          lambda done, total: progress.step("simulate", done, total, "tilts"), true_poses(settings))
+    return add_noise(settings, ideal) if noise else ideal
+
+
+def as_acquired(settings: RunSpec, images: np.ndarray) -> TiltSeries:
+    """Return noise-free ``images`` (T, F, X, Y) as the tilt series of ``settings``."""
+    return TiltSeries(images, _tilts_deg(settings), _defocus_A(settings), settings.scale.voxel_A)
+
+
+def add_noise(settings: RunSpec, ideal: TiltSeries) -> TiltSeries:
+    """Return the noise-free tilt series ``ideal`` as recorded with the dose of ``settings``."""
+    return forward.add_shot_noise(ideal, electrons_per_pixel(settings), generator(settings.seed, "noise"))
+
+
+def electrons_per_pixel(settings: RunSpec) -> float:
+    """Return the effective electrons of a vacuum pixel in one image: dose · pixel area · DQE at zero frequency."""
+    return forward.effective_electrons_per_pixel(dose_per_image_e_A2(settings), settings.scale.voxel_A,
+                                                 settings.microscope.dqe)
+
+
+def true_poses(settings: RunSpec) -> TiltOffsets | None:
+    """Return how far the simulated tilts lie from where they are asked for; None where they lie there."""
+    return forward.draw_offsets(settings.simulate, len(_tilts_deg(settings)), generator(settings.seed, "tilt errors"))
+
+
+def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = SILENT,
+                checkpoints: Checkpoints | None = None) -> Reconstruction:
+    """Return the potential that fits ``series``.
+
+    Parameters
+    ----------
+    settings : RunSpec
+        Volume, microscope, regulariser and engine.
+    series : TiltSeries
+        Measured intensities (T, F, X, Y), vacuum 1; from a simulation or from a microscope.
+    progress : Reporter
+        Hears of every iteration.
+    checkpoints : Checkpoints, optional
+        Where the state is kept between iterations, and continued from.
+
+    Raises
+    ------
+    SpecError
+        If the images do not fit the volume of ``settings``, or a GPU is asked for and none serves.
+    """
+    _check_fit(settings, series)
+    with _computing(settings):
+        fitted, held = hold_out(len(series.tilt_deg), settings.reg.held_out, generator(settings.seed, "held out"))
+        n_iterations = find_iterations(settings, series, fitted, progress)
+        model = make_model(settings, series, progress.say)
+        weight = regulariser_weight(settings, series, model,
+                                    lambda other: simulate(other, sample(other), progress=progress), progress)
+        progress.say(f"regulariser {settings.reg.kind} with weight {weight:.3g} per V, "
+                     f"step {step_of(settings, len(fitted)) / model.lipschitz:.4g} V²")
+        aligner = make_aligner(settings, series, model)
+        rng = generator(settings.seed, "tilt order")
+        saved = checkpoints.load(rng) if checkpoints else None
+        if aligner and saved:
+            aligner.restore(TiltOffsets.from_table(saved[0]["tilts"]))
+
+        def on_iteration(state: solve.State) -> None:
+            progress.step("reconstruct", state.n_done, n_iterations, f"cost {state.cost[-1]:.5g}")
+            if checkpoints and state.n_done < n_iterations and checkpoints.due():
+                arrays = state.arrays() | ({"tilts": aligner.offsets.as_table()} if aligner else {})
+                checkpoints.save(arrays, state.values(), rng)
+
+        solution = fit_volume(settings, model, fitted, weight, n_iterations=n_iterations, rng=rng,
+                              on_iteration=on_iteration, resume=solve.State.restore(*saved) if saved else None,
+                              align=(lambda state: align_when_due(settings, aligner, state)) if aligner else None)
+        volume = Volume(to_numpy(model.form_potential(solution.volume)), settings.scale.voxel_A)
+        predicted = prediction_cost(model, solution.volume, held) if len(held) else float("nan")
+        return Reconstruction(volume, solution.cost, solution.seconds, solution.restarts, solution.halvings,
+                              solution.stopped, weight, predicted, solver_parts(model).name,
+                              aligner.offsets if aligner else None)
+
+
+def trace(settings: RunSpec, reconstruction: Reconstruction, *, elements: Sequence[int] | None = None,
+          progress: Reporter = SILENT) -> TracedAtoms:
+    """Return the atoms of a reconstruction.
+
+    ``elements`` are the atomic numbers that the sample may hold; by default those of the sample of ``settings``.
+    """
+    numbers = _numbers(settings, elements)
+    with _computing(settings):
+        return tracing.trace_atoms(reconstruction.volume, settings.trace, numbers, _listener(progress, "trace"))
+
+
+def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction, traced: TracedAtoms, *,
+           elements: Sequence[int] | None = None, progress: Reporter = SILENT) -> RefinedAtoms:
+    """Return traced atoms refined against the images.
+
+    Images are taken as bright as the reconstruction found their vacuum; where the tilts lie the atoms find themselves.
+    ``elements`` are as in :func:`trace`.
+
+    Raises
+    ------
+    SpecError
+        If ``settings`` do not ask for a refinement.
+    """
+    if settings.refine.kind == "none":
+        raise SpecError("refine.kind='none' cannot be used to refine atoms: choose refine=atoms")
+    numbers = _numbers(settings, elements)
+    seed = int(generator(settings.seed, "refine").integers(2**31))
+    reported = _listener(progress, "refine")
+    most = refinement.most_passes(settings.refine)
+    with _computing(settings):
+        refined = refinement.refine_atoms(
+            _at_found_brightness(series, reconstruction), settings.scale.shape_zxy, traced, numbers, settings.refine,
+            microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers, seed=seed,
+            report=lambda done, detail: reported(done, most, detail),
+            make_tilt_cost=choose_tilt_cost(settings, progress.say))
+    reported(most, most, f"{len(refined)} atoms, {refined.summary['stopped']} in {refined.summary['passes']} passes")
+    return refined
+
+
+def score(settings: RunSpec, traced: TracedAtoms, atoms: Atoms, refined: RefinedAtoms | None = None, *,
+          progress: Reporter = SILENT) -> Score:
+    """Return the score of traced atoms, and of refined ones, against the true ``atoms`` of the scoring region.
+
+    Aligned images do not tell where the sample lies as a whole: with align=true the truth is moved as a whole to the
+    traced atoms first, and the refined atoms to the truth for their match.
+    """
+    with _computing(settings):
+        motion = None
+        if settings.align.enabled:
+            atoms = _moved_to(atoms, traced, progress)
+        match = _match(settings, traced, atoms)
+        structure, structure_metrics = scoring.compare_structure(
+            match, traced, atoms, traced_inside=inside(settings, traced.positions_A),
+            true_inside=inside(settings, atoms.positions_A))
+        metrics = match.metrics | structure_metrics
+        refined_match = None
+        if refined is not None:
+            if settings.align.enabled:
+                motion = scoring.register_atoms(refined.positions_A, atoms.positions_A, _REGISTERED_A)
+                refined = replace(refined, positions_A=refined.positions_A @ motion[0].T + motion[1])
+            refined_match = _match(settings, refinement.as_traced(refined), atoms)
+            error_A = scoring.errors_of_pairs(refined.positions_A, atoms.positions_A, refined_match)
+            of_errors = scoring.compare_errors(error_A, refined.position_error_A[refined_match.traced])
+            metrics |= {f"refined_{name}": value for name, value in (refined_match.metrics | of_errors).items()}
+        return Score(atoms, inside(settings, atoms.positions_A), match, metrics,
+                     scoring.profile_scores(match, traced, atoms), structure, refined_match, motion)
+
+
+def compare(settings: RunSpec, truth: Truth, series: TiltSeries, reconstruction: Reconstruction, traced: TracedAtoms,
+            refined: RefinedAtoms | None = None, *, progress: Reporter = SILENT) -> Comparison:
+    """Return all of a run that needs the ``truth``: the score, the true potential, views of the sample, and metrics.
+
+    Beyond those of :func:`score`, metrics are ``potential_error`` (:func:`aetlab.scoring.potential_error` over the
+    scored y rows), counts of the sample's atoms, and how far the tilts lie from where the reconstruction took them to
+    be.
+    """
+    with _computing(settings):
+        views = make_views(settings, truth.atoms)
+        scored = score(settings, traced, truth.atoms, refined, progress=progress)
+        potential = Volume(true_potential(settings, scored.atoms), settings.scale.voxel_A)
+        metrics = scored.metrics | {f"{name}_atoms": count for name, count in truth.atoms.counts.items()}
+        metrics |= _pose_metrics(reconstruction.offsets, truth.poses, series.tilt_deg)
+        metrics["potential_error"] = scoring.potential_error(
+            reconstruction.volume.potential_V, potential.potential_V, _scored_rows(settings))
+        return Comparison(scored, potential, views, metrics, truth.ideal, truth.poses)
+
+
+def measure(reconstruction: Reconstruction, refined: RefinedAtoms | None = None) -> dict[str, float]:
+    """Return the metrics of a run that need no truth, by name; ``refined_*`` are of the refinement's summary."""
+    metrics = {"final_cost": float(reconstruction.cost[-1]), "held_out_cost": reconstruction.held_out_cost,
+               "weight_per_V": reconstruction.weight_per_V}
+    summary = refined.summary if refined is not None else {}
+    return metrics | {f"refined_{name}": float(value) for name, value in summary.items()
+                      if isinstance(value, (int, float))}
+
+
+def true_potential(settings: RunSpec, atoms: Atoms) -> np.ndarray:
+    """Return the potential that the data were made of at the voxels of the reconstruction, float32 (Z, X, Y) in V."""
+    return forward.build_potential(atoms, settings.scale.shape_zxy, settings.scale.voxel_A,
+                                   parametrization=settings.simulate.parametrization,
+                                   debye_waller_A2=settings.sample.debye_waller_A2)
+
+
+def make_views(settings: RunSpec, atoms: Atoms) -> Views:
+    """Return what figure 2 of the paper shows of a sample: projected potentials, ideal images, and as recorded."""
+    defocus_nm = max(settings.defocus.planes_nm)
+    ideal = _simulate(settings, atoms, np.array(VIEWS_DEG), np.array([10.0 * defocus_nm]), "view phonons")
+    recorded = forward.add_shot_noise(ideal, electrons_per_pixel(settings), generator(settings.seed, "view noise"))
+    return Views(VIEWS_DEG, defocus_nm, project_potential(settings, atoms, VIEWS_DEG), to_numpy(ideal.images)[:, 0],
+                 to_numpy(recorded.images)[:, 0])
+
+
+def project_potential(settings: RunSpec, atoms: Atoms, tilt_deg: Sequence[float]) -> np.ndarray:
+    """Return the projected potential in V Å at each tilt, float32 (T, X, Y), built a slab at a time."""
+    n_z, voxel_A = settings.scale.shape_zxy[0], settings.scale.voxel_A
+    projected = []
+    for angle_deg in tilt_deg:
+        tilted = replace(atoms, positions_A=atoms.positions_A @ rotation_matrix(angle_deg).T)
+        slabs = (forward.build_potential(tilted, settings.scale.shape_zxy, voxel_A, layers=(low, min(low + _SLAB, n_z)),
+                                         parametrization=settings.simulate.parametrization,
+                                         debye_waller_A2=settings.sample.debye_waller_A2)
+                 for low in range(0, n_z, _SLAB))
+        projected.append(voxel_A * sum(slab.sum(axis=0) for slab in slabs))
+    return np.stack(projected)
+
+
+def inside(settings: RunSpec, positions_A: np.ndarray) -> np.ndarray:
+    """Return which positions (N, 3) in Å lie in the scoring region, bool (N,)."""
+    return samples.in_scoring_region(positions_A, settings.sample, settings.scale)
+
+
+@contextmanager
+def _computing(settings: RunSpec) -> Iterator[None]:
+    """Use the threads that ``settings`` ask for, and one thread for linear algebra, which would take theirs."""
+    with single_threaded_blas(), threads(settings.engine.n_threads or n_threads()):
+        yield
+
+
+def _check_fit(settings: RunSpec, series: TiltSeries) -> None:
+    shape_xy, wanted = tuple(series.images.shape[2:]), tuple(settings.scale.shape_zxy[1:])
+    if shape_xy != wanted:
+        raise SpecError(f"scale.shape_zxy={settings.scale.shape_zxy!r} cannot be used: its (x, y) of {wanted} voxels "
+                        f"must be the images' {shape_xy} pixels")
+    if not np.isclose(series.pixel_A, settings.scale.voxel_A, rtol=1e-6):
+        raise SpecError(f"scale.voxel_A={settings.scale.voxel_A!r} cannot be used: the images have pixels of "
+                        f"{series.pixel_A:g} Å, and voxels must be as large")
+
+
+def _numbers(settings: RunSpec, given: Sequence[int] | None) -> tuple[int, ...]:
+    return elements(settings) if given is None else tuple(sorted({int(number) for number in given}))
+
+
+def _tilts_deg(settings: RunSpec) -> np.ndarray:
+    return np.array(tilt_angles_deg(settings.tilts, settings.wedge))
+
+
+def _defocus_A(settings: RunSpec) -> np.ndarray:
+    return 10.0 * np.array(settings.defocus.planes_nm)
+
+
+def _simulate(settings: RunSpec, atoms: Atoms, tilt_deg: np.ndarray, defocus_A: np.ndarray, purpose: str,
+              report: Callable[[int, int], None] | None = None, offsets: TiltOffsets | None = None) -> TiltSeries:
+    return forward.simulate_tilt_series(
+        atoms, settings.scale.shape_zxy, settings.scale.voxel_A, tilt_deg, defocus_A, microscope=settings.microscope,
+        simulate=settings.simulate, debye_waller_A2=settings.sample.debye_waller_A2,
+        rng=generator(settings.seed, purpose), report=report, offsets=offsets)
+
+
+def _at_found_brightness(series: TiltSeries, reconstruction: Reconstruction) -> TiltSeries:
+    if reconstruction.offsets is None:
+        return series
+    brightness = reconstruction.offsets.brightness.astype(np.float32)
+    return replace(series, images=series.images / brightness[:, None, None, None])
+
+
+def _moved_to(atoms: Atoms, traced: TracedAtoms, progress: Reporter) -> Atoms:
+    rotation, shift_A = scoring.register_atoms(atoms.positions_A, traced.positions_A, _REGISTERED_A)
+    turn_deg = float(np.rad2deg(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1))))
+    progress.say(f"the truth is turned by {turn_deg:.3f}° and shifted by {np.linalg.norm(shift_A):.3f} Å for the score")
+    return replace(atoms, positions_A=atoms.positions_A @ rotation.T + shift_A)
+
+
+def _match(settings: RunSpec, traced: TracedAtoms, atoms: Atoms) -> Match:
+    return scoring.match_atoms(traced, atoms, traced_inside=inside(settings, traced.positions_A),
+                               true_inside=inside(settings, atoms.positions_A),
+                               max_distance_A=settings.score.max_distance_A)
+
+
+def _pose_metrics(found: TiltOffsets | None, true: TiltOffsets | None, tilt_deg: np.ndarray) -> dict[str, float]:
+    """Errors of the tilts' poses; none where the tilts were neither moved nor aligned."""
+    if found is None and true is None:
+        return {}
+    nominal = TiltOffsets.none(len(tilt_deg))
+    return scoring.offset_errors(found or nominal, true or nominal, tilt_deg)
+
+
+def _scored_rows(settings: RunSpec) -> np.ndarray:
+    """Return which y rows of voxels lie at scored heights, bool (Y,)."""
+    y_A = coordinates_A(settings.scale.shape_zxy[2], settings.scale.voxel_A)
+    return inside(settings, np.stack([np.zeros_like(y_A), y_A, np.zeros_like(y_A)], axis=1))
+
+
+def _listener(progress: Reporter, stage: str) -> Callable[[int, int, str], None]:
+    def listen(done: int, total: int, detail: str = "") -> None:
+        progress.step(stage, done, total, detail)
+
+    return listen

@@ -1,0 +1,187 @@
+"""Runs and their records: the flow within lock, log, cache and checkpoint.
+
+:func:`run` makes the record of settings, or finds it; :func:`save` keeps what was made through the Python API. Whatever
+decides a number is in :mod:`aetlab.flow`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from aetlab import flow, samples
+from aetlab.core.backend import to_numpy
+from aetlab.core.nouns import (
+    Atoms,
+    Comparison,
+    Reconstruction,
+    RefinedAtoms,
+    TiltSeries,
+    TracedAtoms,
+    Truth,
+)
+from aetlab.core.progress import SILENT, Reporter
+from aetlab.reconstruction.estimate import estimate
+from aetlab.reconstruction.memory import require_memory
+from aetlab.spec import DataSpec, RunSpec, SpecError
+from aetlab.store import cache, record
+from aetlab.store.checkpoint import CheckpointFile
+from aetlab.store.contents import RunContent, describe_arrays, plain
+from aetlab.store.environment import StageClock, describe_environment
+from aetlab.store.identity import identity, record_id, series_digest
+from aetlab.store.run_log import LogReporter
+from aetlab.store.sharing import find_reconstruction
+
+#: Groups of settings that the noise-free tilt series depends on.
+_DECIDE_TILT_SERIES = ("seed", "sample", "scale", "tilts", "wedge", "defocus", "microscope", "simulate")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The result of a run: ``status`` done, resumed, retried or skipped, its record, and a line on what happened."""
+
+    status: str
+    record: record.Record
+    note: str
+
+
+def run(spec: RunSpec, *, places: record.Places, reporter: Reporter = SILENT,
+        use_other_code: bool = False) -> RunResult:
+    """Make the record of ``spec`` under ``places``, or find it there.
+
+    Raises
+    ------
+    SpecError
+        If the settings cannot be used together with the sample.
+    StorageError
+        If the disk refuses.
+    """
+    with record.run_lock(places, spec, lambda: reporter.say("another process makes this record, waiting")):
+        found, note = record.find_record(places, spec, use_other_code=use_other_code)
+        if found is not None:
+            return RunResult("skipped", found, "complete")
+        path = places.log(record_id(spec))
+        log = LogReporter(reporter, path)
+        retried = record.failed_before(path)
+        for line in (["failed before, is tried again"] if retried else []) + ([note] if note else []):
+            log.say(line)
+        made, resumed = _make(spec, places, log, use_other_code)
+        path.unlink(missing_ok=True)
+        return RunResult("resumed" if resumed else "retried" if retried else "done", made, note)
+
+
+def save(outputs: Path, spec: RunSpec, series: TiltSeries, reconstruction: Reconstruction, traced: TracedAtoms, *,
+         refined: RefinedAtoms | None = None, truth: Truth | None = None) -> record.Record:
+    """Keep a run that was made through the Python API as a record under ``outputs``.
+
+    Its settings name the very images by their digest (``data.kind=given``): a run of the command line never takes it
+    for its own. A record of the same settings and images is replaced.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses.
+    """
+    spec = replace(spec, data=DataSpec(kind="given", digest=series_digest(series)))
+    places = record.Places(Path(outputs).absolute())
+    with record.run_lock(places, spec):
+        clock = StageClock()
+        with clock.stage("score"):
+            comparison = flow.compare(spec, truth, series, reconstruction, traced, refined) if truth else None
+        folder = places.records / record_id(spec)
+        if folder.exists():
+            record.set_aside(folder, places.damaged)
+        return _write(places, RunContent(spec, series, reconstruction, traced, refined, comparison), clock, log="",
+                      shared_from=None, resumed=False)
+
+
+def _make(spec: RunSpec, places: record.Places, reporter: LogReporter,
+          use_other_code: bool) -> tuple[record.Record, bool]:
+    if spec.data.kind != "simulated":
+        raise SpecError(f"data.kind={spec.data.kind!r} cannot be run: its images came through the Python API, and a "
+                        "record holds two tilts of them alone; choose data=simulated")
+    clock = StageClock()
+    with clock.stage("sample"):
+        atoms = flow.sample(spec)
+        _say_counts(spec, atoms, reporter)
+    with clock.stage("estimate"):
+        require_memory(spec)
+        reporter.say(estimate(spec, atoms).in_one_line())
+    with clock.stage("simulate"):
+        truth = Truth(atoms, ideal_tilt_series(spec, atoms, places, reporter), flow.true_poses(spec))
+    with clock.stage("noise"):
+        assert truth.ideal is not None
+        series = flow.add_noise(spec, truth.ideal)
+    with clock.stage("reconstruct"):
+        reconstruction, shared_from, resumed = _reconstruct(spec, series, places, reporter, use_other_code)
+    elements = samples.sample_elements(atoms)
+    traced, refined = _find_atoms(spec, series, reconstruction, elements, clock, reporter)
+    with clock.stage("score"):
+        comparison: Comparison = flow.compare(spec, truth, series, reconstruction, traced, refined, progress=reporter)
+    content = RunContent(spec, series, reconstruction, traced, refined, comparison)
+    made = _write(places, content, clock, log=places.log(record_id(spec)).read_text(encoding="utf-8"),
+                  shared_from=shared_from, resumed=resumed)
+    places.checkpoint(made.id).unlink(missing_ok=True)
+    return made, resumed
+
+
+def ideal_tilt_series(spec: RunSpec, atoms: Atoms, places: record.Places, reporter: Reporter) -> TiltSeries:
+    """Return the noise-free tilt series, shared by all runs that differ in dose, prior, binning or engine alone."""
+
+    def compute() -> dict[str, np.ndarray]:
+        return {"images": to_numpy(flow.simulate(spec, atoms, noise=False, progress=reporter).images)}
+
+    settings = identity(spec)
+    key = {group: settings[group] for group in _DECIDE_TILT_SERIES}
+    images = cache.shared_stage(places.cache, "tilt_series", key, compute, reporter.say)["images"]
+    return flow.as_acquired(spec, images)
+
+
+def _reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places, reporter: Reporter,
+                 use_other_code: bool) -> tuple[Reconstruction, str | None, bool]:
+    """The reconstruction, the id of the record that it was read from or None, and whether it was resumed."""
+    held = find_reconstruction(places, spec, use_other_code=use_other_code)
+    if held is not None:
+        reporter.say(f"reconstruction: shared, read from record {held[1].id}")
+        return held[0], held[1].id, False
+    checkpoints = CheckpointFile(places.checkpoint(record_id(spec)), series_digest(series))
+    made = flow.reconstruct(spec, series, progress=reporter, checkpoints=checkpoints)
+    return made, None, checkpoints.resumed
+
+
+def _find_atoms(spec: RunSpec, series: TiltSeries, reconstruction: Reconstruction, elements: Sequence[int],
+                clock: StageClock, reporter: Reporter) -> tuple[TracedAtoms, RefinedAtoms | None]:
+    with clock.stage("trace"):
+        traced = flow.trace(spec, reconstruction, elements=elements, progress=reporter)
+    with clock.stage("refine"):
+        if spec.refine.kind == "none":
+            return traced, None
+        return traced, flow.refine(spec, series, reconstruction, traced, elements=elements, progress=reporter)
+
+
+def _write(places: record.Places, content: RunContent, clock: StageClock, *, log: str, shared_from: str | None,
+           resumed: bool) -> record.Record:
+    reconstruction, traced, refined = content.reconstruction, content.traced, content.refined
+    metrics = flow.measure(reconstruction, refined)
+    if content.comparison is not None:
+        metrics = content.comparison.metrics | metrics
+    folder = record.write_record(
+        places.records, content.spec, metrics=metrics, arrays=describe_arrays(content),
+        history=record.History(reconstruction.cost, reconstruction.seconds),
+        environment={**describe_environment(clock, reconstruction.device), "resumed": resumed,
+                     "reconstruction_of": shared_from, "stopped": reconstruction.stopped,
+                     "restarts": list(reconstruction.restarts), "halvings": list(reconstruction.halvings),
+                     "species": plain(traced.species), "rounds": plain(traced.rounds),
+                     "refined": plain({**refined.summary, "rounds": refined.rounds}) if refined is not None else None},
+        log=log)
+    return record.read_record(folder, verify=False)
+
+
+def _say_counts(spec: RunSpec, atoms: Atoms, reporter: Reporter) -> None:
+    counts = atoms.counts
+    reporter.say(f"{counts['n_all']} atoms, {counts['n_in_volume']} of them in {spec.scale.shape_zxy} voxels of "
+                 f"{spec.scale.voxel_A} Å, less {counts['n_vacancies']} vacancies; "
+                 f"{int(flow.inside(spec, atoms.positions_A).sum())} are scored")
