@@ -1,11 +1,76 @@
-"""aetlab: phase-contrast atomic electron tomography, from settings to scored atoms."""
+"""Phase-contrast atomic electron tomography, from settings or measured images to atoms with error bars.
 
-import os
+A run in Python, without a file on the disk::
 
-from aetlab.core.kernel_cache import use_cache_of_this_code
+    import aetlab
+    settings = aetlab.settings(scale="small", dose="50k", reg="tv")
+    atoms = aetlab.sample(settings)
+    series = aetlab.simulate(settings, atoms)
+    reconstruction = aetlab.reconstruct(settings, series)
+    traced = aetlab.trace(settings, reconstruction)
+    aetlab.score(settings, traced, atoms).metrics["position_error_pm"]
 
-use_cache_of_this_code()
-# Linear algebra is a small part here: threads of its own would only take the cores from those of the kernels. Read when
-# NumPy is first imported.
-for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+The same settings give the same numbers as on the command line (``python -m aetlab.run``). Importing aetlab changes
+nothing outside it, and what computes is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aetlab.core.errors import AetlabError as AetlabError
+    from aetlab.core.nouns import Atoms as Atoms
+    from aetlab.core.nouns import Reconstruction as Reconstruction
+    from aetlab.core.nouns import RefinedAtoms as RefinedAtoms
+    from aetlab.core.nouns import Score as Score
+    from aetlab.core.nouns import TiltSeries as TiltSeries
+    from aetlab.core.nouns import TracedAtoms as TracedAtoms
+    from aetlab.core.nouns import Truth as Truth
+    from aetlab.core.nouns import Volume as Volume
+    from aetlab.core.progress import open_reporter as open_reporter
+    from aetlab.flow import reconstruct as reconstruct
+    from aetlab.flow import refine as refine
+    from aetlab.flow import sample as sample
+    from aetlab.flow import score as score
+    from aetlab.flow import simulate as simulate
+    from aetlab.flow import trace as trace
+    from aetlab.keeper import save_record as save_record
+    from aetlab.spec.choices import settings as settings
+
+#: Where each public name is defined, as ``module:name``; the order is the table of contents.
+_PUBLIC = {
+    "settings": "aetlab.spec.choices:settings",
+    "sample": "aetlab.flow:sample",
+    "simulate": "aetlab.flow:simulate",
+    "reconstruct": "aetlab.flow:reconstruct",
+    "trace": "aetlab.flow:trace",
+    "refine": "aetlab.flow:refine",
+    "score": "aetlab.flow:score",
+    "save_record": "aetlab.keeper:save_record",
+    "open_reporter": "aetlab.core.progress:open_reporter",
+    "Atoms": "aetlab.core.nouns:Atoms",
+    "TiltSeries": "aetlab.core.nouns:TiltSeries",
+    "Volume": "aetlab.core.nouns:Volume",
+    "Reconstruction": "aetlab.core.nouns:Reconstruction",
+    "TracedAtoms": "aetlab.core.nouns:TracedAtoms",
+    "RefinedAtoms": "aetlab.core.nouns:RefinedAtoms",
+    "Truth": "aetlab.core.nouns:Truth",
+    "Score": "aetlab.core.nouns:Score",
+    "AetlabError": "aetlab.core.errors:AetlabError",
+}
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'aetlab' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    value = getattr(import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

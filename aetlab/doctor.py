@@ -225,8 +225,8 @@ def _launchers() -> list[Finding]:
 
 def _configuration() -> Finding:
     from aetlab.cli.compose import compose_spec
-    from aetlab.cli.folders import config_folder
     from aetlab.spec import SpecError
+    from aetlab.spec.folders import config_folder
     from aetlab.store.identity import code_id
 
     try:

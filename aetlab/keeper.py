@@ -1,6 +1,6 @@
 """Runs and their records: the flow within lock, log, cache and checkpoint.
 
-:func:`run` makes the record of settings, or finds it; :func:`save` keeps what was made through the Python API. Whatever
+:func:`run` makes the record of settings, or finds it; :func:`save_record` keeps what was made through the Python API. Whatever
 decides a number is in :mod:`aetlab.flow`.
 """
 
@@ -73,8 +73,9 @@ def run(spec: RunSpec, *, places: record.Places, reporter: Reporter = SILENT,
         return RunResult("resumed" if resumed else "retried" if retried else "done", made, note)
 
 
-def save(outputs: Path, spec: RunSpec, series: TiltSeries, reconstruction: Reconstruction, traced: TracedAtoms, *,
-         refined: RefinedAtoms | None = None, truth: Truth | None = None) -> record.Record:
+def save_record(outputs: Path | str, settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction,
+                traced: TracedAtoms, *, refined: RefinedAtoms | None = None,
+                truth: Truth | None = None) -> record.Record:
     """Keep a run that was made through the Python API as a record under ``outputs``.
 
     Its settings name the very images by their digest (``data.kind=given``): a run of the command line never takes it
@@ -85,7 +86,7 @@ def save(outputs: Path, spec: RunSpec, series: TiltSeries, reconstruction: Recon
     StorageError
         If the disk refuses.
     """
-    spec = replace(spec, data=DataSpec(kind="given", digest=series_digest(series)))
+    spec = replace(settings, data=DataSpec(kind="given", digest=series_digest(series)))
     places = record.Places(Path(outputs).absolute())
     with record.run_lock(places, spec):
         clock = StageClock()

@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 
 from aetlab.cli.compose import compose_jobs, compose_spec
-from aetlab.cli.folders import experiments_folder
 from aetlab.cli.remake import remake_words
 from aetlab.reporting.compare import compare_text, find_run
 from aetlab.reporting.experiments import Study, find_studies
@@ -34,6 +33,7 @@ from aetlab.reporting.tables import (
     write_table,
 )
 from aetlab.spec import RunSpec, SpecError
+from aetlab.spec.folders import experiments_folder
 from aetlab.store.files import StorageError, make_folder, write_text
 
 _EXAMPLES = """examples:

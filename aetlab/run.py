@@ -105,8 +105,8 @@ def _main(argv: list[str]) -> int:
 
     from aetlab.cli.compose import BASIC, SEARCH, compose_all, compose_jobs, prepare_hydra
     from aetlab.cli.estimates import FLAG, foretell
-    from aetlab.cli.folders import group_choices
     from aetlab.cli.overrides import quote_choices
+    from aetlab.spec.folders import group_choices
     from aetlab.store.files import StorageError
 
     estimating = FLAG in argv
@@ -158,7 +158,7 @@ def _call_hydra() -> None:
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     from aetlab.cli.compose import CONFIG_NAME
-    from aetlab.cli.folders import config_folder
+    from aetlab.spec.folders import config_folder
 
     # Every job has been composed and bound; Hydra would compose all of them once more before the first one.
     setattr(BasicSweeper, "validate_batch_is_legal", lambda sweeper, batch: None)  # noqa: B010

@@ -14,9 +14,9 @@ import yaml
 from hydra import compose
 
 from aetlab.cli.compose import CONFIG_NAME, SEARCH, _composer, compose_all, compose_jobs, compose_spec
-from aetlab.cli.folders import config_folder, experiments_folder, group_choices
 from aetlab.cli.overrides import quote_choices
 from aetlab.spec import RunSpec, SpecError, tilt_angles_deg
+from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 from aetlab.store.identity import record_id
 
 GROUPS = group_choices()

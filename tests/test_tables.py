@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aetlab.cli.folders import experiments_folder
 from aetlab.reporting.compare import compare_text, compared_results, differing_settings, find_run
 from aetlab.reporting.experiments import find_studies
 from aetlab.reporting.query import SelectError, select_rows
@@ -28,6 +27,7 @@ from aetlab.reporting.tables import (
     to_markdown,
     write_table,
 )
+from aetlab.spec.folders import experiments_folder
 from tests.fake_records import fake_spec, write_fake_record
 
 

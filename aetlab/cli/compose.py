@@ -22,10 +22,10 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aetlab.cli.folders import config_folder, experiments_folder, group_choices
 from aetlab.cli.overrides import JOB_KEYS, check_words, quote_choices
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind, bind_run
+from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 
 CONFIG_NAME = "config"
 #: Label of the one job that stands for all of a search.
@@ -77,9 +77,7 @@ class LeftOut:
 
 
 def prepare_hydra() -> None:
-    """Puts every file of experiments/ into Hydra's ConfigStore as group ``experiment`` over all settings, and gives
-    configurations ``${by:KEY,TABLE,ELSE}``: the entry of a table that is named KEY, or ELSE."""
-    OmegaConf.register_new_resolver("by", lambda key, table, otherwise: table.get(key, otherwise), replace=True)
+    """Put every file of experiments/ into Hydra's ConfigStore as group ``experiment`` over all settings."""
     store = ConfigStore.instance()
     if "experiment" in store.repo:
         return

@@ -7,11 +7,10 @@ import math
 from functools import cache
 from typing import Any, get_type_hints
 
-import yaml
-
-from aetlab.cli.folders import config_folder, group_choices
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind, unbind
+from aetlab.spec.choices import read_choice
+from aetlab.spec.folders import group_choices
 from aetlab.store.listing import flatten
 
 
@@ -40,20 +39,10 @@ def _choices(group: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for choice in group_choices().get(group, ()):
         try:
-            found[choice] = bind(get_type_hints(RunSpec)[group], _content(group, choice))
+            found[choice] = bind(get_type_hints(RunSpec)[group], read_choice(group, choice))
         except SpecError:
             continue
     return found
-
-
-def _content(group: str, choice: str) -> dict[str, Any]:
-    """A choice of ``group`` over the choices of the same group that it builds on."""
-    own = yaml.safe_load((config_folder() / group / f"{choice}.yaml").read_text(encoding="utf-8"))
-    settings: dict[str, Any] = {}
-    for base in own.pop("defaults", []):
-        if isinstance(base, str) and base != "_self_":
-            settings |= _content(group, base)
-    return settings | own
 
 
 def _differing(own: Any, other: Any) -> list[tuple[str, Any]]:

@@ -23,8 +23,27 @@ _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def bind_run(settings: object) -> RunSpec:
-    """The :class:`RunSpec` that nested ``settings`` describe; raises :class:`SpecError`."""
-    return bind(RunSpec, settings)
+    """Return the :class:`RunSpec` that nested ``settings`` describe.
+
+    A value may depend on another setting: ``{by: reg.kind, tv: 0.5, otherwise: 0.6}`` is the entry that is named as the
+    setting ``reg.kind``, or ``otherwise``. Raises :class:`SpecError`.
+    """
+    return bind(RunSpec, _resolve(settings, settings, ""))
+
+
+def _resolve(value: Any, whole: Any, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    if "by" not in value:
+        return {key: _resolve(item, whole, _join(where, str(key))) for key, item in value.items()}
+    setting: Any = whole
+    for part in str(value["by"]).split("."):
+        setting = setting.get(part) if isinstance(setting, Mapping) else None
+    found = value.get(str(setting), value.get("otherwise"))
+    if isinstance(setting, Mapping) or setting is None or found is None:
+        raise SpecError(f"{where}={_short(dict(value))} cannot be used: it has no entry for {value['by']}={setting!r} "
+                        "and no entry otherwise")
+    return found
 
 
 def bind(kind: type[T], settings: object, where: str = "") -> T:

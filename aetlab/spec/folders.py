@@ -1,4 +1,4 @@
-"""Where the configuration lies: beside the package in a source checkout, inside it when installed."""
+"""The folders of the configuration: next to the package in a source checkout, inside it when installed."""
 
 from __future__ import annotations
 

@@ -1,0 +1,134 @@
+"""Settings composed from the choices of the configuration groups, without Hydra.
+
+The groups are the folders of ``conf/``, their choices its YAML files; ``experiments/`` holds deltas over all groups.
+The command line composes the same files by Hydra; a test holds both to the same settings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import yaml
+
+from aetlab.spec.bind import bind_run
+from aetlab.spec.checks import SpecError
+from aetlab.spec.folders import config_folder, experiments_folder, group_choices
+from aetlab.spec.run import RunSpec
+
+#: A choice of a group as users write it: its name, or the number or truth value that its name spells.
+Choice = str | int | float | bool
+
+
+def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilts: Choice = "", defocus: Choice = "",
+             wedge: Choice = "", reg: Choice = "", binning: Choice = "", simulate: Choice = "", microscope: Choice = "",
+             engine: Choice = "", align: Choice = "", trace: Choice = "", refine: Choice = "", score: Choice = "",
+             data: Choice = "", experiment: str = "", seed: int = 0,
+             overrides: Mapping[str, Any] | None = None) -> RunSpec:
+    """Return the settings of a run: the same choices, defaults and keys as on the command line.
+
+    Parameters
+    ----------
+    sample, scale, dose, tilts, defocus, wedge, reg, binning, simulate, microscope, engine, align, trace, refine, score
+        A choice of the group of that name, for example ``dose="50k"``, ``tilts=60`` or ``align=True``; empty for the
+        default, or for what ``experiment`` chooses.
+    data
+        Likewise, the source of the images.
+    experiment : str
+        Name of a file of ``experiments/``: a row or panel of the paper, or a case of its own.
+    seed : int
+        Seed of all random numbers of the run.
+    overrides : mapping, optional
+        Single settings by their dotted key, for example ``{"engine.n_iterations": 20, "reg.weight": 1e-4}``.
+
+    Raises
+    ------
+    SpecError
+        For an unknown choice or key, and for a value that a setting does not take.
+    """
+    given = {"sample": sample, "scale": scale, "dose": dose, "tilts": tilts, "defocus": defocus, "wedge": wedge,
+             "reg": reg, "binning": binning, "simulate": simulate, "microscope": microscope, "engine": engine,
+             "align": align, "trace": trace, "refine": refine, "score": score, "data": data}
+    chosen = default_choices()
+    delta: dict[str, Any] = {}
+    if experiment:
+        delta = dict(_read_experiment(experiment))
+        for entry in delta.pop("defaults", []):
+            (key, choice), = entry.items()
+            chosen[key.removeprefix("override /")] = str(choice)
+    chosen |= {group: _spell(choice) for group, choice in given.items() if choice != ""}
+    composed: dict[str, Any] = {group: dict(read_choice(group, choice)) for group, choice in chosen.items()}
+    composed = _merged(composed, delta) | {"seed": seed}
+    for key, value in (overrides or {}).items():
+        composed = _merged(composed, _nested(key, value))
+    return bind_run(composed)
+
+
+@cache
+def _defaults() -> tuple[tuple[str, str], ...]:
+    content = yaml.safe_load((config_folder() / "config.yaml").read_text(encoding="utf-8"))
+    entries = [entry for entry in content["defaults"] if isinstance(entry, dict)]
+    pairs = [next(iter(entry.items())) for entry in entries]
+    return tuple((group, str(choice)) for group, choice in pairs if choice is not None and " " not in group)
+
+
+def default_choices() -> dict[str, str]:
+    """Return the default choice of every group, in the order of the configuration."""
+    return dict(_defaults())
+
+
+def read_choice(group: str, choice: str) -> dict[str, Any]:
+    """Return the settings of one choice of ``group``, over those of the choices of the group that it builds on.
+
+    Raises :class:`SpecError` for an unknown choice.
+    """
+    _require_choice(group, choice)
+    own = yaml.safe_load((config_folder() / group / f"{choice}.yaml").read_text(encoding="utf-8"))
+    settings: dict[str, Any] = {}
+    for base in own.pop("defaults", []):
+        if isinstance(base, str) and base != "_self_":
+            settings = _merged(settings, read_choice(group, base))
+    return _merged(settings, own)
+
+
+def _read_experiment(name: str) -> dict[str, Any]:
+    _require_choice("experiment", name)
+    content: dict[str, Any] = yaml.safe_load((experiments_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+    return content
+
+
+def _require_choice(group: str, choice: str) -> None:
+    choices = group_choices()[group]
+    if choice not in choices:
+        near = difflib.get_close_matches(choice, choices, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise SpecError(f"{group}={choice!r} is no choice: {hint}choose from {', '.join(choices)}")
+
+
+def _spell(choice: Choice) -> str:
+    """Return the name that a number or a truth value spells as a choice."""
+    if isinstance(choice, bool):
+        return str(choice).lower()
+    if isinstance(choice, float) and math.isfinite(choice) and choice.is_integer():
+        return str(int(choice))
+    return str(choice)
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``below`` with ``above`` over it, mapping by mapping."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        if isinstance(under, Mapping) and isinstance(value, Mapping) and "by" not in under:
+            value = _merged(under, value)
+        merged[key] = value
+    return merged
