@@ -1,6 +1,6 @@
 """Runs and their records: the flow within lock, log, cache and checkpoint.
 
-:func:`run` makes the record of settings, or finds it; :func:`save_record` keeps what was made through the Python API. Whatever
+:func:`run` makes the record of settings, or finds it; :func:`save_record` keeps a run of the Python API. Whatever
 decides a number is in :mod:`aetlab.flow`.
 """
 

@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from aetlab import solve
+from aetlab.core import parabola
 from aetlab.core.backend import to_numpy
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.progress import Reporter
@@ -66,9 +67,7 @@ def vertex(costs: list[float]) -> float:
     least = int(np.argmin(costs))
     if not 0 < least < len(costs) - 1:
         return float(least)
-    below, here, above = costs[least - 1 : least + 2]
-    bend = below - 2 * here + above
-    return least + (0.5 * (below - above) / bend if bend > 0 else 0.0)
+    return least + float(parabola.vertex(*costs[least - 1 : least + 2]).place)
 
 
 def _n_changes(costs: list[float]) -> int:

@@ -10,14 +10,13 @@ which the factor between the best weight and the rule's is carried over (:func:`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from aetlab import solve
-from aetlab.core import physics
+from aetlab.core import parabola, physics
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.progress import Reporter
 from aetlab.core.seeds import generator
@@ -121,7 +120,5 @@ def search_weight(trial: Callable[[float], float], start: float, trials_max: int
         best = min(costs, key=lambda k: costs[k])
     if not {best - 1, best + 1} <= set(costs):
         return start * 2.0**best
-    below, here, above = (costs[best + d] for d in (-1, 0, 1))
-    bend = below - 2 * here + above
-    shift = 0.5 * (below - above) / bend if bend > 0 and math.isfinite(bend) else 0.0
-    return start * 2.0 ** (best + shift)
+    shift = parabola.vertex(*(costs[best + d] for d in (-1, 0, 1))).place
+    return start * 2.0 ** (best + float(shift))

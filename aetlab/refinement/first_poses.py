@@ -12,6 +12,7 @@ import dataclasses
 import numpy as np
 import scipy.fft
 
+from aetlab.core import parabola
 from aetlab.refinement.geometry import Poses
 from aetlab.refinement.model import AtomModel, Sites
 
@@ -54,10 +55,7 @@ def _vertex(values: np.ndarray, top: tuple[np.intp, ...]) -> tuple[float, np.nda
     for axis in range(2):
         if 0 < top[axis] < values.shape[axis] - 1:
             step = np.eye(2, dtype=int)[axis]
-            before, after = (float(values[tuple(np.array(top) + sign * step)]) for sign in (-1, 1))
-            bend = before - 2 * float(values[top]) + after
-            if bend < 0:
-                shift = float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5))
-                place[axis] += shift
-                height -= 0.125 * (after - before) ** 2 / bend
+            found = parabola.vertex(*(float(values[tuple(np.array(top) + k * step)]) for k in (-1, 0, 1)))
+            place[axis] += found.place
+            height += float(found.rise)
     return height, place

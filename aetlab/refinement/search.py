@@ -8,6 +8,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, maximum_filter, shift
 from scipy.spatial import cKDTree
 
+from aetlab.core import parabola
 from aetlab.forward.rotation import make_rotation
 from aetlab.refinement.geometry import Poses
 from aetlab.refinement.model import AtomModel, Sites
@@ -63,9 +64,7 @@ def propose_sites(residual: np.ndarray, sites: Sites, information: np.ndarray, m
     places = index.astype(float)
     for axis in range(3):
         step = np.eye(3, dtype=int)[axis]
-        before, here, after = (smooth[tuple((index + k * step).T)] for k in (-1, 0, 1))
-        bend = np.minimum(before - 2 * here + after, -1e-30)
-        places[:, axis] += np.clip(0.5 * (before - after) / bend, -0.5, 0.5)
+        places[:, axis] += parabola.vertex(*(smooth[tuple((index + k * step).T)] for k in (-1, 0, 1))).place
     positions_A = ((places - (np.array(residual.shape) - 1) / 2) * voxel_A)[:, [1, 2, 0]]
     chosen: list[int] = []
     if len(positions_A):

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
+from aetlab.core import parabola
 from aetlab.core.backend import array_module, ndimage_module, to_numpy
 from aetlab.core.nouns import Array
 from aetlab.spec import TraceSpec
@@ -81,8 +82,8 @@ def _search_slab(potential_V: Array, spec: TraceSpec, subtract: np.ndarray | Non
         keep = flat[index] > flat[index + offset] if offset < 0 else flat[index] >= flat[index + offset]
         index, centre = index[keep], centre[keep]
 
-    shift = xp.stack([_parabola_vertex(flat[index - s], flat[index], flat[index + s]) for s in (stride_z, stride_x, 1)],
-                     axis=1)
+    shift = xp.stack([parabola.vertex(*(flat[index + k * stride].astype(xp.float64) for k in (-1, 0, 1))).place
+                      for stride in (stride_z, stride_x, 1)], axis=1)
     value = block[centre[:, 0], centre[:, 1], centre[:, 2]].astype(xp.float64)
     peak = value * xp.exp(0.5 * (shift**2).sum(axis=1) / spec.width_start**2)
     sites = xp.empty((len(centre), 5))
@@ -91,13 +92,3 @@ def _search_slab(potential_V: Array, spec: TraceSpec, subtract: np.ndarray | Non
     sites[:, 3] = peak
     sites[:, 4] = spec.width_start
     return to_numpy(sites[peak >= least_peak])
-
-
-def _parabola_vertex(before: Array, here: Array, after: Array) -> Array:
-    """Vertex in voxels, at most half a voxel off, of the parabola through three values; 0 at the volume's edge."""
-    xp = array_module(here)
-    before, here, after = before.astype(xp.float64), here.astype(xp.float64), after.astype(xp.float64)
-    curvature = before - 2 * here + after
-    usable = xp.isfinite(curvature) & (curvature < 0)
-    shift = 0.5 * (xp.where(usable, before, 0) - xp.where(usable, after, 0)) / xp.where(usable, curvature, -1)
-    return xp.clip(shift, -0.5, 0.5)
