@@ -78,14 +78,22 @@ class LeftOut:
 
 def prepare_hydra() -> None:
     """Puts every file of experiments/ into Hydra's ConfigStore as group ``experiment`` over all settings, and gives
-    configurations ``${by:KEY,TABLE,ELSE}``: the entry of a table that is named KEY, or ELSE."""
+    configurations ``${by:KEY,TABLE,ELSE}``: the entry of a table that is named KEY, or ELSE, and ``${equal_steps:N}``:
+    N, or null where the group gives its tilt angles in another way."""
     OmegaConf.register_new_resolver("by", lambda key, table, otherwise: table.get(key, otherwise), replace=True)
+    OmegaConf.register_new_resolver("equal_steps", _equal_steps, replace=True)
     store = ConfigStore.instance()
     if "experiment" in store.repo:
         return
     for path in sorted(experiments_folder().glob("*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         store.store(group="experiment", name=path.stem, node=content, package="_global_", provider="aetlab")
+
+
+def _equal_steps(n_tilts: int, *, _parent_: DictConfig) -> int | None:
+    """Return ``n_tilts`` unless the group that asks holds a list or a range of tilt angles."""
+    others = ("angles_deg", "start_deg", "stop_deg", "step_deg")
+    return n_tilts if all(_parent_.get(key) is None for key in others) else None
 
 
 def bind_job(settings: Any) -> tuple[RunSpec, JobSettings]:
