@@ -24,7 +24,7 @@ from aetlab.core.physics import SYMBOLS
 from aetlab.core.seeds import generator
 from aetlab.forward import effective_electrons_per_pixel
 from aetlab.refinement.bound import Bound, compute_bound
-from aetlab.spec import DoseSpec, RunSpec, SpecError, dose_per_image_e_A2, tilt_angles_deg
+from aetlab.spec import DoseSpec, RunSpec, SpecError, dose_per_image_e_A2, missing_wedge_deg, tilt_angles_deg
 from aetlab.spec.bind import unbind
 
 _EXAMPLES = """examples:
@@ -133,7 +133,8 @@ def row_of(job: Job, bound: Bound) -> PlanRow:
 
 def _plan(spec: RunSpec) -> str:
     n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge))
-    wedge = f", wedge {spec.wedge.missing_deg:g}°" if spec.wedge.missing_deg else ""
+    missing_deg = missing_wedge_deg(spec.tilts, spec.wedge)
+    wedge = f", wedge {missing_deg:g}°" if missing_deg else ""
     return f"{spec.scale.name} {n_tilts} × {len(spec.defocus.planes_nm)}{wedge}"
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any
 
 from aetlab.spec import RunSpec, SpecError
-from aetlab.spec.bind import bind, unbind
-from aetlab.spec.choices import read_choice
+from aetlab.spec.bind import unbind
+from aetlab.spec.choices import compose_choices
 from aetlab.spec.folders import group_choices
 from aetlab.store.listing import flatten
 
@@ -39,7 +39,7 @@ def _choices(group: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for choice in group_choices().get(group, ()):
         try:
-            found[choice] = bind(get_type_hints(RunSpec)[group], read_choice(group, choice))
+            found[choice] = getattr(compose_choices({group: choice}), group)
         except SpecError:
             continue
     return found

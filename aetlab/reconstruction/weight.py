@@ -22,7 +22,7 @@ from aetlab.core.progress import Reporter
 from aetlab.core.seeds import generator
 from aetlab.reconstruction.device import Model
 from aetlab.reconstruction.fit import fit_volume, make_model
-from aetlab.spec import RunSpec, tilt_angles_deg
+from aetlab.spec import RunSpec, tilt_angles_deg, with_fewer_tilts
 
 #: Share of the tilts that ``auto`` holds out, and iterations of each of its short runs.
 HELD_OUT, TRIAL_ITERATIONS = 0.1, 15
@@ -32,13 +32,16 @@ TRIALS_MAX = 9
 LEAST_WIDTH, LEAST_TILTS, LEAST_SHRINK = 120, 12, 1.5
 
 
-def hold_out(n_tilts: int, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the tilts that are fitted and of those that are held out, both ascending.
+def hold_out(tilt_deg: np.ndarray, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the tilts that are fitted and of those that are held out, both ascending.
 
-    At least one tilt is held out where ``fraction`` > 0, never the first or the last, and at least two are fitted.
+    ``tilt_deg`` (T,) may have any order. At least one tilt is held out where ``fraction`` > 0, never the one of the
+    least or of the greatest angle, and at least two are fitted.
     """
+    n_tilts = len(tilt_deg)
+    inner = np.sort(np.argsort(tilt_deg, kind="stable")[1:-1])
     n_held = min(max(round(fraction * n_tilts), 1), n_tilts - 2) if fraction > 0 else 0
-    held = np.sort(rng.choice(np.arange(1, n_tilts - 1), n_held, replace=False)) if n_held else np.zeros(0, np.int64)
+    held = np.sort(rng.choice(inner, n_held, replace=False)) if n_held else np.zeros(0, np.int64)
     return np.setdiff1d(np.arange(n_tilts), held), held
 
 
@@ -69,7 +72,8 @@ def regulariser_weight(spec: RunSpec, series: TiltSeries, model: Model, simulate
     small = smaller_problem(spec)
     if small is None:
         return predicting_weight(spec, series, model, reporter)
-    reporter.say(f"the weight is found on a needle in {small.scale.shape_zxy} voxels with {small.tilts.n_tilts} tilts")
+    reporter.say(f"the weight is found on a needle in {small.scale.shape_zxy} voxels with "
+                 f"{small.tilts.n_tilts or len(tilt_angles_deg(small.tilts, small.wedge))} tilts")
     images = simulate(small)
     found = predicting_weight(small, images, make_model(small, images, reporter.say), reporter)
     return by_rule * found / rule_weight(small, images)
@@ -81,12 +85,12 @@ def smaller_problem(spec: RunSpec) -> RunSpec | None:
     Voxels, defoci, wedge and dose an image stay, so that the tilts are as sparse and the images as noisy. Its atoms are
     others: it has a seed of its own. None also for a structure from a file, which has no smaller self.
     """
-    scale, n_tilts = spec.scale, spec.tilts.n_tilts
+    scale, n_tilts = spec.scale, spec.tilts.n_tilts or len(tilt_angles_deg(spec.tilts, spec.wedge))
     shrink = min(min(scale.shape_zxy[:2]) / LEAST_WIDTH, n_tilts / LEAST_TILTS)
     if shrink < LEAST_SHRINK or spec.sample.kind != "needle":
         return None
     n_z, n_x, n_y = (max(8 * round(n / shrink / 8), 8) for n in scale.shape_zxy)
-    tilts = replace(spec.tilts, n_tilts=round(n_tilts / shrink))
+    tilts = with_fewer_tilts(spec.tilts, shrink)
     small = replace(
         spec, seed=(spec.seed + 1) % 2**63, sample=replace(spec.sample, vacancies=()), tilts=tilts,
         scale=replace(scale, shape_zxy=(n_z, n_x, n_y), core_radius_A=scale.core_radius_A / shrink,
@@ -98,7 +102,7 @@ def smaller_problem(spec: RunSpec) -> RunSpec | None:
 
 def predicting_weight(spec: RunSpec, series: TiltSeries, model: Model, reporter: Reporter) -> float:
     """The weight per V with which a fit to most tilts of ``series`` best predicts the others."""
-    fitted, held = hold_out(model.n_tilts, HELD_OUT, generator(spec.seed, "held out"))
+    fitted, held = hold_out(series.tilt_deg, HELD_OUT, generator(spec.seed, "held out"))
 
     def trial(weight: float) -> float:
         solution = fit_volume(spec, model, fitted, weight, n_iterations=TRIAL_ITERATIONS,

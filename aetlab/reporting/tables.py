@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from aetlab.reporting.stored_run import StoredRun
-from aetlab.spec import RunSpec, tilt_angles_deg
+from aetlab.spec import RunSpec, missing_wedge_deg, tilt_angles_deg, tilt_span_deg
 
 #: The paper's columns of results.
 PAPER_COLUMNS = ("position_error_pm", "found_percent", "false_positive_percent", "correct_species_percent")
@@ -50,8 +50,8 @@ def settings_row(spec: RunSpec) -> dict[str, Any]:
         "dose_e_A2": spec.dose.total_e_A2,
         "n_tilts": len(tilt_angles_deg(spec.tilts, spec.wedge)),
         "n_defoci": len(spec.defocus.planes_nm),
-        "tilt_span_deg": spec.tilts.span_deg - spec.wedge.missing_deg,
-        "missing_wedge_deg": spec.wedge.missing_deg,
+        "tilt_span_deg": tilt_span_deg(spec.tilts, spec.wedge),
+        "missing_wedge_deg": missing_wedge_deg(spec.tilts, spec.wedge),
         "reg": spec.reg.kind,
         "n_binned_layers": spec.binning.n_layers,
         "simulate": spec.simulate.kind,

@@ -25,8 +25,9 @@ _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: 
 def bind_run(settings: object) -> RunSpec:
     """Return the :class:`RunSpec` that nested ``settings`` describe.
 
-    A value may depend on another setting: ``{by: reg.kind, tv: 0.5, otherwise: 0.6}`` is the entry that is named as the
-    setting ``reg.kind``, or ``otherwise``. Raises :class:`SpecError`.
+    A value may depend on other settings. ``{by: reg.kind, tv: 0.5, otherwise: 0.6}`` is the entry that is named as the
+    setting ``reg.kind``, or ``otherwise``. ``{unless: [tilts.angles_deg], value: 60}`` is 60, or null if one of the
+    settings listed is not. Raises :class:`SpecError`.
     """
     return bind(RunSpec, _resolve(settings, settings, ""))
 
@@ -34,16 +35,22 @@ def bind_run(settings: object) -> RunSpec:
 def _resolve(value: Any, whole: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
         return value
+    if set(value) == {"unless", "value"}:
+        return value["value"] if all(_lookup(whole, key) is None for key in value["unless"]) else None
     if "by" not in value:
         return {key: _resolve(item, whole, _join(where, str(key))) for key, item in value.items()}
-    setting: Any = whole
-    for part in str(value["by"]).split("."):
-        setting = setting.get(part) if isinstance(setting, Mapping) else None
+    setting = _lookup(whole, value["by"])
     found = value.get(str(setting), value.get("otherwise"))
     if isinstance(setting, Mapping) or setting is None or found is None:
         raise SpecError(f"{where}={_short(dict(value))} cannot be used: it has no entry for {value['by']}={setting!r} "
                         "and no entry otherwise")
     return found
+
+
+def _lookup(settings: Any, key: object) -> Any:
+    for part in str(key).split("."):
+        settings = settings.get(part) if isinstance(settings, Mapping) else None
+    return settings
 
 
 def bind(kind: type[T], settings: object, where: str = "") -> T:

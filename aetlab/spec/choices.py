@@ -60,8 +60,19 @@ def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilt
             (key, choice), = entry.items()
             chosen[key.removeprefix("override /")] = str(choice)
     chosen |= {group: _spell(choice) for group, choice in given.items() if choice != ""}
-    composed: dict[str, Any] = {group: dict(read_choice(group, choice)) for group, choice in chosen.items()}
-    composed = _merged(composed, delta) | {"seed": seed}
+    return compose_choices(chosen, _merged(delta, {"seed": seed}), overrides)
+
+
+def compose_choices(chosen: Mapping[str, str], delta: Mapping[str, Any] | None = None,
+                    overrides: Mapping[str, Any] | None = None) -> RunSpec:
+    """Return the settings of a choice from each group, with nested ``delta`` and then dotted ``overrides`` over them.
+
+    Groups that ``chosen`` does not name have their default choice.
+    """
+    composed: dict[str, Any] = {"seed": 0}
+    for group, choice in (default_choices() | dict(chosen)).items():
+        composed[group] = read_choice(group, choice)
+    composed = _merged(composed, delta or {})
     for key, value in (overrides or {}).items():
         composed = _merged(composed, _nested(key, value))
     return bind_run(composed)

@@ -1,4 +1,4 @@
-"""The source of the images."""
+"""The origin of the tilt series."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from aetlab.spec.checks import choice, require
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """Where the tilt series comes from.
+    """Origin of the tilt series.
 
-    ``kind``: ``simulated`` (from the sample of these settings) or ``given`` (handed over through the Python API).
-    ``digest`` is the SHA-256 of a given series, in hex; it is set when the run is kept, never by hand.
+    Attributes
+    ----------
+    kind : str
+        ``simulated``: images of the sample are computed, with the noise of the dose. ``given``: the series was handed
+        over through the Python API; such settings name a record and cannot be run.
+    digest : str
+        Hex SHA-256 of a given series. It is set when the run is kept, never by hand.
     """
 
     kind: str = "simulated"

@@ -1,21 +1,21 @@
-"""Every setting of a run: frozen dataclasses, the unit in the name, checked on construction.
+"""All settings of a run as frozen dataclasses that check their values on construction.
 
-A :class:`RunSpec` is all that decides the numbers of a run; its canonical JSON is the run's identity
-(:mod:`aetlab.store.record`). The exception is :attr:`EngineSpec.device`, which decides where and how fast a run
-happens, not what it means.
+A :class:`RunSpec` holds every setting that decides the numbers of a run; its canonical JSON is the run's identity
+(:mod:`aetlab.store.identity`). Exceptions are ``engine.device`` and ``engine.n_threads``, which decide where and how
+fast a run is computed.
 
 Every check raises :class:`SpecError`, whose message is one line that names the setting, the value and the choices.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
-from aetlab.spec.acquisition import DefocusSpec, DoseSpec, TiltsSpec, WedgeSpec, tilt_angles_deg
+from aetlab.spec.acquisition import DefocusSpec, DoseSpec, TiltsSpec, WedgeSpec
 from aetlab.spec.align import AlignSpec
 from aetlab.spec.checks import require
 from aetlab.spec.data import DataSpec
+from aetlab.spec.derived import tilt_angles_deg
 from aetlab.spec.engine import BinningSpec, EngineSpec
 from aetlab.spec.microscope import MicroscopeSpec
 from aetlab.spec.refine import RefineSpec
@@ -28,7 +28,13 @@ from aetlab.spec.trace import TraceSpec
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """Everything that decides the numbers of one run."""
+    """Settings of one run, a dataclass for each group.
+
+    Attributes
+    ----------
+    seed : int
+        Seed of all random numbers of the run, from 0 to 2^63 - 1. Each purpose has a generator of its own.
+    """
 
     seed: int
     data: DataSpec = field(default_factory=DataSpec)
@@ -53,6 +59,9 @@ class RunSpec:
         n_z = self.scale.shape_zxy[0]
         require(self.binning.n_layers <= n_z, "binning.n_layers", self.binning.n_layers,
                 f"the volume of scale={self.scale.name} has only {n_z} layers")
+        require(self.tilts.n_tilts is not None or self.wedge.missing_deg == 0, "wedge.missing_deg",
+                self.wedge.missing_deg, "it leaves out the end of equal steps (tilts.n_tilts); a list or a range says "
+                "itself which tilts there are; give wedge=0")
         n_left = len(tilt_angles_deg(self.tilts, self.wedge))
         require(n_left >= 2, "wedge.missing_deg", self.wedge.missing_deg,
                 f"it leaves {n_left} of {self.tilts.n_tilts} tilts; at least 2 are needed")
@@ -68,14 +77,3 @@ class RunSpec:
                 "tilts held out before they are aligned predict nothing; give a number or rule with align=true")
         require(self.refine.kind == "none" or self.refine.poses, "refine.poses", self.refine.poses,
                 "the images lie where align=true finds them; refine.poses=true lets the atoms find them as well")
-
-
-def dose_per_image_e_A2(spec: RunSpec) -> float:
-    """Electrons per Å² of one image: the total shared by the images that are left outside the wedge."""
-    n_images = len(tilt_angles_deg(spec.tilts, spec.wedge)) * len(spec.defocus.planes_nm)
-    return spec.dose.total_e_A2 / n_images
-
-
-def leaves_counts_out(spec: RunSpec) -> bool:
-    """Whether counts are left out to find how many iterations a fit takes: where it has noise, and its tilts lie."""
-    return spec.reg.iterations_factor > 0 and math.isfinite(spec.dose.total_e_A2) and not spec.align.enabled

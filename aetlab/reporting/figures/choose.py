@@ -24,7 +24,7 @@ from aetlab.reporting.figures.panels import MAX_COLUMNS, plot_panels
 from aetlab.reporting.figures.vacancies import plot_vacancies
 from aetlab.reporting.stored_run import StoredRun
 from aetlab.reporting.tables import dose_text, settings_row
-from aetlab.spec import RunSpec
+from aetlab.spec import RunSpec, tilt_span_deg
 
 #: Settings that a dose changes by itself: the weight of a regulariser may follow it.
 _WITH_DOSE = ("dose.total_e_A2", "reg.weight", "seed")
@@ -68,7 +68,7 @@ def tilts_label(spec: RunSpec) -> str:
 
 def span_label(spec: RunSpec) -> str:
     """Tilt range for a heading."""
-    return f"tilts over {spec.tilts.span_deg - spec.wedge.missing_deg:g}°"
+    return f"tilts over {tilt_span_deg(spec.tilts, spec.wedge):g}°"
 
 
 def reg_label(spec: RunSpec) -> str:
