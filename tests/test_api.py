@@ -1,0 +1,187 @@
+"""The public Python API: the same numbers as on the command line, without Hydra, a store or a file on the disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import aetlab
+from aetlab import keeper
+from aetlab.cli.compose import compose_spec
+from aetlab.core.nouns import TiltSeries
+from aetlab.spec import RunSpec
+from aetlab.spec.choices import default_choices
+from aetlab.spec.folders import group_choices
+from aetlab.store.checkpoint import CheckpointFile
+from aetlab.store.identity import series_digest
+from aetlab.store.record import Places, Record, array_names, list_records, read_array
+
+ROOT = Path(__file__).resolve().parents[1]
+OVERRIDES = {"tilts.n_tilts": 6, "engine.n_iterations": 4, "simulate.n_layers": 8, "engine.n_threads": 1}
+#: Choices that need a setting or another choice which the others of the same composition do not have.
+NEEDS_MORE = {"sample": "file", "engine": "gpu"}
+NOTEBOOK = """
+import aetlab
+settings = aetlab.settings(scale="smoke", dose="50k", reg="tv", overrides={overrides})
+atoms = aetlab.sample(settings)
+series = aetlab.simulate(settings, atoms)
+reconstruction = aetlab.reconstruct(settings, series)
+traced = aetlab.trace(settings, reconstruction)
+print(aetlab.score(settings, traced, atoms).metrics["position_error_pm"])
+import os, sys
+print([name for name in ("hydra", "omegaconf", "aetlab.store") if name in sys.modules], os.listdir("."))
+"""
+
+
+@pytest.fixture(scope="module")
+def settings() -> RunSpec:
+    return aetlab.settings(scale="smoke", dose="50k", reg="tv", overrides=OVERRIDES)
+
+
+@pytest.fixture(scope="module")
+def made(settings: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> Record:
+    return keeper.run(settings, places=Places(tmp_path_factory.mktemp("outputs"))).record
+
+
+@pytest.fixture(scope="module")
+def steps(settings: RunSpec) -> tuple[Any, ...]:
+    atoms = aetlab.sample(settings)
+    series = aetlab.simulate(settings, atoms)
+    reconstruction = aetlab.reconstruct(settings, series)
+    return atoms, series, reconstruction, aetlab.trace(settings, reconstruction)
+
+
+def test_a_notebook_gives_the_number_of_the_command_line(made: Record, tmp_path: Path) -> None:
+    words = [f"{key}={value}" for key, value in OVERRIDES.items()]
+    assert compose_spec(["scale=smoke", "dose=50k", "reg=tv", *words]) == made.spec
+    result = subprocess.run([sys.executable, "-W", "error", "-c", NOTEBOOK.format(overrides=OVERRIDES)], cwd=tmp_path,
+                            env={"PYTHONPATH": str(ROOT), "PATH": ""}, text=True, capture_output=True, check=False)
+    assert result.stderr == ""
+    number, left = result.stdout.splitlines()
+    assert float(number) == made.metrics["position_error_pm"] and left == "[] []"
+
+
+def test_the_flow_gives_the_arrays_of_the_record(made: Record, steps: tuple[Any, ...]) -> None:
+    _, series, reconstruction, traced = steps
+    np.testing.assert_array_equal(reconstruction.volume.potential_V, read_array(made, "volume/potential_V").values)
+    np.testing.assert_array_equal(traced.positions_A, read_array(made, "traced/positions_A").values)
+    kept = read_array(made, "tilt_series/kept_tilts").values
+    np.testing.assert_array_equal(series.images[kept], read_array(made, "tilt_series/images_of_kept_tilts").values)
+
+
+def test_every_choice_is_composed_as_by_hydra() -> None:
+    """The i-th composition takes the i-th choice of every group."""
+    groups = {name: choices for name, choices in group_choices().items() if name != "experiment"}
+    assert set(groups) == set(default_choices())
+    for i in range(max(len(choices) for choices in groups.values())):
+        chosen = {name: choices[i % len(choices)] for name, choices in groups.items()}
+        chosen |= {name: default_choices()[name] for name, choice in NEEDS_MORE.items() if chosen[name] == choice}
+        words = [f"{name}={choice}" for name, choice in chosen.items()]
+        rest = {"wedge.missing_deg": 0, "refine.poses": True, "scale.shape_zxy": [96, 96, 96]}
+        composed = compose_spec([*words, *(f"{key}={value}" for key, value in rest.items())])
+        assert aetlab.settings(**chosen, overrides=rest) == composed, chosen  # type: ignore[arg-type]
+
+
+def test_every_experiment_is_composed_as_by_hydra(experiments: dict[str, RunSpec]) -> None:
+    for name, spec in experiments.items():
+        assert aetlab.settings(experiment=name) == spec, name
+
+
+@pytest.mark.parametrize(("given", "complaint"), [
+    ({"reg": "tvv"}, "reg='tvv' is no choice: did you mean tv? choose from atoms, lasso"),
+    ({"dose": 3e4}, "dose='30000' is no choice: choose from "),
+    ({"experiment": "fig99"}, "experiment='fig99' is no choice: did you mean"),
+    ({"overrides": {"engine.n_iteration": 3}}, "engine.n_iteration=3 is not a setting: did you mean"),
+    ({"overrides": {"reg.weight": -1.0}}, "reg.weight=-1.0 cannot be used"),
+    ({"tilts": 60, "overrides": {"trace.smoothing": {"by": "reg.kin", "tv": 1}}}, "trace.smoothing="),
+])
+def test_bad_settings_are_refused_in_one_line(given: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(aetlab.AetlabError) as refused:
+        aetlab.settings(**given)
+    assert complaint in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_choices_may_be_numbers_and_truth_values() -> None:
+    by_name = aetlab.settings(tilts="20", wedge="30", align="true", dose="inf")
+    assert aetlab.settings(tilts=20, wedge=30.0, align=True, dose=float("inf")) == by_name
+
+
+def test_images_that_do_not_fit_the_volume_are_refused(settings: RunSpec, steps: tuple[Any, ...]) -> None:
+    series = steps[1]
+    smaller = dataclasses.replace(series, images=series.images[:, :, :40])
+    with pytest.raises(aetlab.AetlabError, match=r"scale.shape_zxy=.* cannot be used: its \(x, y\) of \(48, 48\)"):
+        aetlab.reconstruct(settings, smaller)
+    with pytest.raises(aetlab.AetlabError, match=r"scale.voxel_A=0.5 cannot be used: the images have pixels of 0.4 Å"):
+        aetlab.reconstruct(settings, dataclasses.replace(series, pixel_A=0.4))
+
+
+def test_a_run_without_a_truth_is_a_whole_record(settings: RunSpec, steps: tuple[Any, ...], tmp_path: Path) -> None:
+    _, series, reconstruction, traced = steps
+    record = aetlab.save_record(tmp_path, settings, series, reconstruction, traced)
+    sound, broken = list_records(tmp_path / "records", verify=True)
+    assert [one.id for one in sound] == [record.id] and broken == []
+    assert record.spec.data.kind == "given" and record.spec.data.digest == series_digest(series)
+    assert not [name for name in array_names(record)
+                if name.split("/")[0] in ("truth", "match", "refined_match", "profiles", "structure", "views")]
+    assert "tilt_series/ideal_of_kept_tilts" not in array_names(record)
+    np.testing.assert_array_equal(read_array(record, "traced/positions_A").values, traced.positions_A)
+    assert set(record.metrics) == {"final_cost", "held_out_cost", "weight_per_V"}
+
+
+def test_a_truth_is_scored_when_a_record_is_saved(settings: RunSpec, steps: tuple[Any, ...], made: Record,
+                                                  tmp_path: Path) -> None:
+    atoms, series, reconstruction, traced = steps
+    record = aetlab.save_record(tmp_path, settings, series, reconstruction, traced, truth=aetlab.Truth(atoms))
+    np.testing.assert_equal(record.metrics, made.metrics)
+    assert set(array_names(made)) - set(array_names(record)) == {"tilt_series/ideal_of_kept_tilts"}
+    assert record.id != made.id
+
+
+def test_settings_of_a_kept_series_cannot_be_run(settings: RunSpec, steps: tuple[Any, ...], tmp_path: Path) -> None:
+    record = aetlab.save_record(tmp_path / "kept", settings, *steps[1:])
+    with pytest.raises(aetlab.AetlabError, match="data.kind='given' cannot be run"):
+        keeper.run(record.spec, places=Places(tmp_path / "run"))
+
+
+def test_a_checkpoint_of_other_images_is_not_continued(settings: RunSpec, steps: tuple[Any, ...], tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second series has the same settings and other images."""
+    series: TiltSeries = steps[1]
+    other = dataclasses.replace(series, images=series.images[:, :, ::-1].copy())
+    assert series_digest(series) != series_digest(other)
+    monkeypatch.setattr(CheckpointFile, "due", lambda self: True)
+    path = tmp_path / "checkpoint.arrays"
+    aetlab.reconstruct(settings, series, checkpoints=CheckpointFile(path, series_digest(series)))
+    assert path.exists()
+    of_first, of_other = (CheckpointFile(path, series_digest(one)) for one in (series, other))
+    resumed = aetlab.reconstruct(settings, other, checkpoints=of_other)
+    assert not of_other.resumed
+    np.testing.assert_array_equal(resumed.volume.potential_V, aetlab.reconstruct(settings, other).volume.potential_V)
+    aetlab.reconstruct(settings, series, checkpoints=of_first)
+    assert not of_first.resumed  # the file holds the other series' state by now
+
+
+@pytest.mark.parametrize("change", [
+    lambda s: dataclasses.replace(s, tilt_deg=s.tilt_deg + 1e-3),
+    lambda s: dataclasses.replace(s, defocus_A=s.defocus_A + 1.0),
+    lambda s: dataclasses.replace(s, pixel_A=s.pixel_A * 1.001),
+    lambda s: dataclasses.replace(s, electrons_per_pixel=s.electrons_per_pixel * 2),
+    lambda s: dataclasses.replace(s, images=s.images.transpose(0, 1, 3, 2).copy()),
+])
+def test_the_digest_of_a_series_covers_all_of_it(steps: tuple[Any, ...],
+                                                 change: Callable[[TiltSeries], TiltSeries]) -> None:
+    assert series_digest(change(steps[1])) != series_digest(steps[1])
+
+
+def test_all_public_names_are_there_and_documented() -> None:
+    for name in aetlab.__all__:
+        assert getattr(aetlab, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'reconstuct'"):
+        aetlab.reconstuct  # noqa: B018
