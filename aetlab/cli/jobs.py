@@ -133,8 +133,10 @@ def _make(places: Places, spec: RunSpec, run_id: str, label: str, reporter: Repo
         from aetlab import pipeline
         from aetlab.core import backend
 
+        backend.prepare_process()
         backend.limit_threads(spec.engine.n_threads)
-        result = pipeline.run(spec, places=places, reporter=log, use_other_code=use_other_code)
+        with backend.single_threaded_blas():
+            result = pipeline.run(spec, places=places, reporter=log, use_other_code=use_other_code)
     except Exception as error:
         message = _in_one_line(error)
         _keep(log_path, message)
