@@ -25,7 +25,7 @@ _DISK_BYTES = 15e9
 _CUDA_OF_DRIVER = ((580, 13), (525, 12))
 _TRIAL = ("scale=smoke", "tilts.n_tilts=6", "engine.n_iterations=2", "dose=50k")
 _NEEDED = ("numpy", "scipy", "numba", "h5py", "hydra-core", "omegaconf", "pandas", "matplotlib", "ase", "rich",
-           "filelock", "psutil", "ducc0", "PyYAML")
+           "filelock", "psutil", "ducc0", "PyYAML", "threadpoolctl")
 _LAUNCHERS = {"cores, gpus": ("hydra_plugins.hydra_joblib_launcher", "cores"),
               "slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
               "ray": ("hydra_plugins.hydra_ray_launcher", "ray"),
@@ -118,16 +118,11 @@ def _threads() -> Finding:
     point = np.ones((1, 1), np.complex64)
     multiply(point, point, point)  # the layer is chosen when the first parallel kernel runs
     layer = numba.threading_layer()
-    found = f"{n_threads()} threads of the engine by Numba's {layer} layer"
-    pinned = {name: os.environ.get(name, "not set") for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    found += f", of linear algebra {', '.join(f'{name}={value}' for name, value in pinned.items())}"
+    found = f"{n_threads()} threads of the engine by Numba's {layer} layer, one of linear algebra"
     if layer == "workqueue":
         return Finding("threads", ADVICE, f"{found}; tilts are not simulated side by side: pip install tbb")
     if numba.config.NUMBA_NUM_THREADS < n_cores():  # type: ignore[attr-defined]
         return Finding("threads", ADVICE, f"{found}; there are {n_cores()} cores: unset NUMBA_NUM_THREADS to use them")
-    loose = [name for name, value in pinned.items() if value != "1"]
-    if loose:
-        return Finding("threads", ADVICE, f"{found}; set {' and '.join(loose)} to 1, or they compete with the engine")
     return Finding("threads", OK, found)
 
 
@@ -204,7 +199,9 @@ def _is_installed(package: str) -> bool:
 
 
 def _kernels() -> Finding:
-    folder = Path(os.environ["NUMBA_CACHE_DIR"])
+    from aetlab.core.kernel_cache import kernel_folder
+
+    folder = kernel_folder()
     place = folder
     while not place.exists():
         place = place.parent

@@ -42,6 +42,12 @@ class Lazily:
         return getattr(importlib.import_module(self._name), attribute)
 
 
+def pytest_configure() -> None:
+    """Set the threads of this process and its children as the commands set theirs; no library is loaded yet."""
+    for name, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("OPENBLAS_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1")):
+        os.environ.setdefault(name, value)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests first, so that several processes end together, and with them what shares their fixtures.
 

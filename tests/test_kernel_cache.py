@@ -1,7 +1,8 @@
-"""A kernel is never run from a cache that was filled before one of its sources changed."""
+"""Kernels are loaded from the folder of their sources, and never from a cache filled before a source changed."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,60 +10,73 @@ import sys
 from pathlib import Path
 
 import numba
+import pytest
 
 import aetlab
-from aetlab.core.kernel_cache import choose_folder, sources_key
+from aetlab.core.kernel_cache import choose_folder, kernel_folder, sources_key
 from aetlab.solve import kernels_numba
 
-INNER = "import numba as nb\n\n@nb.njit(cache=True)\ndef inner(x):\n    return x + {}\n"
-OUTER = ("import numba as nb\nfrom aetlab.inner import inner\n\n"
-         "@nb.njit(cache=True)\ndef outer(x):\n    return inner(x)\n")
-TV = """
-import numpy as np
+PACKAGE = Path(aetlab.__file__).parent
+INNER = "from aetlab.core.kernel_cache import njit\n\n@njit()\ndef inner(x):\n    return x + {}\n"
+OUTER = ("import numba\nfrom aetlab.core.kernel_cache import njit\nfrom aetlab.inner import inner\n\n"
+         "@njit(parallel=True)\ndef outer(n):\n    total = 0\n    for i in numba.prange(n):\n"
+         "        total += inner(i)\n    return total\n")
+CODE = "from aetlab.outer import outer; print(outer(2), sum(outer.stats.cache_hits.values()))"
+#: A parallel kernel that calls others: bits of the result, and how often it was loaded and compiled.
+KERNEL = """
+import json, numpy as np
 from aetlab.solve import kernels_numba as kernels
 n_z, n_x, n_y = shape = (12, 10, 37)
 random = np.random.default_rng(0)
 b, p, q = (random.normal(size=n * n_z * n_x * n_y).astype(np.float32) for n in (1, 3, 3))
 edges = np.zeros(n_z * 2 * (n_y + 1), np.float32)
 kernels.tv_edges(b, p, q, shape, np.float32(0.7), np.float32(0.3), edges)
-print(edges.tobytes().hex(), sum(kernels.tv_edges.stats.cache_hits.values()))
+stats = kernels.tv_edges.stats
+print(json.dumps([edges.tobytes().hex(), sum(stats.cache_hits.values()), sum(stats.cache_misses.values())]))
 """
-CODE = "from aetlab.outer import outer; print(outer(1), sum(outer.stats.cache_hits.values()))"
+
+
+def _run(code: str, folder: Path, cache: str | None) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    if cache is not None:
+        environment |= {"NUMBA_CACHE_DIR": cache, "PYTHONPATH": str(PACKAGE.parent)}
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, text=True, capture_output=True,
+                          check=True).stdout
 
 
 def test_a_change_in_an_inlined_file_reaches_the_kernel(tmp_path: Path) -> None:
-    """Numba alone goes on with the old inner function: the outer one's file did not change."""
-    package = tmp_path / "aetlab"
-    package.mkdir()
-    for name in ("__init__.py", "kernel_cache.py"):
-        shutil.copy(Path(aetlab.__file__).with_name(name), package)
-    (package / "outer.py").write_text(OUTER)
-    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
-    said = []
+    """Numba alone would keep the old inner function: the file of the outer one did not change."""
+    (tmp_path / "aetlab" / "core").mkdir(parents=True)
+    for name in ("__init__.py", "core/__init__.py"):
+        (tmp_path / "aetlab" / name).touch()
+    shutil.copy(PACKAGE / "core" / "kernel_cache.py", tmp_path / "aetlab" / "core")
+    (tmp_path / "aetlab" / "outer.py").write_text(OUTER)
+    results = []
     for added in (10, 10, 200):  # of another length: Python tells a source of the same second by its size
-        (package / "inner.py").write_text(INNER.format(added))
-        result = subprocess.run([sys.executable, "-c", CODE], cwd=tmp_path, env=environment, text=True,
-                                capture_output=True, check=True)
-        said.append(result.stdout.split())
-    assert said == [["11", "0"], ["11", "1"], ["201", "0"]]
+        (tmp_path / "aetlab" / "inner.py").write_text(INNER.format(added))
+        results.append(_run(CODE, tmp_path, None).split())
+    assert results == [["21", "0"], ["21", "1"], ["401", "0"]]
+    kept = {path.parts[-3] for path in tmp_path.rglob("*.nbi")}
+    assert len(kept) == 2 and all(name.startswith("aetlab-kernels-") for name in kept)
 
 
-def test_who_compiles_a_kernel_gets_the_bits_of_who_loads_it(tmp_path: Path) -> None:
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(aetlab.__file__).parents[1])}
-    said = [subprocess.run([sys.executable, "-c", TV], cwd=tmp_path, env=environment, text=True, capture_output=True,
-                           check=True).stdout.split() for _ in range(2)]
-    assert [hits for _, hits in said] == ["0", "1"]
-    assert said[0][0] == said[1][0]
+def test_the_second_process_loads_the_kernel_and_gets_the_same_bits(tmp_path: Path) -> None:
+    (first, hits, misses), (second, hits_again, misses_again) = (
+        json.loads(_run(KERNEL, tmp_path, str(tmp_path / "cache"))) for _ in range(2))
+    assert (hits, misses, hits_again, misses_again) == (0, 1, 1, 0)
+    assert first == second
+    [folder] = (tmp_path / "cache").iterdir()
+    assert folder.name == f"aetlab-kernels-{sources_key(PACKAGE)}"
+    assert [path for path in folder.rglob("*.nbi") if "tv_edges" in path.name]
+    assert all("aetlab-kernels-" in str(path) for path in PACKAGE.rglob("*.nbi"))
 
 
 def test_the_kernels_of_this_process_are_kept_by_their_sources() -> None:
-    key = sources_key(Path(aetlab.__file__).parent)
-    assert Path(numba.config.CACHE_DIR).name == f"aetlab-kernels-{key}"
-    assert f"aetlab-kernels-{key}" in kernels_numba.tv_primal.stats.cache_path
+    assert kernel_folder().name == f"aetlab-kernels-{sources_key(PACKAGE)}"
+    assert kernel_folder() in Path(kernels_numba.tv_primal.stats.cache_path).parents
+    assert numba.config.CACHE_DIR == os.environ.get("NUMBA_CACHE_DIR", "")
 
 
-def test_the_folder_of_a_parent_process_is_not_nested(tmp_path: Path) -> None:
-    package = Path(aetlab.__file__).parent
-    first = choose_folder(package, str(tmp_path))
-    assert first.parent == tmp_path
-    assert choose_folder(package, str(first)) == first
+@pytest.mark.parametrize("given", ["", "/somewhere"])
+def test_the_folder_is_in_the_one_that_the_user_gives_else_in_the_package(given: str) -> None:
+    assert choose_folder(PACKAGE, given).parent == (Path(given) if given else PACKAGE / "__pycache__")

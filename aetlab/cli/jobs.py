@@ -105,6 +105,7 @@ def _make(places: Places, spec: RunSpec, run_id: str, label: str, reporter: Repo
         from aetlab import keeper
         from aetlab.core import backend
 
+        backend.prepare_process()
         backend.limit_threads(spec.engine.n_threads)
         result = keeper.run(spec, places=places, reporter=reporter, use_other_code=use_other_code)
     except Exception as error:

@@ -1,10 +1,12 @@
-"""The array decides the device: the one place that imports CuPy, and the one that limits threads.
+"""Choice of array library by the array's device, and control of threads.
 
-FFTs go through ``scipy.fft`` for NumPy arrays and ``cupyx.scipy.fft`` for CuPy arrays.
+No other module imports CuPy, and none changes the number of threads of a library. FFTs go through ``scipy.fft`` for
+NumPy arrays and ``cupyx.scipy.fft`` for CuPy arrays.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
 import os
@@ -17,15 +19,11 @@ import numba
 import numpy as np
 import scipy.fft
 import scipy.ndimage
-from threadpoolctl import threadpool_limits
-
-# Threads that wait for the next kernel must sleep: where another process wants the core, waiting in a busy loop costs a
-# time slice (about 10 ms) for each kernel. Read when the threads start.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import threadpoolctl
 
 
 def array_module(x: Any) -> ModuleType:
-    """numpy or cupy, whichever made ``x``."""
+    """Return the module that made ``x``: numpy or cupy."""
     if isinstance(x, np.ndarray):
         return np
     import cupy
@@ -34,7 +32,7 @@ def array_module(x: Any) -> ModuleType:
 
 
 def fft_module(x: Any) -> ModuleType:
-    """scipy.fft or cupyx.scipy.fft, whichever serves ``x``."""
+    """Return the module with the FFTs of ``x``: scipy.fft or cupyx.scipy.fft."""
     if isinstance(x, np.ndarray):
         return scipy.fft
     import cupyx.scipy.fft
@@ -43,7 +41,7 @@ def fft_module(x: Any) -> ModuleType:
 
 
 def ndimage_module(x: Any) -> ModuleType:
-    """scipy.ndimage or cupyx.scipy.ndimage, whichever serves ``x``."""
+    """Return the module with the filters of ``x``: scipy.ndimage or cupyx.scipy.ndimage."""
     if isinstance(x, np.ndarray):
         return scipy.ndimage
     import cupyx.scipy.ndimage
@@ -52,25 +50,25 @@ def ndimage_module(x: Any) -> ModuleType:
 
 
 def to_numpy(x: Any) -> np.ndarray:
-    """``x`` in the memory of the CPU."""
+    """Return ``x`` in the memory of the CPU."""
     return x if isinstance(x, np.ndarray) else array_module(x).asnumpy(x)
 
 
 def gpu_problem() -> str | None:
-    """Why no GPU can be used, in one line; None when one can."""
+    """Return in one line why no GPU can be used, or None if one can."""
     if importlib.util.find_spec("cupy") is None:
         return "CuPy is not installed (pip install 'aetlab[cuda12]' or 'aetlab[cuda13]')"
     try:
         import cupy
 
         n_devices = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # CuPy raises its own, the driver's and the linker's errors
+    except Exception as error:  # errors of CuPy, the driver and the linker
         return f"CuPy cannot reach a GPU: {str(error).splitlines()[0]}"
     return None if n_devices else "no CUDA device is visible"
 
 
 def describe_gpu() -> str:
-    """Device, its memory, driver and runtime of CUDA in one line; call it where :func:`gpu_problem` is None."""
+    """Return device, memory, driver and CUDA runtime in one line; call it only if :func:`gpu_problem` is None."""
     import cupy
 
     runtime = cupy.cuda.runtime
@@ -82,24 +80,24 @@ def describe_gpu() -> str:
 
 
 def n_cores() -> int:
-    """Cores this process may run on."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def n_threads() -> int:
-    """Threads that the engine's kernels and FFTs use."""
+    """Return the number of threads that kernels and FFTs use."""
     return numba.get_num_threads()
 
 
 def limit_threads(n: int) -> None:
-    """Lets the engine's kernels and FFTs use at most ``n`` threads from now on; 0 leaves it as it is."""
+    """Limit kernels and FFTs to ``n`` threads from now on; 0 changes nothing."""
     if n > 0:
         numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
-    """Lets kernels and FFTs use at most ``n`` threads inside the block."""
+    """Limit kernels and FFTs to ``n`` threads inside the block."""
     before = n_threads()
     numba.set_num_threads(min(n, before))
     try:
@@ -110,13 +108,28 @@ def threads(n: int) -> Iterator[None]:
 
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """Let linear algebra use one thread inside the block: its own would take those of the kernels."""
-    with threadpool_limits(1, user_api="blas"):
+    """Limit linear algebra to one thread inside the block, and restore the limits afterwards.
+
+    Linear algebra is a small part of the work: its threads would take the cores from those of the kernels. The limit
+    holds for the whole process, so that one thread alone may enter the block.
+    """
+    # A library that is loaded inside the block would not be limited; scipy brings a second copy of OpenBLAS.
+    importlib.import_module("scipy.linalg")
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
         yield
 
 
+def prepare_process() -> None:
+    """Let waiting OpenMP threads sleep, unless ``OMP_WAIT_POLICY`` is set; call it before the first parallel kernel.
+
+    Where another process wants the core, each kernel of threads that wait in a busy loop costs a time slice (about
+    10 ms). This changes the environment of the process and is meant for commands.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def empty_aligned(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
-    """An uninitialised array that begins on a cache line (64 bytes), which halves the accesses of wide vectors."""
+    """Return an uninitialised array that begins on a cache line (64 bytes), which halves wide memory accesses."""
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     room = np.empty(n_bytes + 64, np.uint8)
     first = -room.ctypes.data % 64
@@ -124,7 +137,7 @@ def empty_aligned(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarra
 
 
 def zeros_aligned(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
-    """Zeros as :func:`empty_aligned` places them."""
+    """Return zeros in an array of :func:`empty_aligned`."""
     zeros = empty_aligned(shape, dtype)
     zeros[...] = 0
     return zeros

@@ -1,24 +1,69 @@
-"""Where compiled kernels are kept: a folder for each state of the sources that they are compiled from.
+"""The decorator of the compiled kernels, and the folder that keeps them: one folder for each state of their sources.
 
-Numba's cache on disk looks at the file of the function that is called alone, and would go on using a kernel whose inner
-functions were changed in another file. A folder named by a hash of all kernel sources cannot hold an old one.
+Numba's cache on disk checks only the file of the function that is called. It keeps using a compiled kernel after an
+inner function in another file has changed. A folder named by a hash of all kernel sources cannot hold an old kernel.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
-import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
+
+import numba
 
 _PREFIX = "aetlab-kernels-"
-#: Folders of other states of the sources that are left alone; older ones are removed.
+#: Number of folders of other source states to keep; older ones are removed.
 _KEPT = 4
 
 
+def njit(*, parallel: bool = False, forceinline: bool = False, error_model: Literal["python", "numpy"] = "python",
+         fastmath: bool | set[str] = False) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator as ``numba.njit`` does: no GIL, compiled code kept in :func:`kernel_folder`.
+
+    Numba chooses the folder when a function is decorated. Its setting is changed only for that moment, so that other
+    packages keep theirs.
+    """
+    decorate = numba.njit(cache=True, nogil=True, parallel=parallel, forceinline=forceinline, error_model=error_model,
+                          fastmath=fastmath)
+
+    def kernel(function: Callable[..., Any]) -> Any:
+        with _cache_in(kernel_folder()):
+            return decorate(function)
+
+    return kernel
+
+
+@functools.cache
+def kernel_folder() -> Path:
+    """Return the folder of this code's kernels, and remove folders of old states where it does not exist yet.
+
+    It lies in ``NUMBA_CACHE_DIR`` where that is set, else in the package, else in the user's cache.
+    """
+    folder = choose_folder(Path(__file__).parents[1], os.environ.get("NUMBA_CACHE_DIR", ""))
+    if not folder.exists():
+        _remove_old(folder.parent)
+    return folder
+
+
+def choose_folder(package: Path, given: str) -> Path:
+    """Return the folder for the kernels of ``package``: in ``given``, the package, or the user's cache."""
+    if given:
+        place = Path(given)
+    elif os.access(package, os.W_OK):
+        place = package / "__pycache__"
+    else:
+        place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return place / f"{_PREFIX}{sources_key(package)}"
+
+
 def sources_key(package: Path) -> str:
-    """12 hex digits of the SHA-256 of every source under ``package`` that defines functions for Numba."""
+    """Return 12 hex digits of the SHA-256 of every source under ``package`` that defines functions for Numba."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         text = path.read_bytes()
@@ -27,26 +72,15 @@ def sources_key(package: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def choose_folder(package: Path, given: str) -> Path:
-    """The folder for the kernels of ``package``: in ``given`` (NUMBA_CACHE_DIR), the package, or the user's cache."""
-    if given:
-        path = Path(given)
-        place = path.parent if path.name.startswith(_PREFIX) else path  # set by a process that started this one
-    elif os.access(package, os.W_OK):
-        place = package / "__pycache__"
-    else:
-        place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return place / f"{_PREFIX}{sources_key(package)}"
-
-
-def use_cache_of_this_code() -> None:
-    """Make Numba keep and look for kernels in the folder of this code; called before any kernel is defined."""
-    folder = choose_folder(Path(__file__).parents[1], os.environ.get("NUMBA_CACHE_DIR", ""))
-    os.environ["NUMBA_CACHE_DIR"] = str(folder)
-    if "numba" in sys.modules:
-        sys.modules["numba"].config.CACHE_DIR = str(folder)
-    if not folder.exists():
-        _remove_old(folder.parent)
+@contextmanager
+def _cache_in(folder: Path) -> Iterator[None]:
+    config: Any = numba.config
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(folder)
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before
 
 
 def _remove_old(place: Path) -> None:

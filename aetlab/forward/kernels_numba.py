@@ -13,12 +13,13 @@ import math
 import numba as nb
 import numpy as np
 
+from aetlab.core.kernel_cache import njit
 from aetlab.core.simd import load, prefetch, store
 
 #: Reordering is allowed, the rules of NaN and infinity are kept: a diverged run must show.
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
-_jit = nb.njit(cache=True, nogil=True, fastmath=_FAST)
-_parallel = nb.njit(cache=True, nogil=True, fastmath=_FAST, parallel=True)
+_jit = njit(fastmath=_FAST)
+_parallel = njit(fastmath=_FAST, parallel=True)
 
 
 @_jit

@@ -17,13 +17,14 @@ import numba
 import numpy as np
 
 from aetlab.core import physics
+from aetlab.core.kernel_cache import njit
 from aetlab.core.nouns import Atoms
 from aetlab.forward.scattering import AtomPotential, fit_gaussians, parameters
 
 _SQRT_HALF = math.sqrt(0.5)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@njit(error_model="numpy")
 def _profiles(centre: float, low: int, high: int, inverse_width: np.ndarray, out: np.ndarray) -> None:
     """Mean of each unit Gaussian over voxels low … high - 1 along one axis, into out (8, high - low)."""
     for i_gaussian in range(inverse_width.shape[0]):
@@ -35,7 +36,7 @@ def _profiles(centre: float, low: int, high: int, inverse_width: np.ndarray, out
             left = right
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+@njit(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 def _add_atoms(out: np.ndarray, first_layer: int, centres: np.ndarray, kinds: np.ndarray, cutoff: np.ndarray,
                integral: np.ndarray, inverse_width: np.ndarray) -> None:
     """Add atoms to the layers first_layer … of ``out`` (layers, X, Y), cleared here; everything in voxels.

@@ -13,14 +13,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 
+from aetlab.core.kernel_cache import njit
 from aetlab.core.simd import WIDTH, load, store
 
 FAST = {"contract", "arcp", "nsz"}
-_inline = nb.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-_jit = nb.njit(cache=True, nogil=True, fastmath=FAST)
+_inline = njit(fastmath=FAST, forceinline=True)
+_jit = njit(fastmath=FAST)
 
 _HALF = np.float32(0.5)
 _SIN_60 = np.float32(math.sqrt(3) / 2)

@@ -21,11 +21,12 @@ import numba as nb
 import numpy as np
 
 from aetlab.core.backend import empty_aligned
+from aetlab.core.kernel_cache import njit
 from aetlab.core.simd import WIDTH, load, round_to_even, splat, square_root, store, transpose_tile
 from aetlab.forward import simd_fft as fft
 
-_inline = nb.njit(cache=True, nogil=True, fastmath=fft.FAST, forceinline=True)
-_parallel = nb.njit(cache=True, nogil=True, fastmath=fft.FAST, parallel=True)
+_inline = njit(fastmath=fft.FAST, forceinline=True)
+_parallel = njit(fastmath=fft.FAST, parallel=True)
 
 #: What :func:`columns` does between the two transforms.
 ENTER, TRANSMIT, BACK_TRANSMIT, RESIDUAL = 0, 1, 2, 3

@@ -14,13 +14,14 @@ import numba as nb
 import numpy as np
 
 from aetlab.core.backend import empty_aligned, n_threads
+from aetlab.core.kernel_cache import njit
 from aetlab.core.simd import WIDTH, load, splat, store
 from aetlab.forward import simd_fft as fft
 from aetlab.forward.simd_kernels import _cos_sin, _scratch
 
-_jit = nb.njit(cache=True, nogil=True, fastmath=fft.FAST)
-_inline = nb.njit(cache=True, nogil=True, fastmath=fft.FAST, forceinline=True)
-_parallel = nb.njit(cache=True, nogil=True, fastmath=fft.FAST, parallel=True)
+_jit = njit(fastmath=fft.FAST)
+_inline = njit(fastmath=fft.FAST, forceinline=True)
+_parallel = njit(fastmath=fft.FAST, parallel=True)
 
 #: Floats of one (row, column) of a group: ``WIDTH`` real and ``WIDTH`` imaginary lanes.
 _CELL = 2 * WIDTH

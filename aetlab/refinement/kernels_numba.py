@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
 import numpy as np
 
+from aetlab.core.kernel_cache import njit
 from aetlab.core.simd import load, load_eight, splat, splat_eight, store
 
 _FAST = {"contract", "nsz"}
-_inline = nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST, forceinline=True)
-_serial = nb.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+_inline = njit(error_model="numpy", fastmath=_FAST, forceinline=True)
+_serial = njit(error_model="numpy", fastmath=_FAST)
 
 N_GAUSSIANS = 8
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from aetlab.core.kernel_cache import njit
 from aetlab.core.simd import BYTES, load, maximum, splat, square_root, store
 
 _FAST = {"contract", "arcp", "nsz"}
-_jit = nb.njit(cache=True, nogil=True, fastmath=_FAST)
-_inline = nb.njit(cache=True, nogil=True, fastmath=_FAST, forceinline=True)
-_parallel = nb.njit(cache=True, nogil=True, fastmath=_FAST, parallel=True)
+_jit = njit(fastmath=_FAST)
+_inline = njit(fastmath=_FAST, forceinline=True)
+_parallel = njit(fastmath=_FAST, parallel=True)
 
 #: Rows x of a block; its part of the planes in use should stay in L2.
 BLOCK = 32

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from aetlab.core.kernel_cache import njit
 
 N_PARAMETERS = 5
 
@@ -22,7 +23,7 @@ AT_BOUND = 2
 NOT_CONVERGED = 4
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _gather(volume, sites, i_site, first_neighbour, neighbours, radius, clip, offsets, values):
     """Voxels within ``radius`` of a site: offsets from it (n, 3) and values less the neighbours; returns n.
 
@@ -55,7 +56,7 @@ def _gather(volume, sites, i_site, first_neighbour, neighbours, radius, clip, of
     return n_voxels
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _linearise(offsets, values, n_voxels, parameters, normal, gradient):
     """Half the sum of squares at ``parameters`` (shift z, x, y, I, s), with JᵀJ and the descent Jᵀ(data - model)."""
     n_parameters = len(gradient)  # not a constant: the compiler would unroll every loop
@@ -88,7 +89,7 @@ def _linearise(offsets, values, n_voxels, parameters, normal, gradient):
     return cost
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _solve_free(normal, gradient, free, damping, factor, step):
     """Step in the ``free`` parameters of the damped normal equations, the others' being given; False if singular."""
     n_parameters = len(gradient)  # not a constant: the compiler would unroll every loop
@@ -123,7 +124,7 @@ def _solve_free(normal, gradient, free, damping, factor, step):
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _bounded_step(normal, gradient, point, low, high, damping, free, factor, step, given):
     """Step of the damped normal equations that stays in the box: what would leave it goes to its bound and stays there.
 
@@ -149,7 +150,7 @@ def _bounded_step(normal, gradient, point, low, high, damping, free, factor, ste
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def fit_gaussians(volume, sites, movable, first_neighbour, neighbours, first, last, radius, clip, bounds, tolerance,
                   n_steps_max, fitted, status):
     """Bounded Levenberg-Marquardt fit of the ``movable`` sites to the volume less neighbours, these being given.
@@ -222,7 +223,7 @@ def fit_gaussians(volume, sites, movable, first_neighbour, neighbours, first, la
             status[i] |= NOT_CONVERGED
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def measure_amplitudes(volume, sites, first_neighbour, neighbours, first, last, radius, clip, width, amplitudes):
     """Least-squares amplitude at each site of a Gaussian of ``width`` in the volume less the neighbours.
 
@@ -243,7 +244,7 @@ def measure_amplitudes(volume, sites, first_neighbour, neighbours, first, last, 
         amplitudes[i] = product / math.sqrt(norm * max(norm, whole))
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def linearise_fits(volume, sites, first_neighbour, neighbours, first, last, radius, clip, offsets, residuals, jacobians,
                    n_voxels):
     """At the given sites: voxel offsets, residuals (data - model) and Jacobians of each fit, rows 0 to last - first.
@@ -269,7 +270,7 @@ def linearise_fits(volume, sites, first_neighbour, neighbours, first, last, radi
             jacobians[row, k, 4] = intensity * shape * r2 / width**3
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def subtract_gaussians(block, z_first, sites, radius):
     """Take the Gaussians of the sites, cut at ``radius``, in place from a block of layers from ``z_first`` on."""
     n_z, n_x, n_y = block.shape
