@@ -23,7 +23,7 @@ from scipy.special import digamma, polygamma
 
 from aetlab.spec import TraceSpec
 from aetlab.tracing import kernels_numba
-from aetlab.tracing.sites import list_neighbours, share_sites
+from aetlab.tracing.sites import gather_fits, share_sites
 
 #: The noise correlation is estimated from this many blocks of fits at most, and this many fits at least.
 N_BLOCKS, FITS_PER_BLOCK, FITS_MIN = 16, 512, 30
@@ -99,14 +99,13 @@ def estimate_errors(potential_V: np.ndarray, sites: np.ndarray, status: np.ndarr
     n_sites = len(sites)
     if n_sites == 0:
         return SiteErrors(np.zeros((0, 5)), np.zeros(0), np.zeros(0, dtype=np.uint8))
-    first, neighbours = list_neighbours(sites, spec.neighbour_radius)
+    data = gather_fits(potential_V, sites, spec, clip=spec.clip_at_zero)
 
     def linearise(low: int, high: int) -> _Fits:
         n_box = (2 * int(np.ceil(spec.fit_radius)) + 1) ** 3
         fits = _Fits(np.zeros((high - low, n_box, 3), dtype=np.int64), np.zeros((high - low, n_box)),
                      np.zeros((high - low, n_box, 5)), np.zeros(high - low, dtype=np.int64))
-        kernels_numba.linearise_fits(potential_V, sites, first, neighbours, low, high, spec.fit_radius,
-                                     spec.clip_at_zero, fits.offset, fits.residual, fits.jacobian, fits.n_voxels)
+        kernels_numba.linearise_fits(data, low, high, fits.offset, fits.residual, fits.jacobian, fits.n_voxels)
         m = max(int(fits.n_voxels.max()), 1)
         return _Fits(fits.offset[:, :m], fits.residual[:, :m], fits.jacobian[:, :m], fits.n_voxels)
 
@@ -121,7 +120,7 @@ def estimate_errors(potential_V: np.ndarray, sites: np.ndarray, status: np.ndarr
     unit_variance, variance, freedom, n_voxels = (
         np.concatenate(part) for part in zip(*share_sites(n_sites, describe), strict=True))
     shrunk = _shrink_variances(variance, freedom)
-    flag = _flag(sites, status, n_voxels, variance, first, neighbours, spec)
+    flag = _flag(data, status, n_voxels, variance, spec)
     return SiteErrors(np.sqrt(unit_variance * shrunk[:, None]), np.sqrt(variance), flag)
 
 
@@ -223,8 +222,10 @@ def _shrink_variances(variance: np.ndarray, freedom: np.ndarray) -> np.ndarray:
     return (common * level + own * variance) / total * max(total, 3.0) / (max(total, 3.0) - 2)
 
 
-def _flag(sites: np.ndarray, status: np.ndarray, n_voxels: np.ndarray, variance: np.ndarray, first: np.ndarray,
-          neighbours: np.ndarray, spec: TraceSpec) -> np.ndarray:
+def _flag(data: kernels_numba.FitInput, status: np.ndarray, n_voxels: np.ndarray, variance: np.ndarray,
+          spec: TraceSpec) -> np.ndarray:
+    """Return the flags (N,) of the sites from the status, voxel counts and residual variances of their last fits."""
+    sites = data.sites
     flag = status.astype(np.uint8).copy()
     box = np.array(list(itertools.product(range(-int(spec.fit_radius) - 1, int(spec.fit_radius) + 2), repeat=3)))
     for low in range(0, len(sites), 8192):
@@ -232,8 +233,8 @@ def _flag(sites: np.ndarray, status: np.ndarray, n_voxels: np.ndarray, variance:
         beyond = sites[part, None, :3] - np.round(sites[part, None, :3]) - box[None]
         whole = ((beyond**2).sum(axis=2) <= spec.fit_radius**2).sum(axis=1)
         flag[part] |= np.where(n_voxels[part] < whole, Flag.CUT, 0).astype(np.uint8)
-    owner = np.repeat(np.arange(len(sites)), np.diff(first))
-    distance = np.linalg.norm(sites[owner, :3] - sites[neighbours, :3], axis=1)
+    owner = np.repeat(np.arange(len(sites)), np.diff(data.first_neighbour))
+    distance = np.linalg.norm(sites[owner, :3] - sites[data.neighbours, :3], axis=1)
     flag[owner[distance < 1.25 * spec.merge_distance]] |= np.uint8(Flag.CLOSE)
     flag[np.sqrt(np.nan_to_num(variance)) > 0.25 * sites[:, 3]] |= np.uint8(Flag.POOR_FIT)
     return flag

@@ -55,6 +55,13 @@ def share_sites(n_sites: int, work: Callable[[int, int], object]) -> list:
         return list(pool.map(lambda first: work(first, min(first + SITES_PER_TASK, n_sites)), starts))
 
 
+def gather_fits(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *, clip: bool,
+                subtract_neighbours: bool = True) -> kernels_numba.FitInput:
+    """Return what the kernels read: ``potential_V`` (Z, X, Y), ``sites`` (N, 5) and the neighbours of each site."""
+    first, neighbours = list_neighbours(sites, spec.neighbour_radius if subtract_neighbours else 0.0)
+    return kernels_numba.FitInput(potential_V, sites, first, neighbours, float(spec.fit_radius), clip)
+
+
 def fit_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *,
               subtract_neighbours: bool = True, n_fixed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Fit every site once to the volume less its neighbours, all of them where they were before.
@@ -77,14 +84,14 @@ def fit_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *,
     """
     order = canonical_order(sites)
     ordered = np.ascontiguousarray(sites[order])
-    first, neighbours = list_neighbours(ordered, spec.neighbour_radius if subtract_neighbours else 0.0)
-    bounds = np.array([spec.max_shift_per_fit, *spec.intensity_bounds, *spec.width_step_bounds, *spec.width_bounds])
+    data = gather_fits(potential_V, ordered, spec, subtract_neighbours=subtract_neighbours, clip=spec.clip_at_zero)
     fitted = ordered.copy()
     status = np.zeros(len(sites), dtype=np.uint8)
     movable = order >= n_fixed
+    bounds = np.array([spec.max_shift_per_fit, *spec.intensity_bounds, *spec.width_step_bounds, *spec.width_bounds])
+    limits = kernels_numba.FitLimits(bounds, FIT_TOLERANCE, FIT_STEPS_MAX)
     share_sites(len(sites), lambda low, high: kernels_numba.fit_gaussians(
-        potential_V, ordered, movable, first, neighbours, low, high, spec.fit_radius, spec.clip_at_zero, bounds,
-        FIT_TOLERANCE, FIT_STEPS_MAX, fitted, status))
+        data, movable, low, high, limits, fitted, status))
     inverse = np.empty_like(order)
     inverse[order] = np.arange(len(order))
     return fitted[inverse], status[inverse]
@@ -143,9 +150,9 @@ def drop_doubtful_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceS
     wide = (sites[:, 4] >= spec.min_width) | (not narrow)
     if noise.level_V == 0:
         return sites[wide]
-    first, neighbours = list_neighbours(sites, spec.neighbour_radius)
+    data = gather_fits(potential_V, sites, spec, clip=False)
     amplitudes = np.empty(len(sites))
     share_sites(len(sites), lambda low, high: kernels_numba.measure_amplitudes(
-        potential_V, sites, first, neighbours, low, high, spec.fit_radius, False, spec.width_start, amplitudes))
+        data, low, high, float(spec.width_start), amplitudes))
     significance = amplitudes / (noise.at(sites) * spec.min_significance)
     return sites[(significance >= part) & (wide | (significance >= 1.5))]
