@@ -126,9 +126,11 @@ def pair_distribution(positions_A: np.ndarray, r_max_A: float, dr_A: float = 0.0
 
 def find_tetrahedra(numbers: np.ndarray, positions_A: np.ndarray, centre: int = 14, corner: int = 8, *,
                     length_A: float = SI_O_BOND_A, tolerance_A: float = SI_O_TOLERANCE_A) -> np.ndarray:
-    """Indices (T, 5) of a centre and its four corners, all bonds within the tolerance, as in the paper's figures.
+    """Return the indices (T, 5) of each centre atom and its four corner atoms.
 
-    A centre with more such bonds takes the four nearest to ``length_A``. Corners are in rising order.
+    All four bonds are ``length_A`` ± ``tolerance_A`` long, by default the Si-O bond of the paper's figures. A centre
+    with more such bonds takes the four nearest to ``length_A``. Corners are in rising order. The metrics count these
+    tetrahedra and the figures draw them.
     """
     bonds = find_bonds(numbers, positions_A, centre, corner, length_A=length_A, tolerance_A=tolerance_A)
     order = np.lexsort((np.abs(bonds.length_A - length_A), bonds.centre))
