@@ -1,7 +1,7 @@
 """Sites, the working form of traced atoms: (N, 5) float64 rows (z, x, y, I, s) in voxels of the array and V.
 
-Each step treats all sites at once from the same state, so that neither their order nor the number of threads changes
-what comes out.
+Each step treats all sites at once from the same state. The result depends neither on their order nor on the number of
+threads.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ FIT_TOLERANCE = 1e-4
 
 
 def canonical_order(sites: np.ndarray) -> np.ndarray:
-    """Indices (N,) that sort sites by z, x, y: an order that depends on the sites alone."""
+    """Return indices (N,) that sort sites by z, x, y, I, s."""
     return np.lexsort((sites[:, 4], sites[:, 3], sites[:, 2], sites[:, 1], sites[:, 0]))
 
 
 def list_neighbours(sites: np.ndarray, distance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours within ``distance`` voxels: those of site i are ``neighbours[first[i]:first[i + 1]]``, by index.
+    """List neighbours within ``distance`` voxels: those of site i are ``neighbours[first[i]:first[i + 1]]``, by index.
 
     Returns
     -------
@@ -42,14 +42,14 @@ def list_neighbours(sites: np.ndarray, distance: float) -> tuple[np.ndarray, np.
         return np.zeros(len(sites) + 1, dtype=np.int64), np.zeros(0, dtype=np.int64)
     pairs = cKDTree(sites[:, :3]).query_pairs(distance, output_type="ndarray")
     one, other = pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64)
-    # One sort of a single number is faster than one by two columns.
+    # Sorting one key is faster than sorting by two columns.
     key = np.sort(np.concatenate([one * len(sites) + other, other * len(sites) + one]))
     first = np.searchsorted(key, np.arange(len(sites) + 1) * len(sites))
     return first.astype(np.int64), key % len(sites)
 
 
 def share_sites(n_sites: int, work: Callable[[int, int], object]) -> list:
-    """``work(first, last)`` over all sites in tasks shared by the threads; the results in the order of the sites."""
+    """Call ``work(first, last)`` for all sites in tasks shared by the threads; return the results in their order."""
     starts = range(0, n_sites, SITES_PER_TASK)
     with ThreadPoolExecutor(numba.get_num_threads()) as pool:
         return list(pool.map(lambda first: work(first, min(first + SITES_PER_TASK, n_sites)), starts))
@@ -64,7 +64,7 @@ def gather_fits(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *, 
 
 def fit_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *,
               subtract_neighbours: bool = True, n_fixed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Fit every site once to the volume less its neighbours, all of them where they were before.
+    """Fit every site once to the volume minus its neighbours, which are taken as they are in ``sites``.
 
     Parameters
     ----------
@@ -72,15 +72,15 @@ def fit_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *,
     sites : (N, 5)
     spec : TraceSpec
     subtract_neighbours : bool
-        False fits the volume as it is.
+        False fits the volume itself.
     n_fixed : int
-        The first sites that stay as they are.
+        Number of sites at the beginning that are not fitted.
 
     Returns
     -------
     fitted : (N, 5)
     status : (N,) uint8
-        Bits of :mod:`aetlab.tracing.kernels_numba`; sites with too few voxels stay as they are.
+        Bits of :mod:`aetlab.tracing.kernels_numba`; sites with too few voxels are not changed.
     """
     order = canonical_order(sites)
     ordered = np.ascontiguousarray(sites[order])
@@ -98,15 +98,15 @@ def fit_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *,
 
 
 def merge_sites(sites: np.ndarray, distance: float) -> np.ndarray:
-    """Join sites nearer than ``distance`` voxels, closest pairs first, until none are left; weights I·s.
+    """Merge sites nearer than ``distance`` voxels, closest pairs first, until none are left; weights I·s.
 
-    Pairs that are each other's nearest are joined together at once, which gives what one pair at a time would give.
+    All pairs of mutual nearest neighbours are merged at once, with the same result as one pair at a time.
     """
     sites = sites[canonical_order(sites)]
     while len(sites) > 1:
         separation, nearest = cKDTree(sites[:, :3]).query(sites[:, :3], k=2, distance_upper_bound=distance)
         own = np.arange(len(sites))
-        # A site that shares its place with another may be listed second itself.
+        # Of two sites at the same place, a site may be listed second in its own row.
         partner = np.where(nearest[:, 0] == own, nearest[:, 1], nearest[:, 0])
         close = (partner < len(sites)) & (separation[:, 1] < distance)
         mutual = close.copy()
@@ -115,7 +115,7 @@ def merge_sites(sites: np.ndarray, distance: float) -> np.ndarray:
         if not len(first):
             if not close.any():
                 break
-            # Ties can point in a ring; the first of the closest pairs breaks it.
+            # Ties can form a ring; the first of the closest pairs breaks it.
             first = np.array([np.argmin(np.where(close, separation[:, 1], np.inf))])
         second = partner[first]
         weights = np.stack([sites[first, 3] * sites[first, 4], sites[second, 3] * sites[second, 4]])
@@ -127,8 +127,10 @@ def merge_sites(sites: np.ndarray, distance: float) -> np.ndarray:
 
 
 def drop_lone_sites(sites: np.ndarray, factor: float, n_least: int) -> np.ndarray:
-    """The sites of groups of at least ``n_least``; in a group the next site is at most ``factor`` times as far as
-    nearest neighbours are in the median."""
+    """Return the sites of groups of at least ``n_least`` sites.
+
+    Two sites are linked if they are at most ``factor`` times the median distance of nearest neighbours apart.
+    """
     if n_least <= 1 or len(sites) < 2:
         return sites
     nearest = cKDTree(sites[:, :3]).query(sites[:, :3], k=2)[0][:, 1]
@@ -140,11 +142,11 @@ def drop_lone_sites(sites: np.ndarray, factor: float, n_least: int) -> np.ndarra
 
 def drop_doubtful_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, noise: Noise, *,
                         part: float = 1.0, narrow: bool = True) -> np.ndarray:
-    """The sites that stand out of the noise and are, with ``narrow``, not narrower than ``spec.min_width``.
+    """Return the sites above the noise that are, with ``narrow``, not narrower than ``spec.min_width``.
 
-    A site stands out if a Gaussian of the start width, with the neighbours taken away, has an amplitude there of at
-    least ``part · spec.min_significance`` times its noise. Noise alone can make an atom narrow: where there
-    is noise, a site of 1.5 times the least significance stays.
+    A site is above the noise if the amplitude of a Gaussian of the start width, fitted after the neighbours are
+    subtracted, is at least ``part · spec.min_significance`` times its noise. Noise alone can make an atom narrow: where
+    there is noise, a narrow site of at least 1.5 times the least significance is kept.
     """
     sites = sites[canonical_order(sites)]
     wide = (sites[:, 4] >= spec.min_width) | (not narrow)
