@@ -15,7 +15,6 @@ from aetlab.core.physics import wavelength_A
 from aetlab.reporting.figures.accuracy import error_over_sigma, main_pair, plot_accuracy
 from aetlab.reporting.figures.atoms import (
     Scored,
-    find_tetrahedra,
     in_cut,
     outlines,
     read_scored,
@@ -123,23 +122,11 @@ def test_slices_show_z_to_the_right_and_x_upwards(paper):
     assert image.get_extent() == [-8, 8, -8, 8] and image.origin == "lower"
 
 
-def test_tetrahedra_need_four_bonds_in_tetrahedral_directions():
-    whole = 1.6 * TETRAHEDRON
-    assert find_tetrahedra(whole).tolist() == [[0, *find_tetrahedra(whole)[0, 1:]]]
-    assert sorted(find_tetrahedra(whole)[0, 1:]) == [1, 2, 3, 4]
-    stretched = whole.copy()
-    stretched[2] *= (1.6 + 0.38) / 1.6
-    crowded = np.vstack([whole, [[0, 0, 1.6]]])
-    flat = 1.6 * np.array([[0, 0, 0], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]], float)
-    for broken in (stretched, whole[:4], crowded, flat, np.empty((0, 3))):
-        assert find_tetrahedra(broken).shape == (0, 5)
-    within = whole.copy()
-    within[2] *= (1.6 + 0.37) / 1.6
-    assert len(find_tetrahedra(within)) == 1
-    many = np.vstack([whole, whole + [20, 0, 0], whole + [0, 20, 0]])
-    assert find_tetrahedra(many)[:, 0].tolist() == [0, 5, 10]
-    polygon = outlines(whole, find_tetrahedra(whole), (2, 0))[0]
+def test_a_tetrahedron_has_an_outline_of_its_corners():
+    polygon = outlines(1.6 * TETRAHEDRON, np.arange(5)[None], (2, 0))[0]
+    # Seen along y the four corners lie on a square of side 2 × 1.6 / √3 Å.
     assert polygon.shape == (4, 2)
+    np.testing.assert_allclose(np.abs(polygon), 1.6 / math.sqrt(3), rtol=1e-6)
 
 
 def _scored(**changes):

@@ -188,12 +188,28 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(8)
     true_A = rng.uniform(-30, 30, (1200, 3))
     atoms = make_atoms(true_A, np.full(1200, 8))
-    covered = 0
+    covered, widths = 0, []
     for seed in range(60):
         kept = np.random.default_rng(100 + seed).random(1200) < 0.9
         metrics = match(make_traced(true_A[kept], np.full(kept.sum(), 8)), atoms, n_resamples=300, seed=seed).metrics
         covered += metrics["found_percent_low"] <= 90 <= metrics["found_percent_high"]
+        widths.append(metrics["found_percent_high"] - metrics["found_percent_low"])
     assert 51 <= covered <= 60
+    # Independent atoms: the interval of a binomial share, 2 × 1.96 √(0.9 × 0.1 / 1200).
+    assert np.mean(widths) == pytest.approx(3.39, rel=0.1)
+
+
+def test_a_profile_holds_the_scores_of_each_bin():
+    # Distances from the axis y: 1, 1, 3 and 3 Å; the last true atom is missing, one traced atom at 3 Å is false.
+    atoms = make_atoms([[1, 0, 0], [0, 5, 1], [3, 0, 0], [0, 9, 3]], [14, 8, 8, 8])
+    traced = make_traced([[1.3, 0, 0], [0, 5.1, 1], [3, 0.5, 0], [0, 0, 3]], [14, 14, 8, 8])
+    profile = score_against(np.array([1.0, 1, 3, 3]), np.array([1.3, 1, 3, 3]), np.array([0.0, 2, 4]),
+                            match(traced, atoms), traced, atoms)
+    expected = {"edges_A": [0, 2, 4], "n_true": [2, 2], "found_percent": [100, 50], "false_positive_percent": [0, 50],
+                "position_error_pm": [20, 50], "correct_species_percent": [50, 100]}
+    assert set(profile) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(profile[name], values, err_msg=name)
 
 
 def test_profiles_add_up_to_the_scores():

@@ -1,4 +1,4 @@
-"""Species: the paper's rule, more elements, no atoms, and what happens when nothing can be told."""
+"""Species: the paper's rule, more elements, no atoms, and signals that do not distinguish the elements."""
 
 from __future__ import annotations
 
@@ -43,6 +43,9 @@ def test_posteriors_are_calibrated():
         chosen = (species.posterior[:, 1] >= low) & (species.posterior[:, 1] < high)
         assert label[chosen].mean() == pytest.approx(species.posterior[chosen, 1].mean(), abs=0.04)
     assert species.probability.min() >= 0.5 - 1e-9
+    # Bayes' rule with the densities that the signals were drawn from.
+    densities = [count * np.exp(-0.5 * ((signal - mean) / 15) ** 2) for count, mean in ((30000, 100), (20000, 140))]
+    np.testing.assert_allclose(species.posterior[:, 1], densities[1] / sum(densities), atol=0.05)
     correct = (species.numbers == np.array([8, 14])[label]).mean()
     assert correct == pytest.approx(species.probability.mean(), abs=0.01)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from aetlab.core.nouns import Atoms
+from aetlab.reporting.figures.atoms import Scored
 from aetlab.scoring import match_atoms
 from aetlab.scoring.structure import (
     compare_structure,
@@ -116,6 +117,29 @@ def test_tetrahedra_need_four_bonds_in_range():
     np.testing.assert_array_equal(find_tetrahedra(numbers, positions), found)
     assert find_tetrahedra(numbers[:4], positions[:4]).shape == (0, 5)
     assert find_tetrahedra(np.array([8]), np.zeros((1, 3))).shape == (0, 5)
+
+
+@pytest.mark.parametrize(("length_A", "n"), [(1.23, 1), (1.22, 0), (1.97, 1), (1.98, 0)])
+def test_a_bond_of_a_tetrahedron_is_within_0_375_A_of_1_6(length_A, n):
+    numbers, positions = make_tetrahedra([[0, 0, 0]])
+    positions[2] = length_A * CORNERS[1]
+    assert len(find_tetrahedra(numbers, positions)) == n
+
+
+def test_the_drawn_tetrahedra_are_the_counted_ones():
+    numbers, positions = make_tetrahedra([[0, 0, 0], [10, 0, 0], [0, 10, 0], [0, 0, 10]])
+    numbers = np.append(numbers, 8)  # a fifth neighbour of the first centre, the four nearest to 1.6 Å count
+    positions = np.append(positions, [[1.9, 0, 0]], axis=0)
+    numbers[5] = 8  # an O at the centre
+    numbers[11] = 0  # a corner that is named no atom
+    traced = make_traced(positions, numbers)
+    _, metrics = compare(traced, Atoms(numbers[numbers > 0], positions[numbers > 0], np.zeros(20, dtype=int)))
+    empty = np.empty(0, dtype=int)
+    drawn = Scored(true_A=positions, true_numbers=numbers, inside=np.ones(21, dtype=bool), traced_A=positions,
+                   traced_numbers=numbers, signal=traced.signal, match_traced=empty, match_true=empty, false=empty,
+                   missing=empty).tetrahedra
+    np.testing.assert_array_equal(drawn, [[0, 1, 2, 3, 4], [15, 16, 17, 18, 19]])
+    assert metrics["tetrahedra_n_traced"] == metrics["tetrahedra_n_true"] == metrics["tetrahedra_n_common"] == 2
 
 
 def test_traced_tetrahedra_are_compared_atom_by_atom():

@@ -1,4 +1,4 @@
-"""Tracing: what is found, where, with which error, and what must not change it."""
+"""Tracing: sites, positions, standard errors, and what the result must not depend on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that other programs open, and the command line for volumes that others made."""
+"""Files for other programs, and the command line for volumes from other programs."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_broken_mrc_files_are_refused(potential_V, tmp_path, problem):
 
 
 def write_any(path, potential_V):
-    """The volume as others keep it, and the settings that reading it needs."""
+    """Write the volume as other programs store it; return the options that reading it needs."""
     zyx = np.ascontiguousarray(potential_V.transpose(0, 2, 1))
     if path.suffix == ".mrc":
         write_mrc(path, as_volume(potential_V))
@@ -186,7 +186,7 @@ def test_records_say_their_axes_and_voxel_size_themselves(potential_V, tmp_path)
 
 
 def make_problem(tmp_path, problem):
-    """A command line that cannot work, and what its error must say."""
+    """Return a command line that cannot work because of ``problem``, which its error must name."""
     path = tmp_path / "v.npy"
     array = np.zeros((8, 10, 12), dtype=np.float32)
     array[4, 5, 6] = 100.0

@@ -1,12 +1,14 @@
-"""The fits of single sites, how close ones merge, and who is whose neighbour."""
+"""Fits of single sites, merging of close ones, and lists of neighbours."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy.optimize import least_squares
 
 from aetlab.spec import TraceSpec
-from aetlab.tracing.sites import fit_sites, list_neighbours, merge_sites
+from aetlab.tracing.kernels_numba import measure_amplitudes, subtract_gaussians
+from aetlab.tracing.sites import fit_sites, gather_fits, list_neighbours, merge_sites
 from tests.trace_volumes import draw_volume, place_sites
 
 SPEC = TraceSpec()
@@ -69,6 +71,37 @@ def test_merging_joins_the_closest_pairs_first_with_weights():
     square = np.array([[5.0, x, y, 100.0, 0.7] for x in (5.0, 6.0) for y in (5.0, 6.0)])
     assert len(merge_sites(square, 2.0)) == 1
     assert merge_sites(np.empty((0, 5)), 2.0).shape == (0, 5)
+
+
+def test_gaussians_are_subtracted_within_the_radius():
+    shape, first_layer = (18, 20, 22), 2
+    sites = np.array([[9.3, 10.2, 11.6, 180.0, 0.8], [2.4, 0.3, 21.2, -70.0, 0.6]])
+    block = np.full((12, *shape[1:]), 5.0, dtype=np.float32)
+    subtract_gaussians(block, first_layer, sites, 3.0)
+    grid = np.stack(np.meshgrid(np.arange(2, 14), np.arange(20), np.arange(22), indexing="ij"), axis=-1)
+    expected = np.full(block.shape, 5.0)
+    for *centre, intensity, width in sites:
+        r2 = ((grid - centre) ** 2).sum(axis=-1)
+        expected -= np.where(r2 <= 9.0, intensity * np.exp(-0.5 * r2 / width**2), 0.0)
+    np.testing.assert_allclose(block, expected, atol=1e-4)
+
+
+def test_an_amplitude_is_that_of_least_squares():
+    shape, width = (16, 18, 20), 0.7
+    volume = np.random.default_rng(13).normal(20, 5, shape).astype(np.float32)
+    sites = np.array([[7.3, 9.1, 10.4, 150.0, 0.8], [8.1, 9.0, 12.2, 90.0, 0.6]])
+    amplitudes = np.empty(2)
+    measure_amplitudes(gather_fits(volume, sites, SPEC, clip=False), 0, 2, width, amplitudes)
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
+    for own, other, amplitude in ((0, 1, amplitudes[0]), (1, 0, amplitudes[1])):
+        left = volume - draw_volume(sites[other : other + 1], shape)
+        r2 = ((grid - sites[own, :3]) ** 2).sum(axis=-1)
+        inside = r2 <= SPEC.fit_radius**2
+        design = np.exp(-0.5 * r2[inside] / width**2)[:, None]
+        expected = np.linalg.lstsq(design, left[inside], rcond=None)[0][0]
+        # A fit whose voxels hold less of the Gaussian than a whole one is scaled down by its noise.
+        whole = (np.pi * width**2) ** 1.5
+        assert amplitude == pytest.approx(expected * min(1, np.sqrt((design**2).sum() / whole)), rel=1e-5)
 
 
 def test_neighbours_are_those_of_brute_force():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from aetlab.core.nouns import Atoms, TracedAtoms, Volume
-from aetlab.tracing.kernels_numba import subtract_gaussians
 
 VOXEL_A = 0.5
 O_V, SI_V = 120.0, 230.0
@@ -13,7 +12,7 @@ O_V, SI_V = 120.0, 230.0
 
 def place_sites(n_sites: int, shape_zxy: tuple[int, int, int], rng: np.random.Generator, *, distance: float = 3.2,
                 margin: float = 3.0, width: float = 0.7, spread: float = 0.05) -> np.ndarray:
-    """Sites (N, 5) at random, at least ``distance`` voxels apart; two in five have the intensity of Si, others of O."""
+    """Return random sites (N, 5), at least ``distance`` voxels apart; 40 % have the intensity of Si, others of O."""
     points = np.empty((0, 3))
     while len(points) < n_sites:
         trial = rng.uniform(margin, np.array(shape_zxy) - 1 - margin)
@@ -25,15 +24,20 @@ def place_sites(n_sites: int, shape_zxy: tuple[int, int, int], rng: np.random.Ge
 
 
 def draw_volume(sites: np.ndarray, shape_zxy: tuple[int, int, int]) -> np.ndarray:
-    """Sum of the sites' Gaussians at the voxel centres, float32."""
-    volume = np.zeros(shape_zxy, dtype=np.float32)
-    negative = np.ascontiguousarray(sites * [1, 1, 1, -1, 1])
-    subtract_gaussians(volume, 0, negative, 8.0)
-    return volume
+    """Return the sum of the sites' Gaussians at the voxel centres within 8 voxels along each axis, float32."""
+    volume = np.zeros(shape_zxy)
+    for *centre, intensity, width in sites.tolist():
+        boxes, profiles = [], []
+        for place, n in zip(centre, shape_zxy, strict=True):
+            axis = np.arange(max(0, int(np.ceil(place - 8))), min(n, int(np.floor(place + 8)) + 1))
+            boxes.append(slice(axis[0], axis[-1] + 1))
+            profiles.append(np.exp(-0.5 * ((axis - place) / width) ** 2))
+        volume[tuple(boxes)] += intensity * np.einsum("i,j,k->ijk", *profiles)
+    return volume.astype(np.float32)
 
 
 def as_atoms(sites: np.ndarray, shape_zxy: tuple[int, int, int]) -> Atoms:
-    """The sites as true atoms of Si and O."""
+    """Return the sites as true atoms of Si and O."""
     positions_A = ((sites[:, :3] - (np.array(shape_zxy) - 1) / 2) * VOXEL_A)[:, [1, 2, 0]]
     numbers = np.where(sites[:, 3] > 0.5 * (O_V + SI_V), 14, 8)
     return Atoms(numbers, positions_A, np.zeros(len(sites), dtype=np.int64))
@@ -44,7 +48,7 @@ def as_volume(potential_V: np.ndarray) -> Volume:
 
 
 def make_traced(positions_A: np.ndarray, numbers: np.ndarray, intensity_V: np.ndarray | None = None) -> TracedAtoms:
-    """Traced atoms that are what they are told to be."""
+    """Return traced atoms with the given positions, elements and intensities, without standard errors."""
     n = len(numbers)
     unknown = np.full(n, np.nan)
     elements = tuple(sorted(set(np.asarray(numbers).tolist())))

@@ -1,4 +1,4 @@
-"""Trace the atoms of a volume that any program made: ``python -m aetlab.trace VOLUME``."""
+"""Trace the atoms of a volume from another program: ``python -m aetlab.trace VOLUME``."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from aetlab.tracing.tracer import trace_atoms
 
 
 def scale_lengths(spec: TraceSpec, factor: float) -> TraceSpec:
-    """``spec`` with all its lengths times ``factor``: for other voxels, or wider atoms.
+    """Return ``spec`` with all lengths multiplied by ``factor``, for other voxels or wider atoms.
 
     Raises
     ------
     SpecError
-        If atoms would have too few voxels, or too many.
+        If an atom would have too few voxels, or too many.
     """
     low, high = spec.width_bounds
     return dataclasses.replace(
@@ -37,28 +37,32 @@ def scale_lengths(spec: TraceSpec, factor: float) -> TraceSpec:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m aetlab.trace",
-        description="Find the atoms of a volume, fit a Gaussian to each, and write them as extended XYZ and CSV.")
+        description="Find the atoms of a volume, fit a Gaussian to each, and write them as extended XYZ and CSV. "
+                    "Positions are in Å about the centre of the volume.")
     parser.add_argument("volume", type=Path, help="MRC or CCP4 map, HDF5 file or NPY array")
-    parser.add_argument("--voxel-A", type=float, help="voxel size in Å (read from the file where it is there)")
-    parser.add_argument("--dataset", default="", help="path inside the HDF5 file (not needed if only one is 3D)")
+    parser.add_argument("--voxel-A", type=float, help="voxel size in Å (default: the size in the file)")
+    parser.add_argument("--dataset", default="", help="dataset of the HDF5 file (default: the only one that is 3D)")
     parser.add_argument("--axes", default="", metavar="AXES",
-                        help="the array's axes, slowest first, for HDF5 and NPY (default zyx; zxy in aetlab's records)")
-    parser.add_argument("--elements", default="X", help="elements in the volume, for example Si,O (default: not told)")
+                        help="axes of the array in HDF5 and NPY files, slowest first (default: zyx; "
+                        "zxy for records of aetlab)")
+    parser.add_argument("--elements", default="X", help="elements in the volume, for example Si,O (default: X, "
+                        "atoms are not named)")
     parser.add_argument("--min-intensity", type=float,
-                        help="peaks below are no atoms, in the volume's unit (default: a tenth of its maximum)")
+                        help="lowest peak that counts as an atom, in the unit of the volume "
+                        "(default: a tenth of its maximum)")
     parser.add_argument("--width-A", type=float, default=0.35,
-                        help="usual standard deviation of an atom's peak in Å; lengths of the tracing scale with it "
-                             "(default %(default)s)")
-    parser.add_argument("--out", type=Path, help="path of the output without its ending (default: beside the volume)")
-    parser.add_argument("--mrc", action="store_true", help="write the volume as MRC too, with voxel size and origin")
+                        help="standard deviation of an atom's peak in Å; all lengths of the tracing scale with it "
+                             "(default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="path of the output without suffix (default: that of the volume)")
+    parser.add_argument("--mrc", action="store_true", help="also write the volume as MRC, with voxel size and origin")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line and return the exit status."""
     parser = build_parser()
     options = parser.parse_args(arguments)
     try:
@@ -68,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         least = options.min_intensity if options.min_intensity is not None else 0.1 * finite_maximum
         if not 0 < least < math.inf:
             raise FileError(f"--min-intensity={least:g} cannot be used: it must be greater than 0 and finite (the "
-                            f"volume's maximum is {finite_maximum:g})")
+                            f"maximum of the volume is {finite_maximum:g})")
         if not options.width_A > 0:
             raise FileError(f"--width-A={options.width_A:g} cannot be used: it must be greater than 0")
         usual = TraceSpec()

@@ -1,0 +1,12 @@
+"""Volumes and atoms to and from files and ASE, in one call each.
+
+========================  =====================================================================================
+volumes                   :func:`~aetlab.exchange.read_volume.read_volume` and
+                          :func:`~aetlab.exchange.write_volume.write_volume`: MRC, HDF5, NPY
+atoms                     :func:`~aetlab.exchange.atom_files.read_atoms` and
+                          :func:`~aetlab.exchange.atom_files.write_atoms`: extended XYZ, CSV
+ASE                       :func:`~aetlab.exchange.ase_atoms.to_ase` and :func:`~aetlab.exchange.ase_atoms.from_ase`
+========================  =====================================================================================
+
+In all of them the coordinates of atoms are x, y, z in Å about the centre of the volume.
+"""

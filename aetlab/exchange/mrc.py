@@ -1,7 +1,7 @@
 """Volumes in MRC files (MRC2014), the format of ChimeraX, tomviz and IMOD.
 
-In the file x runs fastest, then y, then z; the origin holds the coordinates of the first voxel's centre in Å, so that
-atoms written about the volume's centre lie on it.
+In the file x runs fastest, then y, then z. The origin holds the coordinates of the first voxel's centre in Å, so atoms
+that are written about the volume's centre lie on the volume.
 Source: Cheng et al., J. Struct. Biol. 192, 146 (2015), table 1.
 """
 
@@ -45,12 +45,12 @@ def write_mrc(path: Path | str, volume: Volume) -> None:
 
 
 def read_mrc(path: Path | str) -> tuple[np.ndarray, float | None]:
-    """Volume (Z, X, Y) float32 and voxel size in Å (None where the header gives none) of an MRC or CCP4 map.
+    """Return the volume (Z, X, Y) float32 of an MRC or CCP4 map, and its voxel size in Å or None if it states none.
 
     Raises
     ------
     ValueError
-        If the file is no such map, holds no real numbers, is cut off, or has voxels that are not cubes.
+        If the file is no such map, holds no real numbers, is truncated, or has voxels that are not cubes.
     """
     with open(path, "rb") as file:
         header = file.read(HEADER_BYTES)

@@ -1,4 +1,4 @@
-"""Read volumes that others made. Nothing in a file is executed."""
+"""Read volumes that other programs wrote. Nothing in a file is executed."""
 
 from __future__ import annotations
 
@@ -11,61 +11,68 @@ from aetlab.core.errors import AetlabError
 from aetlab.core.nouns import Volume
 from aetlab.exchange.mrc import read_mrc
 
-#: Greatest ratio at which the filters of HDF5 pack numbers.
+#: Suffixes of the formats that are read and written.
+MRC, HDF5, NPY = (".mrc", ".map", ".rec", ".ccp4"), (".h5", ".hdf5", ".hdf", ".emd"), (".npy",)
+#: Greatest ratio by which the filters of HDF5 compress numbers.
 MOST_PACKED = 1100
 
 
 class FileError(AetlabError, ValueError):
-    """A file that cannot be used; the message is one line that says why."""
+    """Error about a file that cannot be used, with a message of one line."""
 
 
 def read_volume(path: Path | str, *, voxel_A: float | None = None, dataset: str = "", axes: str = "") -> Volume:
-    """Volume (Z, X, Y) from an MRC or CCP4 map, an HDF5 file or an NPY array.
+    """Return the volume (Z, X, Y) of an MRC or CCP4 map, an HDF5 file or an NPY array.
 
     Parameters
     ----------
     path : path
-        The ending decides the format: mrc, map, rec, ccp4; h5, hdf5, hdf, emd; npy.
+        The suffix names the format: mrc, map, rec, ccp4; h5, hdf5, hdf, emd; npy.
     voxel_A : float, optional
-        Voxel size in Å; goes before what the file says.
+        Voxel size in Å; overrides the size in the file.
     dataset : str
-        Path in an HDF5 file; not needed if one dataset alone has three dimensions, or it is one of aetlab's records.
+        Path in an HDF5 file; optional if only one dataset has three dimensions, or if the file is from a record.
     axes : str
         Names of the array's axes, slowest first, of HDF5 and NPY files; by default the dataset's attribute ``axes``,
-        else ``zyx``. In an MRC file the header says it.
+        else ``zyx``. MRC files state their axes in the header.
 
     Raises
     ------
     FileError
-        If there is no such volume, or its voxel size is neither given nor in the file.
+        If there is no such volume, or if its voxel size is neither given nor in the file.
     """
     path = Path(path)
     if not path.is_file():
         raise FileError(f"{path} is not there")
     if voxel_A is not None and not (voxel_A > 0 and np.isfinite(voxel_A)):
         raise FileError(f"voxel_A={voxel_A:g} cannot be used: it must be greater than 0 and finite")
-    ending = path.suffix.lower()
+    suffix = path.suffix.lower()
     try:
-        if ending in (".mrc", ".map", ".rec", ".ccp4"):
+        if suffix in MRC:
             if axes:
-                raise FileError("axes cannot be given for an MRC file: its header says them")
+                raise FileError("axes cannot be given for an MRC file: its header states them")
             array, found_A = read_mrc(path)
-        elif ending in (".h5", ".hdf5", ".hdf", ".emd"):
+        elif suffix in HDF5:
             array, found_A = _read_hdf5(path, dataset, axes)
-        elif ending == ".npy":
-            # mapped, so that a size beyond the file's is an error and takes no memory
+        elif suffix in NPY:
+            # Mapped, so that a size beyond the file's is an error and takes no memory.
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)
             array, found_A = _order_axes(mapped, axes or "zyx", str(path)), None
         else:
-            raise FileError(f"{path} has no known ending: give .mrc, .map, .rec, .ccp4, .h5, .hdf5, .hdf, .emd or .npy")
+            raise FileError(unknown_suffix(path))
     except FileError:
         raise
-    except Exception as error:  # the readers meet malformed files with exceptions of every kind
+    except Exception as error:  # the readers raise exceptions of every kind on malformed files
         raise FileError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
     chosen_A = voxel_A if voxel_A is not None else found_A
     if chosen_A is None:
-        raise FileError(f"{path} gives no voxel size: add --voxel-A")
+        raise FileError(f"{path} states no voxel size: give it (--voxel-A)")
     return Volume(array, float(chosen_A))
+
+
+def unknown_suffix(path: Path) -> str:
+    """Return the message for a path whose suffix names no format."""
+    return f"{path} has no known ending: give {', '.join(MRC + HDF5)} or {NPY[0]}"
 
 
 def _read_hdf5(path: Path, dataset: str, axes: str) -> tuple[np.ndarray, float | None]:

@@ -1,12 +1,12 @@
-"""Traced atoms against true ones: the paper's scores, and strict ones beside them.
+"""Traced atoms against true ones: the paper's scores and strict scores.
 
 Paper: traced atoms in the order of falling intensity each take the nearest true atom that is still free within
-``max_distance_A``. Strict: of all one-to-one assignments within that distance one with the most pairs, and among those
-the one with the least sum of squared distances.
+``max_distance_A``. Strict: the one-to-one assignment within that distance with the most pairs, and among those the one
+with the least sum of squared distances.
 
-Sites that the tracing named "no atom" (number 0) are not claimed to be atoms and take no part. Pairs are made of all
-atoms; what counts is whether the true atom of a pair lies in the scoring region. So an atom whose
-traced position falls just across the region's border is neither missing nor a false positive.
+Sites that the tracing named "no atom" (number 0) do not take part. Pairs are formed from all atoms; a pair counts if
+its true atom is inside the scoring region. An atom whose traced position is just across the region's border is
+therefore neither missing nor a false positive.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from aetlab.scoring.metrics import Scored, count_confusion, score_metrics
 
 def match_atoms(traced: TracedAtoms, atoms: Atoms, *, traced_inside: np.ndarray, true_inside: np.ndarray,
                 max_distance_A: float, n_resamples: int = 1000, seed: int = 0) -> Match:
-    """Pair traced with true atoms and score the tracing.
+    """Pair traced with true atoms and score the tracing. Needs the truth.
 
     Parameters
     ----------
@@ -32,13 +32,13 @@ def match_atoms(traced: TracedAtoms, atoms: Atoms, *, traced_inside: np.ndarray,
     atoms : Atoms
         M true atoms.
     traced_inside, true_inside : (N,) and (M,) bool
-        Which lie in the scoring region.
+        Masks of the atoms inside the scoring region.
     max_distance_A : float
-        The farthest that the partners of a pair may be apart.
+        Largest distance of a pair in Å.
     n_resamples : int
-        Bootstrap resamples for the confidence intervals; 0 leaves these out.
+        Bootstrap resamples for the confidence intervals; 0 for no intervals.
     seed : int
-        Of the resampling.
+        Seed of the resampling.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def match_atoms(traced: TracedAtoms, atoms: Atoms, *, traced_inside: np.ndarray,
 
 def _list_pairs(traced_A: np.ndarray, true_A: np.ndarray,
                 distance_A: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs within the distance, nearest first for each traced atom: indices and distances."""
+    """Return all pairs within the distance, nearest first for each traced atom: indices and distances."""
     if not len(traced_A) or not len(true_A):
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
     found = cKDTree(traced_A).sparse_distance_matrix(cKDTree(true_A), distance_A, output_type="ndarray")
@@ -83,7 +83,7 @@ def _list_pairs(traced_A: np.ndarray, true_A: np.ndarray,
 
 def _take_nearest(i_traced: np.ndarray, i_true: np.ndarray, distance_A: np.ndarray, rank: np.ndarray,
                   n_true: int) -> tuple[np.ndarray, np.ndarray]:
-    """Traced atoms by rising rank each take the nearest free true atom; pairs in the order of the traced atoms."""
+    """Let traced atoms by rising rank take the nearest free true atom; return pairs in the order of the traced."""
     order = np.lexsort((i_true, distance_A, i_traced, rank[i_traced]))
     free, taken = np.ones(n_true, dtype=bool), {}
     for traced, true in zip(i_traced[order].tolist(), i_true[order].tolist(), strict=True):
@@ -96,7 +96,7 @@ def _take_nearest(i_traced: np.ndarray, i_true: np.ndarray, distance_A: np.ndarr
 
 def _assign_optimally(i_traced: np.ndarray, i_true: np.ndarray, distance_A: np.ndarray, n_traced: int,
                       n_true: int) -> tuple[np.ndarray, np.ndarray]:
-    """One-to-one pairs: as many as can be, with the least sum of squared distances; each connected group by itself."""
+    """Return the most one-to-one pairs, with the least sum of squared distances; connected groups are independent."""
     graph = coo_array((np.ones(len(i_traced)), (i_traced, i_true + n_traced)), shape=(n_traced + n_true,) * 2)
     _, label = connected_components(graph, directed=False)
     group = label[i_traced]
@@ -108,7 +108,7 @@ def _assign_optimally(i_traced: np.ndarray, i_true: np.ndarray, distance_A: np.n
             continue
         rows, row = np.unique(i_traced[members], return_inverse=True)
         columns, column = np.unique(i_true[members], return_inverse=True)
-        # A pair too far apart must cost more than all pairs of the group together.
+        # A pair beyond the distance must cost more than all pairs of the group together.
         forbidden = 1.0 + 2 * len(members) * max(float(distance_A[members].max()), 1e-6) ** 2
         cost = np.full((len(rows), len(columns)), forbidden)
         cost[row, column] = distance_A[members] ** 2

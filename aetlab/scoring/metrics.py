@@ -1,7 +1,7 @@
-"""Figures made of matched atoms, each with a confidence interval.
+"""Scores of matched atoms, each with a confidence interval.
 
-Every figure is a ratio of sums over atoms (or a root or a standard deviation made of such), and the atoms of a volume
-are not independent: neighbours share noise and artefacts. The bootstrap therefore draws whole cubes of space.
+Every score is a ratio of sums over atoms, or a root or a standard deviation of such ratios. The atoms of a volume are
+not independent: neighbours share noise and artefacts. The bootstrap therefore draws whole cubes of space.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from aetlab.core.nouns import Atoms, TracedAtoms
 from aetlab.core.physics import SYMBOLS
 
-#: The bootstrap cuts the scored atoms into about this many cubes of space.
+#: Approximate number of cubes of space of the bootstrap.
 N_BLOCKS = 200
 #: Two-sided confidence of the intervals.
 CONFIDENCE = 0.95
@@ -21,7 +21,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Scored:
-    """Pairs (P,) inside the scoring region, what is left over, and ``displacement_A`` (P, 3), traced minus true."""
+    """Pairs (P,) inside the scoring region, unmatched atoms, and ``displacement_A`` (P, 3), traced minus true."""
 
     traced: np.ndarray
     true: np.ndarray
@@ -32,14 +32,15 @@ class Scored:
 
 def score_metrics(paper: Scored, strict: Scored, traced: TracedAtoms, atoms: Atoms, *, n_resamples: int,
                   seed: int) -> dict[str, float]:
-    """Scores by name, NaN where there is nothing to divide by; ``NAME_low`` and ``NAME_high`` bound the interval.
+    """Return scores by name, NaN for 0/0; ``NAME_low`` and ``NAME_high`` bound the confidence interval.
 
-    Paper: ``found_percent`` and ``false_positive_percent`` of the true atoms, ``correct_species_percent`` of the found;
-    ``position_error_pm`` is the mean 3D distance and ``sigma_*_pm`` the standard deviation along an axis. Strict:
-    ``strict_precision``, ``strict_recall``, ``strict_f1``, ``strict_rmsd_pm``, and ``strict_species_percent`` of all
-    true atoms. By element (``*_Si``): found, error and species as in the paper. ``error_over_sigma_*`` is the root mean
-    square of error over standard error along an axis and ``within_sigma_percent`` how many of these lie below 1: 1 and
-    68.3 % where the error bars are right. Counts: ``n_true``, ``n_traced``, ``n_found``.
+    All need the truth; :mod:`aetlab.scoring.scores` describes each. Paper: ``found_percent`` and
+    ``false_positive_percent`` of the true atoms, ``correct_species_percent`` of the found; ``position_error_pm`` is the
+    mean 3D distance and ``sigma_*_pm`` the standard deviation along an axis. Strict: ``strict_precision``,
+    ``strict_recall``, ``strict_f1``, ``strict_rmsd_pm``, and ``strict_species_percent`` of all true atoms. By element
+    (``*_Si``): found, error and species as in the paper. ``error_over_sigma_*`` is the root mean square of error over
+    standard error along an axis, ``within_sigma_percent`` the share of these ratios below 1; they are 1 and 68.3 % if
+    the error bars are right. Counts: ``n_true``, ``n_traced``, ``n_found``.
     """
     scored_true = np.concatenate([paper.true, paper.unmatched_true])
     numbers = np.unique(atoms.numbers[scored_true])
@@ -60,7 +61,7 @@ def score_metrics(paper: Scored, strict: Scored, traced: TracedAtoms, atoms: Ato
 
 @dataclass(frozen=True)
 class _Terms:
-    """Terms (rows, columns) whose sums make the figures, one row a scored atom, at ``positions_A``."""
+    """Terms (rows, columns) whose sums give the scores, one row for each scored atom, at ``positions_A``."""
 
     names: tuple[str, ...]
     values: np.ndarray
@@ -107,13 +108,13 @@ def _per_atom_terms(paper: Scored, strict: Scored, traced: TracedAtoms, atoms: A
 
 
 def _error_over_sigma(error_A: np.ndarray, sigma_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Squared ratios (P, 3), 0 where an atom has no standard error, and which atoms have one, (P,)."""
+    """Return squared ratios (P, 3), 0 for atoms without a standard error, and the mask of atoms with one, (P,)."""
     known = np.isfinite(sigma_A).all(axis=1) & (sigma_A > 0).all(axis=1)
     return np.where(known[:, None], error_A / np.where(known[:, None], sigma_A, 1.0), 0.0) ** 2, known
 
 
 def block_sums(positions_A: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Sums (blocks, ...) of ``values`` (rows, ...) over cubes of space, about :data:`N_BLOCKS` of them."""
+    """Return sums (blocks, ...) of ``values`` (rows, ...) over about :data:`N_BLOCKS` cubes of space."""
     if not len(values):
         return np.zeros((1, *values.shape[1:]))
     low, high = positions_A.min(axis=0), positions_A.max(axis=0)
@@ -126,14 +127,14 @@ def block_sums(positions_A: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def resample(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
-    """Sums (resamples, ...) over blocks drawn with replacement from ``sums`` (blocks, ...)."""
-    # Drawing blocks with replacement is drawing how often each one occurs.
+    """Return sums (resamples, ...) over blocks drawn with replacement from ``sums`` (blocks, ...)."""
+    # Drawing blocks with replacement is equal to drawing how often each one occurs.
     drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), n_resamples)
     return np.tensordot(drawn, sums, axes=1)
 
 
 def _figures(sums: np.ndarray, names: tuple[str, ...], numbers: np.ndarray) -> dict[str, np.ndarray]:
-    """Figures (rows,) from sums (rows, columns)."""
+    """Return scores (rows,) from sums (rows, columns)."""
     s = dict(zip(names, sums.T.astype(np.float64), strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):
         true, found = s["found"] + s["missing"], s["found"]
@@ -159,7 +160,7 @@ def _figures(sums: np.ndarray, names: tuple[str, ...], numbers: np.ndarray) -> d
 
 
 def count_confusion(strict: Scored, traced: TracedAtoms, atoms: Atoms, numbers: np.ndarray) -> np.ndarray:
-    """Counts (K + 1, K + 1) of true elements (rows) by given names (columns); last: no atom, see :class:`Match`."""
+    """Count true elements (rows) by given names (columns), (K + 1, K + 1); last: no atom, see :class:`Match`."""
     row = {int(number): k for k, number in enumerate(numbers)}
     confusion = np.zeros((len(numbers),) * 2, dtype=np.int64)
     missing, false = strict.unmatched_true, strict.unmatched_traced

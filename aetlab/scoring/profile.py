@@ -1,4 +1,4 @@
-"""Scores against where an atom lies: its distance from the tilt axis, and its depth below the sample's surface."""
+"""Scores as functions of the distance from the tilt axis and of the depth below the sample's surface."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from aetlab.core.nouns import Atoms, Match, TracedAtoms
 from aetlab.scoring.metrics import CONFIDENCE, block_sums, resample
 from aetlab.scoring.structure import depth_below_surface
 
-#: Bins are this wide in Å, or as much wider as keeps them to N_BINS_MAX.
+#: Width of the bins in Å; they are wider if there would be more than N_BINS_MAX.
 BIN_A = 2.0
 N_BINS_MAX = 12
 
 
 def profile_scores(match: Match, traced: TracedAtoms, atoms: Atoms, *, n_resamples: int = 1000,
                    seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
-    """The paper's scores against distance from the axis (``axis``) and depth below the surface (``surface``).
+    """Return the paper's scores by distance from the axis (``axis``) and depth below the surface (``surface``).
 
-    The surface is the convex hull of the true atoms; what lies outside it counts as depth 0. Left out where the true
-    atoms span no volume. Returns the arrays of :func:`score_against` for each.
+    Needs the truth. The surface is the convex hull of the true atoms; atoms outside have depth 0. ``surface`` is
+    missing if the true atoms span no volume. Each value holds the arrays of :func:`score_against`.
     """
     distances = {"axis": (distance_from_axis_A(atoms.positions_A), distance_from_axis_A(traced.positions_A))}
     depth_A = depth_below_surface(atoms.positions_A, atoms.positions_A)
@@ -40,14 +40,14 @@ def profile_scores(match: Match, traced: TracedAtoms, atoms: Atoms, *, n_resampl
 def score_against(distance_true_A: np.ndarray, distance_traced_A: np.ndarray, edges_A: np.ndarray, match: Match,
                   traced: TracedAtoms, atoms: Atoms, *, n_resamples: int = 0,
                   seed: int = 0) -> dict[str, np.ndarray]:
-    """The paper's scores in bins of some distance of the atoms.
+    """Return the paper's scores in bins of a distance of the atoms. Needs the truth.
 
     Parameters
     ----------
     distance_true_A, distance_traced_A : (M,) and (N,)
-        That distance of every true and every traced atom.
+        The distance of every true and every traced atom.
     edges_A : (B + 1,)
-        Rising edges of the bins, each with its lower edge.
+        Rising edges of the bins; a bin includes its lower edge.
     match, traced, atoms : Match, TracedAtoms, Atoms
     n_resamples, seed : int
         Bootstrap resamples for the confidence intervals, as in :func:`aetlab.scoring.match.match_atoms`; 0 for none.
@@ -55,9 +55,10 @@ def score_against(distance_true_A: np.ndarray, distance_traced_A: np.ndarray, ed
     Returns
     -------
     dict
-        ``edges_A`` and arrays (B,): ``n_true``, ``found_percent``, ``false_positive_percent`` (both of the bin's true
-        atoms; false positives where they are), ``position_error_pm`` and ``correct_species_percent`` of the found; NaN
-        for empty bins. With resamples also the bounds ``*_low`` and ``*_high`` of each but ``n_true``.
+        ``edges_A`` and arrays (B,): ``n_true``, ``found_percent`` and ``false_positive_percent``, both of the bin's
+        true atoms, ``position_error_pm`` and ``correct_species_percent`` of the found; NaN for empty bins. A false
+        positive counts in the bin of its own distance. With resamples also the bounds ``*_low`` and ``*_high`` of each
+        but ``n_true``.
     """
     n_bins = len(edges_A) - 1
     error_A = np.linalg.norm(traced.positions_A[match.traced] - atoms.positions_A[match.true], axis=1)
@@ -89,7 +90,7 @@ def score_against(distance_true_A: np.ndarray, distance_traced_A: np.ndarray, ed
 
 
 def _scores(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores (...) of sums (..., 5)."""
+    """Return scores (...) of sums (..., 5)."""
     found, missing, false, error_A, correct = np.moveaxis(sums, -1, 0)
     true = found + missing
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -98,5 +99,5 @@ def _scores(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def distance_from_axis_A(positions_A: np.ndarray) -> np.ndarray:
-    """Distance in Å (N,) from the tilt axis y through the volume's centre."""
+    """Return the distance in Å (N,) from the tilt axis y through the volume's centre."""
     return np.hypot(positions_A[:, 0], positions_A[:, 2])

@@ -1,7 +1,7 @@
-"""The rigid motion between two sets of atoms that are nearly the same, from pairs of nearest neighbours.
+"""Rigid motion between two nearly equal sets of atoms, from pairs of nearest neighbours.
 
-Images cannot tell where a sample lies as a whole: a sample turned about the tilt axis, with tilts that begin earlier,
-gives the same images, and so does one that is shifted, with images that are shifted back.
+Images do not determine the position of a sample as a whole: a sample rotated about the tilt axis, with tilt angles
+offset by the same angle, gives the same images, and so does a shifted sample with images shifted back.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-#: Largest distances of the pairs of each round, in units of that asked for.
+#: Largest distance of the pairs of each round, in units of ``max_distance_A``.
 _ROUNDS = (1.0, 0.7, 0.5, 0.5)
-#: Pairs below which nothing is moved.
+#: With fewer pairs nothing is moved.
 _LEAST_PAIRS = 10
 
 
 def register_atoms(moving_A: np.ndarray, fixed_A: np.ndarray, max_distance_A: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation (3, 3) and shift (3,) in Å that take ``moving_A`` (N, 3) best onto ``fixed_A`` (M, 3).
+    """Return the rotation (3, 3) and shift (3,) in Å that fit ``moving_A`` (N, 3) to ``fixed_A`` (M, 3).
 
-    ``moving_A @ rotation.T + shift``. Each round pairs atoms that are each other's nearest within ``max_distance_A``,
-    less in later rounds, and takes the rotation and shift of least squares (W. Kabsch, Acta Cryst. A 32, 922, 1976).
-    Where fewer than 10 pairs are found nothing moves.
+    The moved atoms are ``moving_A @ rotation.T + shift``. Each round pairs mutual nearest neighbours within
+    ``max_distance_A``, less in later rounds, and fits rotation and shift by least squares (W. Kabsch, Acta Cryst. A 32,
+    922, 1976). With fewer than 10 pairs nothing is moved. Needs the truth if one set is the true atoms.
     """
     rotation, shift_A = np.eye(3), np.zeros(3)
     if not len(moving_A) or not len(fixed_A):

@@ -1,6 +1,7 @@
 """Local structure of a set of atoms: bonds, angles, coordination, pair distribution, tetrahedra.
 
-Measures take atomic numbers (N,) and positions (N, 3) in Å, so that traced and true atoms are measured alike.
+Functions take atomic numbers (N,) and positions (N, 3) in Å, for traced and true atoms alike; they do not need the
+truth, except :func:`compare_tetrahedra` and :func:`compare_structure`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from scipy.spatial import ConvexHull, QhullError, cKDTree
 from aetlab.core.nouns import Atoms, Match, TracedAtoms
 from aetlab.core.physics import SYMBOLS
 
-#: The Si-O bond of the paper's figures, and how far from it a bond of a tetrahedron may be.
+#: Si-O bond length of the paper's figures in Å, and the largest deviation of a bond of a tetrahedron.
 SI_O_BOND_A, SI_O_TOLERANCE_A = 1.6, 0.375
-#: Atoms are bonded up to this many times the sum of their covalent radii, and down to its inverse.
+#: Atoms are bonded from 1/this to this times the sum of their covalent radii.
 BOND_REACH = 1.2
-#: Range of the pair distribution functions that are stored, and the least that says anything, in Å.
+#: Range of the stored pair distribution functions in Å, and the least range that is stored.
 R_MAX_A, R_MAX_LEAST_A = 8.0, 3.0
 N_LENGTH_BINS = 60
 ANGLE_EDGES_DEG = np.linspace(40.0, 180.0, 71)
@@ -36,9 +37,9 @@ class Bonds:
 
 def find_bonds(numbers: np.ndarray, positions_A: np.ndarray, centre: int, end: int, *, length_A: float = SI_O_BOND_A,
                tolerance_A: float = SI_O_TOLERANCE_A) -> Bonds:
-    """Pairs of a ``centre`` and an ``end`` element that are ``length_A`` ± ``tolerance_A`` apart.
+    """Return pairs of a ``centre`` and an ``end`` element that are ``length_A`` ± ``tolerance_A`` apart.
 
-    For bonds within one element each appears twice, once from each side.
+    Each bond within one element is listed twice, once from each side.
     """
     i_centre, i_end = np.flatnonzero(numbers == centre), np.flatnonzero(numbers == end)
     if not len(i_centre) or not len(i_end):
@@ -52,12 +53,12 @@ def find_bonds(numbers: np.ndarray, positions_A: np.ndarray, centre: int, end: i
 
 
 def count_coordination(bonds: Bonds, numbers: np.ndarray, centre: int) -> np.ndarray:
-    """How many bonds each atom of the ``centre`` element has, (number of such atoms,)."""
+    """Count the bonds of each atom of the ``centre`` element, (number of such atoms,)."""
     return np.bincount(bonds.centre, minlength=len(numbers))[numbers == centre]
 
 
 def measure_angles(bonds: Bonds, positions_A: np.ndarray) -> np.ndarray:
-    """Angles in degrees between every two bonds of the same centre, (A,)."""
+    """Return the angles in degrees between every two bonds of the same centre, (A,)."""
     direction = (positions_A[bonds.end] - positions_A[bonds.centre]) / bonds.length_A[:, None]
     first = np.searchsorted(bonds.centre, bonds.centre, side="left")
     place = np.arange(len(bonds.centre)) - first
@@ -70,7 +71,7 @@ def measure_angles(bonds: Bonds, positions_A: np.ndarray) -> np.ndarray:
 
 
 def depth_below_surface(positions_A: np.ndarray, surface_A: np.ndarray) -> np.ndarray:
-    """Distance in Å (N,) from the convex hull of ``surface_A`` (M, 3), positive inside; NaN if that has no volume."""
+    """Return the depth in Å (N,) below the convex hull of ``surface_A`` (M, 3); NaN if the hull has no volume."""
     try:
         hull = ConvexHull(surface_A)
     except (QhullError, ValueError):
@@ -84,9 +85,9 @@ def depth_below_surface(positions_A: np.ndarray, surface_A: np.ndarray) -> np.nd
 
 def pair_distribution(positions_A: np.ndarray, r_max_A: float, dr_A: float = 0.05, *, numbers: np.ndarray | None = None,
                       pair: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Pair distribution function g(r), which is 1 where atoms are placed at random.
+    """Return the pair distribution function g(r), which is 1 for atoms at random places.
 
-    Only atoms deeper than ``r_max_A`` below the convex hull are centres, so that no shell is cut by the surface. The
+    Centres are the atoms deeper than ``r_max_A`` below the convex hull, whose shells the surface does not cut. The
     density is that within ``r_max_A`` of the centres.
 
     Parameters
@@ -118,7 +119,7 @@ def pair_distribution(positions_A: np.ndarray, r_max_A: float, dr_A: float = 0.0
     edges = np.arange(0.0, r_max_A + 0.5 * dr_A, dr_A)
     tree, other_tree = cKDTree(positions_A[chosen]), cKDTree(positions_A[others])
     below = tree.count_neighbors(other_tree, edges).astype(np.float64)
-    # The centre itself, at a distance of 0, is in no shell, but it is part of the density.
+    # The centre itself, at distance 0, is in no shell, but is part of the density.
     shells = np.diff(below)
     density = below[-1] / (4 / 3 * np.pi * edges[-1] ** 3)
     return 0.5 * (edges[:-1] + edges[1:]), shells / (density * 4 / 3 * np.pi * np.diff(edges**3))
@@ -126,9 +127,11 @@ def pair_distribution(positions_A: np.ndarray, r_max_A: float, dr_A: float = 0.0
 
 def find_tetrahedra(numbers: np.ndarray, positions_A: np.ndarray, centre: int = 14, corner: int = 8, *,
                     length_A: float = SI_O_BOND_A, tolerance_A: float = SI_O_TOLERANCE_A) -> np.ndarray:
-    """Indices (T, 5) of a centre and its four corners, all bonds within the tolerance, as in the paper's figures.
+    """Return the indices (T, 5) of each centre atom and its four corner atoms.
 
-    A centre with more such bonds takes the four nearest to ``length_A``. Corners are in rising order.
+    All four bonds are ``length_A`` ± ``tolerance_A`` long, by default the Si-O bond of the paper's figures. A centre
+    with more such bonds takes the four nearest to ``length_A``. Corners are in rising order. The metrics count these
+    tetrahedra and the figures draw them.
     """
     bonds = find_bonds(numbers, positions_A, centre, corner, length_A=length_A, tolerance_A=tolerance_A)
     order = np.lexsort((np.abs(bonds.length_A - length_A), bonds.centre))
@@ -141,7 +144,7 @@ def find_tetrahedra(numbers: np.ndarray, positions_A: np.ndarray, centre: int = 
 
 def compare_tetrahedra(traced: np.ndarray, true: np.ndarray, pairs_traced: np.ndarray,
                        pairs_true: np.ndarray) -> dict[str, float]:
-    """Tetrahedra (T, 5) of traced and of true atoms against each other, given the pairs of matched atoms.
+    """Compare tetrahedra (T, 5) of traced and of true atoms, given the pairs of matched atoms. Needs the truth.
 
     Returns ``n_true``, ``n_traced``, ``n_common`` (all five atoms pair up), ``recall`` and ``precision`` (NaN for 0/0).
     """
@@ -159,27 +162,27 @@ def compare_tetrahedra(traced: np.ndarray, true: np.ndarray, pairs_traced: np.nd
 
 def compare_structure(match: Match, traced: TracedAtoms, atoms: Atoms, *, traced_inside: np.ndarray,
                       true_inside: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Bonds, angles, coordination, pair distribution and tetrahedra of traced atoms beside those of the true ones.
+    """Measure bonds, angles, coordination, pair distribution and tetrahedra of traced and of true atoms.
 
     Bonds join atoms nearer than :data:`BOND_REACH` times the sum of their covalent radii (Cordero et al., Dalton Trans.
-    2832, 2008); those of Si and O are the paper's. Sites that are named no atom are left out.
+    2832, 2008); Si-O bonds are the paper's. Sites that are named no atom are left out. Needs the truth.
 
     Parameters
     ----------
     match, traced, atoms : Match, TracedAtoms, Atoms
     traced_inside, true_inside : (N,) and (M,) bool
-        The atoms that are measured.
+        Masks of the atoms that are measured.
 
     Returns
     -------
     arrays : dict
         For each pair of elements such as ``Si-O``: counts ``Si-O/length_true`` and ``_traced`` between
         ``Si-O/length_edges_A``; counts of the angles of each two O at one Si, ``Si-O/angle_*``, between
-        ``angle_edges_deg``; and ``Si-O/coordination_*`` (13,), how many Si have 0, 1 … 12 O or more.
-        ``pair_distribution/r_A``, ``g_true`` and ``g_traced`` where atoms lie deep enough.
+        ``angle_edges_deg``; and ``Si-O/coordination_*`` (13,), the number of Si with 0, 1 … 12 O or more.
+        ``pair_distribution/r_A``, ``g_true`` and ``g_traced`` if there are atoms deep enough.
     metrics : dict
         Means such as ``bond_Si_O_true_A``, ``angle_Si_O_true_deg`` and ``coordination_Si_O_true``, the same for
-        ``traced``, and of the tetrahedra ``tetrahedra_*``.
+        ``traced``, and ``tetrahedra_*``.
     """
     kept = np.asarray(traced_inside, dtype=bool) & (traced.numbers > 0)
     true_inside = np.asarray(true_inside, dtype=bool)
@@ -212,7 +215,7 @@ def compare_structure(match: Match, traced: TracedAtoms, atoms: Atoms, *, traced
 
 
 def _bond_range_A(centre: int, end: int) -> tuple[float, float]:
-    """Middle and half-width in Å of the lengths that count as a bond."""
+    """Return middle and half-width in Å of the range of bond lengths."""
     if {centre, end} == {8, 14}:
         return SI_O_BOND_A, SI_O_TOLERANCE_A
     usual_A = float(covalent_radii[centre] + covalent_radii[end])
@@ -221,7 +224,7 @@ def _bond_range_A(centre: int, end: int) -> tuple[float, float]:
 
 
 def _compare_pair_distributions(traced_A: np.ndarray, true_A: np.ndarray) -> dict[str, np.ndarray]:
-    """g(r) of both up to :data:`R_MAX_A` or 0.6 of the greatest depth; nothing where that is little."""
+    """Return g(r) of both up to :data:`R_MAX_A` or 0.6 of the greatest depth; nothing if that range is too short."""
     depth_A = depth_below_surface(true_A, true_A)
     r_max_A = min(R_MAX_A, 0.6 * float(np.nanmax(depth_A, initial=0.0)))
     if not r_max_A >= R_MAX_LEAST_A:
@@ -229,7 +232,7 @@ def _compare_pair_distributions(traced_A: np.ndarray, true_A: np.ndarray) -> dic
     try:
         r_A, g_true = pair_distribution(true_A, r_max_A)
         g_traced = pair_distribution(traced_A, r_max_A)[1]
-    except ValueError:  # no traced atom lies so deep
+    except ValueError:  # no traced atom is that deep
         return {}
     return {"pair_distribution/r_A": r_A, "pair_distribution/g_true": g_true, "pair_distribution/g_traced": g_traced}
 

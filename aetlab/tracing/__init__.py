@@ -1,4 +1,4 @@
-"""From a reconstructed potential to atoms with names and errors."""
+"""Atoms with elements and standard errors from a reconstructed potential."""
 
 from aetlab.tracing.tracer import trace_atoms
 

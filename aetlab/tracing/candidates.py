@@ -1,7 +1,7 @@
-"""Candidates: maxima of a volume that was filtered with a difference of Gaussians.
+"""Candidates: maxima of a volume filtered with a difference of Gaussians.
 
-The volume is worked on in slabs of layers, several at once, so that nothing of its size is made. The slabs change no
-result. On a GPU volume the filter runs there.
+The volume is processed in slabs of layers, several at once, without temporary arrays of its size. The result does not
+depend on the slabs. A volume on the GPU is filtered there.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from aetlab.spec import TraceSpec
 from aetlab.tracing.noise import residual_block
 
 LAYERS_PER_SLAB = 32
-#: scipy.ndimage cuts a Gaussian at this many standard deviations.
+#: Standard deviations at which scipy.ndimage cuts a Gaussian.
 TRUNCATE = 4.0
-#: A filtered value below this part of the least peak is that of an even place: an atom's is over ten times as much.
+#: Filtered values below this share of the least peak come from flat regions; those of atoms are over ten times larger.
 EVEN = 2e-3
-#: The 3×3×3 neighbourhood without its centre and its eight corners.
+#: Steps to the 3×3×3 neighbourhood without its centre and its eight corners.
 NEIGHBOURS = [step for step in itertools.product((-1, 0, 1), repeat=3) if 0 < np.abs(step).sum() < 3]
 
 
 def filter_difference_of_gaussians(block: Array, sigma_narrow: float, sigma_wide: float) -> Array:
-    """Narrow minus wide Gaussian of ``block``, which goes on beyond its border as it is there. Widths in voxels."""
+    """Return the narrow minus the wide Gaussian of ``block``; widths in voxels, edge values repeated outside."""
     gaussian = ndimage_module(block).gaussian_filter
     filtered = gaussian(block, sigma_narrow, mode="nearest", truncate=TRUNCATE)
     filtered -= gaussian(block, sigma_wide, mode="nearest", truncate=TRUNCATE)
@@ -37,19 +37,19 @@ def filter_difference_of_gaussians(block: Array, sigma_narrow: float, sigma_wide
 
 
 def find_candidates(potential_V: Array, spec: TraceSpec, *, subtract: np.ndarray | None = None) -> np.ndarray:
-    """Start sites of the fits, (N, 5) rows (z, x, y, I, s) in voxels and V, in the order of the volume's voxels.
+    """Return the start sites of the fits, (N, 5) rows (z, x, y, I, s) in voxels and V, in the order of the voxels.
 
-    A candidate is a positive maximum over its 18 nearest voxels of the filtered volume (the first one of an even
-    plateau); a parabola along each axis gives its place between the voxels, the unfiltered value there and
-    ``spec.width_start`` its intensity. Those below ``spec.candidate_fraction · spec.min_intensity_V`` are left out.
-    Voxels that are not finite count as 0.
+    A candidate is a positive maximum of the filtered volume over its 18 nearest voxels (the first one of a plateau). A
+    parabola along each axis gives its place between the voxels; the unfiltered value and ``spec.width_start`` give its
+    intensity. Candidates below ``spec.candidate_fraction · spec.min_intensity_V`` are dropped. Voxels that are not
+    finite count as 0.
 
     Parameters
     ----------
     potential_V : (Z, X, Y) float32
     spec : TraceSpec
     subtract : (M, 5), optional
-        Sites whose Gaussians are taken away first: the search is then one of the residual.
+        Sites whose Gaussians are subtracted first, to search the residual.
     """
     n_layers = potential_V.shape[0]
     starts = range(0, n_layers, LAYERS_PER_SLAB)
@@ -68,7 +68,7 @@ def _search_slab(potential_V: Array, spec: TraceSpec, subtract: np.ndarray | Non
     filtered = filter_difference_of_gaussians(block, spec.filter_sigma_narrow, spec.filter_sigma_wide)
     padded = xp.pad(filtered, 1, constant_values=-xp.inf)
 
-    # A peak between the voxels may lie half a voxel off along each axis.
+    # The peak may be up to half a voxel away along each axis.
     least_peak = spec.candidate_fraction * spec.min_intensity_V
     least_value = least_peak * math.exp(-0.375 / spec.width_start**2)
     core = slice(first - low, last - low)

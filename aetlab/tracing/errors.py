@@ -1,14 +1,14 @@
 """Standard errors and flags of fitted sites.
 
-Notation: a fit has the residuals r (data less model) of its n voxels, their Jacobian J, and the covariance of the noise
-``v R`` with R the correlation of two voxels at a given offset. Least squares then has the covariance
+Notation: a fit has residuals r (data minus model) of its n voxels, their Jacobian J, and noise of covariance ``v R``,
+R being the correlation of two voxels by their offset. Least squares then has the covariance
 
     v (JᵀJ)⁻¹ JᵀRJ (JᵀJ)⁻¹
 
 (White, Econometrica 48, 817 (1980): the sandwich), where ``E[rᵀr] = v tr(PR)`` with ``P = 1 - J(JᵀJ)⁻¹Jᵀ``. Voxels of
-a reconstruction are correlated, and by how much is found from the residuals of all fits: the products of residuals at
-each offset have expectations linear in R. A fit has few voxels; its variance v is drawn towards that of all
-fits by as much as the spread of the variances warrants (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 3 (2004)).
+a reconstruction are correlated. R is estimated from the residuals of all fits: the products of residuals at each offset
+have expectations linear in R. A fit has few voxels, so its variance v is shrunk towards that of all fits by empirical
+Bayes (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 3 (2004)).
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from scipy.special import digamma, polygamma
 
 from aetlab.spec import TraceSpec
 from aetlab.tracing import kernels_numba
-from aetlab.tracing.sites import list_neighbours, share_sites
+from aetlab.tracing.sites import gather_fits, share_sites
 
-#: The noise correlation is estimated from this many blocks of fits at most, and this many fits at least.
+#: Most blocks of fits, fits of a block and fewest fits from which the noise correlation is estimated.
 N_BLOCKS, FITS_PER_BLOCK, FITS_MIN = 16, 512, 30
-#: Its own error is found from this many parts of the fits.
+#: Parts of the fits whose spread gives the error of the correlation.
 N_PARTS = 10
-#: Of so many fits one tells how the voxels of a fit lie to each other.
+#: Stride of the fits whose voxel geometry is averaged.
 GEOMETRY_STRIDE = 8
-#: Voxels are taken to be correlated up to this squared offset (in voxels).
+#: Largest squared offset in voxels at which voxels are correlated.
 SQUARED_OFFSET_MAX = 6
 #: Degrees of freedom that count as infinitely many.
 FREEDOM_MAX = 1e6
 
 
 class Flag(enum.IntFlag):
-    """Why a site is doubtful; 0 is a sound fit."""
+    """Reasons to doubt a site; 0 is a sound fit."""
 
-    FEW_VOXELS = 1  #: not fitted: hardly any finite voxels around it
+    FEW_VOXELS = 1  #: not fitted: too few finite voxels around it
     AT_BOUND = 2  #: the last fit ended at a bound of its parameters
     NOT_CONVERGED = 4  #: the last fit did not converge
-    CUT = 8  #: the volume's edge or missing voxels cut the fit
+    CUT = 8  #: voxels of the fit are missing or outside the volume
     CLOSE = 16  #: another site is nearer than 1.25 merge distances
     POOR_FIT = 32  #: the residual is greater than a quarter of the intensity
-    NOT_ATOM = 64  #: its signal is more likely that of no atom
+    NOT_ATOM = 64  #: its signal is more probably that of no atom
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,10 @@ class SiteErrors:
 
 @dataclass(frozen=True)
 class _Fits:
-    """Fits at their last parameters: ``offset`` (n, m, 3) int, ``residual`` (n, m), ``jacobian`` (n, m, 5), m' (n,)."""
+    """Fits at their last parameters, n fits of at most m voxels.
+
+    ``offset`` (n, m, 3) int, ``residual`` (n, m), ``jacobian`` (n, m, 5) and ``n_voxels`` (n,), the voxels in use.
+    """
 
     offset: np.ndarray
     residual: np.ndarray
@@ -68,7 +71,7 @@ class _Fits:
     n_voxels: np.ndarray
 
     def inverse_normal(self) -> np.ndarray:
-        """(JᵀJ)⁻¹, (n, 5, 5); NaN where the voxels do not determine the fit."""
+        """Return (JᵀJ)⁻¹, (n, 5, 5); NaN where the voxels do not determine the fit."""
         normal = self.jacobian.transpose(0, 2, 1) @ self.jacobian
         scale = np.sqrt(np.einsum("njj->nj", normal))
         scaled = normal / np.maximum(scale[:, :, None] * scale[:, None, :], 1e-300)
@@ -80,7 +83,7 @@ class _Fits:
 
 
 def estimate_errors(potential_V: np.ndarray, sites: np.ndarray, status: np.ndarray, spec: TraceSpec) -> SiteErrors:
-    """Standard errors, residuals and flags of sites that were fitted to ``potential_V`` less their neighbours.
+    """Return standard errors, residuals and flags of sites fitted to ``potential_V`` minus their neighbours.
 
     Parameters
     ----------
@@ -88,25 +91,24 @@ def estimate_errors(potential_V: np.ndarray, sites: np.ndarray, status: np.ndarr
     sites : (N, 5)
         In canonical order.
     status : (N,) uint8
-        Of the last fit.
+        Status of the last fit.
     spec : TraceSpec
 
     Returns
     -------
     SiteErrors
-        NaN errors where the voxels do not determine the fit.
+        Errors are NaN where the voxels do not determine the fit.
     """
     n_sites = len(sites)
     if n_sites == 0:
         return SiteErrors(np.zeros((0, 5)), np.zeros(0), np.zeros(0, dtype=np.uint8))
-    first, neighbours = list_neighbours(sites, spec.neighbour_radius)
+    data = gather_fits(potential_V, sites, spec, clip=spec.clip_at_zero)
 
     def linearise(low: int, high: int) -> _Fits:
         n_box = (2 * int(np.ceil(spec.fit_radius)) + 1) ** 3
         fits = _Fits(np.zeros((high - low, n_box, 3), dtype=np.int64), np.zeros((high - low, n_box)),
                      np.zeros((high - low, n_box, 5)), np.zeros(high - low, dtype=np.int64))
-        kernels_numba.linearise_fits(potential_V, sites, first, neighbours, low, high, spec.fit_radius,
-                                     spec.clip_at_zero, fits.offset, fits.residual, fits.jacobian, fits.n_voxels)
+        kernels_numba.linearise_fits(data, low, high, fits.offset, fits.residual, fits.jacobian, fits.n_voxels)
         m = max(int(fits.n_voxels.max()), 1)
         return _Fits(fits.offset[:, :m], fits.residual[:, :m], fits.jacobian[:, :m], fits.n_voxels)
 
@@ -121,12 +123,12 @@ def estimate_errors(potential_V: np.ndarray, sites: np.ndarray, status: np.ndarr
     unit_variance, variance, freedom, n_voxels = (
         np.concatenate(part) for part in zip(*share_sites(n_sites, describe), strict=True))
     shrunk = _shrink_variances(variance, freedom)
-    flag = _flag(sites, status, n_voxels, variance, first, neighbours, spec)
+    flag = _flag(data, status, n_voxels, variance, spec)
     return SiteErrors(np.sqrt(unit_variance * shrunk[:, None]), np.sqrt(variance), flag)
 
 
 def _sandwich(fits: _Fits, correlation: np.ndarray) -> tuple[np.ndarray, ...]:
-    """For each fit: variances (n, 5) of the parameters for v = 1, v, its degrees of freedom, and voxels used."""
+    """Return for each fit the variances (n, 5) of its parameters at v = 1, v, degrees of freedom and voxels used."""
     reach = (correlation.shape[0] - 1) // 2
     step = fits.offset[:, :, None, :] - fits.offset[:, None, :, :] + reach
     inside = ((step >= 0) & (step <= 2 * reach)).all(axis=3)
@@ -146,7 +148,7 @@ def _sandwich(fits: _Fits, correlation: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _estimate_correlation(blocks: list[_Fits]) -> np.ndarray:
-    """Correlation of the noise of two voxels by their offset, (2c + 1,)*3; only the centre where fits are too few."""
+    """Return the correlation of noise by offset, (2c + 1,)*3; only the centre if there are too few fits."""
     reach = int(np.sqrt(SQUARED_OFFSET_MAX))
     steps = [step for step in itertools.product(range(-reach, reach + 1), repeat=3)
              if np.square(step).sum() <= SQUARED_OFFSET_MAX]
@@ -172,7 +174,7 @@ def _estimate_correlation(blocks: list[_Fits]) -> np.ndarray:
         place = group + (len(groups) + 1) * part[:, None, None]
         products += np.bincount(place.ravel(), weights.ravel(), products.size).reshape(products.shape)
         n_fits += len(usable)
-        # The geometry differs little from fit to fit: some of them tell the mean.
+        # The geometry differs little from fit to fit, so some of them give its mean.
         for row in range(0, len(usable), GEOMETRY_STRIDE):
             n = fits.n_voxels[usable[row]]
             jacobian = fits.jacobian[usable[row], :n]
@@ -185,13 +187,13 @@ def _estimate_correlation(blocks: list[_Fits]) -> np.ndarray:
         return np.ones((1, 1, 1))
     parts = np.linalg.lstsq(seen / n_seen, products[:, :-1].T * (N_PARTS / n_fits), rcond=1e-6)[0]
     covariance, squared_error = parts.mean(axis=1), parts.var(axis=1, ddof=1) / N_PARTS
-    # What is no greater than its error is taken to be 0, and what is little greater is drawn there.
+    # Covariances below their error become 0, and those little above are shrunk.
     covariance[1:] *= np.maximum(0, 1 - squared_error[1:] / np.maximum(covariance[1:] ** 2, 1e-300))
     return _make_valid(covariance, groups, reach)
 
 
 def _make_valid(covariance: np.ndarray, groups: list[tuple[int, ...]], reach: int) -> np.ndarray:
-    """Correlation by offset whose power spectrum is nowhere negative."""
+    """Return a correlation by offset whose power spectrum is not negative."""
     side = 4 * reach + 1
     table = np.zeros((side,) * 3)
     for group, value in zip(groups, covariance, strict=True):
@@ -206,7 +208,7 @@ def _make_valid(covariance: np.ndarray, groups: list[tuple[int, ...]], reach: in
 
 
 def _shrink_variances(variance: np.ndarray, freedom: np.ndarray) -> np.ndarray:
-    """Variances drawn towards their common value, times ν/(ν - 2), the variance of Student's t."""
+    """Return variances shrunk towards their common value, times ν/(ν - 2), the variance of Student's t."""
     usable = np.isfinite(variance) & (variance > 0) & np.isfinite(freedom)
     if usable.sum() < FITS_MIN:
         total = np.maximum(freedom, 3.0)
@@ -223,8 +225,10 @@ def _shrink_variances(variance: np.ndarray, freedom: np.ndarray) -> np.ndarray:
     return (common * level + own * variance) / total * max(total, 3.0) / (max(total, 3.0) - 2)
 
 
-def _flag(sites: np.ndarray, status: np.ndarray, n_voxels: np.ndarray, variance: np.ndarray, first: np.ndarray,
-          neighbours: np.ndarray, spec: TraceSpec) -> np.ndarray:
+def _flag(data: kernels_numba.FitInput, status: np.ndarray, n_voxels: np.ndarray, variance: np.ndarray,
+          spec: TraceSpec) -> np.ndarray:
+    """Return the flags (N,) of the sites from the status, voxel counts and residual variances of their last fits."""
+    sites = data.sites
     flag = status.astype(np.uint8).copy()
     box = np.array(list(itertools.product(range(-int(spec.fit_radius) - 1, int(spec.fit_radius) + 2), repeat=3)))
     for low in range(0, len(sites), 8192):
@@ -232,8 +236,8 @@ def _flag(sites: np.ndarray, status: np.ndarray, n_voxels: np.ndarray, variance:
         beyond = sites[part, None, :3] - np.round(sites[part, None, :3]) - box[None]
         whole = ((beyond**2).sum(axis=2) <= spec.fit_radius**2).sum(axis=1)
         flag[part] |= np.where(n_voxels[part] < whole, Flag.CUT, 0).astype(np.uint8)
-    owner = np.repeat(np.arange(len(sites)), np.diff(first))
-    distance = np.linalg.norm(sites[owner, :3] - sites[neighbours, :3], axis=1)
+    owner = np.repeat(np.arange(len(sites)), np.diff(data.first_neighbour))
+    distance = np.linalg.norm(sites[owner, :3] - sites[data.neighbours, :3], axis=1)
     flag[owner[distance < 1.25 * spec.merge_distance]] |= np.uint8(Flag.CLOSE)
     flag[np.sqrt(np.nan_to_num(variance)) > 0.25 * sites[:, 3]] |= np.uint8(Flag.POOR_FIT)
     return flag

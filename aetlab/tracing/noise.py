@@ -1,4 +1,4 @@
-"""Noise of a volume beside its atoms, as far as it decides whether a site is more than noise."""
+"""Noise of a volume between its atoms, to decide whether a site is more than noise."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from aetlab.core.nouns import Array
 from aetlab.spec import TraceSpec
 from aetlab.tracing.kernels_numba import subtract_gaussians
 
-#: The noise is measured in cubes of this many voxels, in slabs of this many layers at once, from every second voxel.
+#: Side of the cubes in voxels, layers of a slab, and stride of the samples of the noise.
 CUBE, LAYERS, STRIDE = 8, 32, 2
-#: A place counts where this share of the filter's weight lies on voxels that are there.
+#: A sample counts if at least this share of the filter's weight lies on finite voxels.
 WHOLE = 0.999
-#: Standard deviation of a normal distribution over its median absolute deviation.
+#: Standard deviation of a normal distribution divided by its median absolute deviation.
 MAD_TO_STD = 1.4826
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviation in V of an amplitude: of the whole volume, ``level_V``, and of its cubes, ``cubes_V``.
+    """Standard deviation in V of an amplitude: ``level_V`` of the whole volume, ``cubes_V`` of its cubes.
 
-    Where a cube has more than the whole, the cube's counts: a reconstruction is noisier where fewer tilts reach.
+    A cube's value counts where it exceeds that of the whole: a reconstruction is noisier where fewer tilts contribute.
     """
 
     level_V: float
     cubes_V: np.ndarray
 
     def at(self, sites: np.ndarray) -> np.ndarray:
-        """Standard deviation in V at each site, (N,)."""
+        """Return the standard deviation in V at each site, (N,)."""
         if self.level_V == 0:
             return np.zeros(len(sites))
         place = (sites[:, :3] + 0.5) / CUBE - 0.5
@@ -41,7 +41,7 @@ class Noise:
 
 
 def residual_block(potential_V: Array, low: int, high: int, sites: np.ndarray, radius: float) -> Array:
-    """Copy of the layers ``low`` to ``high`` less the Gaussians of ``sites``, cut at ``radius`` voxels.
+    """Return a copy of the layers ``low`` to ``high`` minus the Gaussians of ``sites``, cut at ``radius`` voxels.
 
     Voxels that are not finite become 0.
     """
@@ -57,11 +57,11 @@ def residual_block(potential_V: Array, low: int, high: int, sites: np.ndarray, r
 
 
 def measure_noise(potential_V: Array, sites: np.ndarray, spec: TraceSpec) -> Noise:
-    """Noise of the amplitude of a Gaussian of ``spec.width_start`` that is fitted where no atom is.
+    """Return the noise of the amplitude of a Gaussian of ``spec.width_start`` fitted between the atoms.
 
-    Taken from the median absolute deviation of the residual volume filtered with that Gaussian, so that correlated
-    noise counts as it should; places whose neighbourhood holds missing voxels do not count. 0 where more than half of
-    the others are even, where it is below a hundredth of ``spec.min_intensity_V``, and if ``spec.min_significance`` is
+    It is the median absolute deviation of the residual volume filtered with that Gaussian, which accounts for
+    correlated noise. Samples with missing voxels in their neighbourhood do not count. The noise is 0 if more than half
+    of the others are equal, if it is below a hundredth of ``spec.min_intensity_V``, or if ``spec.min_significance`` is
     0.
     """
     if spec.min_significance == 0:
@@ -79,9 +79,9 @@ def measure_noise(potential_V: Array, sites: np.ndarray, spec: TraceSpec) -> Noi
 
 
 def _measure_slab(potential_V: Array, low: int, sites: np.ndarray, spec: TraceSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Amplitudes at some voxels of a slab, and the noise of its cubes (0 where all is missing).
+    """Return amplitudes at some voxels of a slab, and the noise of its cubes (0 where all voxels are missing).
 
-    Cut cubes are mirrored at the border.
+    Cubes cut by the border are completed by mirroring.
     """
     width = spec.width_start
     reach = int(4 * width + 0.5)
@@ -95,7 +95,7 @@ def _measure_slab(potential_V: Array, low: int, sites: np.ndarray, spec: TraceSp
     thin = to_numpy(filtered[chosen]) * np.float32(factor)
     finite = array_module(potential_V).isfinite(potential_V[first : last + reach])
     if not bool(finite.all()):
-        # Missing voxels are dark to the filter as well; one in the reach of a place spoils its amplitude.
+        # The filter takes missing voxels as 0; one within its reach makes an amplitude wrong.
         share = ndimage_module(finite).gaussian_filter(finite.astype(np.float32), width, mode="nearest")
         thin[to_numpy(share[chosen]) < WHOLE] = np.nan
     side = CUBE // STRIDE
@@ -108,7 +108,7 @@ def _measure_slab(potential_V: Array, low: int, sites: np.ndarray, spec: TraceSp
 
 
 def _median(values: np.ndarray) -> np.ndarray:
-    """Median along the last axis of what is not NaN; NaN where all is."""
+    """Return the median along the last axis of the values that are not NaN; NaN where all are."""
     missing = np.isnan(values)
     if not missing.any():
         return np.median(values, axis=-1)

@@ -1,7 +1,7 @@
 """Sites, the working form of traced atoms: (N, 5) float64 rows (z, x, y, I, s) in voxels of the array and V.
 
-Each step treats all sites at once from the same state, so that neither their order nor the number of threads changes
-what comes out.
+Each step treats all sites at once from the same state. The result depends neither on their order nor on the number of
+threads.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ FIT_TOLERANCE = 1e-4
 
 
 def canonical_order(sites: np.ndarray) -> np.ndarray:
-    """Indices (N,) that sort sites by z, x, y: an order that depends on the sites alone."""
+    """Return indices (N,) that sort sites by z, x, y, I, s."""
     return np.lexsort((sites[:, 4], sites[:, 3], sites[:, 2], sites[:, 1], sites[:, 0]))
 
 
 def list_neighbours(sites: np.ndarray, distance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours within ``distance`` voxels: those of site i are ``neighbours[first[i]:first[i + 1]]``, by index.
+    """List neighbours within ``distance`` voxels: those of site i are ``neighbours[first[i]:first[i + 1]]``, by index.
 
     Returns
     -------
@@ -42,22 +42,29 @@ def list_neighbours(sites: np.ndarray, distance: float) -> tuple[np.ndarray, np.
         return np.zeros(len(sites) + 1, dtype=np.int64), np.zeros(0, dtype=np.int64)
     pairs = cKDTree(sites[:, :3]).query_pairs(distance, output_type="ndarray")
     one, other = pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64)
-    # One sort of a single number is faster than one by two columns.
+    # Sorting one key is faster than sorting by two columns.
     key = np.sort(np.concatenate([one * len(sites) + other, other * len(sites) + one]))
     first = np.searchsorted(key, np.arange(len(sites) + 1) * len(sites))
     return first.astype(np.int64), key % len(sites)
 
 
 def share_sites(n_sites: int, work: Callable[[int, int], object]) -> list:
-    """``work(first, last)`` over all sites in tasks shared by the threads; the results in the order of the sites."""
+    """Call ``work(first, last)`` for all sites in tasks shared by the threads; return the results in their order."""
     starts = range(0, n_sites, SITES_PER_TASK)
     with ThreadPoolExecutor(numba.get_num_threads()) as pool:
         return list(pool.map(lambda first: work(first, min(first + SITES_PER_TASK, n_sites)), starts))
 
 
+def gather_fits(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *, clip: bool,
+                subtract_neighbours: bool = True) -> kernels_numba.FitInput:
+    """Return what the kernels read: ``potential_V`` (Z, X, Y), ``sites`` (N, 5) and the neighbours of each site."""
+    first, neighbours = list_neighbours(sites, spec.neighbour_radius if subtract_neighbours else 0.0)
+    return kernels_numba.FitInput(potential_V, sites, first, neighbours, float(spec.fit_radius), clip)
+
+
 def fit_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *,
               subtract_neighbours: bool = True, n_fixed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Fit every site once to the volume less its neighbours, all of them where they were before.
+    """Fit every site once to the volume minus its neighbours, which are taken as they are in ``sites``.
 
     Parameters
     ----------
@@ -65,41 +72,41 @@ def fit_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *,
     sites : (N, 5)
     spec : TraceSpec
     subtract_neighbours : bool
-        False fits the volume as it is.
+        False fits the volume itself.
     n_fixed : int
-        The first sites that stay as they are.
+        Number of sites at the beginning that are not fitted.
 
     Returns
     -------
     fitted : (N, 5)
     status : (N,) uint8
-        Bits of :mod:`aetlab.tracing.kernels_numba`; sites with too few voxels stay as they are.
+        Bits of :mod:`aetlab.tracing.kernels_numba`; sites with too few voxels are not changed.
     """
     order = canonical_order(sites)
     ordered = np.ascontiguousarray(sites[order])
-    first, neighbours = list_neighbours(ordered, spec.neighbour_radius if subtract_neighbours else 0.0)
-    bounds = np.array([spec.max_shift_per_fit, *spec.intensity_bounds, *spec.width_step_bounds, *spec.width_bounds])
+    data = gather_fits(potential_V, ordered, spec, subtract_neighbours=subtract_neighbours, clip=spec.clip_at_zero)
     fitted = ordered.copy()
     status = np.zeros(len(sites), dtype=np.uint8)
     movable = order >= n_fixed
+    bounds = np.array([spec.max_shift_per_fit, *spec.intensity_bounds, *spec.width_step_bounds, *spec.width_bounds])
+    limits = kernels_numba.FitLimits(bounds, FIT_TOLERANCE, FIT_STEPS_MAX)
     share_sites(len(sites), lambda low, high: kernels_numba.fit_gaussians(
-        potential_V, ordered, movable, first, neighbours, low, high, spec.fit_radius, spec.clip_at_zero, bounds,
-        FIT_TOLERANCE, FIT_STEPS_MAX, fitted, status))
+        data, movable, low, high, limits, fitted, status))
     inverse = np.empty_like(order)
     inverse[order] = np.arange(len(order))
     return fitted[inverse], status[inverse]
 
 
 def merge_sites(sites: np.ndarray, distance: float) -> np.ndarray:
-    """Join sites nearer than ``distance`` voxels, closest pairs first, until none are left; weights I·s.
+    """Merge sites nearer than ``distance`` voxels, closest pairs first, until none are left; weights I·s.
 
-    Pairs that are each other's nearest are joined together at once, which gives what one pair at a time would give.
+    All pairs of mutual nearest neighbours are merged at once, with the same result as one pair at a time.
     """
     sites = sites[canonical_order(sites)]
     while len(sites) > 1:
         separation, nearest = cKDTree(sites[:, :3]).query(sites[:, :3], k=2, distance_upper_bound=distance)
         own = np.arange(len(sites))
-        # A site that shares its place with another may be listed second itself.
+        # Of two sites at the same place, a site may be listed second in its own row.
         partner = np.where(nearest[:, 0] == own, nearest[:, 1], nearest[:, 0])
         close = (partner < len(sites)) & (separation[:, 1] < distance)
         mutual = close.copy()
@@ -108,7 +115,7 @@ def merge_sites(sites: np.ndarray, distance: float) -> np.ndarray:
         if not len(first):
             if not close.any():
                 break
-            # Ties can point in a ring; the first of the closest pairs breaks it.
+            # Ties can form a ring; the first of the closest pairs breaks it.
             first = np.array([np.argmin(np.where(close, separation[:, 1], np.inf))])
         second = partner[first]
         weights = np.stack([sites[first, 3] * sites[first, 4], sites[second, 3] * sites[second, 4]])
@@ -120,8 +127,10 @@ def merge_sites(sites: np.ndarray, distance: float) -> np.ndarray:
 
 
 def drop_lone_sites(sites: np.ndarray, factor: float, n_least: int) -> np.ndarray:
-    """The sites of groups of at least ``n_least``; in a group the next site is at most ``factor`` times as far as
-    nearest neighbours are in the median."""
+    """Return the sites of groups of at least ``n_least`` sites.
+
+    Two sites are linked if they are at most ``factor`` times the median distance of nearest neighbours apart.
+    """
     if n_least <= 1 or len(sites) < 2:
         return sites
     nearest = cKDTree(sites[:, :3]).query(sites[:, :3], k=2)[0][:, 1]
@@ -133,19 +142,19 @@ def drop_lone_sites(sites: np.ndarray, factor: float, n_least: int) -> np.ndarra
 
 def drop_doubtful_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, noise: Noise, *,
                         part: float = 1.0, narrow: bool = True) -> np.ndarray:
-    """The sites that stand out of the noise and are, with ``narrow``, not narrower than ``spec.min_width``.
+    """Return the sites above the noise that are, with ``narrow``, not narrower than ``spec.min_width``.
 
-    A site stands out if a Gaussian of the start width, with the neighbours taken away, has an amplitude there of at
-    least ``part · spec.min_significance`` times its noise. Noise alone can make an atom narrow: where there
-    is noise, a site of 1.5 times the least significance stays.
+    A site is above the noise if the amplitude of a Gaussian of the start width, fitted after the neighbours are
+    subtracted, is at least ``part · spec.min_significance`` times its noise. Noise alone can make an atom narrow: where
+    there is noise, a narrow site of at least 1.5 times the least significance is kept.
     """
     sites = sites[canonical_order(sites)]
     wide = (sites[:, 4] >= spec.min_width) | (not narrow)
     if noise.level_V == 0:
         return sites[wide]
-    first, neighbours = list_neighbours(sites, spec.neighbour_radius)
+    data = gather_fits(potential_V, sites, spec, clip=False)
     amplitudes = np.empty(len(sites))
     share_sites(len(sites), lambda low, high: kernels_numba.measure_amplitudes(
-        potential_V, sites, first, neighbours, low, high, spec.fit_radius, False, spec.width_start, amplitudes))
+        data, low, high, float(spec.width_start), amplitudes))
     significance = amplitudes / (noise.at(sites) * spec.min_significance)
     return sites[(significance >= part) & (wide | (significance >= 1.5))]

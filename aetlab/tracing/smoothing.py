@@ -1,8 +1,8 @@
-"""Smoothing of a volume before it is traced.
+"""Smoothing of a volume before tracing.
 
-A regularised volume holds peaks narrower than the microscope resolves: a sparse prior shrinks an atom to a voxel or
-two, whose height says little of the atom and whose width is that of noise. A Gaussian of about half a voxel, of the
-order of the aperture's own blur, makes heights and widths comparable again.
+A regularised volume has peaks narrower than the resolution of the microscope: a sparse prior shrinks an atom to one or
+two voxels. The height of such a peak tells little about the atom, and its width is that of noise. A Gaussian of about
+half a voxel, of the order of the aperture's own blur, makes heights and widths comparable.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from aetlab.core.nouns import Array
 
 
 def smooth(potential_V: Array, sigma: float) -> Array:
-    """The volume under a Gaussian of standard deviation ``sigma`` voxels, of the same shape and type.
+    """Return the volume convolved with a Gaussian of standard deviation ``sigma`` voxels, of the same shape and type.
 
-    Voxels that are not finite are missing data: they stay so, and count for nothing in their neighbours. Beyond a
-    face the volume goes on as it ends there.
+    Voxels that are not finite are missing data: they stay missing and have no weight in their neighbours. Edge values
+    are repeated outside the volume.
     """
     if sigma == 0:
         return potential_V

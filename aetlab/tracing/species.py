@@ -1,10 +1,10 @@
-"""Species from signals: a sum of Gaussians is fitted to the histogram, and classes part where neighbours cross.
+"""Species from signals: a sum of Gaussians fitted to the histogram, with thresholds where neighbours cross.
 
 The signal of an atom is I·s (V · voxel). The paper's rule is one Gaussian for each of two elements. The components in
 the order of their means belong to the elements in the order of their atomic numbers.
 
-Where the histogram has more peaks than there are elements, the weakest may be sites that are no atoms: artefacts of the
-reconstruction. It becomes a class of its own if the other peaks then stand to each other as those of the elements do.
+If the histogram has more peaks than there are elements, the weakest peak may be sites that are no atoms, artefacts of
+the reconstruction. It becomes a class of its own if the ratios of the other means fit those of the elements.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import least_squares
 from scipy.special import ndtr
 
-#: A histogram with fewer atoms a class than this is not fitted.
+#: Fewest atoms per class for a fit of the histogram.
 ATOMS_PER_CLASS_MIN = 10
-#: A fitted component with a smaller share of the atoms than this, or than 3 atoms, is no class.
+#: Least share of the atoms of a fitted component, which must also have at least 3 atoms.
 SHARE_MIN = 2e-3
-#: A component with a smaller share than this is part of its neighbour where their signals are too near.
+#: A component with a smaller share belongs to its neighbour if their signals are too close.
 SHARE_OF_A_CLASS = 0.05
-#: The number of a site that is no atom.
+#: Number of a site that is no atom.
 NO_ATOM = 0
-#: The signal grows with about this power of the atomic number; two elements may depart from it by this factor.
+#: Power of the atomic number with which signals grow, and the factor by which the ratio of two may differ from it.
 SIGNAL_EXPONENT, SIGNAL_FACTOR = 0.7, 1.2
 
 
@@ -34,11 +34,11 @@ class Species:
     """Names of N sites of K elements.
 
     ``numbers`` (N,) are atomic numbers, 0 for no atom; ``posterior`` (N, K) and ``not_atom`` (N,) the probabilities,
-    which sum to 1. ``summary`` tells how they came about: ``elements``; ``classes`` (the elements, after 0 if some
-    sites are no atoms); the ``rule`` (``gaussians``, ``k-means`` or ``none``); of each class ``mean``, ``std`` and
-    ``share``; the ``threshold`` between each class and the next, and their ``overlap_percent`` (the area that two unit
-    Gaussians share); ``expected_percent``, how many of a row's class are named as the column's; the histogram,
-    ``bin_edges`` and ``counts``.
+    which sum to 1. ``summary`` holds ``elements``; ``classes`` (the elements, after 0 if some sites are no atoms); the
+    ``rule`` (``gaussians``, ``k-means`` or ``none``); ``mean``, ``std`` and ``share`` of each class; ``threshold``
+    between each class and the next, and their ``overlap_percent`` (the common area of two unit Gaussians);
+    ``expected_percent``, the share of the row's class that is named as the column's; the histogram, ``bin_edges`` and
+    ``counts``.
     """
 
     numbers: np.ndarray
@@ -48,7 +48,7 @@ class Species:
 
     @property
     def probability(self) -> np.ndarray:
-        """Probability of the name given, (N,)."""
+        """Return the probability of the given name, (N,)."""
         table = np.column_stack([self.not_atom, self.posterior])
         column = np.where(self.numbers == NO_ATOM, 0, 1 + np.searchsorted(self.summary["elements"], self.numbers))
         if self.summary["elements"] == (NO_ATOM,):
@@ -59,17 +59,17 @@ class Species:
 def name_species(signal: np.ndarray, elements: tuple[int, ...]) -> Species:
     """Name sites by their signals.
 
-    Where the fit of Gaussians is degenerate (fewer than 10 sites a class, a component without sites, neighbours that do
-    not cross between their means) one-dimensional k-means takes its place, with thresholds midway between the centres.
-    With fewer different signals than elements nothing can be told, and neither where components are nearer than the
-    elements should be and do not cross, or one has nearly all sites: all sites get the heaviest element, which is seen
-    where no other is, with equal probabilities for all.
+    If the fit of Gaussians is degenerate (fewer than 10 sites per class, a component without sites, neighbours that do
+    not cross between their means), one-dimensional k-means is used, with thresholds midway between the centres.
+    The elements cannot be distinguished if there are fewer different signals than elements, or if components are closer
+    than the elements should be and either do not cross or one has nearly all sites. All sites then get the heaviest
+    element, the one that is visible if no other is, with equal probabilities for all.
 
     Parameters
     ----------
     signal : (N,) finite
     elements : tuple of int
-        Atomic numbers that may occur, different ones; (0,) if they are not known.
+        Different atomic numbers that may occur; (0,) if they are not known.
 
     Raises
     ------
@@ -105,9 +105,9 @@ def name_species(signal: np.ndarray, elements: tuple[int, ...]) -> Species:
 
 
 def _is_weakest_no_atom(means: np.ndarray, elements: tuple[int, ...]) -> bool:
-    """Whether the upper K of K + 1 means stand to each other as signals of the elements should.
+    """Return whether the ratios of the upper K of K + 1 means are those expected of the elements' signals.
 
-    For one element the weakest must have less than half of its signal.
+    For one element the weakest mean must be less than half of its signal.
     """
     steps = np.diff(np.log(np.maximum(means, 1e-12)))
     if len(elements) == 1:
@@ -117,7 +117,7 @@ def _is_weakest_no_atom(means: np.ndarray, elements: tuple[int, ...]) -> bool:
 
 
 def _is_one_class(components: np.ndarray, elements: tuple[int, ...], threshold: np.ndarray) -> bool:
-    """Whether components are all nearer than the elements should be, and one has nearly all sites or some do not cross.
+    """Return whether all components are closer than the elements should be, and one is nearly all or some do not cross.
     """
     if NO_ATOM in elements:
         return False
@@ -127,12 +127,12 @@ def _is_one_class(components: np.ndarray, elements: tuple[int, ...], threshold: 
 
 
 def _log_signal(elements: tuple[int, ...]) -> np.ndarray:
-    """Logarithm of what the signals of elements are expected to be, but for a common constant."""
+    """Return the logarithm of the expected signals of elements, up to a common constant."""
     return SIGNAL_EXPONENT * np.log(elements)
 
 
 def _count_peaks(counts: np.ndarray) -> int:
-    """Peaks of a histogram that stand out from the valleys beside them by a quarter and by four standard deviations."""
+    """Count the peaks of a histogram that exceed their valleys by a quarter and by four standard deviations."""
     width = max(len(counts) / 40, 1.0)
     smooth = gaussian_filter1d(counts.astype(np.float64), width, mode="constant")
     # Counts are Poisson distributed; smoothing divides their variance.
@@ -153,7 +153,7 @@ def _count_peaks(counts: np.ndarray) -> int:
 
 
 def _histogram(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Histogram over all but the outermost signals, with bins that suit their number."""
+    """Return the histogram of all but the outermost signals, with 2√N bins within 10 … 200."""
     if not len(signal):
         return np.zeros(1, dtype=np.int64), np.array([0.0, 1.0])
     low, high = np.quantile(signal, [0.002, 0.998])
@@ -163,7 +163,7 @@ def _histogram(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _k_means(signal: np.ndarray, n_classes: int) -> np.ndarray:
-    """Rows (share, mean, std) of the best of several k-means partitions, by rising mean."""
+    """Return rows (share, mean, std) of the best of several k-means partitions, by rising mean."""
     ordered = np.sort(signal)
     starts = [np.quantile(ordered, (np.arange(n_classes) + 0.5) / n_classes),
               ordered[0] + (ordered[-1] - ordered[0]) * (np.arange(n_classes) + 0.5) / n_classes]
@@ -187,7 +187,7 @@ def _k_means(signal: np.ndarray, n_classes: int) -> np.ndarray:
 
 
 def _fit_gaussians(counts: np.ndarray, edges: np.ndarray, signal: np.ndarray, n_classes: int) -> np.ndarray:
-    """Least-squares fit of K Gaussians to a histogram: rows (share, mean, std) by rising mean."""
+    """Fit K Gaussians to a histogram by least squares; return rows (share, mean, std) by rising mean."""
     centres = 0.5 * (edges[:-1] + edges[1:])
     bin_width, extent = edges[1] - edges[0], edges[-1] - edges[0]
     height = max(counts.max(), 1)
@@ -217,7 +217,7 @@ def _fit_gaussians(counts: np.ndarray, edges: np.ndarray, signal: np.ndarray, n_
 
 
 def _starts(signal: np.ndarray, n_classes: int) -> list[np.ndarray]:
-    """Partitions of the signals to start from: k-means, and cuts at several quantiles."""
+    """Return partitions of the signals to start from: k-means, and cuts at several quantiles."""
     ordered = np.sort(signal)
     starts = [_k_means(signal, n_classes)]
     for tilt in (0.4, 1.0, 2.5):
@@ -229,7 +229,7 @@ def _starts(signal: np.ndarray, n_classes: int) -> list[np.ndarray]:
 
 
 def _log_ratio(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Coefficients (c2, c1, c0) of the logarithm of the upper over the lower component as a function of the signal."""
+    """Return (c2, c1, c0) of the logarithm of the upper over the lower component, a parabola in the signal."""
     def parabola(component: np.ndarray) -> np.ndarray:
         share, mean, std = component
         return np.array([-0.5 / std**2, mean / std**2, np.log(share / std) - 0.5 * (mean / std) ** 2])
@@ -237,7 +237,7 @@ def _log_ratio(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
 
 
 def _crossings(components: np.ndarray, n_sites: int) -> np.ndarray:
-    """Signals (K - 1,) where neighbouring components cross between their means; NaN where not, or if one is empty."""
+    """Return signals (K - 1,) where neighbours cross between their means; NaN if they do not, or if one is empty."""
     thresholds = np.full(len(components) - 1, np.nan)
     if components[:, 0].min() < max(SHARE_MIN, 3 / n_sites):
         return thresholds
@@ -286,18 +286,18 @@ def _name(signal: np.ndarray, classes: tuple[int, ...], components: np.ndarray, 
 
 
 def _monotone_log_ratio(signal: np.ndarray, lower: np.ndarray, upper: np.ndarray, threshold: float) -> np.ndarray:
-    """Log of upper over lower, held where it would turn: a still lower signal never speaks for the upper element."""
+    """Return the log of upper over lower, constant beyond its vertex: it never falls with the signal."""
     c2, c1, c0 = _log_ratio(lower, upper)
     if c2 != 0:
         vertex = -c1 / (2 * c2)
         signal = np.minimum(signal, vertex) if c2 < 0 else np.maximum(signal, vertex)
     ratio = (c2 * signal + c1) * signal + c0
-    # k-means parts midway, not where its components cross: shift so that the odds are even there.
+    # The threshold of k-means is not where its components cross: shift so that the odds are even at the threshold.
     return ratio - ((c2 * threshold + c1) * threshold + c0)
 
 
 def _overlap_percent(lower: np.ndarray, upper: np.ndarray) -> float:
-    """Area in percent that two components, each scaled to an area of 1, have in common."""
+    """Return the common area in percent of two components, each scaled to an area of 1."""
     low = min(lower[1] - 8 * lower[2], upper[1] - 8 * upper[2])
     high = max(lower[1] + 8 * lower[2], upper[1] + 8 * upper[2])
     x = np.linspace(low, high, 20001)

@@ -1,4 +1,4 @@
-"""From a volume to named atoms: the rounds of the paper's tracing code, in our own words and at once for all atoms."""
+"""Named atoms from a volume, by the rounds of the paper's tracing method, applied to all atoms at once."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from aetlab.tracing.sites import canonical_order, drop_doubtful_sites, drop_lone
 from aetlab.tracing.smoothing import smooth
 from aetlab.tracing.species import name_species
 
-#: When a round drops a greater part of the sites the noise beside them is measured again.
+#: The noise is measured again after a round that drops a larger share of the sites.
 MANY_GONE = 0.01
-#: Candidates whose first fits end nearer than this many voxels are maxima of one atom: left apart, each would be fitted
-#: to what the other leaves, which is nothing.
+#: Candidates whose first fits end closer than this many voxels are maxima of one atom: fitted separately, each would be
+#: fitted to the volume minus the other, where nothing is left.
 SAME_ATOM = 1.0
-#: Parts of the least significance that are asked for one after the other before the rounds: while noise is fitted as
-#: atoms too the noise seems less than it is, and a site's intensity may still grow.
+#: Shares of the least significance that are required one after the other before the rounds. As long as noise is fitted
+#: as atoms, the noise is underestimated, and a site's intensity may still grow.
 EARLY_SIGNIFICANCE = (0.5, 0.75)
-#: Called with rounds done, rounds at most, and what the latest did.
+#: Called with rounds done, rounds at most, and a text about the latest.
 RoundReport = Callable[[int, int, str], None]
 
 
@@ -32,10 +32,10 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
                 report: RoundReport | None = None) -> TracedAtoms:
     """Find the atoms of a volume, fit a Gaussian to each, and name them.
 
-    The volume is smoothed, and cut to the cylinder that all tilts see, where the settings say so. Candidates are
-    fitted, subtracted and the residual searched for more; then all sites are refined against the volume less their
-    neighbours, near ones merged, weak and lone ones dropped, in rounds until few go and none moves. Voxels that are not
-    finite are missing data: no fit uses them. A flat or empty volume has no atoms.
+    If the settings ask for it, the volume is smoothed, and cut to the cylinder inside the field of view of all tilts.
+    Candidates are fitted and subtracted, and the residual is searched for more. Then all sites are refined in rounds
+    against the volume minus their neighbours; close sites are merged, weak and lone ones dropped, until few are dropped
+    and none moves. Voxels that are not finite are missing data: no fit uses them. A flat or empty volume has no atoms.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
         (Z, X, Y) in V.
     spec : TraceSpec
     elements : tuple of int
-        Atomic numbers that the sample holds.
+        Atomic numbers of the elements of the sample.
     report : callable, optional
         ``report(done, total, detail)`` after each round.
 
@@ -55,7 +55,7 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
     Raises
     ------
     ValueError
-        If the volume is not three-dimensional and real, or the elements cannot be told apart.
+        If the volume is not three-dimensional and real, or if an element occurs twice or there is none.
     """
     given = volume.potential_V
     if given.ndim != 3 or given.dtype.kind not in "fiu":
@@ -97,21 +97,21 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
 
 
 def _bright_enough(sites: np.ndarray, elements: tuple[int, ...], share: float) -> np.ndarray:
-    """Which sites have at least ``share`` of the median signal of those named the lightest element, bool (N,)."""
+    """Return which sites have at least ``share`` of the median signal of the lightest element's sites, bool (N,)."""
     signal = sites[:, 3] * sites[:, 4]
     lightest = name_species(signal, elements).numbers == min(elements)
     return signal >= share * np.median(signal[lightest]) if share and lightest.any() else np.ones(len(sites), bool)
 
 
 def _outside_cylinder(shape_zxy: tuple[int, ...], margin: float) -> np.ndarray:
-    """Columns (Z, X) nearer than ``margin`` voxels to the faces that the tilts turn through, or beyond them: bool."""
+    """Return which columns (Z, X) are outside the cylinder ``margin`` voxels inside the faces along z and x, bool."""
     n_z, n_x, _ = shape_zxy
     z, x = np.arange(n_z)[:, None] - (n_z - 1) / 2, np.arange(n_x) - (n_x - 1) / 2
     return np.hypot(z, x) > min(n_z, n_x) / 2 - margin
 
 
 def _sharpen(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Sites of the smoothed volume fitted to the volume as given, where neighbours overlap less; their status."""
+    """Fit sites of the smoothed volume to the given volume, where neighbours overlap less; return sites and status."""
     sharp = sites.copy()
     low, high = spec.width_bounds
     sharp[:, 4] = np.clip(np.sqrt(np.maximum(sites[:, 4] ** 2 - spec.smoothing**2, 0)), low, high)
@@ -123,7 +123,7 @@ def _sharpen(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec) -> tup
 
 def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarray, spec: TraceSpec,
                       report: RoundReport | None) -> tuple[np.ndarray, np.ndarray, tuple[dict[str, float], ...]]:
-    """Sites, the status of their last fits, and what each round did."""
+    """Return the sites, the status of their last fits, and a summary of each round."""
     rounds: list[dict[str, float]] = []
     total = spec.n_refine_first + 1 + spec.n_rounds_max
     noise = measure_noise(searched, sites, spec)

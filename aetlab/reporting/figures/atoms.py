@@ -6,15 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.spatial import ConvexHull, cKDTree
+from scipy.spatial import ConvexHull
 
 from aetlab.reporting.stored_run import COLUMNS, StoredRun, cut
-
-#: Mean Si-O bond length in Å and how far a bond may be from it (the paper, results and discussion).
-BOND_A = 1.6
-BOND_TOLERANCE_A = 0.375
-#: Angles between the bonds of a tetrahedron, 109.5° at best, that still count, in degrees.
-ANGLE_RANGE_DEG = (80.0, 140.0)
+from aetlab.scoring.structure import find_tetrahedra
 
 
 @dataclass(frozen=True)
@@ -39,8 +34,8 @@ class Scored:
 
     @cached_property
     def tetrahedra(self) -> np.ndarray:
-        """Indices (n, 5) of traced atoms that form a tetrahedron: its centre, then its four corners."""
-        return find_tetrahedra(self.traced_A)
+        """Indices (n, 5) of the tetrahedra of traced atoms that the metrics count: centre, then four corners."""
+        return find_tetrahedra(self.traced_numbers, self.traced_A)
 
 
 def read_scored(run: StoredRun) -> Scored:
@@ -77,27 +72,6 @@ def thickest_y_A(scored: Scored, thickness_A: float = 1.0) -> float:
 def in_cut(positions_A: np.ndarray, axis: str, centre_A: float, thickness_A: float = 1.0) -> np.ndarray:
     """Mask (N,) of the positions within the slab across ``axis`` about ``centre_A``."""
     return np.abs(positions_A[:, COLUMNS[axis]] - centre_A) <= thickness_A / 2
-
-
-def find_tetrahedra(positions_A: np.ndarray) -> np.ndarray:
-    """Clusters (n, 5) of one atom and exactly four at a bond of 1.6 ± 0.375 Å in tetrahedral directions.
-
-    Species are not asked for, as in the paper, so that the count tells of the positions alone.
-    """
-    if len(positions_A) < 5:
-        return np.empty((0, 5), int)
-    tree = cKDTree(positions_A)
-    distance_A, index = tree.query(positions_A, k=6, distance_upper_bound=BOND_A + BOND_TOLERANCE_A)
-    bonds = np.isfinite(distance_A) & (distance_A >= BOND_A - BOND_TOLERANCE_A)
-    bonds[:, 0] = False
-    centres = np.flatnonzero((bonds.sum(axis=1) == 4) & bonds[:, 1:5].all(axis=1))
-    corners = index[centres, 1:5]
-    arms = positions_A[corners] - positions_A[centres, None]
-    arms /= np.linalg.norm(arms, axis=2, keepdims=True)
-    first, second = np.triu_indices(4, 1)
-    angle_deg = np.rad2deg(np.arccos(np.clip((arms[:, first] * arms[:, second]).sum(axis=2), -1, 1)))
-    good = ((angle_deg >= ANGLE_RANGE_DEG[0]) & (angle_deg <= ANGLE_RANGE_DEG[1])).all(axis=1)
-    return np.column_stack([centres[good], corners[good]])
 
 
 def outlines(positions_A: np.ndarray, tetrahedra: np.ndarray, columns: tuple[int, int]) -> list[np.ndarray]:

@@ -1,0 +1,164 @@
+"""Volumes and atoms go to files and to ASE and come back as they were."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import ase
+import ase.build
+import h5py
+import mrcfile
+import numpy as np
+import pytest
+
+from aetlab.core.nouns import Atoms, RefinedAtoms, Volume
+from aetlab.exchange.ase_atoms import from_ase, to_ase
+from aetlab.exchange.atom_files import read_atoms, write_atoms
+from aetlab.exchange.read_volume import FileError, read_volume
+from aetlab.exchange.write_volume import write_volume
+from tests.trace_volumes import make_traced
+
+POSITIONS_A = np.array([[0.12345, -1.5, 2.0], [3.25, 0.00001, -7.125], [-10.0, 11.0, 12.5]])
+NUMBERS = np.array([14, 8, 0])
+
+
+def make_volume() -> Volume:
+    return Volume(np.random.default_rng(1).normal(0, 50, (4, 6, 10)).astype(np.float32), 0.5)
+
+
+def make_atoms() -> Atoms:
+    return Atoms(NUMBERS, POSITIONS_A, np.array([1, 0, 1]), ("core", "shell"))
+
+
+def make_refined() -> RefinedAtoms:
+    per_tilt, per_element = np.zeros((3, 3)), np.array([0.4, 0.5])
+    return RefinedAtoms(
+        positions_A=POSITIONS_A, occupancy=np.array([1.0, 0.5, 0.25]), scattering_V_A3=np.array([300.0, 150.0, 75.0]),
+        numbers=NUMBERS, position_error_A=np.arange(9.0).reshape(3, 3) / 100, occupancy_error=np.full(3, 0.01),
+        probability=np.array([0.9, 0.8, 0.7]), posterior=np.full((3, 2), 0.4), not_atom_probability=np.full(3, 0.2),
+        turn_deg=per_tilt, shift_A=per_tilt, thermal_A2=per_element, thermal_error_A2=per_element,
+        defocus_offset_A=per_tilt, brightness=per_tilt, cost=np.array([3.0, 2.0, 1.0]), rounds=(), summary={})
+
+
+@pytest.mark.parametrize("name", ["v.mrc", "v.map", "v.h5", "v.emd", "V.HDF5"])
+def test_a_volume_comes_back_with_its_voxel_size(tmp_path: Path, name: str) -> None:
+    volume = make_volume()
+    write_volume(tmp_path / name, volume)
+    back = read_volume(tmp_path / name)
+    np.testing.assert_array_equal(back.potential_V, volume.potential_V)
+    assert back.voxel_A == 0.5 and back.potential_V.dtype == np.float32
+
+
+def test_an_npy_file_needs_its_voxel_size_again(tmp_path: Path) -> None:
+    volume = make_volume()
+    write_volume(tmp_path / "v.npy", volume)
+    np.testing.assert_array_equal(read_volume(tmp_path / "v.npy", voxel_A=0.5).potential_V, volume.potential_V)
+    with pytest.raises(FileError, match="states no voxel size"):
+        read_volume(tmp_path / "v.npy")
+
+
+def test_a_voxel_is_where_other_readers_of_the_file_expect_it(tmp_path: Path) -> None:
+    potential_V = np.zeros((4, 6, 10), dtype=np.float32)
+    potential_V[1, 2, 7] = 30.0  # z, x, y
+    for name in ("v.mrc", "v.h5", "v.npy"):
+        write_volume(tmp_path / name, Volume(potential_V, 0.5))
+    assert np.argwhere(np.load(tmp_path / "v.npy")).tolist() == [[1, 7, 2]]
+    with mrcfile.open(tmp_path / "v.mrc") as file:
+        assert np.argwhere(file.data).tolist() == [[1, 7, 2]]
+    with h5py.File(tmp_path / "v.h5") as file:
+        assert np.argwhere(file["potential_V"][...]).tolist() == [[1, 2, 7]]
+        assert dict(file["potential_V"].attrs) == {"voxel_A": 0.5, "axes": "zxy", "unit": "V"}
+
+
+@pytest.mark.parametrize("name", ["v.tif", "v", "v.xyz"])
+def test_an_unknown_suffix_of_a_volume_is_one_line_with_the_choices(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    for call in (lambda: write_volume(tmp_path / name, make_volume()), lambda: read_volume(tmp_path / name)):
+        with pytest.raises(FileError, match=r"no known ending: give \.mrc, .*\.h5, .* or \.npy$") as problem:
+            call()
+        assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize("suffix", [".xyz", ".extxyz", ".csv"])
+@pytest.mark.parametrize("make", [make_atoms, lambda: make_traced(POSITIONS_A, NUMBERS), make_refined])
+def test_atoms_come_back_to_the_digits_written(tmp_path: Path, suffix: str, make) -> None:
+    atoms = make()
+    write_atoms(tmp_path / f"a{suffix}", atoms)
+    back = read_atoms(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(back.positions_A, POSITIONS_A)
+    np.testing.assert_array_equal(back.numbers, NUMBERS)
+    np.testing.assert_array_equal(back.part, [1, 0, 1] if isinstance(atoms, Atoms) else [0, 0, 0])
+    if suffix != ".csv":
+        assert back.part_names == (("core", "shell") if isinstance(atoms, Atoms) else ("all",))
+
+
+def test_quantities_of_refined_atoms_are_columns(tmp_path: Path) -> None:
+    write_atoms(tmp_path / "a.csv", make_refined())
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    assert lines[0] == ("species,x_A,y_A,z_A,occupancy,scattering_V_A3,x_error_A,y_error_A,z_error_A,occupancy_error,"
+                        "probability,posterior_0,posterior_1,not_atom_probability")
+    assert lines[2] == "O,3.25000,0.00001,-7.12500,0.5,150,0.03,0.04,0.05,0.01,0.8,0.4,0.4,0.2"
+
+
+def test_no_atoms_come_back(tmp_path: Path) -> None:
+    nothing = Atoms(NUMBERS[:0], POSITIONS_A[:0], NUMBERS[:0])
+    for name in ("a.xyz", "a.csv"):
+        write_atoms(tmp_path / name, nothing)
+        assert read_atoms(tmp_path / name).positions_A.shape == (0, 3)
+
+
+@pytest.mark.parametrize(("name", "text", "problem"), [
+    ("a.pdb", "", r"no known ending: give \.xyz, \.extxyz or \.csv"), ("none.xyz", None, "is not there"),
+    ("a.xyz", "99999999999999999999\n\nSi 0 0 0\n", "announces 99999999999999999999 atoms"),
+    ("a.xyz", "-1\n\nSi 0 0 0\n", "announces -1 atoms"), ("a.xyz", "", "cannot be read"),
+    ("a.xyz", "1\n\nSi 0 0 nan\n", "not finite"), ("a.xyz", "1\n\nQq 0 0 0\n", "cannot be read"),
+    ("a.csv", "species,x_A,y_A\nSi,0,0\n", "no column z_A"), ("a.csv", "", "no column species"),
+    ("a.csv", "species,x_A,y_A,z_A\nQq,0,0,0\n", "'Qq' is not a chemical symbol"),
+    ("a.csv", "species,x_A,y_A,z_A\nSi,0,0,inf\n", "not finite"),
+    ("a.csv", "species,x_A,y_A,z_A,part\nSi,0,0,0,-1\n", "numbers from 0")])
+def test_files_that_hold_no_atoms_are_refused_in_one_line(tmp_path: Path, name: str, text: str | None,
+                                                          problem: str) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(FileError, match=problem) as error:
+        read_atoms(tmp_path / name)
+    assert "\n" not in str(error.value)
+    if name == "a.pdb":
+        with pytest.raises(FileError, match=problem):
+            write_atoms(tmp_path / name, make_atoms())
+
+
+def test_ase_atoms_carry_every_quantity_of_an_atom() -> None:
+    refined = to_ase(make_refined())
+    np.testing.assert_array_equal(refined.positions, POSITIONS_A)
+    assert refined.get_chemical_symbols() == ["Si", "O", "X"] and not refined.pbc.any()
+    assert set(refined.arrays) == {
+        "numbers", "positions", "occupancy", "scattering_V_A3", "position_error_A", "occupancy_error", "probability",
+        "posterior", "not_atom_probability"}
+    assert refined.arrays["position_error_A"].shape == (3, 3) and refined.arrays["occupancy"].tolist() == [1, 0.5, 0.25]
+    traced = to_ase(make_traced(POSITIONS_A, NUMBERS))
+    assert {"intensity_V", "width_A", "signal", "flag", "residual_V", "posterior"} <= set(traced.arrays)
+    assert "species" not in traced.arrays and traced.arrays["signal"].tolist() == [70, 70, 70]
+
+
+def test_atoms_come_back_from_ase() -> None:
+    atoms = make_atoms()
+    back = from_ase(to_ase(atoms))
+    for field in dataclasses.fields(Atoms):
+        np.testing.assert_array_equal(getattr(back, field.name), getattr(atoms, field.name))
+    cell = ase.build.bulk("Si", cubic=True)
+    silicon = from_ase(cell)
+    assert silicon.numbers.tolist() == [14] * 8 and silicon.part_names == ("all",) and not silicon.part.any()
+    np.testing.assert_array_equal(silicon.positions_A, cell.positions)
+    silicon.positions_A[0] = 99.0  # a copy
+    assert cell.positions[0, 0] == 0.0
+
+
+def test_ase_atoms_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        from_ase(ase.Atoms("Si", positions=[[0, 0, np.nan]]))
+    wrong = ase.Atoms("Si2", positions=np.zeros((2, 3)))
+    wrong.set_array("part", np.array([0, -1]))
+    with pytest.raises(ValueError, match="one number from 0"):
+        from_ase(wrong)
