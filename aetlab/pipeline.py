@@ -213,7 +213,7 @@ def _recorded_series(spec: RunSpec, reporter: Reporter) -> TiltSeries:
 def reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places,
                 reporter: Reporter) -> tuple[Reconstruction, bool]:
     """The volume of a tilt series, and whether it went on from a checkpoint."""
-    fitted, held = hold_out(len(series.tilt_deg), spec.reg.held_out, generator(spec.seed, "held out"))
+    fitted, held = hold_out(series, spec.reg.held_out, generator(spec.seed, "held out"))
     n_iterations = find_iterations(spec, series, fitted, reporter)
     model = make_model(spec, series, reporter.say)
     weight = regulariser_weight(spec, series, model, lambda other: _recorded_series(other, reporter), reporter)

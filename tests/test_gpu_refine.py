@@ -10,8 +10,8 @@ from host_device import HostDevice, host_library
 
 from aetlab import gpu
 from aetlab.core.nouns import TiltSeries
-from aetlab.forward.model import series_optics
 from aetlab.forward.multislice import make_multislice
+from aetlab.forward.series_optics import series_optics
 from aetlab.gpu import GpuTiltCosts, choose, tilt_cost_bytes
 from aetlab.reconstruction import device as device_choice
 from aetlab.refinement.geometry import Poses, nominal_poses

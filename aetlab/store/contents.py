@@ -107,16 +107,19 @@ def describe_arrays(outcome: Outcome) -> dict[str, Dataset]:
         "truth/part": Dataset(outcome.atoms.part, "1", {"names": ", ".join(outcome.atoms.part_names)}),
         "truth/in_scoring_region": Dataset(outcome.inside, "1"),
         "tilt_series/tilt_deg": Dataset(series.tilt_deg, "degree"),
-        "tilt_series/defocus_nm": Dataset(series.defocus_A / 10, "nm"),
+        "tilt_series/defocus_nm": Dataset(series.defocus_A / 10, "nm", {"axes": "tilt, image"}),
+        "tilt_series/electrons_per_pixel": Dataset(series.electrons_per_pixel, "1", {"axes": "tilt, image"}),
+        "tilt_series/weight": Dataset(series.weight, "1", {"axes": "tilt, image"}),
         "tilt_series/kept_tilts": Dataset(kept, "1", {"meaning": "indices of the tilts whose images are kept"}),
         "tilt_series/images_of_kept_tilts": Dataset(np.asarray(series.images)[kept], "vacuum intensity",
-                                                    {"electrons_per_pixel": series.electrons_per_pixel}),
+                                                    {"electrons_per_pixel": series.mean_electrons_per_pixel}),
         "tilt_series/ideal_of_kept_tilts": Dataset(np.asarray(outcome.ideal.images)[kept], "vacuum intensity"),
         "views/tilt_deg": Dataset(np.array(VIEWS_DEG), "degree"),
         "views/projected_V_A": Dataset(views.projected_V_A, "V Å", {"voxel_A": voxel_A}),
         "views/ideal": Dataset(views.ideal, "vacuum intensity", {"defocus_nm": views.defocus_nm}),
         "views/recorded": Dataset(views.recorded, "vacuum intensity",
-                                  {"defocus_nm": views.defocus_nm, "electrons_per_pixel": series.electrons_per_pixel}),
+                                  {"defocus_nm": views.defocus_nm,
+                                   "electrons_per_pixel": series.mean_electrons_per_pixel}),
     }
     for axes, cut in central_cuts(np.asarray(outcome.truth.potential_V), voxel_A).items():
         attributes: dict[str, float | int | str] = {"voxel_A": voxel_A, "thickness_A": CUT_A, "axes": axes}
