@@ -64,10 +64,10 @@ def test_quasi_newton_finds_the_minimum_of_a_curved_valley_and_says_so() -> None
         return a * a + 20 * b * b, np.array([-2 * a - 80 * x[0] * b, 40 * b])
 
     found = minimize_lbfgs(np.array([-1.0, 0.7]), rosenbrock, lambda v: 0.02 * v, n_passes=120, tolerance=1e-8,
-                     limit=lambda step: step)
+                           limit=lambda step: step)
     assert found.stopped == "converged" and np.allclose(found.point, 1, atol=1e-6)
     short = minimize_lbfgs(np.array([-1.0, 0.7]), rosenbrock, lambda v: 0.02 * v, n_passes=5, tolerance=1e-8,
-                     limit=lambda step: step)
+                           limit=lambda step: step)
     assert short.stopped == "passes" and len(short.costs) == 5
     assert short.cost == min(short.costs)
 
