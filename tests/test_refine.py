@@ -115,6 +115,28 @@ def test_sites_vanish_appear_and_get_their_elements(series: TiltSeries, truth: S
     assert len(as_traced(refined)) == len(refined)
 
 
+def test_a_series_with_missing_images_and_different_electrons_is_refined(series: TiltSeries, truth: Sites) -> None:
+    """Images of twice and half the electrons, a tilt that is missing, others of which one image is; χ² stays 1."""
+    rng = np.random.default_rng(8)
+    ideal = AtomModel(series, SHAPE, ELEMENTS, n_layers_per_slice=1, **OPTIONS).images(truth, nominal_poses(TILT_DEG))
+    weight = np.ones((9, 3))
+    weight[4], weight[2, 0], weight[6, 2] = 0, 0, 0
+    vacuum = dataclasses.replace(series, images=ideal, weight=weight)
+    uneven = add_shot_noise(vacuum, ELECTRONS * np.array([[2.0, 1.0, 0.5]] * 9), rng)
+    images = uneven.images.copy()
+    images[weight == 0] = np.nan
+    traced = traced_from(truth.positions_A + rng.normal(0, 0.06, (64, 3)), np.array(ELEMENTS)[truth.kinds])
+    uneven = dataclasses.replace(uneven, images=images)
+    refined = refine_atoms(uneven, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms"), microscope=MicroscopeSpec(),
+                           n_layers_per_slice=4, seed=6)
+    assert len(refined) == 64 and refined.summary["stopped"] == "converged"
+    distance_A = np.linalg.norm(refined.positions_A[:, None] - truth.positions_A[None], axis=2)
+    ratio = (refined.positions_A - truth.positions_A[distance_A.argmin(axis=1)]) / refined.position_error_A
+    assert np.sqrt((ratio**2).mean()) == pytest.approx(1, abs=0.25)
+    # 256 parameters of 22 images' 38 720 pixels.
+    assert refined.summary["chi_square"] == pytest.approx(0.993, abs=0.03)
+
+
 def test_error_over_standard_error_is_1_within_a_tenth(truth: Sites) -> None:
     """Eight noises, 1536 coordinates: the root mean square is known to 0.02."""
     poses, ratios = nominal_poses(TILT_DEG), []
