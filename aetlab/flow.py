@@ -129,7 +129,7 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
     """
     _check_fit(settings, series)
     with _computing(settings):
-        fitted, held = hold_out(series.tilt_deg, settings.reg.held_out, generator(settings.seed, "held out"))
+        fitted, held = hold_out(series, settings.reg.held_out, generator(settings.seed, "held out"))
         n_iterations = find_iterations(settings, series, fitted, progress)
         model = make_model(settings, series, progress.say)
         weight = regulariser_weight(settings, series, model,

@@ -32,9 +32,9 @@ from aetlab.core.fft import plan_fft
 from aetlab.core.grid import n_slices
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward import ForwardModel
-from aetlab.forward.model import series_optics
 from aetlab.forward.multislice import Multislice, make_multislice
 from aetlab.forward.rotation import make_rotation
+from aetlab.forward.series_optics import series_optics
 from aetlab.solve import make_prox, minimize
 from aetlab.spec import MicroscopeSpec, RegSpec
 from aetlab.store.environment import StageClock, describe_environment, peak_memory_bytes

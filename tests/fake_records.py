@@ -230,13 +230,16 @@ def write_fake_record(outputs: Path, spec: RunSpec, *, found_nothing: bool = Fal
     for plane, axis in (("xy", 0), ("zy", 1), ("zx", 2)):
         put(f"truth/potential_{plane}_V", _slab(true_volume, axis), "V")
     put("tilt_series/tilt_deg", tilt_angles_deg(spec.tilts, spec.wedge), "deg", float)
-    put("tilt_series/defocus_nm", spec.defocus.planes_nm, "nm", float)
+    n_images = (len(tilt_angles_deg(spec.tilts, spec.wedge)), len(spec.defocus.planes_nm))
+    put("tilt_series/defocus_nm", np.tile(spec.defocus.planes_nm, (n_images[0], 1)), "nm", float)
+    put("tilt_series/weight", np.ones(n_images), dtype=float)
     projected = 0.5 * np.stack([true_volume.sum(0), np.roll(true_volume, 1, 1).sum(0)])
     ideal = np.stack(
         [[1 - 2e-4 * (p - gaussian_filter(p, 1 + d / 30)) for d in spec.defocus.planes_nm] for p in projected]
     )
     electrons = dose_per_image_e_A2(spec) * spec.scale.voxel_A**2
     images = ideal if math.isinf(electrons) else rng.poisson(np.maximum(ideal, 0) * electrons) / electrons
+    put("tilt_series/electrons_per_pixel", np.full(n_images, electrons), dtype=float)
     put("tilt_series/kept_tilts", kept_tilts(len(tilt_angles_deg(spec.tilts, spec.wedge))), dtype=np.int64)
     put("tilt_series/ideal_of_kept_tilts", ideal, "vacuum intensity")
     put("tilt_series/images_of_kept_tilts", images, "vacuum intensity")

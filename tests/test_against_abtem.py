@@ -22,7 +22,7 @@ from aetlab.forward.imaging import transfer_function
 from aetlab.forward.multislice import exit_wave, propagator
 from aetlab.forward.potential import build_potential
 from aetlab.forward.scattering import PARAMETRIZATIONS, projected_potential, scattering_factor_A
-from aetlab.forward.simulate import Optics
+from aetlab.forward.simulate import SimulatedMicroscope
 from aetlab.spec import MicroscopeSpec, SimulateSpec
 from tests.conftest import Lazily
 
@@ -251,7 +251,7 @@ EXIT_WAVE_TO_CENTRE_A = -(BOX_A / 2 + 0.3 / 2)
 def test_image_and_the_plane_that_defocus_counts_from(case: str, block_layers: np.ndarray,
                                                       block_waves: dict[float, np.ndarray]) -> None:
     microscope, defocus_A = CASES[case]
-    optics = Optics(block_layers.shape, 0.3, np.array([defocus_A]), microscope, SimulateSpec())
+    optics = SimulatedMicroscope(block_layers.shape, 0.3, np.array([defocus_A]), microscope, SimulateSpec())
     image = optics.intensities(iter([block_layers]))[0]
     reference = image_by_abtem(block_waves[microscope.energy_keV], microscope, defocus_A, EXIT_WAVE_TO_CENTRE_A)
     assert reference.std() > 0.03
@@ -264,7 +264,7 @@ def test_another_sign_or_plane_would_not_pass(change: str, block_layers: np.ndar
                                               block_waves: dict[float, np.ndarray]) -> None:
     microscope, defocus_A = CASES["Cs"]
     plane_A = EXIT_WAVE_TO_CENTRE_A
-    optics = Optics(block_layers.shape, 0.3, np.array([defocus_A]), microscope, SimulateSpec())
+    optics = SimulatedMicroscope(block_layers.shape, 0.3, np.array([defocus_A]), microscope, SimulateSpec())
     image = optics.intensities(iter([block_layers]))[0]
     if change == "sign of defocus":
         defocus_A = -defocus_A

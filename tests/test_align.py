@@ -127,6 +127,37 @@ def test_steps_find_the_offsets_in_the_true_volume(potential_V: np.ndarray) -> N
     assert (left < [0.12, 0.01, 0.005, 0.005, 0.5, 0.001]).all(), left
 
 
+def test_steps_find_the_offsets_without_what_is_missing(potential_V: np.ndarray) -> None:
+    """Each tilt has its own defoci; one has an image of weight 0, the other bad pixels."""
+    offsets = TiltOffsets.from_table(np.stack([OFFSET, 2 * NONE - OFFSET]))
+    defocus_A = np.array([[100.0, 160.0, 130.0], [110.0, 150.0, 120.0]])
+    series = simulate_tilt_series(_atoms(), SHAPE, VOXEL_A, TILT_DEG, defocus_A, microscope=MICROSCOPE,
+                                  simulate=SimulateSpec(n_layers=LAYERS), debye_waller_A2=B_A2,
+                                  rng=np.random.default_rng(0), offsets=offsets)
+    images, weight = series.images.copy(), np.ones((2, 3))
+    by_pixel = np.ones(images.shape, np.float32)
+    images[0, 1], weight[0, 1] = np.nan, 0
+    images[1, 0, 20:23, 10:14], by_pixel[1, 0, 20:23, 10:14] = 30.0, 0
+    images[1, 2, 5, 30], by_pixel[1, 2, 5, 30] = 500.0, 0
+    model, aligner = _aligner(dataclasses.replace(series, images=images, weight=weight, pixel_weight=by_pixel))
+    nominal = [model.cost(potential_V, i) for i in range(2)]
+    aligner.align(potential_V, SEARCH, smoothing_A=1.0, angles=False, first=True)
+    for smoothing_A in (1.0, 0.5, 0.5, 0.25, 0.25):
+        aligner.align(potential_V, SEARCH, smoothing_A=smoothing_A)
+    left = np.abs(aligner.offsets.as_table() - offsets.as_table()).max(axis=0)
+    assert (left < [0.12, 0.02, 0.005, 0.005, 0.6, 0.001]).all(), left
+    # Bad pixels do not come back where the images are turned.
+    assert all(model.cost(potential_V, i) < 0.03 * nominal[i] for i in range(2))
+
+
+def test_a_tilt_without_images_stays_where_it_was(potential_V: np.ndarray) -> None:
+    series = _series(TiltOffsets.from_table(np.stack([OFFSET, OFFSET])))
+    _, aligner = _aligner(dataclasses.replace(series, weight=np.array([[1.0, 1.0], [0.0, 0.0]])))
+    aligner.align(potential_V, SEARCH, smoothing_A=1.0, first=True)
+    np.testing.assert_array_equal(aligner.offsets.as_table()[1], NONE)
+    assert np.abs(aligner.offsets.as_table()[0, 2:4] - OFFSET[2:4]).max() < 0.3
+
+
 def test_a_tilt_that_went_astray_begins_anew(potential_V: np.ndarray) -> None:
     """Of six tilts one has taken itself to be turned by 6° and 120 Å out of focus."""
     tilt_deg, true = np.linspace(-50, 50, 6), np.tile(NONE, (6, 1))

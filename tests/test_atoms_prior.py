@@ -14,9 +14,10 @@ from scipy.optimize import minimize as scipy_minimize
 from aetlab.cli.compose import compose_spec
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward.blur import Blur, gaussian_kernel, narrowest_atom_A
-from aetlab.forward.model import ForwardModel, series_optics
+from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.rotation import rotate_and_bin
+from aetlab.forward.series_optics import series_optics
 from aetlab.reconstruction.fit import blur_A, step_of
 from aetlab.solve import AtomsPrior, Plan, Solution, State, minimize
 from aetlab.spec import MicroscopeSpec, RegSpec, SpecError

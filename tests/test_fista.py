@@ -191,9 +191,24 @@ def test_losses_of_the_measured_wave_are_least() -> None:
 def test_rule_weight_follows_dose_and_images() -> None:
     """∝ 1/√n_e where shot noise rules, ∝ √n_images, and finite at infinite dose."""
     base = dict(interaction=6.5262e-4, voxel_A=0.5, floor=0.0)
-    one = rule_weight(0.4, n_images=180, electrons_per_pixel=70.0, **base)
+
+    def alike(n_images: int, electrons: float) -> dict[str, np.ndarray]:
+        return {"electrons_per_pixel": np.full((n_images, 1), electrons), "image_weights": np.ones((n_images, 1))}
+
+    one = rule_weight(0.4, **alike(180, 70.0), **base)
     assert one == pytest.approx(0.4 * 6.5262e-4 * 0.5 * np.sqrt(180) / np.sqrt(4 * 70.0))
-    assert rule_weight(0.4, n_images=180, electrons_per_pixel=280.0, **base) == pytest.approx(one / 2)
-    assert rule_weight(0.4, n_images=720, electrons_per_pixel=70.0, **base) == pytest.approx(2 * one)
-    floored = rule_weight(0.4, interaction=6.5262e-4, voxel_A=0.5, n_images=180, electrons_per_pixel=float("inf"))
-    assert floored > 0
+    assert rule_weight(0.4, **alike(180, 280.0), **base) == pytest.approx(one / 2)
+    assert rule_weight(0.4, **alike(720, 70.0), **base) == pytest.approx(2 * one)
+    floored = rule_weight(0.4, interaction=6.5262e-4, voxel_A=0.5, **alike(180, float("inf")))
+    assert floored == pytest.approx(0.4 * 6.5262e-4 * 0.5 * np.sqrt(180) * 0.01)
+
+
+def test_rule_weight_adds_the_noise_of_images_that_differ() -> None:
+    """Four images of 10, 30, 20 and 20 electrons, the last of half the weight; their noise by hand."""
+    electrons, weights = np.array([[10.0, 30.0], [20.0, 20.0]]), np.array([[0.5, 1.5], [1.0, 0.5]])
+    found = rule_weight(2.0, interaction=1e-3, voxel_A=0.5, electrons_per_pixel=electrons, image_weights=weights)
+    variance = 0.25 * (1 / 40 + 1e-4) + 2.25 * (1 / 120 + 1e-4) + 1 * (1 / 80 + 1e-4) + 0.25 * (1 / 80 + 1e-4)
+    assert found == pytest.approx(2.0 * 1e-3 * 0.5 * np.sqrt(variance))
+    missing = rule_weight(2.0, interaction=1e-3, voxel_A=0.5, electrons_per_pixel=electrons,
+                          image_weights=np.array([[0.0, 0.0], [1.0, 0.0]]))
+    assert missing == pytest.approx(2.0 * 1e-3 * 0.5 * np.sqrt(1 / 80 + 1e-4))

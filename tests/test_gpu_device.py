@@ -15,9 +15,10 @@ from host_device import HostDevice, host_library
 
 from aetlab.core.backend import gpu_problem, to_numpy
 from aetlab.core.nouns import TiltSeries
-from aetlab.forward.model import ForwardModel, series_optics
+from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.rotation import rotate_and_bin
+from aetlab.forward.series_optics import series_optics
 from aetlab.gpu import GpuModel, GpuTiltCosts, extrapolate, make_prox, memory_needed_bytes, open_device
 from aetlab.gpu.choose import RESERVE_BYTES
 from aetlab.solve import make_prox as make_cpu_prox

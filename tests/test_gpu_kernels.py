@@ -108,6 +108,51 @@ def test_a_step_down_a_tilt_is_that_of_the_cpu(device: HostDevice, n_layers: int
         assert model.cost(volume, i_tilt) == pytest.approx(reference.cost(volume.astype(np.float64), i_tilt), rel=1e-5)
 
 
+@pytest.mark.parametrize("likelihood", ["amplitude", "poisson"])
+@pytest.mark.parametrize("by_pixel", [False, True])
+def test_a_step_with_weights_and_defoci_of_each_tilt_is_that_of_the_cpu(device: HostDevice, by_pixel: bool,
+                                                                        likelihood: str) -> None:
+    """Missing images, bad pixels and tilts of different defoci, played from a recording from the third step on."""
+    rng = np.random.default_rng(11)
+    shape = SHAPES[0]
+    plain = make_series(shape)
+    defocus_A = np.array(plain.defocus_A)
+    defocus_A[[2, 4]] += [[30.0], [-20.0]]
+    weight = rng.uniform(0.2, 2, defocus_A.shape)
+    weight[3, 1] = weight[5] = 0
+    images, pixel_weight = plain.images.copy(), None
+    images[weight == 0] = np.nan
+    if by_pixel:
+        pixel_weight = np.maximum(rng.uniform(-0.3, 1.5, images.shape), 0).astype(np.float32)
+    series = TiltSeries(images, TILT_DEG, defocus_A, 0.5, weight=weight, pixel_weight=pixel_weight)
+    options = {"microscope": MICROSCOPE, "n_layers_per_slice": 4, "likelihood": likelihood}
+    model = GpuModel(series, shape, device=device, **options)
+    reference = ForwardModel(series, shape, dtype=np.float64, **options)
+    assert model.lipschitz == reference.lipschitz
+    volume, step = device.upload(rng.uniform(0, 60, shape).astype(np.float32)), 1.5 / model.lipschitz
+    for i_tilt in (3, 0, 2, 1, 4, 2, 0):
+        expected = volume.astype(np.float64)
+        before = expected.copy()
+        cost = reference.descend(expected, i_tilt, step)
+        assert float(model.descend(volume, i_tilt, step)) == pytest.approx(cost, rel=1e-5)
+        assert relative_error(volume - before, expected - before) < 1e-5
+        assert model.cost(volume, i_tilt) == pytest.approx(reference.cost(volume.astype(np.float64), i_tilt), rel=1e-5)
+    before = volume.copy()
+    assert float(model.descend(volume, 5, step)) == 0
+    np.testing.assert_array_equal(volume, before)
+    assert device.launched >= {"weighted_residual" if likelihood == "amplitude" else "weighted_poisson_residual"}
+
+
+def test_differences_between_tilts_that_do_not_fit_are_refused(device: HostDevice,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = make_series(SHAPES[0])
+    series = TiltSeries(plain.images, TILT_DEG, plain.defocus_A + np.arange(6.0)[:, None], 0.5)
+    monkeypatch.setattr(HostDevice, "free_bytes", lambda self: 1000)
+    GpuModel(plain, SHAPES[0], device=device, microscope=MICROSCOPE, n_layers_per_slice=4)
+    with pytest.raises(GpuError, match="more than are free"):
+        GpuModel(series, SHAPES[0], device=device, microscope=MICROSCOPE, n_layers_per_slice=4)
+
+
 def test_a_step_in_a_metric_with_blurred_slices_is_that_of_the_cpu(device: HostDevice) -> None:
     rng = np.random.default_rng(9)
     shape, options = SHAPES[0], {"microscope": MICROSCOPE, "n_layers_per_slice": 4, "blur_A": 0.7}
@@ -162,6 +207,16 @@ def test_a_dark_pixel_has_no_gradient(device: HostDevice) -> None:
                   row_cost)
     np.testing.assert_allclose(images[0], [0, 0.6 + 0.8j, -0.6 + 0.8j], atol=1e-6)
     np.testing.assert_allclose(row_cost, 0.5 * (4 + 1 + 1), rtol=1e-6)
+
+
+def test_a_dark_pixel_with_a_weight_has_no_gradient(device: HostDevice) -> None:
+    images = device.upload(np.array([[0, 3 + 4j, 0.6 - 0.8j]], np.complex64))
+    amplitude, row_cost = device.upload(np.array([[2, 4, 2]], np.float32)), device.zeros((1,), np.float64)
+    weight = device.upload(np.array([[2, 3, 0]], np.float32))
+    device.launch("weighted_residual", (1, 1, 1), amplitude, weight, np.int32(3), device.zeros((2,), np.int32),
+                  np.int32(1), np.int32(3), images, row_cost)
+    np.testing.assert_allclose(images[0], [0, 1.8 + 2.4j, 0], atol=1e-6)
+    np.testing.assert_allclose(row_cost, 0.5 * (8 + 3), rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (1, 2, 3)], ids=str)

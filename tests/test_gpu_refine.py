@@ -10,8 +10,8 @@ from host_device import HostDevice, host_library
 
 from aetlab import gpu
 from aetlab.core.nouns import TiltSeries
-from aetlab.forward.model import series_optics
 from aetlab.forward.multislice import make_multislice
+from aetlab.forward.series_optics import series_optics
 from aetlab.gpu import GpuTiltCosts, choose, tilt_cost_bytes
 from aetlab.reconstruction import device as device_choice
 from aetlab.refinement.geometry import Poses, nominal_poses
@@ -40,9 +40,21 @@ def make_model(series: TiltSeries, **options: object) -> AtomModel:
                      parametrization="lobato", debye_waller_A2={"default": 0.5}, **options)  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def uneven(series: TiltSeries) -> TiltSeries:
+    """The same with a missing image, bad pixels, other weights, and defoci of each tilt."""
+    rng = np.random.default_rng(5)
+    weight = rng.uniform(0.5, 2, (3, 2))
+    weight[1, 0] = 0
+    return TiltSeries(series.images, TILT_DEG, DEFOCUS_A + 20.0 * np.arange(3)[:, None], 0.5, weight=weight,
+                      pixel_weight=np.maximum(rng.uniform(-0.2, 1, series.images.shape), 0))
+
+
+@pytest.mark.parametrize("name", ["series", "uneven"])
 @pytest.mark.parametrize("moved", [False, True])
-def test_a_pass_is_that_of_the_cpu(device: HostDevice, series: TiltSeries, moved: bool) -> None:
+def test_a_pass_is_that_of_the_cpu(device: HostDevice, moved: bool, name: str, request: pytest.FixtureRequest) -> None:
     """Costs, gradients with noise for every element, and slices in their order; also where planes are lifted."""
+    series: TiltSeries = request.getfixturevalue(name)
     rng = np.random.default_rng(2)
     sites = Sites(rng.uniform(-3, 3, (15, 3)), rng.uniform(0.5, 1.2, 15), rng.integers(0, 2, 15))
     poses = nominal_poses(TILT_DEG)

@@ -29,7 +29,7 @@ def test_mean_and_variance_within_three_standard_errors(dose_e_A2: float, intens
     assert abs(counts.var(ddof=1) - mean) < 3 * math.sqrt((2 * mean**2 + mean) / counts.size)
     if mean < 1e4:
         np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)
-    assert noisy.electrons_per_pixel == electrons and noisy.images.dtype == np.float32
+    assert noisy.mean_electrons_per_pixel == electrons and noisy.images.dtype == np.float32
 
 
 def test_infinite_dose_changes_nothing() -> None:

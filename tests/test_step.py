@@ -11,9 +11,10 @@ import pytest
 from aetlab.cli import jobs
 from aetlab.cli.compose import compose_spec
 from aetlab.core.nouns import TiltSeries
-from aetlab.forward.model import ForwardModel, series_optics
+from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import make_multislice
 from aetlab.forward.rotation import rotate_and_bin
+from aetlab.forward.series_optics import series_optics
 from aetlab.spec import MicroscopeSpec
 from tests.conftest import TINY
 

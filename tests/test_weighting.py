@@ -23,7 +23,8 @@ from aetlab.store.record import Places
 
 @given(n_tilts=st.integers(4, 200), fraction=st.floats(0, 0.5), seed=st.integers(0, 1000))
 def test_every_tilt_is_fitted_or_held_out(n_tilts: int, fraction: float, seed: int) -> None:
-    fitted, held = hold_out(n_tilts, fraction, np.random.default_rng(seed))
+    series = TiltSeries(np.ones((n_tilts, 1, 2, 2), np.float32), np.arange(n_tilts), [100.0], 0.5)
+    fitted, held = hold_out(series, fraction, np.random.default_rng(seed))
     np.testing.assert_array_equal(np.sort(np.concatenate([fitted, held])), np.arange(n_tilts))
     assert (len(held) == 0) == (fraction == 0)
     assert {0, n_tilts - 1} <= set(fitted) and len(fitted) >= 2

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from aetlab.core.tilt_series import TiltSeries as TiltSeries
+
 Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
 
 
@@ -39,20 +41,6 @@ class Volume:
 
     potential_V: Array
     voxel_A: float
-
-
-@dataclass(frozen=True)
-class TiltSeries:
-    """Images (T, F, X, Y) float32 as intensities with vacuum 1, T tilts in degrees, F defoci in Å.
-
-    ``electrons_per_pixel`` is the mean count of a vacuum pixel in one image; ``inf`` for noise-free images.
-    """
-
-    images: Array
-    tilt_deg: np.ndarray
-    defocus_A: np.ndarray
-    pixel_A: float
-    electrons_per_pixel: float = float("inf")
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ g the exit wave of the volume turned by the nominal angle + ω, T_j the transfer
 reconstruction takes shift and defocus the same way; there, instead of the wave, the measured images are turned, back
 by φ, and divided by b.)
 
-A Gauss-Newton step is one on ½ Σ (w ∗ (a_j - √I_j))², w a Gaussian of ``smoothing_A`` that at first leaves out what is
-finer than neighbouring tilts can tell of each other. Derivatives: ∂|ψ| = Re(ψ* ∂ψ)/|ψ| for d, e and φ, by the same exit
+A Gauss-Newton step is one on ½ Σ (w ∗ √p_j (a_j - √I_j))², w a Gaussian of ``smoothing_A`` that at first leaves out
+what is finer than neighbouring tilts can tell of each other, and p_j the weights of the pixels (1 in a regular series):
+what is missing pulls nowhere. Derivatives: ∂|ψ| = Re(ψ* ∂ψ)/|ψ| for d, e and φ, by the same exit
 wave, which a turn changes by (y ∂_x - x ∂_y) g dφ; for b from the amplitude itself; for ω by the difference to one more
 exit wave. The volume is turned by cubic interpolation, whatever the reconstruction does: linear interpolation blurs by
 an amount that changes with the angle, which moves the best angle by 0.1° or so.
@@ -33,9 +34,10 @@ from aetlab.core.backend import n_threads, threads
 from aetlab.core.grid import axial_frequencies, coordinates_A, in_plane_rotation, n_slices, squared_frequencies
 from aetlab.core.nouns import TiltOffsets, TiltSeries
 from aetlab.forward.image_rotation import rotate_images
-from aetlab.forward.model import SMALL_PLANE, ForwardModel, series_optics
+from aetlab.forward.model import SMALL_PLANE, ForwardModel
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.rotation import SparseRotation
+from aetlab.forward.series_optics import SeriesOptics
 from aetlab.spec import MicroscopeSpec
 
 #: Step of the difference that the derivative of the tilt angle is taken by, in degrees.
@@ -50,6 +52,8 @@ _ASTRAY = 6.0
 _ASTRAY_AT_LEAST = np.array([1.0, 1.0, 1.0, 1.0, 20.0, 0.1])
 #: Of its diagonal, what is added to the normal matrix.
 _DAMPING = 1e-3
+#: Share of a bad pixel in one of the turned image from which that one is bad too.
+_BAD_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,10 @@ class TiltAligner:
                  microscope: MicroscopeSpec, n_layers_per_slice: int) -> None:
         self._model, self._series = model, series
         self._tilt_deg = np.asarray(series.tilt_deg, float)
-        optics = series_optics(series, shape_zxy, microscope, n_layers_per_slice)
-        self._transfer = optics.transfer.astype(np.complex64)
-        self._multislice = Multislice(optics)
+        self._optics = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
+        self._multislice = Multislice(self._optics.optics)
+        #: Tilts of which there is an image; the others stay as they are.
+        self._seen = series.weight.max(axis=1) > 0
         # One angle, set anew for each exit wave: no matrix is worth keeping.
         self._rotation = SparseRotation("cubic", shape_zxy, n_layers_per_slice, np.zeros(1), budget_bytes=0)
         self._slices = np.empty((n_slices(shape_zxy[0], n_layers_per_slice), *shape_zxy[1:]), np.float32)
@@ -108,10 +113,11 @@ class TiltAligner:
         whether the tilt angle is found as well, which a volume of shifted images hardly tells.
         """
         potential_V = self._model.form_potential(volume)
-        astray = find_astray(self._table)
+        astray = np.zeros(len(self._table), bool)
+        astray[self._seen] = find_astray(self._table[self._seen])
         self._table[astray] = TiltOffsets.none(1).as_table()
         with threads(1 if self._shape_xy[0] * self._shape_xy[1] <= SMALL_PLANE else n_threads()):
-            for i_tilt in range(len(self._table)):
+            for i_tilt in np.flatnonzero(self._seen).tolist():
                 if first or astray[i_tilt]:
                     self._search(potential_V, i_tilt, smoothing_A, search)
                 self._step(potential_V, i_tilt, smoothing_A, angles)
@@ -119,12 +125,13 @@ class TiltAligner:
 
     def amplitudes(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray) -> np.ndarray:
         """a_j (F, X, Y) of one tilt at ``row`` (6,), as :meth:`TiltOffsets.as_table` has it."""
-        waves = _waves(self._exit_spectrum(potential_V, i_tilt, row[0], row[1]) * self._transfer_at(row[2:4], row[4]))
+        waves = _waves(self._exit_spectrum(potential_V, i_tilt, row[0], row[1])
+                       * self._transfer_at(i_tilt, row[2:4], row[4]))
         return np.float32(np.sqrt(row[5])) * np.abs(waves)
 
     def derivatives(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """:meth:`amplitudes` and their derivatives (6, F, X, Y) with respect to ``row``, per degree, Å and 1."""
-        transfer = self._transfer_at(row[2:4], row[4])
+        transfer = self._transfer_at(i_tilt, row[2:4], row[4])
         spectrum = self._exit_spectrum(potential_V, i_tilt, row[0], row[1])
         waves = _waves(spectrum * transfer)
         amplitude = np.abs(waves)
@@ -156,7 +163,12 @@ class TiltAligner:
         weight = self._low_pass(smoothing_A)
         # Columns of the half plane that stand for two.
         weight[:, 1:(self._shape_xy[1] + 1) // 2] *= np.float32(np.sqrt(2))
-        residual = scipy.fft.rfft2(amplitude - self._measured(i_tilt)) * weight
+        residual = amplitude - self._series.amplitudes(i_tilt, centred=True)
+        by_pixel = self._series.weights_of(i_tilt)
+        if by_pixel is not None:
+            root = np.sqrt(by_pixel)
+            residual, by = root * residual, root * by
+        residual = scipy.fft.rfft2(residual) * weight
         columns = (scipy.fft.rfft2(by) * weight).view(np.float32).reshape(6, -1)
         normal = (columns @ columns.T).astype(float)
         slope = (columns @ residual.view(np.float32).reshape(-1)).astype(float)
@@ -169,7 +181,10 @@ class TiltAligner:
 
     def _search(self, potential_V: np.ndarray, i_tilt: int, smoothing_A: float, search: Search) -> None:
         weight = self._low_pass(smoothing_A) ** 2
-        measured = scipy.fft.rfft2(self._measured(i_tilt) - 1)
+        measured, by_pixel = self._series.amplitudes(i_tilt, centred=True) - 1, self._series.weights_of(i_tilt)
+        if by_pixel is not None:
+            measured = measured * by_pixel
+        measured = scipy.fft.rfft2(measured)
         row = self._table[i_tilt]
         exit_spectrum = self._exit_spectrum(potential_V, i_tilt, row[0], row[1])
         reach = min(int(search.reach_A / self._series.pixel_A), (min(self._shape_xy) - 1) // 2)
@@ -177,32 +192,41 @@ class TiltAligner:
         best, found = np.inf, row
         for by_A in search.defocus_A:
             tried = row + np.array([0, 0, 0, 0, by_A, 0])
-            seen = scipy.fft.rfft2(np.abs(_waves(exit_spectrum * self._transfer_at(tried[2:4], tried[4]))) - 1)
+            seen = scipy.fft.rfft2(np.abs(_waves(exit_spectrum * self._transfer_at(i_tilt, tried[2:4], tried[4]))) - 1)
             product = (measured * seen.conj() * weight).sum(axis=0)
             correlation = scipy.fft.irfft2(product, s=self._shape_xy)[x, y]
-            power = 0.5 * float(scipy.fft.irfft2((np.abs(seen) ** 2 * weight).sum(axis=0), s=self._shape_xy)[0, 0])
+            square = np.abs(seen) ** 2 * weight
+            if by_pixel is not None:
+                # Bad pixels take their share of the power, wherever the shift puts them.
+                square = square * by_pixel.mean(axis=(1, 2))[:, None, None]
+            power = 0.5 * float(scipy.fft.irfft2(square.sum(axis=0), s=self._shape_xy)[0, 0])
             top = np.unravel_index(int(correlation.argmax()), correlation.shape)
             if power - correlation[top] < best:
                 best = power - correlation[top]
                 found = tried + self._series.pixel_A * np.array([0, 0, x[top], y[top], 0, 0])
         self._table[i_tilt] = found
 
-    def _transfer_at(self, shift_A: np.ndarray, defocus_A: float) -> np.ndarray:
-        """Transfer functions (F, X, Y) with a shift (x, y) and a change of the defocus in them, complex64."""
+    def _transfer_at(self, i_tilt: int, shift_A: np.ndarray, defocus_A: float) -> np.ndarray:
+        """Transfer functions (F, X, Y) of one tilt with a shift (x, y) and a change of the defocus, complex64."""
         moved = np.exp(self._ramp_x * np.float32(shift_A[0])) * np.exp(self._ramp_y * np.float32(shift_A[1]))
-        return self._transfer * (moved * np.exp(self._lift * np.float32(defocus_A)))
-
-    def _measured(self, i_tilt: int) -> np.ndarray:
-        """√(I + 1/(4n)) (F, X, Y), n electrons in a vacuum pixel, which has the mean of √I without noise."""
-        return np.sqrt(np.maximum(self._series.images[i_tilt] + np.float32(0.25 / self._series.electrons_per_pixel), 0))
+        return _nominal(self._optics, i_tilt) * (moved * np.exp(self._lift * np.float32(defocus_A)))
 
     def _place(self, i_tilt: int) -> None:
         row = self._table[i_tilt]
-        amplitude = rotate_images(np.sqrt(np.maximum(self._series.images[i_tilt], 0)), -float(row[1]))
+        amplitude = rotate_images(self._series.amplitudes(i_tilt), -float(row[1]))
         # Turned back with the image, the shift is another.
         shift_A = in_plane_rotation(row[1]).T @ row[2:4]
-        self._model.place_tilt(i_tilt, float(self._tilt_deg[i_tilt] + row[0]), self._transfer_at(shift_A, row[4]),
-                               amplitude / np.float32(np.sqrt(row[5])))
+        self._model.place_tilt(i_tilt, float(self._tilt_deg[i_tilt] + row[0]),
+                               self._transfer_at(i_tilt, shift_A, row[4]), amplitude / np.float32(np.sqrt(row[5])),
+                               self._turned_weight(i_tilt, -float(row[1])))
+
+    def _turned_weight(self, i_tilt: int, angle_deg: float) -> np.ndarray | None:
+        """Weights (F, X, Y) turned with the image; 0 where a bad pixel has a share. None where all pixels are good."""
+        by_pixel = self._series.weights_of(i_tilt) if self._series.pixel_weight is not None else None
+        if by_pixel is None:
+            return None
+        share = rotate_images((by_pixel == 0).astype(np.float32), angle_deg)
+        return np.where(np.abs(share) > _BAD_SHARE, np.float32(0), np.maximum(rotate_images(by_pixel, angle_deg), 0))
 
     def _low_pass(self, smoothing_A: float) -> np.ndarray:
         """Fourier transform of w, float32 (X, Y/2 + 1)."""
@@ -215,6 +239,12 @@ def find_astray(table: np.ndarray) -> np.ndarray:
     off = np.abs(table - np.median(table, axis=0))
     sigma = 1.4826 * np.median(off, axis=0)
     return (off > np.maximum(_ASTRAY * sigma, _ASTRAY_AT_LEAST)).any(axis=1)
+
+
+def _nominal(optics: SeriesOptics, i_tilt: int) -> np.ndarray:
+    """Transfer functions (F, X, Y) of one tilt as the series has them, complex64."""
+    transfer: np.ndarray = optics.packed(i_tilt, lambda values: values.astype(np.complex64))
+    return transfer
 
 
 def _waves(spectrum: np.ndarray) -> np.ndarray:

@@ -303,6 +303,24 @@ def amplitude_residual(wave, amplitude, row_cost):
 
 
 @_parallel
+def weighted_amplitude_residual(wave, amplitude, weight, row_cost):
+    """As :func:`amplitude_residual`, each pixel's cost and residual times ``weight`` (F, X, Y)."""
+    n_f, n_x, n_y = wave.shape
+    for row in nb.prange(n_f * n_x):
+        f, x = row // n_x, row % n_x
+        total = 0.0
+        for y in range(n_y):
+            re, im = wave[f, x, y].real, wave[f, x, y].imag
+            modulus = math.sqrt(re * re + im * im)
+            difference = modulus - amplitude[f, x, y]
+            weighted = weight[f, x, y] * difference
+            total += weighted * difference
+            factor = weighted / modulus if modulus > 0 else 0.0
+            wave[f, x, y] = complex(factor * re, factor * im)
+        row_cost[f, x] = 0.5 * total
+
+
+@_parallel
 def poisson_residual(wave, amplitude, background, row_cost):
     """Replace ``wave`` (F, X, Y) by the gradient of ``Σ (m - I + I log(I/m)) / 4`` with respect to it.
 
@@ -320,6 +338,26 @@ def poisson_residual(wave, amplitude, background, row_cost):
             if measured > 0:
                 total += measured * math.log(measured / model)
             factor = (model - measured) / (2 * model)
+            wave[f, x, y] = complex(factor * re, factor * im)
+        row_cost[f, x] = 0.25 * total
+
+
+@_parallel
+def weighted_poisson_residual(wave, amplitude, weight, background, row_cost):
+    """As :func:`poisson_residual`, each pixel's cost and gradient times ``weight`` (F, X, Y)."""
+    n_f, n_x, n_y = wave.shape
+    for row in nb.prange(n_f * n_x):
+        f, x = row // n_x, row % n_x
+        total = 0.0
+        for y in range(n_y):
+            re, im = wave[f, x, y].real, wave[f, x, y].imag
+            model = re * re + im * im + background
+            measured = amplitude[f, x, y] * amplitude[f, x, y]
+            divergence = model - measured
+            if measured > 0:
+                divergence += measured * math.log(measured / model)
+            total += weight[f, x, y] * divergence
+            factor = weight[f, x, y] * (model - measured) / (2 * model)
             wave[f, x, y] = complex(factor * re, factor * im)
         row_cost[f, x] = 0.25 * total
 

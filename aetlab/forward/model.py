@@ -6,44 +6,26 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
-from aetlab.core import physics
 from aetlab.core.backend import empty_aligned, n_threads, threads
-from aetlab.core.grid import n_slices, slice_centres_A
+from aetlab.core.grid import n_slices
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward.blur import Blur
-from aetlab.forward.imaging import transfer_function
-from aetlab.forward.multislice import Optics, make_multislice, make_optics, propagator
+from aetlab.forward.multislice import make_multislice
 from aetlab.forward.rotation import make_rotation
+from aetlab.forward.series_optics import SeriesOptics
 from aetlab.spec import MicroscopeSpec
 
 #: Pixels of a plane up to which one thread is faster than several.
 SMALL_PLANE = 160**2
 
 
-def series_optics(series: TiltSeries, shape_zxy: tuple[int, int, int], microscope: MicroscopeSpec,
-                  n_layers_per_slice: int) -> Optics:
-    """What the waves of ``series`` meet: propagators between the slices, and the way back to the volume's centre with
-    the transfer function of each defocus behind the last; the parameters are those of :class:`ForwardModel`.
-    """
-    if series.images.shape[2:] != tuple(shape_zxy[1:]):
-        raise ValueError(f"images of {series.images.shape[2:]} pixels do not fit a volume of {shape_zxy} voxels")
-    voxel_A, shape_xy = series.pixel_A, (shape_zxy[1], shape_zxy[2])
-    wavelength_A = physics.wavelength_A(microscope.energy_keV)
-    centres_A = slice_centres_A(shape_zxy[0], n_layers_per_slice, voxel_A)
-    back_to_centre = propagator(shape_xy, voxel_A, wavelength_A, -centres_A[-1])
-    transfer = np.stack([back_to_centre * transfer_function(shape_xy, voxel_A, microscope, float(defocus_A))
-                         for defocus_A in series.defocus_A])
-    return make_optics(transfer, np.diff(centres_A), pixel_A=voxel_A, wavelength_A=wavelength_A,
-                       phase_per_V=physics.interaction_parameter(microscope.energy_keV) * voxel_A)
-
-
 class ForwardModel:
-    """Cost of a volume against each tilt of a series, ½ Σ (|ψ| - √I)² or Poisson's, its gradient and its step.
+    """Cost of a volume against each tilt of a series, ½ Σ w (|ψ| - √I)² or Poisson's, its gradient and its step.
 
     Parameters
     ----------
     series : TiltSeries
-        Measured intensities (T, F, X, Y), vacuum 1.
+        Measured intensities (T, F, X, Y), vacuum 1, with their weights w.
     shape_zxy : tuple of int
         Shape of the volume; its (X, Y) is that of the images.
     microscope : MicroscopeSpec
@@ -65,24 +47,29 @@ class ForwardModel:
     n_tilts : int
         Number of tilts T.
     lipschitz : float
-        Lipschitz constant of the gradient of one tilt, (σ Δz)² · Z · F in 1/V² (method, "Reconstruction").
+        Lipschitz constant of the gradient of one tilt, (σ Δz)² · Z · Σ_f w in 1/V² (method, "Reconstruction"), for the
+        tilt of the greatest weight; Σ_f w = F in a regular series.
     """
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
                  n_layers_per_slice: int, rotation: str = "linear", dtype: type = np.float32,
                  blur_A: float = 0.0, likelihood: str = "amplitude") -> None:
-        optics = series_optics(series, shape_zxy, microscope, n_layers_per_slice)
-        self.n_tilts = len(series.tilt_deg)
-        self.lipschitz = optics.phase_per_V**2 * shape_zxy[0] * len(series.defocus_A)
+        self._optics = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
+        optics = self._optics.optics
+        self.n_tilts = series.n_tilts
+        self.lipschitz = optics.phase_per_V**2 * shape_zxy[0] * series.greatest_tilt_weight
         self._shape = tuple(shape_zxy)
         self._dtype = dtype
         self._amplitude = empty_aligned(series.images.shape, dtype)
-        np.sqrt(np.maximum(series.images, 0), out=self._amplitude)
+        for i_tilt in range(self.n_tilts):
+            self._amplitude[i_tilt] = series.amplitudes(i_tilt)
+        #: Where the weights come from; None in a regular series.
+        self._weighted = None if series.is_regular else series
         self._by_shears = rotation == "fourier"
         self._rotation = make_rotation(rotation, shape_zxy, n_layers_per_slice, series.tilt_deg, dtype=dtype)
         self._multislice = make_multislice(optics, dtype, likelihood)
-        self._nominal = self._multislice.pack_transfer(optics.transfer)
         self._placed: dict[int, np.ndarray] = {}
+        self._placed_weight: dict[int, np.ndarray] = {}
         self._slices = empty_aligned((n_slices(shape_zxy[0], n_layers_per_slice), *shape_zxy[1:]), dtype)
         self._blur = Blur(blur_A / series.pixel_A, self._slices.shape, dtype) if blur_A else None
 
@@ -90,19 +77,23 @@ class ForwardModel:
         """V in volts of ``volume`` (Z, X, Y): g ∗ c, or ``volume`` itself where there is no blur."""
         return self._blur.blur_volume(volume) if self._blur else volume
 
-    def place_tilt(self, i_tilt: int, tilt_deg: float, transfer: np.ndarray, amplitude: np.ndarray) -> None:
+    def place_tilt(self, i_tilt: int, tilt_deg: float, transfer: np.ndarray, amplitude: np.ndarray,
+                   weight: np.ndarray | None = None) -> None:
         """From now on a tilt turns by ``tilt_deg`` and compares ``amplitude`` (F, X, Y), √intensity, with images by
-        ``transfer`` (F, X, Y), as that of :class:`aetlab.forward.multislice.Optics`.
+        ``transfer`` (F, X, Y), as that of :class:`aetlab.forward.multislice.Optics`; ``weight`` (F, X, Y) takes the
+        place of the weights of the series where it is given.
         """
         self._rotation.set_angle(i_tilt, tilt_deg)
         self._placed[i_tilt] = self._multislice.pack_transfer(transfer)
         self._amplitude[i_tilt] = amplitude
+        if weight is not None:
+            self._placed_weight[i_tilt] = weight.astype(self._dtype, copy=False)
 
     def cost(self, volume: np.ndarray, i_tilt: int) -> float:
         """Cost of ``volume`` (Z, X, Y) against the images of one tilt."""
         self._fill_slices(volume, i_tilt)
         self._choose_transfer(i_tilt)
-        return self._multislice.cost(self._slices, self._amplitude[i_tilt])
+        return self._multislice.cost(self._slices, self._amplitude[i_tilt], self._weight(i_tilt))
 
     def cost_and_gradient(self, volume: np.ndarray, i_tilt: int) -> tuple[float, np.ndarray]:
         """Cost of one tilt and its gradient (Z, X, Y) with respect to ``volume``, in 1/V."""
@@ -133,14 +124,23 @@ class ForwardModel:
     def _gradient_of_slices(self, i_tilt: int) -> float:
         """Cost of the slices as they have been filled, which the gradient with respect to them replaces."""
         self._choose_transfer(i_tilt)
-        cost = self._multislice.cost_and_gradient(self._slices, self._amplitude[i_tilt])
+        cost = self._multislice.cost_and_gradient(self._slices, self._amplitude[i_tilt], self._weight(i_tilt))
         if self._blur:
             self._blur.blur_slices(self._slices)
         return cost
 
     def _choose_transfer(self, i_tilt: int) -> None:
-        if self._placed:
-            self._multislice.use_transfer(self._placed.get(i_tilt, self._nominal))
+        if i_tilt in self._placed:
+            self._multislice.use_transfer(self._placed[i_tilt])
+        elif self._placed or self._optics.n_sets > 1:
+            self._multislice.use_transfer(self._optics.packed(i_tilt, self._multislice.pack_transfer))
+
+    def _weight(self, i_tilt: int) -> np.ndarray | None:
+        """Weights (F, X, Y) of one tilt; None in a regular series."""
+        if i_tilt in self._placed_weight:
+            return self._placed_weight[i_tilt]
+        weight = self._weighted.weights_of(i_tilt) if self._weighted else None
+        return None if weight is None else weight.astype(self._dtype, copy=False)
 
     def _fill_slices(self, volume: np.ndarray, i_tilt: int) -> None:
         self._rotation.rotate_and_bin(volume, i_tilt, self._slices)

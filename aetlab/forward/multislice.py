@@ -6,13 +6,15 @@ Notation: slice m holds s_m, the sum over its layers of V in volts; t_m = exp(i 
 slices' middles (equation 2). Each image is |F⁻¹ T_j F g_S|² with a transfer function T_j that begins behind the last
 slice.
 
-Cost of a tilt: ½ Σ_j Σ (|ψ_j| - a_j)², a_j = √I_j (equation 5 halved). With r_j = ψ_j - a_j ψ_j/|ψ_j| and
-φ_S = F⁻¹ Σ_j T_j* F r_j its gradient is σ Δz Im(φ_m g_m*) at slice m, and φ_{m-1} = P*_{m-1} t*_m φ_m
-(algorithm 2 of the paper).
+Cost of a tilt: ½ Σ_j Σ w_j (|ψ_j| - a_j)², a_j = √I_j (equation 5 halved, with weights). The weight w_j of a pixel is
+that of its image times its own; it is 0 in missing images and bad pixels, whose a_j then does not matter, and 1 in a
+regular series. With r_j = w_j (ψ_j - a_j ψ_j/|ψ_j|) and φ_S = F⁻¹ Σ_j T_j* F r_j the gradient is σ Δz Im(φ_m g_m*) at
+slice m, and φ_{m-1} = P*_{m-1} t*_m φ_m (algorithm 2 of the paper). The variance of a_j is 1/(4n_j) for n_j electrons
+in a vacuum pixel: w_j = n_j/n, n the mean of the n_j, makes 4n times the cost the negative log-likelihood.
 
-The likelihood of Poisson counts in its place has the cost ¼ Σ (m - I + I log(I/m)) with m = |ψ_j|², a quarter of the
-negative log-likelihood per electron of a vacuum pixel, which to second order in m - I is the cost above; then
-r_j = ½ (1 - I/m) ψ_j.
+The likelihood of Poisson counts in its place has the cost ¼ Σ w_j (m - I + I log(I/m)) with m = |ψ_j|², a quarter of
+the negative log-likelihood per electron of a vacuum pixel, which to second order in m - I is the cost above; then
+r_j = ½ w_j (1 - I/m) ψ_j.
 """
 
 from __future__ import annotations
@@ -134,10 +136,13 @@ class TiltCost(Protocol):
     def use_transfer(self, packed: np.ndarray) -> None:
         """From now on images are made by these transfer functions."""
 
-    def cost(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
-        """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity."""
+    def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
+        """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
 
-    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
+        ``weight`` (F, X, Y), in the precision of ``amplitude``, is that of each pixel; None: 1.
+        """
+
+    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
         """Cost as in :meth:`cost`; ``slices`` is overwritten by the gradient with respect to it, in 1/V."""
 
 
@@ -198,17 +203,25 @@ class Multislice:
         self._fft.inverse(self._images, self._images)
         return self._images
 
-    def cost(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
-        """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity."""
-        if self._poisson:
-            kernels.poisson_residual(self.images(slices), amplitude, amplitude.dtype.type(DARK), self._row_cost)
+    def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
+        """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
+
+        ``weight`` (F, X, Y), in the precision of ``amplitude``, is that of each pixel; None: 1.
+        """
+        waves, dark = self.images(slices), amplitude.dtype.type(DARK)
+        if weight is None and self._poisson:
+            kernels.poisson_residual(waves, amplitude, dark, self._row_cost)
+        elif weight is None:
+            kernels.amplitude_residual(waves, amplitude, self._row_cost)
+        elif self._poisson:
+            kernels.weighted_poisson_residual(waves, amplitude, weight, dark, self._row_cost)
         else:
-            kernels.amplitude_residual(self.images(slices), amplitude, self._row_cost)
+            kernels.weighted_amplitude_residual(waves, amplitude, weight, self._row_cost)
         return kernels.cost_of_rows(self._row_cost)
 
-    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
+    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
         """Cost as in :meth:`cost`; ``slices`` is overwritten by the gradient with respect to it, in 1/V."""
-        cost = self.cost(slices, amplitude)
+        cost = self.cost(slices, amplitude, weight)
         fft, plane = self._fft, self._plane
         fft.forward(self._images, self._images)
         kernels.add_conjugate_products(self._images, self._transfer, plane)

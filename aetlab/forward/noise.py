@@ -9,7 +9,6 @@ frequency, and the noise stays white.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -22,15 +21,16 @@ def effective_electrons_per_pixel(dose_per_image_e_A2: float, pixel_A: float, dq
     return dose_per_image_e_A2 * pixel_A**2 * dqe
 
 
-def add_shot_noise(series: TiltSeries, electrons_per_pixel: float, rng: np.random.Generator) -> TiltSeries:
+def add_shot_noise(series: TiltSeries, electrons_per_pixel: float | np.ndarray,
+                   rng: np.random.Generator) -> TiltSeries:
     """A tilt series as recorded with a finite number of electrons.
 
     Parameters
     ----------
     series : TiltSeries
         Noise-free images (T, F, X, Y), vacuum 1.
-    electrons_per_pixel : float
-        Mean count of a vacuum pixel in one image, see
+    electrons_per_pixel : float or (T, F)
+        Mean count of a vacuum pixel in one image, or in each of them, see
         :func:`effective_electrons_per_pixel`; ``inf`` returns ``series`` itself.
     rng : numpy.random.Generator
         Source of the counts; the images are drawn in order of tilt and defocus.
@@ -39,14 +39,17 @@ def add_shot_noise(series: TiltSeries, electrons_per_pixel: float, rng: np.rando
     -------
     TiltSeries of float32 images, vacuum 1 on average.
     """
-    if math.isinf(electrons_per_pixel):
-        return series
-    if not electrons_per_pixel > 0:
+    if not np.all(np.asarray(electrons_per_pixel) > 0):
         raise ValueError(f"electrons_per_pixel={electrons_per_pixel} must be greater than 0")
+    if np.all(np.isinf(electrons_per_pixel)):
+        return series
+    # Any number serves for a missing image.
+    electrons = np.where(series.weight > 0, electrons_per_pixel, 1.0)
     xp = array_module(series.images)
     noisy = xp.empty(series.images.shape, dtype=np.float32)
     for i_tilt in range(noisy.shape[0]):
         # The detector's blur can undershoot 0 by a rounding error or a ripple; a mean count cannot.
-        mean = np.maximum(to_numpy(series.images[i_tilt]).astype(np.float64), 0.0) * electrons_per_pixel
-        noisy[i_tilt] = xp.asarray(rng.poisson(mean) / electrons_per_pixel, dtype=np.float32)
+        mean = np.maximum(to_numpy(series.sound_images(i_tilt)).astype(np.float64), 0.0)
+        n = electrons[i_tilt][:, None, None]
+        noisy[i_tilt] = xp.asarray(rng.poisson(mean * n) / n, dtype=np.float32)
     return dataclasses.replace(series, images=noisy, electrons_per_pixel=electrons_per_pixel)

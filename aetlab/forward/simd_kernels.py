@@ -29,7 +29,7 @@ _inline = njit(fastmath=fft.FAST, forceinline=True)
 _parallel = njit(fastmath=fft.FAST, parallel=True)
 
 #: What :func:`columns` does between the two transforms.
-ENTER, TRANSMIT, BACK_TRANSMIT, RESIDUAL = 0, 1, 2, 3
+ENTER, TRANSMIT, BACK_TRANSMIT, RESIDUAL, WEIGHTED_RESIDUAL = 0, 1, 2, 3, 4
 
 _ZERO, _ONE, _TWO, _HALF, _PI, _TINY = (np.float32(v) for v in (0, 1, 2, 0.5, math.pi, 1e-30))
 _TURNS = np.float32(0.5 / math.pi)
@@ -73,7 +73,7 @@ def _scratch(n):
 
 
 @_parallel
-def columns(kind, planes, phase, slice_V, wave, amplitude, cost, n_x, plan, forward):
+def columns(kind, planes, phase, slice_V, wave, amplitude, weight, cost, n_x, plan, forward):
     """From frequencies along x to x, through a slice (or against the measurement), and back if ``forward``; in place.
 
     ``planes`` (F, 2, X, Y) are the waves. What happens in between:
@@ -82,7 +82,8 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, cost, n_x, plan, forw
     - TRANSMIT: times exp(i phase slice_V); both keep the result in ``wave`` (2, X, Y);
     - BACK_TRANSMIT: ``planes`` is the adjoint φ behind the slice, ``wave`` the wave there; ``slice_V`` is replaced by
       the gradient phase Im(φ wave*), φ by φ exp(-i phase slice_V);
-    - RESIDUAL: ψ becomes ψ - a ψ/|ψ| with ``amplitude`` a (F, X, Y); ``cost`` (F, Y) gets ½ Σ_x |residual|².
+    - RESIDUAL: ψ becomes ψ - a ψ/|ψ| with ``amplitude`` a (F, X, Y); ``cost`` (F, Y) gets ½ Σ_x |residual|²;
+    - WEIGHTED_RESIDUAL: the same with residual and cost of each pixel times ``weight`` (F, X, Y).
     """
     n_planes, _, stored_x, n_y = planes.shape
     blocks = n_y // WIDTH
@@ -123,7 +124,7 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, cost, n_x, plan, forw
                 store(slice_V, at, (b * load(wave, at) - a * load(wave, to_im + at)) * phase)
                 store(buffer, i, a * c + b * s)
                 store(buffer, im + i, b * c - a * s)
-        else:
+        elif kind == RESIDUAL:
             total = splat(_ZERO)
             for x in range(n_x):
                 i = x * WIDTH
@@ -133,6 +134,19 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, cost, n_x, plan, forw
                 difference = modulus - load(amplitude, f * to_im + x * n_y + y)
                 total = total + difference * difference
                 factor = difference / modulus
+                store(buffer, i, a * factor)
+                store(buffer, im + i, b * factor)
+            store(cost, f * n_y + y, total * _HALF)
+        else:
+            total = splat(_ZERO)
+            for x in range(n_x):
+                i, at = x * WIDTH, f * to_im + x * n_y + y
+                a, b = load(buffer, i), load(buffer, im + i)
+                modulus = square_root(a * a + b * b + _TINY)
+                difference = modulus - load(amplitude, at)
+                weighted = load(weight, at) * difference
+                total = total + weighted * difference
+                factor = weighted / modulus
                 store(buffer, i, a * factor)
                 store(buffer, im + i, b * factor)
             store(cost, f * n_y + y, total * _HALF)

@@ -34,10 +34,11 @@ class SimdMultislice:
         self._plane = zeros_aligned((1, 2, *stored))
         self._images = zeros_aligned((n_defoci, 2, *stored))
         self._cost = empty_aligned((n_defoci, stored[1]))
-        self._no_amplitude = empty_aligned((0, *stored))
+        self._nothing = empty_aligned((0, *stored))
         # Room for what is given, where it is not stored as it comes.
         self._room = None if stored == self._shape_xy else (
             zeros_aligned((len(which) + 1, *stored)), zeros_aligned((n_defoci, *stored)))
+        self._weight_room = self._nothing
 
     def pack_transfer(self, transfer: np.ndarray) -> np.ndarray:
         """Transfer functions (F, X, Y) the way :meth:`use_transfer` takes them."""
@@ -47,14 +48,17 @@ class SimdMultislice:
         """From now on images are made by these transfer functions."""
         self._transfer = packed
 
-    def cost(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
-        """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity."""
-        return self._forward(*self._stored(slices, amplitude))
+    def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
+        """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
 
-    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
+        ``weight`` (F, X, Y), as ``amplitude`` float32, is that of each pixel; None: 1.
+        """
+        return self._forward(*self._stored(slices, amplitude), self._stored_weight(weight))
+
+    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
         """Cost as in :meth:`cost`; ``slices`` is overwritten by the gradient with respect to it, in 1/V."""
         stored, stored_amplitude = self._stored(slices, amplitude)
-        cost = self._forward(stored, stored_amplitude)
+        cost = self._forward(stored, stored_amplitude, self._stored_weight(weight))
         n_x, n_y = self._shape_xy
         kernels.rows(True, self._images, self._transfer, self._plane, n_y, self._plan_y)
         for m in range(len(slices) - 1, -1, -1):
@@ -74,17 +78,27 @@ class SimdMultislice:
             room[:, :n_x, :n_y] = given
         return self._room
 
-    def _forward(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
+    def _stored_weight(self, weight: np.ndarray | None) -> np.ndarray | None:
+        """The weight as the kernels take it; the room for a copy is made when it is first needed."""
+        if weight is None or self._room is None:
+            return weight
+        if not len(self._weight_room):
+            self._weight_room = zeros_aligned(self._room[1].shape)
+        self._weight_room[:, :self._shape_xy[0], :self._shape_xy[1]] = weight
+        return self._weight_room
+
+    def _forward(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None) -> float:
         n_x, n_y = self._shape_xy
         self._columns(kernels.ENTER, slices[0], self._waves[0])
         for m in range(1, len(slices)):
             kernels.rows(False, self._plane, self._free[self._which[m - 1]], self._plane, n_y, self._plan_y)
             self._columns(kernels.TRANSMIT, slices[m], self._waves[m])
         kernels.rows(False, self._plane, self._transfer, self._images, n_y, self._plan_y)
-        kernels.columns(kernels.RESIDUAL, self._images, self._phase, slices[0], self._waves[0], amplitude, self._cost,
+        kind, by_pixel = (kernels.RESIDUAL, self._nothing) if weight is None else (kernels.WEIGHTED_RESIDUAL, weight)
+        kernels.columns(kind, self._images, self._phase, slices[0], self._waves[0], amplitude, by_pixel, self._cost,
                         n_x, self._plan_x, True)
         return float(self._cost[:, :n_y].sum(dtype=np.float64))
 
     def _columns(self, kind: int, slice_V: np.ndarray, wave: np.ndarray, *, forward: bool = True) -> None:
-        kernels.columns(kind, self._plane, self._phase, slice_V, wave, self._no_amplitude, self._cost,
+        kernels.columns(kind, self._plane, self._phase, slice_V, wave, self._nothing, self._nothing, self._cost,
                         self._shape_xy[0], self._plan_x, forward)

@@ -56,8 +56,9 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
         Positions in Å about the volume's centre, at tilt 0.
     shape_zxy, voxel_A : tuple of int, float
         The volume (Z, X, Y) of the reconstruction and its voxel in Å; the images have (X, Y) pixels of that size.
-    tilt_deg, defocus_A : float (T,), (F,)
-        Tilts about +y in degrees; distances from the volume's centre to the imaged planes in Å.
+    tilt_deg, defocus_A : float (T,), (F,) or (T, F)
+        Tilts about +y in degrees; distances from the volume's centre to the imaged planes in Å, of each image where
+        the tilts differ.
     microscope, simulate : MicroscopeSpec, SimulateSpec
         The instrument, and how the data are made.
     debye_waller_A2 : dict
@@ -73,8 +74,9 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
     -------
     TiltSeries with images float32 (T, F, X, Y), vacuum 1.
     """
-    tilts, defoci = np.atleast_1d(np.asarray(tilt_deg, float)), np.atleast_1d(np.asarray(defocus_A, float))
-    optics = Optics(shape_zxy, voxel_A, defoci, microscope, simulate)
+    tilts, planes_A = np.atleast_1d(np.asarray(tilt_deg, float)), np.atleast_1d(np.asarray(defocus_A, float))
+    defoci = np.broadcast_to(planes_A, (len(tilts), planes_A.shape[-1]))
+    optics = SimulatedMicroscope(shape_zxy, voxel_A, defoci[0], microscope, simulate)
     sample: _RotatedAtoms | _RotatedVoxels
     if simulate.kind == "atoms":
         sample = _RotatedAtoms(atoms, optics, simulate, debye_waller_A2)
@@ -82,16 +84,17 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
         if offsets is not None:
             raise ValueError("voxels turn about the tilt axis alone: simulate.kind=atoms has tilts with offsets")
         sample = _RotatedVoxels(atoms, optics, simulate, debye_waller_A2)
-    images = np.empty((len(tilts), len(defoci), *shape_zxy[1:]), np.float32)
+    images = np.empty((*defoci.shape, *shape_zxy[1:]), np.float32)
 
     def simulate_tilt(i_tilt: int, tilt_rng: np.random.Generator) -> None:
         if offsets is None:
-            copies = [optics.intensities(slices) for slices in sample.copies(float(tilts[i_tilt]), tilt_rng)]
+            transfer = None if (defoci[i_tilt] == defoci[0]).all() else optics.transfer(defoci[i_tilt])
+            copies = [optics.intensities(slices, transfer) for slices in sample.copies(float(tilts[i_tilt]), tilt_rng)]
             images[i_tilt] = optics.detect(np.mean(copies, axis=0))
             return
         placed = sample.copies(float(tilts[i_tilt] + offsets.tilt_deg[i_tilt]), tilt_rng,
                                axis_deg=float(offsets.axis_deg[i_tilt]), shift_A=offsets.shift_A[i_tilt])
-        transfer = optics.transfer(defoci + offsets.defocus_A[i_tilt])
+        transfer = optics.transfer(defoci[i_tilt] + offsets.defocus_A[i_tilt])
         copies = [optics.intensities(slices, transfer) for slices in placed]
         images[i_tilt] = offsets.brightness[i_tilt] * optics.detect(np.mean(copies, axis=0))
 
@@ -118,7 +121,7 @@ def draw_offsets(simulate: SimulateSpec, n_tilts: int, rng: np.random.Generator)
     return TiltOffsets.from_table(rng.standard_normal((n_tilts, 6)) * errors + [0, 0, 0, 0, 0, 1])
 
 
-class Optics:
+class SimulatedMicroscope:
     """From slices of potential to images: everything that all tilts share.
 
     Parameters are those of :func:`simulate_tilt_series`; ``shape_zxy`` and ``voxel_A`` become those of the simulation,
@@ -195,7 +198,8 @@ class Optics:
 class _RotatedAtoms:
     """The potential of turned atoms, built slab by slab."""
 
-    def __init__(self, atoms: Atoms, optics: Optics, simulate: SimulateSpec, debye_waller_A2: dict[str, float]) -> None:
+    def __init__(self, atoms: Atoms, optics: SimulatedMicroscope, simulate: SimulateSpec,
+                 debye_waller_A2: dict[str, float]) -> None:
         self._atoms = atoms
         self._optics = optics
         self._parametrization = simulate.parametrization
@@ -237,7 +241,8 @@ class _RotatedAtoms:
 class _RotatedVoxels:
     """One potential whose voxels are turned for each tilt."""
 
-    def __init__(self, atoms: Atoms, optics: Optics, simulate: SimulateSpec, debye_waller_A2: dict[str, float]) -> None:
+    def __init__(self, atoms: Atoms, optics: SimulatedMicroscope, simulate: SimulateSpec,
+                 debye_waller_A2: dict[str, float]) -> None:
         self._n_layers = optics.n_layers
         self._potential_V = build_potential(atoms, optics.shape_zxy, optics.voxel_A,
                                             parametrization=simulate.parametrization, debye_waller_A2=debye_waller_A2)

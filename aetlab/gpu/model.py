@@ -10,7 +10,8 @@ import numpy as np
 from aetlab.core.grid import n_slices
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward.blur import gaussian_kernel
-from aetlab.forward.model import series_optics
+from aetlab.forward.series_optics import SeriesOptics
+from aetlab.gpu.choose import check_room
 from aetlab.gpu.device import Array, Device, GpuError
 from aetlab.gpu.footprint import CAPACITY
 from aetlab.gpu.multislice import GpuWaves
@@ -18,7 +19,7 @@ from aetlab.spec import MicroscopeSpec
 
 
 class GpuModel:
-    """Cost ½ Σ (|ψ| - √I)² of a volume against each tilt of a series, and its incremental step, on a device.
+    """Cost ½ Σ w (|ψ| - √I)² of a volume against each tilt of a series, and its incremental step, on a device.
 
     Parameters are those of :class:`aetlab.forward.ForwardModel`, in float32; ``rotation`` is linear or cubic. Volumes
     are arrays of ``device``. Only a few numbers go to it for a tilt, and nothing comes back but what is asked for: the
@@ -37,7 +38,8 @@ class GpuModel:
     Raises
     ------
     GpuError
-        For a rotation that is not there.
+        For a rotation that is not there, and where the weights of pixels and the transfer functions of tilts that
+        differ in their defoci need more memory than is free.
     """
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
@@ -45,17 +47,20 @@ class GpuModel:
                  likelihood: str = "amplitude") -> None:
         if rotation not in CAPACITY:
             raise GpuError(f"engine.rotation={rotation} is not there on a GPU: choose one of {', '.join(CAPACITY)}")
-        optics = series_optics(series, shape_zxy, microscope, n_layers_per_slice)
+        optics_of = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
+        optics = optics_of.optics
         n_z, n_x, n_y = shape_zxy
-        n_defoci = len(series.defocus_A)
         slices = n_slices(n_z, n_layers_per_slice)
-        self.n_tilts = len(series.tilt_deg)
-        self.lipschitz = optics.phase_per_V**2 * n_z * n_defoci
+        self.n_tilts = series.n_tilts
+        self.lipschitz = optics.phase_per_V**2 * n_z * series.greatest_tilt_weight
         self.device = device
         self._shape = n_z, n_x, n_y
         self._n_layers = n_layers_per_slice
         self._rotation = rotation
-        self._amplitude = device.upload(np.sqrt(np.maximum(series.images, 0)).astype(np.float32))
+        _check_room_for_differences(device, series, optics_of.n_sets)
+        self._amplitude = device.upload(np.stack([series.amplitudes(i) for i in range(self.n_tilts)], dtype=np.float32,
+                                                 casting="same_kind"))
+        self._weight = device.upload(weights) if (weights := _weights(series)) is not None else None
         tilt_rad = np.deg2rad(np.asarray(series.tilt_deg, np.float64))
         self._cos_sin = device.upload(np.stack([np.cos(tilt_rad), np.sin(tilt_rad)], axis=1))
         zeros = device.zeros
@@ -65,7 +70,9 @@ class GpuModel:
         self._rows = zeros((n_z * n_x, CAPACITY[rotation]), np.int32)
         self._weights = zeros((n_z * n_x, CAPACITY[rotation]), np.float32)
         self._slices = zeros((slices, n_x, n_y), np.float32)
-        self._waves = GpuWaves(optics, device, likelihood)
+        first = [int(np.flatnonzero(optics_of.set_of == k)[0]) for k in range(optics_of.n_sets)]
+        transfer = np.stack([optics_of.transfer(i_tilt).astype(np.complex64) for i_tilt in first])
+        self._waves = GpuWaves(optics, device, likelihood, transfer, optics_of.set_of)
         self._half_kernel: Array = None
         self._blurred: Array = None
         if blur_A > 0:
@@ -183,9 +190,29 @@ class GpuModel:
     def _measure(self) -> None:
         """From slices to waves, residuals in place of the images, and the cost."""
         self._blur_slices()
-        self._waves.measure(self._slices, self._amplitude, self._now, self._costs)
+        self._waves.measure(self._slices, self._amplitude, self._weight, self._now, self._costs)
 
     def _propagate_back(self) -> None:
         """The gradient in place of the slices."""
-        self._waves.propagate_back(self._slices)
+        self._waves.propagate_back(self._slices, self._now)
         self._blur_slices()
+
+
+def _weights(series: TiltSeries) -> np.ndarray | None:
+    """Weights as :meth:`GpuWaves.measure` takes them: of rows (T, F, X, 1) or of pixels (T, F, X, Y); None: all 1."""
+    if series.is_regular:
+        return None
+    weights = series.image_weights.astype(np.float32)[:, :, None, None]
+    if series.pixel_weight is None:
+        return np.repeat(weights, series.images.shape[2], axis=2)
+    by_pixel: np.ndarray = weights * series.pixel_weight
+    return by_pixel
+
+
+def _check_room_for_differences(device: Device, series: TiltSeries, n_sets: int) -> None:
+    """Raises :class:`GpuError` where what a regular series does not need takes more memory than ``device`` has."""
+    n_bytes = (n_sets - 1) * 8 * int(np.prod(series.images.shape[1:]))
+    if series.pixel_weight is not None:
+        n_bytes += 4 * series.images.size
+    if n_bytes:
+        check_room(device, n_bytes)

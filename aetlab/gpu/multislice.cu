@@ -38,27 +38,31 @@ extern "C" __global__ void multiply_conjugate(const float2* __restrict__ factor,
     if (i < n) plane[i] = conjugate_product(plane[i], factor[i]);
 }
 
-// images[f] = plane · transfer[f] for the F defoci
-extern "C" __global__ void to_images(const float2* __restrict__ plane, const float2* __restrict__ transfer, int n_images,
-                                     int n, float2* __restrict__ images) {
+// images[f] = plane · transfer[f] for the F defoci; `transfer` (K, F, X, Y) holds K sets, `set_of` (T) that of each tilt.
+extern "C" __global__ void to_images(const float2* __restrict__ plane, const float2* __restrict__ transfer,
+                                     const int* __restrict__ set_of, const int* __restrict__ now, int n_images, int n,
+                                     float2* __restrict__ images) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     const float2 p = plane[i];
+    const float2* own = transfer + (long long)set_of[now[0]] * n_images * n;
     for (int f = 0; f < n_images; ++f) {
         const long long at = (long long)f * n + i;
-        images[at] = product(p, transfer[at]);
+        images[at] = product(p, own[at]);
     }
 }
 
-// plane = Σ_f images[f] · conj(transfer[f])
+// plane = Σ_f images[f] · conj(transfer[f]), the transfer functions as in `to_images`
 extern "C" __global__ void from_images(const float2* __restrict__ images, const float2* __restrict__ transfer,
-                                       int n_images, int n, float2* __restrict__ plane) {
+                                       const int* __restrict__ set_of, const int* __restrict__ now, int n_images, int n,
+                                       float2* __restrict__ plane) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
+    const float2* own = transfer + (long long)set_of[now[0]] * n_images * n;
     float2 sum = make_float2(0.0f, 0.0f);
     for (int f = 0; f < n_images; ++f) {
         const long long at = (long long)f * n + i;
-        const float2 term = conjugate_product(images[at], transfer[at]);
+        const float2 term = conjugate_product(images[at], own[at]);
         sum = make_float2(sum.x + term.x, sum.y + term.y);
     }
     plane[i] = sum;
@@ -96,6 +100,30 @@ extern "C" __global__ void residual(const float* __restrict__ amplitude, const i
     if (threadIdx.x == 0) row_cost[row] = 0.5 * total;
 }
 
+// As `residual` with residual and ½ |residual|² of each pixel times its weight; `weight` (T, rows, K) is that of all
+// pixels of a row (K = 1) or of each (K = Y).
+extern "C" __global__ void weighted_residual(const float* __restrict__ amplitude, const float* __restrict__ weight,
+                                             int n_weights, const int* __restrict__ now, int n_rows, int n_y,
+                                             float2* __restrict__ images, double* __restrict__ row_cost) {
+    __shared__ double room[128];
+    const long long row = blockIdx.x, row_of_all = (long long)now[0] * n_rows + row;
+    const float* measured = amplitude + row_of_all * n_y;
+    const float* by_pixel = weight + row_of_all * n_weights;
+    float2* wave = images + row * n_y;
+    double total = 0.0;
+    for (int y = threadIdx.x; y < n_y; y += blockDim.x) {
+        const float2 psi = wave[y];
+        const float modulus = sqrtf(psi.x * psi.x + psi.y * psi.y);
+        const float difference = modulus - measured[y];
+        const float weighted = by_pixel[n_weights == 1 ? 0 : y] * difference;
+        const float factor = modulus == 0.0f ? 0.0f : weighted / modulus;
+        wave[y] = make_float2(factor * psi.x, factor * psi.y);
+        total += (double)weighted * difference;
+    }
+    total = sum_over_block(total, room);
+    if (threadIdx.x == 0) row_cost[row] = 0.5 * total;
+}
+
 // Replaces ψ by the gradient of ¼ Σ (m - I + I log(I/m)) with m = |ψ|² + background, I = a²; otherwise as `residual`.
 extern "C" __global__ void poisson_residual(const float* __restrict__ amplitude, const int* __restrict__ now,
                                             float background, int n_rows, int n_y, float2* __restrict__ images,
@@ -112,6 +140,30 @@ extern "C" __global__ void poisson_residual(const float* __restrict__ amplitude,
         const double measured = (double)measured_amplitude[y] * measured_amplitude[y];
         total += model - measured + (measured > 0.0 ? measured * log(measured / model) : 0.0);
         const float factor = (float)((model - measured) / (2.0 * model));
+        wave[y] = make_float2(factor * psi.x, factor * psi.y);
+    }
+    total = sum_over_block(total, room);
+    if (threadIdx.x == 0) row_cost[row] = 0.25 * total;
+}
+
+// As `poisson_residual` with gradient and cost of each pixel times its weight, which is given as in `weighted_residual`.
+extern "C" __global__ void weighted_poisson_residual(const float* __restrict__ amplitude,
+                                                     const float* __restrict__ weight, int n_weights,
+                                                     const int* __restrict__ now, float background, int n_rows, int n_y,
+                                                     float2* __restrict__ images, double* __restrict__ row_cost) {
+    __shared__ double room[128];
+    const long long row = blockIdx.x, row_of_all = (long long)now[0] * n_rows + row;
+    const float* measured_amplitude = amplitude + row_of_all * n_y;
+    const float* by_pixel = weight + row_of_all * n_weights;
+    float2* wave = images + row * n_y;
+    double total = 0.0;
+    for (int y = threadIdx.x; y < n_y; y += blockDim.x) {
+        const float2 psi = wave[y];
+        const double w = by_pixel[n_weights == 1 ? 0 : y];
+        const double model = (double)psi.x * psi.x + (double)psi.y * psi.y + background;
+        const double measured = (double)measured_amplitude[y] * measured_amplitude[y];
+        total += w * (model - measured + (measured > 0.0 ? measured * log(measured / model) : 0.0));
+        const float factor = (float)(w * (model - measured) / (2.0 * model));
         wave[y] = make_float2(factor * psi.x, factor * psi.y);
     }
     total = sum_over_block(total, room);

@@ -14,15 +14,28 @@ from aetlab.gpu.device import Array, Device
 class GpuWaves:
     """Waves through slices to images, and residuals back, for arrays of ``device``.
 
-    ``optics`` are those of the CPU's multislice, ``likelihood`` is amplitude or poisson. ``transfer`` complex64
-    (F, X, Y) can be replaced.
+    Parameters
+    ----------
+    optics : Optics
+        Those of the CPU's multislice.
+    device : Device
+        Where the arrays live.
+    likelihood : str
+        amplitude or poisson.
+    transfer : complex64 (K, F, X, Y), optional
+        Transfer functions of K sets of defoci, in the place of those of ``optics``. The attribute of this name, on the
+        device, can be replaced.
+    set_of : int (T,), optional
+        The set of each tilt; without it there is one tilt.
     """
 
-    def __init__(self, optics: Optics, device: Device, likelihood: str = "amplitude") -> None:
+    def __init__(self, optics: Optics, device: Device, likelihood: str = "amplitude",
+                 transfer: np.ndarray | None = None, set_of: np.ndarray | None = None) -> None:
         if likelihood not in ("amplitude", "poisson"):
             raise ValueError(f"likelihood={likelihood!r} is unknown: choose one of amplitude, poisson")
         n_defoci, n_x, n_y = optics.transfer.shape
-        self.transfer = device.upload(optics.transfer.astype(np.complex64))
+        self.transfer = device.upload(optics.transfer.astype(np.complex64)[None] if transfer is None else transfer)
+        self._set_of = device.upload(np.zeros(1, np.int32) if set_of is None else set_of.astype(np.int32))
         self._device = device
         self._poisson = likelihood == "poisson"
         self._phase = np.float32(optics.phase_per_V)
@@ -33,10 +46,11 @@ class GpuWaves:
         self._images = device.zeros((n_defoci, n_x, n_y), np.complex64)
         self._row_cost = device.zeros((n_defoci * n_x,), np.float64)
 
-    def measure(self, slices: Array, amplitude: Array, now: Array, costs: Array) -> None:
+    def measure(self, slices: Array, amplitude: Array, weight: Array | None, now: Array, costs: Array) -> None:
         """From ``slices`` (S, X, Y) to residuals in place of the images.
 
         ``now`` (2,) says which tilt of ``amplitude`` (T, F, X, Y) is measured, and where in ``costs`` its cost goes.
+        ``weight`` is that of pixels (T, F, X, Y) or of rows (T, F, X, 1); None: 1.
         """
         device, n = self._device, np.int32(self._plane.size)
         n_defoci, n_x, n_y = self._images.shape
@@ -48,22 +62,25 @@ class GpuWaves:
             device.fft(self._plane, self._plane, inverse=True)
             device.launch("transmit", plane_extent, self._phase, slices[m], self._plane, n, self._waves[m])
         device.fft(self._waves[-1], self._plane)
-        device.launch("to_images", plane_extent, self._plane, self.transfer, np.int32(n_defoci), n, self._images)
+        device.launch("to_images", plane_extent, self._plane, self.transfer, self._set_of, now, np.int32(n_defoci), n,
+                      self._images)
         device.fft(self._images, self._images, inverse=True)
-        measured, result = (amplitude, now), (n_rows, np.int32(n_y), self._images, self._row_cost)
+        row_extent, result = (int(n_rows), 1, 1), (n_rows, np.int32(n_y), self._images, self._row_cost)
+        weighted = () if weight is None else (weight, np.int32(weight.shape[3]))
+        prefix = "" if weight is None else "weighted_"
         if self._poisson:
-            device.launch("poisson_residual", (int(n_rows), 1, 1), *measured, np.float32(DARK), *result)
+            device.launch(f"{prefix}poisson_residual", row_extent, amplitude, *weighted, now, np.float32(DARK), *result)
         else:
-            device.launch("residual", (int(n_rows), 1, 1), *measured, *result)
+            device.launch(f"{prefix}residual", row_extent, amplitude, *weighted, now, *result)
         device.launch("sum_cost", (1, 1, 1), self._row_cost, now, n_rows, costs)
 
-    def propagate_back(self, slices: Array) -> None:
-        """The gradient in place of the ``slices`` that were measured last."""
+    def propagate_back(self, slices: Array, now: Array) -> None:
+        """The gradient in place of the ``slices`` that were measured last; ``now`` as for :meth:`measure`."""
         device, n = self._device, np.int32(self._plane.size)
         plane_extent = (int(n), 1, 1)
         device.fft(self._images, self._images)
-        device.launch("from_images", plane_extent, self._images, self.transfer, np.int32(len(self._images)), n,
-                      self._plane)
+        device.launch("from_images", plane_extent, self._images, self.transfer, self._set_of, now,
+                      np.int32(len(self._images)), n, self._plane)
         device.fft(self._plane, self._plane, inverse=True)
         for m in range(len(self._waves) - 1, -1, -1):
             device.launch("back_transmit", plane_extent, self._phase, self._waves[m], n, self._plane, slices[m])
@@ -102,27 +119,31 @@ class GpuTiltCost:
     def pack_transfer(self, transfer: np.ndarray) -> Array:
         """Transfer functions (F, X, Y) the way :meth:`use_transfer` takes them."""
         with self._alone:
-            return self._device.upload(transfer.astype(np.complex64))
+            return self._device.upload(transfer.astype(np.complex64)[None])
 
     def use_transfer(self, packed: Array) -> None:
         """From now on images are made by these transfer functions."""
         self._waves.transfer = packed
 
-    def cost(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
-        """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity."""
+    def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
+        """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
+
+        ``weight`` (F, X, Y), as ``amplitude`` float32, is that of each pixel; None: 1.
+        """
         with self._alone:
-            self._measure(slices, amplitude)
+            self._measure(slices, amplitude, weight)
             return float(self._costs[0])
 
-    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray) -> float:
+    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
         """Cost as in :meth:`cost`; ``slices`` is overwritten by the gradient with respect to it, in 1/V."""
         with self._alone:
-            uploaded = self._measure(slices, amplitude)
-            self._waves.propagate_back(uploaded)
+            uploaded = self._measure(slices, amplitude, weight)
+            self._waves.propagate_back(uploaded, self._now)
             slices[...] = to_numpy(uploaded)
             return float(self._costs[0])
 
-    def _measure(self, slices: np.ndarray, amplitude: np.ndarray) -> Array:
+    def _measure(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None) -> Array:
         uploaded = self._device.upload(slices)
-        self._waves.measure(uploaded, self._device.upload(amplitude[None]), self._now, self._costs)
+        by_pixel = None if weight is None else self._device.upload(weight[None])
+        self._waves.measure(uploaded, self._device.upload(amplitude[None]), by_pixel, self._now, self._costs)
         return uploaded

@@ -21,9 +21,10 @@ from aetlab import forward, gpu, solve
 from aetlab.core.backend import n_threads, threads
 from aetlab.core.grid import n_slices
 from aetlab.core.nouns import Atoms, TiltSeries
-from aetlab.forward.model import SMALL_PLANE, series_optics
+from aetlab.forward.model import SMALL_PLANE
 from aetlab.forward.multislice import make_multislice
 from aetlab.forward.rotation import make_rotation
+from aetlab.forward.series_optics import series_optics
 from aetlab.forward.simulate import SLAB_BYTES, VOXEL_ROTATION
 from aetlab.reconstruction.device import find_gpu, gpu_bytes
 from aetlab.reconstruction.memory import memory_by_stage

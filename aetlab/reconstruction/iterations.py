@@ -9,7 +9,6 @@ volume, and takes less harm from noise than from peaks that are not yet sharp.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -33,10 +32,11 @@ PATIENCE = 2
 LEAST = 2
 
 
-def split_counts(images: np.ndarray, electrons_per_pixel: float, share: float,
+def split_counts(images: np.ndarray, electrons_per_pixel: float | np.ndarray, share: float,
                  rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """The counts of ``images`` that are kept and those left out, each count with the chance ``share``.
 
+    ``electrons_per_pixel`` of a vacuum pixel is one number or an array that is broadcast to the shape of ``images``.
     Both are intensities like ``images``, vacuum 1. If the counts are Poisson, so are both, and independent.
     """
     counts = np.rint(images.astype(np.float64) * electrons_per_pixel).astype(np.int64)
@@ -97,11 +97,16 @@ def _with_counts_left_out(spec: RunSpec, series: TiltSeries, tilts: np.ndarray) 
     seen = tilts[::EVERY]
     images = np.empty((len(tilts) + len(seen), *series.images.shape[1:]), np.float32)
     rng = generator(spec.seed, "counts left out")
-    # The mean root of a count and a quarter is the root of its mean, to first order.
-    quarter = 0.25 / (LEFT_OUT * series.electrons_per_pixel) if spec.engine.likelihood == "amplitude" else 0.0
     for i, i_tilt in enumerate(tilts):
-        images[i], left_out = split_counts(to_numpy(series.images[i_tilt]), series.electrons_per_pixel, LEFT_OUT, rng)
+        electrons = series.electrons_per_pixel[i_tilt][:, None, None]
+        images[i], left_out = split_counts(to_numpy(series.sound_images(i_tilt)), electrons, LEFT_OUT, rng)
         if i % EVERY == 0:
-            images[len(tilts) + i // EVERY] = left_out + np.float32(quarter)
-    return replace(series, images=images, tilt_deg=series.tilt_deg[np.concatenate([tilts, seen])],
-                   electrons_per_pixel=(1 - LEFT_OUT) * series.electrons_per_pixel)
+            # The mean root of a count and a quarter is the root of its mean, to first order.
+            quarter = 0.25 / (LEFT_OUT * electrons) if spec.engine.likelihood == "amplitude" else 0.0 * electrons
+            images[len(tilts) + i // EVERY] = left_out + quarter.astype(np.float32)
+    both = np.concatenate([tilts, seen])
+    # The weights of the whole series, whatever electrons the tilts chosen have.
+    return TiltSeries(images, series.tilt_deg[both], series.defocus_A[both], series.pixel_A,
+                      electrons_per_pixel=(1 - LEFT_OUT) * series.mean_electrons_per_pixel,
+                      weight=series.image_weights[both],
+                      pixel_weight=None if series.pixel_weight is None else series.pixel_weight[both])

@@ -32,17 +32,17 @@ TRIALS_MAX = 9
 LEAST_WIDTH, LEAST_TILTS, LEAST_SHRINK = 120, 12, 1.5
 
 
-def hold_out(tilt_deg: np.ndarray, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the tilts that are fitted and of those that are held out, both ascending.
+def hold_out(series: TiltSeries, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the tilts that are fitted and of those that are held out, both ascending.
 
-    ``tilt_deg`` (T,) may have any order. At least one tilt is held out where ``fraction`` > 0, never the one of the
-    least or of the greatest angle, and at least two are fitted.
+    At least one tilt is held out where ``fraction`` > 0, never that of the least or the greatest angle, and at least
+    two are fitted. Tilts without any image of weight > 0 are in neither.
     """
-    n_tilts = len(tilt_deg)
-    inner = np.sort(np.argsort(tilt_deg, kind="stable")[1:-1])
-    n_held = min(max(round(fraction * n_tilts), 1), n_tilts - 2) if fraction > 0 else 0
-    held = np.sort(rng.choice(inner, n_held, replace=False)) if n_held else np.zeros(0, np.int64)
-    return np.setdiff1d(np.arange(n_tilts), held), held
+    seen = np.flatnonzero(series.weight.max(axis=1) > 0)
+    inner = np.sort(seen[np.argsort(series.tilt_deg[seen], kind="stable")][1:-1])
+    n_held = min(max(round(fraction * len(seen)), 1), len(seen) - 2) if fraction > 0 else 0
+    held = np.sort(rng.choice(inner, n_held, replace=False)) if n_held > 0 else np.zeros(0, np.int64)
+    return np.setdiff1d(seen, held), held
 
 
 def prediction_cost(model: Model, volume: np.ndarray, tilts: np.ndarray) -> float:
@@ -52,10 +52,9 @@ def prediction_cost(model: Model, volume: np.ndarray, tilts: np.ndarray) -> floa
 
 def rule_weight(spec: RunSpec, series: TiltSeries) -> float:
     """The weight per V of the written rule (:func:`aetlab.solve.rule_weight`)."""
-    n_tilts, n_defoci = series.images.shape[:2]
-    return solve.rule_weight(spec.reg.rule_factor, voxel_A=spec.scale.voxel_A, n_images=n_tilts * n_defoci,
+    return solve.rule_weight(spec.reg.rule_factor, voxel_A=spec.scale.voxel_A,
                              interaction=physics.interaction_parameter(spec.microscope.energy_keV),
-                             electrons_per_pixel=series.electrons_per_pixel)
+                             electrons_per_pixel=series.electrons_per_pixel, image_weights=series.image_weights)
 
 
 def regulariser_weight(spec: RunSpec, series: TiltSeries, model: Model, simulate: Callable[[RunSpec], TiltSeries],
@@ -102,7 +101,7 @@ def smaller_problem(spec: RunSpec) -> RunSpec | None:
 
 def predicting_weight(spec: RunSpec, series: TiltSeries, model: Model, reporter: Reporter) -> float:
     """The weight per V with which a fit to most tilts of ``series`` best predicts the others."""
-    fitted, held = hold_out(series.tilt_deg, HELD_OUT, generator(spec.seed, "held out"))
+    fitted, held = hold_out(series, HELD_OUT, generator(spec.seed, "held out"))
 
     def trial(weight: float) -> float:
         solution = fit_volume(spec, model, fitted, weight, n_iterations=TRIAL_ITERATIONS,

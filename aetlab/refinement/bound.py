@@ -61,7 +61,7 @@ def compute_bound(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float,
     elements = tuple(int(Z) for Z in np.unique(atoms.numbers))
     sites = Sites(atoms.positions_A, np.ones(len(atoms)), np.searchsorted(elements, atoms.numbers))
     poses = nominal_poses(tilt_deg)
-    vacuum = np.ones((len(tilt_deg), len(defocus_A), *shape_zxy[1:]), np.float32)
+    vacuum = np.ones((len(tilt_deg), np.shape(defocus_A)[-1], *shape_zxy[1:]), np.float32)
 
     model = AtomModel(TiltSeries(vacuum, tilt_deg, defocus_A, voxel_A), shape_zxy, elements, microscope=microscope,
                       n_layers_per_slice=n_layers_per_slice, parametrization=parametrization,

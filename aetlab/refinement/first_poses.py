@@ -27,6 +27,14 @@ def align_tilts(model: AtomModel, sites: Sites, poses: Poses, *, heights_A: np.n
     best = np.zeros((len(heights_A), model.n_tilts, 2))
     measured = model.amplitude - 1
     power = (measured.astype(np.float64) ** 2).sum(axis=(1, 2, 3))
+    # Bad pixels take their share of the power of an image, wherever its shift puts them.
+    share = np.ones(measured.shape[:2])
+    for i_tilt in range(model.n_tilts):
+        weights = model.weights_of(i_tilt)
+        if weights is not None:
+            power[i_tilt] = (weights * measured[i_tilt].astype(np.float64) ** 2).sum()
+            share[i_tilt] = weights.mean(axis=(1, 2))
+            measured[i_tilt] *= weights
     spectrum = scipy.fft.rfft2(measured)
     reach = int(np.floor(reach_A / model.voxel_A))
     for k, height_A in enumerate(heights_A):
@@ -40,13 +48,20 @@ def align_tilts(model: AtomModel, sites: Sites, poses: Poses, *, heights_A: np.n
             top = np.unravel_index(int(near[i_tilt].argmax()), near.shape[1:])
             value, place = _vertex(near[i_tilt], top)
             best[k, i_tilt] = (place - reach) * model.voxel_A
-            costs[k, i_tilt] = 0.5 * (power[i_tilt] + float((seen[i_tilt] ** 2).sum())) - value
+            costs[k, i_tilt] = 0.5 * (power[i_tilt] + _power(seen[i_tilt], share[i_tilt])) - value
     chosen = costs.argmin(axis=0)
     tilts = np.arange(model.n_tilts)
     by = np.zeros((model.n_tilts, 6))
     by[:, 3:5] = best[chosen, tilts]
     by[:, 5] = np.asarray(heights_A)[chosen]
     return poses.moved(by)
+
+
+def _power(images: np.ndarray, share: np.ndarray) -> float:
+    """Sum of the squares of images (F, X, Y), each times its ``share`` (F,)."""
+    if (share == 1).all():
+        return float((images**2).sum())
+    return float(share @ (images**2).sum(axis=(1, 2)))
 
 
 def _vertex(values: np.ndarray, top: tuple[np.intp, ...]) -> tuple[float, np.ndarray]:

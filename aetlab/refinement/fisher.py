@@ -2,7 +2,9 @@ r"""What the images can tell of each atom: its Fisher information, and standard 
 
 Counts are Poisson with mean n |ψ|², so that the information about parameters θ is Σ (∂n|ψ|²)²/(n|ψ|²) =
 4n Σ ∂|ψ|/∂θ ∂|ψ|/∂θ' over all pixels: in the amplitudes the noise is white with variance 1/(4n), whatever the image.
-With J = ∂|ψ|/∂θ this is 4n JᵀJ. Its blocks are estimated without forming J: for white noise w of variance 1,
+With J = ∂|ψ|/∂θ this is 4n JᵀJ. Where images or
+pixels have weights w, J is √w ∂|ψ|/∂θ: images of n_j electrons have w = n_j/n, n their mean, and 4n JᵀJ is their
+information; a missing image has none. Its blocks are estimated without forming J: for white noise w of variance 1,
 E[(Jᵀw)(Jᵀw)ᵀ] = JᵀJ (Hutchinson's estimator, Commun. Stat. Simul. 18, 1059, 1989), and Jᵀw is one pass of the model's
 adjoint for all atoms at once. Multiple scattering is in it as in the images. Each tilt is a sample of its own: K passes
 over T tilts give K·T samples of rank one, and a relative error of √(2/(K·T)) of a diagonal element. The noise of the

@@ -10,7 +10,7 @@ import numpy as np
 
 from aetlab.refinement.fisher import invert_blocks, separate_thermal
 from aetlab.refinement.geometry import Poses, pose_gradient, settle
-from aetlab.refinement.lbfgs import Descent, minimize
+from aetlab.refinement.lbfgs import Descent, minimize_lbfgs
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import NOISE_FREE_ELECTRONS
 
@@ -42,9 +42,10 @@ class Fit:
     remaining: float
 
 
-def fit_sites(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, *, n_passes: int,
-              tolerance: float, pose_information: np.ndarray | None = None,
-              thermal_information: np.ndarray | None = None, on_pass: Callable[[float], None] | None = None) -> Fit:
+def fit_to_images(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, *, n_passes: int,
+                  tolerance: float, pose_information: np.ndarray | None = None,
+                  thermal_information: np.ndarray | None = None,
+                  on_pass: Callable[[float], None] | None = None) -> Fit:
     """Fit positions and occupancies (poses and thermal factors as well) to the images.
 
     Parameters
@@ -139,8 +140,8 @@ def fit_sites(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
         start.append(model.thermal_A2)
     # The metric of the decrement is JᵀJ; n_e pixels' worth of electrons make it one of standard errors.
     per_error = math.sqrt(4 * electrons / max(4 * n, 1))
-    descent = minimize(np.concatenate(start), evaluate, precondition, n_passes=n_passes,
-                       tolerance=tolerance / per_error, limit=limit, settled=settled)
+    descent = minimize_lbfgs(np.concatenate(start), evaluate, precondition, n_passes=n_passes,
+                             tolerance=tolerance / per_error, limit=limit, settled=settled)
     fitted, seen, thermal_A2 = unpack(descent.point)
     if refine_poses:
         settled_A, seen = settle(fitted.positions_A, seen)
@@ -180,7 +181,7 @@ def fit_poses(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
     """Fit turn and shift of each tilt to the images, the sites as they are.
 
     ``information`` (6, 6) is that of a tilt's turn and shift
-    (:func:`~aetlab.refinement.fisher.sample_pose_information`); the others are those of :func:`fit_sites`.
+    (:func:`~aetlab.refinement.fisher.sample_pose_information`); the others are those of :func:`fit_to_images`.
     """
     root = _inverse_root(information)
     electrons = model.electrons_per_pixel if math.isfinite(model.electrons_per_pixel) else NOISE_FREE_ELECTRONS
@@ -203,8 +204,8 @@ def fit_poses(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
         shorter = np.minimum(1, LONGEST_POSE_STEP_A / np.maximum(moved_A, 1e-12))
         return (step.reshape(-1, 6) * shorter[:, None]).ravel()
 
-    descent = minimize(np.zeros(6 * model.n_tilts), evaluate, lambda vector: vector.copy(), n_passes=n_passes,
-                       tolerance=tolerance * math.sqrt(6 * model.n_tilts / (4 * electrons)), limit=limit)
+    descent = minimize_lbfgs(np.zeros(6 * model.n_tilts), evaluate, lambda vector: vector.copy(), n_passes=n_passes,
+                             tolerance=tolerance * math.sqrt(6 * model.n_tilts / (4 * electrons)), limit=limit)
     return poses.moved(descent.point.reshape(-1, 6) @ root), descent
 
 

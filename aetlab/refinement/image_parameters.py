@@ -3,7 +3,8 @@ r"""Defocus and brightness of every single image, from the images of the sites a
 An image whose vacuum has the intensity b = s² and whose plane lies δ further along the beam than it is said to has the
 amplitude a ≈ s (|ψ| + δ ∂|ψ|/∂δ), which is linear in s and s·δ: least squares over its pixels, two unknowns, and again
 from where that led (Gauss-Newton). The derivative is a central difference of images at three planes, which share the
-exit wave. Positions and occupancies stay; what is left of either in the other the next fit takes up.
+exit wave. Positions and occupancies stay; what is left of either in the other the next fit takes up. Pixels count by
+their weights; missing images keep the brightness 1 and the offset 0.
 """
 
 from __future__ import annotations
@@ -35,12 +36,16 @@ def calibrate_images(model: AtomModel, sites: Sites, poses: Poses) -> tuple[Atom
     for i_tilt, images in enumerate(model.focal_images(sites, poses, (-STEP_A, 0.0, STEP_A))):
         below, here, above = np.sqrt(images.astype(np.float64))
         slope = (above - below) / (2 * STEP_A)
-        measured = model.amplitude[i_tilt].astype(np.float64)
+        measured, weights = model.amplitude[i_tilt].astype(np.float64), model.weights_of(i_tilt)
+        if weights is not None:
+            here, slope, measured = (np.sqrt(weights) * values for values in (here, slope, measured))
         of_here, of_slope, both = (here**2).sum((1, 2)), (slope**2).sum((1, 2)), (here * slope).sum((1, 2))
         first, second = (measured * here).sum((1, 2)), (measured * slope).sum((1, 2))
         determinant = of_here * of_slope - both**2
         seen = determinant > LEAST_SLOPE * of_here**2
         safe = np.where(seen, determinant, 1.0)
+        missing = ~model.present[i_tilt] | (of_here == 0)
+        of_here, first = np.where(missing, 1.0, of_here), np.where(missing, 1.0, first)
         scale = np.where(seen, (of_slope * first - both * second) / safe, first / of_here)
         moved_A = np.where(seen, (of_here * second - both * first) / safe / scale, 0.0)
         change_A[i_tilt] = np.clip(moved_A, -LONGEST_STEP_A, LONGEST_STEP_A)
@@ -48,7 +53,7 @@ def calibrate_images(model: AtomModel, sites: Sites, poses: Poses) -> tuple[Atom
         known[i_tilt] = of_slope - both**2 / of_here
     calibrated = model.with_calibration(model.brightness * brightness, model.defocus_offset_A + change_A)
     electrons = min(model.electrons_per_pixel, NOISE_FREE_ELECTRONS)
-    return calibrated, float(np.sqrt((4 * electrons * known * change_A**2).mean()))
+    return calibrated, float(np.sqrt(np.mean((4 * electrons * known * change_A**2)[model.present])))
 
 
 def take_heights(model: AtomModel, poses: Poses) -> tuple[AtomModel, Poses]:
@@ -56,7 +61,8 @@ def take_heights(model: AtomModel, poses: Poses) -> tuple[AtomModel, Poses]:
 
     Planes that lie further along the beam see what they would of a sample that lies as much further back.
     """
-    mean_A = model.defocus_offset_A.mean(axis=1)
+    offset_A, n_images = model.defocus_offset_A, model.present.sum(axis=1)
+    mean_A = np.where(model.present, offset_A, 0).sum(axis=1) / np.maximum(n_images, 1)
     shift_A = poses.shift_A - mean_A[:, None] * (0.0, 0.0, 1.0)
-    return (model.with_calibration(model.brightness, model.defocus_offset_A - mean_A[:, None]),
+    return (model.with_calibration(model.brightness, np.where(model.present, offset_A - mean_A[:, None], 0)),
             replace(poses, shift_A=shift_A))

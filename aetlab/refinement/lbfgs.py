@@ -38,10 +38,10 @@ class Descent:
     stopped: str
 
 
-def minimize(point: Vector, evaluate: Callable[[Vector], tuple[float, Vector]],
-             precondition: Callable[[Vector], Vector], *, n_passes: int, tolerance: float,
-             limit: Callable[[Vector], Vector],
-             settled: Callable[[Vector], bool] = lambda direction: True) -> Descent:
+def minimize_lbfgs(point: Vector, evaluate: Callable[[Vector], tuple[float, Vector]],
+                   precondition: Callable[[Vector], Vector], *, n_passes: int, tolerance: float,
+                   limit: Callable[[Vector], Vector],
+                   settled: Callable[[Vector], bool] = lambda direction: True) -> Descent:
     """Minimise a smooth function from ``point`` (P,) in at most ``n_passes`` evaluations.
 
     Parameters

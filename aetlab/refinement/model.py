@@ -1,15 +1,16 @@
 """Images of atoms through multislice, and the gradient of the cost with respect to the atoms.
 
 Nothing is interpolated: each tilt turns the atoms and builds slices of projected potential from their tables, the sums
-that N_B voxel layers of the simulation would give. The cost is that of the reconstruction, ½ Σ (|ψ| - a)² (equation 5
-of the paper, halved), with a = √(I + 1/(4n)) for n electrons in a vacuum pixel: √(count + ¼) has the mean √λ up to
-O(λ^-3/2), where the plain root is low by 1/(8√λ) and would take scattering for granted at low dose.
+that N_B voxel layers of the simulation would give. The cost is that of the reconstruction, ½ Σ w (|ψ| - a)² (equation 5
+of the paper, halved; :mod:`aetlab.forward.multislice` has the weights w), with a = √(I + 1/(4n)) for n electrons in a
+vacuum pixel of the image: √(count + ¼) has the mean √λ up to O(λ^-3/2), where the plain root is low by 1/(8√λ) and
+would take scattering for granted at low dose. An image of n_j electrons has w = n_j/n, n their mean over the images:
+then 4n times the cost is the negative log-likelihood, as for images that all have n electrons.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,11 @@ import numpy as np
 
 from aetlab.core import physics
 from aetlab.core.backend import empty_aligned, n_threads
-from aetlab.core.grid import n_slices, slice_centres_A
+from aetlab.core.grid import n_slices
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.simd import BYTES
-from aetlab.forward.imaging import transfer_function
-from aetlab.forward.multislice import Multislice, Optics, TiltCost, make_multislice, make_optics, propagator
+from aetlab.forward.multislice import Multislice, TiltCost, make_multislice, propagator
+from aetlab.forward.series_optics import SeriesOptics
 from aetlab.refinement import kernels_numba as kernels
 from aetlab.refinement.geometry import Poses
 from aetlab.refinement.tables import AtomTables, broaden, tabulate_atoms
@@ -89,11 +90,12 @@ class _Turns:
 
 @dataclass
 class _Bench:
-    """What a thread works with."""
+    """What a thread works with; ``refocused`` says that ``multislice`` has not the transfer functions it came with."""
 
     multislice: TiltCost
     slices: np.ndarray
     amplitude: np.ndarray
+    refocused: bool = False
 
 
 class AtomModel:
@@ -102,7 +104,7 @@ class AtomModel:
     Parameters
     ----------
     series : TiltSeries
-        Measured intensities (T, F, X, Y), vacuum 1.
+        Measured intensities (T, F, X, Y), vacuum 1, with their weights and electrons.
     shape_zxy : tuple of int
         Voxels of the volume that the atoms lie in: the slices along z, and the images' pixels.
     elements : tuple of int
@@ -113,6 +115,15 @@ class AtomModel:
         Precision of slices and waves: float32, or float64 for tests.
     make_tilt_cost : callable
         ``make_tilt_cost(optics, dtype)`` makes what propagates the waves of a tilt, on the CPU or elsewhere.
+
+    Attributes
+    ----------
+    present : bool (T, F)
+        Which images are not missing.
+    electrons_per_pixel : float
+        Mean electrons of a vacuum pixel in an image.
+    n_values : float
+        Sum of the weights of all pixels; in a regular series the number of pixels.
     """
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], elements: tuple[int, ...], *,
@@ -122,33 +133,46 @@ class AtomModel:
         self.elements = elements
         self.voxel_A = series.pixel_A
         self.n_tilts, self.n_defoci = series.images.shape[:2]
-        self.electrons_per_pixel = series.electrons_per_pixel
+        self.electrons_per_pixel = self._electrons = series.mean_electrons_per_pixel
+        self.present = series.weight > 0
         self.tables = tabulate_atoms(elements, self.voxel_A, parametrization=parametrization,
                                      debye_waller_A2=debye_waller_A2, dtype=dtype)
         if min(shape_zxy[2], series.images.shape[3]) < self.tables.window:
             raise ValueError(f"atoms reach over {self.tables.window} pixels along y, images have {shape_zxy[2]}")
-        if series.images.shape[2:] != tuple(shape_zxy[1:]):
-            raise ValueError(f"images of {series.images.shape[2:]} pixels do not fit a volume of {shape_zxy} voxels")
+        self._optics = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
         self._shape = tuple(shape_zxy)
         self._n_layers = n_layers_per_slice
         self._dtype = dtype
         self._make_tilt_cost = make_tilt_cost
         self._lanes = BYTES // np.dtype(dtype).itemsize
         self._microscope = microscope
-        self._defocus_A = np.array(series.defocus_A, float)
-        extra = 0.0 if math.isinf(self.electrons_per_pixel) else 0.25 / self.electrons_per_pixel
-        self._measured = np.sqrt(np.maximum(series.images, 0) + extra).astype(dtype)
+        self._measured: np.ndarray = np.empty(series.images.shape, dtype)
+        for i_tilt in range(self.n_tilts):
+            self._measured[i_tilt] = series.amplitudes(i_tilt, centred=True)
         self._amplitude = self._measured
-        self._electrons = series.electrons_per_pixel
+        self._weighted = None if series.is_regular else series
+        self._image_weights = series.image_weights
         self.brightness = np.ones((self.n_tilts, self.n_defoci))
         self.defocus_offset_A = np.zeros((self.n_tilts, self.n_defoci))
         self._local = threading.local()
-        self._optics = self._make_optics()
 
     @property
     def amplitude(self) -> np.ndarray:
         """Measured amplitudes (T, F, X, Y), vacuum 1."""
         return self._amplitude
+
+    def weights_of(self, i_tilt: int) -> np.ndarray | None:
+        """Weight (F, X, Y) of each pixel of one tilt; None in a regular series."""
+        weights = self._weighted.weights_of(i_tilt) if self._weighted else None
+        return None if weights is None else weights.astype(self._dtype, copy=False)
+
+    @property
+    def n_values(self) -> float:
+        """Sum of the weights of all pixels."""
+        if self._weighted is None:
+            return self.n_tilts * self.n_defoci * self._shape[1] * self._shape[2]
+        weights = (self.weights_of(i_tilt) for i_tilt in range(self.n_tilts))
+        return float(sum(each.sum(dtype=np.float64) for each in weights if each is not None))
 
     @property
     def thermal_A2(self) -> np.ndarray:
@@ -172,8 +196,9 @@ class AtomModel:
         tried : sequence
             Tables to gather with: None for each site's own, k for element k at every site.
         noise : numpy.random.SeedSequence, optional
-            Add white noise w of variance 1 to the measured amplitudes: the gradient is then -Jᵀw, J the derivative of
-            the amplitudes, and with it what the measurement's own noise adds, which is 4n times weaker.
+            Add white noise v of variance 1 to the measured amplitudes times √w, w the weights of their pixels: the
+            gradient is then -Jᵀv, J the derivative of these products, and with it what the measurement's own noise
+            adds, which is 4n times weaker.
         thermal : bool
             Take the derivative with respect to each site's own thermal factor as well: central differences of what it
             gathers from the tables at B ± :data:`THERMAL_STEP_A2`.
@@ -213,15 +238,17 @@ class AtomModel:
         centres = placed_A[order][:, [2, 0, 1]] / self.voxel_A + (np.array(self._shape) - 1) / 2
         kinds, occupancy = sites.kinds[order], sites.occupancy[order]
         self._deposit(bench.slices, centres, kinds, occupancy)
-        measured = self._amplitude[i_tilt]
+        measured, weight = self._amplitude[i_tilt], self.weights_of(i_tilt)
         if noise is not None:
             white = np.random.default_rng(noise).standard_normal(measured.shape, np.float32)
+            if weight is not None:
+                white = np.where(weight > 0, white / np.sqrt(np.where(weight > 0, weight, 1)), 0).astype(np.float32)
             measured = np.add(measured, white, out=bench.amplitude)
-        lift_A = self._lift_A(poses, i_tilt)
-        multislice = bench.multislice
-        if np.any(lift_A):
-            multislice = self._make_tilt_cost(self._refocused(lift_A), self._dtype)
-        cost = multislice.cost_and_gradient(bench.slices, measured)
+        multislice, lift_A = bench.multislice, self._lift_A(poses, i_tilt)
+        if np.any(lift_A) or self._optics.set_of[i_tilt] > 0 or bench.refocused:
+            multislice.use_transfer(multislice.pack_transfer(self._transfer_at(i_tilt, lift_A)))
+            bench.refocused = True
+        cost = multislice.cost_and_gradient(bench.slices, measured, weight)
         on_slices(i_tilt, bench.slices)
         gradient = np.empty((len(tried), len(sites), 4))
         out = np.empty((len(sites), 4))
@@ -257,7 +284,7 @@ class AtomModel:
         return slices
 
     def with_images(self, images: np.ndarray) -> AtomModel:
-        """The same model of noise-free ``images`` (T, F, X, Y), vacuum 1."""
+        """The same model of noise-free ``images`` (T, F, X, Y), vacuum 1, with the weights of this one."""
         other = copy.copy(self)
         other._measured = other._amplitude = np.sqrt(images).astype(self._dtype)
         other.brightness = np.ones_like(self.brightness)
@@ -274,12 +301,14 @@ class AtomModel:
         """The same model of images whose vacuum has the intensity ``brightness`` (T, F), and whose planes lie
         ``defocus_offset_A`` (T, F) in Å further along the beam than the series says.
 
-        Amplitudes are divided by √brightness, so that vacuum is 1 again; electrons in a vacuum pixel follow the mean.
+        Amplitudes are divided by √brightness, so that vacuum is 1 again; electrons in a vacuum pixel follow the mean,
+        for which images count by their weights.
         """
         other = copy.copy(self)
         other.brightness, other.defocus_offset_A = np.array(brightness, float), np.array(defocus_offset_A, float)
         other._amplitude = (self._measured / np.sqrt(brightness)[:, :, None, None]).astype(self._dtype)
-        other.electrons_per_pixel = self._electrons * float(np.mean(brightness))
+        mean = np.mean(brightness) if self._weighted is None else np.average(brightness, weights=self._image_weights)
+        other.electrons_per_pixel = self._electrons * float(mean)
         return other
 
     def images(self, sites: Sites, poses: Poses) -> np.ndarray:
@@ -296,7 +325,8 @@ class AtomModel:
         """
         def work(i_tilt: int) -> np.ndarray:
             lift_A = self._lift_A(poses, i_tilt) + np.asarray(lifts_A)[:, None]
-            waves = Multislice(self._refocused(lift_A), self._dtype).images(self.slices(sites, poses, i_tilt))
+            optics = replace(self._optics.optics, transfer=self._transfer_at(i_tilt, lift_A))
+            waves = Multislice(optics, self._dtype).images(self.slices(sites, poses, i_tilt))
             return (waves.real**2 + waves.imag**2).reshape(*lift_A.shape, *waves.shape[1:])
 
         n_workers = min(n_threads(), self.n_tilts)
@@ -313,34 +343,26 @@ class AtomModel:
         kernels.gather(slices, centres, kinds, occupancy.astype(self._dtype), self._n_layers, self._shape[0],
                        t.cumulative, t.weight, t.reach, t.n_reach, t.window, self._lanes, out)
 
-    def _make_optics(self) -> Optics:
-        n_z, *shape = self._shape
-        shape_xy = (shape[0], shape[1])
-        wavelength_A = physics.wavelength_A(self._microscope.energy_keV)
-        centres_A = slice_centres_A(n_z, self._n_layers, self.voxel_A)
-        back_to_centre = propagator(shape_xy, self.voxel_A, wavelength_A, -centres_A[-1])
-        transfer = np.stack([back_to_centre * transfer_function(shape_xy, self.voxel_A, self._microscope, float(d))
-                             for d in self._defocus_A])
-        phase_per_V = physics.interaction_parameter(self._microscope.energy_keV) * self.voxel_A
-        return make_optics(transfer, np.diff(centres_A), pixel_A=self.voxel_A, wavelength_A=wavelength_A,
-                           phase_per_V=phase_per_V)
-
     def _lift_A(self, poses: Poses, i_tilt: int) -> np.ndarray:
         """How far (F,) in Å the planes of a tilt lie further along the beam, as the sample sees them."""
         return np.asarray(self.defocus_offset_A[i_tilt] - float(poses.shift_A[i_tilt, 2]))
 
-    def _refocused(self, lift_A: np.ndarray) -> Optics:
-        """The optics of planes that lie ``lift_A`` (..., F) further along the beam, one after the other."""
+    def _transfer_at(self, i_tilt: int, lift_A: np.ndarray) -> np.ndarray:
+        """Transfer functions to planes of one tilt that lie ``lift_A`` (..., F) further along the beam, one after the
+        other, as those of :class:`aetlab.forward.multislice.Optics`.
+        """
+        nominal: np.ndarray = self._optics.packed(i_tilt, lambda values: values)
+        if not np.any(lift_A) and lift_A.ndim == 1:
+            return nominal
         shape_xy = (self._shape[1], self._shape[2])
         wavelength_A = physics.wavelength_A(self._microscope.energy_keV)
         distances_A, which = np.unique(lift_A, return_inverse=True)
         planes = np.stack([propagator(shape_xy, self.voxel_A, wavelength_A, float(d)) for d in distances_A])
-        transfer = self._optics.transfer * planes[which.reshape(lift_A.shape)]
-        return replace(self._optics, transfer=transfer.reshape(-1, *shape_xy))
+        return np.asarray((nominal * planes[which.reshape(lift_A.shape)]).reshape(-1, *shape_xy))
 
     def _bench(self) -> _Bench:
         if getattr(self._local, "bench", None) is None:
-            self._local.bench = _Bench(self._make_tilt_cost(self._optics, self._dtype),
+            self._local.bench = _Bench(self._make_tilt_cost(self._optics.optics, self._dtype),
                                        empty_aligned(self.slices_shape, self._dtype),
                                        empty_aligned(self._amplitude.shape[1:], self._dtype))
         return self._local.bench

@@ -22,7 +22,7 @@ from aetlab.refinement.fisher import (
     standard_errors,
     variance_factors,
 )
-from aetlab.refinement.fit import Fit, fit_poses, fit_sites
+from aetlab.refinement.fit import Fit, fit_poses, fit_to_images
 from aetlab.refinement.geometry import Poses, nominal_poses
 from aetlab.refinement.image_parameters import calibrate_images, take_heights
 from aetlab.refinement.model import AtomModel, Sites
@@ -210,10 +210,10 @@ class _Refinement:
                 of_poses = of_poses[:5, :5]
         if thermal:
             of_thermal = self._information(sites, poses, spec.n_information, thermal=True)
-        fit = fit_sites(self._model, sites, poses, information,
-                        n_passes=spec.n_passes_last if last else spec.n_passes,
-                        tolerance=spec.tolerance, pose_information=of_poses, thermal_information=of_thermal,
-                        on_pass=lambda cost: self._passed(f"{len(sites)} sites, cost {cost:.6g}"))
+        fit = fit_to_images(self._model, sites, poses, information,
+                            n_passes=spec.n_passes_last if last else spec.n_passes,
+                            tolerance=spec.tolerance, pose_information=of_poses, thermal_information=of_thermal,
+                            on_pass=lambda cost: self._passed(f"{len(sites)} sites, cost {cost:.6g}"))
         if thermal:
             self._model = self._model.with_thermal(fit.thermal_A2)
         return fit
@@ -292,7 +292,6 @@ class _Refinement:
         scattering = sites.occupancy * model.tables.weight.sum(axis=1)[sites.kinds] * model.voxel_A**3
         order = np.lexsort((sites.positions_A[:, 1], sites.positions_A[:, 0], sites.positions_A[:, 2]))
         order = order[keep[order]]
-        n_values = model.n_tilts * model.n_defoci * model.shape_zxy[1] * model.shape_zxy[2]
         return RefinedAtoms(
             positions_A=sites.positions_A[order], occupancy=sites.occupancy[order],
             scattering_V_A3=scattering[order].astype(np.float64), numbers=numbers[order],
@@ -303,7 +302,7 @@ class _Refinement:
             brightness=model.brightness, cost=np.array(fit.descent.costs), rounds=tuple(self._rounds),
             summary={"stopped": fit.descent.stopped, "passes": self._n_passes,
                      "remaining_standard_errors": fit.remaining,
-                     "chi_square": 8 * model.electrons_per_pixel * fit.descent.cost / n_values,
+                     "chi_square": 8 * model.electrons_per_pixel * fit.descent.cost / model.n_values,
                      "variance_factor_position": float(factors[:, :3].mean()),
                      "variance_factor_occupancy": float(factors[:, 3].mean())}
             | self._summary(thermal_A2))
@@ -332,8 +331,9 @@ class _Refinement:
             found |= {f"thermal_{physics.SYMBOLS[Z]}_A2": float(B)
                       for Z, B in zip(model.elements, thermal_A2, strict=True)}
         if spec.imaging:
-            found["defocus_offset_rms_A"] = float(np.sqrt((model.defocus_offset_A**2).mean()))
-            found["brightness_rms_percent"] = 100 * float(np.sqrt(((model.brightness - 1) ** 2).mean()))
+            found["defocus_offset_rms_A"] = float(np.sqrt((model.defocus_offset_A[model.present] ** 2).mean()))
+            found["brightness_rms_percent"] = 100 * float(
+                np.sqrt(((model.brightness[model.present] - 1) ** 2).mean()))
         return found
 
     def _passed(self, detail: str) -> None:

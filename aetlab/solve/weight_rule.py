@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 #: Model error of one pixel's amplitude, in units of the vacuum amplitude: what the weight rests on at infinite dose.
 AMPLITUDE_FLOOR = 0.01
 
 
-def rule_weight(rule_factor: float, *, interaction: float, voxel_A: float, n_images: int, electrons_per_pixel: float,
-                floor: float = AMPLITUDE_FLOOR) -> float:
+def rule_weight(rule_factor: float, *, interaction: float, voxel_A: float, electrons_per_pixel: np.ndarray,
+                image_weights: np.ndarray, floor: float = AMPLITUDE_FLOOR) -> float:
     """Weight in 1/V: ``rule_factor`` standard deviations of the noise in the gradient of the cost at a voxel.
 
     A voxel enters about one pixel of every image with σ Δz radians per volt; the amplitude of a pixel has the variance
-    1/(4 n_e) from shot noise, and ``floor``² from what the model leaves out, added in quadrature:
-    ``weight = rule_factor · σ Δz · √n_images · √(1/(4 n_e) + floor²)``.
+    1/(4 n_e) from shot noise, and ``floor``² from what the model leaves out, added in quadrature. The gradient holds
+    image j with its weight w_j: ``weight = rule_factor · σ Δz · √(Σ_j w_j² (1/(4 n_j) + floor²))``.
 
     Parameters
     ----------
@@ -24,12 +26,15 @@ def rule_weight(rule_factor: float, *, interaction: float, voxel_A: float, n_ima
         σ in rad/(V Å).
     voxel_A : float
         Δz in Å.
-    n_images : int
-        Tilts times defoci.
-    electrons_per_pixel : float
-        Mean count n_e of a vacuum pixel in one image; ``inf`` for noise-free images.
+    electrons_per_pixel : float (T, F)
+        Mean count n_e of a vacuum pixel in each image; ``inf`` for noise-free images.
+    image_weights : float (T, F)
+        Weight w of each image in the cost; 0: it is missing.
     floor : float
         Model error of an amplitude of 1.
     """
-    amplitude_error = math.sqrt(1 / (4 * electrons_per_pixel) + floor**2)
-    return rule_factor * interaction * voxel_A * math.sqrt(n_images) * amplitude_error
+    present = image_weights > 0
+    weights, variance = image_weights[present], 1 / (4 * electrons_per_pixel[present]) + floor**2
+    if (weights == 1).all() and (variance == variance[0]).all():
+        return rule_factor * interaction * voxel_A * math.sqrt(len(weights)) * math.sqrt(variance[0])
+    return rule_factor * interaction * voxel_A * math.sqrt((weights**2 * variance).sum())

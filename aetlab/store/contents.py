@@ -50,10 +50,12 @@ def describe_arrays(content: RunContent) -> dict[str, Dataset]:
         "volume/potential_V": Dataset(np.asarray(content.reconstruction.volume.potential_V), "V",
                                       _geometry(content.reconstruction.volume)),
         "tilt_series/tilt_deg": Dataset(series.tilt_deg, "degree"),
-        "tilt_series/defocus_nm": Dataset(series.defocus_A / 10, "nm"),
+        "tilt_series/defocus_nm": Dataset(series.defocus_A / 10, "nm", {"axes": "tilt, image"}),
+        "tilt_series/electrons_per_pixel": Dataset(series.electrons_per_pixel, "1", {"axes": "tilt, image"}),
+        "tilt_series/weight": Dataset(series.weight, "1", {"axes": "tilt, image"}),
         "tilt_series/kept_tilts": Dataset(kept, "1", {"meaning": "indices of the tilts whose images are kept"}),
         "tilt_series/images_of_kept_tilts": Dataset(np.asarray(series.images)[kept], "vacuum intensity",
-                                                    {"electrons_per_pixel": series.electrons_per_pixel}),
+                                                    {"electrons_per_pixel": series.mean_electrons_per_pixel}),
     }
     arrays |= {f"traced/{name}": Dataset(getattr(content.traced, name), _TRACED_UNITS.get(name, "1"))
                for name in _TRACED}
@@ -77,7 +79,8 @@ def _describe_comparison(comparison: Comparison, series: TiltSeries, kept: np.nd
         "views/projected_V_A": Dataset(views.projected_V_A, "V Å", {"voxel_A": voxel_A}),
         "views/ideal": Dataset(views.ideal, "vacuum intensity", {"defocus_nm": views.defocus_nm}),
         "views/recorded": Dataset(views.recorded, "vacuum intensity",
-                                  {"defocus_nm": views.defocus_nm, "electrons_per_pixel": series.electrons_per_pixel}),
+                                  {"defocus_nm": views.defocus_nm,
+                                   "electrons_per_pixel": series.mean_electrons_per_pixel}),
     }
     if comparison.ideal is not None:
         ideal = np.asarray(comparison.ideal.images)[kept]
@@ -116,7 +119,7 @@ def unit_of(name: str) -> str:
 
 
 def kept_tilts(n_tilts: int) -> np.ndarray:
-    """Indices of the tilts whose images a record keeps: the first, and one in the middle of the series."""
+    """Return indices of the tilts whose images a record keeps: the first, and one in the middle of the series."""
     return np.array([0, n_tilts // 2])
 
 

@@ -56,7 +56,10 @@ def identity(spec: RunSpec) -> dict[str, Any]:
 def series_digest(series: TiltSeries) -> str:
     """Return the hex SHA-256 of a tilt series: its images and all that is known of each."""
     content = hashlib.sha256()
-    for values in (series.images, series.tilt_deg, series.defocus_A, series.pixel_A, series.electrons_per_pixel):
+    for values in (series.images, series.tilt_deg, series.defocus_A, series.pixel_A, series.electrons_per_pixel,
+                   series.weight, series.pixel_weight):
+        if values is None:
+            continue
         array = np.ascontiguousarray(to_numpy(values) if hasattr(values, "shape") else np.array(values))
         content.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
     return content.hexdigest()

@@ -54,7 +54,8 @@ def on_page(positions_A: np.ndarray) -> np.ndarray:
 
 def plot_geometry(run: StoredRun) -> Figure:
     """Multislice geometry of ``run`` (a), and its images at the kept tilts and all defoci, at most three (b)."""
-    defocus_nm = run.array("tilt_series/defocus_nm")
+    # Of the first kept tilt.
+    defocus_nm = run.array("tilt_series/defocus_nm")[run.array("tilt_series/kept_tilts")[0]]
     shown = np.unique(np.linspace(0, len(defocus_nm) - 1, min(3, len(defocus_nm))).round().astype(int))
     images = run.array("tilt_series/ideal_of_kept_tilts")[:, shown]
     tilt_deg = run.array("tilt_series/tilt_deg")[run.array("tilt_series/kept_tilts")]

@@ -1,0 +1,194 @@
+"""The tilt series: what was recorded of a sample, image by image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
+
+
+@dataclass(frozen=True)
+class TiltSeries:
+    """Images of T tilts at F defoci each, as intensities with vacuum 1.
+
+    Parameters
+    ----------
+    images : float32 (T, F, X, Y)
+        Intensities; float64 is kept as it is.
+    tilt_deg : (T,)
+        Tilt angles in degrees, in any order and spacing.
+    defocus_A : (T, F) or (F,)
+        Defocus of each image in Å; (F,) holds for every tilt.
+    pixel_A : float
+        Pixel in Å.
+    electrons_per_pixel : float or (T, F)
+        Effective electrons of a vacuum pixel of each image; ``inf`` for noise-free images. Those of missing images do
+        not matter: where they are no positive number of the same kind as the others, they become their mean.
+    weight : (T, F), optional
+        Weight of each image in every cost; 0: the image is missing. Default: 1.
+    pixel_weight : float32 (T, F, X, Y), optional
+        Weight of each pixel on top of that of its image; 0: a bad pixel. Default: 1.
+
+    Raises
+    ------
+    ValueError
+        For wrong shapes, NaN or infinity where the weight is not 0, negative weights, no weight at all, and electrons
+        that are not positive, or finite in some images and infinite in others.
+    """
+
+    images: Array
+    tilt_deg: np.ndarray
+    defocus_A: np.ndarray
+    pixel_A: float
+    electrons_per_pixel: Any = float("inf")
+    weight: Any = None
+    pixel_weight: Any = None
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        if self.images.ndim != 4:
+            raise ValueError(f"images: shape {self.images.shape}, wanted (tilts, defoci, X, Y)")
+        if self.images.dtype not in (np.float32, np.float64):
+            put("images", self.images.astype(np.float32))
+        shape = self.images.shape[:2]
+        put("tilt_deg", _of_shape("tilt_deg", self.tilt_deg, shape[:1], None))
+        put("defocus_A", _of_shape("defocus_A", self.defocus_A, shape, (shape[1],)))
+        if not self.pixel_A > 0:
+            raise ValueError(f"pixel_A: {self.pixel_A}, wanted a number greater than 0")
+        put("weight", np.ones(shape) if self.weight is None else _of_shape("weight", self.weight, shape, None))
+        if self.weight.min() < 0 or not self.weight.max() > 0:
+            raise ValueError(f"weight: {self.weight.min()} to {self.weight.max()}, wanted none below and some above 0")
+        put("electrons_per_pixel", self._check_electrons())
+        if self.pixel_weight is not None:
+            if self.pixel_weight.shape != self.images.shape:
+                raise ValueError(f"pixel_weight: shape {self.pixel_weight.shape}, wanted {self.images.shape}")
+            put("pixel_weight", self.pixel_weight.astype(np.float32, copy=False))
+        self._check_pixels()
+
+    def _check_electrons(self) -> np.ndarray:
+        shape = self.images.shape[:2]
+        electrons = np.array(self.electrons_per_pixel, float)
+        if electrons.ndim == 0:
+            electrons = np.full(shape, float(electrons))
+        if electrons.shape != shape:
+            raise ValueError(f"electrons_per_pixel: shape {electrons.shape}, wanted {shape} or one number")
+        present = electrons[self.weight > 0]
+        if not (present > 0).all():
+            raise ValueError(f"electrons_per_pixel: {present[~(present > 0)][0]} in an image of weight greater than 0, "
+                             "wanted a number greater than 0")
+        infinite = np.isinf(present)
+        if infinite.any() and not infinite.all():
+            raise ValueError(f"electrons_per_pixel: infinite in {infinite.sum()} of {len(present)} images, "
+                             "wanted all or none")
+        strange = (self.weight == 0) & ~((electrons > 0) & (np.isinf(electrons) == infinite[0]))
+        electrons[strange] = present.mean()
+        return electrons
+
+    def _check_pixels(self) -> None:
+        for i_tilt, i_image in np.argwhere(self.weight > 0):
+            image = self.images[i_tilt, i_image]
+            if self.pixel_weight is not None:
+                by_pixel = self.pixel_weight[i_tilt, i_image]
+                if not (by_pixel.min() >= 0 and np.isfinite(float(by_pixel.max()))):
+                    raise ValueError(f"pixel_weight: {by_pixel.min()} to {by_pixel.max()} at tilt {i_tilt}, image "
+                                     f"{i_image}, wanted finite numbers of at least 0")
+                image = image[by_pixel > 0]
+            # A sum costs a fraction of looking at every pixel, and is finite if they are.
+            if not np.isfinite(float(image.sum(dtype=np.float64))):
+                raise ValueError(f"images: NaN or infinity at tilt {i_tilt}, image {i_image}, wanted finite numbers "
+                                 "where the weight is not 0")
+
+    @property
+    def n_tilts(self) -> int:
+        """T."""
+        return int(self.images.shape[0])
+
+    @property
+    def n_defoci(self) -> int:
+        """F, the images of a tilt."""
+        return int(self.images.shape[1])
+
+    @property
+    def mean_electrons_per_pixel(self) -> float:
+        """Mean of ``electrons_per_pixel`` over the images of weight > 0; the common value where they are equal."""
+        present = self.electrons_per_pixel[self.weight > 0]
+        return float(present[0] if (present == present[0]).all() else present.mean())
+
+    @property
+    def image_weights(self) -> np.ndarray:
+        """Weight (T, F) of each image in a cost: ``weight`` times its electrons in units of their mean.
+
+        The likelihood weighs an image by its electrons; ``weight`` itself where all have the same.
+        """
+        mean = self.mean_electrons_per_pixel
+        return np.array(self.weight if np.isinf(mean) else self.weight * (self.electrons_per_pixel / mean))
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether all images and pixels weigh exactly 1."""
+        return self.pixel_weight is None and bool((self.image_weights == 1).all())
+
+    @property
+    def greatest_tilt_weight(self) -> float:
+        """The greatest weight that the images of one tilt have together, that of their pixels included."""
+        weights = self.image_weights
+        if self.pixel_weight is not None:
+            weights = weights * self.pixel_weight.max(axis=(2, 3))
+        return float(weights.sum(axis=1).max())
+
+    def weights_of(self, i_tilt: int) -> np.ndarray | None:
+        """Weight of every pixel of one tilt, float32 (F, X, Y); None for a regular series."""
+        if self.is_regular:
+            return None
+        weights = np.empty(self.images.shape[1:], np.float32)
+        weights[...] = self.image_weights[i_tilt][:, None, None]
+        if self.pixel_weight is not None:
+            weights *= self.pixel_weight[i_tilt]
+        return weights
+
+    def sound_images(self, i_tilt: int) -> Array:
+        """Images (F, X, Y) of one tilt with 0 in the place of missing ones and 1 in that of bad pixels."""
+        images, missing = self.images[i_tilt], self.weight[i_tilt] == 0
+        if self.pixel_weight is None and not missing.any():
+            return images
+        images = images.copy()
+        if self.pixel_weight is not None:
+            images[self.pixel_weight[i_tilt] == 0] = 1
+        images[missing] = 0
+        return images
+
+    def amplitudes(self, i_tilt: int, *, centred: bool = False) -> np.ndarray:
+        """√I (F, X, Y) of :meth:`sound_images`, in their precision.
+
+        With ``centred`` √(I + 1/(4n)), n the electrons of the image, which has the mean of √I without noise up to
+        O(n^-3/2).
+        """
+        intensity = np.maximum(self.sound_images(i_tilt), 0)
+        if centred:
+            offset = 0.25 / self.electrons_per_pixel[i_tilt]
+            intensity = intensity + offset.astype(intensity.dtype)[:, None, None]
+        amplitude: np.ndarray = np.sqrt(intensity)
+        return amplitude
+
+    def select(self, tilts: np.ndarray) -> TiltSeries:
+        """Return the series of some ``tilts`` (indices or mask), in their order."""
+        return replace(self, images=self.images[tilts], tilt_deg=self.tilt_deg[tilts], defocus_A=self.defocus_A[tilts],
+                       electrons_per_pixel=self.electrons_per_pixel[tilts], weight=self.weight[tilts],
+                       pixel_weight=None if self.pixel_weight is None else self.pixel_weight[tilts])
+
+
+def _of_shape(name: str, values: Any, shape: tuple[int, ...], shared: tuple[int, ...] | None) -> np.ndarray:
+    """``values`` as finite float64 numbers of ``shape``, which those of the shape ``shared`` are repeated to."""
+    array = np.array(values, float)
+    if shared is not None and array.shape == shared:
+        array = np.array(np.broadcast_to(array, shape))
+    if array.shape != shape:
+        raise ValueError(f"{name}: shape {array.shape}, wanted {shape}" + (f" or {shared}" if shared else ""))
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: NaN or infinity, wanted finite numbers")
+    return array
