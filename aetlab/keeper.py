@@ -31,7 +31,7 @@ from aetlab.store import cache, record
 from aetlab.store.checkpoint import CheckpointFile
 from aetlab.store.contents import RunContent, describe_arrays, plain
 from aetlab.store.environment import StageClock, describe_environment
-from aetlab.store.identity import identity, record_id, series_digest
+from aetlab.store.identity import identity, record_id
 from aetlab.store.run_log import LogReporter
 from aetlab.store.sharing import find_reconstruction
 
@@ -86,7 +86,7 @@ def save_record(outputs: Path | str, settings: RunSpec, series: TiltSeries, reco
     StorageError
         If the disk refuses.
     """
-    spec = replace(settings, data=DataSpec(kind="given", digest=series_digest(series)))
+    spec = replace(settings, data=DataSpec(kind="given", digest=series.digest()))
     places = record.Places(Path(outputs).absolute())
     with record.run_lock(places, spec):
         clock = StageClock()
@@ -148,7 +148,7 @@ def _reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places, repor
     if held is not None:
         reporter.say(f"reconstruction: shared, read from record {held[1].id}")
         return held[0], held[1].id, False
-    checkpoints = CheckpointFile(places.checkpoint(record_id(spec)), series_digest(series))
+    checkpoints = CheckpointFile(places.checkpoint(record_id(spec)), series.digest())
     made = flow.reconstruct(spec, series, progress=reporter, checkpoints=checkpoints)
     return made, None, checkpoints.resumed
 

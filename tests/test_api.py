@@ -20,7 +20,6 @@ from aetlab.spec import RunSpec
 from aetlab.spec.choices import default_choices
 from aetlab.spec.folders import group_choices
 from aetlab.store.checkpoint import CheckpointFile
-from aetlab.store.identity import series_digest
 from aetlab.store.record import Places, Record, array_names, list_records, read_array
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,7 +126,7 @@ def test_a_run_without_a_truth_is_a_whole_record(settings: RunSpec, steps: tuple
     record = aetlab.save_record(tmp_path, settings, series, reconstruction, traced)
     sound, broken = list_records(tmp_path / "records", verify=True)
     assert [one.id for one in sound] == [record.id] and broken == []
-    assert record.spec.data.kind == "given" and record.spec.data.digest == series_digest(series)
+    assert record.spec.data.kind == "given" and record.spec.data.digest == series.digest()
     assert not [name for name in array_names(record)
                 if name.split("/")[0] in ("truth", "match", "refined_match", "profiles", "structure", "views")]
     assert "tilt_series/ideal_of_kept_tilts" not in array_names(record)
@@ -155,12 +154,12 @@ def test_a_checkpoint_of_other_images_is_not_continued(settings: RunSpec, steps:
     """The second series has the same settings and other images."""
     series: TiltSeries = steps[1]
     other = dataclasses.replace(series, images=series.images[:, :, ::-1].copy())
-    assert series_digest(series) != series_digest(other)
+    assert series.digest() != other.digest()
     monkeypatch.setattr(CheckpointFile, "due", lambda self: True)
     path = tmp_path / "checkpoint.arrays"
-    aetlab.reconstruct(settings, series, checkpoints=CheckpointFile(path, series_digest(series)))
+    aetlab.reconstruct(settings, series, checkpoints=CheckpointFile(path, series.digest()))
     assert path.exists()
-    of_first, of_other = (CheckpointFile(path, series_digest(one)) for one in (series, other))
+    of_first, of_other = (CheckpointFile(path, one.digest()) for one in (series, other))
     resumed = aetlab.reconstruct(settings, other, checkpoints=of_other)
     assert not of_other.resumed
     np.testing.assert_array_equal(resumed.volume.potential_V, aetlab.reconstruct(settings, other).volume.potential_V)
@@ -177,7 +176,7 @@ def test_a_checkpoint_of_other_images_is_not_continued(settings: RunSpec, steps:
 ])
 def test_the_digest_of_a_series_covers_all_of_it(steps: tuple[Any, ...],
                                                  change: Callable[[TiltSeries], TiltSeries]) -> None:
-    assert series_digest(change(steps[1])) != series_digest(steps[1])
+    assert change(steps[1]).digest() != steps[1].digest()
 
 
 def test_all_public_names_are_there_and_documented() -> None:

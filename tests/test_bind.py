@@ -57,8 +57,8 @@ def test_what_cannot_be_used_is_told_in_one_line(smoke_spec: RunSpec, key: str, 
 
 def test_a_missing_key_is_named(smoke_spec: RunSpec) -> None:
     settings = unbind(smoke_spec)
-    del settings["tilts"]["n_tilts"]
-    with pytest.raises(SpecError, match="tilts.n_tilts is missing: it takes a whole number"):
+    del settings["binning"]["n_layers"]
+    with pytest.raises(SpecError, match="binning.n_layers is missing: it takes a whole number"):
         bind_run(settings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from host_device import HostDevice, host_library
 
-from aetlab import gpu
+from aetlab import gpu, solve
 from aetlab.core import backend
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.seeds import generator
@@ -106,6 +107,37 @@ def test_a_rotation_that_is_not_there_is_said(with_gpu: HostDevice, tiny: RunSpe
     fourier = change(tiny, "engine", rotation="fourier")
     assert device_choice.solver_parts(make_model(fourier, series, said.append)).name == "cpu"
     assert said == ["the CPU reconstructs: engine.rotation=fourier is not there on a GPU"]
+
+
+def test_a_regulariser_without_a_gpu_version_is_computed_by_the_cpu(
+        with_gpu: HostDevice, monkeypatch: pytest.MonkeyPatch, tiny: RunSpec, series: TiltSeries, change) -> None:
+    """A kind that only the CPU knows; it is made up, and acts as positivity."""
+    made_prox = solve.make_prox
+    monkeypatch.setattr(solve, "make_prox", lambda kind, *rest, **options: made_prox(
+        "pos" if kind == "made_up" else kind, *rest, **options))
+    monkeypatch.setattr(device_choice.gpu, "open_device", lambda needed_bytes: pytest.fail("a GPU was opened"))
+    spec = change(tiny, "reg", kind="pos")
+    object.__setattr__(spec.reg, "kind", "made_up")
+    said: list[str] = []
+    model = make_model(spec, series, said.append)
+    assert said == ["the CPU reconstructs: reg.kind=made_up is not there on a GPU"]
+    assert device_choice.solver_parts(model).name == "cpu" and device_choice.find_gpu(spec) is None
+    solution = fit_volume(spec, model, np.arange(5), 0.0, n_iterations=2, rng=np.random.default_rng(2))
+    assert solution.cost[-1] < solution.cost[0] and solution.volume.min() >= 0
+    asked = change(tiny, "engine", device="gpu")
+    asked = dataclasses.replace(asked, reg=spec.reg)
+    with pytest.raises(SpecError) as refused:
+        device_choice.require_gpu(asked)
+    assert str(refused.value) == ("engine.device='gpu' cannot be used: reg.kind=made_up is not there on a GPU; choose "
+                                  "one of auto, cpu")
+
+
+def test_every_regulariser_of_the_settings_but_atoms_has_a_proximal_operator_on_a_gpu(with_gpu: HostDevice) -> None:
+    assert set(gpu.REGULARISERS) == {"tv", "lasso", "pos", "none", "atoms"}
+    for kind in ("tv", "lasso", "pos", "none"):
+        gpu.make_prox(with_gpu, kind, 1.0)
+    with pytest.raises(gpu.GpuError, match="reg.kind=made_up has no proximal operator on a GPU"):
+        gpu.make_prox(with_gpu, "made_up", 1.0)
 
 
 @pytest.mark.parametrize("kind", ["tv", "lasso", "pos", "atoms"])

@@ -21,13 +21,32 @@ from aetlab.spec import RunSpec, dose_per_image_e_A2, tilt_angles_deg
 from aetlab.store.record import Places
 
 
+def tilts_at(tilt_deg: np.ndarray) -> TiltSeries:
+    """Blank images."""
+    return TiltSeries(np.ones((len(tilt_deg), 1, 2, 2), np.float32), tilt_deg, np.array([100.0]), 0.5)
+
+
 @given(n_tilts=st.integers(4, 200), fraction=st.floats(0, 0.5), seed=st.integers(0, 1000))
 def test_every_tilt_is_fitted_or_held_out(n_tilts: int, fraction: float, seed: int) -> None:
-    series = TiltSeries(np.ones((n_tilts, 1, 2, 2), np.float32), np.arange(n_tilts), [100.0], 0.5)
-    fitted, held = hold_out(series, fraction, np.random.default_rng(seed))
+    fitted, held = hold_out(tilts_at(np.linspace(0, 180, n_tilts)), fraction, np.random.default_rng(seed))
     np.testing.assert_array_equal(np.sort(np.concatenate([fitted, held])), np.arange(n_tilts))
     assert (len(held) == 0) == (fraction == 0)
     assert {0, n_tilts - 1} <= set(fitted) and len(fitted) >= 2
+
+
+@given(order=st.permutations(range(9)), seed=st.integers(0, 1000))
+def test_the_extreme_tilts_are_fitted_in_any_order_of_acquisition(order: list[int], seed: int) -> None:
+    tilt_deg = np.array([-64.0, -51, -30, -8, 2, 3, 19, 40, 66])[order]
+    fitted, held = hold_out(tilts_at(tilt_deg), 0.5, np.random.default_rng(seed))
+    assert len(held) == 4 and {-64.0, 66.0} <= set(tilt_deg[fitted])
+    np.testing.assert_array_equal(np.sort(np.concatenate([fitted, held])), np.arange(9))
+
+
+def test_an_ordered_series_holds_out_the_tilts_that_it_always_did() -> None:
+    """Drawn by NumPy's generator from all but the first and the last."""
+    fitted, held = hold_out(tilts_at(np.arange(60) * 3.0), 0.1, np.random.default_rng(7))
+    np.testing.assert_array_equal(
+        held, np.sort(np.random.default_rng(7).choice(np.arange(1, 59), 6, replace=False)))
 
 
 @given(best=st.floats(1e-6, 1e-2), start=st.floats(1e-5, 1e-3))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+from aetlab.core.backend import to_numpy
 
 Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
 
@@ -174,6 +177,15 @@ class TiltSeries:
             intensity = intensity + offset.astype(intensity.dtype)[:, None, None]
         amplitude: np.ndarray = np.sqrt(intensity)
         return amplitude
+
+    def digest(self) -> str:
+        """Return the hex SHA-256 of the series: its images and all that is known of each."""
+        content = hashlib.sha256()
+        for value in (self.images, self.tilt_deg, self.defocus_A, self.pixel_A, self.electrons_per_pixel, self.weight,
+                      self.pixel_weight):
+            array = to_numpy(value) if hasattr(value, "shape") else np.array([] if value is None else value)
+            content.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        return content.hexdigest()
 
     def select(self, tilts: np.ndarray) -> TiltSeries:
         """Return the series of some ``tilts`` (indices or mask), in their order."""

@@ -11,7 +11,7 @@ from aetlab.gpu.device import Device, GpuError
 from aetlab.gpu.footprint import ROTATIONS, memory_needed_bytes, tilt_cost_bytes
 from aetlab.gpu.model import GpuModel
 from aetlab.gpu.multislice import GpuTiltCosts
-from aetlab.gpu.passes import extrapolate, make_prox, sparsify
+from aetlab.gpu.passes import REGULARISERS, extrapolate, make_prox, sparsify
 
-__all__ = ["ROTATIONS", "Device", "GpuError", "GpuModel", "GpuTiltCosts", "extrapolate", "make_prox",
-           "memory_needed_bytes", "open_device", "sparsify", "tilt_cost_bytes"]
+__all__ = ["REGULARISERS", "ROTATIONS", "Device", "GpuError", "GpuModel", "GpuTiltCosts", "extrapolate",
+           "make_prox", "memory_needed_bytes", "open_device", "sparsify", "tilt_cost_bytes"]

@@ -6,18 +6,27 @@ import math
 
 import numpy as np
 
-from aetlab.gpu.device import Array, Device
+from aetlab.gpu.device import Array, Device, GpuError
 from aetlab.solve import Prox
+
+#: Regularisers (``reg.kind``) that have a GPU version; that of atoms is :func:`sparsify`.
+REGULARISERS = ("tv", "lasso", "pos", "none", "atoms")
 
 
 def make_prox(device: Device, kind: str, weight: float = 0.0, *, inner_iterations: int = 15,
               warm_start: bool = False) -> Prox:
-    """The proximal operator of a regulariser for volumes of ``device``; otherwise as :func:`aetlab.solve.make_prox`."""
+    """The proximal operator of a regulariser for volumes of ``device``; otherwise as :func:`aetlab.solve.make_prox`.
+
+    Raises
+    ------
+    GpuError
+        If the regulariser has no GPU version.
+    """
     if kind == "tv":
         return TotalVariation(device, weight, inner_iterations, warm_start)
     if kind in ("lasso", "pos", "none"):
         return _Pointwise(device, kind, weight)
-    raise ValueError(f"reg.kind={kind!r} is unknown: choose one of tv, lasso, pos, none")
+    raise GpuError(f"reg.kind={kind} has no proximal operator on a GPU")
 
 
 def extrapolate(device: Device, volume: Array, proximal: Array, beta: float) -> None:

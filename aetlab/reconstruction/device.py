@@ -146,6 +146,8 @@ def solver_parts(model: Model) -> Parts:
 def _open(spec: RunSpec) -> gpu.Device:
     if spec.engine.rotation not in gpu.ROTATIONS:
         raise gpu.GpuError(f"engine.rotation={spec.engine.rotation} is not there on a GPU")
+    if spec.reg.kind not in gpu.REGULARISERS:
+        raise gpu.GpuError(f"reg.kind={spec.reg.kind} is not there on a GPU")
     return gpu.open_device(gpu_bytes(spec))
 
 

@@ -22,7 +22,7 @@ def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], state: Mapping
                     *, data: str) -> None:
     """Write the arrays, the JSON-able ``state`` and the state of ``rng`` atomically to ``path``.
 
-    ``data`` is the digest of the tilt series (:func:`aetlab.store.identity.series_digest`).
+    ``data`` is the digest of the tilt series (:meth:`aetlab.core.nouns.TiltSeries.digest`).
     """
     write_container(path, arrays, {"code": code_id(), "data": data, "state": dict(state),
                                    "rng": rng.bit_generator.state})

@@ -1,28 +1,51 @@
-"""What a run is called: a hash of the settings that change its answer, and one of the code that computes it.
+"""The identity of a run, a hash of its settings, and of the code that computes it.
 
-Canonical JSON: keys sorted, no spaces, tuples as lists, whole numbers without a point (1000 and 1000.0 are the same),
-``inf`` as the word. Left out are labels and what decides only where a run is computed.
+Canonical JSON has sorted keys, no spaces, tuples as lists, whole numbers without a decimal point (1000 and 1000.0 are
+equal) and ``inf`` as the word. The identity leaves out labels and settings that decide only where a run is computed.
+
+The identity of the code covers the files of :data:`DECIDING`: Python without comments and docstrings, all else byte by
+byte. Values and ranges of settings are not among them, since the identity of the run holds the values and a range only
+refuses some; the quantities derived from settings are (:mod:`aetlab.spec.derived`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from aetlab.core.backend import to_numpy
-from aetlab.core.nouns import TiltSeries
 from aetlab.spec import RunSpec, SampleSpec, SpecError
 from aetlab.spec.bind import unbind
 
 #: Settings that do not change the answer.
 NOT_IN_IDENTITY = {"scale": ("name",), "microscope": ("name",), "engine": ("device", "n_threads")}
-#: Parts of the package whose code decides the numbers of a record.
-_DECIDING = ("core", "spec", "samples", "forward", "solve", "gpu", "tracing", "refinement", "reconstruction", "scoring")
+#: Folders (all that is in them) and files of the package that decide a number of a record.
+DECIDING = (
+    "core", "flow.py", "forward", "gpu", "reconstruction", "refinement", "samples", "scoring", "solve",
+    "spec/align.py", "spec/derived.py", "store/aligned.py", "store/contents.py", "store/refined.py", "tracing",
+)
+#: Those that do not. A file belongs to the longest entry of both tables that contains it.
+NOT_DECIDING = (
+    # Commands, settings as such, file formats and results.
+    "__init__.py", "bound.py", "cli", "doctor.py", "exchange", "keeper.py", "report.py", "reporting", "run.py", "runs.py",
+    "spec", "store", "trace.py",
+    # In deciding folders: messages, choice of the device, estimates, and what the command bound alone computes.
+    "core/kernel_cache.py", "core/progress.py", "gpu/choose.py", "reconstruction/estimate.py",
+    "reconstruction/memory.py", "refinement/bound.py",
+)
+#: In Python source: a colon and the docstring behind it, any other string, or the end of a line with its comment, the
+#: lines of comments that follow it and the next indent.
+_TRIPLE, _SINGLE = r'"""[^"\\]*+(?:(?:\\.|"(?!""))[^"\\]*+)*+"""', r'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"'
+_BLANK = r"[ \t]*+(?:#[^\n]*+)?\n"
+_TOKEN = re.compile(
+    rf"""(?=[:"'\n #])(?:(:)(?:{_BLANK})*+[ \t]*+r?{_TRIPLE}[ \t]*+(?=[\n#])|({_TRIPLE}|{_SINGLE}|"""
+    rf"""{_TRIPLE.replace('"', "'")}|{_SINGLE.replace('"', "'")})|(?:\n| ++(?:#[^\n]*+)?\n|#[^\n]*+\n)"""
+    rf"""(?:{_BLANK})*+([ \t]*+))""", re.DOTALL)
 
 
 def canonical_json(value: Any) -> str:
@@ -53,18 +76,6 @@ def identity(spec: RunSpec) -> dict[str, Any]:
     return settings
 
 
-def series_digest(series: TiltSeries) -> str:
-    """Return the hex SHA-256 of a tilt series: its images and all that is known of each."""
-    content = hashlib.sha256()
-    for values in (series.images, series.tilt_deg, series.defocus_A, series.pixel_A, series.electrons_per_pixel,
-                   series.weight, series.pixel_weight):
-        if values is None:
-            continue
-        array = np.ascontiguousarray(to_numpy(values) if hasattr(values, "shape") else np.array(values))
-        content.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
-    return content.hexdigest()
-
-
 def sample_digest(sample: SampleSpec) -> str:
     """SHA-256 of the structure file and its suffix, which tells the format; raises :class:`SpecError`."""
     path = Path(sample.path).expanduser()
@@ -78,20 +89,49 @@ def sample_digest(sample: SampleSpec) -> str:
 
 @cache
 def code_id() -> str:
-    """12 hex digits of the SHA-256 of the source and data files that decide the numbers of a record."""
-    package = Path(__file__).resolve().parents[1]
-    files = [*package.glob("*.py"), *(path for part in _DECIDING for path in (package / part).rglob("*"))]
+    """Return 12 hex digits of the SHA-256 of the code and data files that decide the numbers of a record."""
+    return code_digest(Path(__file__).resolve().parents[1])
+
+
+def code_digest(package: Path) -> str:
+    """Return 12 hex digits of the SHA-256 of the deciding files of ``package``, by their names and what they state."""
     sources = hashlib.sha256()
-    for path in sorted(path for path in files if path.is_file()):
-        name = path.relative_to(package).as_posix()
-        if "__pycache__" in name or name in _NOT_DECIDING:
-            continue
-        sources.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    for name in sorted(package_files(package)):
+        if decides(name):
+            content = (package / name).read_bytes()
+            if name.endswith(".py"):
+                content = code_of(content.decode()).encode()
+            sources.update(f"{name}\0".encode() + hashlib.sha256(content).digest())
     return sources.hexdigest()[:12]
 
 
-#: Modules of the command lines, which do not change a number.
-_NOT_DECIDING = ("__init__.py", "run.py", "runs.py", "report.py", "doctor.py", "progress.py", "bind.py")
+def package_files(package: Path) -> Iterator[str]:
+    """Yield the names of all source and data files of ``package``, relative to it, with forward slashes."""
+    for folder, inner, names in os.walk(package):
+        inner[:] = [name for name in inner if not name.startswith((".", "_"))]
+        for name in names:
+            if not name.startswith("."):
+                yield Path(folder, name).relative_to(package).as_posix()
+
+
+def decides(name: str) -> bool:
+    """Return whether the file ``name`` of the package decides a number of a record; one in neither table does."""
+    places = [name, *(parent.as_posix() for parent in Path(name).parents)]
+    return next((place in DECIDING for place in places if place in DECIDING or place in NOT_DECIDING), True)
+
+
+def code_of(source: str) -> str:
+    """Return Python ``source`` without comments, docstrings and blank lines.
+
+    A docstring is a string in three double quotes that stands alone on its lines at the start of the file or after a
+    colon. Parsing each file would take ten times as long.
+    """
+    # The colon in front makes the docstring of the file one like the others.
+    return _TOKEN.sub(_kept, ":\n" + source.replace("\r\n", "\n") + "\n")
+
+
+def _kept(token: re.Match[str]) -> str:
+    return token[1] or token[2] or f"\n{token[3]}"
 
 
 def _canonical(value: Any) -> Any:
