@@ -129,15 +129,10 @@ def _threads() -> Finding:
     multiply(point, point, point)  # Numba chooses the layer when the first parallel kernel runs
     layer = numba.threading_layer()
     found = f"engine: {n_threads()} threads (Numba's {layer} layer)"
-    pinned = {name: os.environ.get(name, "not set") for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    found += f"; linear algebra: {', '.join(f'{name}={value}' for name, value in pinned.items())}"
     if layer == "workqueue":
         return Finding("threads", ADVICE, f"{found}; tilts cannot be simulated in parallel: pip install tbb")
     if numba.config.NUMBA_NUM_THREADS < n_cores():  # type: ignore[attr-defined]
         return Finding("threads", ADVICE, f"{found}; unset NUMBA_NUM_THREADS to use all {n_cores()} cores")
-    loose = [name for name, value in pinned.items() if value != "1"]
-    if loose:
-        return Finding("threads", ADVICE, f"{found}; set {' and '.join(loose)} to 1, else they compete with the engine")
     return Finding("threads", OK, found)
 
 
@@ -214,7 +209,7 @@ def _is_installed(package: str) -> bool:
 
 
 def _kernels() -> Finding:
-    folder = Path(os.environ["NUMBA_CACHE_DIR"])
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).parent / "__pycache__")
     place = folder
     while not place.exists():
         place = place.parent

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -40,15 +39,15 @@ def test_advice_fits_the_driver_and_the_installed_cupy(driver: str, cupy: list[s
 
 def test_every_finding_is_one_line_and_problems_come_with_advice(tmp_path: Path,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too little memory and disk space, and multithreaded linear algebra."""
+    """Too little memory and disk space, and fewer threads than cores."""
     monkeypatch.setattr("aetlab.reconstruction.memory.available_bytes", lambda: 1e9)
     monkeypatch.setattr("aetlab.doctor._DISK_BYTES", 1e18)
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "8")
+    monkeypatch.setattr("aetlab.core.backend.n_cores", lambda: 1000)
     findings = {finding.item: finding for finding in doctor.examine(tmp_path)}
     for item in ("memory", "outputs", "threads"):
         assert findings[item].status == doctor.ADVICE, findings[item]
     assert "scale=paper does not fit" in findings["memory"].detail
-    assert "set OPENBLAS_NUM_THREADS to 1" in findings["threads"].detail
+    assert "unset NUMBA_NUM_THREADS to use all 1000 cores" in findings["threads"].detail
     assert findings["FFT"].detail == describe_fft()
     assert all("\n" not in finding.detail for finding in findings.values())
 
@@ -61,11 +60,8 @@ def test_a_missing_package_is_named_and_ends_the_checks(tmp_path: Path, monkeypa
     assert findings[1].detail == "missing: no-such-package; pip install no-such-package"
 
 
-@pytest.mark.parametrize(("given", "pinned"), [(None, "1"), ("3", "3")])
-def test_linear_algebra_has_one_thread_unless_set_otherwise(given: str | None, pinned: str) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
-    environment |= {} if given is None else {"OPENBLAS_NUM_THREADS": given}
-    code = "import sys, aetlab, os; print(os.environ['OPENBLAS_NUM_THREADS'], 'numpy' in sys.modules)"
-    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, text=True, capture_output=True,
-                             check=True).stdout
-    assert printed.split() == [pinned, "False"]
+def test_importing_aetlab_changes_no_setting_of_the_process_and_loads_no_numerics() -> None:
+    code = ("import os, sys; before = dict(os.environ); import aetlab; "
+            "print(dict(os.environ) == before, 'numpy' in sys.modules, 'numba' in sys.modules)")
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    assert printed.split() == ["True", "False", "False"]
