@@ -128,7 +128,7 @@ def _threads() -> Finding:
     point = np.ones((1, 1), np.complex64)
     multiply(point, point, point)  # Numba chooses the layer when the first parallel kernel runs
     layer = numba.threading_layer()
-    found = f"engine: {n_threads()} threads (Numba's {layer} layer)"
+    found = f"engine: {n_threads()} threads (Numba's {layer} layer); linear algebra: 1 thread"
     if layer == "workqueue":
         return Finding("threads", ADVICE, f"{found}; tilts cannot be simulated in parallel: pip install tbb")
     if numba.config.NUMBA_NUM_THREADS < n_cores():  # type: ignore[attr-defined]
@@ -209,7 +209,9 @@ def _is_installed(package: str) -> bool:
 
 
 def _kernels() -> Finding:
-    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).parent / "__pycache__")
+    from aetlab.core.kernel_cache import kernel_folder
+
+    folder = kernel_folder()
     place = folder
     while not place.exists():
         place = place.parent

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -58,10 +56,3 @@ def test_a_missing_package_is_named_and_ends_the_checks(tmp_path: Path, monkeypa
     assert [finding.item for finding in findings] == ["Python", "packages"]
     assert findings[1].status == doctor.BROKEN
     assert findings[1].detail == "missing: no-such-package; pip install no-such-package"
-
-
-def test_importing_aetlab_changes_no_setting_of_the_process_and_loads_no_numerics() -> None:
-    code = ("import os, sys; before = dict(os.environ); import aetlab; "
-            "print(dict(os.environ) == before, 'numpy' in sys.modules, 'numba' in sys.modules)")
-    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True).stdout
-    assert printed.split() == ["True", "False", "False"]
