@@ -1,12 +1,12 @@
-# make sweep: from a fresh clone to nine runs, their table and figures.   make test: every check.
+# make sweep: install, then nine runs, their table and figures.   make test: install, then every check.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Python compiles what is imported when it first is: most of what pip would compile never is. It must be let keep that:
-# over a hundred processes import the same.
+# Python compiles a module when it is first imported; pip would compile many that are never imported. The result must be
+# cached, since over a hundred processes import the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-# uv takes a fifth of pip's time, but knows nothing of pip's settings: where they name an index, or uv fails, pip installs.
+# uv takes a fifth of pip's time but ignores pip's settings: pip installs where they name an index, or where uv fails.
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 install = { ! $(BIN)/python -m pip config list | grep -q '[.]index-url=' && $(PIP) uv && $(UV) $(1); } || $(PIP) $(1)
 
@@ -16,7 +16,7 @@ sweep: $(VENV)/.installed
 	$(BIN)/python -m aetlab.run -m dose=inf,50k,7k reg=tv,lasso,pos
 	$(BIN)/python -m aetlab.report
 
-# The linters are tests too (tests/test_linters.py), so that both cores are busy to the end.
+# The linters run as tests (tests/test_linters.py), so that they share the two processes with the other tests.
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 

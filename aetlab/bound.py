@@ -1,7 +1,7 @@
-"""``python -m aetlab.bound``: what a plan of measurement can tell of each atom at best, before any is made.
+"""``python -m aetlab.bound``: the best precision of atoms that a planned experiment can reach.
 
-Takes the settings of ``aetlab.run``, several values of each with commas, and prints the Cramér–Rao bound of the mean
-position error and the least share of mistaken elements for each plan, without any reconstruction.
+Prints the Cramér–Rao bound of the mean position error and of the share of mistaken elements for each plan, without a
+reconstruction.
 """
 
 from __future__ import annotations
@@ -27,18 +27,21 @@ from aetlab.refinement.bound import Bound, compute_bound
 from aetlab.spec import DoseSpec, RunSpec, SpecError, dose_per_image_e_A2, missing_wedge_deg, tilt_angles_deg
 from aetlab.spec.bind import unbind
 
+_DESCRIPTION = """Print the best precision of atoms that a planned experiment can reach: the Cramér–Rao bound of the
+mean position error and the least share of mistaken elements. A plan is a list of settings as for aetlab.run; several
+values of a setting, separated by commas, give several plans. Nothing is reconstructed."""
 _EXAMPLES = """examples:
   python -m aetlab.bound scale=sparse tilts=15,30 dose=7k,50k
-  python -m aetlab.bound dose=7k tilts=20 defocus=9 , tilts=60 defocus=3    two plans, set apart by a lone comma
+  python -m aetlab.bound dose=7k tilts=20 defocus=9 , tilts=60 defocus=3    two plans, separated by a comma
   python -m aetlab.bound sample=file sample.path=particle.xyz dose=7k --figure bound.pdf --csv bound.csv
 """
-#: Doses in e/Å² over which the figure is drawn.
+#: Doses in e/Å² of the curves in the figure.
 _CURVE_E_A2 = np.geomspace(1e3, 1e6, 61)
 
 
 @dataclasses.dataclass(frozen=True)
 class PlanRow:
-    """One line of the table: a plan at a dose, with the bound of each element (``by_element``) in pm."""
+    """One row of the table: a plan at one dose. ``by_element`` is the bound of each element in pm."""
 
     label: str
     n_tilts: int
@@ -52,10 +55,10 @@ class PlanRow:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The entry point of ``python -m aetlab.bound``."""
+    """Run the command line of ``python -m aetlab.bound``."""
     arguments = _parser().parse_args(argv)
     if arguments.passes < 1:
-        sys.exit(f"--passes={arguments.passes} cannot be used: at least 1")
+        sys.exit(f"--passes={arguments.passes} cannot be used: it must be at least 1")
     try:
         jobs = [job for words in split_plans(arguments.settings) for job in compose_jobs(words, multirun=True)]
     except SpecError as error:
@@ -78,20 +81,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m aetlab.bound", description=__doc__.split(":", 1)[1].strip(),
+    parser = argparse.ArgumentParser(prog="python -m aetlab.bound", description=_DESCRIPTION,
                                      epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="*", help="settings as for aetlab.run; a lone comma begins another plan")
-    parser.add_argument("--passes", type=int, default=4, help="passes that sample the information (default: 4)")
-    parser.add_argument("--single", action="store_true", help="bound of each atom with all others known: faster, lower")
-    parser.add_argument("--csv", help="write the table here")
-    parser.add_argument("--figure", help="draw bound against dose here (.pdf, .png or .svg)")
+    parser.add_argument("settings", nargs="*", help="settings as for aetlab.run; a separate comma starts another plan")
+    parser.add_argument("--passes", type=int, default=4,
+                        help="random passes that sample the Fisher information (default: 4)")
+    parser.add_argument("--single", action="store_true",
+                        help="take all other atoms as known: faster, but gives a lower bound")
+    parser.add_argument("--csv", help="write the table to this file")
+    parser.add_argument("--figure", help="draw the bound against dose to this file (.pdf, .png or .svg)")
     return parser
 
 
 def split_plans(words: Sequence[str]) -> list[list[str]]:
-    """Settings of each plan; what stands before the first lone comma and names other groups holds for all.
+    """Split ``words`` at separate commas into the settings of each plan.
 
-    A later plan takes the words of the first and puts its own in the place of those with the same key.
+    A later plan has the settings of the first, with its own in place of those with the same key.
     """
     plans: list[list[str]] = [[]]
     for word in words:
@@ -108,7 +113,7 @@ def split_plans(words: Sequence[str]) -> list[list[str]]:
 
 
 def bound_of(spec: RunSpec, n_passes: int, *, joint: bool) -> Bound:
-    """The bound of the sample of ``spec`` for one electron a pixel."""
+    """Compute the bound of the sample of ``spec`` at one electron per pixel; ``joint`` treats all atoms as unknown."""
     atoms = samples.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
     return compute_bound(
         atoms, spec.scale.shape_zxy, spec.scale.voxel_A, np.array(tilt_angles_deg(spec.tilts, spec.wedge)),
@@ -118,12 +123,12 @@ def bound_of(spec: RunSpec, n_passes: int, *, joint: bool) -> Bound:
 
 
 def electrons_per_pixel(spec: RunSpec) -> float:
-    """Effective electrons of a vacuum pixel in one image of the plan."""
+    """Return the effective electrons per vacuum pixel in one image of the plan."""
     return effective_electrons_per_pixel(dose_per_image_e_A2(spec), spec.scale.voxel_A, spec.microscope.dqe)
 
 
 def row_of(job: Job, bound: Bound) -> PlanRow:
-    """The plan of ``job`` at its dose."""
+    """Return the row of the plan of ``job`` at its dose."""
     spec, n = job.spec, electrons_per_pixel(job.spec)
     by_element = {SYMBOLS[int(Z)]: bound.position_pm(n, int(Z)) for Z in np.unique(bound.numbers)}
     return PlanRow(_plan(spec), len(tilt_angles_deg(spec.tilts, spec.wedge)), len(spec.defocus.planes_nm),
@@ -139,7 +144,7 @@ def _plan(spec: RunSpec) -> str:
 
 
 def _without_dose(spec: RunSpec) -> str:
-    """What the information for one electron a pixel depends on, as text."""
+    """Return the settings that determine the information at one electron per pixel, as text."""
     groups = ("seed", "sample", "scale", "tilts", "wedge", "defocus", "microscope", "binning", "simulate")
     return json.dumps({group: unbind(getattr(spec, group)) for group in groups}, sort_keys=True)
 
@@ -179,9 +184,9 @@ def _draw(rows: Sequence[PlanRow], bounds: dict[str, tuple[Job, Bound]], path: P
     for job, bound in bounds.values():
         at = [electrons_per_pixel(dataclasses.replace(job.spec, dose=DoseSpec(total_e_A2=float(dose))))
               for dose in _CURVE_E_A2]
-        asked = [row.dose_e_A2 for row in rows if row.label == _plan(job.spec)]
+        doses = [row.dose_e_A2 for row in rows if row.label == _plan(job.spec)]
         curves.append(PlanCurve(_plan(job.spec), _CURVE_E_A2, np.array([bound.position_pm(n) for n in at]),
-                                np.array([bound.confused_percent(n) for n in at]), asked))
+                                np.array([bound.confused_percent(n) for n in at]), doses))
     plot_bound(curves).savefig(path)
 
 

@@ -66,7 +66,7 @@ def run(spec: RunSpec, *, places: record.Places, reporter: Reporter = SILENT,
         path = places.log(record_id(spec))
         log = LogReporter(reporter, path)
         retried = record.failed_before(path)
-        for line in (["failed before, is tried again"] if retried else []) + ([note] if note else []):
+        for line in (["failed before, retrying"] if retried else []) + ([note] if note else []):
             log.say(line)
         made, resumed = _make(spec, places, log, use_other_code)
         path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from aetlab.cli.compose import compose_jobs, compose_spec
-from aetlab.cli.remake import remake_words
+from aetlab.cli.reproduce import reproducing_overrides
 from aetlab.reporting.compare import compare_text, find_run
 from aetlab.reporting.experiments import Study, find_studies
 from aetlab.reporting.figures.choose import FigureTask, accuracy_tasks, common_tasks, paper_tasks, run_labels
@@ -118,7 +118,7 @@ def write_report(
         problems=problems,
         missing=missing,
         default=default,
-        remake={run.identity: remake_words(run.spec, default) for run in runs},
+        remake={run.identity: reproducing_overrides(run.spec, default) for run in runs},
     )
     page = folder / "report.html"
     write_text(page, build_page(report))

@@ -1,4 +1,4 @@
-"""``python -m aetlab.runs``: lists the runs of an outputs folder, filters, shows, exports and removes them."""
+"""``python -m aetlab.runs``: list, show, export and remove the runs of an outputs folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aetlab.scoring.scores import HEADLINES
 from aetlab.spec.bind import unbind
 from aetlab.store.files import StorageError
 from aetlab.store.listing import (
@@ -24,22 +25,21 @@ from aetlab.store.listing import (
 )
 from aetlab.store.record import Places, array_names, read_history, read_record
 
+_DESCRIPTION = "List, show, export and remove the runs of an outputs folder. Without a command, list them."
 _EXAMPLES = """examples:
-  python -m aetlab.runs                                     all runs
-  python -m aetlab.runs list reg.kind=tv 'found_percent>99'
-  python -m aetlab.runs show 3f2a                           one run, by the start of its id
-  python -m aetlab.runs export reg.kind=tv --to atoms       atoms (XYZ, CSV) and volume (MRC) of complete runs
-  python -m aetlab.runs remove status=damaged               after a question
-  python -m aetlab.runs remove --cache                      the shared tilt series
+  python -m aetlab.runs                                      list all runs
+  python -m aetlab.runs list reg.kind=tv 'found_percent>99'  list the runs that meet both conditions
+  python -m aetlab.runs show 3f2a                            show the run whose id starts with 3f2a
+  python -m aetlab.runs export reg.kind=tv --to atoms        write atoms (XYZ, CSV) and volumes (MRC) to atoms/
+  python -m aetlab.runs remove status=damaged                remove damaged records, after a confirmation
+  python -m aetlab.runs remove --cache                       remove the tilt series that runs share
 """
-_SCORES = (("position_error_pm", "error (pm)", 2), ("found_percent", "found (%)", 2),
-           ("false_positive_percent", "false (%)", 3), ("correct_species_percent", "species (%)", 2))
-#: Widest column that rows are aligned to.
+#: Largest column width that rows are padded to.
 _WIDEST = 60
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The entry point of ``python -m aetlab.runs``."""
+    """Run the command line of ``python -m aetlab.runs``."""
     arguments = _parser().parse_args(_with_command(list(sys.argv[1:] if argv is None else argv)))
     places = Places(Path(arguments.outputs))
     if not places.outputs.is_dir():
@@ -59,22 +59,24 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m aetlab.runs", description=__doc__.split(":", 1)[1].strip(),
+    parser = argparse.ArgumentParser(prog="python -m aetlab.runs", description=_DESCRIPTION,
                                      epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    purposes = {"list": "one line a run", "show": "all about one run",
-                "export": "write atoms and volumes as XYZ, CSV and MRC", "remove": "remove runs or the shared stages"}
+    purposes = {"list": "print one line per run", "show": "print settings, scores and environment of one run",
+                "export": "write atoms and volumes as XYZ, CSV and MRC", "remove": "remove runs or the cached stages"}
     for name, text in purposes.items():
         command = commands.add_parser(name, help=text)
-        command.add_argument("words", nargs="*", help="conditions (reg.kind=tv, 'found_percent>99') or starts of ids")
+        command.add_argument("words", nargs="*", metavar="condition|id",
+                             help="condition on a setting or score (reg.kind=tv, 'found_percent>99') or start of an id")
         command.add_argument("--outputs", default="outputs", help="folder of all results (default: outputs)")
         if name == "remove":
-            command.add_argument("--yes", action="store_true", help="ask no question")
-            command.add_argument("--cache", action="store_true", help="remove the shared stages instead of runs")
+            command.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+            command.add_argument("--cache", action="store_true",
+                                 help="remove the cached stages (tilt series that runs share) instead of runs")
         elif name == "export":
-            command.add_argument("--to", default=".", help="folder of the files (default: this one)")
+            command.add_argument("--to", default=".", help="folder to write to (default: the current one)")
         else:
-            command.add_argument("--json", action="store_true", help="for programs")
+            command.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
@@ -88,11 +90,11 @@ def _list(places: Places, entries: list[Entry], as_json: bool) -> None:
         print(f"[{lines}]")
         return
     differ = differing(entries)
-    rows = [["id", "status", *differ, *(title for _, title, _ in _SCORES), "age", "size"]]
+    rows = [["id", "status", *differ, *(score.short_heading for score in HEADLINES), "age", "size"]]
     now = datetime.datetime.now(datetime.UTC)
     for entry in entries:
         status = f"{entry.status}: {entry.note}" if entry.note else entry.status
-        scores = [_number(entry.metrics.get(name), digits) for name, _, digits in _SCORES]
+        scores = [score.text(entry.metrics.get(score.name)) for score in HEADLINES]
         settings = [str(entry.settings.get(name, "")) for name in differ]
         rows.append([entry.id, status, *settings, *scores, _age(entry.age_s(now)), _bytes(entry.n_bytes)])
     if entries:
@@ -104,13 +106,13 @@ def _list(places: Places, entries: list[Entry], as_json: bool) -> None:
             print("  ".join(cells).rstrip())
     n_stages, n_bytes = cache_size(places)
     print(f"{len(entries)} runs, {_bytes(sum(entry.n_bytes for entry in entries))}; "
-          f"{n_stages} shared stages, {_bytes(n_bytes)}")
+          f"{n_stages} cached stages, {_bytes(n_bytes)}")
 
 
 def _show(entries: list[Entry], as_json: bool) -> None:
     if len(entries) != 1:
         found = ", ".join(entry.id for entry in entries[:10]) or "none"
-        raise ValueError(f"show takes one run; the words fit {len(entries)}: {found}")
+        raise ValueError(f"show takes one run, but {len(entries)} match: {found}")
     entry = entries[0]
     content = _plain(entry)
     if entry.status == COMPLETE:
@@ -131,7 +133,7 @@ def _export(entries: list[Entry], folder: Path) -> None:
 
     complete = [entry for entry in entries if entry.status == COMPLETE]
     if not complete:
-        raise ValueError(f"the words fit {len(entries)} runs, none of them complete: there is nothing to export")
+        raise ValueError(f"nothing to export: {len(entries)} runs match, none of them complete")
     for entry in complete:
         for path in export_record(read_record(entry.place), folder):
             print(path)
@@ -140,18 +142,18 @@ def _export(entries: list[Entry], folder: Path) -> None:
 def _remove(places: Places, entries: list[Entry], arguments: argparse.Namespace) -> int:
     if arguments.cache:
         if arguments.words:
-            return _refuse("--cache removes all shared stages and takes no words")
+            return _refuse("--cache removes all cached stages and takes no conditions or ids")
         n_stages, n_bytes = cache_size(places)
-        what = f"{n_stages} shared stages ({_bytes(n_bytes)})"
+        subject = f"{n_stages} cached stages ({_bytes(n_bytes)})"
     elif not arguments.words:
-        return _refuse("say which runs to remove, for example: remove status=damaged")
+        return _refuse("give conditions or ids of the runs to remove, for example: remove status=damaged")
     else:
         n_stages = 0
-        what = f"{len(entries)} runs ({_bytes(sum(entry.n_bytes for entry in entries))})"
+        subject = f"{len(entries)} runs ({_bytes(sum(entry.n_bytes for entry in entries))})"
     if not (n_stages if arguments.cache else entries):
         print("nothing to remove")
         return 0
-    if not arguments.yes and not _agreed(f"Remove {what} of {places.outputs}? [y/N] "):
+    if not arguments.yes and not _agreed(f"Remove {subject} of {places.outputs}? [y/N] "):
         print("nothing was removed")
         return 1
     if arguments.cache:
@@ -159,7 +161,7 @@ def _remove(places: Places, entries: list[Entry], arguments: argparse.Namespace)
     else:
         for entry in entries:
             remove_entry(places, entry)
-    print(f"removed {what}")
+    print(f"removed {subject}")
     return 0
 
 
@@ -176,10 +178,6 @@ def _plain(entry: Entry) -> dict[str, Any]:
     return {"id": entry.id, "status": entry.status, "place": str(entry.place), "note": entry.note,
             "settings": dict(entry.settings), "metrics": unbind(dict(entry.metrics)), "finished": entry.finished,
             "age_s": round(entry.age_s(now), 1), "bytes": entry.n_bytes}
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None or value != value else f"{value:.{digits}f}"
 
 
 def _age(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""``python -m aetlab.trace``: trace the atoms of a volume that another program made."""
+"""``python -m aetlab.trace``: trace the atoms of a volume from any program."""
 
 import sys
 

@@ -1,16 +1,15 @@
-"""What the engine reaches on this machine, stage by stage, and how that grows with the size of the volume.
+"""Measure the speed of the CPU engine stage by stage, and its growth with the size of the volume.
 
     python -m experiments.benchmark                        # 48³ to 240³ on 1 and 2 threads, and against the reference
     python -m experiments.benchmark --sizes 480 --threads 2
-    python -m experiments.benchmark --table                # the results on file as Markdown
+    python -m experiments.benchmark --table                # the stored results as Markdown
 
-Each size and number of threads is measured in a process of its own (its peak memory is that of the process), stage by
-stage: rotate-and-bin, multislice with its gradient, the adjoint with the volume's update, TV; the bandwidth of a plain
-copy of the volume, read and written, and the bare FFT library are measured beside them. Of the volume and the slices
-each read or write is counted once. Compilation is left out. Times are medians over
-tilts; the least ones are what other programs on the machine disturb less. The plain reference is tests/reference.py:
-the paper's algorithm in NumPy and SciPy, complex64, on the same cores. Results are added to benchmark.json beside this
-file.
+Each size and number of threads is measured in a separate process, whose peak memory is reported. The stages are
+rotate-and-bin, multislice with its gradient, the adjoint with the volume's update, and TV. The bandwidth of a copy of
+the volume (read and write) and the bare FFT library are measured for comparison. Bandwidths count each read or write
+of the volume and the slices once. Times exclude compilation and are medians over tilts; minima are given too, since
+other programs on the machine disturb them less. The reference is tests/reference.py: the paper's algorithm in NumPy and
+SciPy, complex64, on the same cores. Results are added to benchmark.json in this folder.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def _copy(source, target):
 
 
 def _times_s(work: Callable[[int], object], n: int = N_MEASURED) -> list[float]:
-    """Wall times of ``work(0)`` ... ``work(n - 1)``; what compiles must have run before."""
+    """Return the wall times of ``work(0)`` ... ``work(n - 1)``, which must be compiled already."""
     seconds = []
     for i in range(n):
         start = time.perf_counter()
@@ -68,13 +67,13 @@ def _median(seconds: list[float]) -> float:
 
 
 def _series(n: int, n_tilts: int) -> TiltSeries:
-    """Images of vacuum with noise: what they show changes no time."""
+    """Return images of vacuum with noise; times do not depend on the content."""
     images = np.random.default_rng(0).normal(1.0, 0.1, (n_tilts, len(DEFOCUS_A), n, n)).astype(np.float32)
     return TiltSeries(np.maximum(images, 0), np.arange(n_tilts) * 180.0 / n_tilts + 1.0, DEFOCUS_A, VOXEL_A)
 
 
 def measure(n: int, threads: int, tv: RegSpec) -> dict[str, Any]:
-    """Every stage for a volume of n³ voxels."""
+    """Measure every stage for a volume of n³ voxels."""
     limit_threads(threads)
     series = _series(n, N_MEASURED)
     shape = (n, n, n)
@@ -83,7 +82,7 @@ def measure(n: int, threads: int, tv: RegSpec) -> dict[str, Any]:
     volume[...] = 5.0
     step = 1e-3 / model.lipschitz
     model.descend(volume, 0, step)
-    # The first visit of a tilt builds its matrix, which is kept where there is room.
+    # The first pass over a tilt builds its matrix, which is cached while memory for it lasts.
     _times_s(lambda i: model.descend(volume, i, step))
     tilt_s = _times_s(lambda i: model.descend(volume, i, step))
     result: dict[str, Any] = {"n": n, "threads": threads, "tilt_s": _median(tilt_s), "tilt_least_s": min(tilt_s)}
@@ -97,7 +96,7 @@ def measure(n: int, threads: int, tv: RegSpec) -> dict[str, Any]:
     for kind in ("", "_least"):
         result[f"run{kind}_s"] = N_ITERATIONS * (N_TILTS * result[f"tilt{kind}_s"] + result[f"tv{kind}_s"])
     result["peak_memory_GB"] = peak_memory_bytes() / 1e9
-    # Images and amplitudes of the tilts that were not made here.
+    # Add the images and amplitudes of the tilts that this measurement leaves out.
     result["peak_memory_of_60_tilts_GB"] = (
         result["peak_memory_GB"] + 2 * series.images.nbytes * (N_TILTS / N_MEASURED - 1) / 1e9)
     return result
@@ -120,7 +119,7 @@ def _measure_parts(model: ForwardModel, series: TiltSeries, volume: np.ndarray) 
         threads = n_threads()
         _copy(volume.reshape(-1), copy)
         for i in range(N_MEASURED):
-            # Beside what it is compared with: what memory gives changes while others use the machine.
+            # Measured together with the stages, since the bandwidth changes while other programs run.
             copy_s += _times_s(lambda _: _copy(volume.reshape(-1), copy), 3)
             rotation.rotate_and_bin(volume, i, slices)  # builds the matrix of the tilt
             rotate_s += _times_s(lambda _, i=i: rotation.rotate_and_bin(volume, i, slices), 3)
@@ -148,7 +147,7 @@ def _measure_parts(model: ForwardModel, series: TiltSeries, volume: np.ndarray) 
 
 
 def compare_with_reference(n: int = 48, n_reference: int = 3) -> dict[str, Any]:
-    """Whole iterations (60 tilts, TV) of the engine as it is by default, and of the plain reference."""
+    """Time whole iterations (60 tilts, TV) of the engine with default settings and of the reference."""
     from tests.reference import Reference
 
     series = _series(n, N_TILTS)
@@ -158,7 +157,7 @@ def compare_with_reference(n: int = 48, n_reference: int = 3) -> dict[str, Any]:
     step = 1.5 / model.lipschitz
 
     def ours(rotation: str) -> list[float]:
-        """Seconds of each iteration."""
+        """Return the seconds of each iteration."""
         fitted = ForwardModel(series, (n, n, n), microscope=MicroscopeSpec(), n_layers_per_slice=N_LAYERS,
                               rotation=rotation)
         solution = minimize(np.zeros((n, n, n), np.float32), fitted.descend, make_prox("tv", WEIGHT), n_tilts=N_TILTS,
@@ -182,7 +181,7 @@ def compare_with_reference(n: int = 48, n_reference: int = 3) -> dict[str, Any]:
 
 
 def compare_rotations(n: int = 96) -> dict[str, Any]:
-    """Whole tilts with each method of rotation."""
+    """Time whole tilts with each method of rotation."""
     series, shape = _series(n, N_MEASURED), (n, n, n)
     result: dict[str, Any] = {"n": n, "threads": n_cores()}
     for rotation in ("linear", "cubic", "fourier"):
@@ -197,13 +196,13 @@ def compare_rotations(n: int = 96) -> dict[str, Any]:
 
 
 def fit_exponent(results: dict[str, Any], threads: int) -> float | None:
-    """p of run time ∝ N^p from 48 to 240 voxels a side, by least squares of the logarithms."""
+    """Return p of run time ∝ N^p from 48 to 240 voxels a side, by least squares of the logarithms."""
     points = [(r["n"], r["run_s"]) for r in results.values() if r["threads"] == threads and r["n"] <= 240]
     return float(np.polyfit(*np.log(np.array(points)).T, 1)[0]) if len(points) > 1 else None
 
 
 def table(content: dict[str, Any]) -> str:
-    """The results as Markdown: medians, the least in brackets where the two matter."""
+    """Return the results as Markdown: medians, with some minima in brackets."""
     lines = ["| voxels | threads | rotate-and-bin (ms) | multislice (ms) | adjoint (ms) | whole tilt (ms) | TV (ms) | "
              "run (s) | copy / rotate / adjoint / TV (GB/s) | FFTs/s, bare library | memory (GB) |",
              "|---|---|---|---|---|---|---|---|---|---|---|"]
@@ -224,7 +223,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--reference", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--one", type=int, nargs=2, metavar=("N", "THREADS"), help="measure in this process, as JSON")
-    parser.add_argument("--table", action="store_true", help="print what is on file")
+    parser.add_argument("--table", action="store_true", help="print the stored results only")
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(*arguments.one, tv=default_tv())))
@@ -234,8 +233,8 @@ def main() -> None:
         for n in arguments.sizes:
             for threads in arguments.threads:
                 words = [sys.executable, "-m", "experiments.benchmark", "--one", str(n), str(threads)]
-                said = subprocess.run(words, cwd=HERE.parent, check=True, text=True, capture_output=True).stdout
-                content["stages"][f"{n}, {threads} threads"] = json.loads(said.splitlines()[-1])
+                output = subprocess.run(words, cwd=HERE.parent, check=True, text=True, capture_output=True).stdout
+                content["stages"][f"{n}, {threads} threads"] = json.loads(output.splitlines()[-1])
         if arguments.reference:
             content["reference"] = compare_with_reference()
             content["rotations"] = compare_rotations()
@@ -243,12 +242,12 @@ def main() -> None:
         content["environment"] = describe_environment(StageClock(), "cpu")
         PATH.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(table(content))
-    beside = ("reference", "rotations", "growth_exponent")
-    print(json.dumps({key: content[key] for key in beside if key in content}, indent=1))
+    others = ("reference", "rotations", "growth_exponent")
+    print(json.dumps({key: content[key] for key in others if key in content}, indent=1))
 
 
 def default_tv() -> RegSpec:
-    """The settings of ``reg=tv``."""
+    """Return the settings of ``reg=tv``."""
     from aetlab.cli.compose import compose_spec
 
     return compose_spec(["reg=tv"]).reg

@@ -1,12 +1,11 @@
-"""How long the GPU engine takes, part by part and as a whole, against the copy bandwidth of the same device.
+"""Time the GPU engine by parts and as a whole, and compare it with the copy bandwidth of the same device.
 
     python experiments/benchmark_gpu.py                                  # 96³ to 480³, then 40 iterations at 480³
     python experiments/benchmark_gpu.py --sizes 48 96 --iterations 5 --output somewhere.json
 
-It needs aetlab's sources on PYTHONPATH, NumPy, SciPy, Numba and CuPy, and nothing else of what aetlab needs. Images are
-random: how long a step takes does not depend on them. The geometry is the paper's: 60 tilts over 180°, 3 defoci, 10
-layers to a slice, total variation. Every time is the median of several batches of launches, waited for at the end of a
-batch. Results go into benchmark_gpu.json beside this file.
+It needs only aetlab's sources on PYTHONPATH, NumPy, SciPy, Numba and CuPy. Images are random: times do not depend on
+them. The geometry is the paper's: 60 tilts over 180°, 3 defoci, 10 layers per slice, total variation. Every time is the
+median over batches of launches, each ending with a synchronisation. Results go into benchmark_gpu.json in this folder.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def random_series(n: int, n_tilts: int = N_TILTS) -> TiltSeries:
 
 
 def seconds(device: Device, work: Callable[[], Any], n: int) -> float:
-    """Seconds that one ``work`` takes: the median of batches of ``n``, after one to warm up."""
+    """Return the seconds of one ``work()``: the median over batches of ``n`` calls, after one call to warm up."""
     work()
     times = []
     for _ in range(N_BATCHES):
@@ -58,7 +57,7 @@ def seconds(device: Device, work: Callable[[], Any], n: int) -> float:
 
 
 def copy_bandwidth(device: Device, n_bytes: int) -> float:
-    """Bytes per second of a copy on the device, read and written both counted."""
+    """Return the bytes per second of a copy on the device, counting read and write."""
     source, target = (device.zeros((n_bytes // 4,), np.float32) for _ in range(2))
     source[...] = 1.5
 
@@ -69,7 +68,7 @@ def copy_bandwidth(device: Device, n_bytes: int) -> float:
 
 
 def measure_parts(device: Device, n: int, bandwidth: float) -> dict[str, Any]:
-    """Milliseconds of each part of a tilt and of the passes over the volume at n³, and of a whole tilt."""
+    """Measure the milliseconds of each part of a tilt, of the passes over the volume at n³, and of a whole tilt."""
     series = random_series(n)
     model = GpuModel(series, (n, n, n), microscope=MICROSCOPE, n_layers_per_slice=N_LAYERS, device=device)
     volume = device.upload(np.random.default_rng(1).uniform(0, 20, (n, n, n)).astype(np.float32))
@@ -77,7 +76,7 @@ def measure_parts(device: Device, n: int, bandwidth: float) -> dict[str, Any]:
     n_slices = -(-n // N_LAYERS)
     n_ffts = 4 * (n_slices - 1) + 2 * len(DEFOCUS_A) + 2
     gb = 4e-9 * n**3
-    # Every volume read or written once, the slices besides; what is less cannot be right.
+    # Least traffic: every volume and the slices read or written once.
     floors_gb = {"rotate": gb * (1 + 1 / N_LAYERS), "adjoint": gb * (2 + 1 / N_LAYERS), "total variation":
                  gb * (N_INNER * 18 + 5), "extrapolate": 4 * gb}
     step = 1.5 / model.lipschitz
@@ -110,7 +109,7 @@ def measure_parts(device: Device, n: int, bandwidth: float) -> dict[str, Any]:
 
 
 def measure_reconstruction(device: Device, n: int, n_iterations: int) -> dict[str, Any]:
-    """Wall time of a reconstruction of n³ voxels from images to volume, both in the memory of the CPU."""
+    """Time a reconstruction of n³ voxels from images to volume, both in the memory of the CPU."""
     series = random_series(n)
     held = device.held_bytes()
     start = time.perf_counter()
@@ -128,7 +127,7 @@ def measure_reconstruction(device: Device, n: int, n_iterations: int) -> dict[st
 
 
 def measure_error(device: Device, n: int) -> dict[str, float]:
-    """Relative error of the cost and of one step at n³ against float64 on the CPU."""
+    """Return the relative error of the cost and of one step at n³ against float64 on the CPU."""
     series, options = random_series(n, 5), {"microscope": MICROSCOPE, "n_layers_per_slice": N_LAYERS}
     model = GpuModel(series, (n, n, n), device=device, **options)
     reference = ForwardModel(series, (n, n, n), dtype=np.float64, **options)
@@ -143,14 +142,14 @@ def measure_error(device: Device, n: int) -> dict[str, float]:
 
 
 def exponent(results: Sequence[dict[str, Any]]) -> float:
-    """p of the time of a tilt ∝ N^p, by least squares in logarithms."""
+    """Return p of the time of a tilt ∝ N^p, by least squares of the logarithms."""
     sizes, times = [math.log(r["n"]) for r in results], [math.log(r["tilt_ms"]) for r in results]
     return float(np.polyfit(sizes, times, 1)[0]) if len(results) > 1 else math.nan
 
 
 def benchmark(device: Device, sizes: Sequence[int], n_iterations: int, *, copy_bytes: int = 2**30,
               error_at: int = 48) -> dict[str, Any]:
-    """All measurements, smallest first, so that what fails is seen early."""
+    """Make all measurements, the smallest first, so that failures appear early."""
     error = measure_error(device, error_at)
     bandwidth = copy_bandwidth(device, copy_bytes)
     results = [measure_parts(device, n, bandwidth) for n in sorted(sizes)]
@@ -160,7 +159,7 @@ def benchmark(device: Device, sizes: Sequence[int], n_iterations: int, *, copy_b
 
 
 def versions() -> dict[str, Any]:
-    """Of CuPy, the driver and the CUDA runtime."""
+    """Return the versions of CuPy, the driver and the CUDA runtime."""
     import cupy
 
     runtime = cupy.cuda.runtime
@@ -170,7 +169,7 @@ def versions() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the GPU engine.")
     parser.add_argument("--sizes", type=int, nargs="+", default=[96, 144, 240, 360, 480], help="voxels per side")
-    parser.add_argument("--iterations", type=int, default=40, help="of the reconstruction at the largest size")
+    parser.add_argument("--iterations", type=int, default=40, help="iterations of the largest reconstruction")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     found = benchmark(open_device(0), arguments.sizes, arguments.iterations) | {"versions": versions()}

@@ -1,15 +1,14 @@
-"""How long a simulated tilt series takes, beside abTEM doing the same work on the same machine.
+"""Time the simulation of a tilt series and compare it with abTEM doing the same work on the same machine.
 
     python experiments/benchmark_simulation.py                   # scale=small, 60 tilts × 3 defoci, and abTEM
     python experiments/benchmark_simulation.py --scale paper     # scale=paper, all 60 tilts × 3 defoci; no abTEM
     python experiments/benchmark_simulation.py --potential       # one potential of 150 000 atoms in 480³ voxels
 
-Both programs turn the atoms, build the potential of every tilt with one slice to a voxel layer, propagate a plane wave
-and form the images, on as many threads as there are cores. Both run once before the clock starts, which leaves
-compilation and FFT planning out. abTEM is given its faster potentials (``projection="infinite"``) and the fastest of
-the ways it can use threads: FFTW's own, or dask over tilts. Its atoms are sampled where ours are averaged over voxels,
-which at 0.5 Å tells the images apart (docs/conventions.md); the work is the same. Results go into
-benchmark_simulation.json beside this file.
+Both programs rotate the atoms, build the potential of every tilt with one slice per voxel layer, propagate a plane wave
+and form the images, on as many threads as there are cores. Both run once before timing starts, so that compilation and
+FFT planning are excluded. abTEM uses its faster potentials (``projection="infinite"``) and the fastest of its ways to
+use threads: FFTW's own, or dask over tilts. It samples potentials where aetlab averages them over voxels, so the images
+differ at 0.5 Å (docs/conventions.md); the work is the same. Results go into benchmark_simulation.json in this folder.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def by_aetlab(atoms: Atoms, scale: ScaleSpec, tilts_deg: np.ndarray) -> np.ndarr
 
 
 def by_abtem(atoms: Atoms, scale: ScaleSpec, tilts_deg: np.ndarray, *, lazy: bool) -> np.ndarray:
-    """abTEM's images (T, F, X, Y), with its atoms, pixels and defocus where aetlab has them."""
+    """Return abTEM's images (T, F, X, Y) with atoms, pixels and defocus placed as in aetlab."""
     import abtem
     import ase
     import dask
@@ -84,7 +83,7 @@ def by_abtem(atoms: Atoms, scale: ScaleSpec, tilts_deg: np.ndarray, *, lazy: boo
 
 
 def fastest(work: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
-    """Least of N_RUNS wall times in s, and the result."""
+    """Return the least of N_RUNS wall times in s, and the result."""
     seconds = []
     for _ in range(N_RUNS):
         start = time.perf_counter()
@@ -101,7 +100,7 @@ def compare(scale_name: str) -> dict[str, object]:
     by_aetlab(atoms, scale, tilts_deg[:2])
     aetlab_s, images = fastest(lambda: by_aetlab(atoms, scale, tilts_deg))
     ways = {}
-    # No band limit in either program: abTEM's circle reaches beyond the corners of frequency space.
+    # No band limit in either program: abTEM's circle is set to extend beyond the corners of frequency space.
     with abtem.config.set({"diagnostics.progress_bar": False, "antialias.cutoff": 2.0, "antialias.taper": 0.0}):
         for name, fftw_threads, lazy in (("one thread", 1, False), ("FFTW threads", n_cores(), False),
                                          ("dask threads", 1, True)):
@@ -117,7 +116,7 @@ def compare(scale_name: str) -> dict[str, object]:
 
 
 def time_once(scale_name: str, n_tilts: int) -> dict[str, object]:
-    """Wall time and memory of ``n_tilts`` tilts over 180°, after a small simulation has compiled everything."""
+    """Measure wall time and memory of ``n_tilts`` tilts over 180°, after compilation."""
     atoms, scale = load_sample(scale_name)
     small_atoms, small = load_sample("small")
     by_aetlab(small_atoms, small, np.array([0.0, 3.0]))
@@ -133,10 +132,10 @@ def time_once(scale_name: str, n_tilts: int) -> dict[str, object]:
 
 
 def time_potential() -> dict[str, object]:
-    """Wall time of one potential of the paper's whole needle, 150 000 atoms, in 480³ voxels."""
+    """Time one potential of the paper's whole needle, 150 000 atoms, in 480³ voxels."""
     _, scale = load_sample("paper")
     atoms = build_needle(scale, SampleSpec().min_distance_A, generator(0, "sample"))
-    # The part that would leave through the bottom face is put back at the top, so that every atom is drawn.
+    # Wrap atoms that lie outside along y back into the volume, so that every atom is included.
     height_A = scale.voxel_A * scale.shape_zxy[2]
     positions_A = atoms.positions_A.copy()
     positions_A[:, 1] = (positions_A[:, 1] + height_A / 2) % height_A - height_A / 2
@@ -151,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", default="small", choices=["small", "medium", "paper"])
     parser.add_argument("--potential", action="store_true", help="time one potential of 150 000 atoms in 480³ voxels")
-    parser.add_argument("--n-tilts", type=int, default=60, help="tilts of the scales that abTEM is left out of")
+    parser.add_argument("--n-tilts", type=int, default=60, help="tilts at the scales not compared with abTEM")
     arguments = parser.parse_args()
     name = "potential" if arguments.potential else arguments.scale
     if arguments.potential:

@@ -1,11 +1,11 @@
-"""How long tracing takes, how much memory it needs, and what its first call costs in compilation.
+"""Measure the time and memory of tracing, and the compilation time of its first call.
 
     python experiments/benchmark_tracing.py                  # scale=small (96³, 2 200 atoms) and scale=paper (480³)
     python experiments/benchmark_tracing.py --scales small
 
 Each volume holds the needle of its scale as Gaussians of 120 V (O) and 230 V (Si), 0.7 voxels wide, with noise of 5 V,
-so that what must be found is known. Each is traced with the paper's constants, and with the default settings, which
-smooth the volume first. Results go into benchmark_tracing.json beside this file.
+so that the true atoms are known. Each is traced with the paper's constants, and with the default settings, which
+smooth the volume first. Results go into benchmark_tracing.json in this folder.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def measure(scale_name: str, spec: TraceSpec) -> dict[str, float]:
 
 
 def measure_first_call() -> float:
-    """Seconds of a first tracing of a small volume in a process with an empty compilation cache."""
+    """Return the seconds of the first tracing of a small volume in a process with an empty compilation cache."""
     code = ("import time, numpy as np; from aetlab.tracing import trace_atoms; from aetlab.core.nouns import Volume; "
             "from aetlab.spec import TraceSpec; rng = np.random.default_rng(0); "
             "v = 5 * rng.standard_normal((24, 26, 28), np.float32); v[12, 13, 14] = v[5, 6, 7] = 300; "

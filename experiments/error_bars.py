@@ -1,11 +1,11 @@
-"""Why error bars of traced atoms fall short at low dose: errors that change with the noise against errors that stay.
+"""Separate the position errors of traced atoms into a random and a constant part, and compare with the standard errors.
 
     python experiments/error_bars.py --doses inf 50k 7k --reg tv
 
-One sample is imaged several times with fresh noise, reconstructed and traced each time. Of the atoms found every time,
-the part of the error that differs between the repeats is what noise does; the mean over the repeats is what the
-regulariser, the limited resolution and the model do, and no fit to one volume can tell it. Results go into
-error_bars.json beside this file.
+One sample is imaged several times with independent noise, reconstructed and traced each time. For the atoms found every
+time, the variation of the error between the repeats is due to noise. Its mean over the repeats is due to the
+regulariser, the limited resolution and the model, and cannot be detected by a fit to one volume. Results go into
+error_bars.json in this folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 
 
 def measure(spec: RunSpec, n_repeats: int) -> dict[str, object]:
-    """RMS in pm along x, y, z of both parts of the error, of the whole and of the standard errors."""
+    """Return the RMS in pm along x, y, z of both parts of the error, of the whole error and of the standard errors."""
     atoms = flow.sample(spec)
     errors_A, sigmas_A = np.full((2, n_repeats, len(atoms), 3), np.nan)
     with PlainReporter("error bars", interval_s=60) as reporter:

@@ -1,4 +1,4 @@
-"""The bound of a plan: it follows dose, symmetry and neighbours, and the command line compares plans."""
+"""The bound of a plan: its dependence on dose, symmetry and neighbours, and the command line that compares plans."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bound_of(numbers: list[int], positions_A: list[list[float]], tilt_deg: np.nd
 
 
 def test_the_bound_is_that_of_the_images_derivatives() -> None:
-    """Against JᵀJ made of central differences of the amplitudes, for two atoms."""
+    """Against JᵀJ from central differences of the amplitudes, for two atoms."""
     numbers, places, tilt_deg = [8, 14], [[-2.3, 0.1, 0.2], [2.6, 0.4, -0.7]], np.arange(0, 180, 15.0)
     bound = bound_of(numbers, places, tilt_deg, n_passes=150, joint=False)
     vacuum = TiltSeries(np.ones((12, 2, 36, 36), np.float32), tilt_deg, np.array([200.0, 1000.0]), 0.5)
@@ -48,7 +48,7 @@ def test_the_bound_is_that_of_the_images_derivatives() -> None:
         assert bound.sigma_occupancy[i_atom] == pytest.approx(exact[3], rel=0.08)
 
 
-def test_the_tilt_axis_is_known_best_and_one_element_is_never_mistaken() -> None:
+def test_the_error_is_least_along_the_tilt_axis_and_a_single_element_is_never_mistaken() -> None:
     bound = bound_of([14], [[0.3, 0.1, -0.2]], np.arange(0, 180, 15.0), joint=False)
     assert bound.sigma_A[0, 1] < 0.75 * min(bound.sigma_A[0, 0], bound.sigma_A[0, 2])
     assert math.isnan(bound.confused_percent(100.0))
@@ -61,14 +61,14 @@ def test_errors_fall_as_the_root_of_the_dose_and_with_the_atomic_number() -> Non
     assert bound.confused_percent(400.0) < bound.confused_percent(1.0) < 50
 
 
-def test_ignorance_of_close_neighbours_raises_the_bound() -> None:
+def test_unknown_close_neighbours_raise_the_bound() -> None:
     places, tilt_deg = [[0.0, 0.0, 0.0], [0.9, 0.3, 0.5], [-0.8, -0.4, 0.4]], np.array([0.0, 30.0, 60.0])
     alone = bound_of([14, 14, 14], places, tilt_deg, joint=False)
     together = bound_of([14, 14, 14], places, tilt_deg, joint=True)
     assert together.position_pm(1.0) > alone.position_pm(1.0)
 
 
-def test_a_second_plan_takes_what_it_does_not_name_from_the_first() -> None:
+def test_a_second_plan_inherits_settings_from_the_first() -> None:
     words = ["scale=smoke", "dose=7k", "tilts=20", "defocus=9", ",", "tilts=60", "defocus=3"]
     assert split_plans(words) == [["scale=smoke", "dose=7k", "tilts=20", "defocus=9"],
                                   ["scale=smoke", "dose=7k", "tilts=60", "defocus=3"]]
@@ -87,8 +87,8 @@ def test_the_command_compares_plans(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (tmp_path / "bound.png").stat().st_size > 5000
 
 
-def test_what_cannot_be_used_is_said_in_one_line() -> None:
+def test_invalid_settings_are_refused_in_one_line() -> None:
     with pytest.raises(SystemExit, match="dosee=7k is not a group or setting"):
         main(["dosee=7k"])
-    with pytest.raises(SystemExit, match="at least 1"):
+    with pytest.raises(SystemExit, match="--passes=0 cannot be used: it must be at least 1"):
         main(["--passes", "0"])

@@ -1,4 +1,4 @@
-"""The command lines from the outside, in processes of their own."""
+"""The command lines as a user starts them, each in a new process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Aetlab = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def one_run(once: Once) -> tuple[Path, str]:
-    """A folder in which one run was made, and what it printed."""
+    """A folder in which one run was made, and its output."""
 
     def fill(folder: Path) -> str:
         result = subprocess.run([sys.executable, "-m", "aetlab.run", *TINY, "dose=inf"], cwd=folder, text=True,
@@ -41,13 +41,13 @@ def one_run(once: Once) -> tuple[Path, str]:
 
 
 def test_one_run_leaves_a_record_in_the_current_folder(one_run: tuple[Path, str]) -> None:
-    folder, said = one_run
+    folder, printed = one_run
     assert [path.name for path in folder.iterdir()] == ["outputs"]
     (place,) = (folder / "outputs" / "records").iterdir()
     record = read_record(place)
     assert record.spec.engine.n_iterations == 2 and len(read_history(record).cost) == 2
-    assert f"record: outputs/records/{record.id}" in said
-    assert re.search(r"reconstruct 2/2, cost \S+", said) and "\x1b" not in said and "\r" not in said
+    assert f"record: outputs/records/{record.id}" in printed
+    assert re.search(r"reconstruct 2/2, cost \S+", printed) and "\x1b" not in printed and "\r" not in printed
 
 
 def test_the_same_run_again_is_skipped(one_run: tuple[Path, str]) -> None:
@@ -69,7 +69,7 @@ def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
         ready, _, _ = select.select([leader], [], [], 0.2)
         try:
             chunk = os.read(leader, 65536) if ready else b""
-        except OSError:  # the last one who writes has closed the terminal
+        except OSError:  # the last writer has closed the terminal
             break
         seen += chunk
         if not chunk and process.poll() is not None:
@@ -98,7 +98,7 @@ def test_help_configuration_and_completion_work(aetlab: Aetlab, tmp_path: Path) 
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.parametrize(("words", "told"), [
+@pytest.mark.parametrize(("words", "message"), [
     (["dose=8k"], "dose=8k is not a choice: choose from 7k, 50k, inf"),
     (["-m", "dose=inf,50k", "reg=tv,lassso"], "reg=lassso is not a choice: did you mean lasso?"),
     (["-m", "binning=4,64", "scale=smoke"], "binning.n_layers=64"),
@@ -111,8 +111,8 @@ def test_help_configuration_and_completion_work(aetlab: Aetlab, tmp_path: Path) 
     (["outputs=garbage.xyz"], "cannot write garbage.xyz"),
     (["engine=gpu"], "engine.device='gpu' cannot be used"),
 ])
-def test_bad_input_ends_before_any_work_with_one_line(aetlab: Aetlab, tmp_path: Path, words: list[str],
-                                                      told: str) -> None:
+def test_invalid_input_is_refused_in_one_line_before_any_work(aetlab: Aetlab, tmp_path: Path, words: list[str],
+                                                               message: str) -> None:
     (tmp_path / "garbage.xyz").write_bytes(bytes(range(256)))
     with open(tmp_path / "evil.pickle", "wb") as file:
         pickle.dump(_Evil(str(tmp_path / "ran")), file)
@@ -120,12 +120,12 @@ def test_bad_input_ends_before_any_work_with_one_line(aetlab: Aetlab, tmp_path: 
     result = aetlab("run", *words)
     assert result.returncode == 2
     assert result.stdout == "" and result.stderr.count("\n") == 1, result.stderr
-    assert result.stderr.startswith("aetlab: ") and told in result.stderr
+    assert result.stderr.startswith("aetlab: ") and message in result.stderr
     assert sorted(tmp_path.iterdir()) == before
 
 
 class _Evil:
-    """Something that would leave a trace if it were unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -154,14 +154,15 @@ def test_runs_are_listed_shown_and_removed(one_run: tuple[Path, str], aetlab: Ae
     gone = aetlab("runs", "remove", "status=damaged", "--yes")
     assert gone.returncode == 0 and [path.name for path in record.parent.iterdir()] == [record.name]
     cache = aetlab("runs", "remove", "--cache", "--yes")
-    assert cache.returncode == 0 and "removed 1 shared stages" in cache.stdout
+    assert cache.returncode == 0 and "removed 1 cached stages" in cache.stdout
     assert not list((tmp_path / "outputs" / "cache").glob("*/*.arrays"))
 
 
-def test_the_doctor_finds_this_machine_well(aetlab: Aetlab) -> None:
-    findings = {finding["what"]: finding for finding in json.loads(aetlab("doctor", "--json").stdout)}
+def test_the_doctor_finds_no_problem_on_this_machine(aetlab: Aetlab) -> None:
+    findings = {finding["item"]: finding for finding in json.loads(aetlab("doctor", "--json").stdout)}
     assert findings["packages"]["status"] == "ok" and findings["configuration"]["status"] == "ok"
-    assert findings["outputs"]["status"] == "ok" or "GB free; scale=paper wants" in findings["outputs"]["detail"]
+    outputs = findings["outputs"]
+    assert outputs["status"] == "ok" or "GB free; a sweep at scale=paper needs" in outputs["detail"]
 
 
 def test_an_installed_package_finds_its_configuration_inside(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_each_row_of_the_papers_table_has_its_experiment(experiments: dict[str, 
     (["seed=1,2"], "seed=1,2 names several values: add -m"),
     (["seed=1.5"], "seed=1.5 cannot be used: it takes a whole number"),
     (["experiment=fig99"], "experiment=fig99 is not a choice"),
-    (["experiment=glob(nothing*)"], "fits nothing: choose from"),
+    (["experiment=glob(nothing*)"], "matches nothing: choose from"),
     (["sample=file"], "sample.path='' cannot be used: give the structure file"),
     (["other_code=maybe"], "other_code='maybe' cannot be used: choose one of remake, use"),
     (["outputs=''"], "outputs='' cannot be used: give a folder"),
@@ -240,7 +240,7 @@ def test_experiments_that_cannot_be_made_are_left_out_of_a_pattern_alone() -> No
 def test_a_folder_of_ones_own_choices_adds_to_the_groups(tmp_path: Path) -> None:
     (tmp_path / "dose").mkdir()
     (tmp_path / "dose" / "20k.yaml").write_text("total_e_A2: 20000\n", encoding="utf-8")
-    assert compose_spec(["dose=20k"], further=tmp_path).dose.total_e_A2 == 20_000
+    assert compose_spec(["dose=20k"], config_dir=tmp_path).dose.total_e_A2 == 20_000
     with pytest.raises(SpecError, match="dose=20k is not a choice"):
         compose_spec(["dose=20k"])
 
@@ -249,4 +249,4 @@ def test_an_experiment_of_ones_own_can_run_no_code(tmp_path: Path) -> None:
     (tmp_path / "dose").mkdir()
     (tmp_path / "dose" / "evil.yaml").write_text("_target_: os.system\ntotal_e_A2: 1\n", encoding="utf-8")
     with pytest.raises(SpecError, match="dose._target_='os.system' is not a setting"):
-        compose_spec(["dose=evil"], further=tmp_path)
+        compose_spec(["dose=evil"], config_dir=tmp_path)

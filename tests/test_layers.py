@@ -1,28 +1,43 @@
-"""The shape of the code: who may import whom, and how long a file may be."""
+"""The shape of the code: which room imports which, and how long a file may be."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "aetlab").rglob("*.py"))
-COMMAND_LINES = {"run.py", "report.py", "runs.py", "doctor.py", "bound.py", "trace.py"}
-NUMERICS = ("samples", "forward", "solve", "tracing", "scoring", "exchange")
+#: Modules with a command line. They and ``cli`` may import Hydra and OmegaConf.
+COMMANDS = {"run", "report", "runs", "doctor", "bound", "trace"}
+#: Rooms of the numerics: arrays and plain values in, arrays out. None imports another.
+NUMERICS = {"samples", "forward", "solve", "tracing", "scoring", "exchange"}
+#: Rooms that may import ``scoring``, the only room of the numerics that takes true atoms.
+MAY_SCORE = {"scoring", "flow", "keeper", "store", "reporting", "cli", *COMMANDS}
+#: Rooms that a report does without: it reads records only.
+NOT_FOR_REPORTS = {"flow", "keeper", "reconstruction", "refinement", "gpu", "samples", "forward", "solve", "tracing"}
+#: The Python interface of the package, which is in no room.
+PACKAGE = "__init__"
+
+
+def room_of(path: Path) -> str:
+    """Return the first part of a file's path inside the package, without the suffix."""
+    return Path(path.relative_to(ROOT / "aetlab").parts[0]).stem
 
 
 def imported(path: Path) -> set[str]:
-    """Names of all modules that a file imports, anywhere in it."""
+    """Return the names of all modules that a file imports, anywhere in it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import in line {node.lineno}"
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
 
 
@@ -30,19 +45,36 @@ def within(names: set[str], module: str) -> bool:
     return any(name == module or name.startswith(f"{module}.") for name in names)
 
 
+def rooms_in(names: set[str], rooms: set[str]) -> set[str]:
+    """Return those of ``rooms`` that ``names`` reach into."""
+    return {room for room in rooms if within(names, f"aetlab.{room}")}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_a_file_imports_what_its_layer_may(path: Path) -> None:
-    place, names = path.relative_to(ROOT / "aetlab"), imported(path)
-    top = place.parts[0]
-    if top not in COMMAND_LINES and top != "cli":
+def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
+    room, names = room_of(path), imported(path)
+    if room not in {*COMMANDS, "cli"}:
         assert not within(names, "hydra") and not within(names, "omegaconf")
-        assert not any(within(names, f"aetlab.{name}") for name in ("run", "report", "runs", "doctor", "bound", "cli"))
-    if top in NUMERICS:
-        above_or_beside = {*NUMERICS, "store", "flow", "keeper"} - {top}
-        assert not any(within(names, f"aetlab.{name}") for name in above_or_beside)
-    if top != "backend.py":
-        assert place.parts[-1].endswith("cuda.py") or not within(names, "cupy")
+        assert not rooms_in(names, {*COMMANDS, "cli"})
+    if room in NUMERICS:
+        assert not rooms_in(names, {*NUMERICS, "store", "flow", "keeper"} - {room})
+    if room not in {*MAY_SCORE, PACKAGE}:
+        assert not rooms_in(names, {"scoring"})
+    if room == "reporting":
+        assert not rooms_in(names, NOT_FOR_REPORTS)
+    if path != ROOT / "aetlab" / "core" / "backend.py" and not path.name.endswith("cuda.py"):
+        assert not within(names, "cupy")
     assert not any(within(names, name) for name in ("pickle", "dill", "shelve", "marshal"))
+
+
+def test_the_contracts_of_the_import_linter_list_every_room() -> None:
+    rooms = {room_of(path) for path in FILES} - {*COMMANDS, "cli", PACKAGE}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = {contract["type"]: contract for contract in project["tool"]["importlinter"]["contracts"]}
+    layers = [name.strip() for layer in contracts["layers"]["layers"] for name in layer.split("|")]
+    assert sorted(layers) == sorted(rooms | {*COMMANDS, "cli"})
+    assert sorted(contracts["forbidden"]["source_modules"]) == sorted(f"aetlab.{room}" for room in rooms)
+    assert set(contracts["forbidden"]["forbidden_modules"]) == {"hydra", "omegaconf"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from aetlab.cli.compose import compose_spec
-from aetlab.cli.remake import remake_words
+from aetlab.cli.reproduce import reproducing_overrides
 from aetlab.report import main
 from aetlab.reporting.experiments import find_studies
 from aetlab.reporting.figures.choose import FigureTask, accuracy_tasks, common_tasks, paper_tasks, run_labels
@@ -306,12 +306,12 @@ def test_remaking_command_composes_the_same_settings(experiments, default):
     named = dataclasses.replace(default, sample=dataclasses.replace(default.sample, kind="file", path="a b/c's.xyz"))
     known: dict[tuple[str, ...], RunSpec] = {}  # some experiments are others by another name
     for spec in (*experiments.values(), odd, named, compose_spec(["scale=paper", "microscope=uncorrected_200kV"])):
-        words = remake_words(spec, default)
+        words = reproducing_overrides(spec, default)
         composed = known[words] = known.get(words) or compose_spec(list(words))
         assert dataclasses.replace(composed, scale=spec.scale) == spec
         assert dataclasses.replace(composed.scale, name="") == dataclasses.replace(spec.scale, name="")
-    assert remake_words(default, default) == ()
-    assert remake_words(experiments["fig4a"], default) == ("dose=inf",)
+    assert reproducing_overrides(default, default) == ()
+    assert reproducing_overrides(experiments["fig4a"], default) == ("dose=inf",)
 
 
 def test_atoms_are_packed_for_the_page_and_thinned_evenly(tmp_path, monkeypatch):

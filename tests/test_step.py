@@ -55,7 +55,7 @@ def test_the_lipschitz_constant_bounds_the_curvature_of_a_tilt(rotation: str, po
 
 def test_a_step_too_long_is_halved_and_the_record_says_so(tmp_path: Path) -> None:
     spec = compose_spec([*TINY, "dose=50k", "engine.n_iterations=6", "engine.step=300", "reg=pos"])
-    outcome = jobs.perform(spec, "run", outputs=tmp_path, use_other_code=False)
+    outcome = jobs.run_job(spec, "run", outputs=tmp_path, use_other_code=False)
     assert outcome.status == jobs.DONE, outcome.error
     told = json.loads((Path(outcome.folder) / "environment.json").read_text(encoding="utf-8"))
     assert told["halvings"] and told["stopped"] == "all 6 iterations done"

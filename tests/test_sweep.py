@@ -1,4 +1,4 @@
-"""Sweeps that survive: skip, resume, retry, share, spread; in processes of their own."""
+"""Sweeps: skipping, resuming, retrying, sharing stages, launchers and damage; each command in its own process."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ from tests.conftest import TINY, Once
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-#: Words of a run that ``start`` lets leave a checkpoint long before its end.
+#: Overrides of a run that, started by ``start``, writes a checkpoint long before its end.
 LONG = ("scale=smoke", "tilts=20", "dose=50k", "engine.n_iterations=200", "engine.n_threads=1")
 
 
 def sweep(folder: Path, *words: str, first: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
-    """A sweep in ``folder``."""
+    """Run a sweep in ``folder`` to its end."""
     return perform("run", ["-m", *words], folder, ENVIRONMENT, 240, first)
 
 
 def start(folder: Path, *words: str) -> Command:
-    """A run or sweep in ``folder`` that goes on while the test does."""
+    """Start a run or sweep in ``folder`` and return at once."""
     return Command("run", words, folder, ENVIRONMENT, first=checkpoint_soon)
 
 
 def checkpoint_soon() -> None:
-    """The first checkpoint after 0.05 s, not after a second, when a fast machine would be done."""
+    """Allow the first checkpoint after 0.05 s: after the usual second a fast machine would be done."""
     checkpoint.Schedule = functools.partial(checkpoint.Schedule, least_s=0.05)
 
 
-def wait_for(there: Callable[[], object], seconds: float = 90) -> None:
-    """Waits until ``there`` says so."""
+def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
+    """Wait until ``condition()`` is true; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < deadline, "it did not come"
+    while not condition():
+        assert time.monotonic() < deadline, f"not met within {seconds} s"
         time.sleep(0.02)
 
 
 def whole_records(folder: Path) -> dict[str, Record]:
-    """The records in ``folder`` by their id, all files verified; nothing half-written lies beside them."""
+    """Return the records in ``folder`` by id, all files verified; assert that there are no partial files."""
     sound, broken = list_records(folder / "outputs" / "records", verify=True)
     assert broken == []
     assert not list((folder / "outputs" / "records").glob(".partial*"))
@@ -64,7 +64,7 @@ def whole_records(folder: Path) -> dict[str, Record]:
 
 
 def assert_equal(one: Record, other: Record) -> None:
-    """The same numbers, bit for bit."""
+    """Assert that two records hold the same numbers, bit for bit."""
     assert array_names(one) == array_names(other)
     for name in array_names(one):
         np.testing.assert_array_equal(read_array(one, name).values, read_array(other, name).values, err_msg=name)
@@ -74,7 +74,7 @@ def assert_equal(one: Record, other: Record) -> None:
 
 @pytest.fixture(scope="session")
 def swept(once: Once) -> tuple[Path, str]:
-    """A folder with a sweep of four runs, and what it printed; to be left as it is."""
+    """A folder with a sweep of four runs, and its output; tests must not change it."""
 
     def fill(folder: Path) -> str:
         result = sweep(folder, "dose=inf,50k", "reg=tv,pos", *TINY)
@@ -86,23 +86,23 @@ def swept(once: Once) -> tuple[Path, str]:
 
 @pytest.fixture(scope="session")
 def unbroken(once: Once) -> Record:
-    """The record of the long run, made without a break."""
+    """The record of the long run, made without interruption."""
 
     def fill(folder: Path) -> str:
-        said, complaint = (process := start(folder, *LONG)).communicate(timeout=240)
-        assert process.returncode == 0, complaint
-        return said
+        output, errors = (process := start(folder, *LONG)).communicate(timeout=240)
+        assert process.returncode == 0, errors
+        return output
 
     (record,) = whole_records(once("unbroken", fill)[0]).values()
     return record
 
 
-def test_a_sweep_as_typed_simulates_once_and_ends_with_its_table(swept: tuple[Path, str]) -> None:
-    folder, said = swept
+def test_a_sweep_simulates_once_and_ends_with_its_table(swept: tuple[Path, str]) -> None:
+    folder, output = swept
     assert len(whole_records(folder)) == 4
-    assert len(re.findall(r"simulate \d+/\d+", said)) == 1
+    assert len(re.findall(r"simulate \d+/\d+", output)) == 1
     assert len(list((folder / "outputs" / "cache" / "tilt_series").glob("*.arrays"))) == 1
-    table = said[said.index("sweep 0001: 4 runs  "):].splitlines()
+    table = output[output.index("sweep 0001: 4 runs  "):].splitlines()
     assert re.split(r"\s{2,}", table[1].strip()) == [
         "run", "error (pm)", "found (%)", "false (%)", "species (%)", "time (s)", "status", "folder"]
     for row, label in zip(table[2:6], ("inf reg=tv", "inf reg=pos", "50k reg=tv", "50k reg=pos"), strict=True):
@@ -110,8 +110,8 @@ def test_a_sweep_as_typed_simulates_once_and_ends_with_its_table(swept: tuple[Pa
     assert [path.name for path in folder.iterdir()] == ["outputs"]
 
 
-def test_a_sweep_again_skips_what_is_complete_and_makes_again_what_is_damaged(swept: tuple[Path, str],
-                                                                             tmp_path: Path) -> None:
+def test_a_repeated_sweep_skips_complete_runs_and_remakes_damaged_ones(swept: tuple[Path, str],
+                                                                       tmp_path: Path) -> None:
     folder = Path(shutil.copytree(swept[0], tmp_path / "again"))
     records = folder / "outputs" / "records"
     damaged = next(iter(whole_records(folder).values()))
@@ -128,7 +128,7 @@ def test_a_sweep_again_skips_what_is_complete_and_makes_again_what_is_damaged(sw
 
 
 def test_a_clock_set_back_changes_nothing(swept: tuple[Path, str], tmp_path: Path) -> None:
-    """Every record and every file of the sweep before is from a future 400 days ahead."""
+    """Every record and file of the earlier sweep is dated 400 days in the future."""
     folder = Path(shutil.copytree(swept[0], tmp_path / "again"))
     (tmp_path / "sitecustomize.py").write_text(
         "import datetime, time\n"
@@ -153,8 +153,8 @@ def test_a_clock_set_back_changes_nothing(swept: tuple[Path, str], tmp_path: Pat
     assert sweep(folder, *words).stdout.count("skipped, the record is complete") == 2
 
 
-def test_a_record_of_other_code_is_used_if_asked_and_marked_else_made_again(swept: tuple[Path, str],
-                                                                           tmp_path: Path) -> None:
+def test_a_record_of_other_code_is_remade_or_used_and_marked_on_request(swept: tuple[Path, str],
+                                                                        tmp_path: Path) -> None:
     folder = Path(shutil.copytree(swept[0], tmp_path / "again"))
     (tmp_path / "sitecustomize.py").write_text(
         "from aetlab.store import identity\nidentity.code_id = lambda: 'changed'\n", encoding="utf-8")
@@ -189,7 +189,7 @@ def test_other_launchers_make_the_same_records(swept: tuple[Path, str], tmp_path
 
 
 def darken_at_7k() -> None:
-    """Runs of 7 000 e/Å² fail."""
+    """Make runs of 7 000 e/Å² fail."""
     run = keeper.run
 
     def broken(spec: RunSpec, **rest: Any) -> Any:
@@ -200,7 +200,7 @@ def darken_at_7k() -> None:
     keeper.run = broken
 
 
-def test_a_failing_run_stops_no_other_and_is_tried_again(tmp_path: Path) -> None:
+def test_a_failing_run_stops_no_other_and_is_retried(tmp_path: Path) -> None:
     words = ("dose=inf,7k,50k", *TINY)
     result = sweep(tmp_path, *words, first=darken_at_7k)
     assert result.returncode == 1
@@ -214,12 +214,12 @@ def test_a_failing_run_stops_no_other_and_is_tried_again(tmp_path: Path) -> None
     again = sweep(tmp_path, *words)
     assert again.returncode == 0
     assert again.stdout.count("skipped, the record is complete") == 2
-    assert "dose=7k: failed before, is tried again" in again.stdout and " retried " in again.stdout
+    assert "dose=7k: failed before, retrying" in again.stdout and " retried " in again.stdout
     assert not log.exists() and len(whole_records(tmp_path)) == 3
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_takes_no_other_run_with_it(tmp_path: Path) -> None:
+def test_the_death_of_a_worker_fails_its_own_run_only(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import os\n"
         "from aetlab import keeper\n"
@@ -234,51 +234,51 @@ def test_a_worker_that_dies_takes_no_other_run_with_it(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-m", "aetlab.run", *words], cwd=tmp_path, env=environment, text=True,
                             timeout=240, capture_output=True, check=False)
     assert result.returncode == 1
-    assert "dose=7k: FAILED: its worker died" in result.stderr and "Traceback" not in result.stderr
+    assert "dose=7k: FAILED: its worker died (out of memory?)" in result.stderr and "Traceback" not in result.stderr
     assert len(whole_records(tmp_path)) == 1 and re.search(r"dose=7k .* failed", result.stdout)
 
 
 @pytest.mark.slow
-def test_a_run_cut_off_twice_goes_on_to_the_same_volume(tmp_path: Path, unbroken: Record) -> None:
+def test_a_run_interrupted_twice_gives_the_same_volume(tmp_path: Path, unbroken: Record) -> None:
     for number, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
         checkpoints = {path.stat().st_mtime_ns for path in (tmp_path / "outputs").glob("work/*/checkpoint.arrays")}
         process = start(tmp_path, *LONG)
         wait_for(lambda: [path for path in (tmp_path / "outputs").glob("work/*/checkpoint.arrays")
                           if path.stat().st_mtime_ns not in checkpoints])  # noqa: B023
         process.send_signal(number)
-        said, complaint = process.communicate(timeout=60)
-        assert process.returncode == status, complaint
-        assert complaint == ("" if number == signal.SIGKILL else "stopped; the same command again goes on from here\n")
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == status, errors
+        assert errors == ("" if number == signal.SIGKILL else "stopped; repeat the command to continue from here\n")
         assert whole_records(tmp_path) == {}
     listed = subprocess.run([sys.executable, "-m", "aetlab.runs", "--json"], cwd=tmp_path, env=ENVIRONMENT, text=True,
                             capture_output=True, timeout=60, check=True)
     assert [entry["status"] for entry in json.loads(listed.stdout)] == ["cut off"]
     again = start(tmp_path, *LONG)
-    said, complaint = again.communicate(timeout=240)
-    assert again.returncode == 0, complaint
-    assert "went on from its checkpoint and is done" in said
+    output, errors = again.communicate(timeout=240)
+    assert again.returncode == 0, errors
+    assert "resumed from its checkpoint, done in" in output
     (record,) = whole_records(tmp_path).values()
     assert_equal(record, unbroken)
     assert not list((tmp_path / "outputs" / "work").iterdir()) and not list((tmp_path / "outputs" / "logs").iterdir())
 
 
 @pytest.mark.slow
-def test_a_stopped_sweep_shows_its_table_and_goes_on(tmp_path: Path, unbroken: Record) -> None:
+def test_a_terminated_sweep_prints_its_table_and_resumes_when_repeated(tmp_path: Path, unbroken: Record) -> None:
     words = ("-m", *LONG, "reg=tv,pos")
     process = start(tmp_path, *words)
     wait_for(lambda: list((tmp_path / "outputs").glob("work/*/checkpoint.arrays")))
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert re.search(r"reg=pos +not run", said)
+    assert re.search(r"reg=pos +not run", output)
     again = start(tmp_path, *words)
-    said, _ = again.communicate(timeout=240)
-    assert again.returncode == 0 and " resumed " in said
+    output, _ = again.communicate(timeout=240)
+    assert again.returncode == 0 and " resumed " in output
     assert_equal(whole_records(tmp_path)[unbroken.id], unbroken)
 
 
 def darken_the_second() -> None:
-    """The second run fails."""
+    """Make the second run fail."""
     run, calls = keeper.run, itertools.count(1)
 
     def broken(spec: RunSpec, **rest: Any) -> Any:
@@ -291,7 +291,7 @@ def darken_the_second() -> None:
 
 @pytest.mark.slow
 def test_a_search_finds_the_weight_that_predicts_best(tmp_path: Path) -> None:
-    """The second of its runs fails, which stops it no more than it stops a sweep."""
+    """The second of its runs fails, which does not stop the search."""
     words = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "dose=inf", "wedge=30",
              "reg.weight=tag(log, interval(1e-6, 1e-3))", "reg.held_out=0.3", *TINY)
     found = sweep(tmp_path, *words, first=darken_the_second)
@@ -301,27 +301,27 @@ def test_a_search_finds_the_weight_that_predicts_best(tmp_path: Path) -> None:
     assert len(records) == 3
     assert all(record.spec.dose.total_e_A2 == np.inf and record.spec.wedge.missing_deg == 30 for record in records)
     best = min(records, key=lambda record: record.metrics["held_out_cost"])
-    (told,) = re.findall(r"best of the search: reg.weight=(\S+), cost of the images held out", found.stdout)
-    assert float(told) == best.spec.reg.weight
+    (weight,) = re.findall(r"best settings of the search: reg.weight=(\S+); mean cost of a held-out", found.stdout)
+    assert float(weight) == best.spec.reg.weight
     again = sweep(tmp_path, *words)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("skipped, the record is complete") == 3 and " retried " in again.stdout
 
 
-def test_two_sweeps_at_once_share_and_lose_nothing(tmp_path: Path) -> None:
+def test_two_sweeps_at_once_share_their_runs_and_stages(tmp_path: Path) -> None:
     words = ("-m", "dose=inf,50k", *TINY)
     both = [start(tmp_path, *words) for _ in range(2)]
-    said = [process.communicate(timeout=240)[0] for process in both]
+    outputs = [process.communicate(timeout=240)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert len(whole_records(tmp_path)) == 2
-    assert len(re.findall(r"simulate \d+/\d+", "".join(said))) == 1
-    assert len(re.findall(r": done in", "".join(said))) == 2
+    assert len(re.findall(r"simulate \d+/\d+", "".join(outputs))) == 1
+    assert len(re.findall(r": done in", "".join(outputs))) == 2
     assert sorted(path.name for path in (tmp_path / "outputs" / "sweeps").iterdir()) == ["0001", "0002"]
 
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB of its own."""
+    """A separate disk of 1 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True,
@@ -332,7 +332,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk_is_told_and_nothing_half_written_stays(tiny_disk: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_partial_record(tiny_disk: Path) -> None:
     words = ("dose=inf,50k", *TINY)
     full = sweep(tiny_disk, *words)
     assert full.returncode == 1
@@ -344,11 +344,11 @@ def test_a_full_disk_is_told_and_nothing_half_written_stays(tiny_disk: Path) -> 
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
     refused = sweep(tiny_disk, "dose=7k", *TINY)
     assert refused.returncode == 2
-    assert refused.stderr == "aetlab: outputs='outputs' cannot be used: the folder cannot be written\n"
+    assert refused.stderr == "aetlab: outputs='outputs' cannot be used: the folder is not writable\n"
 
 
 @pytest.mark.slow
-def test_a_few_kills_at_random_moments(tmp_path: Path) -> None:
+def test_a_sweep_survives_a_kill_at_a_random_moment(tmp_path: Path) -> None:
     script = str(ROOT / "scripts" / "kill_study.py")
     study = subprocess.run([sys.executable, script, "--kills", "1", "--iterations", "20", "--folder", str(tmp_path)],
                            env=ENVIRONMENT, text=True, capture_output=True, timeout=240, check=False)

@@ -80,7 +80,7 @@ def test_a_flat_cost_leaves_the_weight() -> None:
 
 def test_a_run_finds_its_weight_and_predicts_what_it_left_out(tmp_path: Path) -> None:
     words = ["scale=smoke", "tilts.n_tilts=12", "engine.n_iterations=4", "reg.weight=auto", "reg.held_out=0.2"]
-    spec = compose_jobs(words, multirun=False, further=None)[0].spec
+    spec = compose_jobs(words, multirun=False)[0].spec
     made = keeper.run(spec, places=Places(tmp_path)).record
     assert made.metrics["weight_per_V"] > 0
     assert math.isfinite(made.metrics["held_out_cost"])

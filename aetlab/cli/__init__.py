@@ -1,1 +1,1 @@
-"""What the command lines share: composing settings with Hydra, running one job, the ledger of a sweep."""
+"""Code shared by the command lines: compose settings with Hydra, run one job, keep the ledger of a sweep."""

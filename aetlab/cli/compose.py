@@ -1,8 +1,8 @@
-"""Settings composed by Hydra and bound to a :class:`~aetlab.spec.RunSpec`; every refusal is one line."""
+"""Compose settings with Hydra and bind them to a :class:`~aetlab.spec.RunSpec`; every error message is one line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,11 +28,11 @@ from aetlab.spec.bind import bind, bind_run
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 
 CONFIG_NAME = "config"
-#: Label of the one job that stands for all of a search.
+#: Label of the single job that represents a search.
 SEARCH = "search"
-#: Hydra's own launcher, which makes one job after the other in its own process.
+#: Hydra's default launcher, which runs one job after another in its own process.
 BASIC = "basic"
-#: Where the classes may come from that Hydra itself makes out of a configuration.
+#: Modules whose classes Hydra may instantiate from a configuration.
 _TRUSTED = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
 
 
@@ -40,8 +40,8 @@ _TRUSTED = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.
 class JobSettings:
     """Settings of a job that do not change its record.
 
-    ``outputs`` is the folder of all results; ``other_code`` says what becomes of a record that other code made:
-    ``remake`` it or ``use`` it.
+    ``outputs`` is the folder of all results. ``other_code`` decides about a record that another version of the code
+    made: ``remake`` it or ``use`` it.
     """
 
     outputs: str = "outputs"
@@ -56,7 +56,7 @@ class JobSettings:
 
 @dataclass(frozen=True)
 class Job:
-    """One run that is asked for: its words, what they compose to, and a label that tells it from the others."""
+    """One requested run: its overrides, the settings they compose to, and a label that is unique in its sweep."""
 
     words: tuple[str, ...]
     label: str
@@ -68,7 +68,7 @@ class Job:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An experiment that a pattern fits but that cannot be made with the other words, and why."""
+    """An experiment that matches a pattern but cannot run with the other overrides, and the reason."""
 
     number: int
     label: str
@@ -77,7 +77,7 @@ class LeftOut:
 
 
 def prepare_hydra() -> None:
-    """Put every file of experiments/ into Hydra's ConfigStore as group ``experiment`` over all settings."""
+    """Register the files of experiments/ as group ``experiment`` in Hydra's ConfigStore, over all settings."""
     store = ConfigStore.instance()
     if "experiment" in store.repo:
         return
@@ -87,64 +87,77 @@ def prepare_hydra() -> None:
 
 
 def bind_job(settings: Any) -> tuple[RunSpec, JobSettings]:
-    """The two halves of composed settings: what is run, and where."""
+    """Bind composed settings; return those of the run and those of the job (its folder, and the reuse of records)."""
     if not isinstance(settings, dict):
         raise SpecError("the configuration is not a mapping")
     own = {key: settings[key] for key in JOB_KEYS if key in settings}
     return bind_run({key: value for key, value in settings.items() if key not in JOB_KEYS}), bind(JobSettings, own)
 
 
-def compose_spec(words: Sequence[str] = (), further: Path | None = None) -> RunSpec:
-    """The settings of one run as its command line composes them; raises :class:`SpecError`."""
-    return compose_jobs(words, multirun=False, further=further)[0].spec
+def compose_spec(words: Sequence[str] = (), config_dir: Path | None = None) -> RunSpec:
+    """Return the settings of one run as its command line composes them; raise :class:`SpecError` for invalid ones."""
+    return compose_jobs(words, multirun=False, config_dir=config_dir)[0].spec
 
 
-def compose_jobs(words: Sequence[str], *, multirun: bool, further: Path | None = None) -> list[Job]:
-    """Every job of a command line that :func:`compose_all` gives."""
-    return compose_all(words, multirun=multirun, further=further)[0]
+def compose_jobs(words: Sequence[str], *, multirun: bool, config_dir: Path | None = None) -> list[Job]:
+    """Return the jobs of a command line as :func:`compose_all` does, without those left out."""
+    return compose_all(words, multirun=multirun, config_dir=config_dir)[0]
 
 
 def compose_all(
-    words: Sequence[str], *, multirun: bool, further: Path | None = None
+    words: Sequence[str], *, multirun: bool, config_dir: Path | None = None
 ) -> tuple[list[Job], list[LeftOut]]:
-    """Every job of a command line, composed and bound before the first one starts.
+    """Compose and bind every job of a command line before the first one starts; return them and those left out.
 
-    ``words`` are the overrides, ``further`` a folder of the user's own choices. A sweep whose jobs are not known
-    before it runs (a search) gives the job of its fixed words alone. Where experiments are chosen by a pattern, as in
-    ``experiment=glob(*) scale=smoke``, those that the other words make impossible are left out, if some are possible.
+    ``words`` are the overrides, ``config_dir`` is a folder of the user's own choices. The jobs of a search are not
+    known in advance: the result is then one job composed from the overrides that the search does not vary. Where
+    experiments are chosen by a pattern, as in ``experiment=glob(*) scale=smoke``, those that cannot run with the other
+    overrides are left out, provided that at least one can.
+
+    Raises
+    ------
+    SpecError
+        If an override is invalid, or a job's settings cannot be used.
     """
-    groups = group_choices(further)
+    groups = group_choices(config_dir)
     check_words(words, groups, multirun=multirun)
     words = quote_choices(words, groups)
-    with _composer(further) as parser:
-        with _one_line():
+    with _composer(config_dir) as parser:
+        with _errors_in_one_line():
             parsed = parser.parse_overrides(list(words))
-        if not multirun:
-            for override in parsed:
-                if override.is_sweep_override():
-                    raise SpecError(f"{override.input_line} names several values: add -m to sweep over them")
-            return [_compose_job(words, "run")], []
-        sweeping = [override for override in parsed if override.is_sweep_override()]
-        fixed = [word for word, override in zip(words, parsed, strict=True) if not override.is_sweep_override()]
-        with _one_line():
-            sweeper = compose(CONFIG_NAME, list(fixed), return_hydra_config=True).hydra.sweeper
-        if not sweeper._target_.endswith(".BasicSweeper"):
-            return [_compose_search(fixed)], []
-        given = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
-        with _one_line():
-            parsed = parser.parse_overrides(quote_choices(given, groups)) + parsed
-            batches = BasicSweeper.split_arguments(parsed, None)
-        varied = {override.get_key_element() for override in (*parsed[: len(given)], *sweeping)}
-        by_pattern = any(override.key_or_group == "experiment" and override.value_type == ValueType.GLOB_CHOICE_SWEEP
-                         for override in parsed)
-        return _compose_each(batches[0], varied, by_pattern)
+        if multirun:
+            return _compose_sweep(words, parsed, parser, groups)
+        for override in parsed:
+            if override.is_sweep_override():
+                raise SpecError(f"{override.input_line} names several values: add -m to sweep over them")
+        return [_compose_job(words, "run")], []
+
+
+def _compose_sweep(words: Sequence[str], parsed: Sequence[Override], parser: OverridesParser,
+                   groups: Mapping[str, Sequence[str]]) -> tuple[list[Job], list[LeftOut]]:
+    """Compose the jobs of a sweep over ``words`` and over the sweeper's own ``params``, or the one job of a search."""
+    sweeping = [override for override in parsed if override.is_sweep_override()]
+    fixed = [word for word, override in zip(words, parsed, strict=True) if not override.is_sweep_override()]
+    with _errors_in_one_line():
+        sweeper = compose(CONFIG_NAME, list(fixed), return_hydra_config=True).hydra.sweeper
+    if not sweeper._target_.endswith(".BasicSweeper"):
+        return [_compose_search(fixed)], []
+    params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    with _errors_in_one_line():
+        parsed_params = parser.parse_overrides(quote_choices(params, groups))
+        overrides = [*parsed_params, *parsed]
+        batches = BasicSweeper.split_arguments(overrides, None)
+    varied = {override.get_key_element() for override in (*parsed_params, *sweeping)}
+    by_pattern = any(override.key_or_group == "experiment" and override.value_type == ValueType.GLOB_CHOICE_SWEEP
+                     for override in overrides)
+    return _compose_each(batches[0], varied, by_pattern)
 
 
 def _compose_search(fixed: Sequence[str]) -> Job:
     job = _compose_job(fixed, SEARCH)
     if job.spec.reg.held_out == 0:
-        raise SpecError("reg.held_out=0 cannot be used in a search, which compares how well runs predict "
-                        "images that are held out: give their share, for example reg.held_out=0.1")
+        raise SpecError("reg.held_out=0 cannot be used in a search, whose objective is the cost of held-out tilts: "
+                        "set the share to hold out, for example reg.held_out=0.1")
     return job
 
 
@@ -167,14 +180,14 @@ def _label(words: Sequence[str], varied: set[str]) -> str:
 
 
 @contextmanager
-def _composer(further: Path | None) -> Iterator[OverridesParser]:
+def _composer(config_dir: Path | None) -> Iterator[OverridesParser]:
     GlobalHydra.instance().clear()
     prepare_hydra()
     version.setbase("1.3")
     search_path = create_config_search_path(str(config_folder()))
-    if further is not None:
+    if config_dir is not None:
         anchor = SearchPathQuery(provider="schema")
-        search_path.prepend(provider="command-line", path=f"file://{further.absolute()}", anchor=anchor)
+        search_path.prepend(provider="command-line", path=f"file://{config_dir.absolute()}", anchor=anchor)
     try:
         hydra = Hydra.create_main_hydra2(task_name="aetlab", config_search_path=search_path)
         yield OverridesParser.create(config_loader=hydra.config_loader)
@@ -183,7 +196,7 @@ def _composer(further: Path | None) -> Iterator[OverridesParser]:
 
 
 def _compose_job(words: Sequence[str], label: str, number: int = 0) -> Job:
-    with _one_line():
+    with _errors_in_one_line():
         config = compose(CONFIG_NAME, list(words), return_hydra_config=True)
         _refuse_code(config)
         launcher = str(config.hydra.runtime.choices.get("hydra/launcher", BASIC))
@@ -193,13 +206,13 @@ def _compose_job(words: Sequence[str], label: str, number: int = 0) -> Job:
 
 
 def plain_settings(config: DictConfig) -> Any:
-    """The composed settings without Hydra's own, as plain values."""
+    """Return the composed settings as plain values, without Hydra's own."""
     settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     return OmegaConf.to_container(settings, resolve=True)
 
 
 def _refuse_code(config: DictConfig) -> None:
-    """Refuses what would make Hydra run code that a configuration names."""
+    """Raise :class:`SpecError` for a configuration that would make Hydra run code named in it."""
     instantiated = ["launcher", "sweeper", "callbacks", "job_logging", "hydra_logging"]
     hydra = OmegaConf.to_container(OmegaConf.masked_copy(config.hydra, instantiated), resolve=False)
     for key, value in _leaves(hydra, "hydra"):
@@ -225,8 +238,8 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
-    """Turns Hydra's, OmegaConf's and YAML's refusals into one line."""
+def _errors_in_one_line() -> Iterator[None]:
+    """Turn the errors of Hydra, OmegaConf and YAML into a :class:`SpecError` of one line."""
     try:
         yield
     except SpecError:

@@ -1,4 +1,4 @@
-"""``python -m aetlab.run ... --estimate``: memory and time of each job, and nothing else."""
+"""``python -m aetlab.run ... --estimate``: print the memory and time that each job needs, without running it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 FLAG = "--estimate"
 
 
-def foretell(words: Sequence[str], *, multirun: bool, further: Path | None) -> None:
-    """Prints what the jobs of a command line need, stage by stage; raises :class:`SpecError` for what cannot be run."""
+def print_estimates(words: Sequence[str], *, multirun: bool, config_dir: Path | None) -> None:
+    """Print the memory and time of every job of a command line, stage by stage.
+
+    Raises :class:`SpecError` for a job that cannot run.
+    """
     from aetlab.cli.compose import compose_jobs
     from aetlab.core import backend
     from aetlab.core.seeds import generator
@@ -18,11 +21,11 @@ def foretell(words: Sequence[str], *, multirun: bool, further: Path | None) -> N
     from aetlab.samples import build_sample
 
     free = available_bytes()
-    for job in compose_jobs(words, multirun=multirun, further=further):
+    for job in compose_jobs(words, multirun=multirun, config_dir=config_dir):
         spec = job.spec
         backend.limit_threads(spec.engine.n_threads)
         atoms = build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
         found = estimate(spec, atoms)
         print(f"{job.label}: {len(atoms)} atoms, {found.in_one_line()}\n{found.as_table()}", flush=True)
         require_memory(spec)
-    print(f"{free / 1e9:.1f} GB of memory are free; the tilt series takes no time where another run has made it")
+    print(f"{free / 1e9:.1f} GB of memory are free; a tilt series that is already in the cache takes no time")

@@ -1,4 +1,7 @@
-"""What ``--help`` and shell completion print. Hydra's own help takes seconds, its completion knows no ``python -m``."""
+"""Texts of ``--help`` and of shell completion.
+
+Hydra's own help takes seconds, and its completion does not support ``python -m``.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,19 @@ from omegaconf import OmegaConf
 
 _HEAD = """aetlab: phase-contrast atomic electron tomography. A run is one choice from each group.
 
-  python -m aetlab.run dose=50k reg=tv                          one run
-  python -m aetlab.run -m dose=inf,50k,7k reg=tv,lasso,pos      a sweep: every combination
-  python -m aetlab.run -m 'experiment=glob(fig4*)' scale=medium rows of the paper
-  python -m aetlab.run --cfg job dose=7k                        the settings; nothing is run
-  python -m aetlab.run --hydra-help                             Hydra's flags: launchers, sweepers, your own folder
-  eval "$(python -m aetlab.run -sc install=bash)"               completion in bash
+  python -m aetlab.run dose=50k reg=tv                           one run
+  python -m aetlab.run -m dose=inf,50k,7k reg=tv,lasso,pos       a sweep: every combination
+  python -m aetlab.run -m 'experiment=glob(fig4*)' scale=medium  rows of the paper's table
+  python -m aetlab.run dose=7k scale=paper --estimate            print memory and time, run nothing
+  python -m aetlab.run dose=7k --cfg job                         print the settings, run nothing
+  python -m aetlab.run --config-dir ~/aetlab-conf dose=20k       choices from a folder of your own
+  python -m aetlab.run --hydra-help                              Hydra's own flags, launchers and sweepers
+  eval "$(python -m aetlab.run -sc install=bash)"                shell completion in bash
 
-Then: python -m aetlab.report (table, figures, page), python -m aetlab.runs (list, show, remove),
-python -m aetlab.doctor (what this machine has).
+Results go to outputs/ (outputs=FOLDER). A command that is repeated skips complete runs and resumes interrupted ones.
+Other commands: python -m aetlab.report (table, figures, HTML page), python -m aetlab.runs (list, show, export and
+remove runs), python -m aetlab.bound (best possible precision of a planned experiment), python -m aetlab.trace (trace
+the atoms of a volume file), python -m aetlab.doctor (check this machine).
 """
 _COMPLETION = r"""
 _aetlab_python()
@@ -32,7 +39,7 @@ complete -o nospace -o default -F _aetlab_python python python3
 
 
 def format_help(groups: Mapping[str, Sequence[str]], settings: dict[str, Any]) -> str:
-    """The text of ``--help``: how to call, groups with their choices, settings as composed."""
+    """Return the text of ``--help``: examples, the choices of each group, and the composed ``settings``."""
     lines = [_HEAD, "Groups and their choices (group=choice):"]
     lines += [f"  {group}: {', '.join(choices)}" for group, choices in groups.items()]
     lines += ["", "Settings (key=value):", _indented(OmegaConf.to_yaml(OmegaConf.create(settings)))]
@@ -40,7 +47,7 @@ def format_help(groups: Mapping[str, Sequence[str]], settings: dict[str, Any]) -
 
 
 def completion_script() -> str:
-    """Bash for ``python -m aetlab.run``, to go with Hydra's for ``aetlab-run``."""
+    """Return bash code that completes ``python -m aetlab.run``; it complements Hydra's code for ``aetlab-run``."""
     return _COMPLETION
 
 

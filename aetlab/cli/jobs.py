@@ -1,6 +1,6 @@
-"""One job from its settings to its record: skipped where the record exists, gone on with where it was cut off.
+"""Run one job from its settings to its record: skip it where the record exists, resume it where it was interrupted.
 
-A job that fails says so in one line and leaves its log; it never stops the other jobs of a sweep.
+A job that fails prints one line and keeps its log; it never stops the other jobs of a sweep.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from types import FrameType
 
 from aetlab.core.errors import AetlabError
 from aetlab.core.progress import Reporter, open_reporter
+from aetlab.scoring.scores import HEADLINES
 from aetlab.spec import RunSpec
 from aetlab.store.files import StorageError, make_folder
 from aetlab.store.identity import record_id
 from aetlab.store.record import FAILURE, Places, Record, RecordError, read_record
 
-#: What can become of a job.
-DONE, SKIPPED, RESUMED, RETRIED, FAILED, CUT_OFF = "done", "skipped", "resumed", "retried", "failed", "cut off"
-#: What becomes of an experiment that a pattern fits but that cannot be made with the other words.
+#: Statuses of a job that was started.
+DONE, SKIPPED, RESUMED, RETRIED, FAILED = "done", "skipped", "resumed", "retried", "failed"
+#: Status of an experiment that matches a pattern but cannot run with the other overrides.
 LEFT_OUT = "left out"
 
-class Stopped(BaseException):
+
+class Terminated(BaseException):
     """The system asked the process to end (SIGTERM); not an error of the run."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a job: one line of a sweep's ledger."""
+class JobResult:
+    """The result of a job: its status, time, record and metrics, or its error. One entry of a sweep's ledger."""
 
     id: str
     label: str
@@ -47,59 +49,61 @@ class Outcome:
     note: str = ""
 
     def to_json(self) -> str:
-        """This outcome as JSON text."""
+        """Return this result as JSON text."""
         return json.dumps(asdict(self))
 
 
-def perform(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -> Outcome:
-    """Makes the record of ``spec`` under ``outputs``, or finds it; a failure is an outcome, not an exception."""
+def run_job(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -> JobResult:
+    """Make the record of ``spec`` under ``outputs``, or find it there, and print the result in one line.
+
+    A failure is returned as a result with status ``failed``; it raises no exception.
+    """
     started = time.monotonic()
     places = Places(outputs.absolute())
     run_id = record_id(spec)
     with open_reporter(label) as reporter, terminable():
-        found = _complete(places.records / run_id, use_other_code)
+        found = _complete_record(places.records / run_id, use_other_code)
         if found is not None:
-            outcome = _ended(found, label, SKIPPED, started)
+            result = _result_of(found, label, SKIPPED, started)
         else:
-            outcome = _make(places, spec, run_id, label, reporter, started, use_other_code)
-        reporter.say(one_line(outcome))
-    return outcome
+            result = _make(places, spec, run_id, label, reporter, started, use_other_code)
+        reporter.say(summary_line(result))
+    return result
 
 
-def one_line(outcome: Outcome) -> str:
-    """The outcome of a job in one line."""
-    if outcome.status == FAILED:
-        log = f"; log: {shown(outcome.log)}" if outcome.log else ""
-        return f"FAILED after {outcome.seconds:.1f} s: {outcome.error}{log}"
-    scores = ", ".join(f"{outcome.metrics[name]:.{digits}f} {unit}" for name, digits, unit in (
-        ("position_error_pm", 1, "pm"), ("found_percent", 2, "% found"), ("false_positive_percent", 2, "% false"),
-        ("correct_species_percent", 1, "% species")) if outcome.metrics.get(name) is not None)
-    words = {SKIPPED: "skipped, the record is complete", RESUMED: "went on from its checkpoint and is done",
-             RETRIED: "failed before, tried again and is done"}.get(outcome.status, outcome.status)
-    note = f" ({outcome.note})" if outcome.note else ""
-    spent = "" if outcome.status == SKIPPED else f" in {outcome.seconds:.1f} s"
-    return f"{words}{note}{spent}: {scores}; record: {shown(outcome.folder)}"
+def summary_line(result: JobResult) -> str:
+    """Return the result of a job in one line."""
+    if result.status == FAILED:
+        log = f"; log: {relative_path(result.log)}" if result.log else ""
+        return f"FAILED after {result.seconds:.1f} s: {result.error}{log}"
+    scores = ", ".join(f"{score.short or score.label} {score.text(value)} {score.unit}" for score in HEADLINES
+                       if (value := result.metrics.get(score.name)) is not None and value == value)
+    status = {SKIPPED: "skipped, the record is complete", RESUMED: "resumed from its checkpoint, done",
+              RETRIED: "retried after a failure, done"}.get(result.status, result.status)
+    note = f" ({result.note})" if result.note else ""
+    spent = "" if result.status == SKIPPED else f" in {result.seconds:.1f} s"
+    return f"{status}{note}{spent}{f': {scores}' if scores else ''}; record: {relative_path(result.folder)}"
 
 
-def shown(path: str) -> str:
-    """``path`` as seen from the current folder where it lies in it."""
+def relative_path(path: str) -> str:
+    """Return ``path`` relative to the current folder if it lies inside, else unchanged."""
     try:
         return str(Path(path).relative_to(Path.cwd())) if path else ""
     except ValueError:
         return path
 
 
-def _complete(folder: Path, use_other_code: bool) -> Record | None:
-    """The whole record in ``folder`` where it may be used: found without loading what computes."""
+def _complete_record(folder: Path, use_other_code: bool) -> Record | None:
+    """Return the complete record in ``folder`` if it may be used; this loads no numerics."""
     try:
         record = read_record(folder)
     except RecordError:
-        return None  # it is told and set aside under the lock of the run
+        return None  # a damaged record is reported and set aside later, under the lock of the run
     return record if use_other_code or not record.made_by_other_code else None
 
 
 def _make(places: Places, spec: RunSpec, run_id: str, label: str, reporter: Reporter, started: float,
-          use_other_code: bool) -> Outcome:
+          use_other_code: bool) -> JobResult:
     log_path = places.log(run_id)
     try:
         from aetlab import keeper
@@ -110,26 +114,27 @@ def _make(places: Places, spec: RunSpec, run_id: str, label: str, reporter: Repo
         result = keeper.run(spec, places=places, reporter=reporter, use_other_code=use_other_code)
     except Exception as error:
         message = _in_one_line(error)
-        _keep(log_path, message)
-        return Outcome(run_id, label, FAILED, time.monotonic() - started, error=message,
-                       log=str(log_path) if log_path.exists() else "")
+        _log_failure(log_path, message)
+        return JobResult(run_id, label, FAILED, time.monotonic() - started, error=message,
+                         log=str(log_path) if log_path.exists() else "")
     with suppress(OSError):
         places.work(run_id).rmdir()
-    return _ended(result.record, label, result.status, started)
+    return _result_of(result.record, label, result.status, started)
 
 
-def _ended(record: Record, label: str, status: str, started: float) -> Outcome:
+def _result_of(record: Record, label: str, status: str, started: float) -> JobResult:
     note = "made by other code" if record.made_by_other_code else ""
-    return Outcome(record.id, label, status, time.monotonic() - started, str(record.folder), record.metrics, note=note)
+    seconds = time.monotonic() - started
+    return JobResult(record.id, label, status, seconds, str(record.folder), record.metrics, note=note)
 
 
-def _keep(log_path: Path, message: str) -> None:
+def _log_failure(log_path: Path, message: str) -> None:
     try:
         make_folder(log_path.parent)
         with open(log_path, "a", encoding="utf-8") as log:
             log.write(f"{traceback.format_exc()}{FAILURE} {message}\n")
     except (OSError, StorageError):
-        pass  # the disk that failed the run may refuse the log as well; the message is printed
+        pass  # a full disk may refuse the log too; the message is printed in any case
 
 
 def _in_one_line(error: Exception) -> str:
@@ -143,13 +148,13 @@ def _in_one_line(error: Exception) -> str:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM ends what is inside in order, by :class:`Stopped`: locks are freed, half-written files removed."""
+    """Turn SIGTERM into :class:`Terminated`, so that locks are freed and partial files removed."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(signal.Signals(number).name)
+        raise Terminated(signal.Signals(number).name)
 
     own = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if not own:  # a cluster's own handling of the signal stays
+    if not own:  # keep the signal handler of a cluster's launcher
         yield
         return
     before = signal.signal(signal.SIGTERM, stop)

@@ -1,7 +1,7 @@
-"""The ledger of a sweep: what was asked for, one line for each job that ended, and the table at the end.
+"""The ledger of a sweep: the requested jobs, the result of each finished job, and the final table.
 
-Jobs run in any process of any machine; each writes ``jobs/<number>.json`` whole. The folder is numbered, not dated, so
-that a clock set back changes nothing.
+A job may run in any process on any machine; it writes its result atomically to ``jobs/<number>.json``. Ledger folders
+are numbered, not dated, so that a wrong clock has no effect.
 """
 
 from __future__ import annotations
@@ -12,29 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aetlab.cli.compose import SEARCH
-from aetlab.cli.jobs import FAILED, LEFT_OUT, Outcome, shown
+from aetlab.cli.jobs import FAILED, LEFT_OUT, JobResult, relative_path
+from aetlab.scoring.scores import HEADLINES
 from aetlab.store.files import make_folder, write_text, writing
 
-_WANTED = "wanted.json"
-#: The paper's columns, with the digits that the table shows.
-_SCORES = (
-    ("position_error_pm", 2), ("found_percent", 2), ("false_positive_percent", 3), ("correct_species_percent", 2)
-)
+_REQUESTED = "wanted.json"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A job that a sweep asks for."""
+class RequestedJob:
+    """A job of a sweep as requested: its label, the id of its record (empty if left out) and its overrides."""
 
     label: str
     id: str
     words: tuple[str, ...]
 
 
-def open_ledger(sweeps: Path, wanted: Sequence[Wanted], fixed: Sequence[str] = ()) -> Path:
-    """A new ledger under ``sweeps`` with what is asked for; gives its folder.
+def open_ledger(sweeps: Path, requested: Sequence[RequestedJob], fixed: Sequence[str] = ()) -> Path:
+    """Create a ledger of the ``requested`` jobs under ``sweeps`` and return its folder.
 
-    A search does not know its jobs yet; ``fixed`` are the words that they have in common.
+    A search does not know its jobs in advance; ``fixed`` are the overrides that they have in common.
     """
     make_folder(sweeps)
     number = 1 + max((int(path.name) for path in sweeps.iterdir() if path.name.isdigit()), default=0)
@@ -47,91 +44,95 @@ def open_ledger(sweeps: Path, wanted: Sequence[Wanted], fixed: Sequence[str] = (
             except FileExistsError:
                 number += 1
     make_folder(folder / "jobs")
-    rows = [{"number": i, "label": job.label, "id": job.id, "words": list(job.words)} for i, job in enumerate(wanted)]
-    write_text(folder / _WANTED, json.dumps({"jobs": rows, "fixed": list(fixed)}, indent=1) + "\n")
+    rows = [{"number": i, "label": job.label, "id": job.id, "words": list(job.words)}
+            for i, job in enumerate(requested)]
+    write_text(folder / _REQUESTED, json.dumps({"jobs": rows, "fixed": list(fixed)}, indent=1) + "\n")
     return folder
 
 
-def read_wanted(folder: Path) -> list[Wanted]:
-    """What the sweep of this ledger asks for."""
-    rows = json.loads((folder / _WANTED).read_text(encoding="utf-8"))["jobs"]
-    return [Wanted(row["label"], row["id"], tuple(row["words"])) for row in rows]
+def read_requested(folder: Path) -> list[RequestedJob]:
+    """Return the jobs that the sweep of this ledger requests; none for a search."""
+    rows = json.loads((folder / _REQUESTED).read_text(encoding="utf-8"))["jobs"]
+    return [RequestedJob(row["label"], row["id"], tuple(row["words"])) for row in rows]
 
 
 def read_label(folder: Path, number: int, words: Sequence[str]) -> str:
-    """What job ``number`` is called; a job of a search by those of its ``words`` that the search has chosen."""
-    wanted = read_wanted(folder)
-    if number < len(wanted):
-        return wanted[number].label
+    """Return the label of job ``number``; that of a search's job lists the ``words`` that the search has chosen."""
+    requested = read_requested(folder)
+    if number < len(requested):
+        return requested[number].label
     fixed = _fixed_keys(folder)
     return " ".join(word.replace("'", "") for word in words if word.split("=")[0] not in fixed) or SEARCH
 
 
-def write_outcome(folder: Path, number: int, outcome: Outcome) -> None:
-    """Enters what became of job ``number``."""
-    write_text(make_folder(folder / "jobs") / f"{number:05d}.json", outcome.to_json() + "\n")
+def write_result(folder: Path, number: int, result: JobResult) -> None:
+    """Write the result of job ``number``."""
+    write_text(make_folder(folder / "jobs") / f"{number:05d}.json", result.to_json() + "\n")
 
 
-def read_outcomes(folder: Path) -> dict[int, Outcome]:
-    """What became of the jobs that ended, by their number."""
+def read_results(folder: Path) -> dict[int, JobResult]:
+    """Return the results of the finished jobs by their number."""
     paths = sorted((folder / "jobs").glob("[0-9]*.json"))
-    return {int(path.stem): Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in paths}
+    return {int(path.stem): JobResult(**json.loads(path.read_text(encoding="utf-8"))) for path in paths}
 
 
 def has_work(folder: Path) -> bool:
-    """Whether a job of the sweep has not ended yet; a search cannot know and always has."""
-    wanted = read_wanted(folder)
-    return not wanted or len(read_outcomes(folder)) < len(wanted)
+    """Return whether a job of the sweep has no result yet; always true for a search, whose jobs are not known."""
+    requested = read_requested(folder)
+    return not requested or len(read_results(folder)) < len(requested)
 
 
-def note_death(folder: Path) -> str:
-    """Enters a failure for the first job without an outcome, whose worker died; gives its label."""
-    wanted, outcomes = read_wanted(folder), read_outcomes(folder)
-    number = next(i for i in range(len(wanted) + 1) if i not in outcomes)
-    label = wanted[number].label if number < len(wanted) else f"run {number}"
-    run_id = wanted[number].id if number < len(wanted) else ""
-    reason = "its worker died, perhaps for want of memory"
-    write_outcome(folder, number, Outcome(run_id, label, FAILED, 0.0, error=reason))
-    return label
+def record_worker_death(folder: Path) -> JobResult:
+    """Write a failure for the first job without a result, whose worker died, and return it."""
+    requested, results = read_requested(folder), read_results(folder)
+    number = next(i for i in range(len(requested) + 1) if i not in results)
+    label = requested[number].label if number < len(requested) else f"run {number}"
+    run_id = requested[number].id if number < len(requested) else ""
+    result = JobResult(run_id, label, FAILED, 0.0, error="its worker died (out of memory?)")
+    write_result(folder, number, result)
+    return result
 
 
 def print_table(folder: Path) -> int:
-    """Prints one row for each job of the sweep, then each failure again; gives how many did not end well."""
+    """Print one row for each job of the sweep, then the failures; return the number of jobs that failed or did not run.
+
+    A job that was left out counts as neither.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    wanted, outcomes = read_wanted(folder), read_outcomes(folder)
-    n_jobs = max(len(wanted), *(number + 1 for number in outcomes)) if outcomes else len(wanted)
+    requested, results = read_requested(folder), read_results(folder)
+    n_jobs = max(len(requested), *(number + 1 for number in results)) if results else len(requested)
     table = Table(title=f"sweep {folder.name}: {n_jobs} runs", title_justify="left", box=None, pad_edge=False)
-    for name in ("run", "error (pm)", "found (%)", "false (%)", "species (%)", "time (s)", "status", "folder"):
+    for name in ("run", *(score.short_heading for score in HEADLINES), "time (s)", "status", "folder"):
         right = "(" in name
         table.add_column(name, justify="right" if right else "left", no_wrap=name != "run", overflow="fold")
     n_bad = 0
     for number in range(n_jobs):
-        outcome = outcomes.get(number)
-        label = wanted[number].label if number < len(wanted) else outcome.label if outcome else "?"
-        if outcome is None:
+        result = results.get(number)
+        label = requested[number].label if number < len(requested) else result.label if result else "?"
+        if result is None:
             n_bad += 1
-            table.add_row(label, "", "", "", "", "", "not run", "")
+            table.add_row(label, *("" for _ in HEADLINES), "", "not run", "")
             continue
-        n_bad += outcome.status == FAILED
-        scores = [_number(outcome.metrics.get(name), digits) for name, digits in _SCORES]
-        status = outcome.status + (f" ({outcome.note})" if outcome.note else "")
-        seconds = "" if outcome.status == LEFT_OUT else f"{outcome.seconds:.1f}"
-        table.add_row(label, *scores, seconds, status, shown(outcome.folder))
+        n_bad += result.status == FAILED
+        scores = [score.text(result.metrics.get(score.name)) for score in HEADLINES]
+        status = result.status + (f" ({result.note})" if result.note else "")
+        seconds = "" if result.status == LEFT_OUT else f"{result.seconds:.1f}"
+        table.add_row(label, *scores, seconds, status, relative_path(result.folder))
     console = Console(soft_wrap=False, highlight=False, markup=False)
     if not console.is_terminal:
         console = Console(width=200, highlight=False, markup=False)
     console.print(table)
-    for outcome in outcomes.values():
-        if outcome.status == FAILED:
-            log = f"; log: {shown(outcome.log)}" if outcome.log else ""
-            console.print(f"failed: {outcome.label}: {outcome.error}{log}", soft_wrap=True)
+    for result in results.values():
+        if result.status == FAILED:
+            log = f"; log: {relative_path(result.log)}" if result.log else ""
+            console.print(f"failed: {result.label}: {result.error}{log}", soft_wrap=True)
     return n_bad
 
 
 def print_best(folder: Path) -> None:
-    """Prints what a search found; nothing for a sweep."""
+    """Print the best settings that a search found; print nothing for a sweep."""
     import yaml
 
     found = folder / "optimization_results.yaml"
@@ -139,13 +140,9 @@ def print_best(folder: Path) -> None:
         best = yaml.safe_load(found.read_text(encoding="utf-8"))
         fixed = _fixed_keys(folder)
         words = " ".join(f"{name}={value}" for name, value in best["best_params"].items() if name not in fixed)
-        print(f"best of the search: {words}, cost of the images held out {best['best_value']:.6g}")
+        print(f"best settings of the search: {words}; mean cost of a held-out tilt: {best['best_value']:.6g}")
 
 
 def _fixed_keys(folder: Path) -> set[str]:
-    content = json.loads((folder / _WANTED).read_text(encoding="utf-8"))
+    content = json.loads((folder / _REQUESTED).read_text(encoding="utf-8"))
     return {word.split("=")[0] for word in content["fixed"]}
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None or value != value else f"{value:.{digits}f}"

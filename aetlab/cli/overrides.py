@@ -1,7 +1,7 @@
-"""The words of a command line before Hydra reads them.
+"""Check and quote the overrides of a command line before Hydra parses them.
 
-Hydra takes a bare ``inf`` or number for a value, not for the name of a choice, and refuses it as the choice of a config
-group; here such names are quoted. Misspelt groups, choices and keys are told in one line, with what there is to choose.
+Hydra parses a bare ``inf`` or number as a value and refuses it as the choice of a config group; such names are quoted
+here. A misspelt group, choice or key is refused in one line that lists the valid ones.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from aetlab.spec import RunSpec, SpecError
 
 _OVERRIDE = re.compile(r"(\+{0,2}|~)(?P<key>[A-Za-z_][\w./]*)(@[\w.:]*)?=(?P<value>.*)", re.DOTALL)
 _DELIMITERS = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\[\]{}(),:=])""")
-#: Words that Hydra would read as something else than text.
+#: Words that Hydra does not parse as text.
 _NOT_TEXT = re.compile(
     r"[+-]?(\d[\d_]*(\.[\d_]*)?(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|inf|nan)|true|false|null", re.IGNORECASE)
-#: Settings of a job beside those of its run.
+#: Settings of a job that are not settings of its run.
 JOB_KEYS = ("outputs", "other_code")
-#: Launchers and sweepers, the package each needs and the extra that brings it.
+#: Launchers and sweepers: the module that each needs and the extra that installs it.
 _PLUGINS = {
     "hydra/launcher=cores": ("hydra_plugins.hydra_joblib_launcher", "cores"),
     "hydra/launcher=gpus": ("hydra_plugins.hydra_joblib_launcher", "cores"),
@@ -35,10 +35,10 @@ _PLUGINS = {
 
 
 def quote_choices(argv: Sequence[str], groups: Mapping[str, Sequence[str]], *, twice: bool = False) -> list[str]:
-    """``argv`` with the choices of known ``groups`` quoted where Hydra would not read text (``dose=inf,50k``).
+    """Return ``argv`` with choices of ``groups`` quoted where Hydra would not parse them as text (``dose=inf,50k``).
 
-    ``twice``: for a search, whose sweeper takes one pair of quotes off before it hands the words on; a single choice
-    is then written as a choice of one, which the sweeper alone reads.
+    ``twice`` is for a search: its sweeper removes one pair of quotes before it passes the words on. A single choice is
+    then written as ``choice(...)`` with one entry, so that the sweeper parses it.
     """
     return [_quote(word, groups, twice) for word in argv]
 
@@ -57,7 +57,7 @@ def _quote(word: str, groups: Mapping[str, Sequence[str]], twice: bool) -> str:
 
 
 def _listed(value: str) -> str:
-    """``choice(a,b)`` and ``range(1,3)`` as the plain lists that they mean: Hydra would drop the quotes inside."""
+    """Return ``choice(a,b)`` and ``range(1,3)`` as plain lists; Hydra would drop the quotes inside them."""
     choice = re.fullmatch(r"\s*choice\(([^()]*)\)\s*", value)
     if choice:
         return choice[1]
@@ -68,9 +68,9 @@ def _listed(value: str) -> str:
 
 
 def check_words(words: Sequence[str], groups: Mapping[str, Sequence[str]], *, multirun: bool) -> None:
-    """Raises :class:`SpecError` on the first word that names an unknown group, choice or setting.
+    """Raise :class:`SpecError` on the first word that names an unknown group, choice or setting.
 
-    Words that are left to Hydra to judge (``hydra.…``, sweeps other than plain lists) pass.
+    Words that only Hydra can check (``hydra.…``, sweeps other than plain lists) pass.
     """
     for word in words:
         match = _OVERRIDE.fullmatch(word)
@@ -97,7 +97,7 @@ def _check_choices(group: str, value: str, choices: Sequence[str], multirun: boo
     if glob:
         pattern = glob[1].strip().strip("'\"")
         if re.fullmatch(r"[^,=\[\]]+", pattern) and not fnmatch.filter(choices, pattern):
-            raise SpecError(f"{group}={value} fits nothing: choose from {', '.join(choices)}")
+            raise SpecError(f"{group}={value} matches nothing: choose from {', '.join(choices)}")
         return
     if value.strip().startswith(("{", "[")) or "(" in value:
         return

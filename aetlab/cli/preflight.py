@@ -1,4 +1,4 @@
-"""What can be refused before any work: samples that do not fit, files that cannot be read, a GPU that is not there."""
+"""Check jobs before any work starts: the sample fits, files are readable, memory and the GPU are available."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from aetlab.store.files import StorageError, make_folder
 from aetlab.store.identity import digest, record_id
 
 #: Launchers whose jobs run on this machine.
-_HERE = ("basic", "joblib", "cores", "submitit_local")
+_LOCAL = ("basic", "joblib", "cores", "submitit_local")
 
 
 def check_jobs(jobs: Iterable[Job]) -> None:
-    """Raises :class:`SpecError` or :class:`StorageError` for the first job that could not run."""
+    """Raise :class:`SpecError` or :class:`StorageError` for the first job that cannot run."""
     samples: set[str] = set()
     folders: set[str] = set()
     for job in jobs:
@@ -26,7 +26,7 @@ def check_jobs(jobs: Iterable[Job]) -> None:
         if key not in samples:
             samples.add(key)
             _check_sample(job.spec)
-        if job.launcher in _HERE:
+        if job.launcher in _LOCAL:
             _check_device(job.spec)
             require_memory(job.spec)
         folders.add(job.settings.outputs)
@@ -51,4 +51,4 @@ def _check_device(spec: RunSpec) -> None:
 def _check_outputs(outputs: Path) -> None:
     make_folder(outputs)
     if not os.access(outputs, os.W_OK | os.X_OK):
-        raise StorageError(f"outputs={str(outputs)!r} cannot be used: the folder cannot be written")
+        raise StorageError(f"outputs={str(outputs)!r} cannot be used: the folder is not writable")

@@ -1,6 +1,6 @@
-"""How workers share this machine: cores without oversubscription, and one GPU for each worker.
+"""Share this machine between workers: its cores without oversubscription, and one GPU for each worker.
 
-A GPU is claimed by a lock file that the worker's process holds until it ends; the system frees it if the process dies.
+A worker claims a GPU by a lock file that its process holds until it ends; the system frees the lock of a dead process.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from filelock import FileLock, Timeout
 
 from aetlab.store.files import StorageError, writing
 
-#: Launchers of several workers on this machine.
+#: Launchers that start several workers on this machine.
 ON_CORES, ON_GPUS = "cores", "gpus"
-#: Seconds between two looks for a free GPU.
-_LOOK_AGAIN_S = 0.2
+#: Seconds between two searches for a free GPU.
+_POLL_S = 0.2
 
 _claimed: list[FileLock] = []
 
 
 def visible_gpus() -> list[str]:
-    """Ids of the GPUs that this process may use, without waking them."""
+    """Return the ids of the GPUs that this process may use, without initialising them."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return [name.strip() for name in listed.split(",") if name.strip() not in ("", "-1")]
@@ -33,7 +33,10 @@ def visible_gpus() -> list[str]:
 
 
 def n_workers(launcher: str, n_jobs: int, n_cores: int) -> int:
-    """Workers that ``launcher`` starts for ``n_jobs`` runs; raises :class:`StorageError` where there is no GPU."""
+    """Return the number of workers that ``launcher`` starts for ``n_jobs`` runs.
+
+    Raises :class:`StorageError` if it needs a GPU and none is visible.
+    """
     if launcher == ON_GPUS:
         n_gpus = len(visible_gpus())
         if n_gpus == 0:
@@ -43,14 +46,14 @@ def n_workers(launcher: str, n_jobs: int, n_cores: int) -> int:
 
 
 def threads_of_worker(n_cores: int, n_workers: int) -> int:
-    """Threads for each of ``n_workers`` on ``n_cores``: together they fill the machine and no more."""
+    """Return the threads of each of ``n_workers`` on ``n_cores``: at least 1, and together no more than the cores."""
     return max(1, n_cores // n_workers)
 
 
 def claim_gpu(folder: Path | None = None) -> str:
-    """Makes one free GPU the only one that this process sees, waiting for one; gives its id.
+    """Wait for a free GPU, make it the only one that this process sees, and return its id.
 
-    ``folder`` holds the locks (default: the system's folder for temporary files). A process that has one keeps it.
+    ``folder`` holds the locks (default: the system's folder for temporary files). A process that holds a GPU keeps it.
     """
     if _claimed:
         return os.environ["CUDA_VISIBLE_DEVICES"]
@@ -69,4 +72,4 @@ def claim_gpu(folder: Path | None = None) -> str:
             _claimed.append(lock)
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
             return gpu
-        time.sleep(_LOOK_AGAIN_S)
+        time.sleep(_POLL_S)

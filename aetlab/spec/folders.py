@@ -1,4 +1,4 @@
-"""The folders of the configuration: next to the package in a source checkout, inside it when installed."""
+"""Find the configuration files: next to the package in a source checkout, inside the package when installed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def config_folder() -> Path:
-    """Folder of the config groups."""
+    """Return the folder of the config groups."""
     return _find("conf")
 
 
 def experiments_folder() -> Path:
-    """Folder of the experiment files."""
+    """Return the folder of the experiment files."""
     return _find("experiments")
 
 
@@ -25,13 +25,13 @@ def _find(name: str) -> Path:
     return _PACKAGE / f"_{name}"
 
 
-def group_choices(further: Path | None = None) -> dict[str, tuple[str, ...]]:
-    """Choices of every config group, and of ``experiment``; numbers in their order.
+def group_choices(config_dir: Path | None = None) -> dict[str, tuple[str, ...]]:
+    """Return the choices of every config group and of ``experiment``; numbers are sorted by value.
 
-    ``further`` is a folder of the user's own groups and choices (Hydra's ``--config-dir``).
+    ``config_dir`` is the user's own folder of groups and choices (Hydra's ``--config-dir``).
     """
     names: dict[str, set[str]] = {"experiment": _yaml_names(experiments_folder())}
-    for root in (config_folder(), *([further] if further is not None and further.is_dir() else [])):
+    for root in (config_folder(), *([config_dir] if config_dir is not None and config_dir.is_dir() else [])):
         for folder in sorted(root.iterdir()):
             if folder.is_dir() and folder.name != "hydra":
                 names.setdefault(folder.name, set()).update(_yaml_names(folder))

@@ -1,4 +1,4 @@
-"""The command line that makes a run again: for each group the nearest choice, and the settings that differ from it."""
+"""Find the overrides that reproduce a run: the nearest choice of each group, and the settings that differ from it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from aetlab.spec.folders import group_choices
 from aetlab.store.listing import flatten
 
 
-def remake_words(spec: RunSpec, default: RunSpec) -> tuple[str, ...]:
-    """Overrides of ``python -m aetlab.run`` that compose ``spec``; none for what is as in ``default``."""
+def reproducing_overrides(spec: RunSpec, default: RunSpec) -> tuple[str, ...]:
+    """Return overrides of ``python -m aetlab.run`` that compose ``spec``; settings equal to ``default`` need none."""
     words = [f"seed={spec.seed}"] if spec.seed != default.seed else []
     for field in dataclasses.fields(spec):
         own, usual = getattr(spec, field.name), getattr(default, field.name)
@@ -24,18 +24,20 @@ def remake_words(spec: RunSpec, default: RunSpec) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _group_words(group: str, own: Any, usual: Any) -> list[str]:
-    best: tuple[int, list[str]] = (len(leaves := _differing(own, usual)), [_word(group, *leaf) for leaf in leaves])
+def _group_words(group: str, own: Any, default: Any) -> list[str]:
+    """Return the shortest overrides that give ``own``: single settings alone, or a choice and single settings."""
+    leaves = _differing(own, default)
+    best = [_word(group, *leaf) for leaf in leaves]
     for choice, settings in _choices(group).items():
         leaves = _differing(own, settings)
-        if len(leaves) + 1 < best[0] or (len(leaves) + 1 == best[0] and not leaves):
-            best = (len(leaves) + 1, [f"{group}={choice}", *(_word(group, *leaf) for leaf in leaves)])
-    return best[1]
+        if len(leaves) + 1 < len(best) or (not leaves and len(best) == 1):
+            best = [f"{group}={choice}", *(_word(group, *leaf) for leaf in leaves)]
+    return best
 
 
 @cache
 def _choices(group: str) -> dict[str, Any]:
-    """The choices of ``group`` as settings; those that need more than their own file are left out."""
+    """Return the choices of ``group`` as settings; choices that need more than their own file are omitted."""
     found: dict[str, Any] = {}
     for choice in group_choices().get(group, ()):
         try:
@@ -56,7 +58,7 @@ def _word(group: str, name: str, value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """``value`` in Hydra's grammar."""
+    """Return ``value`` in Hydra's override grammar."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
