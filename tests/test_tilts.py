@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from aetlab import bound, pipeline
+from aetlab import bound, flow, keeper
 from aetlab.cli.compose import compose_jobs, compose_spec
 from aetlab.cli.jobs import LogReporter
 from aetlab.core.progress import open_reporter
@@ -185,7 +185,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSpec, Record]:
     places = Places(tmp_path_factory.mktemp("tilts"))
     with open_reporter("run") as reporter:
         log = LogReporter(reporter, places.log(record_id(spec)))
-        return spec, pipeline.run(spec, places=places, reporter=log).record
+        return spec, keeper.run(spec, places=places, reporter=log).record
 
 
 def test_a_whole_run_of_a_range_and_defoci_of_both_signs(made: tuple[RunSpec, Record]) -> None:
@@ -203,7 +203,7 @@ def test_images_on_either_side_of_focus_have_opposite_contrast(smoke_spec: RunSp
     """Near focus a phase object's contrast is Δf λ/4π ∇²φ: it changes its sign with the defocus."""
     spec = change(smoke_spec, "dose", total_e_A2=math.inf)
     atoms = build_sample(spec.sample, spec.scale, generator(0, "sample"))
-    under, focus, over = (pipeline.make_views(change(spec, "defocus", planes_nm=(defocus_nm,)), atoms).ideal[0]
+    under, focus, over = (flow.make_views(change(spec, "defocus", planes_nm=(defocus_nm,)), atoms).ideal[0]
                           for defocus_nm in (-20.0, 0.0, 20.0))
     correlation = np.corrcoef((under - focus).ravel(), (over - focus).ravel())[0, 1]
     assert correlation < -0.3
