@@ -85,8 +85,8 @@ def test_help_configuration_and_completion_work(aetlab: Aetlab, tmp_path: Path) 
     shown = aetlab("run", "--help")
     assert shown.returncode == 0 and "dose: 7k, 50k, inf" in shown.stdout and "total_e_A2: 50000" in shown.stdout
     config = aetlab("run", "--cfg", "job", "dose=inf", "tilts=20")
-    assert config.returncode == 0 and "total_e_A2: .inf" in config.stdout and "equal_steps:20" in config.stdout
-    assert "data: simulated" in shown.stdout and "n_tilts: 60" in shown.stdout
+    assert config.returncode == 0 and "total_e_A2: .inf" in config.stdout and "value: 20" in config.stdout
+    assert "  data: simulated" in shown.stdout and "planes_nm" in shown.stdout
     script = aetlab("run", "-sc", "install=bash")
     assert script.returncode == 0 and "complete -o nospace" in script.stdout
     (tmp_path / "completion.sh").write_text(script.stdout, encoding="utf-8")

@@ -174,7 +174,7 @@ def test_the_estimate_tries_the_gpu_and_counts_its_memory(with_gpu: HostDevice, 
     assert found.gpu == "the processor" and found.gpu_bytes == device_choice.gpu_bytes(spec) > 4 * 11 * 16 * 20 * 7
     assert re.search(r"s on the CPU and 0\.00 GB of the processor \(simulate", found.in_one_line())
     assert found.as_table().splitlines()[-1].split() == ["of", "the", "GPU", "0.00", "the", "processor", "reconstructs"]
-    twice = estimate(change(spec, "engine", n_iterations=8 * spec.device.n_iterations), atoms)
+    twice = estimate(change(spec, "engine", n_iterations=8 * spec.engine.n_iterations), atoms)
     assert twice.seconds["reconstruct"] > 2 * found.seconds["reconstruct"] > 0
     by_cpu = estimate(change(spec, "engine", device="cpu"), atoms)
     assert by_cpu.gpu is None and "GB of" not in by_cpu.in_one_line()

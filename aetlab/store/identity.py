@@ -27,16 +27,16 @@ NOT_IN_IDENTITY = {"scale": ("name",), "microscope": ("name",), "engine": ("devi
 #: Folders (all that is in them) and files of the package that decide a number of a record.
 DECIDING = (
     "core", "flow.py", "forward", "gpu", "reconstruction", "refinement", "samples", "scoring", "solve",
-    "spec/align.py", "spec/derived.py", "store/aligned.py", "store/contents.py", "store/refined.py", "tracing",
+    "spec/align.py", "spec/derived.py", "store/contents.py", "tracing",
 )
 #: Those that do not. A file belongs to the longest entry of both tables that contains it.
 NOT_DECIDING = (
     # Commands, settings as such, file formats and results.
-    "__init__.py", "bound.py", "cli", "doctor.py", "exchange", "keeper.py", "report.py", "reporting", "run.py", "runs.py",
-    "spec", "store", "trace.py",
-    # In deciding folders: messages, choice of the device, estimates, and what the command bound alone computes.
-    "core/kernel_cache.py", "core/progress.py", "gpu/choose.py", "reconstruction/estimate.py",
-    "reconstruction/memory.py", "refinement/bound.py",
+    "__init__.py", "bound.py", "cli", "doctor.py", "exchange", "keeper.py", "py.typed", "report.py", "reporting",
+    "run.py", "runs.py", "spec", "store", "trace.py",
+    # In deciding folders: messages, labels, choice of the device, estimates, and what the command bound alone computes.
+    "core/errors.py", "core/kernel_cache.py", "core/progress.py", "gpu/choose.py", "reconstruction/estimate.py",
+    "reconstruction/memory.py", "refinement/bound.py", "scoring/scores.py",
 )
 #: In Python source: a colon and the docstring behind it, any other string, or the end of a line with its comment, the
 #: lines of comments that follow it and the next indent.
