@@ -57,7 +57,11 @@ def flat_settings(spec: RunSpec) -> dict[str, Any]:
 
 
 def find_studies(runs: Sequence[StoredRun], experiments: Mapping[str, RunSpec], default: RunSpec) -> list[Study]:
-    """Return the studies among ``runs``, the one that answers the most experiments first."""
+    """Return the studies among ``runs``, the one that answers the most experiments first.
+
+    Only records whose tilt series has the origin of the default's (simulated) are considered.
+    """
+    runs = [run for run in runs if run.spec.data.kind == default.data.kind]
     usual = flat_settings(default)
     asked = {name: flat_settings(spec) for name, spec in experiments.items()}
     questions = {key for settings in asked.values() for key in _different(settings, usual)}

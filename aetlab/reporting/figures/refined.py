@@ -49,7 +49,8 @@ def errors_with_bounds(run: StoredRun) -> tuple[np.ndarray, np.ndarray]:
     positions_A = run.array("refined/positions_A")[found]
     if "refined_match/rotation" in run.array_names:
         positions_A = positions_A @ run.array("refined_match/rotation").T + run.array("refined_match/shift_A")
-    return 100 * (positions_A - run.array("truth/positions_A")[true]), 100 * run.array("refined/position_error_A")[found]
+    error_A = positions_A - run.array("truth/positions_A")[true]
+    return 100 * error_A, 100 * run.array("refined/position_error_A")[found]
 
 
 def plot_refined(runs: Sequence[StoredRun], labels: Sequence[str]) -> Figure:
