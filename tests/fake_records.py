@@ -1,11 +1,13 @@
-"""FAKE records for tests of tables, figures and report: the stored format with made-up numbers, no physics at all.
+"""FAKE records for tests of tables, figures and report: the stored format with invented numbers, without physics.
 
-A fake needle of diamond Si in cristobalite SiO2 is "reconstructed" by placing Gaussians and "traced" by shaking the
-true atoms. Everything is plausible to look at and none of it means anything.
+A fake needle of diamond Si in cristobalite SiO2 is "reconstructed" by placing Gaussians and "traced" by displacing the
+true atoms at random. The numbers look plausible and have no meaning.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +17,10 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from aetlab.flow import VIEWS_DEG
+from aetlab.scoring.scores import find_score
 from aetlab.spec import (
     BinningSpec,
+    DataSpec,
     DefocusSpec,
     DoseSpec,
     EngineSpec,
@@ -153,8 +157,21 @@ def _slab(volume: np.ndarray, axis: int) -> np.ndarray:
     return volume.take(range(middle - 1, middle + 1), axis).mean(axis)
 
 
-def write_fake_record(outputs: Path, spec: RunSpec, *, found_nothing: bool = False) -> Path:
-    """Write one fake record under ``outputs/records`` and return its folder."""
+#: Beginnings of the names of arrays that need the truth.
+OF_THE_TRUTH = ("truth/", "match/", "refined_match/", "profiles/", "structure/", "views/",
+                "tilt_series/ideal_of_kept_tilts")
+
+
+def write_fake_record(
+    outputs: Path, spec: RunSpec, *, found_nothing: bool = False, truth: bool = True, refined: bool = False
+) -> Path:
+    """Write one fake record under ``outputs/records`` and return its folder.
+
+    Without a ``truth`` the tilt series is a given one, and all arrays and metrics that need the truth are absent.
+    """
+    if not truth:
+        digest = hashlib.sha256(str(spec.seed).encode()).hexdigest()
+        spec = dataclasses.replace(spec, data=DataSpec(kind="given", digest=digest))
     rng = np.random.default_rng(spec.seed + 17)
     positions_A, numbers, part = _needle(spec, rng)
     n_images = len(tilt_angles_deg(spec.tilts, spec.wedge)) * len(spec.defocus.planes_nm)
@@ -195,6 +212,7 @@ def write_fake_record(outputs: Path, spec: RunSpec, *, found_nothing: bool = Fal
         "n_true": n_true,
         "n_traced": len(traced_A),
         "n_found": len(found),
+        "final_cost": 20.0 * (1 + noise),
         "potential_error": 0.1 + 0.004 * spec.binning.n_layers**1.2 + 0.05 * noise,
     }
 
@@ -260,6 +278,12 @@ def write_fake_record(outputs: Path, spec: RunSpec, *, found_nothing: bool = Fal
     put("match/true", found, dtype=np.int64)
     put("match/unmatched_traced", np.arange(len(found), len(traced_A)), dtype=np.int64)
     put("match/unmatched_true", missing, dtype=np.int64)
+    if refined:
+        _put_refined(put, positions_A[found], numbers[found], rng, turned=truth)
+        put("refined_match/true", found, dtype=np.int64)
+    if not truth:
+        arrays = {name: data for name, data in arrays.items() if not name.startswith(OF_THE_TRUTH)}
+        metrics = {name: value for name, value in metrics.items() if not find_score(name).needs_truth}
     return write_record(
         outputs / "records",
         spec,
@@ -269,6 +293,24 @@ def write_fake_record(outputs: Path, spec: RunSpec, *, found_nothing: bool = Fal
         environment=environment,
         log="fake\n",
     )
+
+
+def _put_refined(
+    put: Callable[..., None], positions_A: np.ndarray, numbers: np.ndarray, rng: np.random.Generator, *, turned: bool
+) -> None:
+    """Put refined atoms near ``positions_A`` (N, 3), rotated by 90° about y and shifted as a whole where ``turned``."""
+    n = len(numbers)
+    sigma_A = rng.uniform(0.02, 0.04, (n, 3))
+    rotation = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]) if turned else np.eye(3)
+    shift_A = np.array([0.1, 0.2, 0.3]) if turned else np.zeros(3)
+    put("refined/positions_A", (positions_A + sigma_A * rng.normal(size=(n, 3)) - shift_A) @ rotation, "Å", float)
+    put("refined/position_error_A", sigma_A, "Å")
+    put("refined/occupancy", rng.normal(np.where(numbers == SI, 1.0, 0.95), 0.05))
+    put("refined/numbers", numbers, dtype=np.int16)
+    put("refined/probability", rng.uniform(0.9, 1.0, n))
+    put("refined_match/traced", np.arange(n), dtype=np.int64)
+    put("refined_match/rotation", rotation, dtype=float)
+    put("refined_match/shift_A", shift_A, "Å", float)
 
 
 def _put_details(put: Callable[..., None], found: float) -> None:

@@ -13,14 +13,7 @@ from PIL import Image
 
 from aetlab.core.physics import wavelength_A
 from aetlab.reporting.figures.accuracy import error_over_sigma, main_pair, plot_accuracy
-from aetlab.reporting.figures.atoms import (
-    Scored,
-    in_cut,
-    outlines,
-    read_scored,
-    species_thresholds,
-    thickest_y_A,
-)
+from aetlab.reporting.figures.atoms import ShownAtoms, outlines, read_atoms, species_thresholds
 from aetlab.reporting.figures.convergence import (
     axial_bound_A,
     plot_binning,
@@ -32,9 +25,10 @@ from aetlab.reporting.figures.depth import plot_depths
 from aetlab.reporting.figures.geometry import on_page, plot_geometry
 from aetlab.reporting.figures.images import plot_images
 from aetlab.reporting.figures.panels import plot_panels
+from aetlab.reporting.figures.slices import average_slab, in_slab, thickest_y_A
 from aetlab.reporting.figures.style import PNG_DPI, round_length_A, save_figure, style, web_image
 from aetlab.reporting.figures.vacancies import plot_vacancies, removed_positions_A
-from aetlab.reporting.stored_run import StoredRun, cut, read_runs
+from aetlab.reporting.stored_run import StoredRun, read_runs
 from tests.fake_records import fake_spec, write_fake_paper, write_fake_record
 
 TETRAHEDRON = np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / math.sqrt(3)
@@ -96,19 +90,20 @@ def test_saved_files_are_print_quality_and_equal_each_time(paper, tmp_path):
 def test_panels_mark_every_atom_of_the_cut(paper):
     run = paper["fig4c"]
     figure = plot_panels([run], ["7 000 e/Å²"])
-    scored = read_scored(run)
-    y_A = thickest_y_A(scored)
+    atoms = read_atoms(run)
+    truth = atoms.truth
+    y_A = thickest_y_A(atoms.scored_A)
     axes = figure.axes[2]
     assert len(figure.axes[0].findobj(AxesImage)) == 1
     points = [collection.get_offsets() for collection in axes.collections if isinstance(collection, PathCollection)]
-    groups = (scored.traced_A[scored.match_traced], scored.true_A[scored.missing], scored.traced_A[scored.false])
+    groups = (atoms.positions_A[truth.traced], truth.positions_A[truth.missing], atoms.positions_A[truth.false])
     assert len(points) == 3
     for shown, positions_A in zip(points, groups, strict=True):
-        expected = positions_A[in_cut(positions_A, "y", y_A)]
+        expected = positions_A[in_slab(positions_A, "y", y_A)]
         np.testing.assert_allclose(shown, expected[:, [2, 0]], rtol=1e-5)
     assert len(points[0]) > 3
     polygons = next(collection for collection in axes.collections if isinstance(collection, PolyCollection))
-    assert len(polygons.get_paths()) == in_cut(scored.traced_A[scored.tetrahedra[:, 0]], "y", y_A).sum()
+    assert len(polygons.get_paths()) == in_slab(atoms.positions_A[atoms.tetrahedra[:, 0]], "y", y_A).sum()
 
 
 def test_slices_show_z_to_the_right_and_x_upwards(paper):
@@ -117,8 +112,8 @@ def test_slices_show_z_to_the_right_and_x_upwards(paper):
     image = figure.axes[0].findobj(AxesImage)[0]
     assert image.norm(80) == 1 and image.norm(20) == pytest.approx(0.5) and image.norm(0) == 0
     volume = run.array("volume/potential_V")
-    y_A = thickest_y_A(read_scored(run))
-    np.testing.assert_allclose(image.get_array(), cut(volume, 0.5, "y", y_A).T, rtol=1e-6)
+    y_A = thickest_y_A(read_atoms(run).scored_A)
+    np.testing.assert_allclose(image.get_array(), average_slab(volume, 0.5, "y", y_A).T, rtol=1e-6)
     assert image.get_extent() == [-8, 8, -8, 8] and image.origin == "lower"
 
 
@@ -129,46 +124,30 @@ def test_a_tetrahedron_has_an_outline_of_its_corners():
     np.testing.assert_allclose(np.abs(polygon), 1.6 / math.sqrt(3), rtol=1e-6)
 
 
-def _scored(**changes):
-    empty = np.empty(0, int)
-    values = {
-        "true_A": np.zeros((1, 3)),
-        "true_numbers": np.array([14]),
-        "inside": np.ones(1, bool),
-        "traced_A": np.zeros((1, 3)),
-        "traced_numbers": np.array([14]),
-        "signal": np.ones(1),
-        "match_traced": empty,
-        "match_true": empty,
-        "false": empty,
-        "missing": empty,
-    }
-    return Scored(**{**values, **changes})
-
-
 def test_the_cut_goes_where_most_scored_atoms_are():
     rng = np.random.default_rng(0)
     y_A = np.concatenate([rng.uniform(-20, 20, 200), rng.uniform(6.8, 7.2, 60), rng.uniform(-12, -11.8, 500)])
     positions_A = np.column_stack([np.zeros_like(y_A), y_A, np.zeros_like(y_A)])
-    inside = np.arange(len(y_A)) < 260
-    assert thickest_y_A(_scored(true_A=positions_A, inside=inside)) == pytest.approx(7.0, abs=0.4)
-    assert thickest_y_A(_scored(inside=np.zeros(1, bool))) == 0.0
+    assert thickest_y_A(positions_A[:260]) == pytest.approx(7.0, abs=0.4)
+    assert thickest_y_A(positions_A) == pytest.approx(-11.9, abs=0.4)
+    assert thickest_y_A(np.empty((0, 3))) == 0.0
 
 
 def test_species_thresholds_lie_between_the_species_given():
     signal, numbers = np.array([1.0, 2.0, 5.0, 6.0, 9.0]), np.array([8, 8, 14, 14, 79])
-    assert species_thresholds(_scored(signal=signal, traced_numbers=numbers)) == [3.5, 7.5]
-    assert species_thresholds(_scored(signal=signal, traced_numbers=np.array([8, 14, 8, 14, 14]))) == []
+    positions_A = np.zeros((5, 3))
+    assert species_thresholds(ShownAtoms(positions_A, numbers, signal, None)) == [3.5, 7.5]
+    assert species_thresholds(ShownAtoms(positions_A, np.array([8, 14, 8, 14, 14]), signal, None)) == []
 
 
 def test_cuts_average_the_layers_about_their_centre():
     volume = np.arange(8 * 10 * 12, dtype=np.float32).reshape(8, 10, 12)
-    np.testing.assert_array_equal(cut(volume, 0.5, "z", 0.0), volume[3:5].mean(0))
-    np.testing.assert_array_equal(cut(volume, 0.5, "x", 1.0), volume[:, 6:8].mean(1))
-    np.testing.assert_array_equal(cut(volume, 0.5, "y", -99.0), volume[:, :, :2].mean(2))
-    np.testing.assert_array_equal(cut(volume, 0.5, "y", 99.0), volume[:, :, -2:].mean(2))
-    np.testing.assert_array_equal(cut(volume, 1.5, "z", 0.75), volume[4])
-    assert cut(volume, 0.25, "y", 0.0).shape == (8, 10)
+    np.testing.assert_array_equal(average_slab(volume, 0.5, "z", 0.0), volume[3:5].mean(0))
+    np.testing.assert_array_equal(average_slab(volume, 0.5, "x", 1.0), volume[:, 6:8].mean(1))
+    np.testing.assert_array_equal(average_slab(volume, 0.5, "y", -99.0), volume[:, :, :2].mean(2))
+    np.testing.assert_array_equal(average_slab(volume, 0.5, "y", 99.0), volume[:, :, -2:].mean(2))
+    np.testing.assert_array_equal(average_slab(volume, 1.5, "z", 0.75), volume[4])
+    assert average_slab(volume, 0.25, "y", 0.0).shape == (8, 10)
 
 
 def test_bound_on_slices_is_that_of_the_paper():

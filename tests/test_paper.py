@@ -80,7 +80,7 @@ def test_two_commands_make_the_paper_and_the_second_needs_no_physics(tmp_path: P
     figures = tmp_path / "outputs" / "report" / "figures"
     for number in range(1, 12):
         assert (figures / f"figure_{number:02d}.png").exists() and (figures / f"figure_{number:02d}.pdf").exists()
-    assert "not made" not in reported and "not used" not in reported
+    assert "not drawn" not in reported and "not used" not in reported
     table = pd.read_csv(tmp_path / "outputs" / "report" / "table_one.csv")
     assert len(table) == 12 and table["found_percent_ours"].notna().all()
     assert "Figure 10: no record of fig10_nb64" in (tmp_path / "outputs/report/report.html").read_text(encoding="utf-8")

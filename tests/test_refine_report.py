@@ -12,13 +12,8 @@ from fake_records import fake_spec
 from aetlab import flow
 from aetlab.core.nouns import Atoms, Match, Reconstruction, RefinedAtoms, TracedAtoms, Volume
 from aetlab.core.progress import PlainReporter
-from aetlab.reporting.figures.refined import (
-    errors_with_bounds,
-    has_refined,
-    plot_refined,
-    position_error_pm,
-    refined_tasks,
-)
+from aetlab.reporting.figures.choose import refined_tasks
+from aetlab.reporting.figures.refined import errors_with_bounds, has_refined, plot_refined, position_error_pm
 from aetlab.reporting.stored_run import read_runs
 from aetlab.scoring import compare_errors, errors_of_pairs
 from aetlab.spec import RefineSpec, SpecError

@@ -17,12 +17,14 @@ import pytest
 from aetlab.cli.compose import compose_spec
 from aetlab.cli.reproduce import reproducing_overrides
 from aetlab.report import main
-from aetlab.reporting.experiments import find_studies
-from aetlab.reporting.figures.choose import FigureTask, accuracy_tasks, common_tasks, paper_tasks, run_labels
+from aetlab.reporting.figures.choose import accuracy_tasks, common_tasks
+from aetlab.reporting.figures.labels import run_labels
 from aetlab.reporting.figures.make import make_figure, make_figures
+from aetlab.reporting.figures.paper import paper_tasks
 from aetlab.reporting.html import script_data, table
-from aetlab.reporting.page import MAX_ATOMS, pack_atoms
+from aetlab.reporting.packed_atoms import MAX_ATOMS, pack_atoms
 from aetlab.reporting.stored_run import read_runs
+from aetlab.reporting.studies import find_studies
 from aetlab.reporting.tables import summary_frame
 from aetlab.spec import RunSpec, ScaleSpec
 from tests.conftest import Once
@@ -69,7 +71,7 @@ def page_of(made) -> str:
 
 def test_report_leaves_all_files(made):
     report = made[0] / "report"
-    for name in ("summary", "table_one", "table_one_atoms", "summary_seeds"):
+    for name in ("summary", "table_one", "table_one_atoms", "summary_seeds", "summary_columns"):
         for suffix in ("csv", "md", "tex", "parquet"):
             assert (report / f"{name}.{suffix}").stat().st_size > 0
     figures = {path.name for path in (report / "figures").iterdir()}
@@ -86,7 +88,7 @@ def test_broken_records_and_missing_experiments_are_named(made):
     assert len(broken) == 2
     for name in broken:
         assert name in printed and name in page
-    assert "is damaged" in page and "half-made" in page
+    assert "is damaged" in page and "is incomplete" in page
     assert "Figure 6: no record of fig6a, fig6c" in page
     assert "Figure 3: no record of fig3a, fig3b, fig3c" in page
 
@@ -143,7 +145,7 @@ def test_select_and_by_make_the_report_of_just_those(made, experiments, tmp_path
             "1",
         ]
     )
-    assert "2 runs" in capsys.readouterr().out
+    assert "2 records" in capsys.readouterr().out
     assert len(pd.read_csv(outputs / "report" / "summary.csv")) == 2
     assert pd.read_csv(outputs / "report" / "summary.csv")["reg"].tolist() == ["lasso", "tv"]
     by = [path for path in (outputs / "report" / "figures").glob("reg_*.png")]
@@ -158,9 +160,9 @@ def test_select_and_by_make_the_report_of_just_those(made, experiments, tmp_path
     [
         (["--select", "reg = 'tv'"], "is not an expression"),
         (["--select", "__import__('os')"], "cannot use"),
-        (["--select", "n_tilts == 7"], "leaves none of"),
+        (["--select", "n_tilts == 7"], "matches none of"),
         (["--by", "colour"], "no such column"),
-        (["--compare", "0", "zzz"], "fits"),
+        (["--compare", "0", "zzz"], "matches"),
     ],
 )
 def test_bad_words_end_in_one_line(made, words, says, capsys):
@@ -172,7 +174,7 @@ def test_bad_words_end_in_one_line(made, words, says, capsys):
 
 
 def test_nothing_to_report_ends_in_one_line(tmp_path):
-    for outputs, says in ((tmp_path / "no", "there is no such folder"), (tmp_path, "holds no records")):
+    for outputs, says in ((tmp_path / "no", "the folder does not exist"), (tmp_path, "holds no records")):
         with pytest.raises(SystemExit, match=says):
             main(["--outputs", str(outputs)])
 
@@ -184,7 +186,7 @@ def test_a_figure_that_cannot_be_made_stops_no_other(tmp_path):
     tasks = common_tasks([run], summary_frame([run]), set(), "dose_e_A2")
     made = list(make_figures(tasks, tmp_path / "figures", 1))
     assert [figure.png is None for figure in made] == [False, True]
-    assert "not made" in made[1].problem and run.identity in made[1].problem
+    assert "not drawn" in made[1].problem and run.identity in made[1].problem
 
 
 def test_a_run_whose_species_were_not_told_apart_is_drawn(tmp_path):
@@ -325,13 +327,14 @@ def test_atoms_are_packed_for_the_page_and_thinned_evenly(tmp_path, monkeypatch)
     positions_A = np.frombuffer(base64.b64decode(packed["positions"]), "<i2").reshape(-1, 3) / 100
     kinds = np.frombuffer(base64.b64decode(packed["kinds"]), np.uint8)
     assert len(kinds) == len(positions_A) < MAX_ATOMS
-    assert np.bincount(kinds, minlength=3).tolist() == packed["counts"] and packed["note"] == ""
+    assert np.bincount(kinds, minlength=3).tolist() == packed["counts"][:3]
+    assert packed["counts"][3] is None and packed["note"] == ""
     found = run.array("traced/positions_A")[run.array("match/traced")]
     np.testing.assert_allclose(positions_A[kinds == 0], found, atol=0.0051)
-    monkeypatch.setattr("aetlab.reporting.page.MAX_ATOMS", sum(packed["counts"]) - 10)
+    monkeypatch.setattr("aetlab.reporting.packed_atoms.MAX_ATOMS", sum(packed["counts"][:3]) - 10)
     fewer = pack_atoms(run)
     kept = np.bincount(np.frombuffer(base64.b64decode(fewer["kinds"]), np.uint8), minlength=3)
-    assert kept.tolist() == [packed["counts"][0] - 10, *packed["counts"][1:]]
+    assert kept.tolist() == [packed["counts"][0] - 10, *packed["counts"][1:3]]
     assert fewer["counts"] == packed["counts"] and "are drawn" in fewer["note"]
 
 
@@ -340,8 +343,3 @@ def test_text_from_records_cannot_become_markup():
     assert "</script" not in script_data({"a": hostile})
     assert json.loads(script_data({"a": hostile})) == {"a": hostile}
     assert "<img" not in table(pd.DataFrame({hostile: [hostile]}))
-
-
-def test_figure_task_without_labels_takes_runs_one_by_one():
-    task = FigureTask("n", "t", "c", lambda *runs: runs, runs=("a", "b"))
-    assert task.make() == ("a", "b")

@@ -9,26 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from aetlab.reporting.columns import SETTINGS, describe_columns, settings_columns
 from aetlab.reporting.compare import compare_text, compared_results, differing_settings, find_run
-from aetlab.reporting.experiments import find_studies
-from aetlab.reporting.query import SelectError, select_rows
+from aetlab.reporting.selection import SelectError, select_rows
 from aetlab.reporting.stored_run import read_runs
-from aetlab.reporting.tables import (
-    PAPER_COLUMNS,
-    fold_seeds,
-    half_width_95,
-    read_paper_values,
-    reader_frame,
-    settings_columns,
-    summary_frame,
-    table_one,
-    table_one_text,
-    to_latex,
-    to_markdown,
-    write_table,
-)
+from aetlab.reporting.studies import find_studies
+from aetlab.reporting.table_files import to_latex, to_markdown, write_table
+from aetlab.reporting.table_one import read_paper_values, table_one, table_one_text
+from aetlab.reporting.tables import fold_seeds, half_width_95, reader_frame, records_frame, summary_frame
+from aetlab.scoring.scores import HEADLINES
 from aetlab.spec.folders import experiments_folder
 from tests.fake_records import fake_spec, write_fake_record
+
+HEADLINE_NAMES = [score.name for score in HEADLINES]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +48,7 @@ def frame(runs):
 
 def test_summary_has_one_tidy_row_for_each_run(runs, frame):
     assert sorted(frame["record"]) == sorted(run.identity for run in runs)
-    assert set(PAPER_COLUMNS) <= set(frame.columns)
+    assert set(HEADLINE_NAMES) <= set(frame.columns)
     row = frame[frame["vacancies"] != "none"].iloc[0]
     assert (row["n_tilts"], row["tilt_span_deg"], row["missing_wedge_deg"]) == (50, 150.0, 30.0)
     assert row["vacancies"] == "all:0.3"
@@ -69,7 +62,24 @@ def test_summary_of_nothing_is_empty():
     assert fold_seeds(pd.DataFrame()).empty
 
 
+def test_every_column_is_described(frame):
+    described = describe_columns(fold_seeds(frame)).set_index("column")
+    assert described["meaning"].str.len().min() > 0 and not described["meaning"].str.contains("unknown to this").any()
+    assert described.loc["found_percent"].tolist()[:3] == ["%", "higher", True]
+    assert described.loc["position_error_pm_ci95"].tolist()[:3] == ["pm", "lower", True]
+    assert not described.loc["final_cost", "needs_truth"]
+    assert described.loc["seconds_total", "unit"] == "s"
+
+
+def test_records_frame_is_the_tidy_table_with_its_columns_explained(runs, frame):
+    read = records_frame(runs[0].folder.parents[1])
+    pd.testing.assert_frame_equal(read, frame)
+    assert list(read.attrs["columns"]) == list(frame.columns) and read.attrs["problems"] == []
+    assert "e/Å²" in read.attrs["columns"]["dose_e_A2"]
+
+
 def test_every_setting_column_is_known(frame):
+    assert settings_columns(frame) == [column.name for column in SETTINGS]
     assert settings_columns(frame)[-1] == "seed"
     assert "position_error_pm" not in settings_columns(frame)
 
@@ -160,7 +170,7 @@ def test_paper_values_are_those_of_table_one():
         "fig8a": (18.65, 97.81, 1.647, 46.81),
         "fig8b": (14.17, 99.78, 0.729, 92.53),
     }
-    assert {name: tuple(rows[name][column] for column in PAPER_COLUMNS) for name in printed} == printed
+    assert {name: tuple(rows[name][column] for column in HEADLINE_NAMES) for name in printed} == printed
     assert all((experiments_folder() / f"{name}.yaml").is_file() for name in rows)
 
 
@@ -224,5 +234,5 @@ def test_two_runs_are_compared_in_spec_and_result(runs):
     assert "reg.kind" in compare_text(first, second)
     assert "No setting differs" in compare_text(first, first)
     assert find_run(runs, first.identity[:8]) is first
-    with pytest.raises(SelectError, match="fits 0 runs"):
+    with pytest.raises(SelectError, match="matches 0 records"):
         find_run(runs, "nothing")

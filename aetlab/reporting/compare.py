@@ -1,4 +1,4 @@
-"""What differs between two runs, in settings and in results."""
+"""Compare two records: settings that differ, and results."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from aetlab.reporting.query import SelectError
+from aetlab.reporting.selection import SelectError
 from aetlab.reporting.stored_run import StoredRun
-from aetlab.reporting.tables import stage_seconds, to_markdown
+from aetlab.reporting.table_files import to_markdown
+from aetlab.reporting.tables import stage_seconds
 from aetlab.spec.bind import unbind
 from aetlab.store.listing import flatten
 
 
 def find_run(runs: Sequence[StoredRun], start: str) -> StoredRun:
-    """The one run whose identity begins with ``start``; raises :class:`SelectError` where there is none or several."""
+    """Return the record whose identity begins with ``start``; raises :class:`SelectError` unless there is one."""
     found = [run for run in runs if run.identity.startswith(start)]
     if len(found) != 1:
         raise SelectError(
-            f"--compare {start!r} fits {len(found)} runs; the runs are {', '.join(run.identity for run in runs)}"
+            f"--compare {start!r} matches {len(found)} records; the records are "
+            f"{', '.join(run.identity for run in runs)}"
         )
     return found[0]
 
 
 def differing_settings(first: StoredRun, second: StoredRun) -> pd.DataFrame:
-    """Columns setting, first, second: the settings in which the two runs differ."""
+    """Return the settings in which two records differ: columns setting, first, second."""
     left, right = flatten(unbind(first.spec)), flatten(unbind(second.spec))
     names = [name for name in dict.fromkeys([*left, *right]) if left.get(name) != right.get(name)]
     return pd.DataFrame(
@@ -38,7 +40,10 @@ def differing_settings(first: StoredRun, second: StoredRun) -> pd.DataFrame:
 
 
 def compared_results(first: StoredRun, second: StoredRun) -> pd.DataFrame:
-    """Columns result, first, second, change (second minus first), NaN where one has no such result."""
+    """Return the results of two records: columns result, first, second, change (second minus first).
+
+    A result that one record lacks is NaN; scores that need a truth are absent where neither record has one.
+    """
     left = first.metrics | {f"seconds_{stage}": value for stage, value in stage_seconds(first).items()}
     right = second.metrics | {f"seconds_{stage}": value for stage, value in stage_seconds(second).items()}
     names = list(dict.fromkeys([*left, *right]))
@@ -54,11 +59,11 @@ def compared_results(first: StoredRun, second: StoredRun) -> pd.DataFrame:
 
 
 def compare_text(first: StoredRun, second: StoredRun) -> str:
-    """Both comparisons as Markdown."""
+    """Return both comparisons as Markdown."""
     results = compared_results(first, second)
     for name in ("first", "second"):
-        results[name] = [f"{value:.6g}" for value in results[name]]
-    results["change"] = [f"{value:+.6g}" for value in results["change"]]
+        results[name] = ["" if math.isnan(value) else f"{value:.6g}" for value in results[name]]
+    results["change"] = ["" if math.isnan(value) else f"{value:+.6g}" for value in results["change"]]
     settings = differing_settings(first, second)
     return (
         f"first: {first.identity}\nsecond: {second.identity}\n\n"

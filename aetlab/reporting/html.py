@@ -1,4 +1,4 @@
-"""Small pieces of HTML: escaped text, tables that the page's script can sort, data that it can read."""
+"""HTML elements: escaped text, tables that the page's script sorts, images, and data for the script."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def table(
     sortable: bool = True,
     link: Callable[[str, Any], str | None] = lambda column, value: None,
 ) -> str:
-    """``frame`` as a table; ``values`` (same shape) are sorted by where the text is not the value.
+    """Return ``frame`` as a table; ``values`` (same shape) are the numbers to sort by where cells are formatted text.
 
-    ``link(column, value)`` may give the address that a cell leads to.
+    ``link(column, value)`` returns the address that a cell links to, or None.
     """
     values = frame if values is None else values
     numeric = [pd.api.types.is_numeric_dtype(values.iloc[:, i]) for i in range(frame.shape[1])]
@@ -48,7 +48,7 @@ def table(
 
 
 def _head(names: list[str], numeric: list[bool], sortable: bool) -> str:
-    """Headings; columns named ``group: name`` stand under one heading of their group."""
+    """Return the headings; adjacent columns named ``group: name`` share one heading of their group."""
     groups = [name.split(": ", 1)[0] if ": " in name else "" for name in names]
     above = "".join(
         f'<th scope="colgroup" colspan="{len(list(members))}">{escape(group)}</th>'
@@ -63,7 +63,7 @@ def _head(names: list[str], numeric: list[bool], sortable: bool) -> str:
 
 
 def pairs(content: Mapping[str, Any]) -> str:
-    """A table of names and values."""
+    """Return a table of names and values."""
     rows = "".join(
         f"<tr><th scope=row>{escape(str(name))}</th><td class=long>{escape(str(value))}</td></tr>"
         for name, value in content.items()
@@ -72,19 +72,19 @@ def pairs(content: Mapping[str, Any]) -> str:
 
 
 def image(webp: bytes, size_px: tuple[int, int], text: str) -> str:
-    """A picture inside the page."""
+    """Return an image that is part of the page."""
     address = "data:image/webp;base64," + base64.b64encode(webp).decode("ascii")
     return f'<img src="{address}" width="{size_px[0]}" height="{size_px[1]}" alt="{escape(text)}">'
 
 
 def script_data(content: Any) -> str:
-    """``content`` as JSON that cannot end the script element that it stands in."""
+    """Return ``content`` as JSON that cannot close the script element that contains it."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def finite(value: Any) -> Any:
-    """``value``, or None where it is a number that JSON cannot hold."""
+    """Return ``value``, or None for a number that is not finite, which JSON cannot hold."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

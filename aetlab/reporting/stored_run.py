@@ -1,6 +1,6 @@
-"""Records as the tables, figures and the report see them: read lazily, never written.
+"""Records as tables, figures and the report read them: each part on demand, and never written.
 
-A record that cannot be used is not an error: it is named beside those that can.
+A record that cannot be used is no error here. It is reported in one line, and the others are used.
 """
 
 from __future__ import annotations
@@ -13,39 +13,35 @@ from typing import Any
 import numpy as np
 
 from aetlab.spec import RunSpec
+from aetlab.store.files import StorageError
 from aetlab.store.listing import CUT_OFF, FAILED, list_entries
 from aetlab.store.record import History, Places, Record, array_names, list_records, read_array, read_history
-
-#: Axis of the volume (Z, X, Y) that carries each coordinate.
-AXES = {"z": 0, "x": 1, "y": 2}
-#: Column of positions (N, 3) that carries each coordinate.
-COLUMNS = {"x": 0, "y": 1, "z": 2}
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """One finished run."""
+    """One finished run, read from its record."""
 
     record: Record
 
     @property
     def identity(self) -> str:
-        """The run's identity: the name of its folder."""
+        """Identity of the run, which is the name of its folder."""
         return self.record.id
 
     @property
     def folder(self) -> Path:
-        """The record's folder."""
+        """Folder of the record."""
         return self.record.folder
 
     @property
     def spec(self) -> RunSpec:
-        """The settings of the run."""
+        """Settings of the run."""
         return self.record.spec
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Scores by name, unit in the name."""
+        """Metrics by name, with the unit in the name."""
         return self.record.metrics
 
     @property
@@ -55,7 +51,7 @@ class StoredRun:
 
     @property
     def species(self) -> dict[str, Any]:
-        """How species were told, as the tracer left it (``threshold``: signals in V voxel); empty where it did not."""
+        """Summary of the species classification (``threshold``: site intensities in V voxel); empty without one."""
         return dict(self.environment.get("species") or {})
 
     @cached_property
@@ -69,42 +65,32 @@ class StoredRun:
         return array_names(self.record)
 
     @property
+    def has_truth(self) -> bool:
+        """Whether the record holds the true atoms; records of measured images do not."""
+        return any(name.startswith("truth/") for name in self.array_names)
+
+    @property
     def voxel_A(self) -> float:
         """Voxel size in Å."""
         return self.spec.scale.voxel_A
 
     def array(self, name: str) -> np.ndarray:
-        """The stored array ``name``, for example ``truth/positions_A``."""
+        """Return the stored array ``name``, for example ``traced/positions_A``."""
         return read_array(self.record, name).values
 
     def attribute(self, name: str, attribute: str) -> Any:
-        """An attribute of the stored array ``name``; None where there is none."""
+        """Return an attribute of the stored array ``name``; None where there is none."""
         return read_array(self.record, name).attributes.get(attribute)
 
 
-def cut(volume: np.ndarray, voxel_A: float, axis: str, centre_A: float, thickness_A: float = 1.0) -> np.ndarray:
-    """Mean of ``volume`` (Z, X, Y) over a slab across ``axis`` (x, y or z) about ``centre_A``.
-
-    Returns the plane of the two other axes in the order of the volume: (X, Y), (Z, Y) or (Z, X).
-    """
-    i_axis = AXES[axis]
-    n = volume.shape[i_axis]
-    n_layers = min(max(round(thickness_A / voxel_A), 1), n)
-    first = round(centre_A / voxel_A + (n - n_layers) / 2)
-    first = min(max(first, 0), n - n_layers)
-    index: list[slice] = [slice(None)] * 3
-    index[i_axis] = slice(first, first + n_layers)
-    return np.asarray(volume[tuple(index)], np.float32).mean(axis=i_axis)
-
-
 def read_runs(outputs: Path) -> tuple[list[StoredRun], list[str]]:
-    """All usable records under ``outputs``, oldest first, and one line on each that is broken, failed or half-made."""
+    """Return the usable records under ``outputs``, oldest first, and one line on each that cannot be used."""
     places = Places(outputs)
     records, broken = list_records(places.records)
     problems = [str(error) for error in broken]
     if places.records.is_dir():
         problems += [
-            f"record {path} is half-made: its writing was cut off or is going on"
+            f"record {path} is incomplete: writing it was interrupted or is in progress"
             for path in sorted(places.records.glob(".partial-*"))
         ]
     problems += [
@@ -112,4 +98,11 @@ def read_runs(outputs: Path) -> tuple[list[StoredRun], list[str]]:
         for entry in list_entries(places)
         if entry.status in (CUT_OFF, FAILED)
     ]
-    return [StoredRun(record) for record in records], problems
+    runs = []
+    for run in map(StoredRun, records):
+        try:
+            _ = run.array_names  # read once here, so that figures can be chosen without reading files
+            runs.append(run)
+        except StorageError as error:
+            problems.append(str(error))
+    return runs, problems

@@ -10,7 +10,6 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from ase.data import covalent_radii
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 
 from aetlab.core.nouns import Atoms, Match, TracedAtoms
@@ -218,6 +217,8 @@ def _bond_range_A(centre: int, end: int) -> tuple[float, float]:
     """Return middle and half-width in Å of the range of bond lengths."""
     if {centre, end} == {8, 14}:
         return SI_O_BOND_A, SI_O_TOLERANCE_A
+    from ase.data import covalent_radii  # the report finds tetrahedra without loading ASE
+
     usual_A = float(covalent_radii[centre] + covalent_radii[end])
     low_A, high_A = usual_A / BOND_REACH, usual_A * BOND_REACH
     return (low_A + high_A) / 2, (high_A - low_A) / 2

@@ -1,12 +1,14 @@
-"""How far traced atoms can be trusted: error bars against errors, scores against place, structure against the true one.
+"""Accuracy of traced atoms: error bars against errors, scores against position, and local structure.
 
-One line a run; black dashes show what the error bars promise, and the true structure of the first run's sample.
+Each record is one line. Black dashes show what correct error bars give, and the true
+structure of the first record. Errors and profiles need a truth.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,38 +20,72 @@ from aetlab.reporting.figures.style import BLACK, CYCLE, LINES, TWO_COLUMNS_IN, 
 from aetlab.reporting.stored_run import StoredRun
 
 #: Range and bins of error over standard error.
-_RATIO_EDGES = np.linspace(0.0, 4.0, 33)
+RATIO_EDGES = np.linspace(0.0, 4.0, 33)
 _TRUE: dict[str, Any] = {"color": BLACK, "linestyle": "--", "linewidth": 0.9, "zorder": 4}
+_PAIR_DISTRIBUTION = "structure/pair_distribution"
+
+#: A record with the colour and line style that it is drawn in.
+Line = tuple[StoredRun, dict[str, Any]]
+#: A function that draws one panel.
+Panel = Callable[[Axes], None]
 
 
 def plot_accuracy(runs: Sequence[StoredRun], labels: Sequence[str]) -> Figure:
-    """Nine panels: errors over standard errors, scores against distance from axis and surface, bonds and their like."""
-    looks: list[dict[str, Any]] = [{"color": CYCLE[i % len(CYCLE)], "linestyle": LINES[i // len(CYCLE) % len(LINES)]}
-                                   for i in range(len(runs))]
+    """Draw error over standard error, four profiles of scores, and four measures of local structure.
+
+    Panels that need the truth are left out where a record has none, and so are panels whose arrays no record holds.
+    """
+    lines: list[Line] = [
+        (run, {"color": CYCLE[i % len(CYCLE)], "linestyle": LINES[i // len(CYCLE) % len(LINES)]})
+        for i, run in enumerate(runs)
+    ]
+    with_truth = all(run.has_truth for run in runs)
+    panels = (_panels_with_truth(lines) if with_truth else []) + _structure_panels(lines, with_truth)
     with style():
-        figure = new_figure(TWO_COLUMNS_IN, 5.7)
-        grid = figure.subplots(3, 3)
-        _draw_ratios(grid[0, 0], runs, looks)
-        for column, (place, name) in enumerate((("axis", "distance from axis (Å)"), ("surface", "depth (Å)"))):
-            _draw_profile(grid[0, 1 + column], runs, looks, place, "position_error_pm", "position error (pm)", name)
-            _draw_profile(grid[1, column], runs, looks, place, "found_percent", "found (%)", name)
-        pair = main_pair(runs[0])
-        centre, end = pair.split("-")
-        _draw_counts(grid[1, 2], runs, looks, f"{pair}/length", f"{pair}/length_edges_A", f"{pair} bond (Å)")
-        angle = f"{end}-{centre}-{end} angle (°)"
-        _draw_counts(grid[2, 0], runs, looks, f"{pair}/angle", "angle_edges_deg", angle)
-        _draw_coordination(grid[2, 1], runs, looks, pair)
-        _draw_pair_distribution(grid[2, 2], runs, looks)
-        for axes, letter in zip(grid.flat, "abcdefghi", strict=True):
+        n_rows = -(-len(panels) // 3)
+        figure = new_figure(TWO_COLUMNS_IN, 5.7 - 1.7 * (3 - n_rows))
+        grid = figure.subplots(n_rows, 3, squeeze=False)
+        for axes in grid.flat[len(panels):]:
+            axes.remove()
+        for axes, draw, letter in zip(grid.flat, panels, "abcdefghi", strict=False):
+            draw(axes)
             panel_letter(axes, f"({letter})")
-        handles = [Line2D([], [], label=label, **look) for label, look in zip(labels, looks, strict=True)]
-        handles.append(Line2D([], [], label="calibrated (a), true (f to i)", **_TRUE))
+        handles = [Line2D([], [], label=label, **look) for label, (_, look) in zip(labels, lines, strict=True)]
+        if with_truth:
+            handles.append(Line2D([], [], label="calibrated (a), true (f to i)", **_TRUE))
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
     return figure
 
 
+def _panels_with_truth(lines: Sequence[Line]) -> list[Panel]:
+    """Return the panels of errors and of those profiles that any record holds."""
+    panels: list[Panel] = [partial(_draw_ratios, lines=lines)]
+    for score, score_label in (("position_error_pm", "position error (pm)"), ("found_percent", "found (%)")):
+        for place, place_label in (("axis", "distance from axis (Å)"), ("surface", "depth (Å)")):
+            held = [line for line in lines if f"profiles/{place}/edges_A" in line[0].array_names]
+            if held:
+                panels.append(partial(_draw_profile, lines=held, name=f"profiles/{place}", score=score,
+                                      labels=(place_label, score_label)))
+    return panels
+
+
+def _structure_panels(lines: Sequence[Line], with_truth: bool) -> list[Panel]:
+    """Return the panels of bonds, angles, coordination, and of the pair distribution where any record holds one."""
+    pair = main_pair(lines[0][0])
+    centre, end = pair.split("-")
+    panels: list[Panel] = [
+        partial(_draw_counts, lines=lines, name=f"{pair}/length", edges=f"{pair}/length_edges_A",
+                label=f"{pair} bond (Å)", with_truth=with_truth),
+        partial(_draw_counts, lines=lines, name=f"{pair}/angle", edges="angle_edges_deg",
+                label=f"{end}-{centre}-{end} angle (°)", with_truth=with_truth),
+        partial(_draw_coordination, lines=lines, pair=pair, with_truth=with_truth),
+    ]
+    deep = [line for line in lines if f"{_PAIR_DISTRIBUTION}/r_A" in line[0].array_names]
+    return [*panels, partial(_draw_pair_distribution, lines=deep, with_truth=with_truth)] if deep else panels
+
+
 def error_over_sigma(run: StoredRun) -> np.ndarray:
-    """|error| / standard error of the found atoms along each axis, (P, 3); atoms without a standard error left out."""
+    """Return |error| / standard error of the matched atoms along each axis, (P, 3); only atoms that have the latter."""
     traced, true = run.array("match/traced"), run.array("match/true")
     error_A = run.array("traced/positions_A")[traced] - run.array("truth/positions_A")[true]
     sigma_A = run.array("traced/position_error_A")[traced]
@@ -58,75 +94,82 @@ def error_over_sigma(run: StoredRun) -> np.ndarray:
 
 
 def main_pair(run: StoredRun) -> str:
-    """The pair of elements whose bonds are shown: of two elements if there are such, with most angles between bonds."""
-    pairs = [name.split("/")[1] for name in run.array_names if name.startswith("structure/") and "/length_true" in name]
+    """Return the pair of elements whose bonds are shown: of two elements if possible, then with the most angles."""
+    kind = "true" if run.has_truth else "traced"
+    names = [name for name in run.array_names if name.startswith("structure/") and name.endswith(f"/length_{kind}")]
+    pairs = [name.split("/")[1] for name in names]
     if not pairs:
-        raise KeyError("the record holds no structure")
-    return max(pairs, key=lambda pair: (len(set(pair.split("-"))), run.array(f"structure/{pair}/angle_true").sum()))
+        raise KeyError("the record holds no local structure")
+    return max(pairs, key=lambda pair: (len(set(pair.split("-"))), run.array(f"structure/{pair}/angle_{kind}").sum()))
 
 
-def _draw_ratios(axes: Axes, runs: Sequence[StoredRun], looks: Sequence[dict[str, Any]]) -> None:
-    for run, look in zip(runs, looks, strict=True):
-        ratio = error_over_sigma(run).ravel()
-        if ratio.size:
-            share = np.histogram(ratio, _RATIO_EDGES)[0] / ratio.size / np.diff(_RATIO_EDGES)
-            axes.stairs(share, _RATIO_EDGES, linewidth=1.0, **look)
-    x = np.linspace(0, _RATIO_EDGES[-1], 100)
-    axes.plot(x, math.sqrt(2 / math.pi) * np.exp(-0.5 * x**2), **_TRUE)
+def draw_half_normal(axes: Axes, **look: Any) -> None:
+    """Draw the density of |error| / standard error for normal errors, and label the axes."""
+    x = np.linspace(0, RATIO_EDGES[-1], 100)
+    axes.plot(x, math.sqrt(2 / math.pi) * np.exp(-0.5 * x**2), **look)
     axes.set_xlabel("|error| / standard error")
     axes.set_ylabel("density")
-    axes.set_xlim(0, _RATIO_EDGES[-1])
+
+
+def _draw_ratios(axes: Axes, lines: Sequence[Line]) -> None:
+    for run, look in lines:
+        ratio = error_over_sigma(run).ravel()
+        if ratio.size:
+            share = np.histogram(ratio, RATIO_EDGES)[0] / ratio.size / np.diff(RATIO_EDGES)
+            axes.stairs(share, RATIO_EDGES, linewidth=1.0, **look)
+    draw_half_normal(axes, **_TRUE)
+    axes.set_xlim(0, RATIO_EDGES[-1])
     axes.set_ylim(bottom=0)
 
 
-def _draw_profile(axes: Axes, runs: Sequence[StoredRun], looks: Sequence[dict[str, Any]], place: str, score: str,
-                  name: str, place_name: str) -> None:
-    """A score with its confidence interval against a distance; nothing where the records hold no such profile."""
-    for run, look in zip(runs, looks, strict=True):
-        if f"profiles/{place}/edges_A" not in run.array_names:
-            continue
-        edges_A = run.array(f"profiles/{place}/edges_A")
+def _draw_profile(axes: Axes, lines: Sequence[Line], name: str, score: str, labels: tuple[str, str]) -> None:
+    """Draw a score with its confidence interval against a distance; ``labels`` are those of x and y."""
+    for run, look in lines:
+        edges_A = run.array(f"{name}/edges_A")
         middle_A = 0.5 * (edges_A[:-1] + edges_A[1:])
-        low, value, high = (run.array(f"profiles/{place}/{score}{bound}") for bound in ("_low", "", "_high"))
+        low, value, high = (run.array(f"{name}/{score}{bound}") for bound in ("_low", "", "_high"))
         axes.plot(middle_A, value, marker="o", markersize=2, **look)
         axes.fill_between(middle_A, low, high, color=look["color"], alpha=0.18, linewidth=0)
-    axes.set_xlabel(place_name)
-    axes.set_ylabel(name)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
     axes.set_xlim(left=0)
 
 
-def _draw_counts(axes: Axes, runs: Sequence[StoredRun], looks: Sequence[dict[str, Any]], name: str, edges: str,
-                 label: str) -> None:
-    for run, look in zip(runs, looks, strict=True):
+def _draw_counts(axes: Axes, lines: Sequence[Line], name: str, edges: str, label: str,
+                 with_truth: bool) -> None:
+    for run, look in lines:
         axes.stairs(run.array(f"structure/{name}_traced"), run.array(f"structure/{edges}"), linewidth=1.0, **look)
-    axes.stairs(runs[0].array(f"structure/{name}_true"), runs[0].array(f"structure/{edges}"), **_TRUE)
+    if with_truth:
+        first = lines[0][0]
+        axes.stairs(first.array(f"structure/{name}_true"), first.array(f"structure/{edges}"), **_TRUE)
     axes.set_xlabel(label)
     axes.set_ylabel("count")
     axes.set_ylim(bottom=0)
 
 
-def _draw_coordination(axes: Axes, runs: Sequence[StoredRun], looks: Sequence[dict[str, Any]], pair: str) -> None:
+def _draw_coordination(axes: Axes, lines: Sequence[Line], pair: str, with_truth: bool) -> None:
     name = f"structure/{pair}/coordination"
     edges = np.arange(14) - 0.5
-    for run, look in zip(runs, looks, strict=True):
-        axes.stairs(run.array(f"{name}_traced"), edges, linewidth=1.0, **look)
-    true = runs[0].array(f"{name}_true")
-    axes.stairs(true, edges, **_TRUE)
+    counts = [run.array(f"{name}_traced") for run, _ in lines]
+    for values, (_, look) in zip(counts, lines, strict=True):
+        axes.stairs(values, edges, linewidth=1.0, **look)
+    if with_truth:
+        counts.append(lines[0][0].array(f"{name}_true"))
+        axes.stairs(counts[-1], edges, **_TRUE)
     centre, end = pair.split("-")
     axes.set_xlabel(f"{end} bonded to one {centre}")
     axes.set_ylabel(f"{centre} atoms")
-    largest = max((int(np.flatnonzero(run.array(f"{name}_traced")).max(initial=0)) for run in runs), default=0)
-    axes.set_xlim(-0.5, max(largest, int(np.flatnonzero(true).max(initial=0))) + 0.5)
+    axes.set_xlim(-0.5, max(int(np.flatnonzero(values).max(initial=0)) for values in counts) + 0.5)
     axes.set_ylim(bottom=0)
 
 
-def _draw_pair_distribution(axes: Axes, runs: Sequence[StoredRun], looks: Sequence[dict[str, Any]]) -> None:
-    name = "structure/pair_distribution"
-    held = [(run, look) for run, look in zip(runs, looks, strict=True) if f"{name}/r_A" in run.array_names]
-    for run, look in held:
-        axes.plot(run.array(f"{name}/r_A"), run.array(f"{name}/g_traced"), linewidth=0.9, **look)
-    for run, _ in held[:1]:
-        axes.plot(run.array(f"{name}/r_A"), run.array(f"{name}/g_true"), **_TRUE)
+def _draw_pair_distribution(axes: Axes, lines: Sequence[Line], with_truth: bool) -> None:
+    for run, look in lines:
+        axes.plot(run.array(f"{_PAIR_DISTRIBUTION}/r_A"), run.array(f"{_PAIR_DISTRIBUTION}/g_traced"), linewidth=0.9,
+                  **look)
+    if with_truth:
+        first = lines[0][0]
+        axes.plot(first.array(f"{_PAIR_DISTRIBUTION}/r_A"), first.array(f"{_PAIR_DISTRIBUTION}/g_true"), **_TRUE)
     axes.set_xlabel("r (Å)")
     axes.set_ylabel("pair distribution g(r)")
     axes.set_xlim(left=0)

@@ -1,4 +1,4 @@
-"""What figures show of traced and true atoms: where to cut, who is in the cut, tetrahedra, errors and signals."""
+"""Atoms of a record as figures show them: traced atoms, and the true atoms with their match where there is a truth."""
 
 from __future__ import annotations
 
@@ -8,74 +8,86 @@ from functools import cached_property
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from aetlab.reporting.stored_run import COLUMNS, StoredRun, cut
+from aetlab.core.physics import SYMBOLS
+from aetlab.reporting.stored_run import StoredRun
 from aetlab.scoring.structure import find_tetrahedra
+
+#: Arrays of the traced atoms that :func:`read_atoms` reads.
+TRACED_ARRAYS = ("traced/positions_A", "traced/numbers", "traced/signal")
+#: Arrays that it reads in addition where the record has a truth.
+MATCH_ARRAYS = (
+    "truth/positions_A",
+    "truth/numbers",
+    "truth/in_scoring_region",
+    "match/traced",
+    "match/true",
+    "match/unmatched_traced",
+    "match/unmatched_true",
+)
 
 
 @dataclass(frozen=True)
-class Scored:
-    """True and traced atoms of one run with their match; positions (N, 3) in Å."""
+class MatchedTruth:
+    """True atoms and the match of traced atoms to them.
 
-    true_A: np.ndarray
-    true_numbers: np.ndarray
-    inside: np.ndarray
-    traced_A: np.ndarray
-    traced_numbers: np.ndarray
-    signal: np.ndarray
-    match_traced: np.ndarray
-    match_true: np.ndarray
+    ``positions_A`` (N, 3), ``numbers`` (N,) and ``scored`` (N,), the mask of the scoring region, describe the true
+    atoms. ``traced`` and ``true`` (M,) are indices of the pairs, ``false`` those of unmatched traced atoms and
+    ``missing`` those of unmatched true atoms.
+    """
+
+    positions_A: np.ndarray
+    numbers: np.ndarray
+    scored: np.ndarray
+    traced: np.ndarray
+    true: np.ndarray
     false: np.ndarray
     missing: np.ndarray
 
+
+@dataclass(frozen=True)
+class ShownAtoms:
+    """Traced atoms of one record: positions (N, 3) in Å, atomic numbers, site intensities in V voxel.
+
+    ``truth`` is None where the record has no truth.
+    """
+
+    positions_A: np.ndarray
+    numbers: np.ndarray
+    signal: np.ndarray
+    truth: MatchedTruth | None
+
+    @property
+    def sample_A(self) -> np.ndarray:
+        """Positions (N, 3) in Å that show the extent of the sample: true atoms, or traced atoms without a truth."""
+        return self.positions_A if self.truth is None else self.truth.positions_A
+
+    @property
+    def scored_A(self) -> np.ndarray:
+        """Positions (N, 3) in Å of the true atoms of the scoring region, or of all traced atoms without a truth."""
+        return self.positions_A if self.truth is None else self.truth.positions_A[self.truth.scored.astype(bool)]
+
     @property
     def error_A(self) -> np.ndarray:
-        """Traced minus true position of the found atoms, (M, 3) in Å."""
-        return self.traced_A[self.match_traced] - self.true_A[self.match_true]
+        """Traced minus true position of the matched atoms, (M, 3) in Å; raises ValueError without a truth."""
+        if self.truth is None:
+            raise ValueError("position errors need a truth")
+        return self.positions_A[self.truth.traced] - self.truth.positions_A[self.truth.true]
 
     @cached_property
     def tetrahedra(self) -> np.ndarray:
-        """Indices (n, 5) of the tetrahedra of traced atoms that the metrics count: centre, then four corners."""
-        return find_tetrahedra(self.traced_numbers, self.traced_A)
+        """Indices (n, 5) of traced atoms that form SiO4 tetrahedra: the centre, then the four corners."""
+        return find_tetrahedra(self.numbers, self.positions_A)
 
 
-def read_scored(run: StoredRun) -> Scored:
-    """The atoms of ``run``."""
-    return Scored(
-        *(
-            run.array(name)
-            for name in (
-                "truth/positions_A",
-                "truth/numbers",
-                "truth/in_scoring_region",
-                "traced/positions_A",
-                "traced/numbers",
-                "traced/signal",
-                "match/traced",
-                "match/true",
-                "match/unmatched_traced",
-                "match/unmatched_true",
-            )
-        )
-    )
-
-
-def thickest_y_A(scored: Scored, thickness_A: float = 1.0) -> float:
-    """Height y in Å of the cut of ``thickness_A`` across the tilt axis that holds the most true atoms that count."""
-    y_A = np.sort(scored.true_A[scored.inside.astype(bool), COLUMNS["y"]])
-    if len(y_A) == 0:
-        return 0.0
-    starts = np.arange(y_A[0], max(y_A[-1] - thickness_A, y_A[0]) + 0.25, 0.25)
-    counts = np.searchsorted(y_A, starts + thickness_A) - np.searchsorted(y_A, starts)
-    return float(starts[np.argmax(counts)] + thickness_A / 2)
-
-
-def in_cut(positions_A: np.ndarray, axis: str, centre_A: float, thickness_A: float = 1.0) -> np.ndarray:
-    """Mask (N,) of the positions within the slab across ``axis`` about ``centre_A``."""
-    return np.abs(positions_A[:, COLUMNS[axis]] - centre_A) <= thickness_A / 2
+def read_atoms(run: StoredRun, *, with_truth: bool = True) -> ShownAtoms:
+    """Return the traced atoms of ``run``, with its true atoms where it has any and ``with_truth`` asks for them."""
+    positions_A, numbers, signal = (run.array(name) for name in TRACED_ARRAYS)
+    truth = MatchedTruth(*(run.array(name) for name in MATCH_ARRAYS)) if with_truth and run.has_truth else None
+    return ShownAtoms(positions_A, numbers, signal, truth)
 
 
 def outlines(positions_A: np.ndarray, tetrahedra: np.ndarray, columns: tuple[int, int]) -> list[np.ndarray]:
-    """Outline of each tetrahedron seen along the axis that ``columns`` leave out, polygons (k, 2) in Å."""
+    """Return the outline of each tetrahedron in the plane of the two ``columns``, polygons (k, 2) in Å."""
     polygons = []
     for corners in tetrahedra[:, 1:]:
         points = positions_A[np.ix_(corners, columns)]
@@ -83,10 +95,10 @@ def outlines(positions_A: np.ndarray, tetrahedra: np.ndarray, columns: tuple[int
     return polygons
 
 
-def species_thresholds(scored: Scored) -> list[float]:
-    """Signals between the species given to traced atoms, halfway between neighbours; empty where they overlap."""
-    numbers = np.unique(scored.traced_numbers)
-    groups = sorted((scored.signal[scored.traced_numbers == number] for number in numbers), key=np.median)
+def species_thresholds(atoms: ShownAtoms) -> list[float]:
+    """Return the site intensities halfway between neighbouring species; empty where species overlap."""
+    numbers = np.unique(atoms.numbers)
+    groups = sorted((atoms.signal[atoms.numbers == number] for number in numbers), key=np.median)
     return [
         float((low.max() + high.min()) / 2)
         for low, high in zip(groups, groups[1:], strict=False)
@@ -94,6 +106,6 @@ def species_thresholds(scored: Scored) -> list[float]:
     ]
 
 
-def slice_V(run: StoredRun, axis: str, centre_A: float) -> np.ndarray:
-    """A 1 Å slice of the reconstructed potential of ``run`` in V; see :func:`aetlab.reporting.stored_run.cut`."""
-    return cut(run.array("volume/potential_V"), run.voxel_A, axis, centre_A)
+def element_name(number: int) -> str:
+    """Return the symbol of an element; ``no element`` for atomic number 0, which marks sites without one."""
+    return SYMBOLS[number] if number else "no element"

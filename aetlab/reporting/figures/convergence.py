@@ -1,4 +1,4 @@
-"""Figures 5, 10 and 11 of the paper, and the cost of any runs: how fast a reconstruction converges, at what price.
+"""Figures 5, 10 and 11 of the paper, and the convergence of any records: cost, and time against error.
 
 Cost is half the sum of squared amplitude differences over all images (equation 5 of the paper, halved).
 """
@@ -30,10 +30,10 @@ from aetlab.spec import RunSpec
 
 
 def plot_convergence(runs: Sequence[StoredRun], labels: Sequence[str]) -> Figure:
-    """Cost (a) and its excess over the lowest cost reached (b) against iteration, one line a run.
+    """Draw cost (a) and its excess over the lowest cost reached (b) against iteration, one line for each record.
 
-    The excess shows how a run with noise converges, whose cost hardly falls. Colour and line style together tell the
-    runs apart, and dashes leave equal curves in sight; few runs are named below the panels, many beside them.
+    The excess shows convergence with noise, where the cost itself hardly falls. Colour and line style together identify
+    a record, and dashes keep equal curves visible. The legend is below the panels for few records, else to the right.
     """
     few = len(runs) <= 4 or (len(runs) <= 8 and max(map(len, labels)) <= 12)
     with style():
@@ -62,24 +62,24 @@ def plot_convergence(runs: Sequence[StoredRun], labels: Sequence[str]) -> Figure
 
 
 def axial_bound_A(spec: RunSpec) -> float:
-    """Greatest thickness of a slice, Δz = λ/(1 − √(1 − NA²)) with NA = λ/voxel (the paper, equation 20), in Å."""
+    """Return the largest slice thickness Δz = λ/(1 − √(1 − NA²)) in Å, NA = λ/voxel (the paper, equation 20)."""
     wavelength = wavelength_A(spec.microscope.energy_keV)
     aperture = wavelength / spec.scale.voxel_A
     return wavelength / (1 - math.sqrt(1 - aperture**2))
 
 
 def reconstruction_seconds(run: StoredRun) -> float:
-    """Wall time in s of an iteration of the reconstruction.
+    """Return the median wall time in s of an iteration of the reconstruction.
 
-    The median: the first iteration of a process compiles or loads its kernels, which the others do not.
+    The median excludes the first iteration, which compiles or loads kernels.
     """
     return float(np.median(run.history.seconds))
 
 
 def plot_binning(runs: Sequence[StoredRun]) -> Figure:
-    """Time saved (left axis) and error of the potential (right axis) against the slices binned, N_B.
+    """Draw time saved (left axis) and error of the potential (right axis) against the layers binned, N_B.
 
-    The time is that of an iteration, relative to the run with the fewest layers a slice, which is the reference.
+    The time is that of an iteration, relative to the record with the fewest layers in a slice.
     """
     runs = sorted(runs, key=lambda run: run.spec.binning.n_layers)
     n_layers = np.array([run.spec.binning.n_layers for run in runs])
@@ -124,6 +124,6 @@ def plot_binning(runs: Sequence[StoredRun]) -> Figure:
 
 
 def timed_together(runs: Sequence[StoredRun]) -> bool:
-    """Whether any two of ``runs`` were under way at the same time, so that their times do not compare."""
+    """Return whether any two of ``runs`` were in progress at the same time, so that their times do not compare."""
     spans = sorted((str(run.environment.get("started", "")), str(run.environment.get("finished", ""))) for run in runs)
     return any(earlier[1] > later[0] for earlier, later in zip(spans, spans[1:], strict=False))

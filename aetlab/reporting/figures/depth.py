@@ -1,14 +1,16 @@
-"""Figure 3 of the paper: slices of the reconstruction at several depths along the beam, one row a run."""
+"""Figure 3 of the paper: slices of the reconstruction at several depths along the beam, one row for each record."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aetlab.reporting.figures.atoms import read_scored, thickest_y_A
+from aetlab.reporting.figures.atoms import read_atoms
 from aetlab.reporting.figures.panels import SLICE_HIGH_V, SLICE_TICKS_V
+from aetlab.reporting.figures.slices import COLUMNS, average_slab, thickest_y_A
 from aetlab.reporting.figures.style import (
     TWO_COLUMNS_IN,
     axis_arrows,
@@ -20,17 +22,21 @@ from aetlab.reporting.figures.style import (
     show_plane,
     style,
 )
-from aetlab.reporting.stored_run import COLUMNS, StoredRun, cut
+from aetlab.reporting.stored_run import StoredRun
 
 N_DEPTHS = 5
 _MARGIN_A = 2.5
 
 
 def plot_depths(runs: Sequence[StoredRun], titles: Sequence[str], letters: Sequence[str] = "abc") -> Figure:
-    """1 Å slices across the beam at five depths of the needle, the tilt axis upwards; arrows mark figure 4's cut."""
-    scored = read_scored(runs[0])
-    atoms_A = scored.true_A
-    y_cut_A = thickest_y_A(scored)
+    """Draw 1 Å slices normal to the beam at five depths, with the tilt axis vertical.
+
+    Arrows mark the height of the slice that :func:`~aetlab.reporting.figures.panels.plot_panels` shows.
+    Depths and limits follow the true atoms of the first record, or its traced atoms where it has no truth.
+    """
+    atoms = read_atoms(runs[0])
+    atoms_A = atoms.sample_A if len(atoms.sample_A) else np.zeros((1, 3))
+    y_slice_A = thickest_y_A(atoms.scored_A)
     reach_A = np.percentile(np.abs(atoms_A[:, COLUMNS["z"]]), 99)
     depths_A = np.linspace(-0.8, 0.8, N_DEPTHS) * reach_A
     voxel_A = runs[0].voxel_A
@@ -45,43 +51,49 @@ def plot_depths(runs: Sequence[StoredRun], titles: Sequence[str], letters: Seque
         grid = figure.subplots(len(runs), N_DEPTHS, squeeze=False)
         for row, run, title, letter in zip(grid, runs, titles, letters, strict=False):
             volume = run.array("volume/potential_V")
-            for i, (axes, depth_A) in enumerate(zip(row, depths_A, strict=True)):
-                image = show_plane(
-                    axes, cut(volume, voxel_A, "z", depth_A), voxel_A, low=0, high=SLICE_HIGH_V, square_root=True
-                )
+            for axes, depth_A in zip(row, depths_A, strict=True):
+                plane = average_slab(volume, voxel_A, "z", depth_A)
+                image = show_plane(axes, plane, voxel_A, low=0, high=SLICE_HIGH_V, square_root=True)
                 axes.set_xlim(-half_x_A, half_x_A)
                 axes.set_ylim(low_y_A, high_y_A)
-                axes.annotate(
-                    "",
-                    (0.13, y_cut_A),
-                    (0.0, y_cut_A),
-                    zorder=8,
-                    xycoords=("axes fraction", "data"),
-                    textcoords=("axes fraction", "data"),
-                    arrowprops={
-                        "arrowstyle": "-|>,head_width=0.18,head_length=0.3",
-                        "color": "white",
-                        "lw": 0.8,
-                        "shrinkA": 0,
-                        "shrinkB": 0,
-                        "path_effects": outlined("white"),
-                    },
-                )
-                axes.text(
-                    0.96,
-                    0.97,
-                    f"z = {round(depth_A / 10, 1) + 0.0:.1f} nm".replace("-", "\N{MINUS SIGN}"),
-                    transform=axes.transAxes,
-                    color="white",
-                    ha="right",
-                    va="top",
-                    fontsize=6.5,
-                    path_effects=outlined("white"),
-                )
-                if i == 0:
-                    panel_letter(axes, f"({letter})", title)
-                    scale_bar(axes, 2 * half_x_A)
-                if i == N_DEPTHS - 1:
-                    axis_arrows(axes, "x", "y")
+                _mark_height(axes, y_slice_A)
+                _write_depth(axes, depth_A)
+            panel_letter(row[0], f"({letter})", title)
+            scale_bar(row[0], 2 * half_x_A)
+            axis_arrows(row[-1], "x", "y")
         colour_bar(figure, image, "potential (V)", beside=list(grid.flat), ticks=SLICE_TICKS_V)
     return figure
+
+
+def _mark_height(axes: Axes, y_A: float) -> None:
+    """Draw an arrow from the left edge at height ``y_A``."""
+    axes.annotate(
+        "",
+        (0.13, y_A),
+        (0.0, y_A),
+        zorder=8,
+        xycoords=("axes fraction", "data"),
+        textcoords=("axes fraction", "data"),
+        arrowprops={
+            "arrowstyle": "-|>,head_width=0.18,head_length=0.3",
+            "color": "white",
+            "lw": 0.8,
+            "shrinkA": 0,
+            "shrinkB": 0,
+            "path_effects": outlined("white"),
+        },
+    )
+
+
+def _write_depth(axes: Axes, depth_A: float) -> None:
+    axes.text(
+        0.96,
+        0.97,
+        f"z = {round(depth_A / 10, 1) + 0.0:.1f} nm".replace("-", "\N{MINUS SIGN}"),
+        transform=axes.transAxes,
+        color="white",
+        ha="right",
+        va="top",
+        fontsize=6.5,
+        path_effects=outlined("white"),
+    )

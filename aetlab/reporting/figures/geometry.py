@@ -1,13 +1,15 @@
-"""Figure 1 of the paper: the experiment, drawn from one run's own atoms and images.
+"""Figure 1 of the paper: the experiment, drawn from the atoms and images of one record.
 
-(a) is an oblique view: the tilt axis y runs to the right, the beam z downwards, x into the page; the distance to the
-defocused planes is not to scale. (b) shows images of the tilts that the record keeps at each defocus.
+(a) is an oblique view: the tilt axis y points to the right, the beam z downwards, x into the page; the distance to the
+defocused planes is not to scale. (b) shows images of the tilts that the record keeps at each defocus. Atoms are the
+true ones and images are noise-free where the record holds them, else the traced atoms and the recorded images.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +19,7 @@ from matplotlib.patches import FancyArrowPatch, Polygon
 from matplotlib.transforms import Affine2D
 
 from aetlab.core.grid import n_slices, rotation_matrix
-from aetlab.core.physics import SYMBOLS
+from aetlab.reporting.figures.atoms import element_name
 from aetlab.reporting.figures.style import (
     BLACK,
     BLUE,
@@ -37,33 +39,47 @@ from aetlab.reporting.figures.style import (
 )
 from aetlab.reporting.stored_run import StoredRun
 
-#: How x is drawn: shortened and at this angle to the right and upwards.
+#: x is drawn shortened by this factor, at this angle to the right and upwards.
 _DEPTH, _ANGLE_RAD = 0.5, math.radians(38)
 _SHEAR = np.array([_DEPTH * math.cos(_ANGLE_RAD), _DEPTH * math.sin(_ANGLE_RAD)])
-#: Tilt at which the needle is drawn, in degrees, and how many slices are outlined at most.
+#: Tilt in degrees at which the sample is drawn, and the largest number of slices that are outlined.
 _TILT_DEG = 20.0
 _SLICES_DRAWN = 7
 _COLOURS = (SKY, ORANGE, GREEN, VERMILION)
 
 
+@dataclass(frozen=True)
+class _Box:
+    """Half the sides of the volume in Å; the ``spacing_A`` of the defocused planes below it, and their ``bottom_A``."""
+
+    half_x: float
+    half_y: float
+    half_z: float
+    spacing_A: float
+    bottom_A: float
+
+
 def on_page(positions_A: np.ndarray) -> np.ndarray:
-    """Positions (N, 3) in Å to the page (N, 2): y to the right, z downwards, x obliquely."""
+    """Project positions (N, 3) in Å to the page (N, 2): y to the right, z downwards, x obliquely."""
     x, y, z = positions_A.T
     return np.column_stack([y + _SHEAR[0] * x, -z + _SHEAR[1] * x])
 
 
 def plot_geometry(run: StoredRun) -> Figure:
-    """Multislice geometry of ``run`` (a), and its images at the kept tilts and all defoci, at most three (b)."""
+    """Draw the multislice geometry of ``run`` (a), and its images at the kept tilts and at most three defoci (b)."""
     # Of the first kept tilt.
     defocus_nm = run.array("tilt_series/defocus_nm")[run.array("tilt_series/kept_tilts")[0]]
     shown = np.unique(np.linspace(0, len(defocus_nm) - 1, min(3, len(defocus_nm))).round().astype(int))
-    images = run.array("tilt_series/ideal_of_kept_tilts")[:, shown]
+    atoms = "truth" if run.has_truth else "traced"
+    noise_free = "tilt_series/ideal_of_kept_tilts"
+    stored = noise_free if noise_free in run.array_names else "tilt_series/images_of_kept_tilts"
+    images = run.array(stored)[:, shown]
     tilt_deg = run.array("tilt_series/tilt_deg")[run.array("tilt_series/kept_tilts")]
     with style():
         figure = new_figure(TWO_COLUMNS_IN, 4.4)
         halves = np.asarray(figure.subfigures(1, 2, width_ratios=[0.9, 1]))
         axes = halves[0].subplots()
-        _draw_experiment(axes, run, images[0], defocus_nm[shown])
+        _draw_experiment(axes, run, atoms, images[0], defocus_nm[shown])
         panel_letter(axes, "(a)", "one tilt: multislice and defocused planes")
         _draw_images(halves[1], run, images, tilt_deg, defocus_nm[shown])
     return figure
@@ -74,82 +90,53 @@ def _limits(images: np.ndarray) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6))
 
 
-def _draw_experiment(axes: Axes, run: StoredRun, images: np.ndarray, defocus_nm: Sequence[float]) -> None:
-    n_z, n_x, n_y = run.spec.scale.shape_zxy
-    voxel_A = run.voxel_A
-    half_z, half_x, half_y = n_z * voxel_A / 2, n_x * voxel_A / 2, n_y * voxel_A / 2
-    slices = n_slices(n_z, run.spec.binning.n_layers)
-    n_drawn = min(slices, _SLICES_DRAWN)
-    edges_A = np.linspace(-half_z, half_z, n_drawn + 1)
-    numbers = run.array("truth/numbers")
-    atoms_A = run.array("truth/positions_A") @ rotation_matrix(_TILT_DEG).T
-    kinds = {int(number): _COLOURS[i % len(_COLOURS)] for i, number in enumerate(np.unique(numbers))}
-    spacing = 1.45 * half_z
-    bottom = -half_z - spacing * len(images) - 0.55 * half_x
-    axes.set_xlim(-half_y - 1.35 * half_x, half_y + 1.5 * half_x)
-    axes.set_ylim(bottom, half_z + 1.6 * half_x)
+def _draw_experiment(
+    axes: Axes, run: StoredRun, atoms: str, images: np.ndarray, defocus_nm: Sequence[float]
+) -> None:
+    """Draw the slices, the ``atoms`` (truth or traced), the beam, the tilt axis, and ``images`` on their planes."""
+    box = _make_box(run, len(images))
+    axes.set_xlim(-box.half_y - 1.35 * box.half_x, box.half_y + 1.5 * box.half_x)
+    axes.set_ylim(box.bottom_A, box.half_z + 1.6 * box.half_x)
     axes.set_aspect("equal")
     axes.axis("off")
-    for height in edges_A:
-        _sheet(axes, half_x, half_y, height, edgecolor="0.6", facecolor="none")
+    _draw_slices(axes, run, box)
+    _draw_atoms(axes, box, run.array(f"{atoms}/numbers"), run.array(f"{atoms}/positions_A"))
+    _draw_beam(axes, box)
+    _draw_tilt_axis(axes, box.half_x, box.half_y)
+    _draw_planes(axes, run.voxel_A, box, images, defocus_nm)
+    _draw_defocus_arrow(axes, box)
+
+
+def _make_box(run: StoredRun, n_planes: int) -> _Box:
+    half_z, half_x, half_y = (n * run.voxel_A / 2 for n in run.spec.scale.shape_zxy)
+    spacing_A = 1.45 * half_z
+    return _Box(half_x, half_y, half_z, spacing_A, -half_z - spacing_A * n_planes - 0.55 * half_x)
+
+
+def _draw_slices(axes: Axes, run: StoredRun, box: _Box) -> None:
+    """Outline at most :data:`_SLICES_DRAWN` slices, and write how many there are."""
+    slices = n_slices(run.spec.scale.shape_zxy[0], run.spec.binning.n_layers)
+    for height in np.linspace(-box.half_z, box.half_z, min(slices, _SLICES_DRAWN) + 1):
+        _outline_plane(axes, box, height, edgecolor="0.6")
+    text = f"{slices} slices\nof {run.spec.binning.n_layers * run.voxel_A:g} Å"
+    axes.text(box.half_y + 0.55 * box.half_x, box.half_z * 0.55, text, ha="left", va="center")
+
+
+def _draw_atoms(axes: Axes, box: _Box, numbers: np.ndarray, positions_A: np.ndarray) -> None:
+    """Draw the atoms of the tilted sample with the nearest last, and a legend of the elements."""
+    atoms_A = positions_A @ rotation_matrix(_TILT_DEG).T
+    kinds = {int(number): _COLOURS[i % len(_COLOURS)] for i, number in enumerate(np.unique(numbers))}
     order = np.argsort(-atoms_A[:, 0], kind="stable")
     page = on_page(atoms_A[order])
     axes.scatter(
         page[:, 0],
         page[:, 1],
-        s=marker_area(3.0, 2 * half_y + 2.85 * half_x, 1.6),
+        s=marker_area(3.0, 2 * box.half_y + 2.85 * box.half_x, 1.6),
         linewidths=0.1,
         edgecolors="0.25",
         c=[kinds[int(number)] for number in numbers[order]],
         zorder=3,
         rasterized=True,
-    )
-    for share in (-0.75, 0.0, 0.75):
-        top = (share * half_y, half_z + 1.15 * half_x)
-        axes.add_patch(
-            FancyArrowPatch(
-                top, (top[0], half_z + 0.5 * half_x), arrowstyle="-|>", mutation_scale=8, color=BLACK, linewidth=1.0
-            )
-        )
-    axes.text(0, half_z + 1.2 * half_x, "incident plane wave (z)", ha="center", va="bottom")
-    _draw_tilt_axis(axes, half_x, half_y)
-    thickness_A = run.spec.binning.n_layers * voxel_A
-    axes.text(half_y + 0.55 * half_x, half_z * 0.55, f"{slices} slices\nof {thickness_A:g} Å", ha="left", va="center")
-    low, high = _limits(images)
-    for i, (image, plane_nm) in enumerate(zip(images, defocus_nm, strict=True)):
-        height = half_z + spacing * (i + 0.75)
-        transform = Affine2D.from_values(1, 0, _SHEAR[0], _SHEAR[1], 0, -height) + axes.transData
-        axes.imshow(
-            image,
-            origin="lower",
-            extent=extent_A(n_y, n_x, voxel_A),
-            cmap="gray",
-            vmin=low,
-            vmax=high,
-            transform=transform,
-            zorder=2,
-            interpolation="bilinear",
-        )
-        _sheet(axes, half_x, half_y, height, edgecolor=BLUE, facecolor="none", zorder=4)
-        axes.text(half_y + 0.55 * half_x, -height, f"Δf = {plane_nm:g} nm", ha="left", va="center", color=BLUE)
-    axes.add_patch(
-        FancyArrowPatch(
-            (-half_y - 0.7 * half_x, -half_z * 0.2),
-            (-half_y - 0.7 * half_x, bottom + 0.3 * half_x),
-            arrowstyle="-|>",
-            mutation_scale=8,
-            color=BLUE,
-            linewidth=0.9,
-        )
-    )
-    axes.text(
-        -half_y - 0.8 * half_x,
-        (bottom - half_z) / 2,
-        "defocus (not to scale)",
-        rotation=90,
-        ha="right",
-        va="center",
-        color=BLUE,
     )
     handles = [
         Line2D(
@@ -161,22 +148,70 @@ def _draw_experiment(axes: Axes, run: StoredRun, images: np.ndarray, defocus_nm:
             markeredgecolor="0.25",
             markeredgewidth=0.3,
             markersize=5,
-            label=SYMBOLS[number],
+            label=element_name(number),
         )
         for number, colour in kinds.items()
     ]
     axes.legend(handles=handles, loc="upper left", borderaxespad=0, handletextpad=0.2)
 
 
-def _sheet(
-    axes: Axes, half_x: float, half_y: float, height: float, *, edgecolor: str, facecolor: str, zorder: float = 1
+def _draw_beam(axes: Axes, box: _Box) -> None:
+    for share in (-0.75, 0.0, 0.75):
+        start = (share * box.half_y, box.half_z + 1.15 * box.half_x)
+        end = (start[0], box.half_z + 0.5 * box.half_x)
+        axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=8, color=BLACK, linewidth=1.0))
+    axes.text(0, box.half_z + 1.2 * box.half_x, "incident plane wave (z)", ha="center", va="bottom")
+
+
+def _draw_planes(
+    axes: Axes, voxel_A: float, box: _Box, images: np.ndarray, defocus_nm: Sequence[float]
 ) -> None:
-    """Outline of a plane across the beam at depth z = ``height`` in Å."""
+    """Draw the images (F, X, Y) of one tilt as sheared planes below the sample."""
+    low, high = _limits(images)
+    for i, (image, plane_nm) in enumerate(zip(images, defocus_nm, strict=True)):
+        height = box.half_z + box.spacing_A * (i + 0.75)
+        transform = Affine2D.from_values(1, 0, _SHEAR[0], _SHEAR[1], 0, -height) + axes.transData
+        axes.imshow(
+            image,
+            origin="lower",
+            extent=extent_A(image.shape[1], image.shape[0], voxel_A),
+            cmap="gray",
+            vmin=low,
+            vmax=high,
+            transform=transform,
+            zorder=2,
+            interpolation="bilinear",
+        )
+        _outline_plane(axes, box, height, edgecolor=BLUE, zorder=4)
+        label = f"Δf = {plane_nm:g} nm"
+        axes.text(box.half_y + 0.55 * box.half_x, -height, label, ha="left", va="center", color=BLUE)
+
+
+def _draw_defocus_arrow(axes: Axes, box: _Box) -> None:
+    x = -box.half_y - 0.7 * box.half_x
+    end = (x, box.bottom_A + 0.3 * box.half_x)
+    axes.add_patch(
+        FancyArrowPatch((x, -box.half_z * 0.2), end, arrowstyle="-|>", mutation_scale=8, color=BLUE, linewidth=0.9)
+    )
+    axes.text(
+        -box.half_y - 0.8 * box.half_x,
+        (box.bottom_A - box.half_z) / 2,
+        "defocus (not to scale)",
+        rotation=90,
+        ha="right",
+        va="center",
+        color=BLUE,
+    )
+
+
+def _outline_plane(axes: Axes, box: _Box, height: float, *, edgecolor: str, zorder: float = 1) -> None:
+    """Outline the plane normal to the beam at depth z = ``height`` in Å."""
+    half_x, half_y = box.half_x, box.half_y
     corners = np.array(
         [[-half_x, -half_y, height], [-half_x, half_y, height], [half_x, half_y, height], [half_x, -half_y, height]]
     )
     axes.add_patch(
-        Polygon(on_page(corners), closed=True, edgecolor=edgecolor, facecolor=facecolor, linewidth=0.6, zorder=zorder)
+        Polygon(on_page(corners), closed=True, edgecolor=edgecolor, facecolor="none", linewidth=0.6, zorder=zorder)
     )
 
 

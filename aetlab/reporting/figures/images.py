@@ -1,16 +1,17 @@
-"""Figure 2 of the paper: from atoms to images, at the tilts of its figure."""
+"""Figure 2 of the paper: from atoms to images, at two tilts."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from aetlab.core.physics import SYMBOLS
-from aetlab.reporting.figures.atoms import in_cut
+from aetlab.reporting.figures.atoms import element_name
+from aetlab.reporting.figures.slices import AXES, COLUMNS, in_slab
 from aetlab.reporting.figures.style import (
     GREEN,
     ORANGE,
@@ -27,7 +28,7 @@ from aetlab.reporting.figures.style import (
     show_plane,
     style,
 )
-from aetlab.reporting.stored_run import COLUMNS, StoredRun
+from aetlab.reporting.stored_run import StoredRun
 from aetlab.spec import dose_per_image_e_A2
 
 X, Y = COLUMNS["x"], COLUMNS["y"]
@@ -37,43 +38,85 @@ _SLICE_A = 5.4
 
 
 def plot_images(run: StoredRun) -> Figure:
-    """Atoms (a), projected potentials (b, c), images at the greatest defocus, ideal (d, e) and recorded (f, g)."""
+    """Draw atoms (a), projected potentials (b, c), ideal images (d, e) and recorded images (f, g) of two tilts.
+
+    Images are those of the greatest defocus. Without a truth there are no ideal images: (b) and (c) are projections of
+    the reconstructed potential along z and x, and (d) and (e) are recorded images of the two tilts that are kept.
+    """
+    return _plot_simulated(run) if run.has_truth else _plot_measured(run)
+
+
+def _plot_simulated(run: StoredRun) -> Figure:
     tilt_deg = run.array("views/tilt_deg")
     projected, ideal, images = (run.array(f"views/{name}") for name in ("projected_V_A", "ideal", "recorded"))
     defocus_nm = run.attribute("views/ideal", "defocus_nm")
     dose = dose_per_image_e_A2(run.spec)
-    noisy = "no noise" if math.isinf(dose) else f"{dose:.3g} e/Å²"
+    recorded = "no noise" if math.isinf(dose) else f"{dose:.3g} e/Å²"
+    potentials = [(plane, f"potential, {angle_deg:g}°") for plane, angle_deg in zip(projected, tilt_deg, strict=True)]
+    rows = [
+        ((ideal[i], f"ideal, {defocus_nm:g} nm"), (images[i], recorded)) for i in range(len(potentials))
+    ]
+    low, high = (float(value) for value in np.percentile(ideal, [0.3, 99.7]))
+    return _plot(run, "truth", potentials, rows, (low, high))
+
+
+def _plot_measured(run: StoredRun) -> Figure:
+    defocus_nm = run.array("tilt_series/defocus_nm")
+    tilt_deg = run.array("tilt_series/tilt_deg")[run.array("tilt_series/kept_tilts")]
+    i_plane = int(np.argmax(defocus_nm))
+    images = run.array("tilt_series/images_of_kept_tilts")[:, i_plane]
+    volume = np.asarray(run.array("volume/potential_V"), np.float32)
+    potentials = [
+        (run.voxel_A * volume.sum(axis=AXES[axis]), f"reconstruction along {axis}") for axis in ("z", "x")
+    ]
+    rows = [
+        ((image, f"θ = {angle_deg:g}°, {defocus_nm[i_plane]:g} nm"),)
+        for image, angle_deg in zip(images, tilt_deg, strict=True)
+    ]
+    low, high = (float(value) for value in np.percentile(images, [0.3, 99.7]))
+    return _plot(run, "traced", potentials, rows, (low, high))
+
+
+def _plot(
+    run: StoredRun,
+    atoms: str,
+    potentials: Sequence[tuple[np.ndarray, str]],
+    rows: Sequence[Sequence[tuple[np.ndarray, str]]],
+    limits: tuple[float, float],
+) -> Figure:
+    """Draw ``atoms`` (truth or traced) beside two rows of a projected potential and of images with their titles."""
+    n_images = len(rows[0])
+    letters = "bcdefg"[: 2 + 2 * n_images]
+    mosaic = [["a", *letters[::2]], ["a", *letters[1::2]]]
     with style():
-        figure = new_figure(TWO_COLUMNS_IN, 4.15)
-        grid = figure.subplot_mosaic([["a", "b", "d", "f"], ["a", "c", "e", "g"]], width_ratios=[1.15, 1, 1, 1])
-        _draw_atoms(grid["a"], run)
+        figure = new_figure(TWO_COLUMNS_IN, 4.15 if n_images == 2 else 5.1)
+        grid = figure.subplot_mosaic(mosaic, width_ratios=[1.15] + [1] * (1 + n_images))
+        _draw_atoms(grid["a"], run, atoms)
         panel_letter(grid["a"], "(a)", f"{_SLICE_A:g} Å slice of atoms")
-        high_V_A = float(np.percentile(projected, 99.7))
-        low, high = (float(value) for value in np.percentile(ideal, [0.3, 99.7]))
-        for i, (top, middle, bottom) in enumerate((("b", "d", "f"), ("c", "e", "g"))):
-            potential = show_plane(grid[top], projected[i], run.voxel_A, low=0, high=high_V_A, square_root=True)
-            picture = show_plane(grid[middle], ideal[i], run.voxel_A, low=low, high=high)
-            show_plane(grid[bottom], images[i], run.voxel_A, low=low, high=high)
-            panel_letter(grid[top], f"({top})", f"potential, {tilt_deg[i]:g}°")
-            panel_letter(grid[middle], f"({middle})", f"ideal, {defocus_nm:g} nm")
-            panel_letter(grid[bottom], f"({bottom})", noisy)
-        width_A = projected.shape[1] * run.voxel_A
-        scale_bar(grid["c"], width_A)
-        scale_bar(grid["e"], width_A)
-        scale_bar(grid["g"], width_A)
-        axis_arrows(grid["c"], "x", "y")
+        high_V_A = float(np.percentile(np.concatenate([plane.ravel() for plane, _ in potentials]), 99.7))
+        for row, (plane, title), shown in zip(mosaic, potentials, rows, strict=True):
+            potential = show_plane(grid[row[1]], plane, run.voxel_A, low=0, high=high_V_A, square_root=True)
+            panel_letter(grid[row[1]], f"({row[1]})", title)
+            for name, (image, image_title) in zip(row[2:], shown, strict=True):
+                picture = show_plane(grid[name], image, run.voxel_A, low=limits[0], high=limits[1])
+                panel_letter(grid[name], f"({name})", image_title)
+        for name in mosaic[1][1:]:
+            scale_bar(grid[name], float(np.ptp(grid[name].get_xlim())))
+        axis_arrows(grid["c"], "x" if atoms == "truth" else "z", "y")
+        if atoms == "traced":
+            axis_arrows(grid["b"], "x", "y")
         ticks = [0.0, *(float(f"{high_V_A * share:.1g}") for share in (1 / 16, 1 / 4, 9 / 16))]
-        for names, image, label, at in (
-            ("bc", potential, "projected potential (V Å)", ticks),
-            ("defg", picture, "intensity (vacuum 1)", None),
+        for names, bar, label, at in (
+            (letters[:2], potential, "projected potential (V Å)", ticks),
+            (letters[2:], picture, "intensity (vacuum 1)", None),
         ):
-            colour_bar(figure, image, label, beside=[grid[name] for name in names], ticks=at, location="bottom")
+            colour_bar(figure, bar, label, beside=[grid[name] for name in names], ticks=at, location="bottom")
     return figure
 
 
-def _draw_atoms(axes: Axes, run: StoredRun) -> None:
-    positions_A, numbers = run.array("truth/positions_A"), run.array("truth/numbers")
-    near = in_cut(positions_A, "z", 0.0, _SLICE_A)
+def _draw_atoms(axes: Axes, run: StoredRun, atoms: str) -> None:
+    positions_A, numbers = run.array(f"{atoms}/positions_A"), run.array(f"{atoms}/numbers")
+    near = in_slab(positions_A, "z", 0.0, _SLICE_A)
     _, n_x, n_y = run.spec.scale.shape_zxy
     width_A, height_A = n_x * run.voxel_A, n_y * run.voxel_A
     order = np.argsort(positions_A[near, COLUMNS["z"]], kind="stable")
@@ -105,7 +148,7 @@ def _draw_atoms(axes: Axes, run: StoredRun) -> None:
                 markeredgecolor="0.2",
                 markeredgewidth=0.3,
                 markersize=4,
-                label=SYMBOLS[number],
+                label=element_name(number),
             )
             for number, colour in colours.items()
         ],

@@ -1,4 +1,4 @@
-"""Drawing many figures at once, in as many processes as there are cores; one that fails is named and stops no other."""
+"""Draw many figures in several processes. A figure that fails is reported, and the others are drawn."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from aetlab.reporting.figures.choose import FigureTask
+from aetlab.reporting.figures.kinds import FigureTask
 from aetlab.reporting.figures.style import save_figure, web_image
 from aetlab.store.files import StorageError
 
 
 @dataclass(frozen=True)
 class MadeFigure:
-    """A figure as saved, or the ``problem`` that kept it from being made."""
+    """A saved figure, or the ``problem`` that prevented it."""
 
     task: FigureTask
     png: Path | None = None
@@ -28,18 +28,18 @@ class MadeFigure:
 
 
 def make_figure(task: FigureTask, folder: Path) -> MadeFigure:
-    """Draw and save one figure."""
+    """Draw one figure and save it under ``folder``."""
     try:
         png, pdf = save_figure(task.make(), folder, task.name)
         web, width, height = web_image(png)
     except (StorageError, OSError, KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return MadeFigure(task, problem=f"{task.title}: not made: {type(error).__name__}: {reason}")
+        return MadeFigure(task, problem=f"{task.title}: not drawn: {type(error).__name__}: {reason}")
     return MadeFigure(task, png, pdf, web, (width, height))
 
 
 def make_figures(tasks: Sequence[FigureTask], folder: Path, n_processes: int | None = None) -> Iterator[MadeFigure]:
-    """Draw all, in the order of ``tasks``; with one process, or few figures, in this one."""
+    """Draw all figures in the order of ``tasks``; one process, or fewer than three figures, use no other process."""
     n_processes = min(n_processes or os.cpu_count() or 1, len(tasks))
     if n_processes <= 1 or len(tasks) < 3:
         yield from (make_figure(task, folder) for task in tasks)
@@ -51,4 +51,4 @@ def make_figures(tasks: Sequence[FigureTask], folder: Path, n_processes: int | N
             try:
                 yield future.result()
             except BrokenProcessPool:
-                yield MadeFigure(task, problem=f"{task.title}: not made: its process died (out of memory?)")
+                yield MadeFigure(task, problem=f"{task.title}: not drawn: its process ended (out of memory?)")

@@ -1,8 +1,9 @@
-"""Figures 4, 6, 7 and 8 of the paper and their like: one column a run, so that a setting's effect is seen at a glance.
+"""Figures 4, 6, 7 and 8 of the paper and similar ones: one column for each record, so that a setting's effect shows.
 
-From top to bottom: a 1 Å slice across the tilt axis (square root of the potential from 0 to 80 V, as in the paper);
-the traced atoms on it, found, missing and false, with tetrahedra; site intensities by true species with the threshold
-that told the species; 3D position errors with σx, σy, σz.
+From top to bottom: a 1 Å slice normal to the tilt axis (square root of the potential from 0 to 80 V, as in the paper);
+the traced atoms of the slice with tetrahedra; histograms of site intensities with the threshold between species;
+position errors. Without a truth, atoms are grouped by the element assigned instead of found, missing and false, and
+standard errors take the place of position errors.
 """
 
 from __future__ import annotations
@@ -20,17 +21,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from aetlab.core.physics import SYMBOLS
-from aetlab.reporting.figures.atoms import (
-    Scored,
-    in_cut,
-    outlines,
-    read_scored,
-    slice_V,
-    species_thresholds,
-    thickest_y_A,
-)
+from aetlab.reporting.figures.atoms import ShownAtoms, element_name, outlines, read_atoms, species_thresholds
+from aetlab.reporting.figures.slices import COLUMNS, in_slab, slice_V, thickest_y_A
 from aetlab.reporting.figures.style import (
     BLACK,
+    BLUE,
     FALSE,
     FOUND,
     GREEN,
@@ -40,6 +35,7 @@ from aetlab.reporting.figures.style import (
     PURPLE,
     SKY,
     TWO_COLUMNS_IN,
+    VERMILION,
     YELLOW,
     axis_arrows,
     colour_bar,
@@ -50,42 +46,57 @@ from aetlab.reporting.figures.style import (
     show_plane,
     style,
 )
-from aetlab.reporting.stored_run import COLUMNS, StoredRun
+from aetlab.reporting.stored_run import StoredRun
 
-#: Greatest potential of the slices' scale in V (the paper, figure 3).
+#: Upper limit in V of the colour scale of slices (the paper, figure 3).
 SLICE_HIGH_V = 80.0
 SLICE_TICKS_V = (0, 5, 20, 45, 80)
-#: Columns of one figure; more runs make more figures.
+#: Columns of one figure; more records are drawn in several figures.
 MAX_COLUMNS = 4
 Z, X = COLUMNS["z"], COLUMNS["x"]
 _SPECIES_COLOURS = (SKY, ORANGE, PURPLE, YELLOW, GREEN)
-#: What is left free around the atoms of a cut, in Å.
+#: Margin around the atoms of a slice in Å.
 _MARGIN_A = 2.5
+#: How standard errors along each axis are drawn.
+_AXIS_LINES: dict[str, dict[str, Any]] = {
+    "x": {"color": BLUE, "linestyle": "-"},
+    "y": {"color": GREEN, "linestyle": "--"},
+    "z": {"color": VERMILION, "linestyle": "-."},
+}
 
 
 @dataclass(frozen=True)
 class Column:
-    """One run of a figure with its title and what is drawn of it."""
+    """One record of a figure with its title, its atoms, and the slice at height ``y_A``.
+
+    ``sigma_A`` (N, 3) are the standard errors of the traced positions, None where the atoms have a truth.
+    """
 
     run: StoredRun
     title: str
-    scored: Scored
+    atoms: ShownAtoms
+    sigma_A: np.ndarray | None
     slice_V: np.ndarray
     y_A: float
 
 
 def read_columns(runs: Sequence[StoredRun], titles: Sequence[str]) -> list[Column]:
-    """The runs with their atoms and a cut at one height for all: where the first is thickest."""
-    scored = [read_scored(run) for run in runs]
-    y_A = thickest_y_A(scored[0])
+    """Return the records with their atoms and a slice at one height for all, where the first sample is thickest.
+
+    The truth is read only where all records have one.
+    """
+    with_truth = all(run.has_truth for run in runs)
+    atoms = [read_atoms(run, with_truth=with_truth) for run in runs]
+    y_A = thickest_y_A(atoms[0].scored_A)
     return [
-        Column(run, title, atoms, slice_V(run, "y", y_A), y_A)
-        for run, title, atoms in zip(runs, titles, scored, strict=True)
+        Column(run, title, shown, None if with_truth else run.array("traced/position_error_A"), slice_V(run, "y", y_A),
+               y_A)
+        for run, title, shown in zip(runs, titles, atoms, strict=True)
     ]
 
 
 def plot_panels(runs: Sequence[StoredRun], titles: Sequence[str], letters: Sequence[str] = "abcd") -> Figure:
-    """One column a run (at most :data:`MAX_COLUMNS`), headed by ``letters`` and ``titles``."""
+    """Draw one column for each record (at most :data:`MAX_COLUMNS`), headed by ``letters`` and ``titles``."""
     columns = read_columns(runs, titles)
     n = len(columns)
     width_in = ONE_COLUMN_IN if n == 1 else TWO_COLUMNS_IN
@@ -101,36 +112,42 @@ def plot_panels(runs: Sequence[StoredRun], titles: Sequence[str], letters: Seque
         for i, column in enumerate(columns):
             image = show_slice(grid[0, i], column, half_A)
             panel_letter(grid[0, i], f"({letters[i]})", column.title)
-            show_atoms(grid[1, i], column, half_A, picture_in)
+            show_atoms(grid[1, i], column, _elements(columns), half_A, picture_in)
         colour_bar(figure, image, "potential (V)", inside=grid[0, n], ticks=SLICE_TICKS_V)
         _species_histograms(list(grid[2, :n]), columns)
-        _error_histograms(list(grid[3, :n]), columns)
+        if columns[0].atoms.truth is not None:
+            _error_histograms(list(grid[3, :n]), columns)
+        else:
+            _sigma_histograms(list(grid[3, :n]), columns)
         _legend(figure, columns)
     return figure
 
 
 def _half_width_A(columns: Sequence[Column]) -> float:
-    """Half the side in Å of the square that all cuts are shown in: all true atoms of the cut, and a margin."""
-    reach = [np.abs(c.scored.true_A[in_cut(c.scored.true_A, "y", c.y_A)][:, [Z, X]]).max(initial=0.0) for c in columns]
+    """Return half the side in Å of the square that slices are shown in: all atoms of the slice, and a margin."""
+    atoms_A = [(c.atoms.sample_A, c.y_A) for c in columns]
+    reach = [np.abs(points[in_slab(points, "y", y_A)][:, [Z, X]]).max(initial=0.0) for points, y_A in atoms_A]
     volume = min(max(c.slice_V.shape) * c.run.voxel_A / 2 for c in columns)
     return float(min(max(max(reach) + _MARGIN_A, 4.0), volume))
 
 
 def show_slice(axes: Axes, column: Column, half_A: float) -> AxesImage:
-    """The slice on a square root scale with bar and axes."""
+    """Show the slice on a square root scale, with a scale bar and the directions of the axes."""
     image = show_plane(axes, column.slice_V, column.run.voxel_A, low=0, high=SLICE_HIGH_V, square_root=True)
     _frame(axes, half_A, "white")
     return image
 
 
-def show_atoms(axes: Axes, column: Column, half_A: float, width_in: float) -> None:
-    """The traced atoms of the cut on a faint slice: found, missing, false, tetrahedra."""
-    scored = column.scored
+def show_atoms(
+    axes: Axes, column: Column, elements: Sequence[tuple[int, str]], half_A: float, width_in: float
+) -> None:
+    """Show the atoms of the slice and the tetrahedra of traced atoms over a faint image of the slice."""
+    atoms = column.atoms
     show_plane(axes, column.slice_V, column.run.voxel_A, low=0, high=4 * SLICE_HIGH_V, cmap="gray_r", square_root=True)
-    centres = in_cut(scored.traced_A[scored.tetrahedra[:, 0]], "y", column.y_A)
+    centres = in_slab(atoms.positions_A[atoms.tetrahedra[:, 0]], "y", column.y_A)
     axes.add_collection(
         PolyCollection(
-            outlines(scored.traced_A, scored.tetrahedra[centres], (Z, X)),
+            outlines(atoms.positions_A, atoms.tetrahedra[centres], (Z, X)),
             facecolors=GREEN,
             edgecolors=GREEN,
             alpha=0.35,
@@ -139,8 +156,8 @@ def show_atoms(axes: Axes, column: Column, half_A: float, width_in: float) -> No
         )
     )
     area = marker_area(width_in, 2 * half_A, 1.0)
-    for name, positions_A, marker in _groups(scored):
-        points = positions_A[in_cut(positions_A, "y", column.y_A)]
+    for name, positions_A, marker in _groups(atoms, elements):
+        points = positions_A[in_slab(positions_A, "y", column.y_A)]
         axes.scatter(
             points[:, Z],
             points[:, X],
@@ -155,21 +172,32 @@ def show_atoms(axes: Axes, column: Column, half_A: float, width_in: float) -> No
     _frame(axes, half_A, "black")
 
 
-def _groups(scored: Scored) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
+def _groups(atoms: ShownAtoms, elements: Sequence[tuple[int, str]]) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
+    """Return name, positions and marker of each group of atoms; ``elements`` are numbers with their colours."""
+    truth = atoms.truth
+    if truth is None:
+        return [
+            (
+                element_name(number),
+                atoms.positions_A[atoms.numbers == number],
+                {"marker": "o", "face": colour, "edge": BLACK, "line": 0.3, "scale": 1.0},
+            )
+            for number, colour in elements
+        ]
     return [
         (
             "found",
-            scored.traced_A[scored.match_traced],
+            atoms.positions_A[truth.traced],
             {"marker": "o", "face": FOUND, "edge": "white", "line": 0.2, "scale": 1.0},
         ),
         (
             "missing",
-            scored.true_A[scored.missing],
+            truth.positions_A[truth.missing],
             {"marker": "X", "face": MISSING, "edge": "white", "line": 0.3, "scale": 2.6},
         ),
         (
             "false positive",
-            scored.traced_A[scored.false],
+            atoms.positions_A[truth.false],
             {"marker": "^", "face": YELLOW, "edge": FALSE, "line": 0.6, "scale": 2.2},
         ),
     ]
@@ -183,17 +211,20 @@ def _frame(axes: Axes, half_A: float, colour: str) -> None:
 
 
 def _species_histograms(axes: Sequence[Axes], columns: Sequence[Column]) -> None:
-    high = 1.05 * max(np.percentile(c.scored.signal, 99.8) if len(c.scored.signal) else 1.0 for c in columns)
+    """Draw site intensities by element: true element of the found atoms, or element assigned without a truth."""
+    high = 1.05 * max(np.percentile(c.atoms.signal, 99.8) if len(c.atoms.signal) else 1.0 for c in columns)
     edges = np.linspace(0, high, 61)
     tallest = 0
     for ax, column in zip(axes, columns, strict=True):
-        scored = column.scored
-        true_numbers = scored.true_numbers[scored.match_true]
-        for number, colour in _species(columns):
-            tallest = max(tallest, _fill(ax, scored.signal[scored.match_traced[true_numbers == number]], edges, colour))
-        ax.stairs(np.histogram(scored.signal[scored.false], edges)[0], edges, color=BLACK, linewidth=0.8)
-        for threshold in column.run.species.get("threshold") or species_thresholds(scored):
-            if threshold is not None:  # nothing was told of the species
+        atoms, truth = column.atoms, column.atoms.truth
+        signal = atoms.signal if truth is None else atoms.signal[truth.traced]
+        numbers = atoms.numbers if truth is None else truth.numbers[truth.true]
+        for number, colour in _elements(columns):
+            tallest = max(tallest, _fill(ax, signal[numbers == number], edges, colour))
+        if truth is not None:
+            ax.stairs(np.histogram(atoms.signal[truth.false], edges)[0], edges, color=BLACK, linewidth=0.8)
+        for threshold in column.run.species.get("threshold") or species_thresholds(atoms):
+            if threshold is not None:  # None where species were not classified
                 ax.axvline(threshold, color=BLACK, linestyle="--", linewidth=0.9)
         ax.set_xlabel("site intensity I·s (V voxel)")
         ax.set_xlim(0, high)
@@ -201,7 +232,8 @@ def _species_histograms(axes: Sequence[Axes], columns: Sequence[Column]) -> None
 
 
 def _error_histograms(axes: Sequence[Axes], columns: Sequence[Column]) -> None:
-    errors_pm = [100 * np.linalg.norm(c.scored.error_A, axis=1) for c in columns]
+    """Draw the 3D position errors of the found atoms, with the standard deviation of the errors along each axis."""
+    errors_pm = [100 * np.linalg.norm(c.atoms.error_A, axis=1) for c in columns]
     high = 5 * np.ceil(max(max((np.percentile(e, 99) for e in errors_pm if len(e)), default=10.0), 10.0) / 5)
     edges = np.linspace(0, high, 51)
     tallest = 0
@@ -213,11 +245,32 @@ def _error_histograms(axes: Sequence[Axes], columns: Sequence[Column]) -> None:
         ax.text(0.97, 0.95, "\n".join(lines), transform=ax.transAxes, ha="right", va="top", fontsize=7)
         ax.set_xlabel("3D position error (pm)")
         ax.set_xlim(0, high)
-    _same_height(axes, tallest, 1.4)  # room for the text beside the peak
+    _same_height(axes, tallest, 1.4)  # leaves room for the text
+
+
+def _sigma_histograms(axes: Sequence[Axes], columns: Sequence[Column]) -> None:
+    """Draw the standard errors of the traced positions along each axis, with their medians."""
+    sigmas_pm = [100 * np.empty((0, 3)) if c.sigma_A is None else 100 * c.sigma_A for c in columns]
+    sigmas_pm = [sigma[(np.isfinite(sigma) & (sigma > 0)).all(axis=1)] for sigma in sigmas_pm]
+    high = max((float(np.percentile(sigma, 99)) for sigma in sigmas_pm if len(sigma)), default=10.0)
+    edges = np.linspace(0, 1.1 * high, 51)
+    tallest = 0
+    for ax, sigma_pm in zip(axes, sigmas_pm, strict=True):
+        lines = []
+        for i, (axis, look) in enumerate(_AXIS_LINES.items()):
+            counts = np.histogram(sigma_pm[:, i], edges)[0]
+            ax.stairs(counts, edges, linewidth=1.0, **look)
+            tallest = max(tallest, int(counts.max()))
+            lines.append(f"median {axis}: {np.median(sigma_pm[:, i]):.1f} pm" if len(sigma_pm) else "")
+        text = "\n".join(lines) if len(sigma_pm) else "no atom has a standard error"
+        ax.text(0.97, 0.95, text, transform=ax.transAxes, ha="right", va="top", fontsize=7)
+        ax.set_xlabel("standard error of position (pm)")
+        ax.set_xlim(0, edges[-1])
+    _same_height(axes, tallest, 1.4)  # leaves room for the text
 
 
 def _fill(axes: Axes, values: np.ndarray, edges: np.ndarray, colour: str) -> int:
-    """Draw the histogram of ``values`` filled; gives its tallest count."""
+    """Draw the filled histogram of ``values`` and return its largest count."""
     counts = np.histogram(values, edges)[0]
     axes.stairs(counts, edges, fill=True, facecolor=colour, alpha=0.6, linewidth=0)
     axes.stairs(counts, edges, color=colour, linewidth=1.0)
@@ -233,13 +286,16 @@ def _same_height(axes: Sequence[Axes], tallest: int, room: float = 1.08) -> None
             ax.set_ylabel("atoms")
 
 
-def _species(columns: Sequence[Column]) -> list[tuple[int, str]]:
-    """Atomic numbers of all true atoms with their colours, light first."""
-    numbers = sorted({int(number) for c in columns for number in np.unique(c.scored.true_numbers)})
+def _elements(columns: Sequence[Column]) -> list[tuple[int, str]]:
+    """Return the atomic numbers of all true atoms (traced atoms without a truth) with their colours, light first."""
+    found = [c.atoms.numbers if c.atoms.truth is None else c.atoms.truth.numbers for c in columns]
+    numbers = sorted({int(number) for own in found for number in np.unique(own)})
     return [(number, _SPECIES_COLOURS[i % len(_SPECIES_COLOURS)]) for i, number in enumerate(numbers)]
 
 
 def _legend(figure: Figure, columns: Sequence[Column]) -> None:
+    elements = _elements(columns)
+    with_truth = columns[0].atoms.truth is not None
     handles: list[Line2D | Patch] = [
         Line2D(
             [],
@@ -252,17 +308,22 @@ def _legend(figure: Figure, columns: Sequence[Column]) -> None:
             markersize=5,
             label=name,
         )
-        for name, _, look in _groups(columns[0].scored)
+        for name, _, look in _groups(columns[0].atoms, elements)
     ]
-    handles.append(Patch(facecolor=GREEN, alpha=0.35, edgecolor=GREEN, label="tetrahedra"))
-    handles += [
-        Patch(facecolor=colour, alpha=0.6, edgecolor=colour, label=f"true {SYMBOLS[number]}")
-        for number, colour in _species(columns)
-    ]
-    handles += [
-        Line2D([], [], color=BLACK, linewidth=0.8, label="false (histogram)"),
-        Line2D([], [], color=BLACK, linestyle="--", linewidth=0.9, label="species threshold"),
-    ]
+    if any(len(column.atoms.tetrahedra) for column in columns):
+        handles.append(Patch(facecolor=GREEN, alpha=0.35, edgecolor=GREEN, label="tetrahedra"))
+    if with_truth:
+        handles += [
+            Patch(facecolor=colour, alpha=0.6, edgecolor=colour, label=f"true {SYMBOLS[number]}")
+            for number, colour in elements
+        ]
+        handles.append(Line2D([], [], color=BLACK, linewidth=0.8, label="false (histogram)"))
+    handles.append(Line2D([], [], color=BLACK, linestyle="--", linewidth=0.9, label="species threshold"))
+    if not with_truth:
+        handles += [
+            Line2D([], [], linewidth=1.0, label=f"standard error, {axis}", **look)
+            for axis, look in _AXIS_LINES.items()
+        ]
     figure.legend(
         handles=handles,
         loc="outside lower center",

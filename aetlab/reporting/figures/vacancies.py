@@ -1,4 +1,4 @@
-"""Figure 9 of the paper: vacancies in truth and reconstruction, cut along and across the tilt axis."""
+"""Figure 9 of the paper: vacancies in the true potential and in reconstructions, along and across the tilt axis."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
 
-from aetlab.reporting.figures.atoms import in_cut
 from aetlab.reporting.figures.panels import SLICE_HIGH_V, SLICE_TICKS_V
+from aetlab.reporting.figures.slices import COLUMNS, average_slab, in_slab
 from aetlab.reporting.figures.style import (
     TWO_COLUMNS_IN,
     YELLOW,
@@ -21,23 +21,23 @@ from aetlab.reporting.figures.style import (
     show_plane,
     style,
 )
-from aetlab.reporting.stored_run import COLUMNS, StoredRun, cut
+from aetlab.reporting.stored_run import StoredRun
 
-#: Atoms of two samples nearer than this are the same one, in Å.
+#: Atoms of two samples that are closer than this in Å are the same atom.
 SAME_ATOM_A = 0.05
-#: The cuts: across which axis, and what runs to the right and upwards.
-_CUTS = (("x", "z", "y"), ("y", "z", "x"))
+#: The slices: normal axis, horizontal axis, vertical axis.
+_SLICES = (("x", "z", "y"), ("y", "z", "x"))
 
 
 def removed_positions_A(whole: StoredRun, with_vacancies: StoredRun) -> np.ndarray:
-    """Positions (N, 3) in Å of the atoms that the sample of ``whole`` has and that with vacancies lacks."""
+    """Return the positions (N, 3) in Å of the atoms of ``whole`` that the sample with vacancies lacks."""
     positions_A = whole.array("truth/positions_A")
     distance_A, _ = cKDTree(with_vacancies.array("truth/positions_A")).query(positions_A)
     return positions_A[distance_A > SAME_ATOM_A]
 
 
 def plot_vacancies(whole: StoredRun, with_vacancies: StoredRun) -> Figure:
-    """True potential with vacancies, reconstruction without and with them; yellow rings mark the removed atoms."""
+    """Draw the true potential with vacancies, and reconstructions without and with them; rings mark removed atoms."""
     removed_A = removed_positions_A(whole, with_vacancies)
     voxel_A = with_vacancies.voxel_A
     volumes = [whole.array("volume/potential_V"), with_vacancies.array("volume/potential_V")]
@@ -46,22 +46,21 @@ def plot_vacancies(whole: StoredRun, with_vacancies: StoredRun) -> Figure:
     share = 100 * len(removed_A) / len(positions_A)
     titles = ("true potential", "none removed", f"{share:.0f} % removed")
     picture_in = (TWO_COLUMNS_IN - 0.85) / 3
-    ratios = [half_A[COLUMNS[vertical]] / half_A[COLUMNS[horizontal]] for _, horizontal, vertical in _CUTS]
+    ratios = [half_A[COLUMNS[vertical]] / half_A[COLUMNS[horizontal]] for _, horizontal, vertical in _SLICES]
     with style():
         figure = new_figure(TWO_COLUMNS_IN, picture_in * sum(ratios) + 0.45)
         grid = figure.subplots(2, 3, height_ratios=ratios)
-        for row, (across, horizontal, vertical) in zip(grid, _CUTS, strict=True):
-            true_cut = with_vacancies.array(f"truth/potential_{horizontal}{vertical}_V")
-            planes = (true_cut, *(cut(volume, voxel_A, across, 0.0) for volume in volumes))
+        for row, (normal, horizontal, vertical) in zip(grid, _SLICES, strict=True):
+            true_slice = with_vacancies.array(f"truth/potential_{horizontal}{vertical}_V")
+            planes = (true_slice, *(average_slab(volume, voxel_A, normal, 0.0) for volume in volumes))
             for i, (axes, plane) in enumerate(zip(row, planes, strict=True)):
                 image = show_plane(axes, plane, voxel_A, low=0, high=SLICE_HIGH_V, square_root=True)
                 limits = (half_A[COLUMNS[horizontal]], half_A[COLUMNS[vertical]])
                 axes.set_xlim(-limits[0], limits[0])
                 axes.set_ylim(-limits[1], limits[1])
-                _ring(
-                    axes, removed_A[in_cut(removed_A, across, 0.0)], (horizontal, vertical), picture_in, 2 * limits[0]
-                )
-                if across == "x":
+                near_A = removed_A[in_slab(removed_A, normal, 0.0)]
+                _ring(axes, near_A, (horizontal, vertical), picture_in, 2 * limits[0])
+                if normal == "x":
                     panel_letter(axes, f"({'abc'[i]})", titles[i])
                 if i == 0:
                     scale_bar(axes, 2 * limits[0])

@@ -1,8 +1,8 @@
 "use strict";
-// Everything the page does: sorting tables, turning the traced atoms, comparing two runs. No network, no library.
+// Sorts tables, shows the traced atoms in 3D, and compares two records. Uses no network and no library.
 const data = JSON.parse(document.getElementById("data").textContent);
 
-// ---- tables: a click on a heading sorts by it, a second click the other way round
+// ---- tables: a click on a heading sorts by it, a second click reverses the order
 function sortKey(cell) {
   const value = cell.dataset.value;
   if (value === undefined) return cell.textContent.trim().toLowerCase();
@@ -37,6 +37,7 @@ const KINDS = [
   { name: "found", colour: "#0072B2", size: 1 },
   { name: "missing", colour: "#D55E00", size: 1.35 },
   { name: "false positive", colour: "#F0E442", size: 1.2 },
+  { name: "traced", colour: "#0072B2", size: 1 }, // records without a truth
 ];
 const SPECIES = ["#56B4E9", "#E69F00", "#CC79A7", "#009E73"];
 const RADIUS_A = 0.55;
@@ -73,7 +74,7 @@ class AtomView {
     this.listen();
   }
   reset() {
-    // a quarter view: y up, turned a little about it
+    // y points up, rotated a little about it
     const turn = -0.6, tip = 0.3;
     const [c, s, d, t] = [Math.cos(turn), Math.sin(turn), Math.cos(tip), Math.sin(tip)];
     this.matrix = [c, 0, s, t * s, d, -t * c, -d * s, t, d * c];
@@ -205,7 +206,7 @@ if (canvas && data.atoms.length) {
     legend.replaceChildren();
     const entries = view.bySpecies
       ? run.speciesNames.map((name, i) => [SPECIES[i % SPECIES.length], name])
-      : KINDS.map((kind, i) => [kind.colour, `${kind.name}: ${run.counts[i]}`]);
+      : KINDS.map((kind, i) => [kind.colour, `${kind.name}: ${run.counts[i]}`]).filter((_, i) => run.counts[i] !== null);
     for (const [colour, text] of entries) {
       const item = document.createElement("span");
       const key = document.createElement("span");
@@ -216,7 +217,14 @@ if (canvas && data.atoms.length) {
     }
     if (run.note) legend.append(run.note);
   };
-  const show = () => { const run = data.atoms[chooser.selectedIndex]; describe(run); view.load(run); };
+  const show = () => {
+    const run = data.atoms[chooser.selectedIndex];
+    KINDS.forEach((_, i) => {
+      document.getElementById(`show-${i}`).closest("label").hidden = run.counts[i] === null;
+    });
+    describe(run);
+    view.load(run);
+  };
   chooser.addEventListener("change", show);
   KINDS.forEach((kind, i) => document.getElementById(`show-${i}`).addEventListener("change", (event) => {
     view.shown[i] = event.target.checked;
@@ -230,7 +238,7 @@ if (canvas && data.atoms.length) {
   show();
 }
 
-// ---- two runs side by side
+// ---- comparison of two records
 const [first, second] = ["compare-a", "compare-b"].map((id) => document.getElementById(id));
 function row(cells) {
   const line = document.createElement("tr");
@@ -252,7 +260,10 @@ function compare() {
   const results = Object.keys({ ...a.results, ...b.results }).map((name) => {
     const [left, right] = [a.results[name], b.results[name]];
     const change = typeof left === "number" && typeof right === "number" ? right - left : undefined;
-    return row([name, number(left), number(right), change > 0 ? `+${number(change)}` : number(change)]);
+    const line = row([name, number(left), number(right), change > 0 ? `+${number(change)}` : number(change)]);
+    const better = data.better[name];
+    if (change && better) line.lastChild.className = (change < 0) === (better === "lower") ? "better" : "worse";
+    return line;
   });
   document.getElementById("compare-results").replaceChildren(...results);
 }

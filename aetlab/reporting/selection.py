@@ -1,7 +1,7 @@
-"""Choosing rows of a table by an expression such as ``reg in ("tv", "lasso") and dose_e_A2 == 5e4``.
+"""Select rows of a table by an expression such as ``reg in ("tv", "lasso") and dose_e_A2 == 5e4``.
 
-The expression is parsed, and only comparisons, ``and``, ``or``, ``not``, numbers, text, sequences of them and the
-names of columns are carried out. There are no calls, attributes or subscripts, so no code can be run through it.
+The expression is parsed, and only comparisons, ``and``, ``or``, ``not``, numbers, text, sequences of these and names
+of columns are evaluated. Calls, attributes and subscripts are refused, so an expression cannot run code.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 
 
 class SelectError(AetlabError, ValueError):
-    """An expression that cannot be carried out; the message is one line."""
+    """An expression that cannot be evaluated; the message is one line."""
 
 
 def select_rows(frame: pd.DataFrame, expression: str) -> pd.Series:
-    """Mask of the rows of ``frame`` for which ``expression`` holds.
+    """Return the mask of the rows of ``frame`` for which ``expression`` is true.
 
     Raises
     ------
     SelectError
-        For anything but the plain comparisons described at the top of this module, and for unknown columns.
+        For anything but the comparisons described at the top of this module, and for unknown columns.
     """
     try:
         tree = ast.parse(expression.strip(), mode="eval")
@@ -46,12 +46,12 @@ def select_rows(frame: pd.DataFrame, expression: str) -> pd.Series:
     try:
         result = _condition(tree.body, frame)
     except TypeError as error:
-        raise SelectError(f"--select {expression!r} compares what cannot be compared: {error}") from None
+        raise SelectError(f"--select {expression!r} compares values of different types: {error}") from None
     return pd.Series(result, index=frame.index, dtype=bool)
 
 
 def _condition(node: ast.expr, frame: pd.DataFrame) -> np.ndarray:
-    """Truth of ``node`` for each row, bool (rows,)."""
+    """Return whether ``node`` is true for each row, bool (rows,)."""
     if isinstance(node, ast.BoolOp):
         parts = [_condition(value, frame) for value in node.values]
         return np.logical_and.reduce(parts) if isinstance(node.op, ast.And) else np.logical_or.reduce(parts)
@@ -87,7 +87,7 @@ def _column(value: Any, frame: pd.DataFrame) -> pd.Series:
 
 
 def _value(node: ast.expr, frame: pd.DataFrame) -> Any:
-    """A column, a number, a text, or a list of numbers and texts."""
+    """Return a column, a number, a text, or a list of numbers and texts."""
     if isinstance(node, ast.Name):
         if node.id in frame.columns:
             return frame[node.id]
@@ -104,4 +104,4 @@ def _value(node: ast.expr, frame: pd.DataFrame) -> Any:
         values = [_value(element, frame) for element in node.elts]
         if not any(isinstance(value, pd.Series | list) for value in values):
             return values
-    raise SelectError(f"--select: {ast.unparse(node)!r} is neither a column, a number, a text nor a list of them")
+    raise SelectError(f"--select: {ast.unparse(node)!r} is not a column, a number, a text or a list of these")

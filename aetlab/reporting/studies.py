@@ -1,14 +1,14 @@
-"""Which records answer which experiment: rows and panels of the paper found among any runs.
+"""Studies: which records answer which experiments, that is the rows and panels of the paper.
 
-An experiment is a small difference from the defaults. The settings that any experiment changes are the questions; all
-others (scale, microscope, ...) are the circumstances. Runs in equal circumstances are one study, and a run of
-it answers an experiment when it agrees with it in every question. Runs that differ in the seed alone are repeats.
+An experiment is a small change of the default settings. The settings that any experiment changes are the questions; all
+others (scale, microscope, ...) are the circumstances. Records with equal circumstances form a study, and a record of it
+answers an experiment if it agrees with it in every question. Records that differ in the seed only are repeats.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,8 @@ from aetlab.spec.bind import unbind
 from aetlab.store.identity import NOT_IN_IDENTITY
 from aetlab.store.listing import flatten
 
-#: Questions that may be answered otherwise where no run answers them exactly: a study made with fewer iterations, say,
-#: or traced with other thresholds than the row's own.
+#: Questions that a record may answer differently where none answers them exactly: for example a study with fewer
+#: iterations, or with other tracing thresholds than those of the row.
 NEGLIGIBLE = (
     "engine.n_iterations",
     "engine.step",
@@ -36,19 +36,19 @@ _LABELS = {f"{group}.{label}" for group, labels in NOT_IN_IDENTITY.items() for l
 
 @dataclass(frozen=True)
 class Study:
-    """Runs in equal circumstances: ``answers`` gives the runs of each experiment, the latest seed 0 like first."""
+    """Records with equal circumstances; ``answers`` holds the records of each experiment, the lowest seed first."""
 
     name: str
     runs: tuple[StoredRun, ...]
     answers: dict[str, tuple[StoredRun, ...]]
 
     def one(self, experiment: str) -> StoredRun | None:
-        """The run that stands for ``experiment`` in figures; None where there is none."""
+        """Return the record that represents ``experiment`` in figures; None where there is none."""
         return next(iter(self.answers.get(experiment, ())), None)
 
 
 def flat_settings(spec: RunSpec) -> dict[str, Any]:
-    """The settings that decide the answer, flat and hashable: ``{"dose.total_e_A2": 50000.0, ...}``."""
+    """Return the settings that determine the result, flat and hashable: ``{"dose.total_e_A2": 50000.0, ...}``."""
     return {
         name: json.dumps(value) if isinstance(value, list) else value
         for name, value in flatten(unbind(spec)).items()
@@ -57,7 +57,11 @@ def flat_settings(spec: RunSpec) -> dict[str, Any]:
 
 
 def find_studies(runs: Sequence[StoredRun], experiments: Mapping[str, RunSpec], default: RunSpec) -> list[Study]:
-    """The studies among ``runs``, that with the most experiments answered first."""
+    """Return the studies among ``runs``, the one that answers the most experiments first.
+
+    Only records whose tilt series has the origin of the default's (simulated) are considered.
+    """
+    runs = [run for run in runs if run.spec.data.kind == default.data.kind]
     usual = flat_settings(default)
     asked = {name: flat_settings(spec) for name, spec in experiments.items()}
     questions = {key for settings in asked.values() for key in _different(settings, usual)}
@@ -85,7 +89,10 @@ def _different(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> set[str
 
 
 def _answers(runs: Iterable[StoredRun], asked: Mapping[str, Any], questions: set[str]) -> tuple[StoredRun, ...]:
-    """Repeats that answer ``asked``, exactly or but for what is negligible; of several kinds the most, then latest."""
+    """Return the repeats that answer ``asked``, exactly or except for :data:`NEGLIGIBLE` settings.
+
+    Of several sets of repeats the largest is chosen, then the latest.
+    """
     given = [(run, flat_settings(run.spec)) for run in runs]
     for keys in (questions, questions - set(NEGLIGIBLE)):
         fitting = [run for run, settings in given if all(settings.get(key) == asked.get(key) for key in keys)]
@@ -97,12 +104,12 @@ def _answers(runs: Iterable[StoredRun], asked: Mapping[str, Any], questions: set
 
 
 def group_repeats(runs: Iterable[StoredRun]) -> list[list[StoredRun]]:
-    """Runs that differ in the seed alone, together; in the order of their first."""
+    """Return groups of records that differ in the seed only, in the order of their first records."""
     return group_but_for(runs, lambda name: name == "seed")
 
 
-def group_but_for(runs: Iterable[StoredRun], free: Any) -> list[list[StoredRun]]:
-    """Runs that differ in nothing but settings whose name ``free(name)`` accepts, together."""
+def group_but_for(runs: Iterable[StoredRun], free: Callable[[str], bool]) -> list[list[StoredRun]]:
+    """Return groups of records that differ only in settings whose name ``free(name)`` accepts."""
     groups: dict[str, list[StoredRun]] = {}
     for run in runs:
         settings = {name: value for name, value in flat_settings(run.spec).items() if not free(name)}
@@ -111,7 +118,7 @@ def group_but_for(runs: Iterable[StoredRun], free: Any) -> list[list[StoredRun]]
 
 
 def departures(run: StoredRun, asked: RunSpec) -> dict[str, tuple[Any, Any]]:
-    """Negligible settings in which ``run`` departs from the experiment that it answers: name to (asked, run)."""
+    """Return the :data:`NEGLIGIBLE` settings in which ``run`` differs from ``asked``: (asked, own) by name."""
     wanted, own = flat_settings(asked), flat_settings(run.spec)
     return {
         name: (wanted[name], own[name])

@@ -1,0 +1,130 @@
+"""Columns of the tables of records: settings, metrics, times and device, each with its unit and meaning.
+
+Metrics are described by :mod:`aetlab.scoring.scores`. Units are part of the column names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from aetlab.scoring.scores import find_score
+from aetlab.spec import RunSpec, missing_wedge_deg, tilt_angles_deg, tilt_span_deg
+
+#: Suffix of the column with the half width of the 95 % confidence interval of a mean over seeds.
+CI95 = "_ci95"
+#: Prefix of the columns with the wall time of a stage.
+SECONDS = "seconds_"
+
+
+@dataclass(frozen=True)
+class SettingColumn:
+    """A column that holds a setting; ``heading`` is short, for readers, and carries the unit."""
+
+    name: str
+    heading: str
+    unit: str
+    meaning: str
+    value: Callable[[RunSpec], Any]
+
+
+def _n_tilts(spec: RunSpec) -> int:
+    return len(tilt_angles_deg(spec.tilts, spec.wedge))
+
+
+def _data(spec: RunSpec) -> str:
+    return f"{spec.data.kind} {spec.data.digest[:6]}".strip()
+
+
+def _sample(spec: RunSpec) -> str:
+    return Path(spec.sample.path).name if spec.sample.kind == "file" else spec.sample.kind
+
+
+def _vacancies(spec: RunSpec) -> str:
+    return " ".join(f"{region.part}:{region.fraction:g}" for region in spec.sample.vacancies) or "none"
+
+
+#: Columns of settings, in the order of the table.
+SETTINGS = (
+    SettingColumn("data", "data", "1", "origin of the tilt series; a given one with its first digits", _data),
+    SettingColumn("sample", "sample", "1", "kind of sample, or the name of its file", _sample),
+    SettingColumn("vacancies", "vacancies", "1", "fraction of removed atoms by part of the sample", _vacancies),
+    SettingColumn("scale", "scale", "1", "name of the volume's size", lambda spec: spec.scale.name),
+    SettingColumn("n_voxels", "voxels", "1", "voxels of the volume", lambda spec: math.prod(spec.scale.shape_zxy)),
+    SettingColumn("voxel_A", "voxel (Å)", "Å", "side of a voxel", lambda spec: spec.scale.voxel_A),
+    SettingColumn("dose_e_A2", "dose (e/Å²)", "e/Å²", "total dose of the series; inf without noise",
+                  lambda spec: spec.dose.total_e_A2),
+    SettingColumn("n_tilts", "tilts", "1", "tilts outside the missing wedge", _n_tilts),
+    SettingColumn("n_defoci", "defoci", "1", "images of each tilt", lambda spec: len(spec.defocus.planes_nm)),
+    SettingColumn("tilt_span_deg", "tilt span (°)", "°", "tilt range without the missing wedge",
+                  lambda spec: tilt_span_deg(spec.tilts, spec.wedge)),
+    SettingColumn("missing_wedge_deg", "missing wedge (°)", "°", "angle of the missing wedge",
+                  lambda spec: missing_wedge_deg(spec.tilts, spec.wedge)),
+    SettingColumn("reg", "reg.", "1", "regulariser", lambda spec: spec.reg.kind),
+    SettingColumn("n_binned_layers", "N_B", "1", "layers of voxels in one slice", lambda spec: spec.binning.n_layers),
+    SettingColumn("simulate", "simulate", "1", "how images are simulated", lambda spec: spec.simulate.kind),
+    SettingColumn("microscope", "microscope", "1", "name of the microscope", lambda spec: spec.microscope.name),
+    SettingColumn("energy_keV", "energy (keV)", "keV", "beam energy", lambda spec: spec.microscope.energy_keV),
+    SettingColumn("rotation", "rotation", "1", "how the volume is rotated", lambda spec: spec.engine.rotation),
+    SettingColumn("n_iterations", "iterations", "1", "largest number of iterations",
+                  lambda spec: spec.engine.n_iterations),
+    SettingColumn("align", "align", "1", "whether tilts are aligned", lambda spec: spec.align.enabled),
+    SettingColumn("refine", "refine", "1", "how atoms are refined against the images", lambda spec: spec.refine.kind),
+    SettingColumn("seed", "seed", "1", "seed of all random numbers", lambda spec: spec.seed),
+)
+
+_OTHERS = {
+    "record": ("1", "identity of the run, which is the name of its folder under records"),
+    "n_seeds": ("1", "records that differ in the seed only and are averaged"),
+    f"{SECONDS}total": ("s", "wall time of all stages"),
+    "peak_memory_MB": ("MB", "largest memory in use"),
+    "device": ("1", "device that computed the run"),
+}
+
+
+def settings_row(spec: RunSpec) -> dict[str, Any]:
+    """Return the columns of settings of one run."""
+    return {column.name: column.value(spec) for column in SETTINGS}
+
+
+def settings_columns(frame: pd.DataFrame) -> list[str]:
+    """Return the names of the columns of ``frame`` that hold settings."""
+    return [column.name for column in SETTINGS if column.name in frame.columns]
+
+
+def truth_columns(frame: pd.DataFrame) -> list[str]:
+    """Return the names of the columns of ``frame`` that need the truth."""
+    return [str(name) for name in frame.columns if _describe(str(name))[2]]
+
+
+def describe_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each column of ``frame``: column, unit, better (lower, higher, neither), needs_truth, meaning.
+
+    ``needs_truth`` is true for metrics that are computed from the true atoms, potential or tilts. Records of measured
+    images have none of these.
+    """
+    rows = [(name, *_describe(str(name))) for name in frame.columns]
+    return pd.DataFrame(rows, columns=["column", "unit", "better", "needs_truth", "meaning"])
+
+
+def _describe(name: str) -> tuple[str, str, bool, str]:
+    for column in SETTINGS:
+        if column.name == name:
+            return column.unit, "neither", False, column.meaning
+    if name in _OTHERS:
+        return _OTHERS[name][0], "neither", False, _OTHERS[name][1]
+    if name.endswith(CI95):
+        unit, _, needs_truth, meaning = _describe(name.removesuffix(CI95))
+        return unit, "lower", needs_truth, f"half width of the 95 % confidence interval of the mean: {meaning}"
+    if name.startswith(SECONDS):
+        return "s", "lower", False, f"wall time of the stage {name.removeprefix(SECONDS).replace('_', ' ')}"
+    try:
+        score = find_score(name)
+    except KeyError:  # a record that another version wrote
+        return "1", "neither", False, "unknown to this version"
+    return score.unit, score.better, score.needs_truth, score.meaning

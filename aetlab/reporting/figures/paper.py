@@ -1,0 +1,116 @@
+"""Figures 1 to 11 of the paper, drawn from the records that answer its experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from aetlab.reporting.figures.convergence import timed_together
+from aetlab.reporting.figures.kinds import FigureTask
+from aetlab.reporting.figures.labels import (
+    dose_and_tilts_label,
+    dose_label,
+    layers_label,
+    reg_label,
+    span_label,
+    tilts_label,
+)
+from aetlab.reporting.stored_run import StoredRun
+from aetlab.reporting.studies import Study, departures
+from aetlab.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class PaperFigure:
+    """A figure of the paper: its number, kind and title, and the experiments that it shows.
+
+    ``label`` heads the columns or names the lines. ``least`` is the smallest number of experiments that make a figure.
+    """
+
+    number: int
+    kind: str
+    title: str
+    experiments: tuple[str, ...]
+    label: Callable[[RunSpec], str] | None = None
+    letters: str = ""
+    least: int = 1
+
+
+_DOSES = ("fig4a", "fig4b", "fig4c")
+#: Figures with fixed experiments. Figures 1 and 2 show one of those of figure 4, and 10 and 11 all with binned layers.
+_FIXED = (
+    PaperFigure(3, "depths", "Slices at several depths", ("fig3a", "fig3b", "fig3c"), dose_and_tilts_label, "abc"),
+    PaperFigure(4, "panels", "Reconstructions at three doses", _DOSES, dose_label, "abc"),
+    PaperFigure(5, "convergence", "Convergence at three doses", _DOSES, dose_label),
+    PaperFigure(6, "panels", "Tilts against defoci at one total dose", ("fig6a", "fig6b", "fig6c"), tilts_label, "abc"),
+    PaperFigure(7, "panels", "Missing wedge", ("fig7a", "fig7b", "fig7c"), span_label, "abc"),
+    PaperFigure(8, "panels", "Regularisers", ("fig8a", "fig8b", "fig8c"), reg_label, "abc"),
+    PaperFigure(9, "vacancies", "Vacancies", ("fig9b", "fig9c"), least=2),
+)
+
+
+def paper_tasks(study: Study, experiments: Mapping[str, RunSpec], suffix: str) -> tuple[list[FigureTask], list[str]]:
+    """Return figures 1 to 11 as far as ``study`` answers their experiments, and a line on each missing part.
+
+    ``suffix`` is added to the names of the figures.
+    """
+    tasks: list[FigureTask] = []
+    missing: list[str] = []
+    for figure in _figures(study, experiments):
+        absent = [name for name in figure.experiments if study.one(name) is None]
+        if absent:
+            missing.append(f"Figure {figure.number}: no record of {', '.join(absent)} in study {study.name}")
+        if len(figure.experiments) - len(absent) >= figure.least:
+            tasks.append(_task(figure, study, experiments, suffix))
+    return tasks, missing
+
+
+def _figures(study: Study, experiments: Mapping[str, RunSpec]) -> list[PaperFigure]:
+    any_dose = next(((name,) for name in reversed(_DOSES) if study.one(name)), ())
+    binned = tuple(
+        sorted(
+            (name for name in experiments if name.startswith("fig10_nb")),
+            key=lambda name: experiments[name].binning.n_layers,
+        )
+    )
+    first = [
+        PaperFigure(1, "geometry", "Geometry of the experiment", any_dose),
+        PaperFigure(2, "images", "From atoms to images", any_dose),
+    ]
+    last = [
+        PaperFigure(10, "convergence", "Convergence for binned slices", binned, layers_label),
+        PaperFigure(11, "binning", "Time saved and error caused by binning", binned, least=2),
+    ]
+    return [*first, *_FIXED, *last]
+
+
+def _task(figure: PaperFigure, study: Study, experiments: Mapping[str, RunSpec], suffix: str) -> FigureTask:
+    found = {name: run for name in figure.experiments if (run := study.one(name)) is not None}
+    runs = tuple(found.values())
+    return FigureTask(
+        name=f"figure_{figure.number:02d}{suffix}",
+        kind=figure.kind,
+        title=f"Figure {figure.number}. {figure.title}",
+        runs=runs,
+        labels=tuple(figure.label(run.spec) for run in runs) if figure.label else (),
+        letters=tuple(
+            letter for letter, name in zip(figure.letters, figure.experiments, strict=False) if name in found
+        ),
+        notes=_departures(found, experiments) + (_timing(runs) if figure.kind == "binning" else ()),
+    )
+
+
+def _timing(runs: Sequence[StoredRun]) -> tuple[str, ...]:
+    """Return a note where the times of ``runs`` do not compare."""
+    if len({run.environment.get("processor") for run in runs}) > 1:
+        return ("the runs were timed on different machines, so their times do not compare",)
+    return ("some runs were in progress at the same time, so their times do not compare",) if timed_together(
+        runs) else ()
+
+
+def _departures(found: Mapping[str, StoredRun], experiments: Mapping[str, RunSpec]) -> tuple[str, ...]:
+    return tuple(
+        f"{name}: {setting} is {own} instead of {asked}"
+        for name, run in found.items()
+        for setting, (asked, own) in departures(run, experiments[name]).items()
+    )

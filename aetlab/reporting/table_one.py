@@ -1,0 +1,92 @@
+"""Table I of the paper: its numbers, those of the records, and the differences."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from aetlab.reporting.columns import CI95
+from aetlab.reporting.stored_run import StoredRun
+from aetlab.reporting.tables import dose_text, half_width_95, number_text
+from aetlab.scoring.scores import HEADLINES
+
+
+def read_paper_values(path: Path) -> dict[str, Any]:
+    """Return the paper's own numbers: ``rows`` (Table I by experiment) and settings of its figures."""
+    with open(path, "rb") as file:
+        return tomllib.load(file)
+
+
+def table_one(
+    chosen: Mapping[str, Sequence[StoredRun]], paper: dict[str, Any], reg: str | None = None
+) -> pd.DataFrame:
+    """Return Table I in the paper's layout: for each row the paper's number, ours, and the difference.
+
+    ``chosen`` gives the records of each experiment by name. Several records are repeats with other seeds: ours is their
+    mean, with a column of the 95 % confidence interval. An experiment without a record keeps its row, with ours empty.
+    ``reg`` is the regulariser of ours where it differs from the paper's.
+    """
+    rows = []
+    for name, row in paper["rows"].items():
+        runs = chosen.get(name, ())
+        entry: dict[str, Any] = {
+            "figure": row["figure"],
+            "total_dose_e_A2": row["dose_e_A2"],
+            "n_tilts": row["n_tilts"],
+            "n_defoci": row["n_defoci"],
+            "tilt_span_deg": row["tilt_span_deg"],
+            "reg": row["reg"] if reg is None else f"{row['reg']}; {reg}",
+            "n_runs": len(runs),
+        }
+        for score in HEADLINES:
+            values = np.array([run.metrics.get(score.name, math.nan) for run in runs], float)
+            ours = float(values.mean()) if len(values) else math.nan
+            entry |= {
+                f"{score.name}_paper": row[score.name],
+                f"{score.name}_ours": ours,
+                f"{score.name}_difference": ours - row[score.name],
+                f"{score.name}{CI95}": half_width_95(values),
+            }
+        rows.append(entry)
+    return pd.DataFrame(rows)
+
+
+def table_one_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Return Table I with formatted numbers: three columns (paper, ours, difference) for each score."""
+    shown = pd.DataFrame(
+        {
+            "figure": table["figure"],
+            "dose (e/Å²)": [dose_text(value) for value in table["total_dose_e_A2"]],
+            "tilts": table["n_tilts"],
+            "defoci": table["n_defoci"],
+            "span": [f"{value:g}°" for value in table["tilt_span_deg"]],
+            "reg.": table["reg"],
+        }
+    )
+    for score in HEADLINES:
+        halves = [f" ± {score.text(half)}" if not math.isnan(half) else "" for half in table[f"{score.name}{CI95}"]]
+        shown[f"{score.heading}: paper"] = [score.text(value, "–") for value in table[f"{score.name}_paper"]]
+        shown[f"{score.heading}: ours"] = [
+            score.text(value, "–") + half for value, half in zip(table[f"{score.name}_ours"], halves, strict=True)
+        ]
+        shown[f"{score.heading}: difference"] = [
+            number_text(value, score.digits, sign=True) for value in table[f"{score.name}_difference"]
+        ]
+    return shown
+
+
+def table_one_values(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers behind :func:`table_one_text`, column by column, to sort by."""
+    values = table_one_text(table)
+    values["dose (e/Å²)"] = table["total_dose_e_A2"].astype(float)
+    values["span"] = table["tilt_span_deg"].astype(float)
+    for score in HEADLINES:
+        for kind in ("paper", "ours", "difference"):
+            values[f"{score.heading}: {kind}"] = table[f"{score.name}_{kind}"].astype(float)
+    return values
