@@ -88,7 +88,7 @@ def test_noise_in_the_images_averages_to_the_information_in_them() -> None:
     rng = np.random.default_rng(4)
     sites = make_sites(rng)
     model, unturned = make_model(np.ones((2, 2, 24, 32))), nominal_poses(np.zeros(2))
-    multislice = Multislice(model._optics, np.float64)
+    multislice = Multislice(model._optics.optics, np.float64)
     samples = []
     for child in np.random.SeedSequence(5).spawn(300):
         samples.append([tilt.gradient[0, :1, :3] for tilt in model.gradients(sites, unturned, noise=child)])
