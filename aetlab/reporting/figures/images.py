@@ -61,17 +61,17 @@ def _plot_simulated(run: StoredRun) -> Figure:
 
 
 def _plot_measured(run: StoredRun) -> Figure:
-    defocus_nm = run.array("tilt_series/defocus_nm")
-    tilt_deg = run.array("tilt_series/tilt_deg")[run.array("tilt_series/kept_tilts")]
-    i_plane = int(np.argmax(defocus_nm))
+    kept = run.array("tilt_series/kept_tilts")
+    tilt_deg, defocus_nm = (run.array(f"tilt_series/{name}")[kept] for name in ("tilt_deg", "defocus_nm"))
+    i_plane = int(np.argmax(defocus_nm[0]))
     images = run.array("tilt_series/images_of_kept_tilts")[:, i_plane]
     volume = np.asarray(run.array("volume/potential_V"), np.float32)
     potentials = [
         (run.voxel_A * volume.sum(axis=AXES[axis]), f"reconstruction along {axis}") for axis in ("z", "x")
     ]
     rows = [
-        ((image, f"θ = {angle_deg:g}°, {defocus_nm[i_plane]:g} nm"),)
-        for image, angle_deg in zip(images, tilt_deg, strict=True)
+        ((image, f"θ = {angle_deg:g}°, {defocus:g} nm"),)
+        for image, angle_deg, defocus in zip(images, tilt_deg, defocus_nm[:, i_plane], strict=True)
     ]
     low, high = (float(value) for value in np.percentile(images, [0.3, 99.7]))
     return _plot(run, "traced", potentials, rows, (low, high))
