@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from aetlab.core.nouns import Atoms, TiltOffsets
-from aetlab.scoring import compare_structure, match_atoms
+from aetlab.scoring import compare_structure, match_atoms, offset_errors
 from aetlab.scoring.scores import HEADLINES, SCORES, find_score
-from aetlab.store.aligned import offset_errors
 from tests.trace_volumes import make_traced
 
 #: Metrics of records that the other tests of this file do not make, by hand.

@@ -135,12 +135,11 @@ def _linearise(offsets, values, n_voxels, parameters, normal, gradient):
 
 
 @njit()
-def _solve_free(work, damping):
+def _solve_free(normal, gradient, free, damping, factor, step):
     """Solve the damped normal equations for the step in the free parameters, the other steps being given.
 
     Return False if the equations are singular.
     """
-    normal, gradient, free, factor, step = work.normal, work.gradient, work.free, work.factor, work.step
     n_parameters = len(gradient)  # not a constant: the compiler would unroll every loop
     for j in range(n_parameters):
         for k in range(j + 1):
@@ -188,7 +187,7 @@ def _bounded_step(work, damping):
     for _ in range(n_parameters + 1):
         for j in range(n_parameters):
             step[j] = given[j]
-        if not _solve_free(work, damping):
+        if not _solve_free(work.normal, gradient, free, damping, work.factor, step):
             return False
         inside = True
         for j in range(n_parameters):
