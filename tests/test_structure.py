@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aetlab.core.nouns import Atoms
-from aetlab.reporting.figures.atoms import Scored
+from aetlab.reporting.figures.atoms import ShownAtoms
 from aetlab.scoring import match_atoms
 from aetlab.scoring.structure import (
     compare_structure,
@@ -134,10 +134,7 @@ def test_the_drawn_tetrahedra_are_the_counted_ones():
     numbers[11] = 0  # a corner that is named no atom
     traced = make_traced(positions, numbers)
     _, metrics = compare(traced, Atoms(numbers[numbers > 0], positions[numbers > 0], np.zeros(20, dtype=int)))
-    empty = np.empty(0, dtype=int)
-    drawn = Scored(true_A=positions, true_numbers=numbers, inside=np.ones(21, dtype=bool), traced_A=positions,
-                   traced_numbers=numbers, signal=traced.signal, match_traced=empty, match_true=empty, false=empty,
-                   missing=empty).tetrahedra
+    drawn = ShownAtoms(traced.positions_A, traced.numbers, traced.signal, None).tetrahedra
     np.testing.assert_array_equal(drawn, [[0, 1, 2, 3, 4], [15, 16, 17, 18, 19]])
     assert metrics["tetrahedra_n_traced"] == metrics["tetrahedra_n_true"] == metrics["tetrahedra_n_common"] == 2
 
