@@ -1,6 +1,6 @@
 """Make the amorphous silica cell that ships with aetlab: about seven minutes of one core.
 
-    python scripts/make_silica.py                  # writes aetlab/sample/data/silica.extxyz
+    python scripts/make_silica.py                  # writes aetlab/samples/data/silica.extxyz
     python scripts/make_silica.py --output cell.extxyz --seed 7
 
 A random network of 1 000 sites by bond switches (silica_network.py), scaled to the density of silica glass, an oxygen

@@ -19,12 +19,12 @@ from aetlab.forward.multislice import Multislice
 from aetlab.forward.rotation import rotate_and_bin
 from aetlab.forward.series_optics import series_optics
 from aetlab.reconstruction.fit import blur_A, step_of
-from aetlab.solve import AtomsPrior, Plan, Solution, State, minimize
+from aetlab.solve import AtomsPrior, AtomsSchedule, Solution, State, minimize
 from aetlab.spec import MicroscopeSpec, RegSpec, SpecError
 
 SHAPE = (8, 10, 12)
-PLAN = Plan(metric_at=2, metric_floor=0.05, blur_px=1.0, reweight_at=(3, 5), reweight_sigma_px=1.0,
-            reweight_softness=0.3, reweight_gain=1.5)
+SCHEDULE = AtomsSchedule(metric_at=2, metric_floor=0.05, blur_px=1.0, reweight_at=(3, 5), reweight_sigma_px=1.0,
+                         reweight_softness=0.3, reweight_gain=1.5)
 
 
 def test_blur_is_its_own_adjoint() -> None:
@@ -76,7 +76,7 @@ def test_proximal_step_in_a_metric_against_brute_force() -> None:
     rng = np.random.default_rng(3)
     volume = rng.normal(0.5, 1.0, (3, 2, 2))
     metric, weights = rng.uniform(0.1, 3, (2, *volume.shape))
-    prior = AtomsPrior(0.4, PLAN)
+    prior = AtomsPrior(0.4, SCHEDULE)
     prior.state.update(metric=metric, weights=weights)
 
     def objective(u: np.ndarray) -> float:
@@ -85,13 +85,13 @@ def test_proximal_step_in_a_metric_against_brute_force() -> None:
 
     found = scipy_minimize(objective, np.ones(volume.size), bounds=[(0, None)] * volume.size, tol=1e-14).x
     np.testing.assert_allclose(prior(volume.copy(), 0.6).ravel(), found, atol=1e-5)
-    np.testing.assert_allclose(AtomsPrior(0.4, PLAN)(volume.copy(), 0.6), np.maximum(volume - 0.24, 0), atol=1e-12)
+    np.testing.assert_allclose(AtomsPrior(0.4, SCHEDULE)(volume.copy(), 0.6), np.maximum(volume - 0.24, 0), atol=1e-12)
 
 
 def test_metric_and_weights_follow_the_solution() -> None:
     volume = np.zeros(SHAPE)
     volume[4, 5, 6] = 10.0
-    prior = AtomsPrior(0.1, PLAN)
+    prior = AtomsPrior(0.1, SCHEDULE)
     state = State(volume.copy(), volume, {}, step=4.0, cost=[1.0, 1.0], seconds=[0.0, 0.0])
     assert prior.adapt(state)
     metric = prior.metric
@@ -108,7 +108,7 @@ def test_metric_and_weights_follow_the_solution() -> None:
 
 
 def test_an_empty_solution_adapts_to_nothing() -> None:
-    prior = AtomsPrior(0.1, PLAN)
+    prior = AtomsPrior(0.1, SCHEDULE)
     empty = np.zeros(SHAPE, np.float32)
     for n_done in (2, 3):
         prior.adapt(State(empty.copy(), empty, {}, step=4.0, cost=[1.0] * n_done))
@@ -117,7 +117,7 @@ def test_an_empty_solution_adapts_to_nothing() -> None:
 
 
 class _Peaks:
-    """Images of a few peaks that the model explains wholly, few tilts, and the run of a plan on them."""
+    """Images of a few peaks that the model explains wholly, few tilts, and the run of a schedule on them."""
 
     def __init__(self) -> None:
         shape, tilt_deg = (24, 26, 32), np.arange(0, 180, 22.5)
@@ -135,8 +135,8 @@ class _Peaks:
         self.model = ForwardModel(dataclasses.replace(blank, images=images), shape, microscope=MicroscopeSpec(),
                                   n_layers_per_slice=4, dtype=np.float64, blur_A=0.35)
 
-    def run(self, plan: Plan, n_iterations: int, **options: object) -> Solution:
-        prior = AtomsPrior(1e-6, plan)
+    def run(self, schedule: AtomsSchedule, n_iterations: int, **options: object) -> Solution:
+        prior = AtomsPrior(1e-6, schedule)
         return minimize(
             np.zeros(self.peaks.shape), lambda volume, i, step: self.model.descend(volume, i, step, prior.metric),
             prior, n_tilts=self.model.n_tilts, n_iterations=n_iterations, step=4 / self.model.lipschitz,
@@ -149,21 +149,21 @@ def peaks() -> _Peaks:
 
 
 def test_the_metric_finds_peaks_in_a_quarter_of_the_iterations(peaks: _Peaks) -> None:
-    never = dataclasses.replace(PLAN, metric_at=10**6, reweight_at=())
-    plain, adapted = peaks.run(never, 60), peaks.run(PLAN, 15)
+    never = dataclasses.replace(SCHEDULE, metric_at=10**6, reweight_at=())
+    plain, adapted = peaks.run(never, 60), peaks.run(SCHEDULE, 15)
     errors = [np.linalg.norm(solution.volume - peaks.peaks) for solution in (plain, adapted)]
     assert errors[1] < errors[0]
-    assert adapted.state.renewals == [PLAN.metric_at]
+    assert adapted.state.renewals == [SCHEDULE.metric_at]
 
 
 def test_resumed_run_is_the_unbroken_one_bit_for_bit(peaks: _Peaks) -> None:
-    whole = peaks.run(PLAN, 10)
+    whole = peaks.run(SCHEDULE, 10)
     for cut in (2, 4):
         rng = np.random.default_rng(0)
-        begun = peaks.run(PLAN, cut, rng=rng)
+        begun = peaks.run(SCHEDULE, cut, rng=rng)
         arrays = {name: a.copy() for name, a in begun.state.arrays().items()}
         values = json.loads(json.dumps(begun.state.values()))
-        resumed = peaks.run(PLAN, 10, rng=rng, resume=State.restore(arrays, values))
+        resumed = peaks.run(SCHEDULE, 10, rng=rng, resume=State.restore(arrays, values))
         np.testing.assert_array_equal(resumed.volume, whole.volume)
         np.testing.assert_array_equal(resumed.cost, whole.cost)
 

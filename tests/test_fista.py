@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from aetlab.solve import State, make_prox, minimize, rule_weight
-from tests.losses import amplitude_loss, poisson_loss
 
 SHAPE = (4, 5, 6)
 N_TILTS = 3
@@ -162,30 +161,6 @@ def test_resumed_run_is_the_unbroken_one_bit_for_bit(kind: str) -> None:
     np.testing.assert_array_equal(resumed.volume, whole.volume)
     np.testing.assert_array_equal(resumed.cost, whole.cost)
     assert resumed.restarts == whole.restarts
-
-
-@pytest.mark.parametrize("loss", ["amplitude", "poisson"])
-def test_loss_gradient_against_central_differences(loss: str) -> None:
-    rng = np.random.default_rng(3)
-    wave = rng.standard_normal((5, 6)) + 1j * rng.standard_normal((5, 6))
-    measured = rng.poisson(1.0, (5, 6)).astype(float)
-
-    def value_and_gradient(w: np.ndarray) -> tuple[float, np.ndarray]:
-        return amplitude_loss(w, np.sqrt(measured)) if loss == "amplitude" else poisson_loss(w, measured, 40.0)
-
-    _, gradient = value_and_gradient(wave)
-    for _ in range(5):
-        direction = rng.standard_normal((5, 6)) + 1j * rng.standard_normal((5, 6))
-        h = 1e-6
-        slope = (value_and_gradient(wave + h * direction)[0] - value_and_gradient(wave - h * direction)[0]) / (2 * h)
-        np.testing.assert_allclose(np.vdot(gradient, direction).real, slope, rtol=1e-5)
-
-
-def test_losses_of_the_measured_wave_are_least() -> None:
-    wave = np.random.default_rng(4).standard_normal((5, 6)) + 0j
-    assert amplitude_loss(wave, np.abs(wave))[0] == 0.0
-    at, above = (poisson_loss(scale * wave, np.abs(wave) ** 2, 40.0, background=1e-12)[0] for scale in (1.0, 1.05))
-    assert abs(at) < 1e-6 < above
 
 
 def test_rule_weight_follows_dose_and_images() -> None:

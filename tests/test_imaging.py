@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aetlab.core import physics
-from aetlab.core.grid import squared_frequencies
 from aetlab.forward import imaging
 from aetlab.spec import MicroscopeSpec
 
@@ -19,6 +18,16 @@ COEFFICIENTS = {"Cs_mm": 2.0, "C5_mm": 20.0, "A1_nm": 50.0, "B2_nm": 500.0, "A2_
                 "A3_um": 20.0, "B4_um": 100.0, "D4_um": 100.0, "A4_um": 100.0, "S5_mm": 10.0, "R5_mm": 10.0,
                 "A5_mm": 10.0}
 AZIMUTHS = ("A1", "B2", "A2", "S3", "A3", "B4", "D4", "A4", "S5", "R5", "A5")
+
+
+#: Factor and power of θ of each term of W at the azimuth 0, in Å for a coefficient in the unit of its name.
+TERMS = {"Cs_mm": (1e7 / 4, 4), "C5_mm": (1e7 / 6, 6), "A1_nm": (10 / 2, 2), "B2_nm": (10, 3), "A2_nm": (10 / 3, 3),
+         "S3_um": (1e4, 4), "A3_um": (1e4 / 4, 4), "B4_um": (1e4, 5), "D4_um": (1e4, 5), "A4_um": (1e4 / 5, 5),
+         "S5_mm": (1e7, 6), "R5_mm": (1e7, 6), "A5_mm": (1e7 / 6, 6)}
+
+
+def squared_frequencies(shape_xy: tuple[int, int], pixel_A: float) -> np.ndarray:
+    return np.add.outer(np.fft.fftfreq(shape_xy[0], pixel_A) ** 2, np.fft.fftfreq(shape_xy[1], pixel_A) ** 2)
 
 
 def open_microscope(**changes: float) -> MicroscopeSpec:
@@ -79,9 +88,20 @@ def test_an_azimuth_of_one_period_changes_nothing(name: str, symmetry: int) -> N
 
 
 def test_defocus_is_the_paraxial_parabola_at_small_angles() -> None:
-    transfer = imaging.transfer_function((64, 64), 2.0, open_microscope(), 100.0)
-    q2 = squared_frequencies((64, 64), 2.0)
-    np.testing.assert_allclose(transfer, np.exp(-1j * np.pi * physics.wavelength_A(300) * 100.0 * q2), atol=1e-4)
+    transfer = imaging.transfer_function((64, 48), 2.0, open_microscope(), 100.0)
+    q2 = squared_frequencies((64, 48), 2.0)
+    np.testing.assert_allclose(transfer, np.exp(-1j * np.pi * 0.0196875 * 100.0 * q2), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS)
+def test_each_aberration_has_its_factor_and_power(name: str) -> None:
+    """A coefficient that makes exp(-2πi W/λ) a phase of -½ rad at the azimuth 0 along +x, where every cosine is 1."""
+    wavelength_A, (factor, power) = 0.01968749, TERMS[name]
+    angle = wavelength_A / 5  # of the frequency 1/(10 · 0.5 Å)
+    coefficient = 0.5 * wavelength_A / (2 * np.pi * factor * angle**power)
+    transfer = imaging.transfer_function(SHAPE, 0.5, open_microscope(energy_keV=300.0, **{name: coefficient}), 0.0)
+    assert np.angle(transfer[1, 0]) == pytest.approx(-0.5, rel=1e-5)
+
 
 
 def test_focal_spread_averages_the_wave_over_defocus() -> None:
@@ -141,6 +161,8 @@ def test_detector_blur_keeps_the_mean_and_halves_at_half_the_sampling_frequency(
     images = np.random.default_rng(seed).uniform(0.5, 1.5, (2, 3, *SHAPE))
     mtf = imaging.detector_mtf(SHAPE, 0.5, mtf_half)
     assert mtf[0, 0] == 1 and mtf[SHAPE[0] // 2, 0] == pytest.approx(mtf_half)
+    assert mtf[0, SHAPE[1] // 2] == pytest.approx(mtf_half)
+    assert mtf[SHAPE[0] // 2, SHAPE[1] // 2] == pytest.approx(mtf_half**2)
     blurred = imaging.blur_by_detector(images, mtf)
     np.testing.assert_allclose(blurred.mean(axis=(-2, -1)), images.mean(axis=(-2, -1)), rtol=1e-12)
     np.testing.assert_allclose(blurred, np.fft.ifft2(np.fft.fft2(images) * mtf).real, atol=1e-12)

@@ -54,6 +54,22 @@ def test_axial_frequencies_lie_on_the_ewald_sphere(energy_keV: float, pixel_A: f
     np.testing.assert_allclose(axial[~propagating], -1 / wavelength_A)
 
 
+@pytest.mark.parametrize(("q_per_A", "axial_per_A"), [
+    (0.001, -9.84375000095385e-9), (0.5, -0.002460997118738994), (1.0, -0.009844704038507682),
+    (2.0, -0.03939027349995676)])
+def test_axial_frequencies_keep_their_digits_at_small_angles(q_per_A: float, axial_per_A: float) -> None:
+    """√(1/λ² - q²) - 1/λ at λ = 0.0196875 Å in 40 digits; in double precision the difference would cancel."""
+    axial = grid.axial_frequencies((4, 6), 1 / (4 * q_per_A), 0.0196875)
+    assert axial[1, 0] == pytest.approx(axial_per_A, rel=1e-13)
+
+
+def test_frequencies_run_along_their_own_axes() -> None:
+    """|q|² on a grid of two different sides: 1/(4 · 0.5 Å) along x and 2/(6 · 0.5 Å) along y."""
+    q2 = grid.squared_frequencies((4, 6), 0.5)
+    assert q2.shape == (4, 6)
+    assert q2[1, 2] == pytest.approx(0.5**2 + (2 / 3) ** 2, rel=1e-14)
+
+
 @given(st.integers(1, 40), st.integers(1, 12))
 def test_slices_cover_every_layer_once(n_layers: int, binning: int) -> None:
     centres = grid.slice_centres_A(n_layers, binning, 0.5)

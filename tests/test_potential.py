@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aetlab.core import physics
+from aetlab.core.backend import threads
 from aetlab.core.nouns import Atoms
 from aetlab.forward import scattering
 from aetlab.forward.potential import build_potential
@@ -48,6 +49,19 @@ def test_both_parametrizations_are_of_the_same_atoms():
     for Z in range(1, 99):
         lobato, kirkland = (scattering_factor_A(g_per_A, Z, name) for name in PARAMETRIZATIONS)
         assert np.abs(lobato - kirkland).max() < 0.08 * lobato.max(), physics.SYMBOLS[Z]
+
+
+def test_a_scattering_factor_of_1_A_is_47_88_V_A2():
+    # h²/(2π m e) = 2π a0 e/(4πε0), with e/(4πε0) = 14.399645 V Å
+    assert POTENTIAL_PER_SCATTERING_V_A2 == pytest.approx(47.878, abs=1e-3)
+    assert POTENTIAL_PER_SCATTERING_V_A2 == pytest.approx(2 * math.pi * physics.BOHR_RADIUS_A * 14.399645, rel=1e-5)
+
+
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+@pytest.mark.parametrize(("Z", "forward_A"), [(8, 1.983), (14, 5.828), (79, 10.573)])
+def test_forward_scattering_is_that_of_hartree_fock_atoms(parametrization, Z, forward_A):
+    # P. A. Doyle and P. S. Turner, Acta Cryst. A 24 (1968) 390, table 4
+    assert scattering_factor_A(0.0, Z, parametrization) == pytest.approx(forward_A, rel=0.03)
 
 
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
@@ -145,11 +159,13 @@ def test_atoms_on_the_edge_and_outside_add_what_reaches_in():
 
 def test_thread_count_does_not_change_the_result():
     atoms = some_atoms(200, 3.0)
-    n_threads = numba.get_num_threads()
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("this process was started with one thread")
     results = []
-    for n in (1, n_threads):
-        numba.set_num_threads(n)
-        results.append(build_potential(atoms, SHAPE, 0.5, debye_waller_A2=B))
+    for n in (1, 2):
+        with threads(n):
+            assert numba.get_num_threads() == n
+            results.append(build_potential(atoms, SHAPE, 0.5, debye_waller_A2=B))
     np.testing.assert_array_equal(results[0], results[1])
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from aetlab.core import grid
-from aetlab.forward.rotation import make_rotation, rotate_and_bin
+from aetlab.forward import kernels_numba
+from aetlab.forward.rotation import SparseRotation, make_rotation, rotate_and_bin
 from aetlab.forward.simd_shear import SimdFourierRotation
 
 SHAPE = (8, 10, 12)
@@ -79,12 +81,18 @@ def test_right_angles_are_exact(kind: str) -> None:
     np.testing.assert_allclose(rotate_and_bin(volume, 0.0, kind=kind), volume, atol=1e-12)
 
 
-def test_binning_sums_layers_and_keeps_a_thin_last_slice() -> None:
+@pytest.mark.parametrize("tilt_deg", [-40.0, 31.7, 117.3])
+def test_linear_rotation_is_that_of_scipy_and_its_slices_sum_layers(tilt_deg: float) -> None:
+    """Layers at R⁻¹ p' by linear interpolation in a volume with zeros around it; the last slice is thin."""
     volume = np.random.default_rng(4).standard_normal(SHAPE)
-    layers = rotate_and_bin(volume, 31.7)
-    slices = rotate_and_bin(volume, 31.7, 3)
+    z, x, y = np.indices(SHAPE).astype(float)
+    mid_z, mid_x = (SHAPE[0] - 1) / 2, (SHAPE[1] - 1) / 2
+    cos, sin = np.cos(np.deg2rad(tilt_deg)), np.sin(np.deg2rad(tilt_deg))
+    at_x, at_z = (x - mid_x) * cos - (z - mid_z) * sin + mid_x, (x - mid_x) * sin + (z - mid_z) * cos + mid_z
+    layers = ndimage.map_coordinates(volume, [at_z, at_x, y], order=1, mode="grid-constant")
+    np.testing.assert_allclose(rotate_and_bin(volume, tilt_deg), layers, atol=1e-12)
     expected = np.stack([layers[0:3].sum(0), layers[3:6].sum(0), layers[6:8].sum(0)])
-    np.testing.assert_allclose(slices, expected, atol=1e-12)
+    np.testing.assert_allclose(rotate_and_bin(volume, tilt_deg, 3), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(40, 41, 3), (41, 40, 2), (40, 38, 2)])
@@ -109,17 +117,28 @@ def test_weights_of_an_inner_point_sum_to_one(kind: str) -> None:
 
 
 def test_large_volumes_rebuild_the_matrix_for_each_tilt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without room for all matrices the results are the same."""
+    """Without memory for all matrices the results are the same; every change of the tilt builds one again."""
+    built: list[float] = []
+    build = kernels_numba.build_columns
+
+    def count(tilt_rad: float, *others: object) -> None:
+        built.append(round(float(np.rad2deg(tilt_rad)), 6))
+        build(tilt_rad, *others)
+
+    monkeypatch.setattr(kernels_numba, "build_columns", count)
     volume = np.random.default_rng(5).standard_normal(SHAPE)
     angles = np.array([10.0, 20.0])
-    kept = make_rotation("linear", SHAPE, 3, angles, dtype=np.float64)
-    monkeypatch.setattr("aetlab.forward.rotation.MATRIX_BUDGET_BYTES", 0)
-    rebuilt = make_rotation("linear", SHAPE, 3, angles, dtype=np.float64)
-    for i_tilt in (0, 1, 0):
-        a, b = np.empty((3, *SHAPE[1:])), np.empty((3, *SHAPE[1:]))
-        kept.rotate_and_bin(volume, i_tilt, a)
-        rebuilt.rotate_and_bin(volume, i_tilt, b)
-        np.testing.assert_array_equal(a, b)
+    results = []
+    for budget_bytes, expected in ((1e6, [10.0, 20.0]), (0, [10.0, 20.0, 10.0])):
+        rotation = SparseRotation("linear", SHAPE, 3, angles, dtype=np.float64, budget_bytes=budget_bytes)
+        built.clear()
+        results.append(np.empty((3, 3, *SHAPE[1:])))
+        for i_visit, i_tilt in enumerate((0, 1, 0)):
+            rotation.rotate_and_bin(volume, i_tilt, results[-1][i_visit])
+        assert built == expected
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0][0], results[0][2])
+    assert np.abs(results[0][0] - results[0][1]).max() > 0.1
 
 
 @pytest.mark.parametrize(("kind", "support"), [("linear", 1.0), ("cubic", 2.0)])

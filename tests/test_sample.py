@@ -133,6 +133,16 @@ def test_depth_and_radius_describe_one_surface(taper_deg, core, shell, length):
     assert np.all(shape.outer_radius_A(np.array([shape.apex_y_A + 0.1, 1e3])) == 0)
 
 
+@pytest.mark.parametrize(("taper_deg", "position_A", "depth_A"), [
+    (0, (10, -5, 0), 6), (0, (0, 20, 0), 2), (0, (6, 14, 0), 6), (0, (12, 14, 9), -1), (0, (0, -5, 17), -1),
+    (10, (10, -22, 0), (10 + 6 / math.cos(math.radians(10)) - 10) * math.cos(math.radians(10))),
+])
+def test_depth_is_the_distance_from_cylinder_apex_and_cone(taper_deg, position_A, depth_A):
+    """A cylinder of 16 Å ends in a sphere about y = 6 Å; a cone's depth is measured across its side."""
+    shape = needle_shape(dataclasses.replace(NON_CUBIC, taper_deg=taper_deg))
+    assert shape.depth_A(np.array([position_A], float))[0] == pytest.approx(depth_A, abs=1e-9)
+
+
 def test_scoring_region_is_where_the_needle_is_narrow_enough():
     atoms = build(NON_CUBIC)
     inside = in_scoring_region(atoms.positions_A, NEEDLE, NON_CUBIC)

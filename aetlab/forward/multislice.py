@@ -25,7 +25,7 @@ from typing import Protocol
 import numpy as np
 
 from aetlab.core.fft import plan_fft
-from aetlab.core.grid import squared_frequencies
+from aetlab.core.grid import axial_frequencies, squared_frequencies
 from aetlab.forward import kernels_numba as kernels
 from aetlab.forward import simd_multislice
 
@@ -38,7 +38,7 @@ def propagator(shape_xy: tuple[int, int], pixel_A: float, wavelength_A: float, d
     ``band_limit`` times the Nyquist frequency (a circle) are cut, 1 keeps all.
     """
     q2 = squared_frequencies(shape_xy, pixel_A)
-    phase = 2 * np.pi * distance_A * (np.sqrt(np.maximum(1 / wavelength_A**2 - q2, 0.0)) - 1 / wavelength_A)
+    phase = 2 * np.pi * distance_A * axial_frequencies(shape_xy, pixel_A, wavelength_A)
     keep = q2 < 1 / wavelength_A**2
     if band_limit < 1:
         keep &= q2 <= (band_limit * 0.5 / pixel_A * (1 + 1e-9)) ** 2

@@ -1,14 +1,15 @@
 """Rotation by three Fourier shears as in :mod:`fourier_rotation`, in single precision, by fused kernels for the CPU.
 
 Rows of y are lanes: ``WIDTH`` neighbouring y are the real part and the next ``WIDTH`` the imaginary part of one complex
-transform, since both are shifted alike. The first shear touches the rows that hold the volume alone, of the second only
-the rows that stay in the volume are kept, and the third, cut, is summed into slices or added to the volume at once: a
-group of 2 ``WIDTH`` rows of y needs room for half a padded plane, no complex or padded volume ever exists.
+transform, since both are shifted alike. The first shear visits only the rows that hold the volume. The second keeps
+only the rows that stay in the volume. The third is cut, then summed into slices or added to the volume at once. A group
+of 2 ``WIDTH`` rows of y needs memory for half a padded plane; no complex or padded volume is ever stored.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -29,7 +30,7 @@ _ZERO, _TURN = np.float32(0), np.float32(2 * math.pi)
 
 
 def fits(shape_zxy: tuple[int, int, int], dtype: np.dtype) -> bool:
-    """Whether volumes of this shape and precision suit the kernels; the others are left to the library."""
+    """Return whether the kernels take volumes of this shape and precision."""
     n_z, n_x, _ = shape_zxy
     return dtype == np.float32 and n_z % 2 == 0 and n_x % 2 == 0 and fft.factors(2 * max(n_z, n_x)) is not None
 
@@ -52,7 +53,7 @@ class SimdFourierRotation:
         self._room = empty_aligned((0,))
 
     def set_angle(self, i_tilt: int, tilt_deg: float) -> None:
-        """From now on the tilt ``i_tilt`` turns by ``tilt_deg``."""
+        """Set the angle of tilt ``i_tilt``."""
         self._quarters[i_tilt] = round(tilt_deg / 90) % 4
         self._rest_rad[i_tilt] = math.radians(tilt_deg - 90 * round(tilt_deg / 90))
 
@@ -67,7 +68,7 @@ class SimdFourierRotation:
 
     def _run(self, adjoint: bool, volume: np.ndarray, i_tilt: int, slices: np.ndarray, scale: float,
              metric: np.ndarray | None) -> None:
-        """All rows that fill whole vectors; copies of the others, with zeros beside them."""
+        """Turn all rows that fill whole vectors in place, and zero-padded copies of the others."""
         whole = self._shape[2] // WIDTH * WIDTH
         left = self._shape[2] - whole
         if whole:
@@ -90,13 +91,47 @@ class SimdFourierRotation:
         rest_rad = -float(self._rest_rad[i_tilt]) if adjoint else float(self._rest_rad[i_tilt])
         shears = np.array([-math.tan(rest_rad / 2), math.sin(rest_rad)], np.float32)
         by_voxel = np.empty(0, np.float32) if metric is None else metric.reshape(-1)
-        turn(adjoint, volume.reshape(-1), slices.reshape(-1), volume.shape, n_rows, self._n_layers, self._n,
-             int(self._quarters[i_tilt]), shears, self._frequency, self._keeps_sine, self._plan, np.float32(scale),
-             by_voxel, self._room[:workers])
+        frame = _frame(volume.shape, self._n, int(self._quarters[i_tilt]), self._n_layers, adjoint)
+        turn(adjoint, volume.reshape(-1), slices.reshape(-1), frame, n_rows, shears, self._frequency,
+             self._keeps_sine, self._plan, np.float32(scale), by_voxel, self._room[:workers])
+
+
+class Frame(NamedTuple):
+    """Place of a volume (Z, X, Y) in the padded square of ``n`` rows along z and ``n`` columns along x.
+
+    ``low_z`` and ``low_x`` are the first row and column of the volume. The shears read ``rows_in`` rows from
+    ``first_in`` on and ``cols_in`` columns from ``left_in`` on, and write the same of ``..._out``: the volume before
+    and after its quarter turns, the other way round for the adjoint.
+    """
+
+    n: int
+    n_x: int
+    n_y: int
+    n_layers: int
+    quarters: int
+    low_z: int
+    low_x: int
+    first_in: int
+    left_in: int
+    rows_in: int
+    cols_in: int
+    first_out: int
+    left_out: int
+    rows_out: int
+    cols_out: int
+
+
+def _frame(shape_zxy: tuple[int, ...], n: int, quarters: int, n_layers: int, adjoint: bool) -> Frame:
+    n_z, n_x, n_y = shape_zxy
+    low_z, low_x = (n - n_z) // 2, (n - n_x) // 2
+    after = low_z, low_x, n_z, n_x
+    before = (low_x, low_z, n_x, n_z) if quarters % 2 == 1 else after
+    source, target = (after, before) if adjoint else (before, after)
+    return Frame(n, n_x, n_y, n_layers, quarters, low_z, low_x, *source, *target)
 
 
 def _widened(rows: np.ndarray) -> np.ndarray:
-    """A copy of ``rows`` (..., n) as wide as a vector, zeros beside them."""
+    """Return a copy of ``rows`` (..., n) as wide as a vector, padded with zeros."""
     return np.pad(rows, ((0, 0), (0, 0), (0, WIDTH - rows.shape[-1])))
 
 
@@ -108,7 +143,7 @@ def _padded(values: np.ndarray) -> np.ndarray:
 
 @_jit
 def _shift(buffer, im, n, plan, frequency, keeps_sine, distance, ramp):
-    """f(u) -> f(u + distance) for the lanes of ``buffer``; ``ramp`` is room for two floats a frequency."""
+    """Replace f(u) by f(u + distance) in the lanes of ``buffer``; ``ramp`` has room for two floats a frequency."""
     by = splat(distance * _TURN)
     half = frequency.shape[0]
     for k in range(0, half, WIDTH):
@@ -126,112 +161,149 @@ def _shift(buffer, im, n, plan, frequency, keeps_sine, distance, ramp):
 
 
 @_inline
-def _voxel(i, j, n, quarters, low_z, low_x, n_x):
-    """Index of the voxel column (z, x) that quarter turns bring to row i and column j of the padded square."""
-    if quarters == 0:
+def _voxel(frame, i, j):
+    """Return the index of the voxels (z, x) that quarter turns bring to row i and column j of the square."""
+    last = frame.n - 1
+    if frame.quarters == 0:
         p, q = i, j
-    elif quarters == 1:
-        p, q = j, n - 1 - i
-    elif quarters == 2:
-        p, q = n - 1 - i, n - 1 - j
+    elif frame.quarters == 1:
+        p, q = j, last - i
+    elif frame.quarters == 2:
+        p, q = last - i, last - j
     else:
-        p, q = n - 1 - j, i
-    return (p - low_z) * n_x + q - low_x
+        p, q = last - j, i
+    return ((p - frame.low_z) * frame.n_x + q - frame.low_x) * frame.n_y
 
 
-@_jit
+@_inline
+def _pixel(frame, row, col):
+    """Return the index of the pixels of column ``col`` in the slice that holds layer ``row``."""
+    return (row // frame.n_layers * frame.n_x + col) * frame.n_y
+
+
+@_inline
 def _clear(buffer, first, end):
     for k in range(first, end):
         store(buffer, k * WIDTH, splat(_ZERO))
 
 
+@_inline
+def _read_row(adjoint, volume, slices, frame, row, y, both, buffer):
+    """Fill ``buffer`` with one row of the square: voxels, or slices for the adjoint, and zeros around them.
+
+    The real lanes start at ``y``; the imaginary lanes follow them if ``both``, else they are 0.
+    """
+    n, left, end = frame.n, frame.left_in, frame.left_in + frame.cols_in
+    im = n * WIDTH
+    _clear(buffer, 0, left)
+    _clear(buffer, end, n)
+    if both:
+        _clear(buffer, n, n + left)
+        _clear(buffer, n + end, 2 * n)
+    else:
+        _clear(buffer, n, 2 * n)
+    for col in range(frame.cols_in):
+        at = (left + col) * WIDTH
+        if adjoint:
+            here = _pixel(frame, row, col) + y
+            store(buffer, at, load(slices, here))
+            if both:
+                store(buffer, im + at, load(slices, here + WIDTH))
+        else:
+            here = _voxel(frame, frame.first_in + row, left + col) + y
+            store(buffer, at, load(volume, here))
+            if both:
+                store(buffer, im + at, load(volume, here + WIDTH))
+
+
+@_inline
+def _copy_row(cells, row, n, buffer, keep):
+    """Copy a whole row of the square from ``buffer`` to ``cells``, or back if not ``keep``."""
+    im = n * WIDTH
+    for col in range(n):
+        at = (row * n + col) * _CELL
+        if keep:
+            store(cells, at, load(buffer, col * WIDTH))
+            store(cells, at + WIDTH, load(buffer, im + col * WIDTH))
+        else:
+            store(buffer, col * WIDTH, load(cells, at))
+            store(buffer, im + col * WIDTH, load(cells, at + WIDTH))
+
+
+@_inline
+def _read_column(cells, col, frame, buffer):
+    """Fill ``buffer`` with one column of the square: the rows that the first shear has left, zeros around them."""
+    n, first = frame.n, frame.first_in
+    im = n * WIDTH
+    _clear(buffer, 0, first)
+    _clear(buffer, first + frame.rows_in, n + first)
+    _clear(buffer, n + first + frame.rows_in, 2 * n)
+    for row in range(frame.rows_in):
+        at = (row * n + col) * _CELL
+        store(buffer, (first + row) * WIDTH, load(cells, at))
+        store(buffer, im + (first + row) * WIDTH, load(cells, at + WIDTH))
+
+
+@_inline
+def _keep_column(cells, col, frame, buffer):
+    """Copy from ``buffer`` those rows of one column that stay in the volume."""
+    n = frame.n
+    im = n * WIDTH
+    for row in range(frame.rows_out):
+        at = (row * n + col) * _CELL
+        store(cells, at, load(buffer, (frame.first_out + row) * WIDTH))
+        store(cells, at + WIDTH, load(buffer, im + (frame.first_out + row) * WIDTH))
+
+
+@_inline
+def _write_row(adjoint, volume, slices, frame, row, y, part, scale, metric, buffer):
+    """Sum one turned row into its slice, or add it, scaled, to the volume; ``part`` 0 holds real, 1 imaginary lanes."""
+    first = (part * frame.n + frame.left_out) * WIDTH
+    for col in range(frame.cols_out):
+        value = load(buffer, first + col * WIDTH)
+        if adjoint:
+            here = _voxel(frame, frame.first_out + row, frame.left_out + col) + y + part * WIDTH
+            value = value * scale
+            if metric.shape[0] > 0:
+                value = value * load(metric, here)
+            store(volume, here, load(volume, here) + value)
+        else:
+            here = _pixel(frame, row, col) + y + part * WIDTH
+            if row % frame.n_layers > 0:
+                value = value + load(slices, here)
+            store(slices, here, value)
+
+
 @_parallel
-def turn(adjoint, volume, slices, shape, n_rows, n_layers, n, quarters, shears, frequency, keeps_sine, plan, scale,
-         metric, room):
+def turn(adjoint, volume, slices, frame, n_rows, shears, frequency, keeps_sine, plan, scale, metric, room):
     """Rotate the flattened ``volume`` and sum it into ``slices``, or add ``scale`` times the adjoint to ``volume``.
 
-    Of the Y rows along y in ``shape`` the first ``n_rows`` are turned, a multiple of ``WIDTH``.
-    ``shears`` are the slopes of the shears along x and along z, ``metric`` (Z·X·Y,) scales the voxels of the adjoint
-    (empty: 1), ``room`` (workers, ...) holds one group of y for each worker.
+    Of the y rows the first ``n_rows`` are turned, a multiple of ``WIDTH``. ``shears`` are the slopes of the shears
+    along x and along z, ``metric`` (Z·X·Y,) scales the voxels of the adjoint (empty: 1), ``room`` (workers, ...) holds
+    one group of y for each worker.
     """
-    n_z, n_x, n_y = shape
-    low_z, low_x = (n - n_z) // 2, (n - n_x) // 2
-    odd = quarters % 2 == 1
-    # Rows and columns of the square that the volume fills before its quarter turns, and the layers after.
-    a, b = (n_x, n_z) if odd else (n_z, n_x)
-    low_a, low_b = (n - a) // 2, (n - b) // 2
-    rows_in, cols_in, rows_out, cols_out = (n_z, n_x, a, b) if adjoint else (a, b, n_z, n_x)
-    first_in, left_in, first_out, left_out = ((low_z, low_x, low_a, low_b) if adjoint
-                                              else (low_a, low_b, low_z, low_x))
+    n, n_workers = frame.n, room.shape[0]
     n_groups = (n_rows + _CELL - 1) // _CELL
-    n_workers = room.shape[0]
     im = n * WIDTH
     middle = np.float32(0.5) * np.float32(n - 1)
     for worker in nb.prange(n_workers):
         cells = room[worker]
         buffer, ramp = _scratch(2 * im), _scratch(2 * frequency.shape[0])
-        for group in range(worker, n_groups, n_workers):
+        for group in range(np.int64(worker), n_groups, n_workers):
             y = group * _CELL
             both = y + WIDTH < n_rows
-            if not both:
-                _clear(buffer, n, 2 * n)
-            for row in range(rows_in):
-                _clear(buffer, 0, left_in)
-                _clear(buffer, left_in + cols_in, n)
-                if both:
-                    _clear(buffer, n, n + left_in)
-                    _clear(buffer, n + left_in + cols_in, 2 * n)
-                else:
-                    _clear(buffer, n, 2 * n)
-                for col in range(cols_in):
-                    at = (left_in + col) * WIDTH
-                    if adjoint:
-                        here = (row // n_layers * n_x + col) * n_y + y
-                        store(buffer, at, load(slices, here))
-                        if both:
-                            store(buffer, im + at, load(slices, here + WIDTH))
-                    else:
-                        here = _voxel(first_in + row, left_in + col, n, quarters, low_z, low_x, n_x) * n_y + y
-                        store(buffer, at, load(volume, here))
-                        if both:
-                            store(buffer, im + at, load(volume, here + WIDTH))
-                _shift(buffer, im, n, plan, frequency, keeps_sine, shears[0] * (np.float32(first_in + row) - middle),
-                       ramp)
-                for col in range(n):
-                    store(cells, (row * n + col) * _CELL, load(buffer, col * WIDTH))
-                    store(cells, (row * n + col) * _CELL + WIDTH, load(buffer, im + col * WIDTH))
+            for row in range(frame.rows_in):
+                _read_row(adjoint, volume, slices, frame, row, y, both, buffer)
+                _shift(buffer, im, n, plan, frequency, keeps_sine,
+                       shears[0] * (np.float32(frame.first_in + row) - middle), ramp)
+                _copy_row(cells, row, n, buffer, True)
             for col in range(n):
-                _clear(buffer, 0, first_in)
-                _clear(buffer, first_in + rows_in, n + first_in)
-                _clear(buffer, n + first_in + rows_in, 2 * n)
-                for row in range(rows_in):
-                    at = (first_in + row) * WIDTH
-                    store(buffer, at, load(cells, (row * n + col) * _CELL))
-                    store(buffer, im + at, load(cells, (row * n + col) * _CELL + WIDTH))
+                _read_column(cells, col, frame, buffer)
                 _shift(buffer, im, n, plan, frequency, keeps_sine, shears[1] * (np.float32(col) - middle), ramp)
-                for row in range(rows_out):
-                    at = (first_out + row) * WIDTH
-                    store(cells, (row * n + col) * _CELL, load(buffer, at))
-                    store(cells, (row * n + col) * _CELL + WIDTH, load(buffer, im + at))
-            for row in range(rows_out):
-                for col in range(n):
-                    store(buffer, col * WIDTH, load(cells, (row * n + col) * _CELL))
-                    store(buffer, im + col * WIDTH, load(cells, (row * n + col) * _CELL + WIDTH))
-                _shift(buffer, im, n, plan, frequency, keeps_sine, shears[0] * (np.float32(first_out + row) - middle),
-                       ramp)
+                _keep_column(cells, col, frame, buffer)
+            for row in range(frame.rows_out):
+                _copy_row(cells, row, n, buffer, False)
+                _shift(buffer, im, n, plan, frequency, keeps_sine,
+                       shears[0] * (np.float32(frame.first_out + row) - middle), ramp)
                 for part in range(2 if both else 1):
-                    first = part * im + left_out * WIDTH
-                    for col in range(cols_out):
-                        value = load(buffer, first + col * WIDTH)
-                        if adjoint:
-                            here = _voxel(first_out + row, left_out + col, n, quarters, low_z, low_x, n_x) * n_y
-                            here += y + part * WIDTH
-                            value = value * scale
-                            if metric.shape[0] > 0:
-                                value = value * load(metric, here)
-                            store(volume, here, load(volume, here) + value)
-                        else:
-                            here = (row // n_layers * n_x + col) * n_y + y + part * WIDTH
-                            if row % n_layers > 0:
-                                value = value + load(slices, here)
-                            store(slices, here, value)
+                    _write_row(adjoint, volume, slices, frame, row, y, part, scale, metric, buffer)

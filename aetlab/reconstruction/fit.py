@@ -75,7 +75,7 @@ def fit_volume(spec: RunSpec, model: Model, tilts: np.ndarray, weight: float, *,
     if resume is not None:
         resume = solve.State.restore({k: parts.place(a) for k, a in resume.arrays().items()}, resume.values())
     step = step_of(spec, len(tilts)) / model.lipschitz
-    prior = solve.AtomsPrior(weight, _plan(spec), sparsify=parts.sparsify) if spec.reg.kind == "atoms" else None
+    prior = solve.AtomsPrior(weight, _schedule(spec), sparsify=parts.sparsify) if spec.reg.kind == "atoms" else None
     prox = prior or parts.make_prox(spec.reg.kind, weight, inner_iterations=spec.reg.inner_iterations,
                                     warm_start=spec.reg.warm_start)
 
@@ -103,8 +103,9 @@ def step_of(spec: RunSpec, n_tilts: int) -> float:
     return min(_LONGEST_STEP, _SHARED_STEP * math.pi * spec.scale.shape_zxy[1] / (2 * n_tilts))
 
 
-def _plan(spec: RunSpec) -> solve.Plan:
+def _schedule(spec: RunSpec) -> solve.AtomsSchedule:
     reg, voxel_A = spec.reg, spec.scale.voxel_A
-    return solve.Plan(metric_at=reg.metric_at, metric_floor=reg.metric_floor, blur_px=blur_A(spec) / voxel_A,
-                      reweight_at=reg.reweight_at, reweight_sigma_px=reg.reweight_sigma_A / voxel_A,
-                      reweight_softness=reg.reweight_softness, reweight_gain=reg.reweight_gain)
+    return solve.AtomsSchedule(
+        metric_at=reg.metric_at, metric_floor=reg.metric_floor, blur_px=blur_A(spec) / voxel_A,
+        reweight_at=reg.reweight_at, reweight_sigma_px=reg.reweight_sigma_A / voxel_A,
+        reweight_softness=reg.reweight_softness, reweight_gain=reg.reweight_gain)

@@ -1,7 +1,7 @@
 """Structures from files, read by ASE: centred, turned, cropped.
 
-A file is untrusted: only formats that are plain tables of numbers are read, whatever the file says goes to arrays of
-numbers alone, and every failure is a SpecError.
+A file is untrusted: only formats that are plain tables of numbers are read, their content goes only to arrays of
+numbers, and every failure is a SpecError.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aetlab.core.nouns import Atoms
 from aetlab.core.physics import SYMBOLS
 from aetlab.spec import SampleSpec, SpecError
 
-#: ASE's readers that parse text and run nothing, by the ending of the file's name.
+#: ASE's readers that parse text and execute nothing, by the ending of the file's name.
 FORMATS = {".xyz": "extxyz", ".extxyz": "extxyz", ".cif": "cif", ".pdb": "proteindatabank", ".ent": "proteindatabank",
            ".vasp": "vasp", ".poscar": "vasp", ".gen": "gen", ".xsf": "xsf", ".sdf": "sdf", ".mol": "mol",
            ".cube": "cube", ".cfg": "cfg"}
@@ -26,9 +26,10 @@ FORMATS = {".xyz": "extxyz", ".extxyz": "extxyz", ".cif": "cif", ".pdb": "protei
 MAX_FILE_BYTES = 512 * 2**20
 MAX_ATOMS = 20_000_000
 
+#: Largest coordinate in Å.
 FARTHEST_A = 1e6
 
-#: Two atoms nearer than this are the same site listed twice, as files with partial occupancies do.
+#: Two atoms nearer than this are one site listed twice, as in files with partial occupancies.
 SAME_SITE_A = 0.1
 
 #: Lines that a reader may ask for beyond the end of a file before it is stopped.
@@ -38,11 +39,15 @@ _FILE_AXIS_TO_Y = {"x": [2, 0, 1], "y": [0, 1, 2], "z": [1, 2, 0]}
 
 
 def read_structure(sample: SampleSpec) -> Atoms:
-    """Atoms of the file ``sample.path``, the last of several structures, with one part (``all``).
+    """Return the atoms of the file ``sample.path``, the last of several structures, with one part (``all``).
 
-    The cell is repeated, the middle of the bounding box put at the centre, the axis ``tilt_axis`` of the file made y
-    (cyclically), the whole turned about x, then y, then z, cropped, and put at the centre again. Raises SpecError for a
-    file that cannot be read, holds no atoms, or holds elements without a potential.
+    The cell is repeated and the middle of the bounding box moved to the centre. The axis ``tilt_axis`` of the file
+    becomes y (cyclically). The structure is turned about x, then y, then z, cropped, and centred again.
+
+    Raises
+    ------
+    SpecError
+        A file that cannot be read, holds no atoms, or holds elements without a potential.
     """
     numbers, positions_A = _read(sample)
     positions_A = _centred(positions_A)[:, _FILE_AXIS_TO_Y[sample.tilt_axis]]
@@ -55,9 +60,9 @@ def read_structure(sample: SampleSpec) -> Atoms:
 
 
 class _Lines(io.TextIOWrapper):
-    """The text of a file, which ends a reader that asks for line after line beyond the last.
+    """Text of a file that raises EOFError in a reader that requests many lines beyond the last.
 
-    Some of ASE's readers ask for as many lines as the file says it has atoms: 10²⁰ of them take for ever.
+    Some of ASE's readers request as many lines as the file announces atoms: 10²⁰ of them would never end.
     """
 
     _n_beyond = 0
@@ -72,31 +77,11 @@ class _Lines(io.TextIOWrapper):
 
 
 def _read(sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Return the atomic numbers (N,) and positions (N, 3) in Å of the file, checked."""
     path = Path(sample.path).expanduser()
-    name = path.name.lower()
-    file_format = "vasp" if name.startswith(("poscar", "contcar")) else FORMATS.get(path.suffix.lower())
-    if file_format is None:
-        raise SpecError(f"sample.path={sample.path!r} cannot be used: its ending tells no known format; known are "
-                        f"{', '.join(FORMATS)}, POSCAR and CONTCAR")
+    file_format = _file_format(path, sample)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise SpecError(f"sample.path={sample.path!r} cannot be used: the file is larger than "
-                            f"{MAX_FILE_BYTES // 2**20} MiB")
-        import ase.io
-
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            structure = ase.io.read(file if file_format == "cif" else _Lines(file), format=file_format)
-            if isinstance(structure, list):
-                structure = structure[-1]
-            if sample.repeat != (1, 1, 1) and structure.cell.rank < 3:
-                raise SpecError(f"sample.repeat={sample.repeat!r} cannot be used: {sample.path} has no unit cell")
-            if len(structure) * int(np.prod(sample.repeat)) > MAX_ATOMS:
-                raise SpecError(f"sample.repeat={sample.repeat!r} cannot be used: it makes more than {MAX_ATOMS} atoms")
-            if sample.repeat != (1, 1, 1):
-                structure = structure.repeat(sample.repeat)
-            numbers = np.array(structure.numbers, dtype=np.int64)
-            positions_A = np.asarray(structure.positions, dtype=np.float64).reshape(-1, 3)
+        numbers, positions_A = _parse(path, file_format, sample)
     except SpecError:
         raise
     except ImportError as error:
@@ -104,9 +89,47 @@ def _read(sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
                         f"(pip install ase)") from error
     except OSError as error:
         raise SpecError(f"sample.path={sample.path!r} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # ASE's readers meet malformed files with exceptions of every kind
+    except Exception as error:  # ASE's readers raise exceptions of every kind on malformed files
         raise SpecError(f"sample.path={sample.path!r} cannot be read as {file_format}: "
                         f"{type(error).__name__} {_one_line(error)}") from error
+    _check_atoms(numbers, positions_A, sample)
+    return numbers, positions_A
+
+
+def _file_format(path: Path, sample: SampleSpec) -> str:
+    """Return ASE's name of the file's format, by its name."""
+    name = path.name.lower()
+    file_format = "vasp" if name.startswith(("poscar", "contcar")) else FORMATS.get(path.suffix.lower())
+    if file_format is None:
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: the ending of its name is that of no known "
+                        f"format; known are {', '.join(FORMATS)}, POSCAR and CONTCAR")
+    return file_format
+
+
+def _parse(path: Path, file_format: str, sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Return numbers and positions of the last structure in the file, its cell repeated."""
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: the file is larger than "
+                        f"{MAX_FILE_BYTES // 2**20} MiB")
+    import ase.io
+
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        structure = ase.io.read(file if file_format == "cif" else _Lines(file), format=file_format)
+        if isinstance(structure, list):
+            structure = structure[-1]
+        if sample.repeat != (1, 1, 1) and structure.cell.rank < 3:
+            raise SpecError(f"sample.repeat={sample.repeat!r} cannot be used: {sample.path} has no unit cell")
+        if len(structure) * int(np.prod(sample.repeat)) > MAX_ATOMS:
+            raise SpecError(f"sample.repeat={sample.repeat!r} cannot be used: it makes more than {MAX_ATOMS} atoms")
+        if sample.repeat != (1, 1, 1):
+            structure = structure.repeat(sample.repeat)
+        numbers = np.array(structure.numbers, dtype=np.int64)
+        return numbers, np.asarray(structure.positions, dtype=np.float64).reshape(-1, 3)
+
+
+def _check_atoms(numbers: np.ndarray, positions_A: np.ndarray, sample: SampleSpec) -> None:
+    """Raise SpecError for no atoms, unknown elements, positions that are not finite, and sites listed twice."""
     if len(numbers) == 0:
         raise SpecError(f"sample.path={sample.path!r} cannot be used: it holds no atoms")
     unknown = sorted(set(numbers.tolist()) - set(range(1, len(SYMBOLS))))
@@ -119,7 +142,6 @@ def _read(sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
     if len(numbers) > 1 and cKDTree(positions_A).query(positions_A, 2)[0][:, 1].min() < SAME_SITE_A:
         raise SpecError(f"sample.path={sample.path!r} cannot be used: it lists atoms nearer than {SAME_SITE_A} Å to "
                         f"each other (partial occupancies, or a cell repeated twice?)")
-    return numbers, positions_A
 
 
 def _one_line(error: Exception) -> str:

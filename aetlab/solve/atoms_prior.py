@@ -28,7 +28,7 @@ from aetlab.solve.fista import State
 
 
 @dataclass(frozen=True)
-class Plan:
+class AtomsSchedule:
     """When and how an :class:`AtomsPrior` adapts.
 
     Before iteration ``metric_at`` (counted from 0) the metric is made of V = g ∗ c of the last proximal point, with the
@@ -57,11 +57,11 @@ class AtomsPrior:
     ``sparsify(volume, threshold, metric, weights)`` shrinks arrays that are not NumPy's in place; None is 1 everywhere.
     """
 
-    def __init__(self, weight: float, plan: Plan, *,
+    def __init__(self, weight: float, schedule: AtomsSchedule, *,
                  sparsify: Callable[[Any, float, Any, Any], None] | None = None) -> None:
         self.state: dict[str, np.ndarray] = {}
         self._weight = weight
-        self._plan = plan
+        self._schedule = schedule
         self._sparsify = sparsify or _sparsify
 
     @property
@@ -75,34 +75,34 @@ class AtomsPrior:
 
     def adapt(self, state: State) -> bool:
         """Adapt before the next iteration where it is due; True where momentum must start anew."""
-        if state.n_done in self._plan.reweight_at:
+        if state.n_done in self._schedule.reweight_at:
             self.state["weights"] = self._weights(state.proximal)
-        if state.n_done != self._plan.metric_at:
+        if state.n_done != self._schedule.metric_at:
             return False
         self.state["metric"] = self._metric(state.proximal)
         return True
 
     def _metric(self, volume: np.ndarray) -> np.ndarray:
         blur, real = ndimage_module(volume).gaussian_filter, volume.dtype.type
-        metric: np.ndarray = blur(volume, self._plan.blur_px, mode="constant")
+        metric: np.ndarray = blur(volume, self._schedule.blur_px, mode="constant")
         if metric.any():
             metric /= real(math.sqrt(float((metric[metric > 0] ** 2).mean(dtype=np.float64))))
-        metric += real(self._plan.metric_floor)
+        metric += real(self._schedule.metric_floor)
         # The needle's tilts see d along every direction across y; z and x stand for them.
         sums = (metric.mean(axis=axis, dtype=np.float64) for axis in (0, 1))
-        metric /= real(max(float(blur(s, math.sqrt(2) * self._plan.blur_px).max()) for s in sums))
+        metric /= real(max(float(blur(s, math.sqrt(2) * self._schedule.blur_px).max()) for s in sums))
         return metric
 
     def _weights(self, volume: np.ndarray) -> np.ndarray:
-        plan, real = self._plan, volume.dtype.type
-        near: np.ndarray = ndimage_module(volume).gaussian_filter(volume, plan.reweight_sigma_px, mode="constant")
+        schedule, real = self._schedule, volume.dtype.type
+        near: np.ndarray = ndimage_module(volume).gaussian_filter(volume, schedule.reweight_sigma_px, mode="constant")
         highest = float(near.max())
         if highest <= 0:
             return np.ones_like(volume)
         typical = float(np.median(near[near > _ATOM_FRACTION * highest]))
         near /= real(typical)
-        near += real(plan.reweight_softness)
-        return real(plan.reweight_gain * plan.reweight_softness) / near
+        near += real(schedule.reweight_softness)
+        return real(schedule.reweight_gain * schedule.reweight_softness) / near
 
 
 def _sparsify(volume: np.ndarray, threshold: float, metric: np.ndarray | None, weights: np.ndarray | None) -> None:
