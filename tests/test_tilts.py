@@ -10,8 +10,6 @@ import pytest
 
 from aetlab import bound, flow, keeper
 from aetlab.cli.compose import compose_jobs, compose_spec
-from aetlab.cli.jobs import LogReporter
-from aetlab.core.progress import open_reporter
 from aetlab.core.seeds import generator
 from aetlab.reconstruction.device import gpu_bytes
 from aetlab.reconstruction.memory import memory_by_stage
@@ -183,9 +181,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSpec, Record]:
     spec = compose_spec(["scale=smoke", *RANGE, "defocus.planes_nm=[-60,-40,30]", "engine.n_threads=1",
                          "engine.n_iterations=25"])
     places = Places(tmp_path_factory.mktemp("tilts"))
-    with open_reporter("run") as reporter:
-        log = LogReporter(reporter, places.log(record_id(spec)))
-        return spec, keeper.run(spec, places=places, reporter=log).record
+    return spec, keeper.run(spec, places=places).record
 
 
 def test_a_whole_run_of_a_range_and_defoci_of_both_signs(made: tuple[RunSpec, Record]) -> None:
