@@ -32,7 +32,8 @@ import scipy.fft
 from aetlab.core import physics
 from aetlab.core.backend import n_threads, threads
 from aetlab.core.grid import axial_frequencies, coordinates_A, in_plane_rotation, n_slices, squared_frequencies
-from aetlab.core.nouns import TiltOffsets, TiltSeries
+from aetlab.core.nouns import TiltSeries
+from aetlab.core.poses import Poses
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.model import SMALL_PLANE, ForwardModel
 from aetlab.forward.multislice import Multislice
@@ -40,6 +41,8 @@ from aetlab.forward.rotation import SparseRotation
 from aetlab.forward.series_optics import SeriesOptics
 from aetlab.spec import MicroscopeSpec
 
+#: Unknowns of a tilt that lies at its nominal angle: a row of :attr:`TiltAligner.table`.
+NOMINAL = np.array([0.0, 0, 0, 0, 0, 1])
 #: Step of the difference that the derivative of the tilt angle is taken by, in degrees.
 ANGLE_STEP_DEG = 0.1
 #: Amplitudes below this are taken to be this where their derivative is formed.
@@ -91,17 +94,21 @@ class TiltAligner:
         x_A, y_A = (np.deg2rad(coordinates_A(n, series.pixel_A)).astype(np.float32) for n in shape_xy)
         #: What a turn by a degree moves along y and against x, in Å.
         self._lever_y, self._lever_x = x_A[:, None], y_A[None, :]
-        #: (T, 6) as :meth:`TiltOffsets.as_table`.
-        self._table = TiltOffsets.none(len(self._tilt_deg)).as_table()
+        self._table = np.tile(NOMINAL, (len(self._tilt_deg), 1))
 
     @property
-    def offsets(self) -> TiltOffsets:
-        """What has been found so far."""
-        return TiltOffsets.from_table(self._table.copy())
+    def poses(self) -> Poses:
+        """Poses found so far."""
+        return Poses.from_table(self._tilt_deg, self._series.n_defoci, self._table)
 
-    def restore(self, offsets: TiltOffsets) -> None:
-        """Goes on, bit for bit, from where :attr:`offsets` was ``offsets``."""
-        self._table = offsets.as_table()
+    @property
+    def table(self) -> np.ndarray:
+        """Unknowns (T, 6) found so far, in the order of :meth:`aetlab.core.poses.Poses.from_table`."""
+        return self._table.copy()
+
+    def restore(self, table: np.ndarray) -> None:
+        """Continue, bit for bit, from where :attr:`table` was ``table``."""
+        self._table = table.copy()
         for i_tilt in range(len(self._table)):
             self._place(i_tilt)
 
@@ -115,7 +122,7 @@ class TiltAligner:
         potential_V = self._model.form_potential(volume)
         astray = np.zeros(len(self._table), bool)
         astray[self._seen] = find_astray(self._table[self._seen])
-        self._table[astray] = TiltOffsets.none(1).as_table()
+        self._table[astray] = NOMINAL
         with threads(1 if self._shape_xy[0] * self._shape_xy[1] <= SMALL_PLANE else n_threads()):
             for i_tilt in np.flatnonzero(self._seen).tolist():
                 if first or astray[i_tilt]:
@@ -124,7 +131,7 @@ class TiltAligner:
                 self._place(i_tilt)
 
     def amplitudes(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray) -> np.ndarray:
-        """a_j (F, X, Y) of one tilt at ``row`` (6,), as :meth:`TiltOffsets.as_table` has it."""
+        """a_j (F, X, Y) of one tilt at ``row`` (6,) of :attr:`table`."""
         waves = _waves(self._exit_spectrum(potential_V, i_tilt, row[0], row[1])
                        * self._transfer_at(i_tilt, row[2:4], row[4]))
         return np.float32(np.sqrt(row[5])) * np.abs(waves)
@@ -235,7 +242,7 @@ class TiltAligner:
 
 
 def find_astray(table: np.ndarray) -> np.ndarray:
-    """Which tilts of ``table`` (T, 6), as of :meth:`TiltOffsets.as_table`, lie much farther off than others; (T,)."""
+    """Return which tilts of ``table`` (T, 6) lie much farther off than the others, bool (T,)."""
     off = np.abs(table - np.median(table, axis=0))
     sigma = 1.4826 * np.median(off, axis=0)
     return (off > np.maximum(_ASTRAY * sigma, _ASTRAY_AT_LEAST)).any(axis=1)

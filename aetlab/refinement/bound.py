@@ -13,8 +13,8 @@ import numpy as np
 from scipy.special import erfc
 
 from aetlab.core.nouns import Atoms, TiltSeries
+from aetlab.core.poses import Poses
 from aetlab.refinement.fisher import invert_blocks, sample_information, variance_factors
-from aetlab.refinement.geometry import nominal_poses
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import separation
 from aetlab.refinement.refine import own_information
@@ -60,7 +60,7 @@ def compute_bound(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float,
     """
     elements = tuple(int(Z) for Z in np.unique(atoms.numbers))
     sites = Sites(atoms.positions_A, np.ones(len(atoms)), np.searchsorted(elements, atoms.numbers))
-    poses = nominal_poses(tilt_deg)
+    poses = Poses.nominal(tilt_deg, np.shape(defocus_A)[-1])
     vacuum = np.ones((len(tilt_deg), np.shape(defocus_A)[-1], *shape_zxy[1:]), np.float32)
 
     model = AtomModel(TiltSeries(vacuum, tilt_deg, defocus_A, voxel_A), shape_zxy, elements, microscope=microscope,

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.fft
 
 from aetlab.core import parabola
-from aetlab.refinement.geometry import Poses
+from aetlab.core.poses import Poses
 from aetlab.refinement.model import AtomModel, Sites
 
 
@@ -25,7 +25,7 @@ def align_tilts(model: AtomModel, sites: Sites, poses: Poses, *, heights_A: np.n
     """
     costs = np.full((len(heights_A), model.n_tilts), np.inf)
     best = np.zeros((len(heights_A), model.n_tilts, 2))
-    measured = model.amplitude - 1
+    measured = model.measured - 1
     power = (measured.astype(np.float64) ** 2).sum(axis=(1, 2, 3))
     # Bad pixels take their share of the power of an image, wherever its shift puts them.
     share = np.ones(measured.shape[:2])

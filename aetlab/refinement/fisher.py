@@ -22,7 +22,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aetlab.refinement.geometry import Poses, pose_gradient
+from aetlab.core.poses import Poses
+from aetlab.refinement.geometry import pose_gradient
 from aetlab.refinement.model import AtomModel, Sites
 
 #: RMS move in Å over which differences of gradients are taken: linear, and far above single precision.
@@ -54,11 +55,11 @@ def sample_information(model: AtomModel, sites: Sites, poses: Poses, n_passes: i
 
 
 def sample_pose_information(model: AtomModel, sites: Sites, poses: Poses, n_passes: int, seed: int) -> np.ndarray:
-    """Mean over the tilts of JᵀJ of their turn (rad) and shift (Å), (6, 6), all sites moved as one body."""
+    """Mean over the tilts of JᵀJ of their turn (degrees) and shift (Å), (6, 6), all sites moved as one body."""
     information = np.zeros((6, 6))
     for child in np.random.SeedSequence(seed).spawn(n_passes):
         for tilt in model.gradients(sites, poses, noise=child):
-            sample = pose_gradient(tilt.placed_A, tilt.gradient[0, :, :3], poses.turn_rad[tilt.i_tilt],
+            sample = pose_gradient(tilt.placed_A, tilt.gradient[0, :, :3], poses.turn_deg[tilt.i_tilt],
                                    poses.shift_A[tilt.i_tilt])
             information += np.outer(sample, sample)
     return information / (n_passes * model.n_tilts)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from aetlab.core.poses import Poses
 from aetlab.refinement.fisher import invert_blocks, separate_thermal
-from aetlab.refinement.geometry import Poses, pose_gradient, settle
+from aetlab.refinement.geometry import pose_gradient, settle
 from aetlab.refinement.lbfgs import Descent, minimize_lbfgs
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import NOISE_FREE_ELECTRONS
@@ -70,7 +71,8 @@ def fit_to_images(model: AtomModel, sites: Sites, poses: Poses, information: np.
         Called with the cost after each pass.
     """
     n, n_tilts = len(sites), model.n_tilts
-    electrons = model.electrons_per_pixel if math.isfinite(model.electrons_per_pixel) else NOISE_FREE_ELECTRONS
+    n_electrons = model.mean_electrons(poses)
+    electrons = n_electrons if math.isfinite(n_electrons) else NOISE_FREE_ELECTRONS
     inverse = invert_blocks(information, DAMPING)
     refine_poses = pose_information is not None
     pose_root = np.zeros((6, 6))
@@ -98,7 +100,7 @@ def fit_to_images(model: AtomModel, sites: Sites, poses: Poses, information: np.
             by_position += here[:, :3] @ seen.rotation(tilt.i_tilt)
             by_occupancy += here[:, 3]
             if refine_poses:
-                by_pose[tilt.i_tilt] = pose_gradient(tilt.placed_A, here[:, :3], seen.turn_rad[tilt.i_tilt],
+                by_pose[tilt.i_tilt] = pose_gradient(tilt.placed_A, here[:, :3], seen.turn_deg[tilt.i_tilt],
                                                      seen.shift_A[tilt.i_tilt])
             if refine_thermal:
                 by_thermal += np.bincount(at.kinds, tilt.by_thermal, n_kinds)
@@ -184,7 +186,8 @@ def fit_poses(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
     (:func:`~aetlab.refinement.fisher.sample_pose_information`); the others are those of :func:`fit_to_images`.
     """
     root = _inverse_root(information)
-    electrons = model.electrons_per_pixel if math.isfinite(model.electrons_per_pixel) else NOISE_FREE_ELECTRONS
+    n_electrons = model.mean_electrons(poses)
+    electrons = n_electrons if math.isfinite(n_electrons) else NOISE_FREE_ELECTRONS
     radius_A = float(np.sqrt((sites.positions_A**2).sum(axis=1).mean()))
 
     def evaluate(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -192,7 +195,7 @@ def fit_poses(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
         cost, gradient = 0.0, np.zeros((model.n_tilts, 6))
         for tilt in model.gradients(sites, seen):
             cost += tilt.cost
-            gradient[tilt.i_tilt] = pose_gradient(tilt.placed_A, tilt.gradient[0, :, :3], seen.turn_rad[tilt.i_tilt],
+            gradient[tilt.i_tilt] = pose_gradient(tilt.placed_A, tilt.gradient[0, :, :3], seen.turn_deg[tilt.i_tilt],
                                                   seen.shift_A[tilt.i_tilt])
         if on_pass is not None:
             on_pass(cost)
@@ -200,7 +203,8 @@ def fit_poses(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
 
     def limit(step: np.ndarray) -> np.ndarray:
         change = np.abs(step.reshape(-1, 6) @ root)
-        moved_A = radius_A * change[:, :3].sum(axis=1) + change[:, 3:5].sum(axis=1) + change[:, 5] / HEIGHT_PER_SHIFT
+        turned_A = radius_A * np.deg2rad(change[:, :3]).sum(axis=1)
+        moved_A = turned_A + change[:, 3:5].sum(axis=1) + change[:, 5] / HEIGHT_PER_SHIFT
         shorter = np.minimum(1, LONGEST_POSE_STEP_A / np.maximum(moved_A, 1e-12))
         return (step.reshape(-1, 6) * shorter[:, None]).ravel()
 

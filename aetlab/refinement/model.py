@@ -23,11 +23,11 @@ from aetlab.core import physics
 from aetlab.core.backend import empty_aligned, n_threads
 from aetlab.core.grid import n_slices
 from aetlab.core.nouns import TiltSeries
+from aetlab.core.poses import Poses
 from aetlab.core.simd import BYTES
 from aetlab.forward.multislice import Multislice, TiltCost, make_multislice, propagator
 from aetlab.forward.series_optics import SeriesOptics
 from aetlab.refinement import kernels_numba as kernels
-from aetlab.refinement.geometry import Poses
 from aetlab.refinement.tables import AtomTables, broaden, tabulate_atoms
 from aetlab.spec import MicroscopeSpec
 
@@ -94,7 +94,6 @@ class _Bench:
 
     multislice: TiltCost
     slices: np.ndarray
-    amplitude: np.ndarray
     refocused: bool = False
 
 
@@ -133,7 +132,7 @@ class AtomModel:
         self.elements = elements
         self.voxel_A = series.pixel_A
         self.n_tilts, self.n_defoci = series.images.shape[:2]
-        self.electrons_per_pixel = self._electrons = series.mean_electrons_per_pixel
+        self.electrons_per_pixel = series.mean_electrons_per_pixel
         self.present = series.weight > 0
         self.tables = tabulate_atoms(elements, self.voxel_A, parametrization=parametrization,
                                      debye_waller_A2=debye_waller_A2, dtype=dtype)
@@ -149,17 +148,24 @@ class AtomModel:
         self._measured: np.ndarray = np.empty(series.images.shape, dtype)
         for i_tilt in range(self.n_tilts):
             self._measured[i_tilt] = series.amplitudes(i_tilt, centred=True)
-        self._amplitude = self._measured
         self._weighted = None if series.is_regular else series
         self._image_weights = series.image_weights
-        self.brightness = np.ones((self.n_tilts, self.n_defoci))
-        self.defocus_offset_A = np.zeros((self.n_tilts, self.n_defoci))
         self._local = threading.local()
 
     @property
-    def amplitude(self) -> np.ndarray:
-        """Measured amplitudes (T, F, X, Y), vacuum 1."""
-        return self._amplitude
+    def measured(self) -> np.ndarray:
+        """Measured amplitudes (T, F, X, Y) as recorded: vacuum is the root of the brightness."""
+        return self._measured
+
+    def amplitude(self, poses: Poses, i_tilt: int) -> np.ndarray:
+        """Return the measured amplitudes (F, X, Y) of one tilt over the root of their brightness: vacuum is 1."""
+        root = np.sqrt(poses.brightness[i_tilt])[:, None, None]
+        return np.asarray(self._measured[i_tilt] / root, self._dtype)
+
+    def mean_electrons(self, poses: Poses) -> float:
+        """Return the mean count of a vacuum pixel, brightness included; images count by their weights."""
+        weights = None if self._weighted is None else self._image_weights
+        return self.electrons_per_pixel * float(np.average(poses.brightness, weights=weights))
 
     def weights_of(self, i_tilt: int) -> np.ndarray | None:
         """Weight (F, X, Y) of each pixel of one tilt; None in a regular series."""
@@ -238,13 +244,13 @@ class AtomModel:
         centres = placed_A[order][:, [2, 0, 1]] / self.voxel_A + (np.array(self._shape) - 1) / 2
         kinds, occupancy = sites.kinds[order], sites.occupancy[order]
         self._deposit(bench.slices, centres, kinds, occupancy)
-        measured, weight = self._amplitude[i_tilt], self.weights_of(i_tilt)
+        measured, weight = self.amplitude(poses, i_tilt), self.weights_of(i_tilt)
         if noise is not None:
             white = np.random.default_rng(noise).standard_normal(measured.shape, np.float32)
             if weight is not None:
                 white = np.where(weight > 0, white / np.sqrt(np.where(weight > 0, weight, 1)), 0).astype(np.float32)
-            measured = np.add(measured, white, out=bench.amplitude)
-        multislice, lift_A = bench.multislice, self._lift_A(poses, i_tilt)
+            measured += white
+        multislice, lift_A = bench.multislice, poses.defocus_change_A[i_tilt]
         if np.any(lift_A) or self._optics.set_of[i_tilt] > 0 or bench.refocused:
             multislice.use_transfer(multislice.pack_transfer(self._transfer_at(i_tilt, lift_A)))
             bench.refocused = True
@@ -284,10 +290,9 @@ class AtomModel:
         return slices
 
     def with_images(self, images: np.ndarray) -> AtomModel:
-        """The same model of noise-free ``images`` (T, F, X, Y), vacuum 1, with the weights of this one."""
+        """Return a model of noise-free ``images`` (T, F, X, Y), as :meth:`images` makes them, with the same weights."""
         other = copy.copy(self)
-        other._measured = other._amplitude = np.sqrt(images).astype(self._dtype)
-        other.brightness = np.ones_like(self.brightness)
+        other._measured = np.sqrt(images).astype(self._dtype)
         other._local = threading.local()
         return other
 
@@ -297,34 +302,21 @@ class AtomModel:
         other.tables = broaden(self.tables, thermal_A2, self.voxel_A)
         return other
 
-    def with_calibration(self, brightness: np.ndarray, defocus_offset_A: np.ndarray) -> AtomModel:
-        """The same model of images whose vacuum has the intensity ``brightness`` (T, F), and whose planes lie
-        ``defocus_offset_A`` (T, F) in Å further along the beam than the series says.
-
-        Amplitudes are divided by √brightness, so that vacuum is 1 again; electrons in a vacuum pixel follow the mean,
-        for which images count by their weights.
-        """
-        other = copy.copy(self)
-        other.brightness, other.defocus_offset_A = np.array(brightness, float), np.array(defocus_offset_A, float)
-        other._amplitude = (self._measured / np.sqrt(brightness)[:, :, None, None]).astype(self._dtype)
-        mean = np.mean(brightness) if self._weighted is None else np.average(brightness, weights=self._image_weights)
-        other.electrons_per_pixel = self._electrons * float(mean)
-        return other
-
     def images(self, sites: Sites, poses: Poses) -> np.ndarray:
-        """Noise-free images (T, F, X, Y) of the sites, vacuum 1, as this model sees them."""
-        images = np.empty(self._amplitude.shape, np.float32)
+        """Return noise-free images (T, F, X, Y) of the sites, with the brightness of ``poses``."""
+        images = np.empty(self._measured.shape, np.float32)
         for i_tilt, (intensity,) in enumerate(self.focal_images(sites, poses, (0.0,))):
-            images[i_tilt] = intensity
+            images[i_tilt] = intensity * poses.brightness[i_tilt, :, None, None]
         return images
 
     def focal_images(self, sites: Sites, poses: Poses, lifts_A: Sequence[float]) -> Iterator[np.ndarray]:
-        """Noise-free images (L, F, X, Y) of each tilt in their order, all planes ``lifts_A`` (L,) further on.
+        """Yield noise-free images (L, F, X, Y) of each tilt, in their order, with all planes moved by ``lifts_A`` (L,).
 
-        Planes move along the beam, in Å; the exit wave of a tilt is computed once.
+        Planes move along the beam, in Å. Vacuum is 1, whatever the brightness of ``poses``. The exit wave of a tilt is
+        computed once.
         """
         def work(i_tilt: int) -> np.ndarray:
-            lift_A = self._lift_A(poses, i_tilt) + np.asarray(lifts_A)[:, None]
+            lift_A = poses.defocus_change_A[i_tilt] + np.asarray(lifts_A)[:, None]
             optics = replace(self._optics.optics, transfer=self._transfer_at(i_tilt, lift_A))
             waves = Multislice(optics, self._dtype).images(self.slices(sites, poses, i_tilt))
             return (waves.real**2 + waves.imag**2).reshape(*lift_A.shape, *waves.shape[1:])
@@ -343,10 +335,6 @@ class AtomModel:
         kernels.gather(slices, centres, kinds, occupancy.astype(self._dtype), self._n_layers, self._shape[0],
                        t.cumulative, t.weight, t.reach, t.n_reach, t.window, self._lanes, out)
 
-    def _lift_A(self, poses: Poses, i_tilt: int) -> np.ndarray:
-        """How far (F,) in Å the planes of a tilt lie further along the beam, as the sample sees them."""
-        return np.asarray(self.defocus_offset_A[i_tilt] - float(poses.shift_A[i_tilt, 2]))
-
     def _transfer_at(self, i_tilt: int, lift_A: np.ndarray) -> np.ndarray:
         """Transfer functions to planes of one tilt that lie ``lift_A`` (..., F) further along the beam, one after the
         other, as those of :class:`aetlab.forward.multislice.Optics`.
@@ -363,6 +351,5 @@ class AtomModel:
     def _bench(self) -> _Bench:
         if getattr(self._local, "bench", None) is None:
             self._local.bench = _Bench(self._make_tilt_cost(self._optics.optics, self._dtype),
-                                       empty_aligned(self.slices_shape, self._dtype),
-                                       empty_aligned(self._amplitude.shape[1:], self._dtype))
+                                       empty_aligned(self.slices_shape, self._dtype))
         return self._local.bench

@@ -14,6 +14,7 @@ import numpy as np
 
 from aetlab.core import physics
 from aetlab.core.nouns import RefinedAtoms, TiltSeries, TracedAtoms
+from aetlab.core.poses import Poses
 from aetlab.forward.multislice import TiltCost, make_multislice
 from aetlab.refinement.first_poses import align_tilts
 from aetlab.refinement.fisher import (
@@ -23,7 +24,6 @@ from aetlab.refinement.fisher import (
     variance_factors,
 )
 from aetlab.refinement.fit import Fit, fit_poses, fit_to_images
-from aetlab.refinement.geometry import Poses, nominal_poses
 from aetlab.refinement.image_parameters import calibrate_images, take_heights
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import name_sites
@@ -89,7 +89,7 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
                       n_layers_per_slice=n_layers_per_slice, parametrization=spec.parametrization,
                       debye_waller_A2=spec.debye_waller_A2, make_tilt_cost=make_tilt_cost)
     first = _first_sites(traced, model, spec.first_share if spec.n_rounds > 1 else 1.0)
-    return _Refinement(model, spec, seed, report).run(first, nominal_poses(series.tilt_deg))
+    return _Refinement(model, spec, seed, report).run(first, Poses.nominal(series.tilt_deg, model.n_defoci))
 
 
 def most_passes(spec: RefineSpec) -> int:
@@ -167,37 +167,33 @@ class _Refinement:
         poses = align_tilts(model, sites, poses, heights_A=HEIGHTS_A, reach_A=REACH_A)
         self._passed(f"{model.n_tilts} tilts aligned")
         if spec.imaging:
-            model, poses, _ = self._calibrated(sites, poses)
-            self._model = model
+            poses, _ = self._calibrated(sites, poses)
         information = sample_pose_information(model, sites, poses, spec.n_information, next(self._seeds))
         poses, _ = fit_poses(model, sites, poses, information, n_passes=spec.n_passes, tolerance=3 * spec.tolerance,
                              on_pass=lambda cost: self._passed(f"poses, cost {cost:.6g}"))
         return poses
 
-    def _calibrated(self, sites: Sites, poses: Poses) -> tuple[AtomModel, Poses, float]:
-        """Model and poses with the images' defocus and brightness; the first change of defocus in standard errors."""
-        model, changes = self._model, []
+    def _calibrated(self, sites: Sites, poses: Poses) -> tuple[Poses, float]:
+        """Fit defocus and brightness of each image; return poses and the first change of defocus in standard errors."""
+        changes = []
         for _ in range(N_CALIBRATIONS):
-            model, change = calibrate_images(model, sites, poses)
+            poses, change = calibrate_images(self._model, sites, poses)
             changes.append(change)
             self._passed(f"defocus and brightness, by {change:.3g} standard errors")
             if change < self._spec.tolerance:
                 break
-        if self._spec.poses:
-            model, poses = take_heights(model, poses)
-        return model, poses, changes[0]
+        return take_heights(poses, self._model.present) if self._spec.poses else poses, changes[0]
 
     def _fit(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool, *, thermal: bool) -> Fit:
         """A fit and, where asked for, the images' calibration before it; the last time until both agree."""
         if not self._spec.imaging:
             return self._fit_once(sites, poses, information, last, thermal)
-        self._model, poses, _ = self._calibrated(sites, poses)
+        poses, _ = self._calibrated(sites, poses)
         fit = self._fit_once(sites, poses, information, last, thermal)
         for _ in range(N_SETTLING if last else 0):
-            model, poses, change = self._calibrated(fit.sites, fit.poses)
+            poses, change = self._calibrated(fit.sites, fit.poses)
             if change < self._spec.tolerance:
                 break
-            self._model = model
             fit = self._fit_once(fit.sites, poses, information, last, thermal)
         return fit
 
@@ -258,7 +254,7 @@ class _Refinement:
         """Sites with their likeliest elements, and their information; probable nothing goes, new sites stay as they
         are."""
         by_amount, full = self._try_elements(sites, poses, self._spec.n_information + 1)
-        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, self._model.electrons_per_pixel,
+        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, self._model.mean_electrons(poses),
                                USUAL_FACTOR, self._surroundings(sites.positions_A, sites, own=True))
         new = np.arange(len(sites)) >= len(sites) - n_new
         keep = new | (posterior[:, -1] < 0.5)
@@ -278,14 +274,15 @@ class _Refinement:
 
     def _finish(self, fit: Fit, sites: Sites, poses: Poses) -> RefinedAtoms:
         spec, model = self._spec, self._model
+        n_electrons = model.mean_electrons(poses)
         by_amount, full = self._try_elements(sites, poses, spec.n_information_last)
         information = own_information(full, sites.kinds, np.ones(len(sites)))
         factors = variance_factors(model, sites, poses, information, next(self._seeds))
         self._passed("overlap")
-        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, model.electrons_per_pixel,
+        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, n_electrons,
                                float(factors[:, 3].mean()), self._surroundings(sites.positions_A, sites, own=True))
-        errors = standard_errors(information, model.electrons_per_pixel, factors[sites.kinds])
-        thermal_A2, thermal_error_A2 = self._thermal(fit, sites, errors)
+        errors = standard_errors(information, n_electrons, factors[sites.kinds])
+        thermal_A2, thermal_error_A2 = self._thermal(fit, sites, errors, n_electrons)
         best = posterior.argmax(axis=1)
         numbers = np.append(model.elements, 0)[best]
         keep = numbers > 0
@@ -297,17 +294,17 @@ class _Refinement:
             scattering_V_A3=scattering[order].astype(np.float64), numbers=numbers[order],
             position_error_A=errors[order, :3], occupancy_error=errors[order, 3],
             probability=posterior[order, best[order]], posterior=posterior[order, :-1],
-            not_atom_probability=posterior[order, -1], turn_deg=np.rad2deg(poses.turn_rad), shift_A=poses.shift_A,
-            thermal_A2=thermal_A2, thermal_error_A2=thermal_error_A2, defocus_offset_A=model.defocus_offset_A,
-            brightness=model.brightness, cost=np.array(fit.descent.costs), rounds=tuple(self._rounds),
+            not_atom_probability=posterior[order, -1], poses=poses, thermal_A2=thermal_A2,
+            thermal_error_A2=thermal_error_A2, cost=np.array(fit.descent.costs), rounds=tuple(self._rounds),
             summary={"stopped": fit.descent.stopped, "passes": self._n_passes,
                      "remaining_standard_errors": fit.remaining,
-                     "chi_square": 8 * model.electrons_per_pixel * fit.descent.cost / model.n_values,
+                     "chi_square": 8 * n_electrons * fit.descent.cost / model.n_values,
                      "variance_factor_position": float(factors[:, :3].mean()),
                      "variance_factor_occupancy": float(factors[:, 3].mean())}
-            | self._summary(thermal_A2))
+            | self._summary(thermal_A2, poses))
 
-    def _thermal(self, fit: Fit, sites: Sites, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _thermal(self, fit: Fit, sites: Sites, errors: np.ndarray,
+                 n_electrons: float) -> tuple[np.ndarray, np.ndarray]:
         """Thermal factor of each element, and its standard error, (K,) each in Å²; an error of 0 where none is fitted.
 
         A fit whose positions follow the noise with the variance σ² along each axis finds B too small by 8π²σ²: the bias
@@ -320,10 +317,10 @@ class _Refinement:
         known = np.where(fit.thermal_information > 0, fit.thermal_information, np.inf)
         counts = np.maximum(np.bincount(sites.kinds, minlength=n_kinds), 1)
         variance_A2 = np.bincount(sites.kinds, (errors[:, :3] ** 2).mean(axis=1), n_kinds) / counts
-        error_A2 = 1 / np.sqrt(4 * model.electrons_per_pixel * known)
+        error_A2 = 1 / np.sqrt(4 * n_electrons * known)
         return model.thermal_A2 + 8 * math.pi**2 * variance_A2, error_A2
 
-    def _summary(self, thermal_A2: np.ndarray) -> dict[str, float]:
+    def _summary(self, thermal_A2: np.ndarray, poses: Poses) -> dict[str, float]:
         """What the fitted microscope and vibrations add to the summary."""
         spec, model = self._spec, self._model
         found: dict[str, float] = {}
@@ -331,9 +328,8 @@ class _Refinement:
             found |= {f"thermal_{physics.SYMBOLS[Z]}_A2": float(B)
                       for Z, B in zip(model.elements, thermal_A2, strict=True)}
         if spec.imaging:
-            found["defocus_offset_rms_A"] = float(np.sqrt((model.defocus_offset_A[model.present] ** 2).mean()))
-            found["brightness_rms_percent"] = 100 * float(
-                np.sqrt(((model.brightness[model.present] - 1) ** 2).mean()))
+            found["defocus_offset_rms_A"] = float(np.sqrt((poses.defocus_A[model.present] ** 2).mean()))
+            found["brightness_rms_percent"] = 100 * float(np.sqrt(((poses.brightness[model.present] - 1) ** 2).mean()))
         return found
 
     def _passed(self, detail: str) -> None:

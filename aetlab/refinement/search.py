@@ -9,8 +9,8 @@ from scipy.ndimage import gaussian_filter, maximum_filter, shift
 from scipy.spatial import cKDTree
 
 from aetlab.core import parabola
+from aetlab.core.poses import Poses
 from aetlab.forward.rotation import make_rotation
-from aetlab.refinement.geometry import Poses
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import NOISE_FREE_ELECTRONS
 
@@ -29,7 +29,7 @@ class ResidualVolume:
     """Residuals of all tilts carried back to the volume: minus the gradient of the cost, in 1/V."""
 
     def __init__(self, shape_zxy: tuple[int, int, int], n_layers: int, poses: Poses, voxel_A: float) -> None:
-        tilt_deg = poses.tilt_deg + np.rad2deg(poses.turn_rad[:, 1])
+        tilt_deg = poses.tilt_deg + poses.turn_deg[:, 1]
         self._rotation = make_rotation("linear", shape_zxy, n_layers, tilt_deg)
         self._shift = poses.shift_A[:, :2] / voxel_A
         self.volume: np.ndarray = np.zeros(shape_zxy, np.float32)
@@ -97,7 +97,7 @@ def judge_proposals(proposed: Sites, sites: Sites, poses: Poses, information: np
     for tilt in model.gradients(join(sites, proposed), poses):
         by_occupancy += tilt.gradient[0, len(sites):, 3]
     typical = typical_information(sites, information, lightest_kind(model))
-    electrons = min(model.electrons_per_pixel, NOISE_FREE_ELECTRONS)
+    electrons = min(model.mean_electrons(poses), NOISE_FREE_ELECTRONS)
     estimate = -by_occupancy / typical
     clearness = 2 * electrons * typical * estimate**2 + favour
     keep = (estimate > LEAST_PART) & (clearness > 0.5 * min_significance**2)

@@ -18,7 +18,7 @@ class SimulateSpec:
     ``n_frozen_phonons`` > 0 averages the intensity over that many thermally displaced copies; ``band_limit`` cuts
     waves and transmission functions at that fraction of the Nyquist frequency (1 keeps all, 2/3 is the usual guard
     against wrap-around of the product of two functions). The ``*_error_*`` are standard deviations of how far each tilt
-    lies from where it was asked for (:class:`aetlab.core.nouns.TiltOffsets`; kind=atoms alone), 0: not at all.
+    lies from where it was asked for (:class:`aetlab.core.poses.Poses`; kind=atoms alone), 0: not at all.
     """
 
     kind: str = "atoms"
