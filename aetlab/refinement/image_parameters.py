@@ -1,10 +1,10 @@
-r"""Defocus and brightness of every single image, from the images of the sites as they are.
+r"""Defocus and brightness of every single image, with fixed sites.
 
-An image whose vacuum has the intensity b = s² and whose plane lies δ further along the beam than it is said to has the
+An image whose vacuum has the intensity b = s² and whose plane lies δ further along the beam than recorded has the
 amplitude a ≈ s (|ψ| + δ ∂|ψ|/∂δ), which is linear in s and s·δ: least squares over its pixels, two unknowns, and again
 from where that led (Gauss-Newton). The derivative is a central difference of images at three planes, which share the
-exit wave. Positions and occupancies stay; what is left of either in the other the next fit takes up. Pixels count by
-their weights; missing images keep the brightness 1 and the offset 0.
+exit wave. Positions and occupancies are fixed; the next fit removes errors that the two leave in each other. Pixels
+count by their weights; missing images keep the brightness 1 and the defocus 0.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from aetlab.core.poses import Poses
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import NOISE_FREE_ELECTRONS
 
-#: Half the distance in Å of the planes that the derivative with respect to the defocus is taken from.
+#: Half the distance in Å of the planes of the central difference with respect to the defocus.
 STEP_A = 2.0
-#: The farthest that a plane moves in one step, in Å.
+#: Largest change of the defocus in one step, in Å.
 LONGEST_STEP_A = 20.0
-#: Mean square of the derivative of |ψ| in 1/Å² below which an image says nothing of its defocus.
+#: Relative determinant below which an image does not determine its defocus, in 1/Å².
 LEAST_SLOPE = 1e-14
 
 
 def calibrate_images(model: AtomModel, sites: Sites, poses: Poses) -> tuple[Poses, float]:
     """Take one step of the brightness and defocus of each image towards the measured ones; one forward pass.
 
-    Returns the poses, and the root mean square of the changes of defocus in standard errors; noise-free data are taken
+    Return the poses, and the root mean square of the changes of defocus in standard errors. Noise-free data are assumed
     to have :data:`aetlab.refinement.naming.NOISE_FREE_ELECTRONS` a pixel.
     """
     brightness, change_A = np.ones_like(poses.brightness), np.zeros_like(poses.defocus_A)

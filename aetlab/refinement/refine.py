@@ -1,7 +1,6 @@
-"""From traced atoms to refined ones: rounds of fitting, dropping, proposing and naming sites, and standard errors.
+"""Refinement of traced atoms: rounds of fitting, dropping, proposing and naming sites, and standard errors.
 
-The truth plays no part: what is used are the images, the microscope, the elements that the sample holds, and the atoms
-that were traced.
+Inputs are the images, the microscope, the elements of the sample and the traced atoms. The truth is not used.
 """
 
 from __future__ import annotations
@@ -38,20 +37,20 @@ from aetlab.refinement.search import (
 from aetlab.refinement.surroundings import log_surroundings
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
-#: Sites weaker than this get the information on their positions that they will have once they have grown to it.
+#: Sites of lower occupancy get the information on their positions that this occupancy would give.
 GROWN_OCCUPANCY = 0.7
-#: Heights and the greatest shift in Å at which the tilts are looked for first.
+#: Heights and largest shift in Å of the first search for the poses.
 HEIGHTS_A, REACH_A = np.arange(-60.0, 61.0, 10.0), 4.0
-#: Steps towards the defocus and brightness of the images at a time, and how often the last fit is taken up after them.
+#: Largest number of steps in defocus and brightness between fits, and of repetitions of the last fit.
 N_CALIBRATIONS, N_SETTLING = 4, 3
-#: Where a round adds less than this part of the sites the next one is the last.
+#: If a round adds less than this fraction of the sites, the next one is the last.
 FEW = 1e-3
-#: Where a round adds less than this part thermal factors are fitted from the next one on: what missing and false sites
-#: leave looks like vibration, and atoms blurred by it ask for more false ones.
+#: If a round adds less than this fraction, thermal factors are fitted from the next one on: the residual of missing and
+#: false sites resembles vibration, and atoms blurred by it lead to more false sites.
 STEADY = 0.01
-#: What ignorance of the other atoms multiplies the variance by, until it is measured at the end.
+#: Factor by which the other atoms raise the variance, until it is measured at the end.
 USUAL_FACTOR = 1.5
-#: Called with passes done, and what the latest did.
+#: Called with the number of passes done and a description of the latest.
 PassReport = Callable[[int, str], None]
 
 
@@ -68,13 +67,13 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
     shape_zxy : tuple of int
         Voxels of the volume that the atoms were traced in.
     traced : TracedAtoms
-        Where to begin; sites that were named "no atom" are tried as well.
+        Starting point; sites that were named "no atom" are included.
     elements : tuple of int
-        Atomic numbers that the sample holds.
+        Atomic numbers of the elements of the sample.
     spec, microscope, n_layers_per_slice
-        How, with which microscope, and N_B.
+        Settings of the refinement, the microscope, and N_B.
     seed : int
-        Of the noise that the information is sampled with.
+        Seed of the noise for the sampled information.
     report : callable, optional
         ``report(passes done, detail)`` after each pass.
     make_tilt_cost : callable
@@ -93,7 +92,7 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
 
 
 def most_passes(spec: RefineSpec) -> int:
-    """Passes over the data that a refinement takes at most."""
+    """Return the largest number of passes over the data of a refinement."""
     beside = (N_CALIBRATIONS if spec.imaging else 0) + (spec.n_information if spec.thermal else 0)
     between = spec.n_passes + 4 + spec.n_information + beside
     most = (spec.n_information + (spec.n_rounds - 1) * between + spec.n_passes_last + beside
@@ -104,7 +103,7 @@ def most_passes(spec: RefineSpec) -> int:
 
 
 def as_traced(refined: RefinedAtoms) -> TracedAtoms:
-    """Refined atoms in the form of traced ones, for what scores those; intensity and signal are the scattering."""
+    """Return refined atoms as traced ones, for scoring; intensity and signal are the scattering."""
     n = len(refined)
     unknown = np.full(n, np.nan)
     return TracedAtoms(
@@ -116,7 +115,7 @@ def as_traced(refined: RefinedAtoms) -> TracedAtoms:
 
 
 def _first_sites(traced: TracedAtoms, model: AtomModel, share: float) -> Sites:
-    """The strongest ``share`` of the traced atoms, occupancy 1; what was named no atom begins as the lightest one."""
+    """Return the strongest ``share`` of the traced atoms with occupancy 1; no atom becomes the lightest element."""
     kinds = np.searchsorted(model.elements, traced.numbers)
     kinds = np.where(np.isin(traced.numbers, model.elements), kinds, 0)
     weakest_first = np.argsort(traced.signal, kind="stable")
@@ -125,7 +124,7 @@ def _first_sites(traced: TracedAtoms, model: AtomModel, share: float) -> Sites:
 
 
 class _Refinement:
-    """The state of a refinement: passes done, and what each round did."""
+    """State of a refinement: passes done and a summary of each round."""
 
     def __init__(self, model: AtomModel, spec: RefineSpec, seed: int, report: PassReport | None) -> None:
         self._model, self._spec, self._report = model, spec, report
@@ -162,7 +161,7 @@ class _Refinement:
         return self._finish(fit, sites, poses)
 
     def _align(self, sites: Sites, poses: Poses) -> Poses:
-        """Poses fitted to the images while the sites stay as they are, from wherever the tilts are."""
+        """Search for the poses and fit them to the images, with fixed sites."""
         spec, model = self._spec, self._model
         poses = align_tilts(model, sites, poses, heights_A=HEIGHTS_A, reach_A=REACH_A)
         self._passed(f"{model.n_tilts} tilts aligned")
@@ -185,7 +184,7 @@ class _Refinement:
         return take_heights(poses, self._model.present) if self._spec.poses else poses, changes[0]
 
     def _fit(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool, *, thermal: bool) -> Fit:
-        """A fit and, where asked for, the images' calibration before it; the last time until both agree."""
+        """Fit, after a calibration of the images on request; the last fit is repeated until both agree."""
         if not self._spec.imaging:
             return self._fit_once(sites, poses, information, last, thermal)
         poses, _ = self._calibrated(sites, poses)
@@ -230,7 +229,7 @@ class _Refinement:
                                all_at_once=i_round == self._spec.n_rounds - 2)
 
     def _surroundings(self, places_A: np.ndarray, sites: Sites, *, own: bool) -> np.ndarray:
-        """Log likelihoods (P, K + 1) of each element and of none by the neighbours of places; 0 where not asked for."""
+        """Return log-likelihoods (P, K + 1) of each element and of no atom from the neighbours; 0 if switched off."""
         spec, n_kinds = self._spec, len(self._model.elements)
         if not spec.surroundings:
             return np.zeros((len(places_A), n_kinds + 1))
@@ -238,7 +237,7 @@ class _Refinement:
                                 max_distance_A=spec.max_distance_A, seed=next(self._seeds))
 
     def _try_elements(self, sites: Sites, poses: Poses, n_passes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Gradient (N, K) with respect to the amounts of all elements, and JᵀJ of positions and amounts."""
+        """Return the gradient (N, K) with respect to the amounts of all elements, and JᵀJ of positions and amounts."""
         model = self._model
         tables = tuple(range(len(model.elements)))
         by_amount = np.zeros((len(sites), len(tables)))
@@ -251,8 +250,10 @@ class _Refinement:
         return by_amount, full
 
     def _rename(self, sites: Sites, poses: Poses, n_new: int) -> tuple[Sites, np.ndarray]:
-        """Sites with their likeliest elements, and their information; probable nothing goes, new sites stay as they
-        are."""
+        """Return sites with their likeliest elements, and their information.
+
+        Sites that are probably no atom are dropped; new sites keep their element.
+        """
         by_amount, full = self._try_elements(sites, poses, self._spec.n_information + 1)
         posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, self._model.mean_electrons(poses),
                                USUAL_FACTOR, self._surroundings(sites.positions_A, sites, own=True))
@@ -305,11 +306,11 @@ class _Refinement:
 
     def _thermal(self, fit: Fit, sites: Sites, errors: np.ndarray,
                  n_electrons: float) -> tuple[np.ndarray, np.ndarray]:
-        """Thermal factor of each element, and its standard error, (K,) each in Å²; an error of 0 where none is fitted.
+        """Return the thermal factor of each element and its standard error, (K,) each in Å²; error 0 if not fitted.
 
         A fit whose positions follow the noise with the variance σ² along each axis finds B too small by 8π²σ²: the bias
-        of least squares is -½ (JᵀJ)⁻¹ Jᵀ tr(H Cov) (Box, J. R. Stat. Soc. B 33, 171, 1971), H the second derivatives,
-        which for positions sum up to twice the derivative with respect to ⟨u²⟩. That is added.
+        of least squares is -½ (JᵀJ)⁻¹ Jᵀ tr(H Cov) (Box, J. R. Stat. Soc. B 33, 171, 1971). H are the second
+        derivatives, which for positions sum to twice the derivative with respect to ⟨u²⟩. The bias is added to B.
         """
         model, n_kinds = self._model, len(self._model.elements)
         if not self._spec.thermal:
@@ -321,7 +322,7 @@ class _Refinement:
         return model.thermal_A2 + 8 * math.pi**2 * variance_A2, error_A2
 
     def _summary(self, thermal_A2: np.ndarray, poses: Poses) -> dict[str, float]:
-        """What the fitted microscope and vibrations add to the summary."""
+        """Return the entries of the summary for thermal factors, defocus and brightness."""
         spec, model = self._spec, self._model
         found: dict[str, float] = {}
         if spec.thermal:
@@ -339,9 +340,9 @@ class _Refinement:
 
 
 def own_information(full: np.ndarray, kinds: np.ndarray, position_factor: np.ndarray) -> np.ndarray:
-    """JᵀJ (N, 4, 4) of positions and occupancy from that with the amounts of all elements (N, 3 + K, 3 + K).
+    """Return JᵀJ (N, 4, 4) of positions and occupancy from that with the amounts of all elements (N, 3 + K, 3 + K).
 
-    ``position_factor`` (N,): how much stronger the site is taken to be, for its position.
+    ``position_factor`` (N,) scales the strength of the site in the elements of its position.
     """
     rows = np.concatenate([np.tile(np.arange(3), (len(kinds), 1)), 3 + kinds[:, None]], axis=1)
     own = full[np.arange(len(kinds))[:, None, None], rows[:, :, None], rows[:, None, :]]
