@@ -25,13 +25,13 @@ from aetlab.core.nouns import (
     Reconstruction,
     RefinedAtoms,
     Score,
-    TiltOffsets,
     TiltSeries,
     TracedAtoms,
     Truth,
     Views,
     Volume,
 )
+from aetlab.core.poses import Poses
 from aetlab.core.progress import SILENT, Reporter
 from aetlab.core.seeds import generator
 from aetlab.reconstruction.device import choose_tilt_cost, solver_parts
@@ -102,9 +102,10 @@ def electrons_per_pixel(settings: RunSpec) -> float:
                                                  settings.microscope.dqe)
 
 
-def true_poses(settings: RunSpec) -> TiltOffsets | None:
-    """Return how far the simulated tilts lie from where they are asked for; None where they lie there."""
-    return forward.draw_offsets(settings.simulate, len(_tilts_deg(settings)), generator(settings.seed, "tilt errors"))
+def true_poses(settings: RunSpec) -> Poses | None:
+    """Return the poses of the simulated tilts; None if they are nominal."""
+    return forward.draw_poses(settings.simulate, _tilts_deg(settings), len(settings.defocus.planes_nm),
+                              generator(settings.seed, "tilt errors"))
 
 
 def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = SILENT,
@@ -140,12 +141,12 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
         rng = generator(settings.seed, "tilt order")
         saved = checkpoints.load(rng) if checkpoints else None
         if aligner and saved:
-            aligner.restore(TiltOffsets.from_table(saved[0]["tilts"]))
+            aligner.restore(saved[0]["tilts"])
 
         def on_iteration(state: solve.State) -> None:
             progress.step("reconstruct", state.n_done, n_iterations, f"cost {state.cost[-1]:.5g}")
             if checkpoints and state.n_done < n_iterations and checkpoints.due():
-                arrays = state.arrays() | ({"tilts": aligner.offsets.as_table()} if aligner else {})
+                arrays = state.arrays() | ({"tilts": aligner.table} if aligner else {})
                 checkpoints.save(arrays, state.values(), rng)
 
         solution = fit_volume(settings, model, fitted, weight, n_iterations=n_iterations, rng=rng,
@@ -155,7 +156,7 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
         predicted = prediction_cost(model, solution.volume, held) if len(held) else float("nan")
         return Reconstruction(volume, solution.cost, solution.seconds, solution.restarts, solution.halvings,
                               solution.stopped, weight, predicted, solver_parts(model).name,
-                              aligner.offsets if aligner else None)
+                              aligner.poses if aligner else None)
 
 
 def trace(settings: RunSpec, reconstruction: Reconstruction, *, elements: Sequence[int] | None = None,
@@ -239,7 +240,7 @@ def compare(settings: RunSpec, truth: Truth, series: TiltSeries, reconstruction:
         scored = score(settings, traced, truth.atoms, refined, progress=progress)
         potential = Volume(true_potential(settings, scored.atoms), settings.scale.voxel_A)
         metrics = scored.metrics | {f"{name}_atoms": count for name, count in truth.atoms.counts.items()}
-        metrics |= _pose_metrics(reconstruction.offsets, truth.poses, series.tilt_deg)
+        metrics |= _pose_metrics(reconstruction.poses, truth.poses, series)
         metrics["potential_error"] = scoring.potential_error(
             reconstruction.volume.potential_V, potential.potential_V, _scored_rows(settings))
         return Comparison(scored, potential, views, metrics, truth.ideal, truth.poses)
@@ -319,18 +320,18 @@ def _defocus_A(settings: RunSpec) -> np.ndarray:
 
 
 def _simulate(settings: RunSpec, atoms: Atoms, tilt_deg: np.ndarray, defocus_A: np.ndarray, purpose: str,
-              report: Callable[[int, int], None] | None = None, offsets: TiltOffsets | None = None) -> TiltSeries:
+              report: Callable[[int, int], None] | None = None, poses: Poses | None = None) -> TiltSeries:
     return forward.simulate_tilt_series(
         atoms, settings.scale.shape_zxy, settings.scale.voxel_A, tilt_deg, defocus_A, microscope=settings.microscope,
         simulate=settings.simulate, debye_waller_A2=settings.sample.debye_waller_A2,
-        rng=generator(settings.seed, purpose), report=report, offsets=offsets)
+        rng=generator(settings.seed, purpose), report=report, poses=poses)
 
 
 def _at_found_brightness(series: TiltSeries, reconstruction: Reconstruction) -> TiltSeries:
-    if reconstruction.offsets is None:
+    if reconstruction.poses is None:
         return series
-    brightness = reconstruction.offsets.brightness.astype(np.float32)
-    return replace(series, images=series.images / brightness[:, None, None, None])
+    brightness = reconstruction.poses.brightness.astype(np.float32)
+    return replace(series, images=series.images / brightness[:, :, None, None])
 
 
 def _moved_to(atoms: Atoms, traced: TracedAtoms, progress: Reporter) -> Atoms:
@@ -346,12 +347,12 @@ def _match(settings: RunSpec, traced: TracedAtoms, atoms: Atoms) -> Match:
                                max_distance_A=settings.score.max_distance_A)
 
 
-def _pose_metrics(found: TiltOffsets | None, true: TiltOffsets | None, tilt_deg: np.ndarray) -> dict[str, float]:
-    """Errors of the tilts' poses; none where the tilts were neither moved nor aligned."""
+def _pose_metrics(found: Poses | None, true: Poses | None, series: TiltSeries) -> dict[str, float]:
+    """Return the errors of the poses; none if they are nominal and were not aligned."""
     if found is None and true is None:
         return {}
-    nominal = TiltOffsets.none(len(tilt_deg))
-    return scoring.offset_errors(found or nominal, true or nominal, tilt_deg)
+    nominal = Poses.nominal(series.tilt_deg, series.images.shape[1])
+    return scoring.pose_errors(found or nominal, true or nominal)
 
 
 def _scored_rows(settings: RunSpec) -> np.ndarray:

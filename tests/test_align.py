@@ -17,15 +17,16 @@ from hypothesis import strategies as st
 from aetlab import keeper
 from aetlab.cli.compose import compose_spec
 from aetlab.core.grid import coordinates_A, in_plane_rotation, rotation_matrix
-from aetlab.core.nouns import Atoms, TiltOffsets, TiltSeries
-from aetlab.forward import ForwardModel, Search, TiltAligner, draw_offsets, simulate_tilt_series
+from aetlab.core.nouns import Atoms, TiltSeries
+from aetlab.core.poses import Poses
+from aetlab.forward import ForwardModel, Search, TiltAligner, draw_poses, simulate_tilt_series
 from aetlab.forward.alignment import find_astray
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.potential import build_potential
-from aetlab.scoring import offset_errors, register_atoms
+from aetlab.scoring import pose_errors, register_atoms
 from aetlab.spec import AlignSpec, MicroscopeSpec, RunSpec, SimulateSpec, SpecError
 from aetlab.store import checkpoint
-from aetlab.store.aligned import read_offsets
+from aetlab.store.aligned import read_poses
 from aetlab.store.record import Places, Record, array_names, list_records, read_array
 from tests.conftest import TINY
 
@@ -52,10 +53,14 @@ def _atoms() -> Atoms:
     return Atoms(elements, positions_A, np.zeros(len(grid), int))
 
 
-def _series(offsets: TiltOffsets | None) -> TiltSeries:
+def _poses(table: np.ndarray) -> Poses:
+    return Poses.from_table(TILT_DEG, len(DEFOCUS_A), table)
+
+
+def _series(poses: Poses | None) -> TiltSeries:
     return simulate_tilt_series(_atoms(), SHAPE, VOXEL_A, TILT_DEG, DEFOCUS_A, microscope=MICROSCOPE,
                                 simulate=SimulateSpec(n_layers=LAYERS), debye_waller_A2=B_A2,
-                                rng=np.random.default_rng(0), offsets=offsets)
+                                rng=np.random.default_rng(0), poses=poses)
 
 
 def _aligner(series: TiltSeries) -> tuple[ForwardModel, TiltAligner]:
@@ -86,7 +91,7 @@ def test_derivatives_against_central_differences(column: int, potential_V: np.nd
 def test_the_aligner_sees_what_the_simulation_moves(column: int, potential_V: np.ndarray) -> None:
     """Images of atoms that were turned and moved are those of the turned and moved volume, and not of the opposite."""
     row = np.where(np.arange(6) == column, [2.0, -2.0, *OFFSET[2:]], NONE)
-    series = _series(TiltOffsets.from_table(np.tile(row, (len(TILT_DEG), 1))))
+    series = _series(_poses(np.tile(row, (len(TILT_DEG), 1))))
     _, aligner = _aligner(series)
     for i_tilt in range(len(TILT_DEG)):
         residual = [np.linalg.norm(aligner.amplitudes(potential_V, i_tilt, tried) - np.sqrt(series.images[i_tilt]))
@@ -96,11 +101,11 @@ def test_the_aligner_sees_what_the_simulation_moves(column: int, potential_V: np
 
 def test_the_model_follows_the_aligner(potential_V: np.ndarray) -> None:
     """Placed by the aligner where they lie, tilts agree with the true volume."""
-    offsets = TiltOffsets.from_table(np.stack([OFFSET, 2 * NONE - OFFSET]))
-    model, aligner = _aligner(_series(offsets))
+    table = np.stack([OFFSET, 2 * NONE - OFFSET])
+    model, aligner = _aligner(_series(_poses(table)))
     nominal = [model.cost(potential_V, i) for i in range(len(TILT_DEG))]
-    aligner.restore(offsets)
-    np.testing.assert_array_equal(aligner.offsets.as_table(), offsets.as_table())
+    aligner.restore(table)
+    np.testing.assert_array_equal(aligner.table, table)
     for i_tilt in range(len(TILT_DEG)):
         assert model.cost(potential_V, i_tilt) < 0.02 * nominal[i_tilt]
 
@@ -108,7 +113,7 @@ def test_the_model_follows_the_aligner(potential_V: np.ndarray) -> None:
 def test_tilts_placed_where_they_were_change_no_bit(potential_V: np.ndarray) -> None:
     model, aligner = _aligner(_series(None))
     before = [model.cost_and_gradient(potential_V, i) for i in range(len(TILT_DEG))]
-    aligner.restore(TiltOffsets.none(len(TILT_DEG)))
+    aligner.restore(np.tile(NONE, (len(TILT_DEG), 1)))
     for i_tilt, (cost, gradient) in enumerate(before):
         again = model.cost_and_gradient(potential_V, i_tilt)
         assert again[0] == cost
@@ -116,24 +121,24 @@ def test_tilts_placed_where_they_were_change_no_bit(potential_V: np.ndarray) -> 
 
 
 def test_steps_find_the_offsets_in_the_true_volume(potential_V: np.ndarray) -> None:
-    offsets = TiltOffsets.from_table(np.stack([OFFSET, 2 * NONE - OFFSET]))
-    _, aligner = _aligner(_series(offsets))
+    table = np.stack([OFFSET, 2 * NONE - OFFSET])
+    _, aligner = _aligner(_series(_poses(table)))
     aligner.align(potential_V, SEARCH, smoothing_A=1.0, angles=False, first=True)
-    assert (aligner.offsets.tilt_deg == 0).all()
+    assert (aligner.table[:, 0] == 0).all()
     for smoothing_A in (1.0, 0.5, 0.5, 0.25, 0.25):
         aligner.align(potential_V, SEARCH, smoothing_A=smoothing_A)
     # A turn of 0.12° moves what lies 4 Å from the axis by 0.008 Å.
-    left = np.abs(aligner.offsets.as_table() - offsets.as_table()).max(axis=0)
+    left = np.abs(aligner.table - table).max(axis=0)
     assert (left < [0.12, 0.01, 0.005, 0.005, 0.5, 0.001]).all(), left
 
 
 def test_steps_find_the_offsets_without_what_is_missing(potential_V: np.ndarray) -> None:
     """Each tilt has its own defoci; one has an image of weight 0, the other bad pixels."""
-    offsets = TiltOffsets.from_table(np.stack([OFFSET, 2 * NONE - OFFSET]))
+    table = np.stack([OFFSET, 2 * NONE - OFFSET])
     defocus_A = np.array([[100.0, 160.0, 130.0], [110.0, 150.0, 120.0]])
     series = simulate_tilt_series(_atoms(), SHAPE, VOXEL_A, TILT_DEG, defocus_A, microscope=MICROSCOPE,
                                   simulate=SimulateSpec(n_layers=LAYERS), debye_waller_A2=B_A2,
-                                  rng=np.random.default_rng(0), offsets=offsets)
+                                  rng=np.random.default_rng(0), poses=Poses.from_table(TILT_DEG, 3, table))
     images, weight = series.images.copy(), np.ones((2, 3))
     by_pixel = np.ones(images.shape, np.float32)
     images[0, 1], weight[0, 1] = np.nan, 0
@@ -144,18 +149,18 @@ def test_steps_find_the_offsets_without_what_is_missing(potential_V: np.ndarray)
     aligner.align(potential_V, SEARCH, smoothing_A=1.0, angles=False, first=True)
     for smoothing_A in (1.0, 0.5, 0.5, 0.25, 0.25):
         aligner.align(potential_V, SEARCH, smoothing_A=smoothing_A)
-    left = np.abs(aligner.offsets.as_table() - offsets.as_table()).max(axis=0)
+    left = np.abs(aligner.table - table).max(axis=0)
     assert (left < [0.12, 0.02, 0.005, 0.005, 0.6, 0.001]).all(), left
     # Bad pixels do not come back where the images are turned.
     assert all(model.cost(potential_V, i) < 0.03 * nominal[i] for i in range(2))
 
 
 def test_a_tilt_without_images_stays_where_it_was(potential_V: np.ndarray) -> None:
-    series = _series(TiltOffsets.from_table(np.stack([OFFSET, OFFSET])))
+    series = _series(_poses(np.stack([OFFSET, OFFSET])))
     _, aligner = _aligner(dataclasses.replace(series, weight=np.array([[1.0, 1.0], [0.0, 0.0]])))
     aligner.align(potential_V, SEARCH, smoothing_A=1.0, first=True)
-    np.testing.assert_array_equal(aligner.offsets.as_table()[1], NONE)
-    assert np.abs(aligner.offsets.as_table()[0, 2:4] - OFFSET[2:4]).max() < 0.3
+    np.testing.assert_array_equal(aligner.table[1], NONE)
+    assert np.abs(aligner.table[0, 2:4] - OFFSET[2:4]).max() < 0.3
 
 
 def test_a_tilt_that_went_astray_begins_anew(potential_V: np.ndarray) -> None:
@@ -164,16 +169,17 @@ def test_a_tilt_that_went_astray_begins_anew(potential_V: np.ndarray) -> None:
     true[:, 2:5] += np.random.default_rng(2).uniform(-1, 1, (6, 3)) * [0.5, 0.5, 10.0]
     series = simulate_tilt_series(_atoms(), SHAPE, VOXEL_A, tilt_deg, DEFOCUS_A, microscope=MICROSCOPE,
                                   simulate=SimulateSpec(n_layers=LAYERS), debye_waller_A2=B_A2,
-                                  rng=np.random.default_rng(0), offsets=TiltOffsets.from_table(true))
+                                  rng=np.random.default_rng(0),
+                                  poses=Poses.from_table(tilt_deg, len(DEFOCUS_A), true))
     _, aligner = _aligner(series)
     wrong = true.copy()
     wrong[3, [1, 4]] += [6.0, 120.0]
     np.testing.assert_array_equal(find_astray(wrong), np.arange(6) == 3)
     assert not find_astray(true).any()
-    aligner.restore(TiltOffsets.from_table(wrong))
+    aligner.restore(wrong)
     for smoothing_A in (1.0, 0.5, 0.25):
         aligner.align(potential_V, SEARCH, smoothing_A=smoothing_A)
-    left = np.abs(aligner.offsets.as_table() - true).max(axis=0)
+    left = np.abs(aligner.table - true).max(axis=0)
     assert (left < [0.2, 0.05, 0.01, 0.01, 1.0, 0.002]).all(), left
 
 
@@ -226,20 +232,22 @@ def test_moving_the_whole_sample_is_no_error() -> None:
         turn, shift_A = rotation_matrix(angle_deg) @ turn_deg, rotation_matrix(angle_deg) @ moved_A
         # A layer nearer to the source is less underfocused by what it moves along the beam.
         row += [turn[1], turn[2], *shift_A[:2], -shift_A[2], 0]
-    moved, none = TiltOffsets.from_table(table), TiltOffsets.none(len(tilt_deg))
-    assert max(offset_errors(moved, none, tilt_deg).values()) < 1e-12
+    moved, none = Poses.from_table(tilt_deg, 3, table), Poses.nominal(tilt_deg, 3)
+    assert max(pose_errors(moved, none).values()) < 1e-12
     rng = np.random.default_rng(1)
-    away = TiltOffsets.from_table(table + rng.standard_normal(table.shape) * [0.5, 0.5, 1, 1, 20, 0.02])
-    errors = offset_errors(away, none, tilt_deg)
+    away = Poses.from_table(tilt_deg, 3, table + rng.standard_normal(table.shape) * [0.5, 0.5, 1, 1, 20, 0.02])
+    errors = pose_errors(away, none)
     expected = {"tilt_error_deg_rms": 0.5, "axis_error_deg_rms": 0.5, "shift_error_A_rms": 1,
                 "defocus_error_nm_rms": 2, "brightness_error_rms": 0.02}
     assert errors == {name: pytest.approx(value, rel=0.6) for name, value in expected.items()}
 
 
 def test_errors_of_tilts_are_drawn_as_wide_as_asked() -> None:
-    assert draw_offsets(SimulateSpec(), 5, np.random.default_rng(0)) is None
+    assert draw_poses(SimulateSpec(), np.zeros(5), 2, np.random.default_rng(0)) is None
     spec = SimulateSpec(tilt_error_deg=0.5, shift_error_A=1, defocus_error_nm=2)
-    table = draw_offsets(spec, 4000, np.random.default_rng(0)).as_table()
+    poses = draw_poses(spec, np.zeros(4000), 2, np.random.default_rng(0))
+    assert poses is not None and not poses.defocus_A.any()
+    table = np.column_stack([poses.angles_deg, poses.shift_A[:, :2], -poses.shift_A[:, 2], poses.brightness[:, 0]])
     np.testing.assert_allclose(table.std(axis=0), [0.5, 0, 1, 1, 20, 0], rtol=0.05)
     np.testing.assert_allclose(table.mean(axis=0), NONE, atol=1.0)
 
@@ -284,10 +292,7 @@ def test_a_sweep_as_typed_recovers_tilts_that_lie_elsewhere(aetlab: Callable, tm
     assert metrics["correct_species_percent"] > 98 and metrics["position_error_pm"] < 9
     assert metrics["shift_error_A_rms"] < 0.05 and metrics["defocus_error_nm_rms"] < 0.3
     assert metrics["tilt_error_deg_rms"] < 0.3 and metrics["axis_error_deg_rms"] < 0.2
-    found = read_offsets(aligned)
-    true = TiltOffsets(**{name: read_array(aligned, f"truth/offsets/{name}").values
-                          for name in dataclasses.asdict(found)})
-    assert offset_errors(found, true, read_array(aligned, "tilt_series/tilt_deg").values).items() <= metrics.items()
+    assert pose_errors(read_poses(aligned), read_poses(aligned, "truth/poses")).items() <= metrics.items()
     shown = json.loads(aetlab("runs", aligned.id, "--json").stdout)
     assert "shift_error_A_rms" in json.dumps(shown)
 
@@ -327,5 +332,6 @@ def test_another_tracing_takes_the_alignment_from_the_first_record(tmp_path: Pat
     second = _run(compose_spec([*words, "trace.min_significance=5"]), tmp_path)
     environment = json.loads((second.folder / "environment.json").read_text(encoding="utf-8"))
     assert environment["reconstruction_of"] == first.id
-    np.testing.assert_array_equal(read_offsets(second).as_table(), read_offsets(first).as_table())
+    for name in ("turn_deg", "shift_A", "defocus_A", "brightness"):
+        np.testing.assert_array_equal(getattr(read_poses(second), name), getattr(read_poses(first), name))
     shutil.rmtree(tmp_path)

@@ -11,8 +11,8 @@ import pytest
 
 from aetlab.bound import main, split_plans
 from aetlab.core.nouns import Atoms, TiltSeries
+from aetlab.core.poses import Poses
 from aetlab.refinement.bound import compute_bound
-from aetlab.refinement.geometry import nominal_poses
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.spec import MicroscopeSpec
 
@@ -31,7 +31,7 @@ def test_the_bound_is_that_of_the_images_derivatives() -> None:
     numbers, places, tilt_deg = [8, 14], [[-2.3, 0.1, 0.2], [2.6, 0.4, -0.7]], np.arange(0, 180, 15.0)
     bound = bound_of(numbers, places, tilt_deg, n_passes=150, joint=False)
     vacuum = TiltSeries(np.ones((12, 2, 36, 36), np.float32), tilt_deg, np.array([200.0, 1000.0]), 0.5)
-    model, poses = AtomModel(vacuum, (36, 36, 36), (8, 14), **OPTIONS), nominal_poses(tilt_deg)
+    model, poses = AtomModel(vacuum, (36, 36, 36), (8, 14), **OPTIONS), Poses.nominal(tilt_deg, 2)
 
     def amplitude(i_atom: int, parameter: int, by: float) -> np.ndarray:
         positions_A, occupancy = np.array(places), np.ones(2)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from aetlab.core.nouns import Atoms, RefinedAtoms, Volume
+from aetlab.core.poses import Poses
 from aetlab.exchange.ase_atoms import from_ase, to_ase
 from aetlab.exchange.atom_files import read_atoms, write_atoms
 from aetlab.exchange.read_volume import FileError, read_volume
@@ -32,13 +33,13 @@ def make_atoms() -> Atoms:
 
 
 def make_refined() -> RefinedAtoms:
-    per_tilt, per_element = np.zeros((3, 3)), np.array([0.4, 0.5])
+    per_element = np.array([0.4, 0.5])
     return RefinedAtoms(
         positions_A=POSITIONS_A, occupancy=np.array([1.0, 0.5, 0.25]), scattering_V_A3=np.array([300.0, 150.0, 75.0]),
         numbers=NUMBERS, position_error_A=np.arange(9.0).reshape(3, 3) / 100, occupancy_error=np.full(3, 0.01),
         probability=np.array([0.9, 0.8, 0.7]), posterior=np.full((3, 2), 0.4), not_atom_probability=np.full(3, 0.2),
-        turn_deg=per_tilt, shift_A=per_tilt, thermal_A2=per_element, thermal_error_A2=per_element,
-        defocus_offset_A=per_tilt, brightness=per_tilt, cost=np.array([3.0, 2.0, 1.0]), rounds=(), summary={})
+        poses=Poses.nominal(np.zeros(3), 3), thermal_A2=per_element, thermal_error_A2=per_element,
+        cost=np.array([3.0, 2.0, 1.0]), rounds=(), summary={})
 
 
 @pytest.mark.parametrize("name", ["v.mrc", "v.map", "v.h5", "v.emd", "V.HDF5"])

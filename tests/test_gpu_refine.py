@@ -10,11 +10,11 @@ from host_device import HostDevice, host_library
 
 from aetlab import gpu
 from aetlab.core.nouns import TiltSeries
+from aetlab.core.poses import Poses
 from aetlab.forward.multislice import make_multislice
 from aetlab.forward.series_optics import series_optics
 from aetlab.gpu import GpuTiltCosts, choose, tilt_cost_bytes
 from aetlab.reconstruction import device as device_choice
-from aetlab.refinement.geometry import Poses, nominal_poses
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.spec import MicroscopeSpec, RunSpec, SpecError
 
@@ -57,9 +57,9 @@ def test_a_pass_is_that_of_the_cpu(device: HostDevice, moved: bool, name: str, r
     series: TiltSeries = request.getfixturevalue(name)
     rng = np.random.default_rng(2)
     sites = Sites(rng.uniform(-3, 3, (15, 3)), rng.uniform(0.5, 1.2, 15), rng.integers(0, 2, 15))
-    poses = nominal_poses(TILT_DEG)
+    poses = Poses.nominal(TILT_DEG, len(DEFOCUS_A))
     if moved:
-        poses = Poses(TILT_DEG, 0.01 * rng.normal(size=(3, 3)), 0.5 * rng.normal(size=(3, 3)))
+        poses = poses.moved(0.5 * rng.normal(size=(3, 6)))
 
     def run(model: AtomModel) -> tuple[list[float], np.ndarray, list[np.ndarray]]:
         slices: list[np.ndarray] = []

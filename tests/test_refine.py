@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from aetlab.core.nouns import TiltSeries, TracedAtoms
+from aetlab.core.poses import Poses, turn_matrix
 from aetlab.forward import add_shot_noise
 from aetlab.refinement import as_traced, refine_atoms
 from aetlab.refinement.fisher import invert_blocks, sample_information, standard_errors
 from aetlab.refinement.fit import fit_to_images
-from aetlab.refinement.geometry import Poses, exponential, nominal_poses, settle
+from aetlab.refinement.geometry import settle
 from aetlab.refinement.lbfgs import minimize_lbfgs
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import name_sites, separation
@@ -38,6 +39,10 @@ def make_series(sites: Sites, poses: Poses, seed: int) -> TiltSeries:
     return add_shot_noise(dataclasses.replace(vacuum, images=images), ELECTRONS, np.random.default_rng(seed))
 
 
+def make_poses(turn_deg: np.ndarray, shift_A: np.ndarray) -> Poses:
+    return dataclasses.replace(Poses.nominal(TILT_DEG, 3), turn_deg=turn_deg, shift_A=shift_A)
+
+
 @pytest.fixture(scope="module")
 def truth() -> Sites:
     return make_truth()
@@ -45,7 +50,7 @@ def truth() -> Sites:
 
 @pytest.fixture(scope="module")
 def series(truth: Sites) -> TiltSeries:
-    return make_series(truth, nominal_poses(TILT_DEG), 1)
+    return make_series(truth, Poses.nominal(TILT_DEG, 3), 1)
 
 
 def make_model(series: TiltSeries) -> AtomModel:
@@ -74,7 +79,7 @@ def test_quasi_newton_finds_the_minimum_of_a_curved_valley_and_says_so() -> None
 
 def test_a_fit_converges_to_the_bound_in_tens_of_passes(series: TiltSeries, truth: Sites) -> None:
     rng = np.random.default_rng(2)
-    model, poses = make_model(series), nominal_poses(TILT_DEG)
+    model, poses = make_model(series), Poses.nominal(TILT_DEG, 3)
     start = dataclasses.replace(truth, positions_A=truth.positions_A + rng.normal(0, 0.1, (64, 3)),
                                 occupancy=rng.uniform(0.7, 1.3, 64))
     information = sample_information(model, start, poses, 2, 3)
@@ -118,7 +123,8 @@ def test_sites_vanish_appear_and_get_their_elements(series: TiltSeries, truth: S
 def test_a_series_with_missing_images_and_different_electrons_is_refined(series: TiltSeries, truth: Sites) -> None:
     """Images of twice and half the electrons, a tilt that is missing, others of which one image is; χ² stays 1."""
     rng = np.random.default_rng(8)
-    ideal = AtomModel(series, SHAPE, ELEMENTS, n_layers_per_slice=1, **OPTIONS).images(truth, nominal_poses(TILT_DEG))
+    poses = Poses.nominal(TILT_DEG, 3)
+    ideal = AtomModel(series, SHAPE, ELEMENTS, n_layers_per_slice=1, **OPTIONS).images(truth, poses)
     weight = np.ones((9, 3))
     weight[4], weight[2, 0], weight[6, 2] = 0, 0, 0
     vacuum = dataclasses.replace(series, images=ideal, weight=weight)
@@ -139,7 +145,7 @@ def test_a_series_with_missing_images_and_different_electrons_is_refined(series:
 
 def test_error_over_standard_error_is_1_within_a_tenth(truth: Sites) -> None:
     """Eight noises, 1536 coordinates: the root mean square is known to 0.02."""
-    poses, ratios = nominal_poses(TILT_DEG), []
+    poses, ratios = Poses.nominal(TILT_DEG, 3), []
     for seed in range(8):
         model = make_model(make_series(truth, poses, 100 + seed))
         information = sample_information(model, truth, poses, 8, seed)
@@ -152,15 +158,15 @@ def test_poses_are_found_again(truth: Sites) -> None:
     """From 0.5°, 1 Å and 2 nm off; a cluster of 64 atoms and 1 nm says little of angles."""
     rng = np.random.default_rng(7)
     n = len(TILT_DEG)
-    turn = np.deg2rad(0.5) * rng.standard_normal((n, 3))
+    turn_deg = 0.5 * rng.standard_normal((n, 3))
     shift = np.column_stack([rng.normal(0, 1, (n, 2)), rng.normal(0, 20, n)])
-    positions_A, poses = settle(truth.positions_A, Poses(TILT_DEG, turn, shift))
+    positions_A, poses = settle(truth.positions_A, make_poses(turn_deg, shift))
     series = make_series(dataclasses.replace(truth, positions_A=positions_A), poses, 8)
     traced = traced_from(positions_A + rng.normal(0, 0.05, (64, 3)), np.array(ELEMENTS)[truth.kinds])
     refined = refine_atoms(series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms", n_rounds=1, poses=True),
                            microscope=MicroscopeSpec(), n_layers_per_slice=4, seed=9)
-    turn_error = refined.turn_deg - np.rad2deg(poses.turn_rad)
-    shift_error = refined.shift_A - poses.shift_A
+    turn_error = refined.poses.turn_deg - poses.turn_deg
+    shift_error = refined.poses.shift_A - poses.shift_A
     assert len(refined) == 64 and 0.95 < refined.summary["chi_square"] < 1.03
     assert np.sqrt((turn_error**2).mean()) < 0.25
     assert np.abs(shift_error[:, :2]).max() < 0.05
@@ -171,7 +177,7 @@ def test_missing_sites_are_found_where_the_tilts_are_off(truth: Sites) -> None:
     rng = np.random.default_rng(21)
     n = len(TILT_DEG)
     shift = np.column_stack([rng.normal(0, 1, (n, 2)), np.zeros(n)])
-    positions_A, poses = settle(truth.positions_A, Poses(TILT_DEG, np.zeros((n, 3)), shift))
+    positions_A, poses = settle(truth.positions_A, make_poses(np.zeros((n, 3)), shift))
     series = make_series(dataclasses.replace(truth, positions_A=positions_A), poses, 22)
     kept = np.arange(64) % 5 != 2
     numbers = np.array(ELEMENTS)[truth.kinds]
@@ -186,12 +192,12 @@ def test_missing_sites_are_found_where_the_tilts_are_off(truth: Sites) -> None:
 def test_settling_leaves_the_places_at_each_tilt() -> None:
     rng = np.random.default_rng(11)
     positions_A = rng.uniform(-5, 5, (6, 3))
-    poses = Poses(TILT_DEG, 1e-4 * rng.standard_normal((9, 3)), rng.standard_normal((9, 3)))
+    poses = make_poses(np.rad2deg(1e-4) * rng.standard_normal((9, 3)), rng.standard_normal((9, 3)))
     settled_A, rest = settle(positions_A, poses)
     for i in range(9):
         difference = rest.place(settled_A, i) - poses.place(positions_A, i)
         assert np.abs(difference[:, :2]).max() < 1e-4
-    turned = exponential(np.array([0.0, np.pi / 2, 0.0])) @ [0.0, 0.0, 1.0]
+    turned = turn_matrix(np.array([0.0, 90.0, 0.0])) @ [0.0, 0.0, 1.0]
     assert np.allclose(turned, [1, 0, 0])
 
 

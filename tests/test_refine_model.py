@@ -7,9 +7,10 @@ import pytest
 
 from aetlab.core.grid import rotation_matrix
 from aetlab.core.nouns import Atoms, TiltSeries
+from aetlab.core.poses import Poses
 from aetlab.forward import build_potential
 from aetlab.forward.multislice import Multislice
-from aetlab.refinement.geometry import Poses, nominal_poses, pose_gradient
+from aetlab.refinement.geometry import pose_gradient
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.spec import MicroscopeSpec
 
@@ -35,7 +36,7 @@ def noisy() -> np.ndarray:
 def test_slices_are_sums_of_the_layers_that_the_simulation_builds(dtype: type, n_layers: int) -> None:
     sites = make_sites(np.random.default_rng(2))
     sites = Sites(sites.positions_A, np.ones(12), sites.kinds)
-    slices = make_model(np.ones((2, 2, 24, 32)), dtype, n_layers).slices(sites, nominal_poses(TILT_DEG), 1)
+    slices = make_model(np.ones((2, 2, 24, 32)), dtype, n_layers).slices(sites, Poses.nominal(TILT_DEG, 2), 1)
     atoms = Atoms(np.array([8, 14])[sites.kinds], sites.positions_A @ rotation_matrix(37.0).T, np.zeros(12, int))
     layers = build_potential(atoms, SHAPE, 0.5, debye_waller_A2=B_A2)
     expected = np.add.reduceat(layers, np.arange(0, SHAPE[0], n_layers), axis=0)
@@ -47,7 +48,7 @@ def test_slices_are_sums_of_the_layers_that_the_simulation_builds(dtype: type, n
 def test_the_gradient_is_that_of_the_cost(noisy: np.ndarray) -> None:
     rng = np.random.default_rng(3)
     model, sites = make_model(noisy), make_sites(rng)
-    poses = Poses(TILT_DEG, 0.01 * rng.normal(size=(2, 3)), 0.3 * rng.normal(size=(2, 3)))
+    poses = Poses.nominal(TILT_DEG, 2).moved(rng.normal(size=(2, 6)) * [0.5, 0.5, 0.5, 0.3, 0.3, 0.3])
 
     def cost(positions_A: np.ndarray, occupancy: np.ndarray, by: np.ndarray) -> float:
         moved = Sites(positions_A, occupancy, sites.kinds)
@@ -57,7 +58,7 @@ def test_the_gradient_is_that_of_the_cost(noisy: np.ndarray) -> None:
     for tilt in model.gradients(sites, poses):
         of_positions += tilt.gradient[0, :, :3] @ poses.rotation(tilt.i_tilt)
         of_occupancy += tilt.gradient[0, :, 3]
-        of_poses[tilt.i_tilt] = pose_gradient(tilt.placed_A, tilt.gradient[0, :, :3], poses.turn_rad[tilt.i_tilt],
+        of_poses[tilt.i_tilt] = pose_gradient(tilt.placed_A, tilt.gradient[0, :, :3], poses.turn_deg[tilt.i_tilt],
                                               poses.shift_A[tilt.i_tilt])
     direction = [rng.normal(size=shape) for shape in ((12, 3), (12,), (2, 6))]
     direction[2][:, 5] = 0
@@ -70,7 +71,7 @@ def test_the_gradient_is_that_of_the_cost(noisy: np.ndarray) -> None:
 
 def test_the_gradient_of_the_height_is_that_of_the_defocus_up_to_the_slicing() -> None:
     rng = np.random.default_rng(9)
-    sites, poses = make_sites(rng), nominal_poses(TILT_DEG)
+    sites, poses = make_sites(rng), Poses.nominal(TILT_DEG, 2)
     images = make_model(np.ones((2, 2, 24, 32)), n_layers=1).images(sites, poses)
     model = make_model(images, n_layers=1)
 
@@ -87,7 +88,7 @@ def test_noise_in_the_images_averages_to_the_information_in_them() -> None:
     """E[(Jᵀw)²] is the square of the derivative of the amplitudes, here by central differences."""
     rng = np.random.default_rng(4)
     sites = make_sites(rng)
-    model, unturned = make_model(np.ones((2, 2, 24, 32))), nominal_poses(np.zeros(2))
+    model, unturned = make_model(np.ones((2, 2, 24, 32))), Poses.nominal(np.zeros(2), 2)
     multislice = Multislice(model._optics.optics, np.float64)
     samples = []
     for child in np.random.SeedSequence(5).spawn(300):

@@ -11,6 +11,7 @@ from fake_records import fake_spec
 
 from aetlab import flow
 from aetlab.core.nouns import Atoms, Match, Reconstruction, RefinedAtoms, TracedAtoms, Volume
+from aetlab.core.poses import Poses
 from aetlab.core.progress import PlainReporter
 from aetlab.reporting.figures.choose import refined_tasks
 from aetlab.reporting.figures.refined import errors_with_bounds, has_refined, plot_refined, position_error_pm
@@ -34,8 +35,7 @@ def make_refinement(sigma_A: float = 0.03) -> tuple[RefinedAtoms, Match, Atoms]:
         positions_A=atoms.positions_A + error_A, occupancy=rng.normal(1, 0.05, N), scattering_V_A3=np.ones(N),
         numbers=atoms.numbers, position_error_A=np.full((N, 3), sigma_A), occupancy_error=np.full(N, 0.05),
         probability=np.ones(N), posterior=np.ones((N, 2)) / 2, not_atom_probability=np.zeros(N),
-        turn_deg=np.zeros((5, 3)), shift_A=np.zeros((5, 3)), thermal_A2=np.full(2, 0.5),
-        thermal_error_A2=np.zeros(2), defocus_offset_A=np.zeros((5, 3)), brightness=np.ones((5, 3)),
+        poses=Poses.nominal(np.zeros(5), 3), thermal_A2=np.full(2, 0.5), thermal_error_A2=np.zeros(2),
         cost=np.array([3.0, 2.0]), rounds=(),
         summary={"stopped": "converged", "passes": 30, "chi_square": 0.98})
     match = Match(pairs, pairs, none, none, {"position_error_pm": 4.8, "found_percent": 100.0}, pairs, pairs,
@@ -87,9 +87,10 @@ def test_the_stage_refines_where_it_is_asked_to_and_says_how_it_ended(capsys: py
 
 def test_the_record_holds_the_fitted_microscope_and_vibrations_with_their_units() -> None:
     arrays = describe_refined_arrays(make_refinement()[0])
-    units = {name: arrays[f"refined/{name}"].unit for name in ("thermal_A2", "thermal_error_A2", "defocus_offset_A",
-                                                               "brightness")}
-    assert units == {"thermal_A2": "Å²", "thermal_error_A2": "Å²", "defocus_offset_A": "Å", "brightness": "1"}
+    units = {name: arrays[f"refined/{name}"].unit for name in ("thermal_A2", "thermal_error_A2", "turn_deg", "shift_A",
+                                                               "defocus_A", "brightness")}
+    assert units == {"thermal_A2": "Å²", "thermal_error_A2": "Å²", "turn_deg": "degree", "shift_A": "Å",
+                     "defocus_A": "Å", "brightness": "1"}
 
 
 def test_noise_free_runs_have_no_bound() -> None:

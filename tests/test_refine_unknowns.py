@@ -20,11 +20,12 @@ from test_refine import (
 )
 
 from aetlab.core.nouns import RefinedAtoms, TiltSeries
+from aetlab.core.poses import Poses
 from aetlab.forward import add_shot_noise
 from aetlab.refinement import most_passes, refine_atoms
 from aetlab.refinement.fisher import sample_information, separate_thermal
 from aetlab.refinement.fit import LEAST_THERMAL_A2
-from aetlab.refinement.geometry import Poses, nominal_poses, settle
+from aetlab.refinement.geometry import settle
 from aetlab.refinement.image_parameters import calibrate_images, take_heights
 from aetlab.refinement.model import THERMAL_STEP_A2, AtomModel, Sites
 from aetlab.refinement.tables import broaden
@@ -42,8 +43,6 @@ class Experiment:
     series: TiltSeries
     sites: Sites
     poses: Poses
-    defocus_offset_A: np.ndarray
-    brightness: np.ndarray
 
     def refine(self, seed: int, **settings: bool) -> RefinedAtoms:
         """Refined from places 0.05 Å off, all named rightly."""
@@ -57,35 +56,33 @@ class Experiment:
 
     def defocus_error_A(self, refined: RefinedAtoms) -> float:
         """RMS error of the planes' places as the sample sees them."""
-        error_A = ((refined.defocus_offset_A - refined.shift_A[:, 2:])
-                   - (self.defocus_offset_A - self.poses.shift_A[:, 2:]))
+        error_A = refined.poses.defocus_change_A - self.poses.defocus_change_A
         return float(np.sqrt((error_A**2).mean()))
 
     def brightness_error(self, refined: RefinedAtoms) -> float:
         """RMS relative error of the brightness."""
-        return float(np.sqrt(((refined.brightness / self.brightness - 1) ** 2).mean()))
+        return float(np.sqrt(((refined.poses.brightness / self.poses.brightness - 1) ** 2).mean()))
 
 
 def make_experiment(seed: int, *, true_B_A2: dict[str, float] | None = None, imaging: bool = False,
                     poses: bool = False, electrons: float = ELECTRONS) -> Experiment:
     """Images at full slicing; ``imaging``: 20 Å and 3 % off, ``poses``: 0.5°, 1 Å and 2 nm off, all at random."""
     rng = np.random.default_rng(seed)
-    truth, seen = make_truth(), nominal_poses(TILT_DEG)
+    truth, seen = make_truth(), Poses.nominal(TILT_DEG, N_IMAGES[1])
     if poses:
-        turn_rad = np.deg2rad(0.5) * rng.standard_normal((len(TILT_DEG), 3))
+        turn_deg = 0.5 * rng.standard_normal((len(TILT_DEG), 3))
         shift_A = rng.normal(0, [1.0, 1.0, 20.0], (len(TILT_DEG), 3))
-        positions_A, seen = settle(truth.positions_A, Poses(TILT_DEG, turn_rad, shift_A))
+        positions_A, seen = settle(truth.positions_A, dataclasses.replace(seen, turn_deg=turn_deg, shift_A=shift_A))
         truth = dataclasses.replace(truth, positions_A=positions_A)
-    offset_A, brightness = np.zeros(N_IMAGES), np.ones(N_IMAGES)
     if imaging:
-        offset_A, brightness = rng.normal(0, 20, N_IMAGES), 1 + rng.normal(0, 0.03, N_IMAGES)
+        seen = dataclasses.replace(seen, defocus_A=rng.normal(0, 20, N_IMAGES),
+                                   brightness=1 + rng.normal(0, 0.03, N_IMAGES))
     vacuum = TiltSeries(np.ones((*N_IMAGES, *SHAPE[1:]), np.float32), TILT_DEG, DEFOCUS_A, VOXEL_A)
     model = AtomModel(vacuum, SHAPE, ELEMENTS, n_layers_per_slice=1,
                       **(OPTIONS | ({"debye_waller_A2": true_B_A2} if true_B_A2 else {})))
-    images = model.with_calibration(np.ones(N_IMAGES), offset_A).images(truth, seen)
-    ideal = dataclasses.replace(vacuum, images=images * brightness[:, :, None, None].astype(np.float32))
+    ideal = dataclasses.replace(vacuum, images=model.images(truth, seen))
     series = add_shot_noise(ideal, electrons, rng) if np.isfinite(electrons) else ideal
-    return Experiment(series, truth, seen, offset_A, brightness)
+    return Experiment(series, truth, seen)
 
 
 def test_broadened_tables_are_those_of_an_atom_that_vibrates_more() -> None:
@@ -110,7 +107,7 @@ def test_the_derivative_by_a_thermal_factor_is_that_of_the_cost() -> None:
     shape, tilt_deg, defocus_A = (20, 24, 32), np.array([0.0, 37.0]), np.array([100.0, 300.0])
     sites = Sites(rng.uniform(-4, 4, (12, 3)), rng.uniform(0.5, 1.2, 12), rng.integers(0, 2, 12))
     series = TiltSeries(1 + 0.1 * rng.standard_normal((2, 2, 24, 32)), tilt_deg, defocus_A, VOXEL_A)
-    poses = nominal_poses(tilt_deg)
+    poses = Poses.nominal(tilt_deg, len(defocus_A))
     first = AtomModel(series, shape, ELEMENTS, n_layers_per_slice=3, dtype=np.float64, **OPTIONS)
     at_A2 = B_A2
 
@@ -195,7 +192,7 @@ def test_defocus_and_brightness_of_every_image_are_found() -> None:
     assert experiment.defocus_error_A(refined) < 3.0
     assert experiment.brightness_error(refined) < 0.005
     assert refined.summary["defocus_offset_rms_A"] == pytest.approx(20, abs=8)
-    assert not refined.shift_A.any() and (refined.thermal_A2 == 0.5).all()
+    assert not refined.poses.shift_A.any() and (refined.thermal_A2 == 0.5).all()
 
 
 def test_noise_free_images_give_their_calibration_away() -> None:
@@ -211,10 +208,10 @@ def test_thermal_factors_images_and_poses_are_found_together() -> None:
     experiment = make_experiment(33, true_B_A2=TRUE_B_A2, imaging=True, poses=True)
     refined = experiment.refine(7, thermal=True, imaging=True, poses=True)
     assert 0.95 < refined.summary["chi_square"] < 1.03
-    turn_error = refined.turn_deg - np.rad2deg(experiment.poses.turn_rad)
+    turn_error = refined.poses.turn_deg - experiment.poses.turn_deg
     assert np.sqrt((turn_error**2).mean()) < 0.3
-    assert np.abs(refined.shift_A[:, :2] - experiment.poses.shift_A[:, :2]).max() < 0.05
-    assert np.abs(refined.defocus_offset_A.mean(axis=1)).max() < 1e-9
+    assert np.abs(refined.poses.shift_A[:, :2] - experiment.poses.shift_A[:, :2]).max() < 0.05
+    assert np.abs(refined.poses.defocus_A.mean(axis=1)).max() < 1e-9
     assert experiment.defocus_error_A(refined) < 3.0
     assert experiment.brightness_error(refined) < 0.005
     assert (np.abs(refined.thermal_A2 - B_A2) < 3 * refined.thermal_error_A2).all()
@@ -222,11 +219,10 @@ def test_thermal_factors_images_and_poses_are_found_together() -> None:
 
 def test_the_height_of_a_tilt_and_the_mean_offset_of_its_planes_are_one_thing() -> None:
     experiment = make_experiment(34, imaging=True)
-    model = make_model(experiment.series).with_calibration(experiment.brightness, experiment.defocus_offset_A)
-    apart, poses = take_heights(model, experiment.poses)
-    assert np.abs(apart.defocus_offset_A.mean(axis=1)).max() < 1e-12
-    assert poses.shift_A[:, 2] == pytest.approx(-experiment.defocus_offset_A.mean(axis=1))
-    assert np.allclose(apart.images(experiment.sites, poses), model.images(experiment.sites, experiment.poses),
+    model, poses = make_model(experiment.series), take_heights(experiment.poses, np.ones(N_IMAGES, bool))
+    assert np.abs(poses.defocus_A.mean(axis=1)).max() < 1e-12
+    assert poses.shift_A[:, 2] == pytest.approx(-experiment.poses.defocus_A.mean(axis=1))
+    assert np.allclose(model.images(experiment.sites, poses), model.images(experiment.sites, experiment.poses),
                        atol=1e-5)
 
 
@@ -236,8 +232,9 @@ def test_images_without_atoms_give_their_brightness_alone() -> None:
     brightness = np.linspace(0.9, 1.1, 27).reshape(N_IMAGES)
     series = dataclasses.replace(experiment.series,
                                  images=np.ones((*N_IMAGES, *SHAPE[1:])) * brightness[:, :, None, None])
-    model, change = calibrate_images(make_model(series), empty, experiment.poses)
+    model = make_model(series)
+    poses, change = calibrate_images(model, empty, experiment.poses)
     extra = 0.25 / ELECTRONS
-    assert change == 0 and not model.defocus_offset_A.any()
-    assert np.allclose(model.brightness, brightness + extra, rtol=1e-5)
-    assert model.electrons_per_pixel == pytest.approx(ELECTRONS * (1 + extra))
+    assert change == 0 and not poses.defocus_A.any()
+    assert np.allclose(poses.brightness, brightness + extra, rtol=1e-5)
+    assert model.mean_electrons(poses) == pytest.approx(ELECTRONS * (1 + extra))

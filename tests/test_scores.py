@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from aetlab.core.nouns import Atoms, TiltOffsets
-from aetlab.scoring import compare_structure, match_atoms, offset_errors
+from aetlab.core.nouns import Atoms
+from aetlab.core.poses import Poses
+from aetlab.scoring import compare_structure, match_atoms, pose_errors
 from aetlab.scoring.scores import HEADLINES, SCORES, find_score
 from tests.trace_volumes import make_traced
 
@@ -31,8 +32,8 @@ def made_metrics() -> list[str]:
     inside = np.ones(2, dtype=bool)
     match = match_atoms(traced, atoms, traced_inside=inside, true_inside=inside, max_distance_A=1.0, n_resamples=5)
     structure = compare_structure(match, traced, atoms, traced_inside=inside, true_inside=inside)[1]
-    nominal = TiltOffsets.none(3)
-    return [*match.metrics, *structure, *offset_errors(nominal, nominal, np.array([0.0, 60.0, 120.0]))]
+    nominal = Poses.nominal(np.array([0.0, 60.0, 120.0]), 2)
+    return [*match.metrics, *structure, *pose_errors(nominal, nominal)]
 
 
 def test_every_metric_has_a_row_with_its_unit_from_its_name() -> None:

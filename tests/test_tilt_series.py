@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from aetlab.core.nouns import Atoms, TiltSeries
+from aetlab.core.poses import Poses
 from aetlab.forward import add_shot_noise
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice, make_multislice
@@ -18,7 +19,6 @@ from aetlab.reconstruction.iterations import LEFT_OUT, split_counts
 from aetlab.reconstruction.weight import hold_out
 from aetlab.refinement.bound import compute_bound
 from aetlab.refinement.fisher import sample_information, standard_errors
-from aetlab.refinement.geometry import nominal_poses
 from aetlab.refinement.image_parameters import calibrate_images, take_heights
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.spec import MicroscopeSpec
@@ -284,7 +284,7 @@ def sites() -> Sites:
 
 
 def test_the_gradient_of_atoms_with_weights_is_that_of_the_cost(sites: Sites) -> None:
-    poses = nominal_poses(TILT_DEG)
+    poses = Poses.nominal(TILT_DEG, 3)
     model = make_atoms(make_series(ATOM_SHAPE, electrons_per_pixel=20.0, **random_weights(ATOM_SHAPE)),
                        dtype=np.float64)
     direction = np.random.default_rng(11).standard_normal((12, 3))
@@ -302,17 +302,17 @@ def test_the_gradient_of_atoms_with_weights_is_that_of_the_cost(sites: Sites) ->
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_atoms_see_single_tilts_as_series_of_their_own(sites: Sites, dtype: type) -> None:
     series = make_series(ATOM_SHAPE, **random_weights(ATOM_SHAPE))
-    whole = list(make_atoms(series, dtype=dtype).gradients(sites, nominal_poses(TILT_DEG)))
+    whole = list(make_atoms(series, dtype=dtype).gradients(sites, Poses.nominal(TILT_DEG, 3)))
     for i_tilt in range(4):
         alone = make_atoms(series.select(np.array([i_tilt])), dtype=dtype)
-        (tilt,) = alone.gradients(sites, nominal_poses(TILT_DEG[[i_tilt]]))
+        (tilt,) = alone.gradients(sites, Poses.nominal(TILT_DEG[[i_tilt]], 3))
         assert tilt.cost == whole[i_tilt].cost
         np.testing.assert_array_equal(tilt.gradient, whole[i_tilt].gradient)
 
 
 def test_information_follows_the_electrons_of_the_images(sites: Sites) -> None:
     """n J^T J is additive: the images of 30 electrons tell three times what those of 10 do; missing ones nothing."""
-    poses = nominal_poses(TILT_DEG)
+    poses = Poses.nominal(TILT_DEG, 3)
     vacuum = make_series(ATOM_SHAPE, images=np.ones((4, 3, *ATOM_SHAPE[1:]), np.float32))
 
     def information(**values: Any) -> np.ndarray:
@@ -331,7 +331,7 @@ def test_information_follows_the_electrons_of_the_images(sites: Sites) -> None:
 
 
 def test_standard_errors_fall_with_the_root_of_the_electrons(sites: Sites) -> None:
-    poses = nominal_poses(TILT_DEG)
+    poses = Poses.nominal(TILT_DEG, 3)
     weight = np.ones((4, 3))
     weight[2, 1] = 0
     relative = np.array([[1.0, 2.0, 0.5]] * 4)
@@ -348,26 +348,26 @@ def test_standard_errors_fall_with_the_root_of_the_electrons(sites: Sites) -> No
 
 
 def test_images_are_calibrated_without_the_missing_ones(sites: Sites) -> None:
-    poses, offset_A = nominal_poses(TILT_DEG), np.random.default_rng(14).normal(0, 4, (4, 3))
+    offset_A = np.random.default_rng(14).normal(0, 4, (4, 3))
     brightness = 1 + np.random.default_rng(15).normal(0, 0.02, (4, 3))
     vacuum = make_series(ATOM_SHAPE, images=np.ones((4, 3, *ATOM_SHAPE[1:]), np.float32))
-    images = make_atoms(vacuum).with_calibration(np.ones((4, 3)), offset_A).images(sites, poses)
-    images *= brightness[:, :, None, None].astype(np.float32)
+    poses = Poses.nominal(TILT_DEG, 3)
+    images = make_atoms(vacuum).images(sites, dataclasses.replace(poses, defocus_A=offset_A, brightness=brightness))
     weight, by_pixel = np.ones((4, 3)), np.ones(images.shape, np.float32)
     weight[0, 1] = weight[2] = 0
     images[weight == 0] = np.nan
     by_pixel[1, 1, 5:8, 5:8], images[1, 1, 5:8, 5:8] = 0, 50.0
     model = make_atoms(make_series(ATOM_SHAPE, images=images, weight=weight, pixel_weight=by_pixel))
     for _ in range(3):
-        model, change = calibrate_images(model, sites, poses)
+        poses, change = calibrate_images(model, sites, poses)
     assert np.isfinite(change)
     there = weight > 0
-    np.testing.assert_allclose(model.brightness[there], brightness[there], rtol=2e-4)
-    np.testing.assert_allclose(model.defocus_offset_A[there], offset_A[there], atol=0.3)
-    assert (model.brightness[~there] == 1).all() and not model.defocus_offset_A[~there].any()
-    lifted, moved = take_heights(model, poses)
-    assert not lifted.defocus_offset_A[~there].any() and moved.shift_A[2, 2] == 0
-    assert moved.shift_A[0, 2] == pytest.approx(-model.defocus_offset_A[0, [0, 2]].mean())
+    np.testing.assert_allclose(poses.brightness[there], brightness[there], rtol=2e-4)
+    np.testing.assert_allclose(poses.defocus_A[there], offset_A[there], atol=0.3)
+    assert (poses.brightness[~there] == 1).all() and not poses.defocus_A[~there].any()
+    moved = take_heights(poses, model.present)
+    assert not moved.defocus_A[~there].any() and moved.shift_A[2, 2] == 0
+    assert moved.shift_A[0, 2] == pytest.approx(-poses.defocus_A[0, [0, 2]].mean())
 
 
 def test_the_bound_takes_a_plan_whose_tilts_differ(sites: Sites) -> None:

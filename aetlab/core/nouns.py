@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from aetlab.core.poses import Poses
 from aetlab.core.tilt_series import TiltSeries as TiltSeries
 
 Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
@@ -44,45 +45,12 @@ class Volume:
 
 
 @dataclass(frozen=True)
-class TiltOffsets:
-    """How far each of T tilts lies from where it was asked for.
-
-    ``tilt_deg`` (T,) is added to the tilt angle; ``axis_deg`` (T,) turns the tilted sample about the beam, from +x
-    towards +y, which is how the direction of the tilt axis differs; ``shift_A`` (T, 2) then moves it along x and y;
-    ``defocus_A`` (T,) is added to all defoci of the tilt, and ``brightness`` (T,) multiplies its intensities.
-    """
-
-    tilt_deg: np.ndarray
-    axis_deg: np.ndarray
-    shift_A: np.ndarray
-    defocus_A: np.ndarray
-    brightness: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.tilt_deg)
-
-    def as_table(self) -> np.ndarray:
-        """(T, 6): tilt and axis in degrees, shift along x and y and defocus in Å, brightness."""
-        return np.column_stack([self.tilt_deg, self.axis_deg, self.shift_A, self.defocus_A, self.brightness])
-
-    @classmethod
-    def from_table(cls, table: np.ndarray) -> TiltOffsets:
-        """The offsets whose :meth:`as_table` this is."""
-        return cls(table[:, 0], table[:, 1], table[:, 2:4], table[:, 4], table[:, 5])
-
-    @classmethod
-    def none(cls, n_tilts: int) -> TiltOffsets:
-        """Tilts as they were asked for."""
-        return cls.from_table(np.tile([0.0, 0, 0, 0, 0, 1], (n_tilts, 1)))
-
-
-@dataclass(frozen=True)
 class Reconstruction:
     """The volume with its history: one entry an iteration of cost (eq. 5 halved) and seconds, and why it stopped.
 
     ``restarts`` are the iterations after which momentum was reset, ``halvings`` those after which the step was halved.
     ``weight_per_V`` is the regulariser's; ``held_out_cost`` the mean cost of a tilt that was left out of the fit (NaN
-    where none was), ``device`` what computed it, ``offsets`` what was found of each tilt (None: nothing was asked).
+    where none was), ``device`` what computed it, ``poses`` those that the alignment found (None: it was off).
     """
 
     volume: Volume
@@ -94,7 +62,7 @@ class Reconstruction:
     weight_per_V: float
     held_out_cost: float
     device: str = "cpu"
-    offsets: TiltOffsets | None = None
+    poses: Poses | None = None
 
 
 @dataclass(frozen=True)
@@ -138,12 +106,10 @@ class RefinedAtoms:
     integral of the potential; ``position_error_A`` (N, 3) and ``occupancy_error`` are standard errors from the Fisher
     information of the images, ignorance of all other atoms included; ``posterior`` (N, K) the probability of each
     element in the order of their atomic numbers, ``probability`` that of the one given and ``not_atom_probability``
-    that of none. ``turn_deg`` and ``shift_A`` (T, 3) are what was found of each tilt's geometry (0 where it was not
-    refined). ``thermal_A2`` (K,) is the B of each element, in the order of their atomic numbers, and
-    ``thermal_error_A2`` (K,) its standard error (0 where B was assumed). ``defocus_offset_A`` and ``brightness`` (T, F)
-    are how much further along the beam each image's plane lies than the series says, and the intensity of its vacuum (0
-    and 1 where they were not refined; a tilt's mean offset is its height where poses were). ``cost`` holds the passes
-    of the last fit, ``rounds`` what each round did, ``summary`` how it ended.
+    that of none. ``poses`` are those of the tilts as fitted (nominal where they were not refined). ``thermal_A2`` (K,)
+    is the B of each element, in the order of their atomic numbers, and ``thermal_error_A2`` (K,) its standard error (0
+    where B was assumed). ``cost`` holds the passes of the last fit, ``rounds`` what each round did, ``summary`` how it
+    ended.
     """
 
     positions_A: np.ndarray
@@ -155,12 +121,9 @@ class RefinedAtoms:
     probability: np.ndarray
     posterior: np.ndarray
     not_atom_probability: np.ndarray
-    turn_deg: np.ndarray
-    shift_A: np.ndarray
+    poses: Poses
     thermal_A2: np.ndarray
     thermal_error_A2: np.ndarray
-    defocus_offset_A: np.ndarray
-    brightness: np.ndarray
     cost: np.ndarray
     rounds: tuple[dict[str, float], ...]
     summary: dict[str, Any]
@@ -196,13 +159,13 @@ class Match:
 class Truth:
     """What is known of a simulated sample and of no measured one; it enters the score alone.
 
-    ``atoms`` are the true ones, ``ideal`` the noise-free tilt series (None where it was not kept), ``poses`` where the
-    tilts truly lie (None where they lie as asked for).
+    ``atoms`` are the true ones, ``ideal`` the noise-free tilt series (None where it was not kept), ``poses`` the
+    true poses of the tilts (None if they are nominal).
     """
 
     atoms: Atoms
     ideal: TiltSeries | None = None
-    poses: TiltOffsets | None = None
+    poses: Poses | None = None
 
 
 @dataclass(frozen=True)
@@ -246,7 +209,7 @@ class Comparison:
     """All of a run that needs the truth: the score, the true potential and images, and ``metrics`` made of them.
 
     ``potential`` is the true one at the voxels of the reconstruction; ``ideal`` holds the noise-free images, None where
-    they were not kept; ``poses`` where the tilts truly lie, None where they lie as asked for. ``metrics`` holds
+    they were not kept; ``poses`` the true poses of the tilts, None if they are nominal. ``metrics`` holds
     those of ``score`` as well.
     """
 
@@ -255,4 +218,4 @@ class Comparison:
     views: Views
     metrics: dict[str, float]
     ideal: TiltSeries | None = None
-    poses: TiltOffsets | None = None
+    poses: Poses | None = None

@@ -56,8 +56,7 @@ def from_ase(atoms: ase.Atoms) -> Atoms:
 
 def per_atom_names(atoms: Atoms | TracedAtoms | RefinedAtoms) -> list[str]:
     """Return the names of the fields with one row an atom, less ``numbers`` and ``positions_A``."""
-    per_tilt_or_element = {"turn_deg", "shift_A", "thermal_A2", "thermal_error_A2", "defocus_offset_A", "brightness",
-                           "cost"}
+    per_element_or_pass = {"thermal_A2", "thermal_error_A2", "cost"}
     names = [field.name for field in dataclasses.fields(atoms)]
     return [name for name in names if isinstance(getattr(atoms, name), np.ndarray)
-            and name not in per_tilt_or_element | {"numbers", "positions_A"}]
+            and name not in per_element_or_pass | {"numbers", "positions_A"}]

@@ -5,7 +5,7 @@ from aetlab.forward.blur import narrowest_atom_A
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.noise import add_shot_noise, effective_electrons_per_pixel
 from aetlab.forward.potential import build_potential
-from aetlab.forward.simulate import draw_offsets, simulate_tilt_series
+from aetlab.forward.simulate import draw_poses, simulate_tilt_series
 
-__all__ = ["ForwardModel", "Search", "TiltAligner", "add_shot_noise", "build_potential", "draw_offsets",
+__all__ = ["ForwardModel", "Search", "TiltAligner", "add_shot_noise", "build_potential", "draw_poses",
            "effective_electrons_per_pixel", "narrowest_atom_A", "simulate_tilt_series"]

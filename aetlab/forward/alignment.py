@@ -1,25 +1,26 @@
-r"""Where the tilts of a series really lie, from the volume as far as it is reconstructed.
+r"""Alignment of the tilts of a series to the volume reconstructed so far.
 
-For each tilt six unknowns p are found: tilt angle ω, direction of the tilt axis φ (a turn about the beam), shift d of
-the image along x and y, defocus common to the tilt's images, e, and brightness b. They enter the model as
+Each tilt has six unknowns: tilt angle δ, direction of the tilt axis φ (a turn about the beam), shift d of the image
+along x and y, defocus e common to the images of the tilt, and brightness b. The result is a
+:class:`~aetlab.core.poses.Poses`, where e is the height with the opposite sign. The unknowns enter the model as
 
     a_j(r; p) = √b |F⁻¹ T_j(q) exp(2πi (e κ(q) - q·d)) F R_φ g|,    R_φ g (r) = g(R_φ⁻¹ r),
 
-g the exit wave of the volume turned by the nominal angle + ω, T_j the transfer function of the nominal defocus and
-κ = √(1/λ² - q²) - 1/λ. All are exact, but that the envelope of the convergence keeps the nominal defocus. (The
-reconstruction takes shift and defocus the same way; there, instead of the wave, the measured images are turned, back
-by φ, and divided by b.)
+g the exit wave of the volume rotated by the nominal angle + δ, T_j the transfer function of the nominal defocus and
+κ = √(1/λ² - q²) - 1/λ. All are exact, except that the envelope of the convergence keeps the nominal defocus. The
+reconstruction treats shift and defocus in the same way; it rotates the measured images by -φ instead of the wave, and
+divides them by b.
 
-A Gauss-Newton step is one on ½ Σ (w ∗ √p_j (a_j - √I_j))², w a Gaussian of ``smoothing_A`` that at first leaves out
-what is finer than neighbouring tilts can tell of each other, and p_j the weights of the pixels (1 in a regular series):
-what is missing pulls nowhere. Derivatives: ∂|ψ| = Re(ψ* ∂ψ)/|ψ| for d, e and φ, by the same exit
-wave, which a turn changes by (y ∂_x - x ∂_y) g dφ; for b from the amplitude itself; for ω by the difference to one more
-exit wave. The volume is turned by cubic interpolation, whatever the reconstruction does: linear interpolation blurs by
-an amount that changes with the angle, which moves the best angle by 0.1° or so.
+A Gauss-Newton step minimises ½ Σ (w ∗ √p_j (a_j - √I_j))². w is a Gaussian of ``smoothing_A``, which at first removes
+detail that is finer than neighbouring tilts determine; p_j are the weights of the pixels (1 in a regular series), 0
+where data are missing. The derivatives are ∂|ψ| = Re(ψ* ∂ψ)/|ψ| for d, e and φ, from the same exit wave, which a turn
+changes by (y ∂_x - x ∂_y) g dφ; for b the amplitude itself; for δ the difference to one more exit wave. The volume is
+rotated by cubic interpolation, whatever the reconstruction uses: the blur of linear interpolation depends on the angle,
+which shifts the best angle by about 0.1°.
 
-A tilt that lies much farther off than the others went astray: it begins anew, with a search.
+A tilt that lies much farther off than the others is reset and searched for again.
 
-A common turn of all tilts about the axis, and a common shift of the sample, change no image: they stay as they come.
+A common turn of all tilts about the axis and a common shift of the sample change no image; they are not constrained.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ import scipy.fft
 from aetlab.core import physics
 from aetlab.core.backend import n_threads, threads
 from aetlab.core.grid import axial_frequencies, coordinates_A, in_plane_rotation, n_slices, squared_frequencies
-from aetlab.core.nouns import TiltOffsets, TiltSeries
+from aetlab.core.nouns import TiltSeries
+from aetlab.core.poses import Poses
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.model import SMALL_PLANE, ForwardModel
 from aetlab.forward.multislice import Multislice
@@ -40,32 +42,34 @@ from aetlab.forward.rotation import SparseRotation
 from aetlab.forward.series_optics import SeriesOptics
 from aetlab.spec import MicroscopeSpec
 
-#: Step of the difference that the derivative of the tilt angle is taken by, in degrees.
+#: Unknowns of a tilt that lies at its nominal angle: a row of :attr:`TiltAligner.table`.
+NOMINAL = np.array([0.0, 0, 0, 0, 0, 1])
+#: Step of the difference quotient of the tilt angle, in degrees.
 ANGLE_STEP_DEG = 0.1
-#: Amplitudes below this are taken to be this where their derivative is formed.
+#: Lower bound of the amplitude in the denominator of derivatives.
 _DARK = 1e-3
-#: The most that one step changes of tilt and axis (degrees), shift along x and y and defocus (Å), and brightness.
+#: Largest change in one step of tilt and axis (degrees), shift along x and y and defocus (Å), and brightness.
 _MOST = np.array([1.0, 1.0, 1.0, 1.0, 20.0, 0.1])
-#: A tilt is astray where an unknown is this many standard deviations of all tilts' (by their median deviation) off, ...
+#: A tilt is astray if an unknown is this many standard deviations (from the median deviation) off the median, ...
 _ASTRAY = 6.0
 #: ... and at least this much: tilt and axis (degrees), shift along x and y and defocus (Å), and brightness.
 _ASTRAY_AT_LEAST = np.array([1.0, 1.0, 1.0, 1.0, 20.0, 0.1])
-#: Of its diagonal, what is added to the normal matrix.
+#: Fraction of its diagonal that is added to the normal matrix.
 _DAMPING = 1e-3
-#: Share of a bad pixel in one of the turned image from which that one is bad too.
+#: A pixel of the rotated image is bad if the share of bad pixels in it exceeds this.
 _BAD_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Search:
-    """Shifts up to ``reach_A`` and changes of the defocus ``defocus_A`` (K,) that are tried before the first step."""
+    """Shifts up to ``reach_A`` and changes of the defocus ``defocus_A`` (K,) in Å, tried before the first step."""
 
     reach_A: float
     defocus_A: np.ndarray
 
 
 class TiltAligner:
-    """Offsets of the tilts of ``series``, found tilt by tilt, and ``model`` kept in agreement with them.
+    """Find the poses of the tilts of ``series``, tilt by tilt, and keep ``model`` in agreement with them.
 
     ``shape_zxy``, ``microscope`` and ``n_layers_per_slice`` are those of ``model``.
     """
@@ -76,9 +80,9 @@ class TiltAligner:
         self._tilt_deg = np.asarray(series.tilt_deg, float)
         self._optics = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
         self._multislice = Multislice(self._optics.optics)
-        #: Tilts of which there is an image; the others stay as they are.
+        #: Tilts with at least one image; the others keep their poses.
         self._seen = series.weight.max(axis=1) > 0
-        # One angle, set anew for each exit wave: no matrix is worth keeping.
+        # The angle changes with each exit wave, so that no matrix is kept.
         self._rotation = SparseRotation("cubic", shape_zxy, n_layers_per_slice, np.zeros(1), budget_bytes=0)
         self._slices = np.empty((n_slices(shape_zxy[0], n_layers_per_slice), *shape_zxy[1:]), np.float32)
         self._shape_xy = shape_xy = (shape_zxy[1], shape_zxy[2])
@@ -89,33 +93,37 @@ class TiltAligner:
         self._ramp_y = (-2j * np.pi * q_y[None, :]).astype(np.complex64)
         self._lift = (2j * np.pi * axial_frequencies(shape_xy, series.pixel_A, wavelength_A)).astype(np.complex64)
         x_A, y_A = (np.deg2rad(coordinates_A(n, series.pixel_A)).astype(np.float32) for n in shape_xy)
-        #: What a turn by a degree moves along y and against x, in Å.
+        #: Displacement by a turn of one degree, along y and along -x, in Å.
         self._lever_y, self._lever_x = x_A[:, None], y_A[None, :]
-        #: (T, 6) as :meth:`TiltOffsets.as_table`.
-        self._table = TiltOffsets.none(len(self._tilt_deg)).as_table()
+        self._table = np.tile(NOMINAL, (len(self._tilt_deg), 1))
 
     @property
-    def offsets(self) -> TiltOffsets:
-        """What has been found so far."""
-        return TiltOffsets.from_table(self._table.copy())
+    def poses(self) -> Poses:
+        """Poses found so far."""
+        return Poses.from_table(self._tilt_deg, self._series.n_defoci, self._table)
 
-    def restore(self, offsets: TiltOffsets) -> None:
-        """Goes on, bit for bit, from where :attr:`offsets` was ``offsets``."""
-        self._table = offsets.as_table()
+    @property
+    def table(self) -> np.ndarray:
+        """Unknowns (T, 6) found so far, in the order of :meth:`aetlab.core.poses.Poses.from_table`."""
+        return self._table.copy()
+
+    def restore(self, table: np.ndarray) -> None:
+        """Continue, bit for bit, from where :attr:`table` was ``table``."""
+        self._table = table.copy()
         for i_tilt in range(len(self._table)):
             self._place(i_tilt)
 
     def align(self, volume: np.ndarray, search: Search, *, smoothing_A: float, angles: bool = True,
               first: bool = False) -> None:
-        """Take a step for each tilt from what ``volume`` (Z, X, Y), that of the model, shows.
+        """Take one step for each tilt, with ``volume`` (Z, X, Y) of the model.
 
-        ``search``: what is tried for tilts that are astray, and, where it is the ``first`` time, for all. ``angles``:
-        whether the tilt angle is found as well, which a volume of shifted images hardly tells.
+        ``search`` is applied to tilts that are astray, and to all if this is the ``first`` alignment. The tilt angle is
+        fitted only with ``angles``: a volume of shifted images hardly determines it.
         """
         potential_V = self._model.form_potential(volume)
         astray = np.zeros(len(self._table), bool)
         astray[self._seen] = find_astray(self._table[self._seen])
-        self._table[astray] = TiltOffsets.none(1).as_table()
+        self._table[astray] = NOMINAL
         with threads(1 if self._shape_xy[0] * self._shape_xy[1] <= SMALL_PLANE else n_threads()):
             for i_tilt in np.flatnonzero(self._seen).tolist():
                 if first or astray[i_tilt]:
@@ -124,13 +132,13 @@ class TiltAligner:
                 self._place(i_tilt)
 
     def amplitudes(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray) -> np.ndarray:
-        """a_j (F, X, Y) of one tilt at ``row`` (6,), as :meth:`TiltOffsets.as_table` has it."""
+        """Return a_j (F, X, Y) of one tilt at ``row`` (6,) of :attr:`table`."""
         waves = _waves(self._exit_spectrum(potential_V, i_tilt, row[0], row[1])
                        * self._transfer_at(i_tilt, row[2:4], row[4]))
         return np.float32(np.sqrt(row[5])) * np.abs(waves)
 
     def derivatives(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """:meth:`amplitudes` and their derivatives (6, F, X, Y) with respect to ``row``, per degree, Å and 1."""
+        """Return :meth:`amplitudes` and their derivatives (6, F, X, Y) with respect to ``row``, per degree, Å and 1."""
         transfer = self._transfer_at(i_tilt, row[2:4], row[4])
         spectrum = self._exit_spectrum(potential_V, i_tilt, row[0], row[1])
         waves = _waves(spectrum * transfer)
@@ -147,7 +155,7 @@ class TiltAligner:
         return bright * amplitude, bright * np.stack([*slopes, amplitude / np.float32(2 * row[5])])
 
     def _exit_spectrum(self, potential_V: np.ndarray, i_tilt: int, offset_deg: float, axis_deg: float) -> np.ndarray:
-        """Fourier transform of R_φ g, complex64 (X, Y)."""
+        """Return the Fourier transform of R_φ g, complex64 (X, Y)."""
         self._rotation.set_angle(0, float(self._tilt_deg[i_tilt] + offset_deg))
         self._rotation.rotate_and_bin(potential_V, 0, self._slices)
         spectrum = self._multislice.exit_spectrum(self._slices)
@@ -161,7 +169,7 @@ class TiltAligner:
         row = self._table[i_tilt]
         amplitude, by = self.derivatives(potential_V, i_tilt, row)
         weight = self._low_pass(smoothing_A)
-        # Columns of the half plane that stand for two.
+        # These columns of the half plane count twice.
         weight[:, 1:(self._shape_xy[1] + 1) // 2] *= np.float32(np.sqrt(2))
         residual = amplitude - self._series.amplitudes(i_tilt, centred=True)
         by_pixel = self._series.weights_of(i_tilt)
@@ -207,21 +215,21 @@ class TiltAligner:
         self._table[i_tilt] = found
 
     def _transfer_at(self, i_tilt: int, shift_A: np.ndarray, defocus_A: float) -> np.ndarray:
-        """Transfer functions (F, X, Y) of one tilt with a shift (x, y) and a change of the defocus, complex64."""
+        """Return transfer functions (F, X, Y) of one tilt, including a shift and a change of the defocus, complex64."""
         moved = np.exp(self._ramp_x * np.float32(shift_A[0])) * np.exp(self._ramp_y * np.float32(shift_A[1]))
         return _nominal(self._optics, i_tilt) * (moved * np.exp(self._lift * np.float32(defocus_A)))
 
     def _place(self, i_tilt: int) -> None:
         row = self._table[i_tilt]
         amplitude = rotate_images(self._series.amplitudes(i_tilt), -float(row[1]))
-        # Turned back with the image, the shift is another.
+        # The shift is rotated back with the image.
         shift_A = in_plane_rotation(row[1]).T @ row[2:4]
         self._model.place_tilt(i_tilt, float(self._tilt_deg[i_tilt] + row[0]),
                                self._transfer_at(i_tilt, shift_A, row[4]), amplitude / np.float32(np.sqrt(row[5])),
                                self._turned_weight(i_tilt, -float(row[1])))
 
     def _turned_weight(self, i_tilt: int, angle_deg: float) -> np.ndarray | None:
-        """Weights (F, X, Y) turned with the image; 0 where a bad pixel has a share. None where all pixels are good."""
+        """Return weights (F, X, Y) rotated with the image, 0 where bad pixels contribute; None without bad pixels."""
         by_pixel = self._series.weights_of(i_tilt) if self._series.pixel_weight is not None else None
         if by_pixel is None:
             return None
@@ -229,24 +237,24 @@ class TiltAligner:
         return np.where(np.abs(share) > _BAD_SHARE, np.float32(0), np.maximum(rotate_images(by_pixel, angle_deg), 0))
 
     def _low_pass(self, smoothing_A: float) -> np.ndarray:
-        """Fourier transform of w, float32 (X, Y/2 + 1)."""
+        """Return the Fourier transform of w, float32 (X, Y/2 + 1)."""
         q2 = squared_frequencies(self._shape_xy, self._series.pixel_A)[:, :self._shape_xy[1] // 2 + 1]
         return np.exp(-2 * (np.pi * smoothing_A) ** 2 * q2).astype(np.float32)
 
 
 def find_astray(table: np.ndarray) -> np.ndarray:
-    """Which tilts of ``table`` (T, 6), as of :meth:`TiltOffsets.as_table`, lie much farther off than others; (T,)."""
+    """Return which tilts of ``table`` (T, 6) lie much farther off than the others, bool (T,)."""
     off = np.abs(table - np.median(table, axis=0))
     sigma = 1.4826 * np.median(off, axis=0)
     return (off > np.maximum(_ASTRAY * sigma, _ASTRAY_AT_LEAST)).any(axis=1)
 
 
 def _nominal(optics: SeriesOptics, i_tilt: int) -> np.ndarray:
-    """Transfer functions (F, X, Y) of one tilt as the series has them, complex64."""
+    """Return the nominal transfer functions (F, X, Y) of one tilt, complex64."""
     transfer: np.ndarray = optics.packed(i_tilt, lambda values: values.astype(np.complex64))
     return transfer
 
 
 def _waves(spectrum: np.ndarray) -> np.ndarray:
-    """Inverse transform of spectra (..., X, Y) that hold the 1/(X·Y)."""
+    """Return the inverse transform of spectra (..., X, Y) that include the factor 1/(X·Y)."""
     return scipy.fft.ifft2(spectrum, norm="forward")

@@ -1,8 +1,8 @@
-"""Images turned in their plane by three Fourier shears, for small angles.
+"""Rotation of images in their plane by small angles, by three Fourier shears.
 
-As in :mod:`aetlab.forward.fourier_rotation`: each shear moves every row by a phase ramp on its Fourier transform, so
-that neither the noise nor fine detail is smoothed, and turning back gives the image again. A row goes on with its own
-mirror image, which makes it periodic without a jump; a jump anywhere would ring along all of the row.
+As in :mod:`aetlab.forward.fourier_rotation`, each shear moves every row by a phase ramp on its Fourier transform. Noise
+and fine detail are not smoothed, and the opposite rotation restores the image. Each row is extended by its mirror
+image, which makes it periodic without a jump; a jump would cause ringing along the whole row.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import scipy.fft
 
 
 def rotate_images(images: np.ndarray, angle_deg: float) -> np.ndarray:
-    """Images (..., X, Y) turned by ``angle_deg`` about their centre, from +x towards +y, in their precision.
+    """Return images (..., X, Y) rotated by ``angle_deg`` about their centre, from +x towards +y, in their precision.
 
-    The result at r is the image at R⁻¹ r: what lay at r lies at R r, with R that of
+    The result at r is the image at R⁻¹ r: a feature at r moves to R r. R is
     :func:`aetlab.core.grid.in_plane_rotation`.
     """
     if angle_deg == 0:
@@ -31,7 +31,7 @@ def rotate_images(images: np.ndarray, angle_deg: float) -> np.ndarray:
 
 
 def _shear(images: np.ndarray, axis: int, distance_px: np.ndarray) -> np.ndarray:
-    """f(u) -> f(u + distance) along ``axis``, one distance for each row along the other axis."""
+    """Map f(u) to f(u + distance) along ``axis``, with one distance for each row along the other axis."""
     n = images.shape[axis]
     spectrum = scipy.fft.rfft(np.concatenate([images, np.flip(images, axis)], axis), axis=axis)
     frequency = np.arange(n + 1) / (2 * n)

@@ -23,8 +23,9 @@ import numpy as np
 from aetlab.core import physics
 from aetlab.core.backend import n_threads
 from aetlab.core.fft import plan_fft
-from aetlab.core.grid import in_plane_rotation, rotation_matrix, slice_centres_A
-from aetlab.core.nouns import Atoms, TiltOffsets, TiltSeries
+from aetlab.core.grid import slice_centres_A
+from aetlab.core.nouns import Atoms, TiltSeries
+from aetlab.core.poses import Poses
 from aetlab.forward import imaging
 from aetlab.forward.kernels_numba import multiply
 from aetlab.forward.multislice import exit_wave, propagator
@@ -47,7 +48,7 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
                          defocus_A: np.ndarray, *, microscope: MicroscopeSpec, simulate: SimulateSpec,
                          debye_waller_A2: dict[str, float], rng: np.random.Generator,
                          report: Callable[[int, int], None] | None = None,
-                         offsets: TiltOffsets | None = None) -> TiltSeries:
+                         poses: Poses | None = None) -> TiltSeries:
     """Noise-free images of ``atoms`` at every tilt and defocus, as the detector's MTF leaves them.
 
     Parameters
@@ -67,36 +68,32 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
         Source of the displacements of frozen phonons; one child for each tilt.
     report : callable, optional
         Called as ``report(tilts done, tilts)`` after each tilt, in the caller's thread.
-    offsets : TiltOffsets, optional
-        How far the tilts really lie from ``tilt_deg`` and ``defocus_A``, which the series still names; atoms alone.
+    poses : Poses, optional
+        Poses of the tilts, where they are not nominal; for ``simulate.kind`` atoms. The series still names ``tilt_deg``
+        and ``defocus_A``.
 
     Returns
     -------
     TiltSeries with images float32 (T, F, X, Y), vacuum 1.
     """
-    tilts, planes_A = np.atleast_1d(np.asarray(tilt_deg, float)), np.atleast_1d(np.asarray(defocus_A, float))
-    defoci = np.broadcast_to(planes_A, (len(tilts), planes_A.shape[-1]))
+    tilts, nominal_A = np.atleast_1d(np.asarray(tilt_deg, float)), np.atleast_1d(np.asarray(defocus_A, float))
+    defoci = np.broadcast_to(nominal_A, (len(tilts), nominal_A.shape[-1]))
     optics = SimulatedMicroscope(shape_zxy, voxel_A, defoci[0], microscope, simulate)
     sample: _RotatedAtoms | _RotatedVoxels
     if simulate.kind == "atoms":
         sample = _RotatedAtoms(atoms, optics, simulate, debye_waller_A2)
     else:
-        if offsets is not None:
-            raise ValueError("voxels turn about the tilt axis alone: simulate.kind=atoms has tilts with offsets")
+        if poses is not None:
+            raise ValueError("voxels turn about the tilt axis alone: poses need simulate.kind=atoms")
         sample = _RotatedVoxels(atoms, optics, simulate, debye_waller_A2)
     images = np.empty((*defoci.shape, *shape_zxy[1:]), np.float32)
+    seen = poses or Poses.nominal(tilts, defoci.shape[1])
 
     def simulate_tilt(i_tilt: int, tilt_rng: np.random.Generator) -> None:
-        if offsets is None:
-            transfer = None if (defoci[i_tilt] == defoci[0]).all() else optics.transfer(defoci[i_tilt])
-            copies = [optics.intensities(slices, transfer) for slices in sample.copies(float(tilts[i_tilt]), tilt_rng)]
-            images[i_tilt] = optics.detect(np.mean(copies, axis=0))
-            return
-        placed = sample.copies(float(tilts[i_tilt] + offsets.tilt_deg[i_tilt]), tilt_rng,
-                               axis_deg=float(offsets.axis_deg[i_tilt]), shift_A=offsets.shift_A[i_tilt])
-        transfer = optics.transfer(defoci[i_tilt] + offsets.defocus_A[i_tilt])
-        copies = [optics.intensities(slices, transfer) for slices in placed]
-        images[i_tilt] = offsets.brightness[i_tilt] * optics.detect(np.mean(copies, axis=0))
+        planes_A = defoci[i_tilt] + seen.defocus_change_A[i_tilt]
+        transfer = None if (planes_A == defoci[0]).all() else optics.transfer(planes_A)
+        copies = [optics.intensities(slices, transfer) for slices in sample.copies(seen, i_tilt, tilt_rng)]
+        images[i_tilt] = seen.brightness[i_tilt, :, None, None] * optics.detect(np.mean(copies, axis=0))
 
     n_workers = min(len(tilts), sample.n_workers_most, n_threads() if _kernels_run_side_by_side() else 1)
     n_inner = max(1, n_threads() // n_workers)
@@ -112,13 +109,14 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
     return TiltSeries(images, tilts, defoci, voxel_A)
 
 
-def draw_offsets(simulate: SimulateSpec, n_tilts: int, rng: np.random.Generator) -> TiltOffsets | None:
-    """How far each tilt lies from where it was asked for: normal with the errors of ``simulate``, None for none."""
+def draw_poses(simulate: SimulateSpec, tilt_deg: np.ndarray, n_defoci: int, rng: np.random.Generator) -> Poses | None:
+    """Draw poses about ``tilt_deg`` (T,) from normal distributions with the errors of ``simulate``; None for none."""
     errors = [simulate.tilt_error_deg, simulate.axis_error_deg, simulate.shift_error_A, simulate.shift_error_A,
               10 * simulate.defocus_error_nm, simulate.brightness_error]
     if not any(errors):
         return None
-    return TiltOffsets.from_table(rng.standard_normal((n_tilts, 6)) * errors + [0, 0, 0, 0, 0, 1])
+    table = rng.standard_normal((len(tilt_deg), 6)) * errors + [0, 0, 0, 0, 0, 1]
+    return Poses.from_table(tilt_deg, n_defoci, table)
 
 
 class SimulatedMicroscope:
@@ -210,20 +208,13 @@ class _RotatedAtoms:
         self._displacement_A = np.sqrt(np.maximum(np.array(blur_A2) - LEAST_DEBYE_WALLER_A2, 0) / (8 * np.pi**2))
         self.n_workers_most = int(ALL_THREADS_BYTES / SLAB_BYTES)
 
-    def copies(self, tilt_deg: float, rng: np.random.Generator, axis_deg: float = 0.0,
-               shift_A: np.ndarray | None = None) -> Iterator[Iterator[np.ndarray]]:
-        """The slices of each thermally displaced copy; of the one blurred potential where there are no phonons.
-
-        The tilted atoms are turned by ``axis_deg`` about the beam and moved by ``shift_A`` (x, y).
-        """
+    def copies(self, poses: Poses, i_tilt: int, rng: np.random.Generator) -> Iterator[Iterator[np.ndarray]]:
+        """The slices of each thermally displaced copy; of the one blurred potential where there are no phonons."""
         for _ in range(max(1, self._n_copies)):
             positions_A = self._atoms.positions_A
             if self._n_copies:
                 positions_A = positions_A + self._displacement_A[:, None] * rng.standard_normal(positions_A.shape)
-            turned_A = positions_A @ rotation_matrix(tilt_deg).T
-            if shift_A is not None:
-                turned_A[:, :2] = turned_A[:, :2] @ in_plane_rotation(axis_deg).T + shift_A
-            yield self._slices(dataclasses.replace(self._atoms, positions_A=turned_A))
+            yield self._slices(dataclasses.replace(self._atoms, positions_A=poses.place(positions_A, i_tilt)))
 
     def _slices(self, atoms: Atoms) -> Iterator[np.ndarray]:
         n_z, n_x, n_y = self._optics.shape_zxy
@@ -248,11 +239,11 @@ class _RotatedVoxels:
                                             parametrization=simulate.parametrization, debye_waller_A2=debye_waller_A2)
         self.n_workers_most = max(1, int(ALL_THREADS_BYTES / self._potential_V.nbytes))
 
-    def copies(self, tilt_deg: float, rng: np.random.Generator, axis_deg: float = 0.0,
-               shift_A: np.ndarray | None = None) -> Iterator[Iterator[np.ndarray]]:
+    def copies(self, poses: Poses, i_tilt: int, rng: np.random.Generator) -> Iterator[Iterator[np.ndarray]]:
         """The slices of the turned volume, in one portion."""
         n_z, *shape_xy = self._potential_V.shape
-        rotation = make_rotation(VOXEL_ROTATION, self._potential_V.shape, self._n_layers, np.array([tilt_deg]))
+        rotation = make_rotation(VOXEL_ROTATION, self._potential_V.shape, self._n_layers,
+                                 poses.tilt_deg[i_tilt:i_tilt + 1])
         slices = np.empty((-(-n_z // self._n_layers), *shape_xy), np.float32)
         rotation.rotate_and_bin(self._potential_V, 0, slices)
         yield iter([slices])

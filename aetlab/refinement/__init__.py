@@ -1,4 +1,4 @@
-"""Atoms refined against the images themselves, to the limit that the electrons set."""
+"""Refinement of atoms against the images, to the limit set by the dose."""
 
 from aetlab.refinement.refine import as_traced, most_passes, refine_atoms
 

@@ -1,7 +1,7 @@
-"""The Cramér–Rao bound of every atom of a known structure under a plan of measurement: nothing is reconstructed.
+"""Cramér–Rao bound of every atom of a known structure for a planned experiment, without a reconstruction.
 
-Information grows as the dose: one electron a pixel is computed, and each dose follows. The bound is that of unbiased
-estimates of positions and occupancies; with ``joint`` it takes into account that no atom is known beforehand.
+The information is proportional to the dose: it is computed for one electron a pixel and scaled. The bound holds for
+unbiased estimates of positions and occupancies; with ``joint`` all atoms are unknown at once.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from scipy.special import erfc
 
 from aetlab.core.nouns import Atoms, TiltSeries
+from aetlab.core.poses import Poses
 from aetlab.refinement.fisher import invert_blocks, sample_information, variance_factors
-from aetlab.refinement.geometry import nominal_poses
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import separation
 from aetlab.refinement.refine import own_information
@@ -23,11 +23,11 @@ from aetlab.spec import MicroscopeSpec
 
 @dataclass(frozen=True)
 class Bound:
-    """What one electron a pixel and image tells of N atoms.
+    """Bounds of N atoms for one electron in a vacuum pixel of every image.
 
-    ``sigma_A`` (N, 3) and ``sigma_occupancy`` (N,) are least standard deviations, ``separation`` (N,) the distance in
-    standard deviations of an atom from the element that is most easily taken for it (NaN where there is but one).
-    n electrons in a vacuum pixel make errors √n smaller and separations √n greater.
+    ``sigma_A`` (N, 3) and ``sigma_occupancy`` (N,) are the least standard deviations, ``separation`` (N,) the distance
+    in standard deviations of an atom from the element that it is most easily confused with (NaN for one element only).
+    n electrons in a vacuum pixel make errors √n times smaller and separations √n times larger.
     """
 
     numbers: np.ndarray
@@ -36,13 +36,13 @@ class Bound:
     separation: np.ndarray
 
     def position_pm(self, electrons_per_pixel: float, number: int | None = None) -> float:
-        """Mean 3D position error in pm of all atoms, or of those of one element."""
+        """Return the mean 3D position error in pm of all atoms, or of those of one element."""
         own = np.ones(len(self.numbers), bool) if number is None else self.numbers == number
         length_A = np.sqrt((self.sigma_A[own] ** 2).sum(axis=1) * 8 / (3 * math.pi))
         return 100 * float(length_A.mean()) / math.sqrt(electrons_per_pixel)
 
     def confused_percent(self, electrons_per_pixel: float) -> float:
-        """Percent of the atoms whose element is mistaken: Φ(-d/2), elements equally likely before; NaN for one."""
+        """Return the percentage of atoms with a mistaken element: Φ(-d/2), equal priors; NaN for one element only."""
         known = np.isfinite(self.separation)
         if not known.any():
             return math.nan
@@ -53,14 +53,14 @@ class Bound:
 def compute_bound(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float, tilt_deg: np.ndarray,
                   defocus_A: np.ndarray, *, microscope: MicroscopeSpec, n_layers_per_slice: int, parametrization: str,
                   debye_waller_A2: dict[str, float], n_passes: int, seed: int, joint: bool = True) -> Bound:
-    """The bound of ``atoms`` in a tilt series; parameters as in :func:`aetlab.forward.simulate_tilt_series`.
+    """Return the bound of ``atoms`` in a tilt series; parameters as in :func:`aetlab.forward.simulate_tilt_series`.
 
-    ``n_passes`` passes sample the information: each atom's bound has a relative error of about 1/√(2·n_passes·tilts);
-    means over atoms are better by far. ``joint`` takes about a dozen passes more.
+    The information is sampled in ``n_passes`` passes: the bound of an atom has a relative error of about
+    1/√(2·n_passes·tilts), means over atoms a much smaller one. ``joint`` takes about a dozen passes more.
     """
     elements = tuple(int(Z) for Z in np.unique(atoms.numbers))
     sites = Sites(atoms.positions_A, np.ones(len(atoms)), np.searchsorted(elements, atoms.numbers))
-    poses = nominal_poses(tilt_deg)
+    poses = Poses.nominal(tilt_deg, np.shape(defocus_A)[-1])
     vacuum = np.ones((len(tilt_deg), np.shape(defocus_A)[-1], *shape_zxy[1:]), np.float32)
 
     model = AtomModel(TiltSeries(vacuum, tilt_deg, defocus_A, voxel_A), shape_zxy, elements, microscope=microscope,

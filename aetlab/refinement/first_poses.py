@@ -1,8 +1,8 @@
-"""First shifts and heights of the tilts: images of the sites compared with the measured ones by cross-correlation.
+"""First shifts and heights of the tilts, by cross-correlation of modelled and measured images.
 
-The cost has one deep valley within about 2 Å across the beam and 20 Å along it; fits that begin farther off end
+The deep minimum of the cost reaches about 2 Å across the beam and 20 Å along it; fits that start farther off end
 elsewhere. For each height on a grid the images of all defoci are correlated with the measured ones at all shifts at
-once, and the best of all is taken.
+once, and the best combination is taken.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import numpy as np
 import scipy.fft
 
 from aetlab.core import parabola
-from aetlab.refinement.geometry import Poses
+from aetlab.core.poses import Poses
 from aetlab.refinement.model import AtomModel, Sites
 
 
 def align_tilts(model: AtomModel, sites: Sites, poses: Poses, *, heights_A: np.ndarray, reach_A: float) -> Poses:
-    """Poses with the shift of each tilt that makes the images of ``sites`` fit best.
+    """Return poses with the shift of each tilt for which the images of ``sites`` fit best.
 
-    ``heights_A`` are tried on top of each pose's own; shifts across the beam go up to ``reach_A`` along x and y, in
-    whole pixels and a parabola between them.
+    ``heights_A`` are added to the height of each pose. Shifts across the beam reach ``reach_A`` along x and y, in whole
+    pixels refined by a parabola.
     """
     costs = np.full((len(heights_A), model.n_tilts), np.inf)
     best = np.zeros((len(heights_A), model.n_tilts, 2))
-    measured = model.amplitude - 1
+    measured = model.measured - 1
     power = (measured.astype(np.float64) ** 2).sum(axis=(1, 2, 3))
-    # Bad pixels take their share of the power of an image, wherever its shift puts them.
+    # Bad pixels reduce the power of an image by their share, whatever its shift.
     share = np.ones(measured.shape[:2])
     for i_tilt in range(model.n_tilts):
         weights = model.weights_of(i_tilt)
@@ -58,7 +58,7 @@ def align_tilts(model: AtomModel, sites: Sites, poses: Poses, *, heights_A: np.n
 
 
 def _power(images: np.ndarray, share: np.ndarray) -> float:
-    """Sum of the squares of images (F, X, Y), each times its ``share`` (F,)."""
+    """Return the sum of the squares of images (F, X, Y), each times its ``share`` (F,)."""
     if (share == 1).all():
         return float((images**2).sum())
     return float(share @ (images**2).sum(axis=(1, 2)))

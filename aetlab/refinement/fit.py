@@ -1,4 +1,4 @@
-"""Positions, occupancies and, where asked for, tilts' geometry and thermal factors, fitted to all images at once."""
+"""Fit of positions, occupancies and, on request, poses and thermal factors to all images at once."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from aetlab.core.poses import Poses
 from aetlab.refinement.fisher import invert_blocks, separate_thermal
-from aetlab.refinement.geometry import Poses, pose_gradient, settle
+from aetlab.refinement.geometry import pose_gradient, settle
 from aetlab.refinement.lbfgs import Descent, minimize_lbfgs
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import NOISE_FREE_ELECTRONS
 
-#: The farthest that a site moves in one step, in Å, and the most that its occupancy changes.
+#: Largest displacement of a site in one step, in Å, and largest change of its occupancy.
 LONGEST_STEP_A, LARGEST_CHANGE = 0.12, 0.25
-#: The farthest that a tilt moves the sample's rim in one step, in Å.
+#: Largest displacement at the rim of the sample by a change of a pose in one step, in Å.
 LONGEST_POSE_STEP_A = 0.4
-#: The most that a thermal factor changes in one step, and the least that it becomes, in Å².
+#: Largest change of a thermal factor in one step, and its lower bound, in Å².
 LARGEST_THERMAL_CHANGE_A2, LEAST_THERMAL_A2 = 0.2, 0.05
-#: How much farther a sample may move along the beam than across it.
+#: Ratio of the largest displacements along and across the beam.
 HEIGHT_PER_SHIFT = 20.0
-#: Added to the unit diagonal of each atom's information in the preconditioner: what overlap makes uncertain moves less.
+#: Added to the unit diagonal of the blocks in the preconditioner: parameters made uncertain by overlap move less.
 DAMPING = 0.1
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Sites, poses and the elements' thermal factors (K,) as fitted, and how.
+    """Fitted sites, poses and thermal factors (K,) of the elements, and the course of the fit.
 
-    ``thermal_information`` (K,) is JᵀJ in 1/Å⁴ of each factor with positions and occupancies following it (0 where
-    none was fitted); ``remaining`` the RMS of the last proposed change in standard errors.
+    ``thermal_information`` (K,) is JᵀJ in 1/Å⁴ of each factor, with positions and occupancies eliminated (0 if none was
+    fitted); ``remaining`` the RMS of the last proposed change in standard errors.
     """
 
     sites: Sites
@@ -46,31 +47,32 @@ def fit_to_images(model: AtomModel, sites: Sites, poses: Poses, information: np.
                   tolerance: float, pose_information: np.ndarray | None = None,
                   thermal_information: np.ndarray | None = None,
                   on_pass: Callable[[float], None] | None = None) -> Fit:
-    """Fit positions and occupancies (poses and thermal factors as well) to the images.
+    """Fit positions and occupancies, and on request poses and thermal factors, to the images.
 
     Parameters
     ----------
     model, sites, poses : AtomModel, Sites, Poses
-        The data, and where to begin.
+        The data and the starting point.
     information : (N, 4, 4)
         JᵀJ of each site (:func:`aetlab.refinement.fisher.sample_information`): the preconditioner.
     n_passes : int
-        Passes over the data at most.
+        Largest number of passes over the data.
     tolerance : float
-        Ends when the RMS change that is still proposed falls below this many standard errors, and that of each thermal
-        factor below as many of its own; noise-free data are taken to have
+        The fit ends when the RMS of the proposed change falls below this number of standard errors, and the change of
+        each thermal factor below the same number of its own. Noise-free data are assumed to have
         :data:`aetlab.refinement.naming.NOISE_FREE_ELECTRONS` a pixel.
     pose_information : (6, 6) or (5, 5), optional
-        JᵀJ of a tilt's turn and shift; given, these are fitted as well (heights only with the last row), and what all
-        tilts have in common becomes the sample's.
+        JᵀJ of turn (degrees) and shift (Å) of a tilt. If given, these are fitted as well, heights only with the last
+        row. A motion that all tilts have in common is moved into the positions.
     thermal_information : (N, 5, 5), optional
-        JᵀJ of each site with its own thermal factor as fifth parameter; given, one factor for each element is fitted as
-        well, from the model's.
+        JᵀJ of each site with its thermal factor as fifth parameter. If given, one factor for each element is fitted as
+        well, starting from that of the model.
     on_pass : callable, optional
         Called with the cost after each pass.
     """
     n, n_tilts = len(sites), model.n_tilts
-    electrons = model.electrons_per_pixel if math.isfinite(model.electrons_per_pixel) else NOISE_FREE_ELECTRONS
+    n_electrons = model.mean_electrons(poses)
+    electrons = n_electrons if math.isfinite(n_electrons) else NOISE_FREE_ELECTRONS
     inverse = invert_blocks(information, DAMPING)
     refine_poses = pose_information is not None
     pose_root = np.zeros((6, 6))
@@ -98,7 +100,7 @@ def fit_to_images(model: AtomModel, sites: Sites, poses: Poses, information: np.
             by_position += here[:, :3] @ seen.rotation(tilt.i_tilt)
             by_occupancy += here[:, 3]
             if refine_poses:
-                by_pose[tilt.i_tilt] = pose_gradient(tilt.placed_A, here[:, :3], seen.turn_rad[tilt.i_tilt],
+                by_pose[tilt.i_tilt] = pose_gradient(tilt.placed_A, here[:, :3], seen.turn_deg[tilt.i_tilt],
                                                      seen.shift_A[tilt.i_tilt])
             if refine_thermal:
                 by_thermal += np.bincount(at.kinds, tilt.by_thermal, n_kinds)
@@ -138,7 +140,7 @@ def fit_to_images(model: AtomModel, sites: Sites, poses: Poses, information: np.
         start.append(np.zeros(6 * n_tilts))
     if refine_thermal:
         start.append(model.thermal_A2)
-    # The metric of the decrement is JᵀJ; n_e pixels' worth of electrons make it one of standard errors.
+    # The decrement is measured in the metric JᵀJ; the electrons of a pixel convert it to standard errors.
     per_error = math.sqrt(4 * electrons / max(4 * n, 1))
     descent = minimize_lbfgs(np.concatenate(start), evaluate, precondition, n_passes=n_passes,
                              tolerance=tolerance / per_error, limit=limit, settled=settled)
@@ -153,23 +155,23 @@ def fit_to_images(model: AtomModel, sites: Sites, poses: Poses, information: np.
 
 
 class _Border:
-    """Preconditioner of sites and of one thermal factor for each element, which all sites of the element share.
+    """Preconditioner of sites and of one thermal factor for each element, shared by all sites of the element.
 
-    JᵀJ is taken to be blocks of single sites, (4, 4), bordered by one row for each element: a thermal factor is then
-    known as well as the Schur complement says, with positions and occupancies following it.
+    JᵀJ is approximated by the (4, 4) blocks of single sites, bordered by one row for each element. The information on a
+    thermal factor is then the Schur complement, with positions and occupancies eliminated.
     """
 
     def __init__(self, inverse: np.ndarray, information: np.ndarray, kinds: np.ndarray, n_kinds: int) -> None:
         self._kinds, self._n_kinds = kinds, n_kinds
         self._follows = np.einsum("nij,nj->ni", inverse, information[:, :4, 4])
         self.known = np.bincount(kinds, separate_thermal(information), n_kinds)
-        # An element without sites has no gradient either.
+        # An element without sites has no gradient.
         self._variance = 1 / np.where(self.known > 0, self.known, 1.0)
 
     def solve(self, blocks: np.ndarray, solved: np.ndarray, thermal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sites (N, 4) and thermal factors (K,) for the right-hand sides ``blocks`` and ``thermal``.
+        """Return sites (N, 4) and thermal factors (K,) for the right-hand sides ``blocks`` and ``thermal``.
 
-        ``solved`` is what the blocks alone give.
+        ``solved`` is the solution of the blocks alone.
         """
         taken = np.bincount(self._kinds, (self._follows * blocks).sum(axis=1), self._n_kinds)
         change_A2 = self._variance * (thermal - taken)
@@ -178,13 +180,14 @@ class _Border:
 
 def fit_poses(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, *, n_passes: int,
               tolerance: float, on_pass: Callable[[float], None] | None = None) -> tuple[Poses, Descent]:
-    """Fit turn and shift of each tilt to the images, the sites as they are.
+    """Fit turn and shift of each tilt to the images, with fixed sites.
 
-    ``information`` (6, 6) is that of a tilt's turn and shift
+    ``information`` (6, 6) is JᵀJ of turn and shift of a tilt
     (:func:`~aetlab.refinement.fisher.sample_pose_information`); the others are those of :func:`fit_to_images`.
     """
     root = _inverse_root(information)
-    electrons = model.electrons_per_pixel if math.isfinite(model.electrons_per_pixel) else NOISE_FREE_ELECTRONS
+    n_electrons = model.mean_electrons(poses)
+    electrons = n_electrons if math.isfinite(n_electrons) else NOISE_FREE_ELECTRONS
     radius_A = float(np.sqrt((sites.positions_A**2).sum(axis=1).mean()))
 
     def evaluate(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -192,7 +195,7 @@ def fit_poses(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
         cost, gradient = 0.0, np.zeros((model.n_tilts, 6))
         for tilt in model.gradients(sites, seen):
             cost += tilt.cost
-            gradient[tilt.i_tilt] = pose_gradient(tilt.placed_A, tilt.gradient[0, :, :3], seen.turn_rad[tilt.i_tilt],
+            gradient[tilt.i_tilt] = pose_gradient(tilt.placed_A, tilt.gradient[0, :, :3], seen.turn_deg[tilt.i_tilt],
                                                   seen.shift_A[tilt.i_tilt])
         if on_pass is not None:
             on_pass(cost)
@@ -200,7 +203,8 @@ def fit_poses(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
 
     def limit(step: np.ndarray) -> np.ndarray:
         change = np.abs(step.reshape(-1, 6) @ root)
-        moved_A = radius_A * change[:, :3].sum(axis=1) + change[:, 3:5].sum(axis=1) + change[:, 5] / HEIGHT_PER_SHIFT
+        turned_A = radius_A * np.deg2rad(change[:, :3]).sum(axis=1)
+        moved_A = turned_A + change[:, 3:5].sum(axis=1) + change[:, 5] / HEIGHT_PER_SHIFT
         shorter = np.minimum(1, LONGEST_POSE_STEP_A / np.maximum(moved_A, 1e-12))
         return (step.reshape(-1, 6) * shorter[:, None]).ravel()
 
@@ -210,7 +214,7 @@ def fit_poses(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
 
 
 def _inverse_root(information: np.ndarray) -> np.ndarray:
-    """Symmetric inverse root (P, P) of an information: coordinates in which all directions are known alike."""
+    """Return a symmetric inverse root (P, P) of an information: all directions are equally known in its coordinates."""
     scale = 1 / np.sqrt(np.maximum(np.diagonal(information), 1e-300))
     values, vectors = np.linalg.eigh(information * scale[:, None] * scale[None, :])
     unit = vectors / np.sqrt(np.maximum(values, 1e-3 * values.max())) @ vectors.T

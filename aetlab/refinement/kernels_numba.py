@@ -1,8 +1,8 @@
-"""From atoms to slices of projected potential and back: all positions in voxels.
+"""Slices of projected potential from atoms, and the adjoint of its derivative; all positions in voxels.
 
-Both kernels treat an atom as Σ_g w_g P_g(z) P_g(x) P_g(y), P_g the mean of a Gaussian over a voxel (along z: its sum
-over a slice's layers). Along y a fixed window of whole vectors is used, along x and z what lies within reach. They run
-on one thread: tilts are shared out among threads. Tables: :mod:`aetlab.refinement.tables`.
+An atom is Σ_g w_g P_g(z) P_g(x) P_g(y), P_g the mean of a Gaussian over a voxel (along z: its sum over the layers of a
+slice). Along y a fixed window of whole vectors is used, along x and z the voxels within reach. The kernels run on one
+thread; tilts are distributed among threads. Tables: :mod:`aetlab.refinement.tables`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ N_GAUSSIANS = 8
 
 @_inline
 def _profile(cumulative, centre, first, n, stride, last_edge, n_reach, value, slope):
-    """Means over ``n`` cells from edge ``first - 0.5`` on, ``stride`` voxels wide each, and d/d centre.
+    """Fill ``value`` and ``slope`` (n, 8) with the means over ``n`` cells and their derivatives d/d centre.
 
-    ``cumulative`` (STEPS + 1, R, 2, 8) is the table of the element; ``value`` and ``slope`` get (n, 8). No edge lies
-    beyond ``last_edge``.
+    Cells are ``stride`` voxels wide and start at the edge ``first - 0.5``; no edge lies beyond ``last_edge``.
+    ``cumulative`` (STEPS + 1, R, 2, 8) is the table of the element.
     """
     steps = cumulative.shape[0] - 1
     offset = first - 0.5 - centre
@@ -60,22 +60,22 @@ def _profile(cumulative, centre, first, n, stride, last_edge, n_reach, value, sl
 
 @_inline
 def _extent(centre, reach, n):
-    """First voxel within ``reach`` of ``centre`` among n, and how many there are."""
+    """Return the first of n voxels within ``reach`` of ``centre``, and the number of such voxels."""
     low = max(int(math.ceil(centre - reach)), 0)
     return low, min(int(math.floor(centre + reach)) + 1, n) - low
 
 
 @_inline
 def _window(centre, window, n):
-    """First of ``window`` voxels about ``centre`` that all lie among n."""
+    """Return the first of ``window`` voxels about ``centre`` that all lie among n."""
     return min(max(int(math.floor(centre)) - window // 2 + 1, 0), n - window)
 
 
 @_inline
 def _place(centre, reach, n_layers, n_z, n_x, n_y, window):
-    """First slice and number of slices, first row along x and number of rows, first voxel along y that an atom fills.
+    """Return first slice, number of slices, first row along x, number of rows and first voxel along y of an atom.
 
-    No slices where nothing of it lies in the volume.
+    The number of slices is 0 if the atom lies outside the volume.
     """
     layer, n_deep = _extent(centre[0], reach, n_z)
     x0, n_wide = _extent(centre[1], reach, n_x)
@@ -88,7 +88,7 @@ def _place(centre, reach, n_layers, n_z, n_x, n_y, window):
 
 @_serial
 def deposit(slices, centres, kinds, occupancy, n_layers, n_z, cumulative, weight, reach, n_reach, window, lanes):
-    """Fill ``slices`` (S, X, Y), sums over ``n_layers`` of ``n_z`` voxel layers, with the potential of the atoms in V.
+    """Fill ``slices`` (S, X, Y) with the potential of the atoms in V: sums over ``n_layers`` of ``n_z`` voxel layers.
 
     ``centres`` (N, 3) are z, x, y in voxels, ``kinds`` (N,) rows of the tables, ``occupancy`` (N,).
     """
@@ -124,8 +124,10 @@ def deposit(slices, centres, kinds, occupancy, n_layers, n_z, cumulative, weight
 
 @_serial
 def gather(gradient, centres, kinds, occupancy, n_layers, n_z, cumulative, weight, reach, n_reach, window, lanes, out):
-    """Adjoint of the derivative of :func:`deposit`: ``out`` (N, 4) gets d/dz, d/dx, d/dy per voxel and d/d occupancy
-    of Σ ``gradient`` (S, X, Y) · slices."""
+    """Fill ``out`` (N, 4) with d/dz, d/dx, d/dy per voxel and d/d occupancy of Σ ``gradient`` (S, X, Y) · slices.
+
+    This is the adjoint of the derivative of :func:`deposit`.
+    """
     n_slices, n_x, n_y = gradient.shape
     size = 2 * n_reach + window + 4
     z_value, z_slope = np.empty((size, 8), gradient.dtype), np.empty((size, 8), gradient.dtype)

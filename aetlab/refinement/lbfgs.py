@@ -1,9 +1,9 @@
-"""Quasi-Newton minimisation with a preconditioner that knows the problem: limited-memory BFGS.
+"""Limited-memory BFGS with a preconditioner.
 
 Nocedal and Wright, Numerical Optimization (2006), algorithm 7.4, with the preconditioner in the place of γ·1. The
-preconditioner is scaled by the curvature last seen. There is no line search: a step of 1 is taken unless it raises the
-cost; then its curvature is learnt all the same, and a new direction tried from where it began, each time half as far.
-Curvature pairs that are not positive are left out, so that every direction goes downhill.
+preconditioner is scaled by the latest curvature. There is no line search: a step of length 1 is taken unless it raises
+the cost. A rejected step still contributes its curvature pair; a new direction is tried from the same point, with its
+length halved once for each rejection. Pairs of non-positive curvature are discarded, so that every direction descends.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 
 Vector = np.ndarray
 
-#: Pairs of steps and changes of the gradient that are kept.
+#: Number of curvature pairs that are kept.
 MEMORY = 12
-#: Steps in a row that raise the cost before the search gives up.
+#: Consecutive rejected steps before the minimisation stops.
 FAILURES_MAX = 6
 
 
 @dataclass(frozen=True)
 class Descent:
-    """How a minimisation went: ``point`` with its ``cost`` and ``gradient``, the costs of all passes, and the end.
+    """Result of a minimisation: ``point`` with its ``cost`` and ``gradient``, and the costs of all passes.
 
     ``decrement`` is the length of the last step proposed, in the metric of the preconditioner:
     √(gᵀ H g). ``stopped`` is ``converged``, ``passes`` (all used up) or ``no descent``.
@@ -90,7 +90,7 @@ def minimize_lbfgs(point: Vector, evaluate: Callable[[Vector], tuple[float, Vect
 
 def _apply_inverse(gradient: Vector, pairs: deque[tuple[Vector, Vector, float]],
                    precondition: Callable[[Vector], Vector]) -> Vector:
-    """The two loops of L-BFGS."""
+    """Apply the approximate inverse Hessian: the two loops of L-BFGS."""
     q = gradient.copy()
     factors = []
     for step, change, rho in reversed(pairs):

@@ -1,11 +1,11 @@
-"""Images of atoms through multislice, and the gradient of the cost with respect to the atoms.
+"""Multislice images of atoms, and the gradient of the cost with respect to the atoms.
 
-Nothing is interpolated: each tilt turns the atoms and builds slices of projected potential from their tables, the sums
-that N_B voxel layers of the simulation would give. The cost is that of the reconstruction, ½ Σ w (|ψ| - a)² (equation 5
-of the paper, halved; :mod:`aetlab.forward.multislice` has the weights w), with a = √(I + 1/(4n)) for n electrons in a
-vacuum pixel of the image: √(count + ¼) has the mean √λ up to O(λ^-3/2), where the plain root is low by 1/(8√λ) and
-would take scattering for granted at low dose. An image of n_j electrons has w = n_j/n, n their mean over the images:
-then 4n times the cost is the negative log-likelihood, as for images that all have n electrons.
+Nothing is interpolated: each tilt rotates the atoms and builds slices of projected potential from their tables, equal
+to the sums of N_B voxel layers. The cost is that of the reconstruction, ½ Σ w (|ψ| - a)² (equation 5 of the paper,
+halved; weights w as in :mod:`aetlab.forward.multislice`), with a = √(I + 1/(4n)) for n electrons in a vacuum pixel of
+the image. √(count + ¼) has the mean √λ up to O(λ^-3/2); the plain root is low by 1/(8√λ), a bias that resembles
+scattering at low dose. An image of n_j electrons has w = n_j/n, n their mean over the images: 4n times the cost is then
+the negative log-likelihood, as for images that all have n electrons.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from aetlab.core import physics
 from aetlab.core.backend import empty_aligned, n_threads
 from aetlab.core.grid import n_slices
 from aetlab.core.nouns import TiltSeries
+from aetlab.core.poses import Poses
 from aetlab.core.simd import BYTES
 from aetlab.forward.multislice import Multislice, TiltCost, make_multislice, propagator
 from aetlab.forward.series_optics import SeriesOptics
 from aetlab.refinement import kernels_numba as kernels
-from aetlab.refinement.geometry import Poses
 from aetlab.refinement.tables import AtomTables, broaden, tabulate_atoms
 from aetlab.spec import MicroscopeSpec
 
-#: Half the difference of B in Å² over which the derivative with respect to a thermal factor is taken.
+#: Half the difference of B in Å² in the derivative with respect to a thermal factor.
 THERMAL_STEP_A2 = 0.02
-#: Width in Å of the strips of a slice in which the atoms are visited.
+#: Width in Å of the strips of a slice in which atoms are processed together.
 BLOCK_A = 4.0
 
 
 @dataclass(frozen=True)
 class Sites:
-    """Atoms as the model takes them: ``positions_A`` (N, 3) x, y, z, ``occupancy`` (N,), ``kinds`` (N,) of elements."""
+    """Atoms of the model: ``positions_A`` (N, 3) x, y, z, ``occupancy`` (N,), ``kinds`` (N,) indices of elements."""
 
     positions_A: np.ndarray
     occupancy: np.ndarray
@@ -49,17 +49,17 @@ class Sites:
         return len(self.occupancy)
 
     def select(self, keep: np.ndarray) -> Sites:
-        """The sites where ``keep`` (mask or indices) says so."""
+        """Return the sites selected by ``keep`` (mask or indices)."""
         return Sites(self.positions_A[keep], self.occupancy[keep], self.kinds[keep])
 
 
 @dataclass(frozen=True)
 class TiltGradient:
-    """What one tilt says of the sites, in the frame of the microscope at that tilt.
+    """Cost of one tilt and its gradient with respect to the sites, in the frame of the microscope.
 
-    ``cost``; ``gradient`` (K, N, 4): d/dx', d/dy', d/dz' in 1/Å and d/d occupancy, for each of the K tables asked for;
-    ``placed_A`` (N, 3); ``by_thermal`` (N,) the derivative in 1/Å² with respect to each site's own thermal factor,
-    where asked for.
+    ``gradient`` (K, N, 4) holds d/dx', d/dy', d/dz' in 1/Å and d/d occupancy for each of the K requested tables;
+    ``placed_A`` (N, 3) the positions at the tilt; ``by_thermal`` (N,) the derivative in 1/Å² with respect to the
+    thermal factor of each site, if requested.
     """
 
     i_tilt: int
@@ -70,19 +70,19 @@ class TiltGradient:
 
 
 class _Turns:
-    """Lets threads that work on tilts side by side do one thing in the order of the tilts."""
+    """Order of tilts for threads that work on several tilts at once."""
 
     def __init__(self, n: int) -> None:
         self._ended = [False] * n
         self._changed = threading.Condition()
 
     def wait(self, i: int) -> None:
-        """Until all tilts before ``i`` have ended."""
+        """Wait until all tilts before ``i`` have ended."""
         with self._changed:
             self._changed.wait_for(lambda: all(self._ended[:i]))
 
     def end(self, i: int) -> None:
-        """Tilt ``i`` has ended, well or not."""
+        """Mark tilt ``i`` as ended, with or without an error."""
         with self._changed:
             self._ended[i] = True
             self._changed.notify_all()
@@ -90,36 +90,35 @@ class _Turns:
 
 @dataclass
 class _Bench:
-    """What a thread works with; ``refocused`` says that ``multislice`` has not the transfer functions it came with."""
+    """Buffers of a thread; ``refocused`` is True once the transfer functions of ``multislice`` have been replaced."""
 
     multislice: TiltCost
     slices: np.ndarray
-    amplitude: np.ndarray
     refocused: bool = False
 
 
 class AtomModel:
-    """Cost of atoms against a tilt series, with its gradient, tilt by tilt on as many threads as the engine has.
+    """Cost of atoms against a tilt series and its gradient, computed tilt by tilt on all threads of the engine.
 
     Parameters
     ----------
     series : TiltSeries
         Measured intensities (T, F, X, Y), vacuum 1, with their weights and electrons.
     shape_zxy : tuple of int
-        Voxels of the volume that the atoms lie in: the slices along z, and the images' pixels.
+        Voxels of the volume: along z those of the slices, along x and y the pixels of the images.
     elements : tuple of int
-        Atomic numbers that sites can have, ascending; ``Sites.kinds`` counts them.
+        Atomic numbers of the elements, ascending; ``Sites.kinds`` are indices into them.
     microscope, n_layers_per_slice, parametrization, debye_waller_A2
         As in :class:`aetlab.forward.ForwardModel` and :func:`aetlab.forward.build_potential`.
     dtype : type
         Precision of slices and waves: float32, or float64 for tests.
     make_tilt_cost : callable
-        ``make_tilt_cost(optics, dtype)`` makes what propagates the waves of a tilt, on the CPU or elsewhere.
+        ``make_tilt_cost(optics, dtype)`` returns the object that propagates the waves of a tilt, on the CPU or a GPU.
 
     Attributes
     ----------
     present : bool (T, F)
-        Which images are not missing.
+        True for images that are not missing.
     electrons_per_pixel : float
         Mean electrons of a vacuum pixel in an image.
     n_values : float
@@ -133,7 +132,7 @@ class AtomModel:
         self.elements = elements
         self.voxel_A = series.pixel_A
         self.n_tilts, self.n_defoci = series.images.shape[:2]
-        self.electrons_per_pixel = self._electrons = series.mean_electrons_per_pixel
+        self.electrons_per_pixel = series.mean_electrons_per_pixel
         self.present = series.weight > 0
         self.tables = tabulate_atoms(elements, self.voxel_A, parametrization=parametrization,
                                      debye_waller_A2=debye_waller_A2, dtype=dtype)
@@ -149,20 +148,27 @@ class AtomModel:
         self._measured: np.ndarray = np.empty(series.images.shape, dtype)
         for i_tilt in range(self.n_tilts):
             self._measured[i_tilt] = series.amplitudes(i_tilt, centred=True)
-        self._amplitude = self._measured
         self._weighted = None if series.is_regular else series
         self._image_weights = series.image_weights
-        self.brightness = np.ones((self.n_tilts, self.n_defoci))
-        self.defocus_offset_A = np.zeros((self.n_tilts, self.n_defoci))
         self._local = threading.local()
 
     @property
-    def amplitude(self) -> np.ndarray:
-        """Measured amplitudes (T, F, X, Y), vacuum 1."""
-        return self._amplitude
+    def measured(self) -> np.ndarray:
+        """Measured amplitudes (T, F, X, Y) as recorded: vacuum is the root of the brightness."""
+        return self._measured
+
+    def amplitude(self, poses: Poses, i_tilt: int) -> np.ndarray:
+        """Return the measured amplitudes (F, X, Y) of one tilt over the root of their brightness: vacuum is 1."""
+        root = np.sqrt(poses.brightness[i_tilt])[:, None, None]
+        return np.asarray(self._measured[i_tilt] / root, self._dtype)
+
+    def mean_electrons(self, poses: Poses) -> float:
+        """Return the mean count of a vacuum pixel, brightness included; images count by their weights."""
+        weights = None if self._weighted is None else self._image_weights
+        return self.electrons_per_pixel * float(np.average(poses.brightness, weights=weights))
 
     def weights_of(self, i_tilt: int) -> np.ndarray | None:
-        """Weight (F, X, Y) of each pixel of one tilt; None in a regular series."""
+        """Return the weight (F, X, Y) of each pixel of one tilt; None in a regular series."""
         weights = self._weighted.weights_of(i_tilt) if self._weighted else None
         return None if weights is None else weights.astype(self._dtype, copy=False)
 
@@ -187,21 +193,21 @@ class AtomModel:
     def gradients(self, sites: Sites, poses: Poses, *, tried: Sequence[int | None] = (None,),
                   noise: np.random.SeedSequence | None = None, thermal: bool = False,
                   on_slices: Callable[[int, np.ndarray], None] | None = None) -> Iterator[TiltGradient]:
-        """One pass over the data: the gradient of each tilt, in their order.
+        """Yield the gradient of each tilt, in their order: one pass over the data.
 
         Parameters
         ----------
         sites, poses : Sites, Poses
-            Where the atoms are, and how they are seen.
+            Atoms, and the geometry of the tilts.
         tried : sequence
             Tables to gather with: None for each site's own, k for element k at every site.
         noise : numpy.random.SeedSequence, optional
-            Add white noise v of variance 1 to the measured amplitudes times √w, w the weights of their pixels: the
-            gradient is then -Jᵀv, J the derivative of these products, and with it what the measurement's own noise
-            adds, which is 4n times weaker.
+            Add white noise v of variance 1 to the measured amplitudes times √w, w the weights of their pixels. The
+            gradient is then -Jᵀv, J the derivative of these products, plus the contribution of the noise of the
+            measurement, whose variance is 4n times smaller.
         thermal : bool
-            Take the derivative with respect to each site's own thermal factor as well: central differences of what it
-            gathers from the tables at B ± :data:`THERMAL_STEP_A2`.
+            Compute the derivative with respect to the thermal factor of each site as well, by central differences of
+            tables at B ± :data:`THERMAL_STEP_A2`.
         on_slices : callable, optional
             Called as ``on_slices(i_tilt, gradient)`` with the gradient (S, X, Y) of the slices, tilt by tilt in their
             order, from the threads that work.
@@ -232,19 +238,19 @@ class AtomModel:
               on_slices: Callable[[int, np.ndarray], None]) -> TiltGradient:
         bench = self._bench()
         placed_A = poses.place(sites.positions_A, i_tilt)
-        # Neighbours one after the other, slice by slice: what they touch then stays in cache.
+        # Process neighbours consecutively, slice by slice, so that their voxels stay in cache.
         slice_A = self.voxel_A * self._n_layers
         order = np.lexsort((placed_A[:, 1], np.floor(placed_A[:, 0] / BLOCK_A), np.floor(placed_A[:, 2] / slice_A)))
         centres = placed_A[order][:, [2, 0, 1]] / self.voxel_A + (np.array(self._shape) - 1) / 2
         kinds, occupancy = sites.kinds[order], sites.occupancy[order]
         self._deposit(bench.slices, centres, kinds, occupancy)
-        measured, weight = self._amplitude[i_tilt], self.weights_of(i_tilt)
+        measured, weight = self.amplitude(poses, i_tilt), self.weights_of(i_tilt)
         if noise is not None:
             white = np.random.default_rng(noise).standard_normal(measured.shape, np.float32)
             if weight is not None:
                 white = np.where(weight > 0, white / np.sqrt(np.where(weight > 0, weight, 1)), 0).astype(np.float32)
-            measured = np.add(measured, white, out=bench.amplitude)
-        multislice, lift_A = bench.multislice, self._lift_A(poses, i_tilt)
+            measured += white
+        multislice, lift_A = bench.multislice, poses.defocus_change_A[i_tilt]
         if np.any(lift_A) or self._optics.set_of[i_tilt] > 0 or bench.refocused:
             multislice.use_transfer(multislice.pack_transfer(self._transfer_at(i_tilt, lift_A)))
             bench.refocused = True
@@ -276,7 +282,7 @@ class AtomModel:
         return self._n_layers
 
     def slices(self, sites: Sites, poses: Poses, i_tilt: int) -> np.ndarray:
-        """Slices (S, X, Y) of projected potential in V of one tilt."""
+        """Return the slices (S, X, Y) of one tilt: potential summed over their layers, in V."""
         placed_A = poses.place(sites.positions_A, i_tilt)
         slices: np.ndarray = np.empty(self.slices_shape, self._dtype)
         self._deposit(slices, placed_A[:, [2, 0, 1]] / self.voxel_A + (np.array(self._shape) - 1) / 2, sites.kinds,
@@ -284,47 +290,33 @@ class AtomModel:
         return slices
 
     def with_images(self, images: np.ndarray) -> AtomModel:
-        """The same model of noise-free ``images`` (T, F, X, Y), vacuum 1, with the weights of this one."""
+        """Return a model of noise-free ``images`` (T, F, X, Y), as :meth:`images` makes them, with the same weights."""
         other = copy.copy(self)
-        other._measured = other._amplitude = np.sqrt(images).astype(self._dtype)
-        other.brightness = np.ones_like(self.brightness)
+        other._measured = np.sqrt(images).astype(self._dtype)
         other._local = threading.local()
         return other
 
     def with_thermal(self, thermal_A2: np.ndarray) -> AtomModel:
-        """The same model with a thermal factor B (K,) in Å² for each element."""
+        """Return a model with the thermal factor B (K,) in Å² of each element."""
         other = copy.copy(self)
         other.tables = broaden(self.tables, thermal_A2, self.voxel_A)
         return other
 
-    def with_calibration(self, brightness: np.ndarray, defocus_offset_A: np.ndarray) -> AtomModel:
-        """The same model of images whose vacuum has the intensity ``brightness`` (T, F), and whose planes lie
-        ``defocus_offset_A`` (T, F) in Å further along the beam than the series says.
-
-        Amplitudes are divided by √brightness, so that vacuum is 1 again; electrons in a vacuum pixel follow the mean,
-        for which images count by their weights.
-        """
-        other = copy.copy(self)
-        other.brightness, other.defocus_offset_A = np.array(brightness, float), np.array(defocus_offset_A, float)
-        other._amplitude = (self._measured / np.sqrt(brightness)[:, :, None, None]).astype(self._dtype)
-        mean = np.mean(brightness) if self._weighted is None else np.average(brightness, weights=self._image_weights)
-        other.electrons_per_pixel = self._electrons * float(mean)
-        return other
-
     def images(self, sites: Sites, poses: Poses) -> np.ndarray:
-        """Noise-free images (T, F, X, Y) of the sites, vacuum 1, as this model sees them."""
-        images = np.empty(self._amplitude.shape, np.float32)
+        """Return noise-free images (T, F, X, Y) of the sites, with the brightness of ``poses``."""
+        images = np.empty(self._measured.shape, np.float32)
         for i_tilt, (intensity,) in enumerate(self.focal_images(sites, poses, (0.0,))):
-            images[i_tilt] = intensity
+            images[i_tilt] = intensity * poses.brightness[i_tilt, :, None, None]
         return images
 
     def focal_images(self, sites: Sites, poses: Poses, lifts_A: Sequence[float]) -> Iterator[np.ndarray]:
-        """Noise-free images (L, F, X, Y) of each tilt in their order, all planes ``lifts_A`` (L,) further on.
+        """Yield noise-free images (L, F, X, Y) of each tilt, in their order, with all planes moved by ``lifts_A`` (L,).
 
-        Planes move along the beam, in Å; the exit wave of a tilt is computed once.
+        Planes move along the beam, in Å. Vacuum is 1, whatever the brightness of ``poses``. The exit wave of a tilt is
+        computed once.
         """
         def work(i_tilt: int) -> np.ndarray:
-            lift_A = self._lift_A(poses, i_tilt) + np.asarray(lifts_A)[:, None]
+            lift_A = poses.defocus_change_A[i_tilt] + np.asarray(lifts_A)[:, None]
             optics = replace(self._optics.optics, transfer=self._transfer_at(i_tilt, lift_A))
             waves = Multislice(optics, self._dtype).images(self.slices(sites, poses, i_tilt))
             return (waves.real**2 + waves.imag**2).reshape(*lift_A.shape, *waves.shape[1:])
@@ -343,13 +335,10 @@ class AtomModel:
         kernels.gather(slices, centres, kinds, occupancy.astype(self._dtype), self._n_layers, self._shape[0],
                        t.cumulative, t.weight, t.reach, t.n_reach, t.window, self._lanes, out)
 
-    def _lift_A(self, poses: Poses, i_tilt: int) -> np.ndarray:
-        """How far (F,) in Å the planes of a tilt lie further along the beam, as the sample sees them."""
-        return np.asarray(self.defocus_offset_A[i_tilt] - float(poses.shift_A[i_tilt, 2]))
-
     def _transfer_at(self, i_tilt: int, lift_A: np.ndarray) -> np.ndarray:
-        """Transfer functions to planes of one tilt that lie ``lift_A`` (..., F) further along the beam, one after the
-        other, as those of :class:`aetlab.forward.multislice.Optics`.
+        """Return transfer functions of one tilt, with planes ``lift_A`` (..., F) further along the beam, flattened.
+
+        They are in the form of :class:`aetlab.forward.multislice.Optics`.
         """
         nominal: np.ndarray = self._optics.packed(i_tilt, lambda values: values)
         if not np.any(lift_A) and lift_A.ndim == 1:
@@ -363,6 +352,5 @@ class AtomModel:
     def _bench(self) -> _Bench:
         if getattr(self._local, "bench", None) is None:
             self._local.bench = _Bench(self._make_tilt_cost(self._optics.optics, self._dtype),
-                                       empty_aligned(self.slices_shape, self._dtype),
-                                       empty_aligned(self._amplitude.shape[1:], self._dtype))
+                                       empty_aligned(self.slices_shape, self._dtype))
         return self._local.bench

@@ -1,11 +1,11 @@
-"""Which element each site holds, by the likelihood of the images.
+"""Element of each site, from the likelihood of the images.
 
-A site holds amounts c_k of the elements, as fitted q of its own and 0 of the others. Around the fit the cost is
-quadratic in the amounts, with positions following: ΔC(c) = g·δ + ½ δᵀ S δ, S the Schur complement of JᵀJ on the
-amounts and g the gradient with respect to them. The hypotheses are one atom of one element and no atom at all; in the
-amplitudes the noise has variance 1/(4n), so that the log-likelihood of one is -4n ΔC, divided by what the ignorance of
-the other atoms adds to the variance. Prior shares of the elements are those of the sites themselves (expectation
-maximisation); no atom has a fixed one.
+A site holds amounts c_k of the elements: the fitted occupancy q of its own element, and 0 of the others. Around the fit
+the cost is quadratic in the change δ of the amounts, with the position eliminated: ΔC = g·δ + ½ δᵀ S δ. S is the Schur
+complement of JᵀJ on the amounts, g the gradient with respect to them. The hypotheses are one atom of one element, and
+no atom. In the amplitudes the noise has the variance 1/(4n), so that the log-likelihood of a hypothesis is -4n ΔC. It
+is divided by the factor by which the uncertainty of the other atoms raises the variance. Prior shares of the elements
+are those of the sites themselves (expectation maximisation); the prior share of no atom is fixed.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from aetlab.refinement.fisher import invert_blocks
 
 #: Prior share of sites that are no atom.
 PRIOR_NOTHING = 0.005
-#: Electrons in a vacuum pixel that noise-free images are taken to have.
+#: Electrons in a vacuum pixel that are assumed for noise-free images.
 NOISE_FREE_ELECTRONS = 1e4
 
 
 def name_sites(occupancy: np.ndarray, kinds: np.ndarray, by_amount: np.ndarray, information: np.ndarray,
                electrons_per_pixel: float, variance_factor: float = 1.0,
                log_surroundings: np.ndarray | float = 0.0) -> np.ndarray:
-    """Posterior (N, K + 1) of each element, and of no atom in the last column.
+    """Return the posterior (N, K + 1) of each element, and of no atom in the last column.
 
     Parameters
     ----------
     occupancy, kinds : (N,), (N,)
-        As fitted.
+        Fitted occupancy and element of each site.
     by_amount : (N, K)
         Gradient of the cost with respect to the amount of each element at the site.
     information : (N, 3 + K, 3 + K)
         JᵀJ of positions and amounts.
     electrons_per_pixel, variance_factor : float
-        n, and the factor of the variance.
+        n, and the factor by which the other atoms raise the variance.
     log_surroundings : (N, K + 1), optional
-        Log likelihood of each hypothesis by where the site lies (:mod:`aetlab.refinement.surroundings`).
+        Log-likelihood of each hypothesis from the neighbours (:mod:`aetlab.refinement.surroundings`).
     """
     n, n_kinds = by_amount.shape
     marginal = separate_amounts(information)
@@ -60,16 +60,16 @@ def name_sites(occupancy: np.ndarray, kinds: np.ndarray, by_amount: np.ndarray, 
 
 
 def separate_amounts(information: np.ndarray) -> np.ndarray:
-    """Information (N, K, K) on the amounts alone, positions unknown: the Schur complement."""
+    """Return the information (N, K, K) on the amounts with unknown positions: the Schur complement."""
     across = information[:, :3, 3:]
     return information[:, 3:, 3:] - np.swapaxes(across, 1, 2) @ invert_blocks(information[:, :3, :3]) @ across
 
 
 def separation(information: np.ndarray, first: int, second: int, variance_factor: float = 1.0) -> np.ndarray:
-    """Distance (N,) of one atom of one element from one of another at the same site, for one electron a pixel.
+    """Return the distance d (N,) between the hypotheses of two elements at a site, in standard deviations.
 
-    In standard deviations; n electrons in a vacuum pixel make it √n times as large. Two elements equally likely before
-    are confused in a part Φ(-d/2) of the sites.
+    d is that of one electron in a vacuum pixel; n electrons make it √n times as large. Two elements of equal prior
+    probability are confused in a fraction Φ(-d/2) of the sites.
     """
     marginal = separate_amounts(information)
     square = marginal[:, first, first] + marginal[:, second, second] - 2 * marginal[:, first, second]

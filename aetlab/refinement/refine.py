@@ -1,7 +1,6 @@
-"""From traced atoms to refined ones: rounds of fitting, dropping, proposing and naming sites, and standard errors.
+"""Refinement of traced atoms: rounds of fitting, dropping, proposing and naming sites, and standard errors.
 
-The truth plays no part: what is used are the images, the microscope, the elements that the sample holds, and the atoms
-that were traced.
+Inputs are the images, the microscope, the elements of the sample and the traced atoms. The truth is not used.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import numpy as np
 
 from aetlab.core import physics
 from aetlab.core.nouns import RefinedAtoms, TiltSeries, TracedAtoms
+from aetlab.core.poses import Poses
 from aetlab.forward.multislice import TiltCost, make_multislice
 from aetlab.refinement.first_poses import align_tilts
 from aetlab.refinement.fisher import (
@@ -23,7 +23,6 @@ from aetlab.refinement.fisher import (
     variance_factors,
 )
 from aetlab.refinement.fit import Fit, fit_poses, fit_to_images
-from aetlab.refinement.geometry import Poses, nominal_poses
 from aetlab.refinement.image_parameters import calibrate_images, take_heights
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import name_sites
@@ -38,20 +37,20 @@ from aetlab.refinement.search import (
 from aetlab.refinement.surroundings import log_surroundings
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
-#: Sites weaker than this get the information on their positions that they will have once they have grown to it.
+#: Sites of lower occupancy get the information on their positions that this occupancy would give.
 GROWN_OCCUPANCY = 0.7
-#: Heights and the greatest shift in Å at which the tilts are looked for first.
+#: Heights and largest shift in Å of the first search for the poses.
 HEIGHTS_A, REACH_A = np.arange(-60.0, 61.0, 10.0), 4.0
-#: Steps towards the defocus and brightness of the images at a time, and how often the last fit is taken up after them.
+#: Largest number of steps in defocus and brightness between fits, and of repetitions of the last fit.
 N_CALIBRATIONS, N_SETTLING = 4, 3
-#: Where a round adds less than this part of the sites the next one is the last.
+#: If a round adds less than this fraction of the sites, the next one is the last.
 FEW = 1e-3
-#: Where a round adds less than this part thermal factors are fitted from the next one on: what missing and false sites
-#: leave looks like vibration, and atoms blurred by it ask for more false ones.
+#: If a round adds less than this fraction, thermal factors are fitted from the next one on: the residual of missing and
+#: false sites resembles vibration, and atoms blurred by it lead to more false sites.
 STEADY = 0.01
-#: What ignorance of the other atoms multiplies the variance by, until it is measured at the end.
+#: Factor by which the other atoms raise the variance, until it is measured at the end.
 USUAL_FACTOR = 1.5
-#: Called with passes done, and what the latest did.
+#: Called with the number of passes done and a description of the latest.
 PassReport = Callable[[int, str], None]
 
 
@@ -68,13 +67,13 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
     shape_zxy : tuple of int
         Voxels of the volume that the atoms were traced in.
     traced : TracedAtoms
-        Where to begin; sites that were named "no atom" are tried as well.
+        Starting point; sites that were named "no atom" are included.
     elements : tuple of int
-        Atomic numbers that the sample holds.
+        Atomic numbers of the elements of the sample.
     spec, microscope, n_layers_per_slice
-        How, with which microscope, and N_B.
+        Settings of the refinement, the microscope, and N_B.
     seed : int
-        Of the noise that the information is sampled with.
+        Seed of the noise for the sampled information.
     report : callable, optional
         ``report(passes done, detail)`` after each pass.
     make_tilt_cost : callable
@@ -89,11 +88,11 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
                       n_layers_per_slice=n_layers_per_slice, parametrization=spec.parametrization,
                       debye_waller_A2=spec.debye_waller_A2, make_tilt_cost=make_tilt_cost)
     first = _first_sites(traced, model, spec.first_share if spec.n_rounds > 1 else 1.0)
-    return _Refinement(model, spec, seed, report).run(first, nominal_poses(series.tilt_deg))
+    return _Refinement(model, spec, seed, report).run(first, Poses.nominal(series.tilt_deg, model.n_defoci))
 
 
 def most_passes(spec: RefineSpec) -> int:
-    """Passes over the data that a refinement takes at most."""
+    """Return the largest number of passes over the data of a refinement."""
     beside = (N_CALIBRATIONS if spec.imaging else 0) + (spec.n_information if spec.thermal else 0)
     between = spec.n_passes + 4 + spec.n_information + beside
     most = (spec.n_information + (spec.n_rounds - 1) * between + spec.n_passes_last + beside
@@ -104,7 +103,7 @@ def most_passes(spec: RefineSpec) -> int:
 
 
 def as_traced(refined: RefinedAtoms) -> TracedAtoms:
-    """Refined atoms in the form of traced ones, for what scores those; intensity and signal are the scattering."""
+    """Return refined atoms as traced ones, for scoring; intensity and signal are the scattering."""
     n = len(refined)
     unknown = np.full(n, np.nan)
     return TracedAtoms(
@@ -116,7 +115,7 @@ def as_traced(refined: RefinedAtoms) -> TracedAtoms:
 
 
 def _first_sites(traced: TracedAtoms, model: AtomModel, share: float) -> Sites:
-    """The strongest ``share`` of the traced atoms, occupancy 1; what was named no atom begins as the lightest one."""
+    """Return the strongest ``share`` of the traced atoms with occupancy 1; no atom becomes the lightest element."""
     kinds = np.searchsorted(model.elements, traced.numbers)
     kinds = np.where(np.isin(traced.numbers, model.elements), kinds, 0)
     weakest_first = np.argsort(traced.signal, kind="stable")
@@ -125,7 +124,7 @@ def _first_sites(traced: TracedAtoms, model: AtomModel, share: float) -> Sites:
 
 
 class _Refinement:
-    """The state of a refinement: passes done, and what each round did."""
+    """State of a refinement: passes done and a summary of each round."""
 
     def __init__(self, model: AtomModel, spec: RefineSpec, seed: int, report: PassReport | None) -> None:
         self._model, self._spec, self._report = model, spec, report
@@ -162,42 +161,38 @@ class _Refinement:
         return self._finish(fit, sites, poses)
 
     def _align(self, sites: Sites, poses: Poses) -> Poses:
-        """Poses fitted to the images while the sites stay as they are, from wherever the tilts are."""
+        """Search for the poses and fit them to the images, with fixed sites."""
         spec, model = self._spec, self._model
         poses = align_tilts(model, sites, poses, heights_A=HEIGHTS_A, reach_A=REACH_A)
         self._passed(f"{model.n_tilts} tilts aligned")
         if spec.imaging:
-            model, poses, _ = self._calibrated(sites, poses)
-            self._model = model
+            poses, _ = self._calibrated(sites, poses)
         information = sample_pose_information(model, sites, poses, spec.n_information, next(self._seeds))
         poses, _ = fit_poses(model, sites, poses, information, n_passes=spec.n_passes, tolerance=3 * spec.tolerance,
                              on_pass=lambda cost: self._passed(f"poses, cost {cost:.6g}"))
         return poses
 
-    def _calibrated(self, sites: Sites, poses: Poses) -> tuple[AtomModel, Poses, float]:
-        """Model and poses with the images' defocus and brightness; the first change of defocus in standard errors."""
-        model, changes = self._model, []
+    def _calibrated(self, sites: Sites, poses: Poses) -> tuple[Poses, float]:
+        """Fit defocus and brightness of each image; return poses and the first change of defocus in standard errors."""
+        changes = []
         for _ in range(N_CALIBRATIONS):
-            model, change = calibrate_images(model, sites, poses)
+            poses, change = calibrate_images(self._model, sites, poses)
             changes.append(change)
             self._passed(f"defocus and brightness, by {change:.3g} standard errors")
             if change < self._spec.tolerance:
                 break
-        if self._spec.poses:
-            model, poses = take_heights(model, poses)
-        return model, poses, changes[0]
+        return take_heights(poses, self._model.present) if self._spec.poses else poses, changes[0]
 
     def _fit(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool, *, thermal: bool) -> Fit:
-        """A fit and, where asked for, the images' calibration before it; the last time until both agree."""
+        """Fit, after a calibration of the images on request; the last fit is repeated until both agree."""
         if not self._spec.imaging:
             return self._fit_once(sites, poses, information, last, thermal)
-        self._model, poses, _ = self._calibrated(sites, poses)
+        poses, _ = self._calibrated(sites, poses)
         fit = self._fit_once(sites, poses, information, last, thermal)
         for _ in range(N_SETTLING if last else 0):
-            model, poses, change = self._calibrated(fit.sites, fit.poses)
+            poses, change = self._calibrated(fit.sites, fit.poses)
             if change < self._spec.tolerance:
                 break
-            self._model = model
             fit = self._fit_once(fit.sites, poses, information, last, thermal)
         return fit
 
@@ -234,7 +229,7 @@ class _Refinement:
                                all_at_once=i_round == self._spec.n_rounds - 2)
 
     def _surroundings(self, places_A: np.ndarray, sites: Sites, *, own: bool) -> np.ndarray:
-        """Log likelihoods (P, K + 1) of each element and of none by the neighbours of places; 0 where not asked for."""
+        """Return log-likelihoods (P, K + 1) of each element and of no atom from the neighbours; 0 if switched off."""
         spec, n_kinds = self._spec, len(self._model.elements)
         if not spec.surroundings:
             return np.zeros((len(places_A), n_kinds + 1))
@@ -242,7 +237,7 @@ class _Refinement:
                                 max_distance_A=spec.max_distance_A, seed=next(self._seeds))
 
     def _try_elements(self, sites: Sites, poses: Poses, n_passes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Gradient (N, K) with respect to the amounts of all elements, and JᵀJ of positions and amounts."""
+        """Return the gradient (N, K) with respect to the amounts of all elements, and JᵀJ of positions and amounts."""
         model = self._model
         tables = tuple(range(len(model.elements)))
         by_amount = np.zeros((len(sites), len(tables)))
@@ -255,10 +250,12 @@ class _Refinement:
         return by_amount, full
 
     def _rename(self, sites: Sites, poses: Poses, n_new: int) -> tuple[Sites, np.ndarray]:
-        """Sites with their likeliest elements, and their information; probable nothing goes, new sites stay as they
-        are."""
+        """Return sites with their likeliest elements, and their information.
+
+        Sites that are probably no atom are dropped; new sites keep their element.
+        """
         by_amount, full = self._try_elements(sites, poses, self._spec.n_information + 1)
-        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, self._model.electrons_per_pixel,
+        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, self._model.mean_electrons(poses),
                                USUAL_FACTOR, self._surroundings(sites.positions_A, sites, own=True))
         new = np.arange(len(sites)) >= len(sites) - n_new
         keep = new | (posterior[:, -1] < 0.5)
@@ -278,14 +275,15 @@ class _Refinement:
 
     def _finish(self, fit: Fit, sites: Sites, poses: Poses) -> RefinedAtoms:
         spec, model = self._spec, self._model
+        n_electrons = model.mean_electrons(poses)
         by_amount, full = self._try_elements(sites, poses, spec.n_information_last)
         information = own_information(full, sites.kinds, np.ones(len(sites)))
         factors = variance_factors(model, sites, poses, information, next(self._seeds))
         self._passed("overlap")
-        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, model.electrons_per_pixel,
+        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, n_electrons,
                                float(factors[:, 3].mean()), self._surroundings(sites.positions_A, sites, own=True))
-        errors = standard_errors(information, model.electrons_per_pixel, factors[sites.kinds])
-        thermal_A2, thermal_error_A2 = self._thermal(fit, sites, errors)
+        errors = standard_errors(information, n_electrons, factors[sites.kinds])
+        thermal_A2, thermal_error_A2 = self._thermal(fit, sites, errors, n_electrons)
         best = posterior.argmax(axis=1)
         numbers = np.append(model.elements, 0)[best]
         keep = numbers > 0
@@ -297,22 +295,22 @@ class _Refinement:
             scattering_V_A3=scattering[order].astype(np.float64), numbers=numbers[order],
             position_error_A=errors[order, :3], occupancy_error=errors[order, 3],
             probability=posterior[order, best[order]], posterior=posterior[order, :-1],
-            not_atom_probability=posterior[order, -1], turn_deg=np.rad2deg(poses.turn_rad), shift_A=poses.shift_A,
-            thermal_A2=thermal_A2, thermal_error_A2=thermal_error_A2, defocus_offset_A=model.defocus_offset_A,
-            brightness=model.brightness, cost=np.array(fit.descent.costs), rounds=tuple(self._rounds),
+            not_atom_probability=posterior[order, -1], poses=poses, thermal_A2=thermal_A2,
+            thermal_error_A2=thermal_error_A2, cost=np.array(fit.descent.costs), rounds=tuple(self._rounds),
             summary={"stopped": fit.descent.stopped, "passes": self._n_passes,
                      "remaining_standard_errors": fit.remaining,
-                     "chi_square": 8 * model.electrons_per_pixel * fit.descent.cost / model.n_values,
+                     "chi_square": 8 * n_electrons * fit.descent.cost / model.n_values,
                      "variance_factor_position": float(factors[:, :3].mean()),
                      "variance_factor_occupancy": float(factors[:, 3].mean())}
-            | self._summary(thermal_A2))
+            | self._summary(thermal_A2, poses))
 
-    def _thermal(self, fit: Fit, sites: Sites, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Thermal factor of each element, and its standard error, (K,) each in Å²; an error of 0 where none is fitted.
+    def _thermal(self, fit: Fit, sites: Sites, errors: np.ndarray,
+                 n_electrons: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the thermal factor of each element and its standard error, (K,) each in Å²; error 0 if not fitted.
 
         A fit whose positions follow the noise with the variance σ² along each axis finds B too small by 8π²σ²: the bias
-        of least squares is -½ (JᵀJ)⁻¹ Jᵀ tr(H Cov) (Box, J. R. Stat. Soc. B 33, 171, 1971), H the second derivatives,
-        which for positions sum up to twice the derivative with respect to ⟨u²⟩. That is added.
+        of least squares is -½ (JᵀJ)⁻¹ Jᵀ tr(H Cov) (Box, J. R. Stat. Soc. B 33, 171, 1971). H are the second
+        derivatives, which for positions sum to twice the derivative with respect to ⟨u²⟩. The bias is added to B.
         """
         model, n_kinds = self._model, len(self._model.elements)
         if not self._spec.thermal:
@@ -320,20 +318,19 @@ class _Refinement:
         known = np.where(fit.thermal_information > 0, fit.thermal_information, np.inf)
         counts = np.maximum(np.bincount(sites.kinds, minlength=n_kinds), 1)
         variance_A2 = np.bincount(sites.kinds, (errors[:, :3] ** 2).mean(axis=1), n_kinds) / counts
-        error_A2 = 1 / np.sqrt(4 * model.electrons_per_pixel * known)
+        error_A2 = 1 / np.sqrt(4 * n_electrons * known)
         return model.thermal_A2 + 8 * math.pi**2 * variance_A2, error_A2
 
-    def _summary(self, thermal_A2: np.ndarray) -> dict[str, float]:
-        """What the fitted microscope and vibrations add to the summary."""
+    def _summary(self, thermal_A2: np.ndarray, poses: Poses) -> dict[str, float]:
+        """Return the entries of the summary for thermal factors, defocus and brightness."""
         spec, model = self._spec, self._model
         found: dict[str, float] = {}
         if spec.thermal:
             found |= {f"thermal_{physics.SYMBOLS[Z]}_A2": float(B)
                       for Z, B in zip(model.elements, thermal_A2, strict=True)}
         if spec.imaging:
-            found["defocus_offset_rms_A"] = float(np.sqrt((model.defocus_offset_A[model.present] ** 2).mean()))
-            found["brightness_rms_percent"] = 100 * float(
-                np.sqrt(((model.brightness[model.present] - 1) ** 2).mean()))
+            found["defocus_offset_rms_A"] = float(np.sqrt((poses.defocus_A[model.present] ** 2).mean()))
+            found["brightness_rms_percent"] = 100 * float(np.sqrt(((poses.brightness[model.present] - 1) ** 2).mean()))
         return found
 
     def _passed(self, detail: str) -> None:
@@ -343,9 +340,9 @@ class _Refinement:
 
 
 def own_information(full: np.ndarray, kinds: np.ndarray, position_factor: np.ndarray) -> np.ndarray:
-    """JᵀJ (N, 4, 4) of positions and occupancy from that with the amounts of all elements (N, 3 + K, 3 + K).
+    """Return JᵀJ (N, 4, 4) of positions and occupancy from that with the amounts of all elements (N, 3 + K, 3 + K).
 
-    ``position_factor`` (N,): how much stronger the site is taken to be, for its position.
+    ``position_factor`` (N,) scales the strength of the site in the elements of its position.
     """
     rows = np.concatenate([np.tile(np.arange(3), (len(kinds), 1)), 3 + kinds[:, None]], axis=1)
     own = full[np.arange(len(kinds))[:, None, None], rows[:, :, None], rows[:, None, :]]

@@ -1,10 +1,10 @@
-"""How likely a place is to hold an atom by its nearest neighbours, learnt from the sites themselves.
+"""Likelihood that a position holds an atom of each element, from its two nearest neighbours.
 
-Atoms keep typical distances: an oxygen atom between two silicon atoms is 1.6 Å from both, noise is anywhere. What the
-images leave open at low dose, the surroundings often decide. No chemistry is put in: for each element the joint
-density of the distances and elements of the two nearest sites is a histogram over the sites that now hold it, and for
-places without an atom one over places drawn evenly about the sites. Each atom's density keeps a share of the latter, so
-that unusual surroundings alone forbid nothing.
+Atoms keep typical distances: an oxygen atom between two silicon atoms is 1.6 Å from both, noise may be anywhere. At low
+dose the surroundings often decide what the images leave open. No chemistry is assumed. For each element the joint
+density of the distances and elements of the two nearest sites is a histogram over the sites that hold the element. For
+positions without an atom it is a histogram over positions drawn uniformly about the sites. The density of each element
+is mixed with a share of the latter, so that unusual surroundings alone exclude nothing.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from scipy.spatial import cKDTree
 from aetlab.core.backend import n_threads
 from aetlab.refinement.model import Sites
 
-#: Width in Å of the histograms' cells; distances beyond the last share a cell.
+#: Bin width of the histograms and largest binned distance, in Å; larger distances share one bin.
 CELL_A, REACH_A = 0.1, 4.0
-#: Cells by which the histograms of elements are smoothed, and that of places drawn evenly, which varies slowly.
+#: Standard deviation of the smoothing in bins, for elements and for positions without an atom.
 SMOOTH_ELEMENT, SMOOTH_NOTHING = 1.0, 2.0
-#: Share of the density of places without an atom in that of each element.
+#: Share of the density of positions without an atom in that of each element.
 UNUSUAL = 0.1
-#: Places drawn about each site, at least so many in all.
+#: Positions drawn for each site, and the least number in all.
 DRAWN_PER_SITE, LEAST_DRAWN = 15, 60_000
-#: Sites weaker than this teach nothing.
+#: Sites of lower occupancy do not enter the histograms.
 LEAST_OCCUPANCY = 0.7
 _N_CELLS = round(REACH_A / CELL_A) + 1
 
 
 def log_surroundings(places_A: np.ndarray, sites: Sites, n_kinds: int, *, own: bool, min_distance_A: float,
                      max_distance_A: float, seed: int) -> np.ndarray:
-    """Log density (P, n_kinds + 1) of the surroundings of places, given an atom of each element, and given none.
+    """Return the log density (P, n_kinds + 1) of the surroundings of positions, given each element, and given no atom.
 
     Parameters
     ----------
     places_A : (P, 3)
         x, y, z.
     sites : Sites
-        What surrounds them, and what the densities are learnt from.
+        Neighbours of the positions, and the data of the histograms.
     n_kinds : int
         Number of elements.
     own : bool
-        Whether the places are the sites themselves: then the nearest other ones count.
+        If True, the positions are those of ``sites``, and neighbours are the nearest other sites.
     min_distance_A, max_distance_A : float
-        Where a place without an atom may lie, measured from its nearest site.
+        Range of the distance of a position without an atom from its nearest site.
     seed : int
-        Of the places drawn.
+        Seed of the drawn positions.
     """
     densities = np.zeros((n_kinds + 1, n_kinds, n_kinds, _N_CELLS, _N_CELLS))
     if len(sites) < 3 or not len(places_A):
@@ -65,7 +65,7 @@ def log_surroundings(places_A: np.ndarray, sites: Sites, n_kinds: int, *, own: b
 
 
 def _cells(tree: cKDTree, sites: Sites, places_A: np.ndarray, *, own: bool) -> tuple[np.ndarray, ...]:
-    """Elements of the nearest and second nearest site, and the cells of their distances: four times (P,)."""
+    """Return the elements of the nearest and second nearest site, and the bins of their distances, (P,) each."""
     distance_A, index = tree.query(places_A, k=2 + own)
     distance_A, index = distance_A[:, int(own):], index[:, int(own):]
     cell = np.minimum((distance_A / CELL_A).astype(np.int64), _N_CELLS - 1)
@@ -74,7 +74,7 @@ def _cells(tree: cKDTree, sites: Sites, places_A: np.ndarray, *, own: bool) -> t
 
 
 def _density(cells: tuple[np.ndarray, ...], n_kinds: int, smooth: float) -> np.ndarray:
-    """Smoothed histogram (K, K, cells, cells) that sums to 1; no cell is empty."""
+    """Return the smoothed histogram (K, K, bins, bins), normalised to 1, without empty bins."""
     counts = np.zeros((n_kinds, n_kinds, _N_CELLS, _N_CELLS))
     np.add.at(counts, cells, 1.0)
     counts = gaussian_filter(counts, (0, 0, smooth, smooth), mode="nearest") + 1e-3
@@ -83,11 +83,11 @@ def _density(cells: tuple[np.ndarray, ...], n_kinds: int, smooth: float) -> np.n
 
 def _draw_places(tree: cKDTree, sites: Sites, min_distance_A: float, max_distance_A: float,
                  rng: np.random.Generator) -> np.ndarray:
-    """Places (P, 3) spread evenly where the nearest site lies between the two distances."""
+    """Draw positions (P, 3) uniformly where the nearest site lies between the two distances."""
     n = max(DRAWN_PER_SITE * len(sites), LEAST_DRAWN)
     direction = rng.normal(size=(n, 3))
     direction *= (max_distance_A * rng.random((n, 1)) ** (1 / 3)) / np.linalg.norm(direction, axis=1, keepdims=True)
     places_A = sites.positions_A[rng.integers(0, len(sites), n)] + direction
     crowd = tree.query_ball_point(places_A, max_distance_A, return_length=True, workers=n_threads())
-    places_A = places_A[rng.random(n) * crowd < 1]  # where balls overlap places come as often as there are balls
+    places_A = places_A[rng.random(n) * crowd < 1]  # accept with the inverse of the number of overlapping balls
     return np.asarray(places_A[tree.query(places_A, workers=n_threads())[0] >= min_distance_A])

@@ -1,13 +1,13 @@
-r"""Tables of the potential of atoms of some elements, for positions between the voxels.
+r"""Tables of the potential of atoms at positions between the voxels.
 
-An atom is a sum of 3D Gaussians (:mod:`aetlab.forward.scattering`), and the mean of each over a box is a product of
-differences of cumulative Gaussians Φ at the box's edges. One table of Φ and its slope serves all axes, voxels and
-slices: edges lie one voxel apart, so that all edges of an atom share one fractional offset. Between the entries Φ is a
-cubic Hermite polynomial, and the derivative with respect to a position is that of the polynomial: value and gradient
-belong to the same function.
+An atom is a sum of 3D Gaussians (:mod:`aetlab.forward.scattering`). The mean of a Gaussian over a box is a product of
+differences of cumulative Gaussians Φ at the edges of the box. One table of Φ and its slope serves all axes, voxels and
+slices: edges lie one voxel apart, so that all edges of an atom have the same fractional offset. Between the entries Φ
+is a cubic Hermite polynomial. The derivative with respect to a position is that of the polynomial, so that value and
+gradient belong to the same function.
 
-A thermal factor B adds B/(8π²) to the variance of every Gaussian, whatever it was fitted at: tables at another B are
-those of wider or narrower Gaussians (:func:`broaden`), cut off where the first ones are, so that no shape changes.
+A thermal factor B adds B/(8π²) to the variance of every Gaussian. Tables at another B hold wider or narrower Gaussians
+(:func:`broaden`) with the same cutoff, so that no shape changes.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from aetlab.core import physics
 from aetlab.core.simd import BYTES
 from aetlab.forward.scattering import LEAST_DEBYE_WALLER_A2, fit_gaussians
 
-#: Entries per voxel. The narrowest Gaussian of light elements (0.09 Å at B = 0.5 Å²) is then met to 2e-6 of its
+#: Entries per voxel. The error for the narrowest Gaussian of light elements (0.09 Å at B = 0.5 Å²) is then 2e-6 of its
 #: integral at voxels of 0.5 Å.
 STEPS = 32
 
 
 @dataclass(frozen=True)
 class AtomTables:
-    """The potential of K elements on one grid; lengths in voxels unless the name says otherwise.
+    """Potential of K elements on one grid; lengths in voxels unless the name has a unit.
 
     ``numbers`` (K,) are atomic numbers, ``thermal_A2`` (K,) their B = 8π²⟨u²⟩ in Å² and ``width_A`` (K, 8) the standard
     deviations of their Gaussians in Å; ``cumulative`` (K, STEPS + 1, R, 2, 8) holds Φ and its slope times the spacing
     of the entries at offsets ``r - n_reach + i / STEPS`` of an edge from an atom; ``weight`` (K, 8) the integrals over
-    the voxel's volume in V; ``reach`` (K,) the half-width of an atom; ``n_reach`` and ``window`` how many voxels that
+    the volume of a voxel in V; ``reach`` (K,) the half-width of an atom; ``n_reach`` and ``window`` the voxels that it
     needs on one side, and along y in whole vectors.
     """
 
@@ -50,7 +50,7 @@ class AtomTables:
 
 def tabulate_atoms(elements: tuple[int, ...], voxel_A: float, *, parametrization: str,
                    debye_waller_A2: dict[str, float], dtype: type = np.float32) -> AtomTables:
-    """Tables of ``elements`` (atomic numbers) for voxels of ``voxel_A`` in Å; B in Å² by symbol, or ``default``."""
+    """Return the tables of ``elements`` (atomic numbers) at a voxel size; B in Å² by symbol, or ``default``."""
     thermal_A2 = np.array([max(debye_waller_A2.get(physics.SYMBOLS[Z], debye_waller_A2["default"]),
                                LEAST_DEBYE_WALLER_A2) for Z in elements])
     fits = [fit_gaussians(Z, parametrization, float(B)) for Z, B in zip(elements, thermal_A2, strict=True)]
@@ -65,7 +65,7 @@ def tabulate_atoms(elements: tuple[int, ...], voxel_A: float, *, parametrization
 
 
 def broaden(tables: AtomTables, thermal_A2: np.ndarray, voxel_A: float) -> AtomTables:
-    """The same atoms with thermal factors ``thermal_A2`` (K,) in Å², on the same grid and cut off where they were."""
+    """Return the tables of the same atoms with thermal factors ``thermal_A2`` (K,) in Å²; same grid and cutoff."""
     variance_A2 = tables.width_A**2 + ((thermal_A2 - tables.thermal_A2) / (8 * math.pi**2))[:, None]
     if variance_A2.min() <= 0:
         raise ValueError(f"thermal factors of {thermal_A2} Å² leave no width to the atoms' Gaussians")
@@ -75,8 +75,8 @@ def broaden(tables: AtomTables, thermal_A2: np.ndarray, voxel_A: float) -> AtomT
 
 
 def _cumulate(widths: np.ndarray, n_reach: int, dtype: type) -> np.ndarray:
-    """Φ and its slope of Gaussians of ``widths`` (K, 8) in voxels: ``AtomTables.cumulative``."""
-    # Windows are as wide as whole vectors, and edges of slices may lie further off than those of voxels.
+    """Return Φ and its slope for Gaussians of ``widths`` (K, 8) in voxels: ``AtomTables.cumulative``."""
+    # Windows are whole vectors wide, and edges of slices may lie farther off than edges of voxels.
     n_rows = 2 * n_reach + 1
     offset = (np.arange(n_rows) - n_reach)[None, :] + (np.arange(STEPS + 1) / STEPS)[:, None]
     cumulative: np.ndarray = np.empty((len(widths), STEPS + 1, n_rows, 2, 8), dtype)

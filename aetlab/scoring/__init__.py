@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aetlab.scoring.match import match_atoms as match_atoms
-    from aetlab.scoring.poses import offset_errors as offset_errors
+    from aetlab.scoring.poses import pose_errors as pose_errors
     from aetlab.scoring.potential import potential_error as potential_error
     from aetlab.scoring.profile import profile_scores as profile_scores
     from aetlab.scoring.refined import compare_errors as compare_errors
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aetlab.scoring.structure import compare_structure as compare_structure
 
 _MODULES = {"compare_errors": "refined", "compare_structure": "structure", "errors_of_pairs": "refined",
-            "match_atoms": "match", "offset_errors": "poses", "potential_error": "potential",
+            "match_atoms": "match", "pose_errors": "poses", "potential_error": "potential",
             "profile_scores": "profile", "register_atoms": "register"}
 
 

@@ -15,7 +15,7 @@ class SimulateSpec:
     """Simulation of the tilt series.
 
     Standard deviations of tilt errors are 0 for tilts that lie where they were asked for; others need ``kind=atoms``
-    (:class:`aetlab.core.nouns.TiltOffsets`).
+    (:class:`aetlab.core.poses.Poses`).
 
     Attributes
     ----------

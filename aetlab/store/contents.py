@@ -16,7 +16,7 @@ import numpy as np
 from aetlab.core.grid import coordinates_A
 from aetlab.core.nouns import Comparison, Match, Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Volume
 from aetlab.spec import RunSpec
-from aetlab.store.aligned import describe_offsets
+from aetlab.store.aligned import describe_poses
 from aetlab.store.record import Dataset
 from aetlab.store.refined import describe_refined_arrays
 
@@ -59,8 +59,8 @@ def describe_arrays(content: RunContent) -> dict[str, Dataset]:
     }
     arrays |= {f"traced/{name}": Dataset(getattr(content.traced, name), _TRACED_UNITS.get(name, "1"))
                for name in _TRACED}
-    if content.reconstruction.offsets is not None:
-        arrays |= describe_offsets(content.reconstruction.offsets, "alignment")
+    if content.reconstruction.poses is not None:
+        arrays |= describe_poses(content.reconstruction.poses, "alignment")
     if content.refined is not None:
         arrays |= describe_refined_arrays(content.refined)
     if content.comparison is not None:
@@ -94,7 +94,7 @@ def _describe_comparison(comparison: Comparison, series: TiltSeries, kept: np.nd
                    for quantity, values in profile.items()}
     arrays |= {f"structure/{name}": Dataset(values, unit_of(name)) for name, values in score.structure.items()}
     if comparison.poses is not None:
-        arrays |= describe_offsets(comparison.poses, "truth/offsets")
+        arrays |= describe_poses(comparison.poses, "truth/poses")
     if score.refined is not None:
         arrays |= describe_match(score.refined, "refined_match")
     if score.refined_motion is not None:

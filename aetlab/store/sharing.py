@@ -8,7 +8,7 @@ from typing import Any
 
 from aetlab.core.nouns import Reconstruction, Volume
 from aetlab.spec import RunSpec, SpecError
-from aetlab.store.aligned import read_offsets
+from aetlab.store.aligned import read_poses
 from aetlab.store.files import StorageError
 from aetlab.store.identity import canonical_json, identity
 from aetlab.store.record import Places, Record, read_array, read_history, read_record
@@ -56,4 +56,4 @@ def _read(record: Record) -> Reconstruction:
     volume = Volume(read_array(record, "volume/potential_V").values, record.spec.scale.voxel_A)
     return Reconstruction(volume, history.cost, history.seconds, tuple(told["restarts"]), tuple(told["halvings"]),
                           str(told["stopped"]), record.metrics["weight_per_V"], record.metrics["held_out_cost"],
-                          str(told["device"]), read_offsets(record) if record.spec.align.enabled else None)
+                          str(told["device"]), read_poses(record) if record.spec.align.enabled else None)
