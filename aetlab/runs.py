@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aetlab.scoring.scores import HEADLINES
+from aetlab.core.metrics import HEADLINES
 from aetlab.spec.bind import unbind
 from aetlab.store.files import StorageError
 from aetlab.store.listing import (

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from aetlab.core.metrics import find_metric
 from aetlab.flow import VIEWS_DEG
-from aetlab.scoring.scores import find_score
 from aetlab.spec import (
     BinningSpec,
     DataSpec,
@@ -283,7 +283,7 @@ def write_fake_record(
         put("refined_match/true", found, dtype=np.int64)
     if not truth:
         arrays = {name: data for name, data in arrays.items() if not name.startswith(OF_THE_TRUTH)}
-        metrics = {name: value for name, value in metrics.items() if not find_score(name).needs_truth}
+        metrics = {name: value for name, value in metrics.items() if not find_metric(name).needs_truth}
     return write_record(
         outputs / "records",
         spec,

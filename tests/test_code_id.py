@@ -72,7 +72,7 @@ def test_every_entry_of_the_tables_is_there_and_is_needed() -> None:
 def test_some_files_and_what_they_decide() -> None:
     deciding = ("core/grid.py", "forward/data/lobato_2014.csv", "gpu/volume.cu", "samples/data/silica.extxyz",
                 "spec/derived.py", "store/contents.py", "tracing/tracer.py", "refinement/fisher.py",
-                "solve/weight_rule.py", "scoring/metrics.py")
+                "solve/weight_rule.py", "scoring/match_metrics.py")
     not_deciding = ("bound.py", "cli/compose.py", "reporting/tables.py", "spec/microscope.py", "store/hdf5.py",
                     "core/progress.py", "exchange/mrc.py", "reconstruction/memory.py")
     assert all(decides(name) for name in deciding) and not any(decides(name) for name in not_deciding)
@@ -126,7 +126,7 @@ def test_docstrings_and_comments_change_nothing(package: Path) -> None:
 
 @pytest.mark.parametrize("name", [
     "core/physics.py", "forward/imaging.py", "gpu/passes.py", "flow.py", "reconstruction/weight.py",
-    "refinement/naming.py", "samples/needle.py", "scoring/metrics.py", "solve/weight_rule.py", "spec/derived.py",
+    "refinement/naming.py", "samples/needle.py", "scoring/match_metrics.py", "solve/weight_rule.py", "spec/derived.py",
     "spec/align.py", "store/contents.py", "tracing/tracer.py"])
 def test_a_constant_of_deciding_code_changes_it(package: Path, name: str) -> None:
     before, path = code_digest(package), package / name

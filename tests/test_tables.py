@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from aetlab.core.metrics import HEADLINES
 from aetlab.reporting.columns import SETTINGS, describe_columns, settings_columns
 from aetlab.reporting.compare import compare_text, compared_results, differing_settings, find_run
 from aetlab.reporting.selection import SelectError, select_rows
@@ -17,7 +18,6 @@ from aetlab.reporting.studies import find_studies
 from aetlab.reporting.table_files import to_latex, to_markdown, write_table
 from aetlab.reporting.table_one import read_paper_values, table_one, table_one_text
 from aetlab.reporting.tables import fold_seeds, half_width_95, reader_frame, records_frame, summary_frame
-from aetlab.scoring.scores import HEADLINES
 from aetlab.spec.folders import experiments_folder
 from tests.fake_records import fake_spec, write_fake_record
 

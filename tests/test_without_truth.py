@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from aetlab.core.metrics import HEADLINES, find_metric
 from aetlab.report import main
 from aetlab.reporting.columns import describe_columns
 from aetlab.reporting.figures.kinds import KINDS, FigureTask, keep_drawable, matches
@@ -18,7 +19,6 @@ from aetlab.reporting.packed_atoms import pack_atoms
 from aetlab.reporting.stored_run import StoredRun, read_runs
 from aetlab.reporting.studies import find_studies
 from aetlab.reporting.tables import fold_seeds, reader_frame, records_frame, summary_frame
-from aetlab.scoring.scores import HEADLINES, find_score
 from tests.fake_records import OF_THE_TRUTH, fake_spec, write_fake_record
 
 #: Kinds of figures that need the truth, by the records that the task is drawn from.
@@ -70,7 +70,7 @@ def without(run: StoredRun, need: str) -> StoredRun:
 def test_fake_records_without_a_truth_hold_nothing_of_it(records: dict[bool, list[StoredRun]]) -> None:
     run = records[False][0]
     assert not [name for name in run.array_names if name.startswith(OF_THE_TRUTH)]
-    assert run.metrics and not [name for name in run.metrics if find_score(name).needs_truth]
+    assert run.metrics and not [name for name in run.metrics if find_metric(name).needs_truth]
     assert {"traced/positions_A", "refined/positions_A", "volume/potential_V"} <= set(run.array_names)
 
 
@@ -135,7 +135,7 @@ def test_metrics_that_figures_read_state_whether_they_need_the_truth() -> None:
     for kind in KINDS.values():
         for name in kind.needs.with_truth:
             if name.startswith("metrics/"):
-                assert find_score(name.removeprefix("metrics/")).needs_truth
+                assert find_metric(name.removeprefix("metrics/")).needs_truth
         for name in (*kind.needs.always, *(kind.needs.without_truth or ())):
             assert not name.startswith("metrics/") and not name.startswith(("truth/", "match/", "views/"))
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import FrameType
 
 from aetlab.core.errors import AetlabError
+from aetlab.core.metrics import HEADLINES
 from aetlab.core.progress import Reporter, open_reporter
-from aetlab.scoring.scores import HEADLINES
 from aetlab.spec import RunSpec
 from aetlab.store.files import StorageError, make_folder
 from aetlab.store.identity import record_id

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aetlab.cli.compose import SEARCH
 from aetlab.cli.jobs import FAILED, LEFT_OUT, JobResult, relative_path
-from aetlab.scoring.scores import HEADLINES
+from aetlab.core.metrics import HEADLINES
 from aetlab.store.files import make_folder, write_text, writing
 
 _REQUESTED = "wanted.json"

@@ -1,6 +1,6 @@
 """Columns of the tables of records: settings, metrics, times and device, each with its unit and meaning.
 
-Metrics are described by :mod:`aetlab.scoring.scores`. Units are part of the column names.
+Metrics are described by :mod:`aetlab.core.metrics`. Units are part of the column names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from aetlab.scoring.scores import find_score
+from aetlab.core.metrics import find_metric
 from aetlab.spec import RunSpec, missing_wedge_deg, tilt_angles_deg, tilt_span_deg
 
 #: Suffix of the column with the half width of the 95 % confidence interval of a mean over seeds.
@@ -124,7 +124,7 @@ def _describe(name: str) -> tuple[str, str, bool, str]:
     if name.startswith(SECONDS):
         return "s", "lower", False, f"wall time of the stage {name.removeprefix(SECONDS).replace('_', ' ')}"
     try:
-        score = find_score(name)
+        score = find_metric(name)
     except KeyError:  # a record that another version wrote
         return "1", "neither", False, "unknown to this version"
     return score.unit, score.better, score.needs_truth, score.meaning

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from aetlab.core.metrics import HEADLINES, find_metric
 from aetlab.reporting import html
 from aetlab.reporting.columns import CI95, truth_columns
 from aetlab.reporting.figures.make import MadeFigure
@@ -17,7 +18,6 @@ from aetlab.reporting.packed_atoms import GROUPS, no_atoms, pack_atoms
 from aetlab.reporting.stored_run import StoredRun
 from aetlab.reporting.table_one import table_one_text, table_one_values
 from aetlab.reporting.tables import device_name, reader_frame, reader_values, stage_seconds
-from aetlab.scoring.scores import HEADLINES, find_score
 from aetlab.spec import RunSpec
 from aetlab.spec.bind import unbind
 from aetlab.store.files import StorageError
@@ -268,7 +268,7 @@ def _better(report: Report) -> dict[str, str]:
     better = {}
     for name in dict.fromkeys(name for run in report.runs for name in run.metrics):
         try:
-            better[name] = find_score(name).better
+            better[name] = find_metric(name).better
         except KeyError:  # a record that another version wrote
             continue
     return {name: direction for name, direction in better.items() if direction != "neither"}

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aetlab.core.metrics import HEADLINES
 from aetlab.reporting.columns import CI95
 from aetlab.reporting.stored_run import StoredRun
 from aetlab.reporting.tables import dose_text, half_width_95, number_text
-from aetlab.scoring.scores import HEADLINES
 
 
 def read_paper_values(path: Path) -> dict[str, Any]:

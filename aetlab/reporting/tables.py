@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from aetlab.core.metrics import HEADLINES
 from aetlab.reporting.columns import (
     CI95,
     SECONDS,
@@ -24,7 +25,6 @@ from aetlab.reporting.columns import (
     truth_columns,
 )
 from aetlab.reporting.stored_run import StoredRun, read_runs
-from aetlab.scoring.scores import HEADLINES
 
 #: Order of the rows of a table of records.
 _ORDER = ("scale", "sample", "reg", "dose_e_A2", "n_tilts", "missing_wedge_deg", "n_binned_layers", "vacancies", "seed",

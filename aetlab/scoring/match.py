@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from aetlab.core.nouns import Atoms, Match, TracedAtoms
-from aetlab.scoring.metrics import Scored, count_confusion, score_metrics
+from aetlab.scoring.match_metrics import Scored, count_confusion, score_metrics
 
 
 def match_atoms(traced: TracedAtoms, atoms: Atoms, *, traced_inside: np.ndarray, true_inside: np.ndarray,
@@ -43,7 +43,7 @@ def match_atoms(traced: TracedAtoms, atoms: Atoms, *, traced_inside: np.ndarray,
     Returns
     -------
     Match
-        Metrics as in :func:`aetlab.scoring.metrics.score_metrics`.
+        Metrics as in :func:`aetlab.scoring.match_metrics.score_metrics`.
 
     Raises
     ------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from aetlab.core.nouns import Atoms, Match, TracedAtoms
-from aetlab.scoring.metrics import CONFIDENCE, block_sums, resample
+from aetlab.scoring.match_metrics import CONFIDENCE, block_sums, resample
 from aetlab.scoring.structure import depth_below_surface
 
 #: Width of the bins in Å; they are wider if there would be more than N_BINS_MAX.

@@ -36,7 +36,7 @@ NOT_DECIDING = (
     "run.py", "runs.py", "spec", "store", "trace.py",
     # In deciding folders: messages, labels, choice of the device, estimates, and what the command bound alone computes.
     "core/errors.py", "core/kernel_cache.py", "core/progress.py", "gpu/choose.py", "reconstruction/estimate.py",
-    "reconstruction/memory.py", "refinement/bound.py", "scoring/scores.py",
+    "reconstruction/memory.py", "refinement/bound.py", "core/metrics.py",
 )
 #: In Python source: a colon and the docstring behind it, any other string, or the end of a line with its comment, the
 #: lines of comments that follow it and the next indent.

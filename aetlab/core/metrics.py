@@ -1,7 +1,7 @@
-"""Table of all metrics of a record: label, unit, digits, which direction is better, whether the truth is needed.
+"""The table of all metrics of a record: label, unit, digits, which direction is better, whether the truth is needed.
 
 A row's name is the name of the metric in ``metrics.json``. A row can stand for several metrics: ``{element}`` and
-``{other}`` are chemical symbols, ``{axis}`` is x, y or z, ``{region}`` a number. :func:`find_score` returns the row of
+``{other}`` are chemical symbols, ``{axis}`` is x, y or z, ``{region}`` a number. :func:`find_metric` returns the row of
 a metric, :data:`HEADLINES` holds the four scores of the paper's Table I.
 
 This module imports nothing that computes, so that the command lines can read it at no cost.
@@ -18,7 +18,7 @@ Better = Literal["lower", "higher", "neither"]
 
 
 @dataclass(frozen=True)
-class Score:
+class Metric:
     """One metric.
 
     ``unit`` is ``"1"`` for a number without a unit. ``digits`` counts decimals. ``better`` is ``"neither"`` for counts,
@@ -57,12 +57,12 @@ def _with_unit(label: str, unit: str) -> str:
 
 #: The scores of the paper's Table I, in its order.
 HEADLINES = (
-    Score("position_error_pm", "position error", "pm", 2, "lower", True,
+    Metric("position_error_pm", "position error", "pm", 2, "lower", True,
           "mean 3D distance between found and true atoms", "error"),
-    Score("found_percent", "found", "%", 2, "higher", True, "true atoms that were found, of the true atoms"),
-    Score("false_positive_percent", "false positives", "%", 3, "lower", True,
+    Metric("found_percent", "found", "%", 2, "higher", True, "true atoms that were found, of the true atoms"),
+    Metric("false_positive_percent", "false positives", "%", 3, "lower", True,
           "traced atoms without a true atom, of the true atoms", "false"),
-    Score("correct_species_percent", "correct species", "%", 2, "higher", True,
+    Metric("correct_species_percent", "correct species", "%", 2, "higher", True,
           "found atoms with the right element, of the found atoms", "species"),
 )
 
@@ -70,35 +70,35 @@ HEADLINES = (
 #: atoms too, as ``refined_*``.
 _OF_A_MATCH = (
     *HEADLINES,
-    Score("found_percent_{element}", "found, {element}", "%", 2, "higher", True,
+    Metric("found_percent_{element}", "found, {element}", "%", 2, "higher", True,
           "true {element} atoms that were found, of the true {element} atoms"),
-    Score("position_error_pm_{element}", "position error, {element}", "pm", 2, "lower", True,
+    Metric("position_error_pm_{element}", "position error, {element}", "pm", 2, "lower", True,
           "mean 3D distance between found and true {element} atoms"),
-    Score("correct_species_percent_{element}", "correct species, {element}", "%", 2, "higher", True,
+    Metric("correct_species_percent_{element}", "correct species, {element}", "%", 2, "higher", True,
           "found {element} atoms with the right element, of the found {element} atoms"),
-    Score("sigma_{axis}_pm", "σ{axis}", "pm", 2, "lower", True,
+    Metric("sigma_{axis}_pm", "σ{axis}", "pm", 2, "lower", True,
           "standard deviation along {axis} of traced minus true position"),
-    Score("strict_precision", "precision, strict", "1", 4, "higher", True,
+    Metric("strict_precision", "precision, strict", "1", 4, "higher", True,
           "pairs of the optimal assignment, of the traced atoms"),
-    Score("strict_recall", "recall, strict", "1", 4, "higher", True,
+    Metric("strict_recall", "recall, strict", "1", 4, "higher", True,
           "pairs of the optimal assignment, of the true atoms"),
-    Score("strict_f1", "F1, strict", "1", 4, "higher", True, "harmonic mean of strict precision and recall"),
-    Score("strict_rmsd_pm", "RMSD, strict", "pm", 2, "lower", True,
+    Metric("strict_f1", "F1, strict", "1", 4, "higher", True, "harmonic mean of strict precision and recall"),
+    Metric("strict_rmsd_pm", "RMSD, strict", "pm", 2, "lower", True,
           "root mean square 3D distance over the pairs of the optimal assignment"),
-    Score("strict_species_percent", "correct species, strict", "%", 2, "higher", True,
+    Metric("strict_species_percent", "correct species, strict", "%", 2, "higher", True,
           "true atoms that were found by the optimal assignment with the right element, of all true atoms"),
-    Score("error_over_sigma_{axis}", "error / standard error, {axis}", "1", 3, "neither", True,
+    Metric("error_over_sigma_{axis}", "error / standard error, {axis}", "1", 3, "neither", True,
           "root mean square of position error over standard error along {axis}; 1 is right"),
-    Score("within_sigma_percent", "within one standard error", "%", 1, "neither", True,
+    Metric("within_sigma_percent", "within one standard error", "%", 1, "neither", True,
           "position errors along x, y, z that are below their standard error; 68.3 is right"),
 )
 _COUNTS_OF_A_MATCH = (
-    Score("n_true", "true atoms", "1", 0, "neither", True, "true atoms in the scoring region"),
-    Score("n_traced", "traced atoms", "1", 0, "neither", True, "found atoms and false positives"),
-    Score("n_found", "found atoms", "1", 0, "neither", True, "traced atoms that are paired with a true atom"),
+    Metric("n_true", "true atoms", "1", 0, "neither", True, "true atoms in the scoring region"),
+    Metric("n_traced", "traced atoms", "1", 0, "neither", True, "found atoms and false positives"),
+    Metric("n_found", "found atoms", "1", 0, "neither", True, "traced atoms that are paired with a true atom"),
 )
 _OF_STRUCTURE = tuple(
-    Score(name.format(kind=kind), f"{label}, {kind} atoms", unit, digits, "neither", kind == "true", meaning)
+    Metric(name.format(kind=kind), f"{label}, {kind} atoms", unit, digits, "neither", kind == "true", meaning)
     for kind in ("true", "traced")
     for name, label, unit, digits, meaning in (
         ("bond_{{element}}_{{other}}_{kind}_A", "bond length {element}-{other}", "Å", 3,
@@ -109,69 +109,69 @@ _OF_STRUCTURE = tuple(
          "mean number of {other} bonded to one {element}"),
         ("tetrahedra_n_{kind}", "tetrahedra", "1", 0, "tetrahedra of one Si and four O"))
 ) + (
-    Score("tetrahedra_n_common", "tetrahedra in common", "1", 0, "neither", True,
+    Metric("tetrahedra_n_common", "tetrahedra in common", "1", 0, "neither", True,
           "traced tetrahedra whose five atoms pair with those of a true one"),
-    Score("tetrahedra_recall", "tetrahedra, recall", "1", 4, "higher", True, "common tetrahedra, of the true ones"),
-    Score("tetrahedra_precision", "tetrahedra, precision", "1", 4, "higher", True,
+    Metric("tetrahedra_recall", "tetrahedra, recall", "1", 4, "higher", True, "common tetrahedra, of the true ones"),
+    Metric("tetrahedra_precision", "tetrahedra, precision", "1", 4, "higher", True,
           "common tetrahedra, of the traced ones"),
 )
 _OF_REFINEMENT = (
-    Score("refined_bound_pm", "position error by the standard errors, refined", "pm", 2, "lower", True,
+    Metric("refined_bound_pm", "position error by the standard errors, refined", "pm", 2, "lower", True,
           "mean position error of the found atoms that their standard errors predict"),
-    Score("refined_error_over_bound", "position error / predicted, refined", "1", 3, "neither", True,
+    Metric("refined_error_over_bound", "position error / predicted, refined", "1", 3, "neither", True,
           "mean position error over the one that the standard errors predict; 1 is right"),
-    Score("refined_calibration", "error / standard error, refined", "1", 3, "neither", True,
+    Metric("refined_calibration", "error / standard error, refined", "1", 3, "neither", True,
           "root mean square of position error over standard error along x, y, z without outliers; 1 is right"),
-    Score("refined_outlier_percent", "outliers, refined", "%", 2, "lower", True,
+    Metric("refined_outlier_percent", "outliers, refined", "%", 2, "lower", True,
           "pairs that are more than six standard errors apart along an axis, of all pairs"),
-    Score("refined_passes", "passes, refined", "1", 0, "lower", False, "passes over all images"),
-    Score("refined_remaining_standard_errors", "remaining change, refined", "1", 3, "lower", False,
+    Metric("refined_passes", "passes, refined", "1", 0, "lower", False, "passes over all images"),
+    Metric("refined_remaining_standard_errors", "remaining change, refined", "1", 3, "lower", False,
           "root mean square of the last proposed change of a parameter in its standard errors"),
-    Score("refined_chi_square", "χ² per value, refined", "1", 4, "neither", False,
+    Metric("refined_chi_square", "χ² per value, refined", "1", 4, "neither", False,
           "misfit of the images per recorded value in units of its variance; 1 is expected"),
-    Score("refined_variance_factor_position", "variance factor of positions, refined", "1", 3, "lower", False,
+    Metric("refined_variance_factor_position", "variance factor of positions, refined", "1", 3, "lower", False,
           "factor by which the uncertainty of all other atoms raises the variance of a coordinate"),
-    Score("refined_variance_factor_occupancy", "variance factor of occupancies, refined", "1", 3, "lower", False,
+    Metric("refined_variance_factor_occupancy", "variance factor of occupancies, refined", "1", 3, "lower", False,
           "factor by which the uncertainty of all other atoms raises the variance of an occupancy"),
-    Score("refined_thermal_{element}_A2", "thermal factor B of {element}, refined", "Å²", 3, "neither", False,
+    Metric("refined_thermal_{element}_A2", "thermal factor B of {element}, refined", "Å²", 3, "neither", False,
           "fitted B of {element}"),
-    Score("refined_defocus_offset_rms_A", "defocus offset, refined", "Å", 2, "neither", False,
+    Metric("refined_defocus_offset_rms_A", "defocus offset, refined", "Å", 2, "neither", False,
           "root mean square of the fitted defocus offsets of the images"),
-    Score("refined_brightness_rms_percent", "brightness offset, refined", "%", 3, "neither", False,
+    Metric("refined_brightness_rms_percent", "brightness offset, refined", "%", 3, "neither", False,
           "root mean square of the fitted vacuum intensities minus 1"),
 )
 _OF_A_RUN = (
-    Score("potential_error", "relative error of the potential", "1", 4, "lower", True,
+    Metric("potential_error", "relative error of the potential", "1", 4, "lower", True,
           "norm of reconstructed minus true potential over the norm of the true one, in the scored rows"),
-    Score("final_cost", "final cost", "1", 2, "neither", False, "cost of the last iteration"),
-    Score("held_out_cost", "held-out cost", "1", 4, "lower", False,
+    Metric("final_cost", "final cost", "1", 2, "neither", False, "cost of the last iteration"),
+    Metric("held_out_cost", "held-out cost", "1", 4, "lower", False,
           "mean cost of a tilt that the fit did not use; comparable between runs with the same images"),
-    Score("weight_per_V", "regulariser's weight", "1/V", 8, "neither", False, "weight of the regulariser"),
-    Score("tilt_error_deg_rms", "tilt angle error", "°", 4, "lower", True,
+    Metric("weight_per_V", "regulariser's weight", "1/V", 8, "neither", False, "weight of the regulariser"),
+    Metric("tilt_error_deg_rms", "tilt angle error", "°", 4, "lower", True,
           "root mean square error of the tilt angles, less a motion of the whole sample"),
-    Score("axis_error_deg_rms", "tilt axis error", "°", 4, "lower", True,
+    Metric("axis_error_deg_rms", "tilt axis error", "°", 4, "lower", True,
           "root mean square error of the axis angles, less a motion of the whole sample"),
-    Score("shift_error_A_rms", "shift error", "Å", 4, "lower", True,
+    Metric("shift_error_A_rms", "shift error", "Å", 4, "lower", True,
           "root mean square error of the shifts of the images, less a motion of the whole sample"),
-    Score("defocus_error_nm_rms", "defocus error", "nm", 3, "lower", True,
+    Metric("defocus_error_nm_rms", "defocus error", "nm", 3, "lower", True,
           "root mean square error of the defocus of the tilts, less a motion of the whole sample"),
-    Score("brightness_error_rms", "brightness error", "1", 5, "lower", True,
+    Metric("brightness_error_rms", "brightness error", "1", 5, "lower", True,
           "root mean square error of the vacuum intensities of the tilts"),
-    Score("n_all_atoms", "atoms of the sample", "1", 0, "neither", True, "atoms of the sample before vacancies"),
-    Score("n_in_volume_atoms", "atoms in the volume", "1", 0, "neither", True,
+    Metric("n_all_atoms", "atoms of the sample", "1", 0, "neither", True, "atoms of the sample before vacancies"),
+    Metric("n_in_volume_atoms", "atoms in the volume", "1", 0, "neither", True,
           "atoms of the sample inside the volume before vacancies"),
-    Score("n_vacancies_atoms", "vacancies", "1", 0, "neither", True, "atoms that were removed"),
-    Score("n_vacancies_{region}_atoms", "vacancies, region {region}", "1", 0, "neither", True,
+    Metric("n_vacancies_atoms", "vacancies", "1", 0, "neither", True, "atoms that were removed"),
+    Metric("n_vacancies_{region}_atoms", "vacancies, region {region}", "1", 0, "neither", True,
           "atoms that were removed from region {region}"),
 )
 #: Every metric of a record once; names with placeholders stand for several.
-SCORES = (*_OF_A_MATCH, *_COUNTS_OF_A_MATCH, *_OF_STRUCTURE, *_OF_REFINEMENT, *_OF_A_RUN)
+METRICS = (*_OF_A_MATCH, *_COUNTS_OF_A_MATCH, *_OF_STRUCTURE, *_OF_REFINEMENT, *_OF_A_RUN)
 
 _ELEMENT = "[A-Z][a-z]?"
 _PLACEHOLDERS = {"element": _ELEMENT, "other": _ELEMENT, "axis": "[xyz]", "region": "[0-9]+"}
 
 
-def find_score(name: str) -> Score:
+def find_metric(name: str) -> Metric:
     """Return the row of the metric ``name`` with its placeholders filled in.
 
     ``refined_*`` is the same score of the refined atoms; ``*_low`` and ``*_high`` are the bounds of
@@ -182,7 +182,7 @@ def find_score(name: str) -> Score:
     KeyError
         If no record holds a metric of this name.
     """
-    for score in SCORES:
+    for score in METRICS:
         filled = _fill(score, name)
         if filled is not None:
             return filled
@@ -193,7 +193,7 @@ def find_score(name: str) -> Score:
     return _find_of_a_match(name, (*_OF_A_MATCH, *_COUNTS_OF_A_MATCH), name)
 
 
-def _find_of_a_match(base: str, rows: tuple[Score, ...], name: str) -> Score:
+def _find_of_a_match(base: str, rows: tuple[Metric, ...], name: str) -> Metric:
     plain = base.removeprefix("refined_")
     for score in rows:
         filled = _fill(score, plain)
@@ -202,12 +202,12 @@ def _find_of_a_match(base: str, rows: tuple[Score, ...], name: str) -> Score:
     raise KeyError(f"{name} is not a metric of a record")
 
 
-def _changed(score: Score, name: str, label: str, meaning: str) -> Score:
+def _changed(score: Metric, name: str, label: str, meaning: str) -> Metric:
     return dataclasses.replace(score, name=name, label=score.label + label, meaning=score.meaning + meaning,
                                short=score.short + label if score.short else "")
 
 
-def _fill(score: Score, name: str) -> Score | None:
+def _fill(score: Metric, name: str) -> Metric | None:
     """Return ``score`` for the metric ``name``, or None if it is not of this row."""
     pattern = score.name
     for placeholder, values in _PLACEHOLDERS.items():

@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
+from aetlab.core.metrics import HEADLINES, METRICS, find_metric
 from aetlab.core.nouns import Atoms
 from aetlab.core.poses import Poses
 from aetlab.scoring import compare_structure, match_atoms, pose_errors
-from aetlab.scoring.scores import HEADLINES, SCORES, find_score
 from tests.trace_volumes import make_traced
 
 #: Metrics of records that the other tests of this file do not make, by hand.
@@ -41,31 +41,31 @@ def test_every_metric_has_a_row_with_its_unit_from_its_name() -> None:
     names = [*made_metrics(), *OTHERS]
     assert len(set(names)) > 100
     for name in names:
-        score = find_score(name)
+        score = find_metric(name)
         assert score.name == name and "{" not in score.heading + score.meaning and score.digits >= 0
         named = [units[word] for word in name.split("_") if word in units]
         assert score.unit == (named[0] if named else "1"), name
 
 
 def test_a_row_is_found_with_what_its_name_says() -> None:
-    assert find_score("position_error_pm").heading == "position error (pm)"
-    assert find_score("position_error_pm").short_heading == "error (pm)"
-    low = find_score("refined_found_percent_Si_low")
+    assert find_metric("position_error_pm").heading == "position error (pm)"
+    assert find_metric("position_error_pm").short_heading == "error (pm)"
+    low = find_metric("refined_found_percent_Si_low")
     assert low.label == "found, Si, refined, lower bound" and low.unit == "%" and low.better == "higher"
-    assert find_score("angle_Si_O_true_deg").meaning == "mean angle between the bonds of two O to one Si"
-    assert [find_score(f"bond_Si_O_{kind}_A").needs_truth for kind in ("true", "traced")] == [True, False]
-    assert not find_score("held_out_cost").needs_truth and find_score("potential_error").needs_truth
+    assert find_metric("angle_Si_O_true_deg").meaning == "mean angle between the bonds of two O to one Si"
+    assert [find_metric(f"bond_Si_O_{kind}_A").needs_truth for kind in ("true", "traced")] == [True, False]
+    assert not find_metric("held_out_cost").needs_truth and find_metric("potential_error").needs_truth
 
 
 @pytest.mark.parametrize("name", ["", "found", "n_true_low", "found_percent_si", "refined_potential_error",
                                   "found_percent_low_low", "refined_refined_n_true", "bond_Si_true_A"])
 def test_what_is_no_metric_is_refused(name: str) -> None:
     with pytest.raises(KeyError, match="is not a metric of a record"):
-        find_score(name)
+        find_metric(name)
 
 
 def test_rows_are_unique_and_the_headlines_are_those_of_the_paper() -> None:
-    assert len({score.name for score in SCORES}) == len(SCORES)
+    assert len({score.name for score in METRICS}) == len(METRICS)
     assert [(score.heading, score.digits, score.better) for score in HEADLINES] == [
         ("position error (pm)", 2, "lower"), ("found (%)", 2, "higher"), ("false positives (%)", 3, "lower"),
         ("correct species (%)", 2, "higher")]
@@ -78,7 +78,7 @@ def test_values_have_the_digits_of_their_score() -> None:
 
 
 def test_the_table_loads_nothing_that_computes() -> None:
-    code = ("import sys, aetlab.scoring.scores\n"
+    code = ("import sys, aetlab.core.metrics\n"
             "print([name for name in ('numba', 'scipy', 'h5py', 'ase', 'pandas') if name in sys.modules])")
     result = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -34,7 +34,7 @@ def score_metrics(paper: Scored, strict: Scored, traced: TracedAtoms, atoms: Ato
                   seed: int) -> dict[str, float]:
     """Return scores by name, NaN for 0/0; ``NAME_low`` and ``NAME_high`` bound the confidence interval.
 
-    All need the truth; :mod:`aetlab.scoring.scores` describes each. Paper: ``found_percent`` and
+    All need the truth; :mod:`aetlab.core.metrics` describes each. Paper: ``found_percent`` and
     ``false_positive_percent`` of the true atoms, ``correct_species_percent`` of the found; ``position_error_pm`` is the
     mean 3D distance and ``sigma_*_pm`` the standard deviation along an axis. Strict: ``strict_precision``,
     ``strict_recall``, ``strict_f1``, ``strict_rmsd_pm``, and ``strict_species_percent`` of all true atoms. By element
