@@ -7,7 +7,7 @@ structure of the first record. Errors and profiles need a truth.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -103,7 +103,7 @@ def main_pair(run: StoredRun) -> str:
     return max(pairs, key=lambda pair: (len(set(pair.split("-"))), run.array(f"structure/{pair}/angle_{kind}").sum()))
 
 
-def draw_half_normal(axes: Axes, **look: Any) -> None:
+def draw_half_normal(axes: Axes, look: Mapping[str, Any]) -> None:
     """Draw the density of |error| / standard error for normal errors, and label the axes."""
     x = np.linspace(0, RATIO_EDGES[-1], 100)
     axes.plot(x, math.sqrt(2 / math.pi) * np.exp(-0.5 * x**2), **look)
@@ -117,7 +117,7 @@ def _draw_ratios(axes: Axes, lines: Sequence[Line]) -> None:
         if ratio.size:
             share = np.histogram(ratio, RATIO_EDGES)[0] / ratio.size / np.diff(RATIO_EDGES)
             axes.stairs(share, RATIO_EDGES, linewidth=1.0, **look)
-    draw_half_normal(axes, **_TRUE)
+    draw_half_normal(axes, _TRUE)
     axes.set_xlim(0, RATIO_EDGES[-1])
     axes.set_ylim(bottom=0)
 

@@ -175,7 +175,7 @@ def _finish_errors(grid: np.ndarray) -> None:
     grid[0, 1].set_ylabel("RMS error (pm)")
     low, high = grid[0, 1].get_xlim()
     grid[0, 1].plot([max(low, 0), high], [max(low, 0), high], **_EXPECTED)
-    draw_half_normal(grid[1, 0], **_EXPECTED)
+    draw_half_normal(grid[1, 0], _EXPECTED)
 
 
 def _finish_occupancies(axes: Axes) -> None:
