@@ -3,8 +3,8 @@
     python scripts/kill_study.py --kills 200 --seed 0 --folder kills
 
 ``--add FILE`` appends the result to a JSON list, so that a study can be made in parts with different seeds. A sweep
-that ends before its kill is deleted and started again, so that every kill hits a running sweep. The exit status is 0 if all
-records are complete and equal after each last start.
+that ends before its kill is deleted and started again, so that every kill hits a running sweep. The exit status is 0 if
+all records are complete and equal after each last start.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ M. B. Wakin and S. P. Boyd, J. Fourier Anal. Appl. 14, 877, 2008).
 Steps are taken in a diagonal metric d: voxel i moves by step · d_i times its gradient, and is shrunk by
 step · d_i · weight · a_i, which is the proximal step in that metric and does not move the minimum. At first d is 1 and
 steps are bounded by low frequencies, which every layer and every tilt shares. Once c shows where the atoms are, d
-is made from it (as in scaled gradient projection: S. Bonettini, R. Zanella, L. Zanni, Inverse Problems 25, 015002, 2009),
+comes from it (as in scaled gradient projection: S. Bonettini, R. Zanella, L. Zanni, Inverse Problems 25, 015002, 2009),
 and the peaks move some ten times as fast. The bound of the steps stays the same: the matrix of one tilt, to first
 order Pᵀ G² P d with P the projection along the beam and G the blur, has no negative entry, so that its norm is at most
 its greatest row sum, the greatest value of the projected and twice blurred d, which is set to the number of layers.
