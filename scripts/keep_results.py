@@ -1,10 +1,10 @@
-"""Copies the small files of records to a folder that can be committed, and sets them against the paper in a table.
+"""Copy the small files of records to a folder that can be committed, and compare them with the paper in a table.
 
     python scripts/keep_results.py outputs experiments/results/paper/voxels fig4a=638b fig4b=68dd
 
 Each NAME=ID names an experiment (``atoms4b`` answers row 4(b) of the paper as ``fig4b`` does) and the start of a record
 id. Settings, metrics, history, environment and log are copied as they are, the volume and the other arrays are not.
-``table.csv`` in the folder is made anew from all that has been kept there, and printed in short.
+``table.csv`` in the folder is rewritten from everything kept there, and a short form of it is printed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def keep(outputs: Path, to: Path, name: str, start: str) -> None:
 
 
 def table(kept: Path) -> pd.DataFrame:
-    """One row for each experiment in ``kept``: the paper's columns, ours beside the paper's, time, memory, commit."""
+    """Return one row for each experiment in ``kept``: our values, the paper's, differences, time, memory, commit."""
     papers = tomllib.loads((ROOT / "experiments" / "paper_values.toml").read_text(encoding="utf-8"))["rows"]
     rows = []
     for folder in sorted(path for path in kept.iterdir() if path.is_dir() and (path / "metrics.json").exists()):
@@ -56,7 +56,7 @@ def table(kept: Path) -> pd.DataFrame:
 
 
 def as_markdown(frame: pd.DataFrame) -> str:
-    """The columns of the paper: ours and in brackets the paper's and the difference."""
+    """Return our values in the paper's columns, with the paper's value and the difference in brackets."""
     lines = ["| experiment | prior | " + " | ".join(COLUMNS.values()) + " |", "|---" * (2 + len(COLUMNS)) + "|"]
     for row in frame.to_dict("records"):
         cells = [f"{row[column]:.4g} ({row[f'{column}_paper']:.4g}; {row[f'{column}_difference']:+.2g})"
@@ -66,7 +66,7 @@ def as_markdown(frame: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("outputs", type=Path)
     parser.add_argument("to", type=Path)

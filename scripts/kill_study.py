@@ -1,10 +1,10 @@
-"""Kills a sweep at random moments, then starts it once more undisturbed and compares all records with a quiet sweep's.
+"""Kill a sweep at random times, resume it without kills, and compare its records with those of an unbroken sweep.
 
     python scripts/kill_study.py --kills 200 --seed 0 --folder kills
 
-``--add FILE`` adds the outcome to a JSON list, so that a study can be made in portions with other seeds. A sweep that
-gets through before its kill is wiped and begun again, so that every kill hits one at work. The exit status is 0 where
-after each last start all records are whole and equal.
+``--add FILE`` appends the result to a JSON list, so that a study can be made in parts with different seeds. A sweep
+that ends before its kill is deleted and started again, so that every kill hits a running sweep. The exit status is 0 if
+all records are complete and equal after each last start.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SWEEP = ("-m", "dose=inf,50k", "reg=tv", "scale=smoke", "tilts=20", "engine.n_th
 
 
 def main() -> None:
-    """The entry point."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
@@ -40,7 +40,7 @@ def main() -> None:
         sys.exit(f"--folder={arguments.folder} cannot be used: it is not empty")
     words = [*SWEEP, f"engine.n_iterations={arguments.iterations}"]
     quiet, killed = Places(arguments.folder / "quiet"), Places(arguments.folder / "killed")
-    _finish(killed, words)  # compiles the kernels, which would make the quiet sweep seem slow
+    _finish(killed, words)  # compiles the kernels before the unbroken sweep is timed
     shutil.rmtree(killed.outputs)
     started = time.monotonic()
     _finish(quiet, words)
@@ -97,7 +97,7 @@ def _compare(quiet: Places, killed: Places) -> None:
 
 
 def equal(one: Record, other: Record) -> bool:
-    """Whether two records of the same settings hold the same numbers, bit for bit."""
+    """Return whether two records of the same settings hold the same numbers, bit for bit."""
     if array_names(one) != array_names(other) or not np.array_equal(read_history(one).cost, read_history(other).cost):
         return False
     for name in ("spec.json", "metrics.json"):

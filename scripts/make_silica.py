@@ -1,13 +1,13 @@
-"""Make the amorphous silica cell that ships with aetlab: about seven minutes of one core.
+"""Make the amorphous silica cell that ships with aetlab, in about seven minutes on one core.
 
     python scripts/make_silica.py                  # writes aetlab/samples/data/silica.extxyz
     python scripts/make_silica.py --output cell.extxyz --seed 7
 
-A random network of 1 000 sites by bond switches (silica_network.py), scaled to the density of silica glass, an oxygen
-on each bond, relaxed on springs and on the CHIK pair potential (silica_relax.py). numpy, scipy and numba alone. The
-same seed gives the same file with the same versions of these on the same kind of processor; elsewhere rounding may send
-the switches another way, to a cell of the same quality. The qualities printed at the end (silica_quality.py) are a
-test.
+A random network of 1 000 sites is made by bond switches (silica_network.py) and scaled to the density of silica glass.
+An oxygen is put on each bond, and the cell is relaxed on springs and on the CHIK pair potential (silica_relax.py). The
+script needs only numpy, scipy and numba. The same seed gives the same file with the same versions of these on the same
+kind of processor; elsewhere rounding may lead to other switches and a cell of the same quality. The qualities printed
+at the end (silica_quality.py) are a test.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ DENSITY_G_CM3 = 2.20
 MASS_SIO2_U = 60.0843
 G_CM3_PER_U_A3 = 1.66053907
 OXYGEN_OFFSET_A = 0.47
-OUTPUT = Path(__file__).parents[1] / "aetlab" / "sample" / "data" / "silica.extxyz"
+OUTPUT = Path(__file__).parents[1] / "aetlab" / "samples" / "data" / "silica.extxyz"
 
 
 def make_cell(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Atomic numbers (N,), positions (N, 3) in [0, side) and the side of the cube, in Å."""
+    """Return atomic numbers (N,), positions (N, 3) in [0, side) and the side of the cube, in Å."""
     rng = np.random.default_rng(seed)
     sites, neighbours, network_side = random_network(N_CELLS, N_SWEEPS, KT_EV, rng)
     n_silicon = len(sites)
@@ -47,7 +47,7 @@ def make_cell(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def write_cell(path: Path, numbers: np.ndarray, positions_A: np.ndarray, side_A: float, seed: int) -> None:
-    """Write extended XYZ with four decimals, which any viewer of structures reads."""
+    """Write extended XYZ with four decimals."""
     side = f"{side_A:.4f}"
     rows = [f"{'Si' if Z == 14 else 'O':2s} {x:9.4f} {y:9.4f} {z:9.4f}"
             for Z, (x, y, z) in zip(numbers, positions_A, strict=True)]

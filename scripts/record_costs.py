@@ -1,10 +1,10 @@
-"""What records cost: their share of the time of a run, and how long listing a thousand of them takes.
+"""Measure the cost of records: their share of the time of a run, and the time to list a thousand of them.
 
     python scripts/record_costs.py --folder costs --add experiments/results/record_costs.json
 
-A run at ``scale=small`` is made twice in this process, which leaves compilation out of the second. Its time for the
-identity, the lock, the shared tilt series on the disk, checkpoints, the record and its checksums is set against the
-whole. Then 1 000 small records are written, and ``python -m aetlab.runs`` lists them from start to end of the process.
+A run at ``scale=small`` is made twice in this process, so that the second includes no compilation. Its time for the
+identity, the lock, the shared tilt series on the disk, checkpoints, the record and its checksums is compared with the
+total. Then 1 000 small records are written, and ``python -m aetlab.runs`` lists them from start to end of the process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from aetlab.core.progress import open_reporter
 from aetlab.store import cache, checkpoint, record
 from aetlab.store.environment import StageClock, describe_environment
 
-#: Where the work of keeping results is done, as the modules that do it name it.
+#: Functions that store results, by the modules that call them.
 TIMED = ((keeper, "record_id"), (keeper, "describe_environment"), (keeper, "describe_arrays"),
          (record, "find_record"), (record, "write_record"), (record, "read_record"), (cache, "write_container"),
          (checkpoint, "load_checkpoint"), (checkpoint, "save_checkpoint"))
@@ -38,7 +38,7 @@ N_RECORDS = 1000
 
 
 def main() -> None:
-    """The entry point."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="an empty folder to work in")
     parser.add_argument("--add", type=Path, help="JSON file that the outcome is written to")
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def measure_overhead(outputs: Path) -> dict[str, Any]:
-    """Seconds of a run at scale=small, and those spent on keeping results."""
+    """Return the seconds of a run at scale=small, and those spent on storing results."""
     spec = compose_spec()
     seconds: dict[str, float] = defaultdict(float)
     whole_s = 0.0
@@ -87,7 +87,7 @@ def _timed(function: Callable[..., Any], name: str, seconds: dict[str, float]) -
 
 
 def measure_listing(outputs: Path) -> dict[str, Any]:
-    """Seconds from start to end of the process that lists 1 000 records; the fastest of three."""
+    """Return the seconds of a process that lists 1 000 records, the fastest of three."""
     spec = compose_spec(["scale=smoke"])
     for seed in range(N_RECORDS):
         record.write_record(

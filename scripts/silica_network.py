@@ -1,4 +1,4 @@
-"""A continuous random network of four-fold coordinated sites by the bond switches of Wooten, Winer and Weaire.
+"""Continuous random network of four-fold coordinated sites by the bond switches of Wooten, Winer and Weaire.
 
 Energy of Keating (Phys. Rev. 145 (1966) 637) with the numbers for silicon: bond length d = 2.35 Å, α = 2.965 eV/Å²,
 β = 0.285 α,
@@ -6,14 +6,14 @@ Energy of Keating (Phys. Rev. 145 (1966) 637) with the numbers for silicon: bond
     E = 3/16 α/d² Σ_bonds (r² - d²)²  +  3/8 β/d² Σ_angles (r_k·r_l + d²/3)².
 
 A switch takes a chain a-b-c-d of bonds, breaks a-b and c-d and makes a-c and b-d (Phys. Rev. Lett. 54 (1985) 1392). The
-sites near it are relaxed, and the switch is accepted or undone by the rule of Metropolis; a relaxation that cannot come
-under the threshold any more is given up early (Barkema and Mousseau, Phys. Rev. B 62 (2000) 4985). Chains that would
+sites near it are relaxed, and the switch is accepted or undone by the Metropolis rule; a relaxation that can no longer
+reach the threshold is stopped early (Barkema and Mousseau, Phys. Rev. B 62 (2000) 4985). Chains that would
 make a ring of three are not tried.
 
-Along a search line each squared term is a quartic of the step, so that the conjugate gradients find the minimum along
-the line exactly.
+Along a search line each squared term is a quartic of the step, so that conjugate gradients find the minimum along the
+line exactly.
 
-The kernels are plain loops: expressions of whole arrays take three times as long to compile.
+The kernels are plain loops, since array expressions take three times as long to compile.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _D2 = BOND_A**2
 
 
 def diamond(n_cells: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Sites (N, 3) in Å of n_cells³ cubic cells of the diamond structure, neighbours (N, 4), and the side in Å."""
+    """Return sites (N, 3) in Å of n_cells³ cubic cells of the diamond structure, neighbours (N, 4) and side in Å."""
     cell_A = 4 * BOND_A / math.sqrt(3)
     basis = np.array([(0, 0, 0), (0, 2, 2), (2, 0, 2), (2, 2, 0), (1, 1, 1), (1, 3, 3), (3, 1, 3), (3, 3, 1)]) / 4
     cells = np.stack(np.meshgrid(*[np.arange(n_cells)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
@@ -48,7 +48,7 @@ def diamond(n_cells: int) -> tuple[np.ndarray, np.ndarray, float]:
 
 @numba.njit(cache=True)
 def _cluster(neighbours: np.ndarray, seeds: np.ndarray, depth: int, mark: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """Sites within ``depth`` bonds of ``seeds`` (the movable ones), then their other neighbours; the two counts.
+    """Find sites within ``depth`` bonds of ``seeds`` (the movable ones), then their other neighbours; two counts.
 
     ``mark`` (N,) becomes the place of each site in the list; it is -1 everywhere before and must be reset after.
     """
@@ -76,7 +76,7 @@ def _cluster(neighbours: np.ndarray, seeds: np.ndarray, depth: int, mark: np.nda
 
 @numba.njit(cache=True)
 def _quartic(bonds: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Coefficients (5,) in eV of the energy of ``bonds + t · steps`` (n, 4, 3) as a polynomial of t."""
+    """Return coefficients (5,) in eV of the energy of ``bonds + t · steps`` (n, 4, 3) as a polynomial of t."""
     out = np.zeros(5)
     for i in range(bonds.shape[0]):
         for k in range(4):
@@ -104,7 +104,7 @@ def _quartic(bonds: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 @numba.njit(cache=True)
 def _gradient(bonds: np.ndarray, places: np.ndarray, n_movable: int) -> np.ndarray:
-    """Gradient (n_movable, 3) in eV/Å; ``places`` (n, 4) say where in the list each bond's far site is, or -1."""
+    """Return the gradient (n_movable, 3) in eV/Å; ``places`` (n, 4) index each bond's far site in the list, or -1."""
     out = np.zeros((n_movable, 3))
     for i in range(bonds.shape[0]):
         for k in range(4):
@@ -142,7 +142,7 @@ def _dot(one: np.ndarray, other: np.ndarray) -> float:
 
 @numba.njit(cache=True)
 def _line_minimum(quartic: np.ndarray) -> float:
-    """Step to the first minimum of a quartic that falls at 0, by Newton's method with the step doubled uphill."""
+    """Return the step to the first minimum of a quartic that falls at 0; Newton's method, steps doubled uphill."""
     t = 0.0
     for _ in range(30):
         slope = quartic[1] + t * (2 * quartic[2] + t * (3 * quartic[3] + t * 4 * quartic[4]))
@@ -157,7 +157,7 @@ def _line_minimum(quartic: np.ndarray) -> float:
 @numba.njit(cache=True)
 def relax(positions: np.ndarray, neighbours: np.ndarray, side: float, sites: np.ndarray, n_movable: int,
           mark: np.ndarray, threshold: float, tolerance: float, max_iterations: int) -> float:
-    """Relax the movable sites by conjugate gradients, in place; the energy in eV of all terms that they touch.
+    """Relax the movable sites in place by conjugate gradients; return the energy in eV of all terms they are in.
 
     Gives up, with the positions as they are, once five times the last gain would not bring the energy under
     ``threshold``; stops when an iteration gains less than ``tolerance`` eV.
@@ -248,7 +248,7 @@ def _switch(neighbours: np.ndarray, a: int, b: int, c: int, d: int) -> None:
 @numba.njit(cache=True)
 def try_switches(positions: np.ndarray, neighbours: np.ndarray, side: float, kT_eV: float, n_attempts: int,
                  n_wanted: int, rng: np.random.Generator) -> int:
-    """Try ``n_attempts`` switches at ``kT_eV`` in place, or until ``n_wanted`` are accepted; how many were."""
+    """Try ``n_attempts`` switches at ``kT_eV`` in place, or until ``n_wanted`` are accepted; return that number."""
     n_sites = positions.shape[0]
     mark = np.full(n_sites, -1, np.int64)
     seeds = np.empty(4, np.int64)
@@ -290,14 +290,14 @@ def try_switches(positions: np.ndarray, neighbours: np.ndarray, side: float, kT_
 
 @numba.njit(cache=True)
 def relax_all(positions: np.ndarray, neighbours: np.ndarray, side: float) -> float:
-    """Relax every site, in place; the energy of the network in eV."""
+    """Relax every site in place; return the energy of the network in eV."""
     sites = np.arange(positions.shape[0])
     return relax(positions, neighbours, side, sites, sites.shape[0], sites, -1e30, 1e-4, np.int64(300))
 
 
 def random_network(n_cells: int, n_sweeps: int, kT_eV: tuple[float, float], rng: np.random.Generator,
                    ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Sites (N, 3) in Å, neighbours (N, 4) and side in Å of a random network of 8 n_cells³ sites.
+    """Return sites (N, 3) in Å, neighbours (N, 4) and side in Å of a random network of 8 n_cells³ sites.
 
     1.5 N switches at a temperature of 5 eV forget the crystal; then ``n_sweeps`` sweeps, each of one try for every
     bond, cool it from ``kT_eV[0]`` to ``kT_eV[1]``, geometrically.

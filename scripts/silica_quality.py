@@ -1,4 +1,4 @@
-"""What a silica structure is judged by: coordination, bond lengths and angles, and its neutron structure factor."""
+"""Quality measures of a silica structure: coordination, bond lengths and angles, neutron structure factor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BOND_CUTOFF_A = 2.0
 
 
 def qualities(numbers: np.ndarray, positions_A: np.ndarray, side_A: float) -> dict[str, float]:
-    """Measures of a periodic cube of SiO2, the unit in each name."""
+    """Return measures of a periodic cube of SiO2; each name ends in its unit."""
     silicon_A, oxygen_A = positions_A[numbers == 14] % side_A, positions_A[numbers == 8] % side_A
     silicon, oxygen = cKDTree(silicon_A, boxsize=side_A), cKDTree(oxygen_A, boxsize=side_A)
     about_silicon = silicon.query_ball_tree(oxygen, BOND_CUTOFF_A)
@@ -54,8 +54,11 @@ def _bonds_and_angles(centres_A: np.ndarray, others_A: np.ndarray, near: list[li
 
 
 def _first_sharp_peak(numbers: np.ndarray, positions_A: np.ndarray, side_A: float) -> dict[str, float]:
-    """Place of the first peak of S(q): the centre of mass of what rises above two thirds of the peak, 1.1 to 2.0 1/Å;
-    and the strongest single reflection up to 2.6 1/Å, which in a crystal is of the order of the number of atoms."""
+    """Return the position of the first peak of S(q) and the strongest single reflection up to 2.6 1/Å.
+
+    The position is the centre of mass of S(q) above two thirds of the peak, from 1.1 to 2.0 1/Å. In a crystal the
+    strongest reflection is of the order of the number of atoms.
+    """
     index = np.arange(-16, 17)
     reflections = np.stack(np.meshgrid(index[16:], index, index, indexing="ij"), -1).reshape(-1, 3)
     q_per_A = 2 * np.pi / side_A * np.linalg.norm(reflections, axis=1)

@@ -1,4 +1,4 @@
-"""From a four-fold network to silica: oxygen on the bonds, relaxed on springs and then on a pair potential.
+"""Silica from a four-fold network: oxygen on the bonds, relaxed on springs and then on a pair potential.
 
 The pair potential is that of A. Carré, J. Horbach, S. Ispas, W. Kob, EPL 82 (2008) 17001 (CHIK), fitted to ab initio
 silica melts: Coulomb forces truncated after Wolf, Buckingham terms and a wall r⁻²⁴ in place of their collapse at small
@@ -43,7 +43,7 @@ def decorate(silicon_A: np.ndarray, neighbours: np.ndarray, side_A: float, offse
 
 
 def relax_on_springs(positions_A: np.ndarray, bonds: np.ndarray, side_A: float) -> np.ndarray:
-    """Positions (3N, 3) in Å at the least energy of the springs between bonded atoms and across tetrahedra."""
+    """Return positions (3N, 3) in Å at the least energy of the springs between bonded atoms and across tetrahedra."""
     n_silicon = len(positions_A) - len(bonds)
     oxygen = n_silicon + np.arange(len(bonds))
     corners: list[list[int]] = [[] for _ in range(n_silicon)]
@@ -75,7 +75,7 @@ def relax_on_springs(positions_A: np.ndarray, bonds: np.ndarray, side_A: float) 
 
 @numba.njit(cache=True)
 def chik_pair(r: float, kind: int, table: np.ndarray) -> tuple[float, float]:
-    """Energy in eV and its derivative in eV/Å of a pair at distance r; ``kind`` 0 Si-Si, 1 Si-O, 2 O-O."""
+    """Return the energy in eV and its derivative in eV/Å of a pair at distance r; ``kind`` 0 Si-Si, 1 Si-O, 2 O-O."""
     value, slope = 0.0, 0.0
     if r < COULOMB_CUTOFF_A:
         charge = COULOMB_EV_A * SILICON_CHARGE**2 * (1.0, -0.5, 0.25)[kind]
@@ -122,7 +122,7 @@ def _chik_energy(x: np.ndarray, pairs: np.ndarray, side: float, n_silicon: int, 
 
 
 def relax_on_chik(positions_A: np.ndarray, n_silicon: int, side_A: float) -> tuple[np.ndarray, float]:
-    """Positions (N, 3) in Å at a minimum of the CHIK potential near the start, and its energy in eV."""
+    """Return positions (N, 3) in Å at a minimum of the CHIK potential near the start, and its energy in eV."""
     skin_A = 1.5
     while True:
         start_A = positions_A
@@ -141,7 +141,7 @@ def relax_on_chik(positions_A: np.ndarray, n_silicon: int, side_A: float) -> tup
 
 def _minimise(energy: Callable[[np.ndarray], tuple[float, np.ndarray]], start_A: np.ndarray, force_eV_A: float,
               ) -> np.ndarray:
-    """L-BFGS until no component of a force exceeds ``force_eV_A``."""
+    """Run L-BFGS until no component of a force exceeds ``force_eV_A``."""
     found = minimize(energy, start_A.ravel(), jac=True, method="L-BFGS-B",
                      options={"maxiter": 20000, "maxfun": 40000, "maxcor": 20, "ftol": 1e-15, "gtol": force_eV_A})
     return found.x.reshape(-1, 3)

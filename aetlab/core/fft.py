@@ -1,8 +1,8 @@
-"""Complex 2D FFTs of the CPU engine, by ducc0: without any factor in either direction, as many planes as are given.
+"""Complex 2D FFTs of the CPU engine by ducc0, without normalisation in either direction.
 
-The reconstruction's planes do not come here where their sides have no other primes than 2, 3 and 5
-(:mod:`aetlab.forward.simd_fft`): the fused kernels take half the time of the fastest library (docs/engine.md). For what
-is left, one library for everybody: choosing by a trial would let the same settings give another rounding another day.
+A reconstruction uses these only for planes whose sides have other prime factors than 2, 3 and 5. The other planes go
+to the fused kernels (:mod:`aetlab.forward.simd_fft`), which take half the time of the fastest library (docs/engine.md).
+The library is fixed: a choice by trial could change the rounding from day to day with the same settings.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aetlab.core.backend import n_threads
 
 try:
     import ducc0
-except ModuleNotFoundError:  # required for every use but one: the GPU engine and its reference on a borrowed machine
+except ModuleNotFoundError:  # not needed for the GPU engine and its reference
     ducc0 = None
 
 
@@ -43,12 +43,12 @@ class FftPlan:
 
 
 def plan_fft(n: int | None = None) -> FftPlan:
-    """Transforms on ``n`` threads, or on all that the engine uses."""
+    """Return transforms on ``n`` threads, by default on all threads of the engine."""
     return FftPlan(n or n_threads())
 
 
 def describe_fft() -> str:
-    """Which FFTs the CPU engine uses, in one line."""
+    """Return in one line which FFTs the CPU engine uses."""
     library = "scipy" if ducc0 is None else f"ducc0 {metadata.version('ducc0')}"
     return f"fused kernels for planes whose sides have no other primes than 2, 3, 5; else {library}"
 

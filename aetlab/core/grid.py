@@ -10,19 +10,19 @@ import numpy as np
 
 
 def coordinates_A(n_voxels: int, voxel_A: float) -> np.ndarray:
-    """Voxel centres of one axis in Å about the middle of the volume, float64 (n_voxels,)."""
+    """Return the voxel centres of one axis in Å about the middle of the volume, float64 (n_voxels,)."""
     return (np.arange(n_voxels) - (n_voxels - 1) / 2) * voxel_A
 
 
 def squared_frequencies(shape_xy: tuple[int, int], pixel_A: float) -> np.ndarray:
-    """|q|² in 1/Å² on the FFT grid of an (X, Y) plane, float64."""
+    """Return |q|² in 1/Å² on the FFT grid of an (X, Y) plane, float64."""
     q_x = np.fft.fftfreq(shape_xy[0], pixel_A)
     q_y = np.fft.fftfreq(shape_xy[1], pixel_A)
     return q_x[:, None] ** 2 + q_y[None, :] ** 2
 
 
 def axial_frequencies(shape_xy: tuple[int, int], pixel_A: float, wavelength_A: float) -> np.ndarray:
-    """√(1/λ² - q²) - 1/λ in 1/Å on the FFT grid, float64 (X, Y): frequencies along z without that of the axis.
+    """Return √(1/λ² - q²) - 1/λ in 1/Å on the FFT grid, float64 (X, Y): axial frequencies relative to q = 0.
 
     Exactly 0 at q = 0. Where q > 1/λ nothing propagates; the value there is -1/λ.
     """
@@ -33,24 +33,24 @@ def axial_frequencies(shape_xy: tuple[int, int], pixel_A: float, wavelength_A: f
 
 
 def n_slices(n_layers: int, binning: int) -> int:
-    """Slices that ``n_layers`` voxel layers make when ``binning`` are summed into one; the last may be thinner."""
+    """Return the number of slices of ``binning`` voxel layers in ``n_layers``; the last may be thinner."""
     return -(-n_layers // binning)
 
 
 def slice_centres_A(n_layers: int, binning: int, voxel_A: float) -> np.ndarray:
-    """Height z in Å of the middle of each binned slice about the middle of the volume, float64 (n_slices,)."""
+    """Return the height z in Å of the middle of each slice about the middle of the volume, float64 (n_slices,)."""
     first = np.arange(n_slices(n_layers, binning)) * binning
     last = np.minimum(first + binning, n_layers) - 1
     return ((first + last) / 2 - (n_layers - 1) / 2) * voxel_A
 
 
 def rotation_matrix(tilt_deg: float) -> np.ndarray:
-    """Rotation of positions (x, y, z) by a tilt about +y (right-handed), float64 (3, 3): ``positions @ R.T``."""
+    """Return the rotation of (x, y, z) by a tilt about +y (right-handed), float64 (3, 3): ``positions @ R.T``."""
     c, s = np.cos(np.deg2rad(tilt_deg)), np.sin(np.deg2rad(tilt_deg))
     return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
 
 
 def in_plane_rotation(angle_deg: float) -> np.ndarray:
-    """Rotation of positions (x, y) about the beam, from +x towards +y, float64 (2, 2): ``positions @ R.T``."""
+    """Return the rotation of (x, y) about the beam, from +x towards +y, float64 (2, 2): ``positions @ R.T``."""
     c, s = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
     return np.array([[c, -s], [s, c]])

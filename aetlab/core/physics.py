@@ -24,19 +24,19 @@ SYMBOLS = ("X "
 
 
 def relativistic_mass_kg(energy_keV: float) -> float:
-    """Relativistic mass of an electron in kg at ``energy_keV``."""
+    """Return the relativistic mass of an electron in kg at ``energy_keV``."""
     return ELECTRON_MASS_KG + ELEMENTARY_CHARGE_C * 1e3 * energy_keV / SPEED_OF_LIGHT_M_S**2
 
 
 def wavelength_A(energy_keV: float) -> float:
-    """Relativistic de Broglie wavelength in Å (Kirkland 2010, equation 2.5)."""
+    """Return the relativistic de Broglie wavelength in Å (Kirkland 2010, equation 2.5)."""
     energy_J = ELEMENTARY_CHARGE_C * 1e3 * energy_keV
     momentum_c = math.sqrt(energy_J * (2 * ELECTRON_MASS_KG * SPEED_OF_LIGHT_M_S**2 + energy_J))
     return 1e10 * PLANCK_J_S * SPEED_OF_LIGHT_M_S / momentum_c
 
 
 def interaction_parameter(energy_keV: float) -> float:
-    """Interaction parameter σ in rad/(V Å) (Kirkland 2010, equation 5.6)."""
+    """Return the interaction parameter σ in rad/(V Å) (Kirkland 2010, equation 5.6)."""
     wavelength_m = 1e-10 * wavelength_A(energy_keV)
     per_V_m = 2 * math.pi * relativistic_mass_kg(energy_keV) * ELEMENTARY_CHARGE_C * wavelength_m / PLANCK_J_S**2
     return 1e-10 * per_V_m

@@ -1,11 +1,11 @@
-"""Numba types for vectors of floats, so that loops over y lanes need no help from the auto-vectoriser.
+"""Numba types for vectors of floats, so that loops over y lanes do not depend on the auto-vectoriser.
 
 A vector fills 64 bytes: ``WIDTH`` float32 or half as many float64 lanes, which is one AVX-512, two AVX2 or four NEON
-registers. ``load(array, i)`` and ``store(array, i, v)`` move a vector from and to element ``i`` on of a C-contiguous
-array, counted from its first element without bounds; ``splat(x)`` repeats a scalar; ``load_eight`` and ``splat_eight``
+registers. ``load(array, i)`` and ``store(array, i, v)`` move a vector from and to a C-contiguous array, starting at
+element ``i`` without a bounds check; ``splat(x)`` repeats a scalar; ``load_eight`` and ``splat_eight``
 make vectors of eight lanes in either precision; ``+``, ``-``, ``*``, ``/`` work lane by lane, also with a scalar of the
-same precision on one side. ``square_root``, ``maximum`` and ``round_to_even`` take vectors and scalars alike, so that a
-formula can be written once for the lanes and for what is left of a row.
+same precision on one side. ``square_root``, ``maximum`` and ``round_to_even`` take vectors and scalars, so that one
+formula serves the lanes and the rest of a row.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from numba.extending import register_model
 BYTES = 64
 WIDTH = BYTES // 4
 
-#: Nothing is regrouped: Numba's compiler goes twice over what another process will load from the cache, and would
-#: regroup sums once more, so that the process that compiles would not give the bits of the next.
+#: No reassociation: Numba optimises code for the cache twice and would regroup sums again, so that the process that
+#: compiles and the process that loads would differ in the last bits.
 _FLAGS = ("contract", "nsz", "arcp")
 
-#: An intrinsic is called without its typing context, which no type checker can know.
+#: Typed as Any: an intrinsic is called without its typing context, which type checkers cannot know.
 intrinsic: Any = numba.extending.intrinsic
 
 
@@ -45,7 +45,7 @@ class LanesType(types.Type):
 
     @property
     def vector(self) -> ir.VectorType:
-        """The type in the compiler's intermediate representation."""
+        """Return the type in the compiler's intermediate representation."""
         return ir.VectorType(ir.FloatType() if self.lane == types.float32 else ir.DoubleType(), self.width)
 
 
@@ -110,7 +110,7 @@ def _store(context, builder, array_type, array, index, value):
 
 @intrinsic
 def load(typing_context, array, index):
-    """The vector of ``array`` from element ``index`` on."""
+    """Load the vector of ``array`` that starts at element ``index``."""
 
     def codegen(context, builder, sig, args):
         return _load(context, builder, sig.args[0], *args)
@@ -120,7 +120,7 @@ def load(typing_context, array, index):
 
 @intrinsic
 def load_eight(typing_context, array, index):
-    """Eight elements of ``array`` from element ``index`` on, in single precision half a vector."""
+    """Load eight elements of ``array`` from element ``index`` on, in single precision half a vector."""
     kind = _EIGHT[array.dtype]
 
     def codegen(context, builder, sig, args):
@@ -131,7 +131,7 @@ def load_eight(typing_context, array, index):
 
 @intrinsic
 def store(typing_context, array, index, value):
-    """Put the vector ``value`` into ``array`` from element ``index`` on."""
+    """Store the vector ``value`` in ``array`` from element ``index`` on."""
 
     def codegen(context, builder, sig, args):
         _store(context, builder, sig.args[0], *args)
@@ -141,14 +141,14 @@ def store(typing_context, array, index, value):
 
 @intrinsic
 def prefetch(typing_context, array, index):
-    """Ask for the cache line of element ``index`` of ``array``, to be read soon, in the second level of the cache."""
+    """Prefetch the cache line of element ``index`` of ``array`` into the L2 cache."""
 
     def codegen(context, builder, sig, args):
         address, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
         declared = get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), [address, number, number, number]), "llvm.prefetch.p0i8")
-        # To read, of two thirds of the greatest locality, data.
+        # For reading, locality 2 of 3, data.
         builder.call(declared, [builder.bitcast(builder.gep(data, [args[1]]), address),
                                 *(ir.Constant(number, i) for i in (0, 2, 1))])
         return context.get_dummy_value()
@@ -158,7 +158,7 @@ def prefetch(typing_context, array, index):
 
 @intrinsic
 def splat(typing_context, scalar):
-    """The vector whose lanes all hold ``scalar``."""
+    """Return the vector whose lanes all hold ``scalar``."""
 
     def codegen(context, builder, sig, args):
         return _splat(builder, args[0], sig.return_type)
@@ -168,7 +168,7 @@ def splat(typing_context, scalar):
 
 @intrinsic
 def splat_eight(typing_context, scalar):
-    """The vector of eight lanes that all hold ``scalar``."""
+    """Return the vector of eight lanes that all hold ``scalar``."""
 
     def codegen(context, builder, sig, args):
         return _splat(builder, args[0], sig.return_type)
@@ -177,7 +177,7 @@ def splat_eight(typing_context, scalar):
 
 
 def _llvm_function(name: str, n_arguments: int) -> Callable:
-    """A floating-point intrinsic of LLVM on vectors or scalars."""
+    """Return a floating-point intrinsic of LLVM for vectors and scalars."""
 
     def emit(context, builder, sig, args):
         kind = sig.return_type

@@ -2,9 +2,9 @@
 
 With the angle brought into ±45° by quarter turns, which only permute voxels, a rotated plane is
 W(p') = V(S_x S_z S_x p') with the shears S_x: x + a z, a = -tan(θ/2), and S_z: z + b x, b = sin θ. A shear shifts each
-row by the phase ramp exp(2πi k δ) on its Fourier transform. Planes are zero-padded to twice their size, so that nothing
-wraps around into the volume. A shift by δ is a real circulant matrix whose transpose is the shift by -δ: the adjoint of
-the rotation is, but for the cut at the faces, the rotation back.
+row by the phase ramp exp(2πi k δ) on its Fourier transform. Planes are zero-padded to twice their size to prevent
+wrap-around into the volume. A shift by δ is a real circulant matrix whose transpose is the shift by -δ: the adjoint of
+the rotation is the inverse rotation, except for the cut at the faces.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import scipy.fft
 
 from aetlab.core.backend import n_threads
 
-#: Bytes of padded planes that are turned at a time.
+#: Bytes of padded planes that are turned together.
 BLOCK_BYTES = 64e6
 
 
@@ -40,7 +40,7 @@ class FourierRotation:
         self._rest_rad = np.deg2rad(np.asarray(tilt_deg, np.float64) - 90 * quarters)
 
     def set_angle(self, i_tilt: int, tilt_deg: float) -> None:
-        """From now on the tilt ``i_tilt`` turns by ``tilt_deg``."""
+        """Set the angle of tilt ``i_tilt``."""
         self._quarters[i_tilt] = round(tilt_deg / 90)
         self._rest_rad[i_tilt] = math.radians(tilt_deg - 90 * round(tilt_deg / 90))
 
@@ -76,7 +76,7 @@ class FourierRotation:
         return self._shift_x(plane, -1)[self._low_z:self._low_z + n_z, self._low_x:self._low_x + n_x]
 
     def _shift_x(self, plane: np.ndarray, sign: int) -> np.ndarray:
-        """Moves the volume's centre onto the square's, or back, where they differ by half a voxel."""
+        """Move the volume's centre to the square's, or back, if they differ by half a voxel."""
         if self._offset_x == 0:
             return plane
         return _shift(plane, 1, np.full(self._n, -sign * self._offset_x))
@@ -96,12 +96,12 @@ class FourierRotation:
 
 
 def _quarter_turns(plane: np.ndarray, n_turns: int) -> np.ndarray:
-    """The plane (Z, X, Y) turned by ``n_turns`` · 90°: W[z', x'] = V[x', n - 1 - z'] for one."""
+    """Return the plane (Z, X, Y) turned by ``n_turns`` · 90°: W[z', x'] = V[x', n - 1 - z'] for one."""
     return np.ascontiguousarray(np.rot90(plane, n_turns % 4, axes=(0, 1)))
 
 
 def _shift(plane: np.ndarray, axis: int, distance: np.ndarray) -> np.ndarray:
-    """f(u) -> f(u + distance) along ``axis`` of (Z, X, Y), one distance for each row along the other of z and x."""
+    """Return f(u + distance) along ``axis`` of (Z, X, Y), with one distance for each row along the other axis."""
     n = plane.shape[axis]
     spectrum = scipy.fft.rfft(plane, axis=axis, workers=n_threads())
     frequency = np.arange(spectrum.shape[axis]) / n

@@ -1,12 +1,12 @@
-r"""From the exit wave at the volume's centre to the image: pupil, aberrations, envelopes, detector, binning.
+r"""Image formation from the exit wave at the volume's centre: pupil, aberrations, envelopes, detector, binning.
 
 Notation: spatial frequency q in 1/Å with azimuth φ (from +x towards +y), wavelength λ, scattering angle θ = λ|q|, plane
 waves exp(+2πi q·r). The transfer function of a plane at defocus Δf (positive along the beam) is
 
     H(q) = P(|q|) · exp(2πi Δf (√(1/λ² - q²) - 1/λ)) · exp(-i χ(q)) · E_t(q) · E_s(q),    χ = (2π/λ) W(θ, φ)
 
-with the wave aberration in the notation of Uhlemann and Haider (Ultramicroscopy 72, 109, 1998), whose complex terms are
-written here with one amplitude and one azimuth each:
+with the wave aberration in the notation of Uhlemann and Haider (Ultramicroscopy 72, 109, 1998). Each complex term is
+written with one amplitude and one azimuth:
 
     W = ½ A1 θ² cos 2(φ-φ_A1)
       + B2 θ³ cos (φ-φ_B2) + ⅓ A2 θ³ cos 3(φ-φ_A2)
@@ -47,7 +47,7 @@ class Aberration(NamedTuple):
 
 
 def aberrations(microscope: MicroscopeSpec) -> tuple[Aberration, ...]:
-    """The aberrations of ``microscope`` that are not 0, defocus left out."""
+    """Return the non-zero aberrations of ``microscope``, without defocus."""
     m = microscope
     terms = (
         (1 / 2, m.A1_nm * _A_PER_NM, 2, 2, m.A1_deg),
@@ -69,7 +69,7 @@ def aberrations(microscope: MicroscopeSpec) -> tuple[Aberration, ...]:
 
 
 def pupil(shape_xy: tuple[int, int], pixel_A: float, microscope: MicroscopeSpec) -> np.ndarray:
-    """Transmission of the aperture, float64 (X, Y): 1 inside, 0 outside.
+    """Return the transmission of the aperture, float64 (X, Y): 1 inside, 0 outside.
 
     With ``aperture_edge_per_A`` = w > 0 it falls as a half-cosine from 1 at cut-off - w/2 to 0 at cut-off + w/2.
     """
@@ -82,7 +82,7 @@ def pupil(shape_xy: tuple[int, int], pixel_A: float, microscope: MicroscopeSpec)
 
 def transfer_function(shape_xy: tuple[int, int], pixel_A: float, microscope: MicroscopeSpec, defocus_A: float, *,
                       band_limit: float = 1.0) -> np.ndarray:
-    """Transfer function from the wave at the volume's centre to the wave in the image, on the FFT grid.
+    """Return the transfer function from the wave at the volume's centre to the image wave, on the FFT grid.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def transfer_function(shape_xy: tuple[int, int], pixel_A: float, microscope: Mic
 
 
 def detector_mtf(shape_xy: tuple[int, int], pixel_A: float, mtf_half: float) -> np.ndarray:
-    """Modulation transfer function of the detector, float64 (X, Y), 1 at q = 0.
+    """Return the modulation transfer function of the detector, float64 (X, Y), 1 at q = 0.
 
     A Gaussian, ``mtf_half ** (|q| / q_half)²`` with q_half half the sampling frequency, 1/(2 ``pixel_A``): the point
     spread is a Gaussian with a standard deviation of ``√(2 ln(1/mtf_half))/π`` pixels.
@@ -132,14 +132,14 @@ def detector_mtf(shape_xy: tuple[int, int], pixel_A: float, mtf_half: float) -> 
 
 
 def blur_by_detector(images: Array, mtf: np.ndarray) -> Array:
-    """Images (..., X, Y) as a detector with ``mtf`` (X, Y) records them; their mean stays, periodic at the edges."""
+    """Return images (..., X, Y) multiplied by ``mtf`` (X, Y) in Fourier space; the mean stays the same."""
     xp, fft = array_module(images), fft_module(images)
     half = xp.asarray(mtf[:, : images.shape[-1] // 2 + 1], dtype=images.dtype)
     return fft.irfft2(fft.rfft2(images) * half, s=images.shape[-2:])
 
 
 def bin_pixels(images: Array, factor: int) -> Array:
-    """Means of images (..., X, Y) over ``factor`` × ``factor`` pixels: vacuum stays 1, the centre stays put."""
+    """Return means of images (..., X, Y) over ``factor`` × ``factor`` pixels; the centre does not move."""
     if factor == 1:
         return images
     *rest, n_x, n_y = images.shape
@@ -149,15 +149,15 @@ def bin_pixels(images: Array, factor: int) -> Array:
 
 
 def _frequency_grid(shape_xy: tuple[int, int], pixel_A: float) -> tuple[np.ndarray, np.ndarray]:
-    """q_x (X, 1) and q_y (1, Y) in 1/Å."""
+    """Return q_x (X, 1) and q_y (1, Y) in 1/Å."""
     return np.fft.fftfreq(shape_xy[0], pixel_A)[:, None], np.fft.fftfreq(shape_xy[1], pixel_A)[None, :]
 
 
 def _aberration_phase(shape_xy: tuple[int, int], pixel_A: float, wavelength_A: float,
                       terms: tuple[Aberration, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """-χ in rad and its gradient in rad Å along q_x and q_y, each float64 (X, Y)."""
+    """Return -χ in rad and its gradient in rad Å along q_x and q_y, each float64 (X, Y)."""
     q_x, q_y = _frequency_grid(shape_xy, pixel_A)
-    # cos(m (φ - φ0)) θ^p = θ^(p - m) Re[(θ_x + i θ_y)^m e^(-i m φ0)], a polynomial: no azimuth is needed at q = 0.
+    # cos(m (φ - φ0)) θ^p = θ^(p - m) Re[(θ_x + i θ_y)^m e^(-i m φ0)], a polynomial, defined at q = 0.
     angle = wavelength_A * (q_x + 1j * q_y)
     square = np.abs(angle) ** 2
     phase, slope_x, slope_y = (np.zeros(shape_xy) for _ in range(3))

@@ -1,7 +1,7 @@
-"""CPU twins of the engine's kernels; the public functions are in :mod:`rotation` and :mod:`multislice`.
+"""CPU kernels of the forward model; the public functions are in :mod:`rotation` and :mod:`multislice`.
 
 All loops over pixels run along y, the contiguous axis. Rows are independent of each other, so that a result does not
-depend on the number of threads; sums over pixels are kept per row and added in a fixed order by the caller.
+depend on the number of threads. Sums over pixels are kept per row, and the caller adds them in a fixed order.
 
 A sparse matrix acts on whole y vectors: entry ``k`` of row ``r`` adds ``weights[k] * source[columns[k], :]``.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from aetlab.core.kernel_cache import njit
 from aetlab.core.simd import load, prefetch, store
 
-#: Reordering is allowed, the rules of NaN and infinity are kept: a diverged run must show.
+#: Reordering is allowed; NaN and infinity follow IEEE rules, so that divergence is detected.
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 _jit = njit(fastmath=_FAST)
 _parallel = njit(fastmath=_FAST, parallel=True)
@@ -24,7 +24,7 @@ _parallel = njit(fastmath=_FAST, parallel=True)
 
 @_jit
 def _interpolation_weight(distance, cubic):
-    """Weight of a sample at ``distance`` (in voxels): hat function, or Keys' cubic with a = -1/2."""
+    """Return the weight of a sample at ``distance`` in voxels: hat function, or Keys' cubic with a = -1/2."""
     d = abs(distance)
     if not cubic:
         return max(0.0, 1.0 - d)
@@ -37,10 +37,10 @@ def _interpolation_weight(distance, cubic):
 
 @_parallel
 def build_columns(tilt_rad, n_z, n_x, n_layers, cubic, counts, rows, weights):
-    """For each voxel (z, x): the rows (slice, x') of the binned rotated volume that it enters, and its weights.
+    """Find, for each voxel (z, x), the rows (slice, x') of the binned rotated volume that it enters, and its weights.
 
     ``counts`` (Z·X,), ``rows`` and ``weights`` (Z·X, capacity) are filled. A rotated layer z' samples the volume at
-    x = x' cos - z' sin, z = x' sin + z' cos about the centre; the layers of a slice are added up.
+    x = x' cos - z' sin, z = x' sin + z' cos about the centre; the layers of a slice are summed.
     """
     c, s = math.cos(tilt_rad), math.sin(tilt_rad)
     mid_z, mid_x = (n_z - 1) / 2, (n_x - 1) / 2
@@ -115,10 +115,10 @@ def gather_rows(row_start, columns, weights, source, target):
 
 @_parallel
 def gather_far_rows(row_start, columns, weights, source, target, lanes):
-    """What :func:`gather_rows` does, for a ``source`` that no cache holds; vectors have ``lanes`` elements.
+    """Do as :func:`gather_rows` for a ``source`` larger than the caches; vectors have ``lanes`` elements.
 
-    Row r + 1 has about as many entries as row r: while some are added, those of the next row are fetched into the L2
-    cache, since the rows of a turned plane lie where no prefetcher of a processor looks for them.
+    Row r + 1 has about as many entries as row r. While the entries of one row are added, those of the next are
+    prefetched into the L2 cache: hardware prefetchers do not predict the rows of a turned plane.
     """
     n_y, n_entries = source.shape[1], row_start[-1]
     whole = n_y // lanes * lanes
@@ -152,7 +152,7 @@ def gather_far_rows(row_start, columns, weights, source, target, lanes):
             k += 1
 
 
-#: Voxels per side of the tiles in which the adjoint visits the volume: their share of the slices stays in L2.
+#: Voxels per side of the tiles in which the adjoint visits the volume; the slices of a tile stay in L2.
 _TILE = 32
 
 
@@ -160,7 +160,7 @@ _TILE = 32
 def gather_add(counts, rows, weights, source, scale, metric, volume):
     """``volume[z, x, :] += scale · metric[z, x, :] · Σ_k weights[k] · source[rows[k], :]`` over voxel (z, x)'s entries.
 
-    A ``metric`` without elements stands for 1 everywhere.
+    An empty ``metric`` is 1 everywhere.
     """
     n_z, n_x, n_y = volume.shape
     tiles_x = (n_x + _TILE - 1) // _TILE
@@ -271,7 +271,7 @@ def add_conjugate_products(planes, factors, out):
 
 @_parallel
 def back_transmit(phase, wave, adjoint, slice_V):
-    """Gradient of one slice, and the adjoint wave in front of it.
+    """Compute the gradient of one slice and the adjoint wave in front of it.
 
     ``wave`` is the wave behind the slice. ``slice_V`` is replaced by ``phase · Im(adjoint · conj(wave))``, the gradient
     in its own units, and ``adjoint`` by ``adjoint · exp(-i phase slice_V)``.
@@ -363,5 +363,5 @@ def weighted_poisson_residual(wave, amplitude, weight, background, row_cost):
 
 
 def cost_of_rows(row_cost: np.ndarray) -> float:
-    """Sum of ``row_cost`` in a fixed order."""
+    """Return the sum of ``row_cost`` in a fixed order."""
     return float(row_cost.sum(dtype=np.float64))

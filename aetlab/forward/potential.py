@@ -1,11 +1,11 @@
-"""The potential of atoms as the mean over each voxel, in V.
+"""Potential of atoms, averaged over each voxel, in V.
 
 Each atom is a sum of Gaussians (:mod:`aetlab.forward.scattering`), whose mean over a box is a product of differences of
-error functions: exact at any position within a voxel. An atom fills the voxels whose centres lie within its cut-off of
-it along each axis. Coordinates and axes: docs/conventions.md.
+error functions, exact at any position within a voxel. An atom contributes to the voxels whose centres lie within its
+cut-off along each axis. Coordinates and axes: docs/conventions.md.
 
-Atoms are sorted by z; each thread owns a range of layers and adds every atom that reaches into it, in that order, so
-that neither races nor the number of threads can change a digit of the result.
+Atoms are sorted by z. Each thread owns a range of layers and adds every atom that reaches into it, in that order.
+The result is therefore bit for bit the same for any number of threads.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SQRT_HALF = math.sqrt(0.5)
 
 @njit(error_model="numpy")
 def _profiles(centre: float, low: int, high: int, inverse_width: np.ndarray, out: np.ndarray) -> None:
-    """Mean of each unit Gaussian over voxels low … high - 1 along one axis, into out (8, high - low)."""
+    """Write the mean of each unit Gaussian over voxels low … high - 1 of one axis to out (8, high - low)."""
     for i_gaussian in range(inverse_width.shape[0]):
         scale = _SQRT_HALF * inverse_width[i_gaussian]
         left = math.erf((low - 0.5 - centre) * scale)
@@ -39,7 +39,7 @@ def _profiles(centre: float, low: int, high: int, inverse_width: np.ndarray, out
 @njit(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 def _add_atoms(out: np.ndarray, first_layer: int, centres: np.ndarray, kinds: np.ndarray, cutoff: np.ndarray,
                integral: np.ndarray, inverse_width: np.ndarray) -> None:
-    """Add atoms to the layers first_layer … of ``out`` (layers, X, Y), cleared here; everything in voxels.
+    """Set ``out`` (layers, X, Y), which begins at ``first_layer``, to the sum over atoms; lengths are in voxels.
 
     ``centres`` (N, 3) are z, x, y; ``kinds`` (N,) index ``cutoff`` (K,), ``integral`` and ``inverse_width`` (K, 8).
     """
@@ -83,28 +83,28 @@ def _add_atoms(out: np.ndarray, first_layer: int, centres: np.ndarray, kinds: np
 def build_potential(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float, *, parametrization: str = "lobato",
                     debye_waller_A2: dict[str, float], out: np.ndarray | None = None,
                     layers: tuple[int, int] | None = None) -> np.ndarray:
-    """Electrostatic potential of ``atoms`` averaged over each voxel.
+    """Return the electrostatic potential of ``atoms``, averaged over each voxel.
 
     Parameters
     ----------
     atoms
-        Positions in Å about the volume's centre; atoms outside add what reaches into the volume.
+        Positions in Å about the volume's centre; atoms outside contribute if they reach into the volume.
     shape_zxy, voxel_A
         The volume (Z, X, Y) and its voxel in Å.
     parametrization
         ``lobato`` or ``kirkland``.
     debye_waller_A2
-        B = 8π²⟨u²⟩ in Å² by element symbol; ``default`` serves elements that are not named.
+        B = 8π²⟨u²⟩ in Å² by element symbol; ``default`` applies to elements that are not listed.
     out
-        C-contiguous float32 array to be overwritten; a new one is made where there is none.
+        C-contiguous float32 array to overwrite; by default a new one.
     layers
-        Build only the layers (first, stop) along z of the volume: a slab of it, which is all that is then allocated.
+        Build and allocate only the layers first … stop - 1 of the volume along z.
 
     Returns
     -------
     numpy.ndarray
-        float32 (Z, X, Y), or (stop - first, X, Y), in V. The tails cut off hold 0.1 % of an atom's integral; the fit
-        by Gaussians is good to a part in a thousand (:mod:`aetlab.forward.scattering`).
+        float32 (Z, X, Y), or (stop - first, X, Y), in V. The cut-off removes 0.1 % of an atom's integral; the
+        relative error of the Gaussian fit is about 1e-3 (:mod:`aetlab.forward.scattering`).
     """
     first, stop = (0, shape_zxy[0]) if layers is None else layers
     if not 0 <= first < stop <= shape_zxy[0]:
@@ -147,14 +147,14 @@ def build_potential(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: floa
 
 
 def _fit(Z: int, parametrization: str, debye_waller_A2: dict[str, float]) -> AtomPotential:
-    parameters(Z, parametrization)  # a plain error for an unknown element, before its symbol is asked for
+    parameters(Z, parametrization)  # raises for an unknown element before its symbol is looked up
     symbol = physics.SYMBOLS[Z]
     factor_A2 = debye_waller_A2[symbol] if symbol in debye_waller_A2 else debye_waller_A2["default"]
     return fit_gaussians(Z, parametrization, factor_A2)
 
 
 def _layer_edges(z: np.ndarray, first: int, stop: int, n_parts: int) -> np.ndarray:
-    """Layer numbers that cut first … stop into at most ``n_parts`` ranges of about equally many atoms."""
+    """Return layer numbers that divide first … stop into at most ``n_parts`` ranges with about equally many atoms."""
     inside = z[(z > first - 0.5) & (z < stop - 0.5)]
     if len(inside) == 0:
         return np.array([first, stop])

@@ -2,11 +2,11 @@
 
 Convention (docs/conventions.md): a tilt takes the point p to p' = R p with x' = x cos + z sin, z' = -x sin + z cos,
 about the volume's centre. The rotated volume at p' is therefore the volume at R⁻¹ p'. Voxels that leave the volume are
-dropped, what enters is 0. ``n_layers`` rotated layers are added into one slice (equation 6 of the paper); the
-adjoint hands a slice's value to each of its layers (equation 7) and turns it back.
+dropped, and zeros enter. ``n_layers`` rotated layers are added into one slice (equation 6 of the paper); the
+adjoint copies a slice's value to each of its layers (equation 7) and turns them back.
 
 A rotation about y with a local interpolation is one sparse matrix on (z, x) positions that acts alike on all y: rows
-(slice, x'), columns (z, x). Both directions gather, neither scatters.
+(slice, x'), columns (z, x). Both directions gather; neither scatters.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from aetlab.forward import kernels_numba as kernels
 from aetlab.forward import simd_shear
 from aetlab.forward.fourier_rotation import FourierRotation
 
-#: Bytes of matrices that are kept; those of further tilts are built again for each visit.
+#: Bytes of matrices that are kept; matrices of further tilts are built again at each visit.
 MATRIX_BUDGET_BYTES = 256e6
 
-#: Bytes of a volume that the caches of a processor hold.
+#: Bytes of a volume that the caches of a processor can hold.
 CACHED_BYTES = 16e6
 
 #: The most rows that one voxel can enter: lattice points of a turned unit grid in the footprint of the interpolation.
@@ -36,7 +36,7 @@ class Rotation(Protocol):
     """Rotate-and-bin and its adjoint for a set of tilts."""
 
     def set_angle(self, i_tilt: int, tilt_deg: float) -> None:
-        """From now on the tilt ``i_tilt`` turns by ``tilt_deg``."""
+        """Set the angle of tilt ``i_tilt``."""
 
     def rotate_and_bin(self, volume: np.ndarray, i_tilt: int, slices: np.ndarray) -> None:
         """Fill ``slices`` (S, X, Y) with the sums of the rotated ``volume`` (Z, X, Y)."""
@@ -48,7 +48,7 @@ class Rotation(Protocol):
 
 def make_rotation(kind: str, shape_zxy: tuple[int, int, int], n_layers: int, tilt_deg: np.ndarray, *,
                   dtype: type = np.float32) -> Rotation:
-    """The rotation ``kind`` (linear, cubic or fourier) of volumes of ``shape_zxy`` by the angles ``tilt_deg``."""
+    """Return the rotation ``kind`` (linear, cubic or fourier) of volumes of ``shape_zxy`` by ``tilt_deg``."""
     if kind in _CAPACITY:
         return SparseRotation(kind, shape_zxy, n_layers, tilt_deg, dtype=dtype)
     if kind == "fourier" and simd_shear.fits(shape_zxy, np.dtype(dtype)):
@@ -59,7 +59,7 @@ def make_rotation(kind: str, shape_zxy: tuple[int, int, int], n_layers: int, til
 
 
 def rotate_and_bin(volume: np.ndarray, tilt_deg: float, n_layers: int = 1, *, kind: str = "linear") -> np.ndarray:
-    """Slices (S, X, Y) of ``volume`` (Z, X, Y) turned by ``tilt_deg``: sums over ``n_layers`` rotated layers."""
+    """Return slices (S, X, Y) of ``volume`` (Z, X, Y) turned by ``tilt_deg``: sums over ``n_layers`` layers."""
     rotation = make_rotation(kind, volume.shape, n_layers, np.array([tilt_deg]), dtype=volume.dtype.type)
     slices = np.empty((n_slices(volume.shape[0], n_layers), *volume.shape[1:]), volume.dtype)
     rotation.rotate_and_bin(volume, 0, slices)
@@ -82,7 +82,7 @@ class _Matrix:
         return sum(a.nbytes for a in vars(self).values())
 
     def trimmed(self) -> _Matrix:
-        """A copy without the room that is not used, which is most of it."""
+        """Return a copy without the unused part of the arrays, which is most of them."""
         short = copy.copy(self)
         most, n_entries = int(self.counts.max()), int(self.row_start[-1])
         short.counts, short.row_start = self.counts.copy(), self.row_start.copy()

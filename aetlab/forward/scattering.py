@@ -1,4 +1,4 @@
-"""Electron scattering of neutral atoms: published parametrisations, and their potential as a sum of Gaussians.
+"""Electron scattering factors of neutral atoms, and their potential as a sum of Gaussians.
 
 Notation: g is a spatial frequency in 1/Å, f(g) the electron scattering factor in Å (first Born approximation, rest
 mass), B = 8π²⟨u²⟩ the Debye-Waller factor in Å². The potential of an atom at rest or blurred by its vibration is
@@ -32,16 +32,16 @@ PARAMETRIZATIONS = {"lobato": "lobato_2014.csv", "kirkland": "kirkland_2010.csv"
 POTENTIAL_PER_SCATTERING_V_A2 = (1e20 * physics.PLANCK_J_S**2
                                  / (2 * math.pi * physics.ELECTRON_MASS_KG * physics.ELEMENTARY_CHARGE_C))
 
-#: Gaussians to an element, enough for the fit error stated below; the kernel of the potential spells out all eight.
+#: Gaussians of an element, enough for the fit error stated below; the kernel of the potential writes out all eight.
 N_GAUSSIANS = 8
 
-#: The fit is judged by |error| / (V(r) + FIT_FLOOR · ∫V d³r / Å³), from the nucleus out to 5 Å.
+#: The fit error is |error| / (V(r) + FIT_FLOOR · ∫V d³r / Å³), from the nucleus to 5 Å.
 FIT_FLOOR = 1e-3
 
-#: Part of ∫V d³r that may lie outside the cube of half-width ``cutoff_A`` that an atom is given in a volume.
+#: Fraction of ∫V d³r outside the cube of half-width ``cutoff_A`` in which an atom contributes to a volume.
 TRUNCATED_FRACTION = 1e-3
 
-#: Least B in Å²: an atom at rest has a cusp at the nucleus, which a voxel of 0.1 Å or more cannot tell from this blur.
+#: Least B in Å²: an atom at rest has a cusp at the nucleus; voxels of 0.1 Å or more do not resolve this blur.
 LEAST_DEBYE_WALLER_A2 = 0.02
 
 
@@ -58,7 +58,7 @@ class AtomPotential:
     fit_error: float
 
     def potential_V(self, r_A: np.ndarray) -> np.ndarray:
-        """V(r) in V at distances ``r_A`` of any shape."""
+        """Return V(r) in V at distances ``r_A`` of any shape."""
         r = np.asarray(r_A, dtype=float)[..., None]
         norm = (2 * np.pi * self.width_A**2) ** 1.5
         return (self.integral_V_A3 / norm * np.exp(-(r**2) / (2 * self.width_A**2))).sum(-1)
@@ -76,7 +76,7 @@ def _table(parametrization: str) -> dict[int, np.ndarray]:
 
 
 def parameters(Z: int, parametrization: str = "lobato") -> np.ndarray:
-    """Published numbers of element ``Z``: Lobato (2, 5) rows a, b; Kirkland (4, 3) rows a, b, c, d. Units as above.
+    """Return the published parameters of element ``Z``: Lobato (2, 5) rows a, b; Kirkland (4, 3) rows a, b, c, d.
 
     Raises ValueError for an element or a parametrisation that is not tabulated.
     """
@@ -87,7 +87,7 @@ def parameters(Z: int, parametrization: str = "lobato") -> np.ndarray:
 
 
 def scattering_factor_A(g_per_A: np.ndarray, Z: int, parametrization: str = "lobato") -> np.ndarray:
-    """f(g) in Å of an atom at rest, for frequencies of any shape in 1/Å."""
+    """Return f(g) in Å of an atom at rest, for frequencies of any shape in 1/Å."""
     g2 = np.asarray(g_per_A, dtype=float)[..., None] ** 2
     p = parameters(Z, parametrization)
     if parametrization == "lobato":
@@ -98,7 +98,7 @@ def scattering_factor_A(g_per_A: np.ndarray, Z: int, parametrization: str = "lob
 
 
 def projected_potential(r_A: np.ndarray, Z: int, parametrization: str = "lobato") -> np.ndarray:
-    """Potential of one atom at rest projected along the beam, in V Å, at distances r > 0 of any shape in Å.
+    """Return the projected potential of one atom at rest in V Å, at distances r > 0 of any shape in Å.
 
     The two-dimensional Fourier transform of f in closed form: K0 and K1 for the Lorentzians, Gaussians for the rest
     (Kirkland 2010, equation C.20; Lobato and Van Dyck 2014, table 5).
@@ -116,9 +116,9 @@ def projected_potential(r_A: np.ndarray, Z: int, parametrization: str = "lobato"
 
 
 def gaussian_mixture(Z: int, parametrization: str, debye_waller_A2: float) -> tuple[np.ndarray, np.ndarray]:
-    """The parametrisation as a dense sum of 3D Gaussians: integrals in V Å³ and widths in Å, exact to about 1e-6.
+    """Return the parametrisation as many 3D Gaussians: integrals in V Å³ and widths in Å, exact to about 1e-6.
 
-    The integral over t of each Lorentzian is taken on a logarithmic grid, where the integrand is smooth and vanishes at
+    The integral over t of each Lorentzian is evaluated on a logarithmic grid. The integrand is smooth and vanishes at
     both ends, so that the trapezoidal rule converges exponentially.
     """
     log_t = np.linspace(math.log(1e-6), math.log(60.0), 300)
@@ -138,7 +138,7 @@ def gaussian_mixture(Z: int, parametrization: str, debye_waller_A2: float) -> tu
 
 
 def _cutoff_A(integral_V_A3: np.ndarray, width_A: np.ndarray) -> float:
-    """Least half-width of a cube that holds all but TRUNCATED_FRACTION of the integral."""
+    """Return the least half-width of a cube that holds all but TRUNCATED_FRACTION of the integral."""
     radii_A = np.arange(1.0, 12.0, 0.05)
     inside = (integral_V_A3 * erf(radii_A[:, None] / (math.sqrt(2) * width_A)) ** 3).sum(1) / integral_V_A3.sum()
     return float(radii_A[np.argmax(inside >= 1 - TRUNCATED_FRACTION)])
@@ -148,9 +148,9 @@ def _cutoff_A(integral_V_A3: np.ndarray, width_A: np.ndarray) -> float:
 def fit_gaussians(Z: int, parametrization: str = "lobato", debye_waller_A2: float = 0.5) -> AtomPotential:
     """Fit V(r) of one element, vibration included, by :data:`N_GAUSSIANS` non-negative Gaussians.
 
-    Widths start on the best of a few logarithmic grids and are refined by least squares, the integrals following by
-    non-negative least squares each time (variable projection). ``debye_waller_A2`` is raised to
-    :data:`LEAST_DEBYE_WALLER_A2` where it is less. The error is below 2e-3 for every element and B ≥ 0.3 Å²; 8e-5 for O
+    Widths start from the best of a few logarithmic grids and are refined by least squares. For each set of widths the
+    integrals follow by non-negative least squares (variable projection). ``debye_waller_A2`` is at least
+    :data:`LEAST_DEBYE_WALLER_A2`. The error is below 2e-3 for every element and B ≥ 0.3 Å²; 8e-5 for O
     and 3e-4 for Si at B = 0.5 Å² (see ``fit_error``).
     """
     blur_A2 = max(debye_waller_A2, LEAST_DEBYE_WALLER_A2)

@@ -1,9 +1,9 @@
-"""In-place FFTs along one axis for a whole vector of lanes at a time, made for FFT · multiply · inverse FFT.
+"""In-place FFTs along one axis for a vector of lanes at once, designed for FFT, multiplication, inverse FFT.
 
-A buffer holds a complex array (n, WIDTH) as two planes of floats that begin at ``re`` and ``im``; lane by lane each
-column is transformed. Forward is decimation in frequency: natural order in, scrambled order out. Backward is
-decimation in time: scrambled order in, natural order out. What is multiplied in between is stored in scrambled order
-(:func:`scrambled_order`) once, so that no pass over memory is spent on sorting. Neither direction has a factor.
+A buffer holds a complex array (n, WIDTH) as two planes of floats that begin at ``re`` and ``im``; each lane is
+transformed. Forward is decimation in frequency: natural order in, scrambled order out. Backward is
+decimation in time: scrambled order in, natural order out. Factors multiplied in between are stored in scrambled
+order (:func:`scrambled_order`), which saves a pass over memory for sorting. Neither direction is normalised.
 
 n must be a product of 2, 3 and 5 (radices 8, 5, 4, 3, 2). The inverse transform swaps the real and imaginary plane.
 """
@@ -30,7 +30,7 @@ _COS_144, _SIN_144 = np.float32(math.cos(0.8 * math.pi)), np.float32(math.sin(0.
 
 
 class Plan(NamedTuple):
-    """Radices of the stages of a transform of length n, their twiddle factors, and where each stage's begin."""
+    """Radices of the stages of a transform, their twiddle factors, and where the factors of each stage begin."""
 
     radices: np.ndarray
     twiddles: np.ndarray
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 
 
 def factors(n: int) -> tuple[int, ...] | None:
-    """Radices whose product is ``n``; None where other primes than 2, 3 and 5 are needed."""
+    """Return radices whose product is ``n``, or None if ``n`` has other prime factors than 2, 3 and 5."""
     radices = []
     for radix in (5, 3):
         while n % radix == 0:
@@ -57,7 +57,7 @@ def factors(n: int) -> tuple[int, ...] | None:
 
 
 def make_plan(n: int) -> Plan:
-    """The plan of transforms of length ``n``."""
+    """Return the plan of transforms of length ``n``; raises ValueError for other prime factors than 2, 3 and 5."""
     radices = factors(n)
     if radices is None:
         raise ValueError(f"no transform of length {n}: it must be a product of 2, 3 and 5")
@@ -74,7 +74,7 @@ def make_plan(n: int) -> Plan:
 
 
 def scrambled_order(n: int) -> np.ndarray:
-    """The frequency index at each place of a forward transform of length ``n``."""
+    """Return the frequency index at each position of a forward transform of length ``n``."""
 
     def order(n: int, radices: tuple[int, ...]) -> np.ndarray:
         if not radices:
@@ -232,7 +232,7 @@ def _stage8(buffer, re, im, i, gap, twiddles, t, before, after):
 
 @_jit
 def _run_stage(buffer, re, im, n, radix, part, twiddles, start, in_time):
-    """One stage over the whole buffer; ``part`` is the distance of a butterfly's members."""
+    """Apply one stage to the whole buffer; ``part`` is the distance between the elements of a butterfly."""
     gap = part * WIDTH
     for j in range(part):
         t = start + j * 2 * (radix - 1)

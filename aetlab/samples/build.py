@@ -1,4 +1,4 @@
-"""From the settings to the atoms in the volume, and the region of it in which atoms are scored."""
+"""Atoms in the volume, built from the settings, and the region in which atoms are scored."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LEAST_MARGIN_A = 2.0
 
 
 def build_sample(sample: SampleSpec, scale: ScaleSpec, rng: np.random.Generator) -> Atoms:
-    """Atoms of the sample that lie inside the volume, vacancies left out.
+    """Return the atoms of the sample inside the volume, without those removed as vacancies.
 
-    Every atom keeps :data:`LEAST_MARGIN_A` from the faces of the volume at every tilt; the base of a long needle alone
-    may leave through the bottom face (-y). ``counts`` holds ``n_all``, ``n_in_volume`` and ``n_vacancies``.
+    Every atom keeps :data:`LEAST_MARGIN_A` from the faces of the volume at every tilt; only the base of a long
+    needle may leave through the bottom face (-y). ``counts`` holds ``n_all``, ``n_in_volume`` and ``n_vacancies``.
 
     Raises
     ------
@@ -42,8 +42,10 @@ def build_sample(sample: SampleSpec, scale: ScaleSpec, rng: np.random.Generator)
 
 
 def in_scoring_region(positions_A: np.ndarray, sample: SampleSpec, scale: ScaleSpec) -> np.ndarray:
-    """Which positions (N, 3) in Å are scored, bool (N,): those in the volume, at heights y where the needle is no wider
-    than ``scale.scoring_diameter_A``."""
+    """Return which positions (N, 3) in Å are scored, bool (N,).
+
+    Those are the positions in the volume at heights y where the needle is no wider than ``scale.scoring_diameter_A``.
+    """
     n_z, n_x, n_y = scale.shape_zxy
     half_A = scale.voxel_A / 2 * np.array([n_x, n_y, n_z])
     inside = np.all(np.abs(positions_A) <= half_A, axis=1)
@@ -53,7 +55,7 @@ def in_scoring_region(positions_A: np.ndarray, sample: SampleSpec, scale: ScaleS
 
 
 def sample_elements(atoms: Atoms) -> tuple[int, ...]:
-    """Atomic numbers of the elements in ``atoms``, ascending."""
+    """Return the atomic numbers of the elements in ``atoms``, ascending."""
     return tuple(int(Z) for Z in np.unique(atoms.numbers))
 
 

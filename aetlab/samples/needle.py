@@ -5,8 +5,8 @@ The outer surface is a cone of half-angle τ that ends in a sphere tangent to it
 a plane cut. The apex points to +y. Silicon is the diamond structure, a = 5.431 Å, its cube axes along x, y and z: the
 needle's axis is [001], and the beam runs along [100] at a tilt of 0° and along a <110> direction at 45°.
 
-Silica is one tiled cell, turned and shifted at random as a whole; its atoms in the core, and those nearer to a core
-atom than a least distance, are left out, as the paper does.
+Silica is one tiled cell, turned and shifted at random as a whole. Its atoms in the core, and those nearer to a core
+atom than a least distance, are removed, as in the paper.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _DIAMOND = np.array([(0, 0, 0), (0, 2, 2), (2, 0, 2), (2, 2, 0), (1, 1, 1), (1, 
 
 @dataclass(frozen=True)
 class NeedleShape:
-    """Outer surface of the needle; the core's is the same, ``shell_A`` deeper.
+    """Outer surface of the needle; the surface of the core lies ``shell_A`` deeper.
 
     ``apex_radius_A`` is the radius of the sphere at the tip, ``base_radius_A`` that of the outer surface at the base;
-    ``apex_y_A`` and ``base_y_A`` are where they lie about the volume's centre.
+    ``apex_y_A`` and ``base_y_A`` are the heights of apex and base about the volume's centre.
     """
 
     apex_radius_A: float
@@ -44,7 +44,7 @@ class NeedleShape:
     shell_A: float
 
     def depth_A(self, positions_A: np.ndarray) -> np.ndarray:
-        """Depth of positions (N, 3) under the outer surface, base left aside; negative outside. Å (N,)."""
+        """Return the depth in Å (N,) of positions (N, 3) under the outer surface, base ignored; negative outside."""
         radius = np.hypot(positions_A[:, 0], positions_A[:, 2])
         above = positions_A[:, 1] - (self.apex_y_A - self.apex_radius_A)
         sin, cos = math.sin(self.taper_rad), math.cos(self.taper_rad)
@@ -53,7 +53,7 @@ class NeedleShape:
         return self.apex_radius_A - height
 
     def outer_radius_A(self, y_A: np.ndarray) -> np.ndarray:
-        """Radius of the outer surface at heights ``y_A`` in Å; 0 beyond the apex."""
+        """Return the radius of the outer surface at heights ``y_A`` in Å; 0 beyond the apex."""
         above = np.asarray(y_A, dtype=float) - (self.apex_y_A - self.apex_radius_A)
         sin, cos = math.sin(self.taper_rad), math.cos(self.taper_rad)
         on_sphere = above > self.apex_radius_A * sin
@@ -63,7 +63,7 @@ class NeedleShape:
 
 
 def needle_shape(scale: ScaleSpec) -> NeedleShape:
-    """The needle that ``scale`` describes; raises SpecError where its taper leaves no core at the tip."""
+    """Return the needle of ``scale``; raises SpecError if taper or length leave no core or no room for the apex."""
     taper = math.radians(scale.taper_deg)
     sin, cos = math.sin(taper), math.cos(taper)
     base = scale.core_radius_A + scale.shell_thickness_A / cos
@@ -79,7 +79,7 @@ def needle_shape(scale: ScaleSpec) -> NeedleShape:
 
 
 def build_needle(scale: ScaleSpec, min_distance_A: float, rng: np.random.Generator) -> Atoms:
-    """All atoms of the needle, in or out of the volume: parts core (0) and shell (1).
+    """Return all atoms of the needle, also outside the volume: parts core (0) and shell (1).
 
     ``rng`` turns and shifts the silica. ``min_distance_A`` is the least distance of a shell atom from a core atom.
     """
@@ -103,7 +103,7 @@ def _bounds_A(shape: NeedleShape) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _silicon(shape: NeedleShape) -> np.ndarray:
-    """Core atoms (N, 3) in Å; the middle between two neighbours lies at the volume's centre."""
+    """Return the core atoms (N, 3) in Å; the midpoint of two neighbours lies at the volume's centre."""
     low, high = (np.floor(bound / SILICON_A).astype(int) for bound in _bounds_A(shape))
     cells = np.stack(np.meshgrid(*[np.arange(a - 1, b + 2) for a, b in zip(low, high, strict=True)], indexing="ij"), -1)
     positions_A = ((cells.reshape(-1, 1, 3) + _DIAMOND - 1 / 8) * SILICON_A).reshape(-1, 3)
@@ -112,7 +112,7 @@ def _silicon(shape: NeedleShape) -> np.ndarray:
 
 
 def _silica(shape: NeedleShape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Atomic numbers (N,) and positions (N, 3) in Å of the shell: the cell tiled, turned and shifted as a whole."""
+    """Return atomic numbers (N,) and positions (N, 3) in Å of the shell: the cell tiled, turned and shifted."""
     cell_numbers, cell_A, side_A = load_silica()
     turn = Rotation.random(rng=rng)
     shift_A = rng.uniform(0, side_A, 3)

@@ -11,11 +11,11 @@ from aetlab.spec import SpecError, VacancyRegion
 
 
 def remove_vacancies(atoms: Atoms, regions: tuple[VacancyRegion, ...], rng: np.random.Generator) -> Atoms:
-    """``atoms`` less the given fraction (rounded to whole atoms) of those in each region, one region after the other.
+    """Remove the given fraction (rounded to whole atoms) of the atoms in each region, one region after the other.
 
-    Where regions overlap, the later one draws from what the earlier ones left. ``counts`` gains ``n_vacancies`` and
-    ``n_vacancies_<i>`` for region i. Raises SpecError for a region that names a part the sample does not have, or that
-    holds no atoms though it is to lose some.
+    Where regions overlap, the later one draws from the atoms that the earlier ones left. ``counts`` gains
+    ``n_vacancies``, and ``n_vacancies_<i>`` for region i. Raises SpecError for a region that names a part the sample
+    does not have, or an empty region with a fraction above 0.
     """
     present = np.ones(len(atoms), dtype=bool)
     counts = dict(atoms.counts)

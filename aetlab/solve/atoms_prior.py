@@ -1,16 +1,16 @@
-"""The prior that knows atoms: what is reconstructed is a sum of few narrow peaks, V = g ∗ c with c ≥ 0 and sparse.
+"""Prior for atoms: the potential is a sum of few narrow peaks, V = g ∗ c with c ≥ 0 and sparse.
 
-R(c) = Σ a_i c_i over c ≥ 0. The weights a_i are 1 at first; later they follow the solution, small where there is an
-atom and large where there is none, so that atoms are not shrunk and noise is (iteratively reweighted ℓ₁: E. J. Candès,
+R(c) = Σ a_i c_i over c ≥ 0. The weights a_i are 1 at first; later they depend on the solution: small at atoms, so that
+atoms are not shrunk, and large elsewhere, so that noise is (iteratively reweighted ℓ₁: E. J. Candès,
 M. B. Wakin and S. P. Boyd, J. Fourier Anal. Appl. 14, 877, 2008).
 
 Steps are taken in a diagonal metric d: voxel i moves by step · d_i times its gradient, and is shrunk by
-step · d_i · weight · a_i, which is the proximal step in that metric and leaves the minimum where it is. At first d is 1
-and steps are bounded by low frequencies, which every layer and every tilt shares. Once c shows where the atoms are, d
-follows it (as in scaled gradient projection: S. Bonettini, R. Zanella and L. Zanni, Inverse Problems 25, 015002, 2009),
-and the peaks move some ten times as fast. The bound of the steps stays what it was: the matrix of one tilt, to first
+step · d_i · weight · a_i, which is the proximal step in that metric and does not move the minimum. At first d is 1 and
+steps are bounded by low frequencies, which every layer and every tilt shares. Once c shows where the atoms are, d
+comes from it (as in scaled gradient projection: S. Bonettini, R. Zanella, L. Zanni, Inverse Problems 25, 015002, 2009),
+and the peaks move some ten times as fast. The bound of the steps stays the same: the matrix of one tilt, to first
 order Pᵀ G² P d with P the projection along the beam and G the blur, has no negative entry, so that its norm is at most
-its greatest row sum, the greatest value of the projected and twice blurred d, which is kept at the number of layers.
+its greatest row sum, the greatest value of the projected and twice blurred d, which is set to the number of layers.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from aetlab.solve.fista import State
 
 @dataclass(frozen=True)
 class AtomsSchedule:
-    """When and how an :class:`AtomsPrior` adapts.
+    """Iterations at which an :class:`AtomsPrior` adapts, and the parameters.
 
-    Before iteration ``metric_at`` (counted from 0) the metric is made of V = g ∗ c of the last proximal point, with the
+    Before iteration ``metric_at`` (from 0) the metric is made from V = g ∗ c of the last proximal point, with the
     floor ``metric_floor`` times the root mean square of the voxels above 0; ``blur_px`` is the standard deviation of g
     in voxels. Before each of ``reweight_at`` the weights become gain · δ / (m/p + δ), where m is c smoothed by
     ``reweight_sigma_px`` voxels, p the median of m where there are atoms (above a fifth of its greatest value),
@@ -47,14 +47,14 @@ class AtomsSchedule:
     reweight_gain: float
 
 
-#: Where smoothed c exceeds this fraction of its greatest value there are atoms.
+#: There are atoms where smoothed c exceeds this fraction of its greatest value.
 _ATOM_FRACTION = 0.2
 
 
 class AtomsPrior:
-    """The proximal operator of Σ a_i c_i over c ≥ 0 with ``weight`` in 1/V, and what adapts it to the solution.
+    """The proximal operator of Σ a_i c_i over c ≥ 0 with ``weight`` in 1/V, adapted to the solution.
 
-    ``sparsify(volume, threshold, metric, weights)`` shrinks arrays that are not NumPy's in place; None is 1 everywhere.
+    ``sparsify(volume, threshold, metric, weights)`` shrinks arrays of other libraries in place; None is 1 everywhere.
     """
 
     def __init__(self, weight: float, schedule: AtomsSchedule, *,
@@ -66,7 +66,7 @@ class AtomsPrior:
 
     @property
     def metric(self) -> np.ndarray | None:
-        """d of the steps (Z, X, Y); None as long as it is 1 everywhere."""
+        """Return d of the steps (Z, X, Y), or None while it is 1 everywhere."""
         return self.state.get("metric")
 
     def __call__(self, volume: np.ndarray, step: float) -> np.ndarray:
@@ -74,7 +74,7 @@ class AtomsPrior:
         return volume
 
     def adapt(self, state: State) -> bool:
-        """Adapt before the next iteration where it is due; True where momentum must start anew."""
+        """Adapt before the next iteration if the schedule says so; return True if momentum must be reset."""
         if state.n_done in self._schedule.reweight_at:
             self.state["weights"] = self._weights(state.proximal)
         if state.n_done != self._schedule.metric_at:
@@ -88,7 +88,7 @@ class AtomsPrior:
         if metric.any():
             metric /= real(math.sqrt(float((metric[metric > 0] ** 2).mean(dtype=np.float64))))
         metric += real(self._schedule.metric_floor)
-        # The needle's tilts see d along every direction across y; z and x stand for them.
+        # Tilts project d along every direction perpendicular to y; z and x represent them.
         sums = (metric.mean(axis=axis, dtype=np.float64) for axis in (0, 1))
         metric /= real(max(float(blur(s, math.sqrt(2) * self._schedule.blur_px).max()) for s in sums))
         return metric
@@ -106,7 +106,7 @@ class AtomsPrior:
 
 
 def _sparsify(volume: np.ndarray, threshold: float, metric: np.ndarray | None, weights: np.ndarray | None) -> None:
-    """Replace every voxel by max(0, v - threshold · metric · weights) in place; what is None is 1 everywhere."""
+    """Replace every voxel by max(0, v - threshold · metric · weights) in place; None is 1 everywhere."""
     one = np.ones(1, volume.dtype)
     scales = ((one if scale is None else scale).reshape(-1) for scale in (metric, weights))
     kernels.sparsify(volume.reshape(-1), volume.dtype.type(threshold), *scales)

@@ -1,9 +1,9 @@
 """Accelerated incremental proximal gradient descent (algorithm 3 of the paper).
 
-An iteration visits the tilts in random order and steps down the gradient of each; then come one proximal step and one
-Nesterov step. If the cost of an iteration, summed over the tilts on its way, rose against the iteration before,
-momentum is reset and the iterate falls back to the last proximal point; the iteration after that is taken as it comes,
-since a shorter step alone makes its cost higher. If it diverged, the step is halved besides.
+An iteration visits the tilts in random order and descends along the gradient of each. One proximal step and one
+Nesterov step follow. If the cost of an iteration, summed over its tilts as they are visited, exceeds that of the
+previous iteration, momentum is reset and the iterate returns to the last proximal point. The next iteration is accepted
+at any cost, since a shorter step alone raises it. If the iteration diverged, the step is also halved.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ MAX_HALVINGS = 30
 
 @dataclass
 class State:
-    """Where a reconstruction stands: enough, with the random generator, to go on bit for bit.
+    """State of a reconstruction; with the random generator it is enough to resume bit for bit.
 
-    ``volume`` is the iterate that the next iteration begins with, ``proximal`` the last proximal point (the result),
+    ``volume`` is the iterate at the start of the next iteration, ``proximal`` the last proximal point (the result),
     ``limit`` the cost beyond which an iteration has diverged.
     """
 
@@ -49,28 +49,28 @@ class State:
 
     @property
     def n_done(self) -> int:
-        """Iterations done."""
+        """Return the number of iterations done."""
         return len(self.cost)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays of a checkpoint; ``kept`` are those of the proximal operator."""
+        """Return the arrays of a checkpoint, those of the proximal operator (``kept``) included."""
         arrays = {"volume": self.volume, "proximal": self.proximal, **{f"prox_{k}": a for k, a in self.kept.items()}}
         return {name: to_numpy(array) for name, array in arrays.items()}
 
     def values(self) -> dict[str, Any]:
-        """The plain values of a checkpoint, fit for JSON."""
+        """Return the other values of a checkpoint, which JSON can hold."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("volume", "proximal", "kept")}
 
     @classmethod
     def restore(cls, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> State:
-        """The state whose :meth:`arrays` and :meth:`values` these are."""
+        """Return the state with these :meth:`arrays` and :meth:`values`."""
         kept = {name.removeprefix("prox_"): a for name, a in arrays.items() if name.startswith("prox_")}
         return cls(arrays["volume"], arrays["proximal"], kept, **values)
 
 
 @dataclass(frozen=True)
 class Solution:
-    """The last proximal point, with one entry an iteration of cost and seconds, and why the solver stopped.
+    """The last proximal point, cost and seconds of each iteration, and the reason for stopping.
 
     ``restarts`` and ``halvings`` are the iterations after which momentum was reset because the cost rose, and the step
     halved because it diverged.
@@ -97,11 +97,11 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
     Parameters
     ----------
     volume0 : float (Z, X, Y)
-        Where to start, in V; it becomes the iterate. The array may live on a GPU if ``descend``, ``prox`` and
+        Initial volume in V; it becomes the iterate. The array may live on a GPU if ``descend``, ``prox`` and
         ``extrapolate`` work there.
     descend : callable
-        ``descend(volume, i_tilt, step)`` steps down the gradient of one tilt in place; it returns the cost before, a
-        float or a scalar of the device, which is not waited for until all tilts are visited.
+        ``descend(volume, i_tilt, step)`` steps along the negative gradient of one tilt in place. It returns the cost
+        before the step, a float or a scalar of the device, which is read after all tilts are visited.
     prox : Prox
         ``prox(volume, step)``, in place; its ``state`` is part of a checkpoint.
     n_tilts, n_iterations : int
@@ -111,23 +111,23 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
     rng : numpy.random.Generator
         Orders the tilts.
     decay : float
-        Factor of the step at each reset: below 1, the step shrinks once the cost is down to where single tilts pull it
-        about, which is what lets incremental steps converge (1: the paper's constant step).
+        Factor of the step at each reset. Below 1 the step shrinks once the cost fluctuates from tilt to tilt, which
+        lets incremental steps converge (1: the paper's constant step).
     adapt : callable, optional
-        Called with the :class:`State` before each iteration; it may change the step and what ``descend`` and ``prox``
-        do. Where it returns True momentum starts anew, and the cost of that iteration and the next may rise.
+        Called with the :class:`State` before each iteration; it may change the step, ``descend`` and ``prox``. If
+        it returns True, momentum is reset, and the cost of that iteration and the next may rise.
     extrapolate : callable, optional
         ``extrapolate(volume, proximal, beta)``, Nesterov's step in place for arrays that are not NumPy's.
     enough : callable, optional
-        Called with the :class:`State` after each iteration, it tells why this one was the last; empty to go on.
+        Called with the :class:`State` after each iteration; returns the reason for stopping, or an empty string.
     on_iteration : callable, optional
-        Called with the :class:`State` after each iteration; its arrays change in the next.
+        Called with the :class:`State` after each iteration; the next iteration overwrites its arrays.
     resume : State, optional
-        Go on from here; ``rng`` must be where it was then. ``volume0`` and ``step`` are not used.
+        State to resume from; ``rng`` must have its state of then. ``volume0`` and ``step`` are not used.
     """
     state = resume or State(volume0, volume0.copy(), {}, step)
     prox.state.update(state.kept)
-    # One that was cut off may have been about to end.
+    # An interrupted reconstruction may have been complete.
     reason = enough(state) if enough is not None and state.cost else ""
     while state.n_done < n_iterations and len(state.halvings) <= MAX_HALVINGS and not reason:
         started = time.perf_counter()
@@ -162,9 +162,9 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
 
 
 def _visit_tilts(state: State, descend: Callable[[Any, int, float], Any], order: np.ndarray) -> float:
-    """Step down the tilts in ``order``; the sum of their costs, cut short where it is seen to diverge.
+    """Visit the tilts in ``order`` and return the sum of their costs; stop early where it diverges.
 
-    Of costs that are floats; what a device is still computing is asked for at the end alone.
+    Only costs that are floats are compared on the way; those of a device are read at the end.
     """
     total: Any = 0.0
     first: Any = None
@@ -181,23 +181,23 @@ def _visit_tilts(state: State, descend: Callable[[Any, int, float], Any], order:
 
 
 def _limit(state: State, first: Any, n_tilts: int) -> None:
-    """Set the limit of divergence by the cost of the very first tilt."""
+    """Set the limit of divergence from the cost of the first tilt."""
     if math.isinf(state.limit):
         state.limit = DIVERGED * n_tilts * float(first)
 
 
 def _may_rise(state: State) -> bool:
-    """Whether the cost of this iteration is taken as it comes: after a reset, and in a new metric."""
+    """Return whether the cost of this iteration may rise: after a reset, and in a new metric."""
     return state.n_done - 1 in (*state.restarts[-1:], *state.renewals) or state.n_done in state.renewals
 
 
 def _fall_back(state: State) -> None:
-    """Reset momentum at the last proximal point."""
+    """Reset momentum and return to the last proximal point."""
     state.momentum = 1.0
     state.volume[...] = state.proximal
 
 
 def _extrapolate(volume: np.ndarray, proximal: np.ndarray, beta: float) -> None:
-    """Nesterov's step: ``volume`` moves on by ``beta`` times its change against ``proximal``, which takes its place."""
+    """Do Nesterov's step: add ``beta`` · (``volume`` - ``proximal``); ``proximal`` becomes the old ``volume``."""
     n_y = volume.shape[-1]
     kernels.extrapolate(volume.reshape(-1, n_y), proximal.reshape(-1, n_y), volume.dtype.type(beta))

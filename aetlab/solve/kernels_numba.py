@@ -1,12 +1,12 @@
-"""CPU twins of the solver's kernels; the public functions are in :mod:`prox` and :mod:`fista`.
+"""CPU kernels of the solver; the public functions are in :mod:`prox` and :mod:`fista`.
 
 Notation of the total variation: b the volume to be denoised, λ the threshold, D the periodic forward differences along
 z, x, y, p the dual variables (3, Z, X, Y), r = p + β (p - q) their extrapolation from two iterates p and q, and
 u = max(0, b - λ Dᵀ r) the primal estimate.
 
-One dual iteration reads b, p and q once and writes the new dual variables over q. Blocks of rows x are independent: the
-first row of each block is kept in ``edges`` before anything is overwritten, and within a block u is known one plane
-ahead of the dual variables that follow from it.
+One dual iteration reads b, p and q once and overwrites q by the new dual variables. Blocks of rows x are independent:
+the first row of each block is stored in ``edges`` before q is overwritten. Within a block u is computed one plane ahead
+of the dual variables that depend on it.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ _jit = njit(fastmath=_FAST)
 _inline = njit(fastmath=_FAST, forceinline=True)
 _parallel = njit(fastmath=_FAST, parallel=True)
 
-#: Rows x of a block; its part of the planes in use should stay in L2.
+#: Rows x of a block; the planes of a block should fit in L2.
 BLOCK = 32
 
 
-# Indices of parallel loops come unsigned, and a 0 as a type of its own: made int64, inner functions compile once.
-# Volumes come flattened, ``b`` (Z·X·Y,), ``p`` and ``q`` (3·Z·X·Y,), with their ``shape`` (Z, X, Y).
+# Indices of parallel loops are unsigned, and a literal 0 has its own type: as int64, inner functions compile once.
+# Volumes are flattened, ``b`` (Z·X·Y,), ``p`` and ``q`` (3·Z·X·Y,), with their ``shape`` (Z, X, Y).
 
 
 @_inline
 def _difference(p_before, p, q_before, q, gain, beta):
-    """One direction's part of Dᵀ r, with r = (1 + β) p - β q and ``gain`` = 1 + β."""
+    """Return one component of Dᵀ r, with r = (1 + β) p - β q and ``gain`` = 1 + β."""
     return (p_before - p) * gain - (q_before - q) * beta
 
 
 @_inline
 def _ascend(p, q, u_next, u, gain, beta, step):
-    """One component of r + step · D u."""
+    """Return one component of r + step · D u."""
     return p * gain - q * beta + (u_next - u) * step
 
 
 @_inline
 def _shrink(a, b, c, one):
-    """The factor that projects (a, b, c) on the unit ball."""
+    """Return the factor that projects (a, b, c) on the unit ball."""
     return one / maximum(square_root(a * a + b * b + c * c), one)
 
 
 @_jit
 def _primal_row(b, p, q, shape, beta, threshold, z, x, rows, at, scratch):
-    """u of row (z, x) = max(0, b - λ Dᵀ r) into ``rows`` from element ``at`` on: Y values, and the first once more.
+    """Write u = max(0, b - λ Dᵀ r) of row (z, x) to ``rows`` from element ``at`` on: Y values, then the first again.
 
-    ``scratch`` is the place of another Y + 1 elements of ``rows``.
+    ``scratch`` is the index of another Y + 1 elements of ``rows``.
     """
     n_z, n_x, n_y = shape
     width = BYTES // b.itemsize
@@ -64,7 +64,7 @@ def _primal_row(b, p, q, shape, beta, threshold, z, x, rows, at, scratch):
     along_x = n_z * plane + here
     before_x = along_x - n_y if x > 0 else along_x + plane - n_y
     along_y = 2 * n_z * plane + here
-    # r of the y component, with the last value once more in front, so that its difference can be loaded.
+    # r of the y component, preceded by its last value, so that its difference can be loaded.
     rows[scratch] = p[along_y + n_y - 1] * gain - q[along_y + n_y - 1] * beta
     for y in range(0, whole, width):
         store(rows, scratch + y + 1, load(p, along_y + y) * gain - load(q, along_y + y) * beta)
@@ -89,7 +89,7 @@ def _primal_row(b, p, q, shape, beta, threshold, z, x, rows, at, scratch):
 def _dual_row(rows, at, next_z, next_x, p, q, shape, beta, step, z, x):
     """Overwrite q at row (z, x) by the projection of r + step · D u on the unit ball.
 
-    ``at``, ``next_z`` and ``next_x`` are the places in ``rows`` of u at (z, x), (z + 1, x) and (z, x + 1).
+    ``at``, ``next_z`` and ``next_x`` are the indices in ``rows`` of u at (z, x), (z + 1, x) and (z, x + 1).
     """
     n_z, n_x, n_y = shape
     width = BYTES // p.itemsize
@@ -121,7 +121,7 @@ def _dual_row(rows, at, next_z, next_x, p, q, shape, beta, step, z, x):
 
 @_parallel
 def tv_edges(b, p, q, shape, beta, threshold, edges):
-    """u of the first row of each block: ``edges`` (blocks · Z · 2 · (Y + 1),), a row of u and a row of scratch each."""
+    """Compute u of the first row of each block; ``edges`` (blocks · Z · 2 · (Y + 1),) rows of u and scratch."""
     n_z, n_x, n_y = shape
     row = n_y + 1
     for index in nb.prange((n_x + BLOCK - 1) // BLOCK * n_z):
@@ -131,7 +131,7 @@ def tv_edges(b, p, q, shape, beta, threshold, edges):
 
 @_parallel
 def tv_dual_step(b, p, q, shape, beta, threshold, step, edges):
-    """One iteration of the fast dual gradient method; the new dual variables replace ``q``."""
+    """Do one iteration of the fast dual gradient method; the new dual variables replace ``q``."""
     n_z, n_x, n_y = shape
     row = n_y + 1
     n_blocks = (n_x + BLOCK - 1) // BLOCK
@@ -143,7 +143,7 @@ def tv_dual_step(b, p, q, shape, beta, threshold, step, edges):
         scratch = 3 * (BLOCK + 1) * row
         here = 0
         for z in range(n_z + 1):
-            # Plane 0 is used twice, at the beginning and (periodic) at the end; it keeps its place.
+            # Plane 0 is used at the beginning and, by periodicity, at the end; it is not overwritten.
             following = (0 if z % n_z == 0 else 1 + z % 2) * (BLOCK + 1) * row
             if z < n_z:
                 own, after = 2 * (block * n_z + z) * row, 2 * ((block + 1) % n_blocks * n_z + z) * row
@@ -185,7 +185,7 @@ def soft_threshold(volume, threshold):
 def sparsify(volume, threshold, metric, weights):
     """Replace every voxel v of ``volume`` (n,) by max(0, v - threshold · metric · weights).
 
-    Of ``metric`` and ``weights`` an array of one element stands for all voxels.
+    A ``metric`` or ``weights`` of one element applies to all voxels.
     """
     per_metric, per_weights = int(metric.shape[0] > 1), int(weights.shape[0] > 1)
     for i in nb.prange(volume.shape[0]):
@@ -203,7 +203,7 @@ def clip_negative(volume):
 
 @_parallel
 def extrapolate(volume, previous, beta):
-    """``volume`` becomes ``volume + beta · (volume - previous)`` and ``previous`` what ``volume`` was; (rows, Y)."""
+    """Add ``beta · (volume - previous)`` to ``volume`` (rows, Y), and replace ``previous`` by the old ``volume``."""
     for row in nb.prange(volume.shape[0]):
         for y in range(volume.shape[1]):
             v = volume[row, y]

@@ -17,7 +17,7 @@ from aetlab.solve import kernels_numba as kernels
 
 
 class Prox(Protocol):
-    """A proximal operator that works in place. ``state`` holds the arrays that it keeps between calls, by name."""
+    """A proximal operator that works in place; ``state`` holds by name the arrays kept between calls."""
 
     state: dict[str, np.ndarray]
 
@@ -25,7 +25,7 @@ class Prox(Protocol):
 
 
 def make_prox(kind: str, weight: float = 0.0, *, inner_iterations: int = 15, warm_start: bool = False) -> Prox:
-    """The proximal operator of a regulariser.
+    """Return the proximal operator of a regulariser.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def make_prox(kind: str, weight: float = 0.0, *, inner_iterations: int = 15, war
     inner_iterations : int
         Dual iterations of a call (tv).
     warm_start : bool
-        Begin with the dual variables of the call before (tv) instead of 0.
+        Start from the dual variables of the previous call (tv) instead of 0.
     """
     if kind == "tv":
         return TotalVariation(weight, inner_iterations, warm_start)
@@ -83,7 +83,7 @@ class TotalVariation:
         return volume
 
     def _start(self, volume: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The first dual iterate, and room for the second."""
+        """Return the first dual iterate and an array for the second."""
         n_dual = 3 * volume.size
         p, q = self._duals or (np.zeros(n_dual, volume.dtype), np.zeros(n_dual, volume.dtype))
         if not self._warm_start:
@@ -94,7 +94,7 @@ class TotalVariation:
 
 
 class Lasso:
-    """Soft threshold: every voxel moves towards 0 by step · weight."""
+    """Soft threshold: each voxel moves towards 0 by step · weight."""
 
     def __init__(self, weight: float) -> None:
         self.state: dict[str, np.ndarray] = {}
@@ -117,7 +117,7 @@ class Positive:
 
 
 class Identity:
-    """No regulariser."""
+    """The identity, for no regulariser."""
 
     def __init__(self) -> None:
         self.state: dict[str, np.ndarray] = {}

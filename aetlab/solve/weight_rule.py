@@ -1,4 +1,4 @@
-"""The written rule that sets the weight of a regulariser before a run, from the dose alone."""
+"""Rule for the weight of a regulariser, set before a run from the dose."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import math
 
 import numpy as np
 
-#: Model error of one pixel's amplitude, in units of the vacuum amplitude: what the weight rests on at infinite dose.
+#: Model error of one pixel's amplitude, in units of the vacuum amplitude; sets the weight at infinite dose.
 AMPLITUDE_FLOOR = 0.01
 
 
 def rule_weight(rule_factor: float, *, interaction: float, voxel_A: float, electrons_per_pixel: np.ndarray,
                 image_weights: np.ndarray, floor: float = AMPLITUDE_FLOOR) -> float:
-    """Weight in 1/V: ``rule_factor`` standard deviations of the noise in the gradient of the cost at a voxel.
+    """Return the weight in 1/V: ``rule_factor`` standard deviations of the noise in the cost gradient at a voxel.
 
-    A voxel enters about one pixel of every image with σ Δz radians per volt; the amplitude of a pixel has the variance
-    1/(4 n_e) from shot noise, and ``floor``² from what the model leaves out, added in quadrature. The gradient holds
-    image j with its weight w_j: ``weight = rule_factor · σ Δz · √(Σ_j w_j² (1/(4 n_j) + floor²))``.
+    A voxel contributes σ Δz radians per volt to about one pixel of every image. The amplitude of a pixel has the
+    variance 1/(4 n_e) from shot noise plus ``floor``² from errors of the model. Image j enters the gradient with its
+    weight w_j: ``weight = rule_factor · σ Δz · √(Σ_j w_j² (1/(4 n_j) + floor²))``.
 
     Parameters
     ----------
     rule_factor : float
-        Standard deviations; the weights of the paper come to about 0.4 for TV and 1.1 for Lasso.
+        Standard deviations; the weights of the paper correspond to about 0.4 for TV and 1.1 for Lasso.
     interaction : float
         σ in rad/(V Å).
     voxel_A : float
