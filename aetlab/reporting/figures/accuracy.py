@@ -52,7 +52,7 @@ def plot_accuracy(runs: Sequence[StoredRun], labels: Sequence[str]) -> Figure:
             panel_letter(axes, f"({letter})")
         handles = [Line2D([], [], label=label, **look) for label, (_, look) in zip(labels, lines, strict=True)]
         if with_truth:
-            handles.append(Line2D([], [], label="calibrated (a), true (f to i)", **_TRUE))
+            handles.append(Line2D([], [], label="correct error bars, true structure", **_TRUE))
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
     return figure
 
@@ -61,7 +61,7 @@ def _panels_with_truth(lines: Sequence[Line]) -> list[Panel]:
     """Return the panels of errors and of those profiles that any record holds."""
     panels: list[Panel] = [partial(_draw_ratios, lines=lines)]
     for score, score_label in (("position_error_pm", "position error (pm)"), ("found_percent", "found (%)")):
-        for place, place_label in (("axis", "distance from axis (Å)"), ("surface", "depth (Å)")):
+        for place, place_label in (("axis", "distance from tilt axis (Å)"), ("surface", "depth below surface (Å)")):
             held = [line for line in lines if f"profiles/{place}/edges_A" in line[0].array_names]
             if held:
                 panels.append(partial(_draw_profile, lines=held, name=f"profiles/{place}", score=score,
@@ -75,7 +75,7 @@ def _structure_panels(lines: Sequence[Line], with_truth: bool) -> list[Panel]:
     centre, end = pair.split("-")
     panels: list[Panel] = [
         partial(_draw_counts, lines=lines, name=f"{pair}/length", edges=f"{pair}/length_edges_A",
-                label=f"{pair} bond (Å)", with_truth=with_truth),
+                label=f"{pair} bond length (Å)", with_truth=with_truth),
         partial(_draw_counts, lines=lines, name=f"{pair}/angle", edges="angle_edges_deg",
                 label=f"{end}-{centre}-{end} angle (°)", with_truth=with_truth),
         partial(_draw_coordination, lines=lines, pair=pair, with_truth=with_truth),
@@ -143,7 +143,7 @@ def _draw_counts(axes: Axes, lines: Sequence[Line], name: str, edges: str, label
         first = lines[0][0]
         axes.stairs(first.array(f"structure/{name}_true"), first.array(f"structure/{edges}"), **_TRUE)
     axes.set_xlabel(label)
-    axes.set_ylabel("count")
+    axes.set_ylabel("bonds" if name.endswith("length") else "angles")
     axes.set_ylim(bottom=0)
 
 

@@ -1,4 +1,4 @@
-"""The bound of the position error against the dose, one line a plan: what a microscope session can give at best."""
+"""Lower bounds of the errors of atoms against the dose, one line for each plan of an experiment."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from aetlab.reporting.figures.style import CYCLE, LINES, TWO_COLUMNS_IN, new_fig
 
 @dataclass(frozen=True)
 class PlanCurve:
-    """One plan: at ``dose_e_A2`` (D,) the ``position_pm`` (D,) and ``confused_percent`` (D,) it allows at best.
+    """One plan: lower bounds ``position_pm`` (D,) and ``confused_percent`` (D,) at the doses ``dose_e_A2`` (D,).
 
-    ``asked_e_A2`` are the doses that were asked for, which are marked.
+    The doses ``asked_e_A2`` are marked.
     """
 
     label: str
@@ -26,7 +26,7 @@ class PlanCurve:
 
 
 def plot_bound(curves: Sequence[PlanCurve], reached: Mapping[str, tuple[float, float]] | None = None) -> Figure:
-    """Two panels: position error and share of mistaken elements against dose; ``reached`` are (dose, pm) by label."""
+    """Draw bounds of position error and of wrong elements against dose; ``reached`` holds (dose, pm) by label."""
     with style():
         figure = new_figure(TWO_COLUMNS_IN, 2.9)
         left, right = figure.subplots(1, 2)
@@ -41,8 +41,8 @@ def plot_bound(curves: Sequence[PlanCurve], reached: Mapping[str, tuple[float, f
                 right.loglog(curve.dose_e_A2, np.maximum(curve.confused_percent, 1e-4), **look)
         for label, (dose_e_A2, position_pm) in (reached or {}).items():
             left.plot([dose_e_A2], [position_pm], "x", color="black", markersize=5, label=label)
-        left.set_ylabel("least position error (pm)")
-        right.set_ylabel("mistaken elements (%)")
+        left.set_ylabel("lower bound of position error (pm)")
+        right.set_ylabel("lower bound of wrong elements (%)")
         right.set_ylim(bottom=1e-3, top=60)
         for axes, letter in ((left, "(a)"), (right, "(b)")):
             axes.set_xlabel("dose (e/Å²)")

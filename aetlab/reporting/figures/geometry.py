@@ -67,26 +67,29 @@ def on_page(positions_A: np.ndarray) -> np.ndarray:
 
 def plot_geometry(run: StoredRun) -> Figure:
     """Draw the multislice geometry of ``run`` (a), and its images at the kept tilts and at most three defoci (b)."""
-    # Of the first kept tilt.
-    defocus_nm = run.array("tilt_series/defocus_nm")[run.array("tilt_series/kept_tilts")[0]]
-    shown = np.unique(np.linspace(0, len(defocus_nm) - 1, min(3, len(defocus_nm))).round().astype(int))
+    kept = run.array("tilt_series/kept_tilts")
+    tilt_deg, defocus_nm, weight = (run.array(f"tilt_series/{name}")[kept] for name in ("tilt_deg", "defocus_nm",
+                                                                                       "weight"))
+    n_defoci = defocus_nm.shape[1]
+    shown = np.unique(np.linspace(0, n_defoci - 1, min(3, n_defoci)).round().astype(int))
     atoms = "truth" if run.has_truth else "traced"
     noise_free = "tilt_series/ideal_of_kept_tilts"
     stored = noise_free if noise_free in run.array_names else "tilt_series/images_of_kept_tilts"
-    images = run.array(stored)[:, shown]
-    tilt_deg = run.array("tilt_series/tilt_deg")[run.array("tilt_series/kept_tilts")]
+    images = np.where(weight[:, shown, None, None] > 0, run.array(stored)[:, shown], np.nan)
     with style():
         figure = new_figure(TWO_COLUMNS_IN, 4.4)
         halves = np.asarray(figure.subfigures(1, 2, width_ratios=[0.9, 1]))
         axes = halves[0].subplots()
-        _draw_experiment(axes, run, atoms, images[0], defocus_nm[shown])
+        _draw_experiment(axes, run, atoms, images[0], defocus_nm[0, shown])
         panel_letter(axes, "(a)", "one tilt: multislice and defocused planes")
-        _draw_images(halves[1], run, images, tilt_deg, defocus_nm[shown])
+        _draw_images(halves[1], run, images, tilt_deg, defocus_nm[:, shown])
     return figure
 
 
 def _limits(images: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(images, [0.5, 99.5])
+    """Return the limits of a grey scale for ``images``, of which missing ones are NaN."""
+    known = images[np.isfinite(images)]
+    low, high = np.percentile(known, [0.5, 99.5]) if known.size else (0.0, 1.0)
     return float(low), float(max(high, low + 1e-6))
 
 
@@ -246,18 +249,21 @@ def _draw_tilt_axis(axes: Axes, half_x: float, half_y: float) -> None:
 
 
 def _draw_images(
-    figure: SubFigure, run: StoredRun, images: np.ndarray, tilt_deg: np.ndarray, defocus_nm: Sequence[float]
+    figure: SubFigure, run: StoredRun, images: np.ndarray, tilt_deg: np.ndarray, defocus_nm: np.ndarray
 ) -> None:
-    grid = figure.subplots(len(defocus_nm), len(tilt_deg), squeeze=False)
+    """Draw the images (T, F, X, Y) of the kept tilts, one row for each defocus (T, F); missing images are NaN."""
+    n_tilts, n_defoci = defocus_nm.shape
+    grid = figure.subplots(n_defoci, n_tilts, squeeze=False)
     low, high = _limits(images)
     width_A = images.shape[2] * run.voxel_A
-    for i, plane_nm in enumerate(defocus_nm):
-        for j, angle_deg in enumerate(tilt_deg):
-            axes = grid[i, j]
-            show_plane(axes, images[j, i], run.voxel_A, low=low, high=high)
-            if i == 0:
-                panel_letter(axes, "(b)" if j == 0 else "", f"θ = {angle_deg:g}°")
-            if j == 0:
-                axes.set_ylabel(f"Δf = {plane_nm:g} nm")
+    for i, j in np.ndindex(n_defoci, n_tilts):
+        axes: Axes = grid[i, j]
+        show_plane(axes, images[j, i], run.voxel_A, low=low, high=high)
+        if not np.isfinite(images[j, i]).any():
+            axes.text(0.5, 0.5, "missing image", transform=axes.transAxes, ha="center", va="center")
+        if i == 0:
+            panel_letter(axes, "(b)" if j == 0 else "", f"θ = {tilt_deg[j]:g}°")
+        if j == 0 or defocus_nm[j, i] != defocus_nm[0, i]:
+            axes.set_ylabel(f"Δf = {defocus_nm[j, i]:g} nm")
     scale_bar(grid[-1, 0], width_A)
     axis_arrows(grid[-1, 0], "x", "y")

@@ -62,18 +62,20 @@ def _plot_simulated(run: StoredRun) -> Figure:
 
 def _plot_measured(run: StoredRun) -> Figure:
     kept = run.array("tilt_series/kept_tilts")
-    tilt_deg, defocus_nm = (run.array(f"tilt_series/{name}")[kept] for name in ("tilt_deg", "defocus_nm"))
-    i_plane = int(np.argmax(defocus_nm[0]))
-    images = run.array("tilt_series/images_of_kept_tilts")[:, i_plane]
+    tilt_deg, defocus_nm, weight = (run.array(f"tilt_series/{name}")[kept] for name in ("tilt_deg", "defocus_nm",
+                                                                                       "weight"))
+    i_plane = np.where(weight > 0, defocus_nm, -np.inf).argmax(axis=1)  # the greatest defocus that is not missing
+    i_tilt = np.arange(len(kept))
+    images = run.array("tilt_series/images_of_kept_tilts")[i_tilt, i_plane]
     volume = np.asarray(run.array("volume/potential_V"), np.float32)
     potentials = [
         (run.voxel_A * volume.sum(axis=AXES[axis]), f"reconstruction along {axis}") for axis in ("z", "x")
     ]
     rows = [
         ((image, f"θ = {angle_deg:g}°, {defocus:g} nm"),)
-        for image, angle_deg, defocus in zip(images, tilt_deg, defocus_nm[:, i_plane], strict=True)
+        for image, angle_deg, defocus in zip(images, tilt_deg, defocus_nm[i_tilt, i_plane], strict=True)
     ]
-    low, high = (float(value) for value in np.percentile(images, [0.3, 99.7]))
+    low, high = (float(value) for value in np.nanpercentile(images, [0.3, 99.7]))
     return _plot(run, "traced", potentials, rows, (low, high))
 
 
@@ -89,10 +91,10 @@ def _plot(
     letters = "bcdefg"[: 2 + 2 * n_images]
     mosaic = [["a", *letters[::2]], ["a", *letters[1::2]]]
     with style():
-        figure = new_figure(TWO_COLUMNS_IN, 4.15 if n_images == 2 else 5.1)
+        figure = new_figure(TWO_COLUMNS_IN, 4.15 if n_images == 2 else 5.5)
         grid = figure.subplot_mosaic(mosaic, width_ratios=[1.15] + [1] * (1 + n_images))
         _draw_atoms(grid["a"], run, atoms)
-        panel_letter(grid["a"], "(a)", f"{_SLICE_A:g} Å slice of atoms")
+        panel_letter(grid["a"], "(a)", f"{_SLICE_A:g} Å slice of {'' if atoms == 'truth' else 'traced '}atoms")
         high_V_A = float(np.percentile(np.concatenate([plane.ravel() for plane, _ in potentials]), 99.7))
         for row, (plane, title), shown in zip(mosaic, potentials, rows, strict=True):
             potential = show_plane(grid[row[1]], plane, run.voxel_A, low=0, high=high_V_A, square_root=True)

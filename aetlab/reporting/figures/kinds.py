@@ -117,7 +117,7 @@ def _with_letters(plot: Callable[..., Figure], task: FigureTask) -> Figure:
 
 _ATOMS = ("traced/positions_A", "traced/numbers")
 _TRUE_ATOMS = ("truth/positions_A", "truth/numbers")
-_KEPT_IMAGES = ("tilt_series/defocus_nm", "tilt_series/tilt_deg", "tilt_series/kept_tilts")
+_KEPT_IMAGES = ("tilt_series/kept_tilts", "tilt_series/tilt_deg", "tilt_series/defocus_nm", "tilt_series/weight")
 
 #: Every kind of figure by name.
 KINDS: dict[str, FigureKind] = {

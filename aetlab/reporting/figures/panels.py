@@ -266,7 +266,7 @@ def _sigma_histograms(axes: Sequence[Axes], columns: Sequence[Column]) -> None:
         ax.text(0.97, 0.95, text, transform=ax.transAxes, ha="right", va="top", fontsize=7)
         ax.set_xlabel("standard error of position (pm)")
         ax.set_xlim(0, edges[-1])
-    _same_height(axes, tallest, 1.4)  # leaves room for the text
+    _same_height(axes, tallest, 1.7)  # leaves room for the text
 
 
 def _fill(axes: Axes, values: np.ndarray, edges: np.ndarray, colour: str) -> int:
@@ -317,7 +317,7 @@ def _legend(figure: Figure, columns: Sequence[Column]) -> None:
             Patch(facecolor=colour, alpha=0.6, edgecolor=colour, label=f"true {SYMBOLS[number]}")
             for number, colour in elements
         ]
-        handles.append(Line2D([], [], color=BLACK, linewidth=0.8, label="false (histogram)"))
+        handles.append(Line2D([], [], color=BLACK, linewidth=0.8, label="false positives (histogram)"))
     handles.append(Line2D([], [], color=BLACK, linestyle="--", linewidth=0.9, label="species threshold"))
     if not with_truth:
         handles += [

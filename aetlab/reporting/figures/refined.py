@@ -60,7 +60,7 @@ def plot_refined(runs: Sequence[StoredRun], labels: Sequence[str]) -> Figure:
     assigned element, and probability of the assigned element.
     """
     with_truth = all(run.has_truth for run in runs)
-    black = "traced (a), expected (b, c)" if with_truth else "traced (a)"
+    black = "traced (a), correct standard errors (b, c)" if with_truth else "traced (a)"
     with style():
         figure = new_figure(TWO_COLUMNS_IN, 4.8)
         grid = figure.subplots(2, 2)

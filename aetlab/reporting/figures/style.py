@@ -1,7 +1,7 @@
-"""How every figure looks: sizes, colours safe for colour-blind readers, scale bars, panel letters, saving.
+"""Style of all figures: sizes, colours that colour-blind readers can tell apart, scale bars, panel letters, saving.
 
-Colours are those of Okabe and Ito (2008); no meaning rests on colour alone, markers and line styles differ as well.
-Figures are made as objects, without pyplot's global state, and are saved the same byte for byte each time.
+Colours are those of Okabe and Ito (2008). Markers and line styles differ as well, so that colour is never the only cue.
+Figures do not use the global state of pyplot, and saving a figure twice gives identical files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PNG_DPI = 300
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-#: Order in which lines of one plot take their colour and their marker.
+#: Colours and line styles of the lines of one plot, in order.
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 LINES = ("-", "--", "-.", ":")
 
@@ -68,7 +68,7 @@ _RC: dict[Any, Any] = {
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """An empty figure of this size whose parts are laid out so that nothing is cut off or overlaps."""
+    """Return an empty figure of this size with a layout that prevents overlaps."""
     layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
     figure = Figure(figsize=(width_in, height_in), layout=layout)
     FigureCanvasAgg(figure)
@@ -77,26 +77,26 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Context in which figures are made and saved."""
+    """Apply the style of all figures within a context."""
     with mpl.rc_context(_RC):
         yield
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
-    """Save as ``name.png`` at 300 dpi and ``name.pdf`` without dates, so that equal records give equal files."""
+    """Save as ``name.png`` at 300 dpi and ``name.pdf``, without dates so that equal records give equal files."""
     folder.mkdir(parents=True, exist_ok=True)
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
     with style():
         if (layout := figure.get_layout_engine()) is not None:
             layout.execute(figure)
-            figure.set_layout_engine(None)  # positions stay; any engine would be executed again for each file
+            figure.set_layout_engine(None)  # keep the positions; an engine would run again for each file
         figure.savefig(png, dpi=PNG_DPI, metadata={"Software": "aetlab"})
         figure.savefig(pdf, dpi=PNG_DPI, metadata={"Creator": "aetlab", "Producer": "aetlab", "CreationDate": None})
     return png, pdf
 
 
 def web_image(png: Path, width_px: int = 1400) -> tuple[bytes, int, int]:
-    """The picture for a web page: WebP bytes of at most ``width_px``, with its width and height in pixels."""
+    """Return the picture as WebP bytes of at most ``width_px``, with its width and height in pixels."""
     with Image.open(png) as image:
         picture = image.convert("RGB")
     if picture.width > width_px:
@@ -107,12 +107,12 @@ def web_image(png: Path, width_px: int = 1400) -> tuple[bytes, int, int]:
 
 
 def panel_letter(axes: Axes, letter: str, title: str = "") -> None:
-    """Head a panel with its letter in bold, and a title beside it, flush left."""
+    """Write the letter of a panel in bold and its title above the panel, flush left."""
     axes.set_title(rf"$\bf{{{letter}}}$" + (f"  {title}" if title else ""), loc="left", pad=3)
 
 
 def extent_A(n_horizontal: int, n_vertical: int, voxel_A: float) -> tuple[float, float, float, float]:
-    """Edges in Å of a picture centred on 0: left, right, bottom, top."""
+    """Return the edges in Å of a picture centred on 0: left, right, bottom, top."""
     width, height = n_horizontal * voxel_A / 2, n_vertical * voxel_A / 2
     return -width, width, -height, height
 
@@ -128,7 +128,7 @@ def show_plane(
     square_root: bool = False,
     transpose: bool = True,
 ) -> AxesImage:
-    """Show a plane (horizontal, vertical) in Å about its centre, the second coordinate upwards."""
+    """Show a plane (horizontal, vertical) in Å about its centre, with the second coordinate upwards."""
     picture = plane.T if transpose else plane
     norm = PowerNorm(0.5, low, high, clip=True) if square_root else None
     image = axes.imshow(
@@ -146,7 +146,7 @@ def show_plane(
 
 
 def bare(axes: Axes) -> None:
-    """No ticks, a thin frame: for pictures."""
+    """Remove the ticks and draw a thin frame, for pictures."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -155,7 +155,7 @@ def bare(axes: Axes) -> None:
 
 
 def scale_bar(axes: Axes, width_A: float, colour: str = "white", *, label: bool = True) -> None:
-    """A bar of a round length, about a quarter of ``width_A``, in the lower left corner of a picture in Å."""
+    """Draw a scale bar of a round length, about a quarter of ``width_A``, in the lower left corner of a picture."""
     length_A = round_length_A(width_A / 4)
     left, right = axes.get_xlim()
     bottom, top = axes.get_ylim()
@@ -187,18 +187,18 @@ def scale_bar(axes: Axes, width_A: float, colour: str = "white", *, label: bool 
 
 
 def outlined(colour: str) -> list[patheffects.AbstractPathEffect]:
-    """A thin rim of the opposite colour, so that white or black marks are read on any picture."""
+    """Return the effect of a thin rim in the opposite colour, which keeps marks readable on any picture."""
     return [patheffects.withStroke(linewidth=1.6, foreground="black" if colour == "white" else "white")]
 
 
 def round_length_A(length_A: float) -> float:
-    """The largest of 1, 2, 5 times a power of ten that is not above ``length_A``."""
+    """Return the largest of 1, 2, 5 times a power of ten that does not exceed ``length_A``."""
     power = 10.0 ** math.floor(math.log10(length_A))
     return max(step * power for step in (1, 2, 5) if step * power <= length_A * 1.0001)
 
 
 def axis_arrows(axes: Axes, horizontal: str, vertical: str, colour: str = "white") -> None:
-    """Two small arrows in the lower right corner that name the axes of a picture."""
+    """Draw two small arrows in the lower right corner that name the axes of a picture."""
     style_ = {
         "arrowstyle": "-|>,head_width=0.12,head_length=0.25",
         "color": colour,
@@ -236,7 +236,7 @@ def colour_bar(
     ticks: Sequence[float] | None = None,
     location: str = "right",
 ) -> None:
-    """A slim colour bar with a label that carries the unit, ``inside`` axes of its own or ``beside`` others."""
+    """Draw a colour bar with a label that states the unit, in the axes ``inside`` or next to those ``beside``."""
     if inside is not None:
         bar = figure.colorbar(image, cax=inside, ticks=ticks)
     else:
@@ -249,5 +249,5 @@ def colour_bar(
 
 
 def marker_area(axes_width_in: float, width_A: float, diameter_A: float) -> float:
-    """Area in points² of a marker that spans ``diameter_A`` on axes that show ``width_A`` over ``axes_width_in``."""
+    """Return the area in points² of a marker of ``diameter_A`` on axes that show ``width_A`` over ``axes_width_in``."""
     return max((diameter_A / width_A * axes_width_in * 72) ** 2, 0.5)
