@@ -1,4 +1,4 @@
-"""Settings of the alignment of tilts; :mod:`aetlab.spec` takes them into the settings of a run."""
+"""Settings of the alignment of tilts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ from aetlab.spec.checks import not_negative, require
 
 @dataclass(frozen=True, kw_only=True)
 class AlignSpec:
-    """Whether and when the reconstruction finds out where its tilts really lie (:mod:`aetlab.forward.alignment`).
+    """Alignment of the tilts during the reconstruction (:mod:`aetlab.forward.alignment`).
 
-    ``at``: iterations, counted from 0, before which all tilts are aligned to the volume as it is then; those that the
-    reconstruction does not come to are left out. ``smoothing_A``: standard deviation of the Gaussian that both images
-    are smoothed by, one for each of them, the last one for all further. The tilt angle stays as it is in those before
-    iteration ``angles_from``. The first alignment begins with the best correlation over shifts up to ``reach_A`` along
-    x and y, and over changes of the defocus up to ``reach_nm``.
+    Attributes
+    ----------
+    enabled : bool
+        Whether tilts are aligned to the volume.
+    at : tuple of int
+        Iterations, counted from 0 and rising from at least 1, before which all tilts are aligned.
+    smoothing_A : tuple of float
+        Standard deviations in Å, at least 0, of the Gaussian that smooths the compared images, one for each alignment;
+        the last is for all further ones.
+    angles_from : int
+        Iteration before which tilt angles are not changed, at least 0.
+    reach_A : float
+        Largest shift in Å along x and y that the first alignment tries, at least 0.
+    reach_nm : float
+        Largest change of the defocus in nm that the first alignment tries, at least 0.
     """
 
     enabled: bool = False

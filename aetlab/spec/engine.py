@@ -9,7 +9,13 @@ from aetlab.spec.checks import choice, positive, require
 
 @dataclass(frozen=True, kw_only=True)
 class BinningSpec:
-    """N_B: voxel layers summed into one slice for each propagation of the reconstruction."""
+    """Slices of the reconstruction.
+
+    Attributes
+    ----------
+    n_layers : int
+        N_B: voxel layers that are summed into one slice for each propagation, from 1 to the layers of the volume.
+    """
 
     n_layers: int
 
@@ -19,11 +25,24 @@ class BinningSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
-    """How the reconstruction is computed. ``device`` and ``n_threads`` do not belong to a run's identity.
+    """Computation of the reconstruction. ``device`` and ``n_threads`` are not part of a run's identity.
 
-    ``step`` is in units of the inverse Lipschitz constant of one tilt, (σ Δz)² · N_z · N_defoci (method, c ≈ 1.5);
-    ``step_decay`` is its factor at each reset of the momentum (1: the paper's constant step). ``likelihood`` is what
-    the images are compared by: amplitude (equation 5) or poisson.
+    Attributes
+    ----------
+    device : str
+        ``cpu``, ``gpu``, or ``auto`` for a GPU if one serves and the CPU otherwise.
+    n_threads : int
+        Threads of the CPU; 0 for one on each core.
+    rotation : str
+        Interpolation of the rotated volume: ``linear``, ``cubic`` or ``fourier`` (three shears, CPU only).
+    n_iterations : int
+        Passes over all tilts, at least 1; the most where ``reg.iterations_factor`` ends the fit.
+    step : float
+        Step in units of the inverse Lipschitz constant of one tilt, (σ Δz)² · N_z · N_defoci; greater than 0.
+    step_decay : float
+        Factor of the step at each reset of the momentum, in (0, 1]; 1 is the constant step of the paper.
+    likelihood : str
+        Comparison with the images: ``amplitude`` (equation 5 of the paper) or ``poisson``.
     """
 
     device: str = "auto"

@@ -9,14 +9,55 @@ from aetlab.spec.checks import not_negative, positive, require
 
 @dataclass(frozen=True, kw_only=True)
 class MicroscopeSpec:
-    """The microscope. Aberration coefficients (Uhlemann and Haider 1998) in their usual units, azimuths in degrees.
+    """The microscope. Defocus is a group of its own.
 
-    :mod:`aetlab.forward.imaging` has the formula of each. ``aperture_per_A`` is the cut-off |q| of the pupil in 1/Å,
-    ``aperture_edge_per_A`` the width over which it falls smoothly (0: a hard edge). ``focal_spread_sigma_nm`` is the
-    standard deviation (not the 1/e half-width, which is √2 times as large) of the distribution of defocus, and
-    ``convergence_sigma_mrad`` that of each component of the illumination's angle. ``mtf_half`` is the detector's MTF at
-    half the sampling frequency (1: ideal), ``dqe`` its detective quantum efficiency at zero frequency. Defocus is a
-    group of its own.
+    Aberration coefficients are those of Uhlemann and Haider (Ultramicroscopy 72, 109, 1998) and take any finite number;
+    :mod:`aetlab.forward.imaging` has the formula of each. Azimuths count from +x towards +y.
+
+    Attributes
+    ----------
+    name : str
+        Label; not part of a run's identity.
+    energy_keV : float
+        Energy of the electrons in keV, 10 to 3000.
+    aperture_per_A : float
+        Cut-off |q| of the pupil in 1/Å, greater than 0.
+    aperture_edge_per_A : float
+        Width in 1/Å over which the pupil falls, at least 0; 0 is a hard edge.
+    Cs_mm : float
+        Spherical aberration of third order in mm.
+    C5_mm : float
+        Spherical aberration of fifth order in mm.
+    A1_nm, A1_deg : float
+        Two-fold astigmatism: coefficient in nm, azimuth in degrees.
+    B2_nm, B2_deg : float
+        Axial coma: coefficient in nm, azimuth in degrees.
+    A2_nm, A2_deg : float
+        Three-fold astigmatism: coefficient in nm, azimuth in degrees.
+    S3_um, S3_deg : float
+        Star aberration: coefficient in µm, azimuth in degrees.
+    A3_um, A3_deg : float
+        Four-fold astigmatism: coefficient in µm, azimuth in degrees.
+    D4_um, D4_deg : float
+        Three-lobe aberration: coefficient in µm, azimuth in degrees.
+    B4_um, B4_deg : float
+        Axial coma of fourth order: coefficient in µm, azimuth in degrees.
+    A4_um, A4_deg : float
+        Five-fold astigmatism: coefficient in µm, azimuth in degrees.
+    S5_mm, S5_deg : float
+        Star aberration of fifth order: coefficient in mm, azimuth in degrees.
+    R5_mm, R5_deg : float
+        Rosette aberration: coefficient in mm, azimuth in degrees.
+    A5_mm, A5_deg : float
+        Six-fold astigmatism: coefficient in mm, azimuth in degrees.
+    focal_spread_sigma_nm : float
+        Standard deviation of the defocus in nm, at least 0. The 1/e half-width is √2 times as large.
+    convergence_sigma_mrad : float
+        Standard deviation of each component of the illumination angle in mrad, at least 0.
+    mtf_half : float
+        MTF of the detector at half the sampling frequency, in (0, 1]; 1 is ideal.
+    dqe : float
+        Detective quantum efficiency of the detector at zero frequency, in (0, 1]; 1 is ideal.
     """
 
     name: str = "aberration_corrected_300kV"

@@ -1,4 +1,4 @@
-"""Settings of the refinement of atoms; :mod:`aetlab.spec` takes them into the settings of a run."""
+"""Settings of the refinement of atoms."""
 
 from __future__ import annotations
 
@@ -10,22 +10,43 @@ from aetlab.spec.checks import choice, debye_waller, fraction, not_negative, pos
 
 @dataclass(frozen=True, kw_only=True)
 class RefineSpec:
-    """Whether and how traced atoms are refined against the images; lengths in Å.
+    """Refinement of the traced atoms against the images.
 
-    ``kind``: none or atoms. ``first_share`` of the traced sites, the strongest, are where it begins; the weakest, among
-    which false ones are, come back where the images and the other sites ask for them (with one round, which adds none,
-    all are). At most ``n_rounds`` rounds of at most ``n_passes`` passes over the data, after each of which sites
-    vanish, appear and are named anew; the last one adds none and takes up to ``n_passes_last`` passes. A fit ends when
-    the RMS change that is left falls below ``tolerance`` standard errors. ``n_information`` passes estimate the
-    information on each atom, ``n_information_last`` that behind the standard errors. Sites whose occupancy falls below
-    ``min_occupancy``, or that are probably no atom, go; of two nearer than ``min_distance_A`` the weaker one goes. New
-    ones have their nearest neighbour between that and ``max_distance_A``, and stand ``min_significance`` standard
-    deviations above the noise, were there no atom (fewer where ``surroundings`` speak for one). ``debye_waller_A2`` is
-    the B = 8π²⟨u²⟩ in Å² that the model assumes, by element symbol or ``default``, and ``parametrization`` its
-    scattering factors. ``poses``: refine turn, shift and height of every tilt as well. ``thermal``: fit one B for each
-    element, from ``debye_waller_A2`` on. ``imaging``: fit defocus and brightness of every image. ``surroundings``: the
-    distances and elements of a site's neighbours, as they are among the sites themselves, count beside the images in
-    what it holds.
+    Attributes
+    ----------
+    kind : str
+        ``none`` or ``atoms``.
+    first_share : float
+        Share of the traced sites, the strongest, that the first round has, in (0, 1]. Later rounds add sites where the
+        images ask for them. A single round has all.
+    n_rounds : int
+        Rounds at most, at least 1. After each, sites are removed, added and named again; the last adds none.
+    n_passes, n_passes_last : int
+        Passes over the data at most in a round and in the last round, at least 1.
+    tolerance : float
+        A fit ends when the RMS change that remains is below this many standard errors, greater than 0.
+    n_information, n_information_last : int
+        Passes that estimate the information on each atom, in a round and for the standard errors, at least 1.
+    min_occupancy : float
+        Occupancy below which a site is removed, 0 to 1.
+    min_distance_A : float
+        Distance in Å below which the weaker of two sites is removed, at least 0.
+    max_distance_A : float
+        Largest distance in Å of a new site from its nearest neighbour, above ``min_distance_A``.
+    min_significance : float
+        Standard deviations of the noise that a new site stands above it, at least 0. ``surroundings`` may lower it.
+    parametrization : str
+        Scattering factors of the model: ``lobato`` or ``kirkland``.
+    debye_waller_A2 : dict
+        B = 8π²⟨u²⟩ in Å² of the model by element symbol, greater than 0, with the entry ``default``.
+    poses : bool
+        Whether the turn, shift and height of every tilt are refined.
+    thermal : bool
+        Whether one B is fitted for each element, from ``debye_waller_A2`` on.
+    imaging : bool
+        Whether defocus and brightness of every image are fitted.
+    surroundings : bool
+        Whether distances and elements of the neighbours count, besides the images, in naming a site.
     """
 
     kind: str = "none"

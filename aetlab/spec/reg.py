@@ -1,4 +1,4 @@
-"""Settings of the regulariser; :mod:`aetlab.spec` takes them into the settings of a run."""
+"""Settings of the regulariser."""
 
 from __future__ import annotations
 
@@ -9,21 +9,44 @@ from aetlab.spec.checks import choice, not_negative, positive, require
 
 @dataclass(frozen=True, kw_only=True)
 class RegSpec:
-    """The regulariser, with its weight per volt, or how it is found.
+    """The regulariser and its weight.
 
-    ``weight`` is a number, ``rule`` for ``rule_factor`` standard deviations of the noise in the data's gradient
-    (:func:`aetlab.solve.rule_weight`), or ``auto`` for the weight that best predicts images left out of the fit
-    (:mod:`~aetlab.reconstruction.weight`). ``inner_iterations`` belong to the dual solver of TV, which keeps its dual
-    variables between outer iterations when ``warm_start`` is set. ``held_out`` is the share of the tilts that the whole
-    reconstruction leaves out and predicts, so that runs can be compared without the truth. Above 0,
-    ``iterations_factor`` ends the fit after so many times the iterations that predict counts left out best
-    (:mod:`aetlab.reconstruction.iterations`), or after engine.n_iterations.
-
-    The others belong to ``atoms`` (:mod:`aetlab.solve.atoms_prior`). ``blur_A`` is the standard deviation of g, None
-    for the narrowest atom that the microscope and the voxels show. ``step`` takes the place of engine.step, in the same
-    units; None for the rule of :func:`aetlab.reconstruction.fit.step_of`. From iteration ``metric_at`` steps follow the
-    solution, down to ``metric_floor``, and from the iterations ``reweight_at`` the weights do, with
-    ``reweight_softness``, ``reweight_gain`` and the reach ``reweight_sigma_A``.
+    Attributes
+    ----------
+    kind : str
+        ``tv`` (total variation, positive), ``lasso``, ``pos`` (positive), ``none`` (real) or ``atoms`` (sparse sum of
+        narrow peaks, :mod:`aetlab.solve.atoms_prior`).
+    weight : float or str
+        Weight per volt, at least 0; ``rule`` for ``rule_factor`` standard deviations of the noise in the gradient
+        (:func:`aetlab.solve.rule_weight`); ``auto`` for the weight that best predicts images left out of the fit
+        (:mod:`aetlab.reconstruction.weight`).
+    rule_factor : float
+        Standard deviations of ``weight=rule``, at least 0.
+    inner_iterations : int
+        Iterations of the dual solver of TV, at least 1.
+    warm_start : bool
+        Whether TV keeps its dual variables between iterations.
+    held_out : float
+        Share of the tilts that the reconstruction leaves out and predicts, 0 to 0.5.
+    iterations_factor : float
+        The fit ends after this factor times the iterations that predict counts left out best
+        (:mod:`aetlab.reconstruction.iterations`), at least 0; 0 takes ``engine.n_iterations``.
+    blur_A : float, optional
+        ``atoms``: standard deviation of the peak g in Å, greater than 0; None for the narrowest atom that the microscope
+        and the voxels show.
+    step : float, optional
+        ``atoms``: replaces ``engine.step``, in its units, greater than 0; None for the rule of
+        :func:`aetlab.reconstruction.fit.step_of`.
+    metric_at : int
+        ``atoms``: iteration from which the step of each voxel follows the solution, at least 1.
+    metric_floor : float
+        ``atoms``: least step of a voxel in units of that of an atom, greater than 0.
+    reweight_at : tuple of int
+        ``atoms``: iterations at which the weight of each voxel is set from the solution, each at least 1.
+    reweight_softness, reweight_gain : float
+        ``atoms``: constants of these weights without a unit, greater than 0.
+    reweight_sigma_A : float
+        ``atoms``: reach of these weights in Å, greater than 0.
     """
 
     kind: str

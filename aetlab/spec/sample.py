@@ -11,12 +11,28 @@ from aetlab.spec.checks import choice, debye_waller, fraction, not_negative, pos
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleSpec:
-    """The voxel grid, the needle that fits it, and the region in which atoms are scored.
+    """Voxel grid, the needle that fits it, and the region in which atoms are scored.
 
-    ``shape_zxy`` counts voxels along the beam at tilt 0 (z), across it (x) and along the tilt axis (y). The needle is
-    described by its greatest core radius (at the base), shell thickness, whole length along y, cone half-angle, and the
-    gap between its apex and the top face of the volume; where it is wider than ``scoring_diameter_A`` its atoms are not
-    scored. A needle longer than the room below the gap leaves the volume through the bottom face.
+    Attributes
+    ----------
+    name : str
+        Label; not part of a run's identity.
+    shape_zxy : tuple of int
+        Voxels along the beam at tilt 0 (z), across it (x) and along the tilt axis (y), each at least 8.
+    voxel_A : float
+        Edge of a voxel and of a pixel in Å, greater than 0.
+    core_radius_A : float
+        Greatest radius of the needle's core, at its base, in Å, greater than 0.
+    shell_thickness_A : float
+        Thickness of the needle's shell in Å, at least 0.
+    length_A : float
+        Length of the needle along y in Å, greater than 0. A longer one leaves the volume through its bottom face.
+    taper_deg : float
+        Half-angle of the needle's cone in degrees, in [0, 45).
+    apex_gap_A : float
+        Gap between the apex and the top face of the volume in Å, at least 0.
+    scoring_diameter_A : float
+        Diameter of the needle in Å above which its atoms are not scored, greater than 0; ``inf`` scores all.
     """
 
     name: str
@@ -45,7 +61,14 @@ class ScaleSpec:
 class VacancyRegion:
     """A part of the sample with its own fraction of removed atoms.
 
-    ``elements`` empty means all; the box bounds are (low, high) in Å about the volume's centre.
+    Attributes
+    ----------
+    fraction : float
+        Fraction of the atoms that are removed at random, 0 to 1.
+    part : str
+        ``all``, ``core`` or ``shell`` of the needle.
+    x_A, y_A, z_A : tuple of float
+        Bounds (low, high) of the region in Å from the centre of the volume, low below high; infinite ones are open.
     """
 
     fraction: float
@@ -64,12 +87,30 @@ class VacancyRegion:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSpec:
-    """What is imaged: the Si/SiO2 needle of the paper, or a structure read from ``path``.
+    """The sample: the Si/SiO2 needle of the paper, or a structure from a file.
 
-    For a file: ``repeat`` repeats its cell along the cell vectors, ``rotate_deg`` turns it about x, y, z in this order
-    after centring, ``tilt_axis`` names the axis of the file that becomes the tilt axis y, and ``crop`` with
-    ``crop_size_A`` (sphere: diameter; cylinder along y: diameter, length; box: x, y, z) cuts it. ``debye_waller_A2`` is
-    B = 8π²⟨u²⟩ by element symbol; the entry ``default`` serves the elements that are not named.
+    Attributes
+    ----------
+    kind : str
+        ``needle`` or ``file``.
+    min_distance_A : float
+        Least distance of two atoms where core and shell of the needle meet, in Å, at least 0.
+    vacancies : tuple of VacancyRegion
+        Regions whose atoms are removed in part, one after the other.
+    path : str
+        Structure file that ASE reads; needed by ``kind=file``. Its content, not its path, is part of a run's identity.
+    repeat : tuple of int
+        Repeats of the file's cell along its vectors, each at least 1.
+    rotate_deg : tuple of float
+        Rotation of the file's atoms about x, y and z, in this order and after centring, in degrees.
+    tilt_axis : str
+        Axis of the file that becomes the tilt axis y: ``x``, ``y`` or ``z``.
+    crop : str
+        Part of the file's atoms that is kept: ``none`` (all), ``sphere``, ``cylinder`` (along y) or ``box``.
+    crop_size_A : tuple of float
+        Sizes of the crop in Å, greater than 0: diameter; diameter and length; or x, y and z.
+    debye_waller_A2 : dict
+        B = 8π²⟨u²⟩ in Å² by element symbol, greater than 0; the entry ``default`` is for elements without one.
     """
 
     kind: str = "needle"

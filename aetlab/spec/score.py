@@ -9,7 +9,13 @@ from aetlab.spec.checks import positive
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSpec:
-    """``max_distance_A``: how far a traced atom may lie from the true one that it takes."""
+    """Comparison of traced atoms with the true ones.
+
+    Attributes
+    ----------
+    max_distance_A : float
+        Largest distance in Å between a traced atom and the true atom that it is paired with, greater than 0.
+    """
 
     max_distance_A: float = 1.0
 

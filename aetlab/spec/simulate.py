@@ -6,19 +6,42 @@ from dataclasses import dataclass
 
 from aetlab.spec.checks import choice, not_negative, require
 
-#: Settings of the simulation that say how far tilts lie from where they were asked for.
+#: Settings of the simulation that are standard deviations of the errors of tilts.
 TILT_ERRORS = ("tilt_error_deg", "axis_error_deg", "shift_error_A", "defocus_error_nm", "brightness_error")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimulateSpec:
-    """How the data are made: a fresh potential of rotated atoms for each tilt, or the rotated voxel volume.
+    """Simulation of the tilt series.
 
-    ``oversample`` refines the voxels of the simulation (the images are binned back to the reconstruction's pixels);
-    ``n_frozen_phonons`` > 0 averages the intensity over that many thermally displaced copies; ``band_limit`` cuts
-    waves and transmission functions at that fraction of the Nyquist frequency (1 keeps all, 2/3 is the usual guard
-    against wrap-around of the product of two functions). The ``*_error_*`` are standard deviations of how far each tilt
-    lies from where it was asked for (:class:`aetlab.core.nouns.TiltOffsets`; kind=atoms alone), 0: not at all.
+    Standard deviations of tilt errors are 0 for tilts that lie where they were asked for; others need ``kind=atoms``
+    (:class:`aetlab.core.nouns.TiltOffsets`).
+
+    Attributes
+    ----------
+    kind : str
+        ``atoms``: a new potential of the rotated atoms for each tilt. ``voxels``: one potential, whose voxels rotate.
+    parametrization : str
+        Scattering factors: ``lobato`` or ``kirkland``.
+    n_layers : int
+        Voxel layers in one slice of the simulation, at least 1.
+    oversample : int
+        Factor of finer voxels, 1 to 8. Images are binned back to the pixels of the reconstruction.
+    n_frozen_phonons : int
+        Thermally displaced copies over which the intensity is averaged, at least 0; above 0 needs ``kind=atoms``.
+    band_limit : float
+        Fraction of the Nyquist frequency at which waves and transmission functions are cut, in (0, 1]. 1 keeps all, 2/3
+        avoids wrap-around of products.
+    tilt_error_deg : float
+        Standard deviation of the tilt angle in degrees, at least 0.
+    axis_error_deg : float
+        Standard deviation of the direction of the tilt axis in the image in degrees, at least 0.
+    shift_error_A : float
+        Standard deviation of the shift of the images of a tilt along x, and along y, in Å, at least 0.
+    defocus_error_nm : float
+        Standard deviation of the defocus common to the images of a tilt in nm, at least 0.
+    brightness_error : float
+        Standard deviation of the factor of all intensities of a tilt about 1, 0 to 0.1.
     """
 
     kind: str = "atoms"
