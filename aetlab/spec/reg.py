@@ -32,8 +32,8 @@ class RegSpec:
         The fit ends after this factor times the iterations that predict counts left out best
         (:mod:`aetlab.reconstruction.iterations`), at least 0; 0 takes ``engine.n_iterations``.
     blur_A : float, optional
-        ``atoms``: standard deviation of the peak g in Å, greater than 0; None for the narrowest atom that the microscope
-        and the voxels show.
+        ``atoms``: standard deviation of the peak g in Å, greater than 0; None for the narrowest atom that the
+        microscope and the voxels show.
     step : float, optional
         ``atoms``: replaces ``engine.step``, in its units, greater than 0; None for the rule of
         :func:`aetlab.reconstruction.fit.step_of`.
