@@ -45,6 +45,7 @@ def test_equal_steps_end_one_short_of_the_span_and_the_wedge_takes_the_end() -> 
     assert angles("tilts=15", "wedge=30") == [0, 12, 24, 36, 48, 60, 72, 84, 96, 108, 120, 132, 144]
     assert angles("tilts.n_tilts=4", "tilts.span_deg=90") == [0, 22.5, 45, 67.5]
     assert len(angles()) == 60 and angles()[-1] == 177
+    assert len(angles("wedge=30")) == 50 and angles("wedge=30")[-1] == 147  # the tilt at 150° is the wedge's
 
 
 def test_a_list_keeps_its_order_and_spacing() -> None:
