@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from aetlab.core.nouns import TracedAtoms as TracedAtoms
     from aetlab.core.nouns import Truth as Truth
     from aetlab.core.nouns import Volume as Volume
+    from aetlab.core.poses import Poses as Poses
     from aetlab.core.progress import open_reporter as open_reporter
+    from aetlab.exchange.ase_atoms import from_ase as from_ase
+    from aetlab.exchange.ase_atoms import to_ase as to_ase
+    from aetlab.exchange.atom_files import read_atoms as read_atoms
+    from aetlab.exchange.atom_files import write_atoms as write_atoms
+    from aetlab.exchange.read_volume import read_volume as read_volume
+    from aetlab.exchange.series_file import read_series as read_series
+    from aetlab.exchange.series_file import write_series as write_series
+    from aetlab.exchange.write_volume import write_volume as write_volume
     from aetlab.flow import reconstruct as reconstruct
     from aetlab.flow import refine as refine
     from aetlab.flow import sample as sample
@@ -37,6 +46,8 @@ if TYPE_CHECKING:
     from aetlab.flow import simulate as simulate
     from aetlab.flow import trace as trace
     from aetlab.keeper import save_record as save_record
+    from aetlab.reporting.stored_run import load_record as load_record
+    from aetlab.reporting.tables import load_records as load_records
     from aetlab.spec.choices import settings as settings
 
 #: Where each public name is defined, as ``module:name``; the order is the table of contents.
@@ -49,9 +60,20 @@ _PUBLIC = {
     "refine": "aetlab.flow:refine",
     "score": "aetlab.flow:score",
     "save_record": "aetlab.keeper:save_record",
+    "load_record": "aetlab.reporting.stored_run:load_record",
+    "load_records": "aetlab.reporting.tables:load_records",
+    "read_series": "aetlab.exchange.series_file:read_series",
+    "write_series": "aetlab.exchange.series_file:write_series",
+    "read_volume": "aetlab.exchange.read_volume:read_volume",
+    "write_volume": "aetlab.exchange.write_volume:write_volume",
+    "read_atoms": "aetlab.exchange.atom_files:read_atoms",
+    "write_atoms": "aetlab.exchange.atom_files:write_atoms",
+    "from_ase": "aetlab.exchange.ase_atoms:from_ase",
+    "to_ase": "aetlab.exchange.ase_atoms:to_ase",
     "open_reporter": "aetlab.core.progress:open_reporter",
     "Atoms": "aetlab.core.nouns:Atoms",
     "TiltSeries": "aetlab.core.nouns:TiltSeries",
+    "Poses": "aetlab.core.poses:Poses",
     "Volume": "aetlab.core.nouns:Volume",
     "Reconstruction": "aetlab.core.nouns:Reconstruction",
     "TracedAtoms": "aetlab.core.nouns:TracedAtoms",

@@ -15,6 +15,7 @@ import pandas as pd
 
 from aetlab.cli.compose import compose_jobs, compose_spec
 from aetlab.cli.reproduce import reproducing_overrides
+from aetlab.core.files import StorageError, make_folder, write_text
 from aetlab.reporting.columns import describe_columns
 from aetlab.reporting.compare import compare_text, find_run
 from aetlab.reporting.figures.choose import accuracy_tasks, common_tasks, refined_tasks
@@ -31,7 +32,6 @@ from aetlab.reporting.table_one import read_paper_values, table_one, table_one_t
 from aetlab.reporting.tables import fold_seeds, reader_frame, summary_frame
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.folders import experiments_folder
-from aetlab.store.files import StorageError, make_folder, write_text
 
 _EXAMPLES = """examples:
   python -m aetlab.report

@@ -93,7 +93,7 @@ def _objective(result: JobResult) -> float | None:
 
 def _write_result(ledger: Path, number: int, result: JobResult) -> None:
     from aetlab.cli.ledger import write_result
-    from aetlab.store.files import StorageError
+    from aetlab.core.files import StorageError
 
     try:
         write_result(ledger, number, result)
@@ -128,8 +128,8 @@ def _main(argv: list[str]) -> int:
 
     from aetlab.cli.estimates import FLAG, print_estimates
     from aetlab.cli.launch import EXIT_UNUSABLE, launch
+    from aetlab.core.files import StorageError
     from aetlab.spec.folders import group_choices
-    from aetlab.store.files import StorageError
 
     estimating = FLAG in argv
     argv = [word for word in argv if word != FLAG]

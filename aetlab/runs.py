@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aetlab.core.files import StorageError
 from aetlab.core.metrics import HEADLINES
 from aetlab.spec.bind import unbind
-from aetlab.store.files import StorageError
 from aetlab.store.listing import (
     COMPLETE,
     Entry,

@@ -26,7 +26,7 @@ from aetlab.forward.potential import build_potential
 from aetlab.scoring import pose_errors, register_atoms
 from aetlab.spec import AlignSpec, MicroscopeSpec, RunSpec, SimulateSpec, SpecError
 from aetlab.store import checkpoint
-from aetlab.store.aligned import read_poses
+from aetlab.store.reading import read_poses
 from aetlab.store.record import Places, Record, array_names, list_records, read_array
 from tests.conftest import TINY
 

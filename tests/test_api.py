@@ -143,6 +143,52 @@ def test_a_truth_is_scored_when_a_record_is_saved(settings: RunSpec, steps: tupl
     assert record.id != made.id
 
 
+def test_a_record_is_loaded_as_it_was_saved(settings: RunSpec, steps: tuple[Any, ...], made: Record,
+                                            tmp_path: Path) -> None:
+    atoms, series, reconstruction, traced = steps
+    kept = aetlab.save_record(tmp_path, settings, series, reconstruction, traced)
+    run = aetlab.load_record(kept.folder)
+    np.testing.assert_array_equal(run.reconstruction.volume.potential_V, reconstruction.volume.potential_V)
+    np.testing.assert_array_equal(run.reconstruction.cost, reconstruction.cost)
+    np.testing.assert_array_equal(run.traced.positions_A, traced.positions_A)
+    assert run.refined is None and run.spec == kept.spec and not run.has_truth
+    with pytest.raises(aetlab.AetlabError, match="has no truth"):
+        _ = run.atoms
+    of_command_line = aetlab.load_record(made.folder)
+    np.testing.assert_array_equal(of_command_line.atoms.positions_A, atoms.positions_A)
+    assert of_command_line.atoms.part_names == atoms.part_names
+    (kept.folder / "metrics.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(aetlab.AetlabError, match="metrics.json has"):
+        aetlab.load_record(kept.folder)
+
+
+def test_records_are_loaded_as_a_table(made: Record) -> None:
+    frame = aetlab.load_records(made.folder.parents[1])
+    assert list(frame["record"]) == [made.id]
+    assert frame["position_error_pm"][0] == made.metrics["position_error_pm"]
+    assert "mean 3D distance" in frame.attrs["columns"]["position_error_pm"] and frame.attrs["problems"] == []
+    assert aetlab.load_records(made.folder / "nothing").empty
+
+
+def test_a_series_is_written_and_read_in_one_call(steps: tuple[Any, ...], tmp_path: Path) -> None:
+    series: TiltSeries = steps[1]
+    weight = np.ones(series.weight.shape)
+    weight[2, 1] = 0
+    bad = np.ones(series.images.shape, np.float32)
+    bad[..., 3, 5] = 0
+    for one in (series, dataclasses.replace(series, weight=weight, pixel_weight=bad)):
+        aetlab.write_series(tmp_path / "a.series.h5", one)
+        back = aetlab.read_series(tmp_path / "a.series.h5")
+        assert back.digest() == one.digest() and back.pixel_A == one.pixel_A
+    for damage, complaint in ((b"", "is no tilt series"), (None, "is not there")):
+        path = tmp_path / "b.h5"
+        path.unlink(missing_ok=True)
+        if damage is not None:
+            path.write_bytes(damage)
+        with pytest.raises(aetlab.AetlabError, match=complaint):
+            aetlab.read_series(path)
+
+
 def test_settings_of_a_kept_series_cannot_be_run(settings: RunSpec, steps: tuple[Any, ...], tmp_path: Path) -> None:
     record = aetlab.save_record(tmp_path / "kept", settings, *steps[1:])
     with pytest.raises(aetlab.AetlabError, match="data.kind='given' cannot be run"):
@@ -172,6 +218,8 @@ def test_a_checkpoint_of_other_images_is_not_continued(settings: RunSpec, steps:
     lambda s: dataclasses.replace(s, defocus_A=s.defocus_A + 1.0),
     lambda s: dataclasses.replace(s, pixel_A=s.pixel_A * 1.001),
     lambda s: dataclasses.replace(s, electrons_per_pixel=s.electrons_per_pixel * 2),
+    lambda s: dataclasses.replace(s, weight=s.weight * 2),
+    lambda s: dataclasses.replace(s, pixel_weight=np.full(s.images.shape, 0.5, np.float32)),
     lambda s: dataclasses.replace(s, images=s.images.transpose(0, 1, 3, 2).copy()),
 ])
 def test_the_digest_of_a_series_covers_all_of_it(steps: tuple[Any, ...],

@@ -73,7 +73,7 @@ def test_some_files_and_what_they_decide() -> None:
     deciding = ("core/grid.py", "forward/data/lobato_2014.csv", "gpu/volume.cu", "samples/data/silica.extxyz",
                 "spec/derived.py", "store/contents.py", "tracing/tracer.py", "refinement/fisher.py",
                 "solve/weight_rule.py", "scoring/match_metrics.py")
-    not_deciding = ("bound.py", "cli/compose.py", "reporting/tables.py", "spec/microscope.py", "store/hdf5.py",
+    not_deciding = ("bound.py", "cli/compose.py", "reporting/tables.py", "spec/microscope.py", "core/hdf5.py",
                     "core/progress.py", "exchange/mrc.py", "reconstruction/memory.py")
     assert all(decides(name) for name in deciding) and not any(decides(name) for name in not_deciding)
     assert set(deciding) | set(not_deciding) <= set(FILES)

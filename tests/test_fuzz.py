@@ -21,14 +21,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aetlab.core.files import StorageError
+from aetlab.core.hdf5 import dataset_names, read_dataset, write_datasets
 from aetlab.exchange.read_volume import FileError, read_volume
 from aetlab.samples.structure_file import read_structure
 from aetlab.spec import RunSpec, SampleSpec, SpecError
 from aetlab.spec.bind import bind_run, unbind
 from aetlab.store import record as records
 from aetlab.store.array_file import read_container, write_container
-from aetlab.store.files import StorageError
-from aetlab.store.hdf5 import dataset_names, read_dataset, write_datasets
 from aetlab.store.record import Dataset, History, array_names, read_array, read_history, read_record, write_record
 
 N_INPUTS = int(os.environ.get("AETLAB_FUZZ", "150"))

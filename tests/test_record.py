@@ -19,14 +19,14 @@ import h5py
 import numpy as np
 import pytest
 
+from aetlab.core.files import StorageError
+from aetlab.core.hdf5 import dataset_names, read_dataset, write_datasets
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind_run, unbind
 from aetlab.store import record as records
 from aetlab.store.array_file import read_container, write_container
 from aetlab.store.cache import shared_stage, stage_path
 from aetlab.store.checkpoint import Schedule, load_checkpoint, save_checkpoint
-from aetlab.store.files import StorageError
-from aetlab.store.hdf5 import dataset_names, read_dataset, write_datasets
 from aetlab.store.identity import canonical_json, record_id
 from aetlab.store.record import (
     Dataset,

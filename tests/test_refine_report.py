@@ -18,9 +18,8 @@ from aetlab.reporting.figures.refined import errors_with_bounds, has_refined, pl
 from aetlab.reporting.stored_run import read_runs
 from aetlab.scoring import compare_errors, errors_of_pairs
 from aetlab.spec import RefineSpec, SpecError
-from aetlab.store.contents import describe_match
+from aetlab.store.contents import describe_match, describe_refined
 from aetlab.store.record import Dataset, History, write_record
-from aetlab.store.refined import describe_refined_arrays
 
 N = 600
 
@@ -86,7 +85,7 @@ def test_the_stage_refines_where_it_is_asked_to_and_says_how_it_ended(capsys: py
 
 
 def test_the_record_holds_the_fitted_microscope_and_vibrations_with_their_units() -> None:
-    arrays = describe_refined_arrays(make_refinement()[0])
+    arrays = describe_refined(make_refinement()[0])
     units = {name: arrays[f"refined/{name}"].unit for name in ("thermal_A2", "thermal_error_A2", "turn_deg", "shift_A",
                                                                "defocus_A", "brightness")}
     assert units == {"thermal_A2": "Å²", "thermal_error_A2": "Å²", "turn_deg": "degree", "shift_A": "Å",
@@ -104,7 +103,7 @@ def test_the_figure_shows_traced_and_refined_errors_of_the_record(tmp_path: Path
               "traced/positions_A": Dataset(atoms.positions_A + rng.normal(0, 0.1, (N, 3)), "Å"),
               "match/traced": Dataset(np.arange(N), "1"), "match/true": Dataset(np.arange(N), "1")}
     write_record(tmp_path / "records", fake_spec(), metrics={}, history=History(np.ones(1), np.ones(1)),
-                 arrays=arrays | describe_refined_arrays(refined) | describe_match(match, "refined_match"),
+                 arrays=arrays | describe_refined(refined) | describe_match(match, "refined_match"),
                  environment={}, log="fake\n")
     run = read_runs(tmp_path)[0][0]
     assert has_refined(run)

@@ -17,7 +17,7 @@ from aetlab.reporting.stored_run import read_runs
 from aetlab.reporting.studies import find_studies
 from aetlab.reporting.table_files import to_latex, to_markdown, write_table
 from aetlab.reporting.table_one import read_paper_values, table_one, table_one_text
-from aetlab.reporting.tables import fold_seeds, half_width_95, reader_frame, records_frame, summary_frame
+from aetlab.reporting.tables import fold_seeds, half_width_95, load_records, reader_frame, summary_frame
 from aetlab.spec.folders import experiments_folder
 from tests.fake_records import fake_spec, write_fake_record
 
@@ -71,8 +71,8 @@ def test_every_column_is_described(frame):
     assert described.loc["seconds_total", "unit"] == "s"
 
 
-def test_records_frame_is_the_tidy_table_with_its_columns_explained(runs, frame):
-    read = records_frame(runs[0].folder.parents[1])
+def test_load_records_is_the_tidy_table_with_its_columns_explained(runs, frame):
+    read = load_records(runs[0].folder.parents[1])
     pd.testing.assert_frame_equal(read, frame)
     assert list(read.attrs["columns"]) == list(frame.columns) and read.attrs["problems"] == []
     assert "e/Å²" in read.attrs["columns"]["dose_e_A2"]

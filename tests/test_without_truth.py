@@ -18,7 +18,7 @@ from aetlab.reporting.figures.style import style
 from aetlab.reporting.packed_atoms import pack_atoms
 from aetlab.reporting.stored_run import StoredRun, read_runs
 from aetlab.reporting.studies import find_studies
-from aetlab.reporting.tables import fold_seeds, reader_frame, records_frame, summary_frame
+from aetlab.reporting.tables import fold_seeds, load_records, reader_frame, summary_frame
 from tests.fake_records import OF_THE_TRUTH, fake_spec, write_fake_record
 
 #: Kinds of figures that need the truth, by the records that the task is drawn from.
@@ -141,7 +141,7 @@ def test_metrics_that_figures_read_state_whether_they_need_the_truth() -> None:
 
 
 def test_columns_of_the_truth_vanish_where_no_record_has_one(records: dict[bool, list[StoredRun]]) -> None:
-    frame = records_frame(records[False][0].folder.parents[1])
+    frame = load_records(records[False][0].folder.parents[1])
     assert not describe_columns(frame)["needs_truth"].any()
     assert "final_cost" in frame and frame.notna().all(axis=None)
     assert not {score.heading for score in HEADLINES} & set(reader_frame(frame).columns)

@@ -17,10 +17,10 @@ from pathlib import Path
 from types import FrameType
 
 from aetlab.core.errors import AetlabError
+from aetlab.core.files import StorageError, make_folder
 from aetlab.core.metrics import HEADLINES
 from aetlab.core.progress import Reporter, open_reporter
 from aetlab.spec import RunSpec
-from aetlab.store.files import StorageError, make_folder
 from aetlab.store.identity import record_id
 from aetlab.store.record import FAILURE, Places, Record, RecordError, read_record
 

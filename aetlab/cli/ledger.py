@@ -13,8 +13,8 @@ from pathlib import Path
 
 from aetlab.cli.compose import SEARCH
 from aetlab.cli.jobs import FAILED, LEFT_OUT, JobResult, relative_path
+from aetlab.core.files import make_folder, write_text, writing
 from aetlab.core.metrics import HEADLINES
-from aetlab.store.files import make_folder, write_text, writing
 
 _REQUESTED = "wanted.json"
 

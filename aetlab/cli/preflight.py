@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from aetlab.cli.compose import Job
+from aetlab.core.files import StorageError, make_folder
 from aetlab.reconstruction.memory import require_memory
 from aetlab.spec import RunSpec
-from aetlab.store.files import StorageError, make_folder
 from aetlab.store.identity import digest, record_id
 
 #: Launchers whose jobs run on this machine.

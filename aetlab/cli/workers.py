@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from aetlab.store.files import StorageError, writing
+from aetlab.core.files import StorageError, writing
 
 #: Launchers that start several workers on this machine.
 ON_CORES, ON_GPUS = "cores", "gpus"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from aetlab.core.backend import to_numpy
+from aetlab.core.errors import DataError
 
 Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
 
@@ -37,7 +38,7 @@ class TiltSeries:
 
     Raises
     ------
-    ValueError
+    DataError
         For wrong shapes, NaN or infinity where the weight is not 0, negative weights, no weight at all, and electrons
         that are not positive, or finite in some images and infinite in others.
     """
@@ -55,21 +56,21 @@ class TiltSeries:
             object.__setattr__(self, name, value)
 
         if self.images.ndim != 4:
-            raise ValueError(f"images: shape {self.images.shape}, wanted (tilts, defoci, X, Y)")
+            raise DataError(f"images: shape {self.images.shape}, wanted (tilts, defoci, X, Y)")
         if self.images.dtype not in (np.float32, np.float64):
             put("images", self.images.astype(np.float32))
         shape = self.images.shape[:2]
         put("tilt_deg", _of_shape("tilt_deg", self.tilt_deg, shape[:1], None))
         put("defocus_A", _of_shape("defocus_A", self.defocus_A, shape, (shape[1],)))
         if not self.pixel_A > 0:
-            raise ValueError(f"pixel_A: {self.pixel_A}, wanted a number greater than 0")
+            raise DataError(f"pixel_A: {self.pixel_A}, wanted a number greater than 0")
         put("weight", np.ones(shape) if self.weight is None else _of_shape("weight", self.weight, shape, None))
         if self.weight.min() < 0 or not self.weight.max() > 0:
-            raise ValueError(f"weight: {self.weight.min()} to {self.weight.max()}, wanted none below and some above 0")
+            raise DataError(f"weight: {self.weight.min()} to {self.weight.max()}, wanted none below and some above 0")
         put("electrons_per_pixel", self._check_electrons())
         if self.pixel_weight is not None:
             if self.pixel_weight.shape != self.images.shape:
-                raise ValueError(f"pixel_weight: shape {self.pixel_weight.shape}, wanted {self.images.shape}")
+                raise DataError(f"pixel_weight: shape {self.pixel_weight.shape}, wanted {self.images.shape}")
             put("pixel_weight", self.pixel_weight.astype(np.float32, copy=False))
         self._check_pixels()
 
@@ -79,14 +80,14 @@ class TiltSeries:
         if electrons.ndim == 0:
             electrons = np.full(shape, float(electrons))
         if electrons.shape != shape:
-            raise ValueError(f"electrons_per_pixel: shape {electrons.shape}, wanted {shape} or one number")
+            raise DataError(f"electrons_per_pixel: shape {electrons.shape}, wanted {shape} or one number")
         present = electrons[self.weight > 0]
         if not (present > 0).all():
-            raise ValueError(f"electrons_per_pixel: {present[~(present > 0)][0]} in an image of weight greater than 0, "
+            raise DataError(f"electrons_per_pixel: {present[~(present > 0)][0]} in an image of weight greater than 0, "
                              "wanted a number greater than 0")
         infinite = np.isinf(present)
         if infinite.any() and not infinite.all():
-            raise ValueError(f"electrons_per_pixel: infinite in {infinite.sum()} of {len(present)} images, "
+            raise DataError(f"electrons_per_pixel: infinite in {infinite.sum()} of {len(present)} images, "
                              "wanted all or none")
         strange = (self.weight == 0) & ~((electrons > 0) & (np.isinf(electrons) == infinite[0]))
         electrons[strange] = present.mean()
@@ -98,12 +99,12 @@ class TiltSeries:
             if self.pixel_weight is not None:
                 by_pixel = self.pixel_weight[i_tilt, i_image]
                 if not (by_pixel.min() >= 0 and np.isfinite(float(by_pixel.max()))):
-                    raise ValueError(f"pixel_weight: {by_pixel.min()} to {by_pixel.max()} at tilt {i_tilt}, image "
+                    raise DataError(f"pixel_weight: {by_pixel.min()} to {by_pixel.max()} at tilt {i_tilt}, image "
                                      f"{i_image}, wanted finite numbers of at least 0")
                 image = image[by_pixel > 0]
             # A sum costs a fraction of looking at every pixel, and is finite if they are.
             if not np.isfinite(float(image.sum(dtype=np.float64))):
-                raise ValueError(f"images: NaN or infinity at tilt {i_tilt}, image {i_image}, wanted finite numbers "
+                raise DataError(f"images: NaN or infinity at tilt {i_tilt}, image {i_image}, wanted finite numbers "
                                  "where the weight is not 0")
 
     @property
@@ -200,7 +201,7 @@ def _of_shape(name: str, values: Any, shape: tuple[int, ...], shared: tuple[int,
     if shared is not None and array.shape == shared:
         array = np.array(np.broadcast_to(array, shape))
     if array.shape != shape:
-        raise ValueError(f"{name}: shape {array.shape}, wanted {shape}" + (f" or {shared}" if shared else ""))
+        raise DataError(f"{name}: shape {array.shape}, wanted {shape}" + (f" or {shared}" if shared else ""))
     if not np.isfinite(array).all():
-        raise ValueError(f"{name}: NaN or infinity, wanted finite numbers")
+        raise DataError(f"{name}: NaN or infinity, wanted finite numbers")
     return array

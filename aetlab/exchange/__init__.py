@@ -1,10 +1,12 @@
-"""Volumes and atoms to and from files and ASE, in one call each.
+"""Volumes, atoms and tilt series to and from files and ASE, in one call each.
 
 ========================  =====================================================================================
 volumes                   :func:`~aetlab.exchange.read_volume.read_volume` and
                           :func:`~aetlab.exchange.write_volume.write_volume`: MRC, HDF5, NPY
 atoms                     :func:`~aetlab.exchange.atom_files.read_atoms` and
                           :func:`~aetlab.exchange.atom_files.write_atoms`: extended XYZ, CSV
+tilt series               :func:`~aetlab.exchange.series_file.read_series` and
+                          :func:`~aetlab.exchange.series_file.write_series`: HDF5
 ASE                       :func:`~aetlab.exchange.ase_atoms.to_ase` and :func:`~aetlab.exchange.ase_atoms.from_ase`
 ========================  =====================================================================================
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from aetlab.core.files import StorageError
 from aetlab.core.metrics import HEADLINES, find_metric
 from aetlab.reporting import html
 from aetlab.reporting.columns import CI95, truth_columns
@@ -20,7 +21,6 @@ from aetlab.reporting.table_one import table_one_text, table_one_values
 from aetlab.reporting.tables import device_name, reader_frame, reader_values, stage_seconds
 from aetlab.spec import RunSpec
 from aetlab.spec.bind import unbind
-from aetlab.store.files import StorageError
 from aetlab.store.listing import flatten
 
 

@@ -12,10 +12,21 @@ from typing import Any
 
 import numpy as np
 
+from aetlab.core.files import StorageError
+from aetlab.core.nouns import Atoms, Reconstruction, RefinedAtoms, TracedAtoms
 from aetlab.spec import RunSpec
-from aetlab.store.files import StorageError
 from aetlab.store.listing import CUT_OFF, FAILED, list_entries
-from aetlab.store.record import History, Places, Record, array_names, list_records, read_array, read_history
+from aetlab.store.reading import read_reconstruction, read_refined, read_traced, read_true_atoms
+from aetlab.store.record import (
+    History,
+    Places,
+    Record,
+    array_names,
+    list_records,
+    read_array,
+    read_history,
+    read_record,
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,26 @@ class StoredRun:
         """Voxel size in Å."""
         return self.spec.scale.voxel_A
 
+    @cached_property
+    def reconstruction(self) -> Reconstruction:
+        """Reconstruction of the run."""
+        return read_reconstruction(self.record)
+
+    @cached_property
+    def traced(self) -> TracedAtoms:
+        """Traced atoms."""
+        return read_traced(self.record)
+
+    @cached_property
+    def refined(self) -> RefinedAtoms | None:
+        """Refined atoms; None for a run without a refinement."""
+        return read_refined(self.record)
+
+    @cached_property
+    def atoms(self) -> Atoms:
+        """True atoms in the frame of the traced ones; :class:`RecordError` for a run without a truth."""
+        return read_true_atoms(self.record)
+
     def array(self, name: str) -> np.ndarray:
         """Return the stored array ``name``, for example ``traced/positions_A``."""
         return read_array(self.record, name).values
@@ -81,6 +112,17 @@ class StoredRun:
     def attribute(self, name: str, attribute: str) -> Any:
         """Return an attribute of the stored array ``name``; None where there is none."""
         return read_array(self.record, name).attributes.get(attribute)
+
+
+def load_record(folder: Path | str) -> StoredRun:
+    """Return the run whose record is ``folder``, every file checked against its checksum.
+
+    Raises
+    ------
+    RecordError
+        If the record is damaged or missing, or was written in another format.
+    """
+    return StoredRun(read_record(Path(folder)))
 
 
 def read_runs(outputs: Path) -> tuple[list[StoredRun], list[str]]:

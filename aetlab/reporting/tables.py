@@ -34,7 +34,7 @@ _ALWAYS_SHOWN = ("dose_e_A2", "n_tilts", "n_defoci", "tilt_span_deg", "reg")
 _NEVER_SHOWN = ("n_voxels", "missing_wedge_deg")
 
 
-def records_frame(outputs: Path) -> pd.DataFrame:
+def load_records(outputs: Path | str) -> pd.DataFrame:
     """Return one row for each usable record under ``outputs``, sorted by settings; empty where there is none.
 
     Columns are ``record`` (identity of the run), settings (such as ``dose_e_A2``, ``n_tilts``, ``reg``), metrics by
@@ -44,7 +44,7 @@ def records_frame(outputs: Path) -> pd.DataFrame:
     ``frame.attrs["problems"]`` holds one line on each record that cannot be used.
     :func:`~aetlab.reporting.columns.describe_columns` returns the description of the columns as a table.
     """
-    runs, problems = read_runs(outputs)
+    runs, problems = read_runs(Path(outputs))
     frame = summary_frame(runs)
     described = describe_columns(frame).to_dict("records")
     frame.attrs["columns"] = {row["column"]: f"{row['meaning']} ({row['unit']})" if row["unit"] != "1"
@@ -64,7 +64,7 @@ def device_name(run: StoredRun) -> str:
 
 
 def summary_frame(runs: Iterable[StoredRun]) -> pd.DataFrame:
-    """Return one row for each record, sorted by settings; columns are those of :func:`records_frame`.
+    """Return one row for each record, sorted by settings; columns are those of :func:`load_records`.
 
     A metric that a record lacks is NaN, and a metric that all records lack is no column.
     """

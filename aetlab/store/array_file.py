@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.store.files import StorageError, write_atomically
+from aetlab.core.files import StorageError, write_atomically
 
 _MAGIC = "aetlab-arrays"
 _VERSION = 1

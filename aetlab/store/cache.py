@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from aetlab.core.files import StorageError, locked, make_folder
 from aetlab.store.array_file import read_container, write_container
-from aetlab.store.files import StorageError, locked, make_folder
 from aetlab.store.identity import code_id, digest
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from aetlab.core.files import StorageError
 from aetlab.store.array_file import read_container, write_container
-from aetlab.store.files import StorageError
 from aetlab.store.identity import code_id
 
 

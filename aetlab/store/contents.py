@@ -15,17 +15,22 @@ import numpy as np
 
 from aetlab.core.grid import coordinates_A
 from aetlab.core.nouns import Comparison, Match, Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Volume
+from aetlab.core.poses import Poses
 from aetlab.spec import RunSpec
-from aetlab.store.aligned import describe_poses
 from aetlab.store.record import Dataset
-from aetlab.store.refined import describe_refined_arrays
 
 #: Thickness of the central cuts of the potential, in Å.
 CUT_A = 1.0
 _TRACED_UNITS = {"positions_A": "Å", "intensity_V": "V", "width_A": "Å", "signal": "V voxel", "position_error_A": "Å",
                  "intensity_error_V": "V", "width_error_A": "Å", "residual_V": "V"}
-_TRACED = ("positions_A", "intensity_V", "width_A", "signal", "numbers", "position_error_A", "intensity_error_V",
+TRACED = ("positions_A", "intensity_V", "width_A", "signal", "numbers", "position_error_A", "intensity_error_V",
            "width_error_A", "probability", "flag", "residual_V", "posterior", "not_atom_probability")
+_REFINED_UNITS = {"positions_A": "Å", "scattering_V_A3": "V Å³", "position_error_A": "Å", "thermal_A2": "Å²",
+                  "thermal_error_A2": "Å²"}
+REFINED = ("positions_A", "occupancy", "scattering_V_A3", "numbers", "position_error_A", "occupancy_error",
+           "probability", "posterior", "not_atom_probability", "thermal_A2", "thermal_error_A2", "cost")
+#: Arrays of poses with their units. The nominal angles are ``tilt_series/tilt_deg``.
+POSES = {"turn_deg": "degree", "shift_A": "Å", "defocus_A": "Å", "brightness": "1"}
 _MATCHED = ("traced", "true", "unmatched_traced", "unmatched_true", "strict_traced", "strict_true", "confusion",
             "confusion_numbers")
 
@@ -58,11 +63,11 @@ def describe_arrays(content: RunContent) -> dict[str, Dataset]:
                                                     {"electrons_per_pixel": series.mean_electrons_per_pixel}),
     }
     arrays |= {f"traced/{name}": Dataset(getattr(content.traced, name), _TRACED_UNITS.get(name, "1"))
-               for name in _TRACED}
+               for name in TRACED}
     if content.reconstruction.poses is not None:
         arrays |= describe_poses(content.reconstruction.poses, "alignment")
     if content.refined is not None:
-        arrays |= describe_refined_arrays(content.refined)
+        arrays |= describe_refined(content.refined)
     if content.comparison is not None:
         arrays |= _describe_comparison(content.comparison, series, kept)
     return arrays
@@ -101,6 +106,17 @@ def _describe_comparison(comparison: Comparison, series: TiltSeries, kept: np.nd
         rotation, shift_A = score.refined_motion
         arrays |= {"refined_match/rotation": Dataset(rotation, "1"), "refined_match/shift_A": Dataset(shift_A, "Å")}
     return arrays
+
+
+def describe_refined(atoms: RefinedAtoms) -> dict[str, Dataset]:
+    """Return every array of refined atoms by its path under ``refined/``."""
+    arrays = {f"refined/{name}": Dataset(getattr(atoms, name), _REFINED_UNITS.get(name, "1")) for name in REFINED}
+    return arrays | describe_poses(atoms.poses, "refined")
+
+
+def describe_poses(poses: Poses, where: str) -> dict[str, Dataset]:
+    """Return every array of ``poses`` by its path under ``where``."""
+    return {f"{where}/{name}": Dataset(getattr(poses, name), unit) for name, unit in POSES.items()}
 
 
 def describe_match(match: Match, where: str) -> dict[str, Dataset]:

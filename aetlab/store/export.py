@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from aetlab.core.nouns import TracedAtoms, Volume
+from aetlab.core.files import StorageError, describe
+from aetlab.core.nouns import Volume
 from aetlab.exchange.atom_files import write_csv, write_xyz
 from aetlab.exchange.mrc import write_mrc
-from aetlab.store.files import StorageError, describe
+from aetlab.store.reading import read_traced
 from aetlab.store.record import Record, read_array
-
-_COLUMNS = ("positions_A", "intensity_V", "width_A", "signal", "numbers", "position_error_A", "intensity_error_V",
-            "width_error_A", "probability", "flag", "residual_V", "posterior", "not_atom_probability")
 
 
 def export_record(record: Record, folder: Path) -> list[Path]:
@@ -21,8 +18,7 @@ def export_record(record: Record, folder: Path) -> list[Path]:
     Positions count from the centre of the volume, and the volume's origin is set so that atoms lie on it. Raises
     :class:`StorageError` where the record is damaged or the disk refuses.
     """
-    columns: dict[str, Any] = {name: read_array(record, f"traced/{name}").values for name in _COLUMNS}
-    traced = TracedAtoms(**columns, species=dict(record.environment.get("species") or {}))
+    traced = read_traced(record)
     volume = Volume(read_array(record, "volume/potential_V").values, record.spec.scale.voxel_A)
     n_z, n_x, n_y = volume.potential_V.shape
     box_A = (n_x * volume.voxel_A, n_y * volume.voxel_A, n_z * volume.voxel_A)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aetlab.store.files import StorageError, locked, remove_tree, writing
+from aetlab.core.files import StorageError, locked, remove_tree, writing
 from aetlab.store.identity import code_id
 from aetlab.store.record import FAILURE, Places, RecordError, Summary, read_summary
 

@@ -21,9 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.spec import RunSpec, SpecError
-from aetlab.spec.bind import bind_run, unbind
-from aetlab.store.files import (
+from aetlab.core.files import (
     StorageError,
     describe,
     flush,
@@ -34,6 +32,8 @@ from aetlab.store.files import (
     sha256,
     writing,
 )
+from aetlab.spec import RunSpec, SpecError
+from aetlab.spec.bind import bind_run, unbind
 from aetlab.store.identity import code_id, record_id
 
 SCHEMA = 1
@@ -256,7 +256,7 @@ def read_history(record: Record) -> History:
 
 def read_array(record: Record, name: str) -> Dataset:
     """The array ``name`` of ``record`` with its unit, for example ``read_array(record, "volume/potential_V")``."""
-    from aetlab.store.hdf5 import read_dataset
+    from aetlab.core.hdf5 import read_dataset
 
     values, attributes = read_dataset(_inside(record.folder, "arrays.h5"), name)
     unit = str(attributes.pop("unit", "1"))
@@ -265,7 +265,7 @@ def read_array(record: Record, name: str) -> Dataset:
 
 def array_names(record: Record) -> tuple[str, ...]:
     """Names of all arrays of ``record``, sorted."""
-    from aetlab.store.hdf5 import dataset_names
+    from aetlab.core.hdf5 import dataset_names
 
     return dataset_names(_inside(record.folder, "arrays.h5"))
 
@@ -322,7 +322,7 @@ def _write_history(path: Path, history: History) -> None:
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, Dataset]) -> None:
-    from aetlab.store.hdf5 import write_datasets
+    from aetlab.core.hdf5 import write_datasets
 
     write_datasets(path, {name: (data.values, {"unit": data.unit, **data.attributes}) for name, data in arrays.items()})
 

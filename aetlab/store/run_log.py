@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from aetlab.core.files import make_folder, writing
 from aetlab.core.progress import Reporter
-from aetlab.store.files import make_folder, writing
 
 
 class LogReporter:

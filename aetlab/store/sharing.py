@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from aetlab.core.nouns import Reconstruction, Volume
+from aetlab.core.files import StorageError
+from aetlab.core.nouns import Reconstruction
 from aetlab.spec import RunSpec, SpecError
-from aetlab.store.aligned import read_poses
-from aetlab.store.files import StorageError
 from aetlab.store.identity import canonical_json, identity
-from aetlab.store.record import Places, Record, read_array, read_history, read_record
+from aetlab.store.reading import read_reconstruction
+from aetlab.store.record import Places, Record, read_record
 
 #: Groups of settings that come after the reconstruction.
 AFTER = ("trace", "refine", "score")
@@ -32,7 +32,7 @@ def find_reconstruction(places: Places, spec: RunSpec, *,
             record = read_record(folder)
             if _before_tracing(identity(record.spec)) != wanted or (record.made_by_other_code and not use_other_code):
                 continue
-            return _read(record), record
+            return read_reconstruction(record), record
         except (StorageError, SpecError, LookupError, TypeError):
             continue
     return None
@@ -49,11 +49,3 @@ def _may_hold(folder: Path, spec: RunSpec) -> bool:
         return bool(settings["seed"] == spec.seed and settings["reg"]["kind"] == spec.reg.kind)
     except (OSError, ValueError, LookupError, TypeError):
         return False
-
-
-def _read(record: Record) -> Reconstruction:
-    history, told = read_history(record), record.environment
-    volume = Volume(read_array(record, "volume/potential_V").values, record.spec.scale.voxel_A)
-    return Reconstruction(volume, history.cost, history.seconds, tuple(told["restarts"]), tuple(told["halvings"]),
-                          str(told["stopped"]), record.metrics["weight_per_V"], record.metrics["held_out_cost"],
-                          str(told["device"]), read_poses(record) if record.spec.align.enabled else None)

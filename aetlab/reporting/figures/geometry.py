@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -253,11 +254,11 @@ def _draw_images(
 ) -> None:
     """Draw the images (T, F, X, Y) of the kept tilts, one row for each defocus (T, F); missing images are NaN."""
     n_tilts, n_defoci = defocus_nm.shape
-    grid = figure.subplots(n_defoci, n_tilts, squeeze=False)
+    grid: Any = figure.subplots(n_defoci, n_tilts, squeeze=False)
     low, high = _limits(images)
     width_A = images.shape[2] * run.voxel_A
     for i, j in np.ndindex(n_defoci, n_tilts):
-        axes: Axes = grid[i, j]
+        axes = grid[i, j]
         show_plane(axes, images[j, i], run.voxel_A, low=low, high=high)
         if not np.isfinite(images[j, i]).any():
             axes.text(0.5, 0.5, "missing image", transform=axes.transAxes, ha="center", va="center")

@@ -10,9 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+from aetlab.core.files import StorageError
 from aetlab.reporting.figures.kinds import FigureTask
 from aetlab.reporting.figures.style import save_figure, web_image
-from aetlab.store.files import StorageError
 
 
 @dataclass(frozen=True)

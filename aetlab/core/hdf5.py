@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from aetlab.store.files import StorageError
+from aetlab.core.files import StorageError
 
 _KINDS = "biuf"
 _MAX_DATASETS = 1000
