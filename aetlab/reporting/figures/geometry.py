@@ -256,8 +256,7 @@ def _draw_images(
     grid = figure.subplots(n_defoci, n_tilts, squeeze=False)
     low, high = _limits(images)
     width_A = images.shape[2] * run.voxel_A
-    for i, j in np.ndindex(n_defoci, n_tilts):
-        axes: Axes = grid[i, j]
+    for axes, (i, j) in zip(grid.flat, np.ndindex(n_defoci, n_tilts), strict=True):
         show_plane(axes, images[j, i], run.voxel_A, low=low, high=high)
         if not np.isfinite(images[j, i]).any():
             axes.text(0.5, 0.5, "missing image", transform=axes.transAxes, ha="center", va="center")
