@@ -193,7 +193,7 @@ def test_report_of_records_without_a_truth(
     names = {path.stem for path in (report / "figures").glob("*.png")}
     assert {f"{kind}_{measured[:8]}" for kind in ("dose", "depths", "geometry", "images", "refined")} <= names
     assert f"accuracy_{measured[:8]}" not in names
-    left_out = f"Local structure of the traced atoms: left out: record {measured} lacks structure/"
+    left_out = f"Local structure of the traced atoms: left out: record {measured} without a truth lacks structure/"
     assert left_out in printed and left_out in page
     assert not re.search(r">[^<]*\bnan\b[^<]*<", page.split("<script")[0], re.IGNORECASE)
     assert not re.search("not drawn|not used|Traceback", printed)

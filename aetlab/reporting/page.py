@@ -215,7 +215,10 @@ def _detail(run: StoredRun, report: Report, usual: Mapping[str, Any], shown_in: 
         for name, value in settings.items()
         if usual.get(name) != value
     }
-    command = shlex.join(["python", "-m", "aetlab.run", *report.remake.get(run.identity, ())])
+    command = html.escape(shlex.join(["python", "-m", "aetlab.run", *report.remake.get(run.identity, ())]))
+    repeat = f"<p>Command that repeats the run:</p><pre>{command}</pre>"
+    if run.spec.data.kind == "given":
+        repeat = "<p>The tilt series came through the Python API, so that no command repeats the run.</p>"
     seconds = {**stage_seconds(run), "total": sum(stage_seconds(run).values())}
     environment = run.environment
     machine = {
@@ -235,7 +238,7 @@ def _detail(run: StoredRun, report: Report, usual: Mapping[str, Any], shown_in: 
     return (
         f'<details id="{_anchor(run.identity)}"><summary>{html.escape(report.labels.get(run.identity, ""))} '
         f"<code>{run.identity}</code></summary>"
-        f"<p>Command that repeats the run:</p><pre>{html.escape(command)}</pre><p>Figures: {links}. "
+        f"{repeat}<p>Figures: {links}. "
         f"Folder: <code>records/{run.identity}</code></p>"
         '<div class="columns"><div><h3>Settings that differ from the defaults</h3>'
         f"{html.pairs(different) if different else '<p>None.</p>'}"

@@ -80,7 +80,7 @@ class FigureTask:
             lacking = [name for name in needs.names(truth=self.has_truth)
                        if not any(matches(held, name) for held in stored)]
             if lacking:
-                return f"{_records([run])} lacks {', '.join(lacking)}"
+                return f"{_records([run])}{'' if run.has_truth else ' without a truth'} lacks {', '.join(lacking)}"
         return ""
 
 
