@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from aetlab import forward, refinement, samples, scoring, solve, tracing
-from aetlab.core.backend import n_threads, single_threaded_blas, threads, to_numpy
+from aetlab.core.backend import n_threads, prepare_process, single_threaded_blas, threads, to_numpy
 from aetlab.core.grid import coordinates_A, rotation_matrix
 from aetlab.core.nouns import (
     Atoms,
@@ -293,6 +293,7 @@ def inside(settings: RunSpec, positions_A: np.ndarray) -> np.ndarray:
 @contextmanager
 def _computing(settings: RunSpec) -> Iterator[None]:
     """Use the threads that ``settings`` ask for, and one thread for linear algebra, which would take theirs."""
+    prepare_process()
     with single_threaded_blas(), threads(settings.engine.n_threads or n_threads()):
         yield
 

@@ -26,7 +26,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from aetlab.core.backend import empty_aligned, limit_threads, n_cores, n_threads
+from aetlab.core.backend import empty_aligned, limit_threads, n_cores, n_threads, prepare_process
 from aetlab.core.fft import plan_fft
 from aetlab.core.grid import n_slices
 from aetlab.core.nouns import TiltSeries
@@ -218,6 +218,7 @@ def table(content: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    prepare_process()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="*", default=[48, 96, 144, 240])
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])

@@ -25,7 +25,7 @@ import numpy as np
 import yaml
 
 from aetlab.core import physics
-from aetlab.core.backend import n_cores
+from aetlab.core.backend import n_cores, prepare_process
 from aetlab.core.grid import rotation_matrix
 from aetlab.core.nouns import Atoms
 from aetlab.core.seeds import generator
@@ -147,6 +147,7 @@ def time_potential() -> dict[str, object]:
 
 
 def main() -> None:
+    prepare_process()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", default="small", choices=["small", "medium", "paper"])
     parser.add_argument("--potential", action="store_true", help="time one potential of 150 000 atoms in 480³ voxels")

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from aetlab.core.backend import n_cores
+from aetlab.core.backend import n_cores, prepare_process
 from aetlab.core.nouns import Volume
 from aetlab.core.seeds import generator
 from aetlab.samples import build_sample
@@ -81,6 +81,7 @@ def measure_first_call() -> float:
 
 
 def main() -> None:
+    prepare_process()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scales", nargs="+", default=["small", "paper"], choices=list(N_RUNS))
     parser.add_argument("--out", type=Path, default=HERE / "benchmark_tracing.json")

@@ -122,8 +122,8 @@ def single_threaded_blas() -> Iterator[None]:
 def prepare_process() -> None:
     """Let waiting OpenMP threads sleep, unless ``OMP_WAIT_POLICY`` is set; call it before the first parallel kernel.
 
-    Where another process wants the core, each kernel of threads that wait in a busy loop costs a time slice (about
-    10 ms). This changes the environment of the process and is meant for commands.
+    If another process needs the core, each kernel of threads that wait in a busy loop costs a time slice (about 10 ms).
+    This changes the environment of the process: computing calls it, importing does not.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
