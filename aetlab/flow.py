@@ -1,9 +1,9 @@
-"""The flow of a run as pure functions: settings and arrays in, nouns of the flow out.
+"""Compute the stages of a run with pure functions of settings and arrays.
 
     settings -> atoms -> tilt series -> reconstruction -> traced atoms -> refined atoms; with the truth, their score
 
-No function here takes a lock, reads a record or writes a file; progress goes to a
-:class:`~aetlab.core.progress.Reporter`. The truth enters :func:`score` and :func:`compare` alone.
+No function takes a lock, reads a record or writes a file. Progress goes to a :class:`~aetlab.core.progress.Reporter`.
+Only :func:`score` and :func:`compare` use the truth.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from aetlab.reconstruction.iterations import find_iterations
 from aetlab.reconstruction.weight import hold_out, prediction_cost, regulariser_weight
 from aetlab.spec import RunSpec, SpecError, dose_per_image_e_A2, tilt_angles_deg
 
-#: Tilts in degrees at which the true sample is shown: those of the paper's figure 2. They need not be of the series.
+#: Tilts in degrees of the views of the true sample, as in the paper's figure 2. They need not belong to the series.
 VIEWS_DEG = (0.0, 5.0)
-#: Layers of a potential that are built at once where only their sum is needed.
+#: Layers of a potential that are built at once if only their sum is needed.
 _SLAB = 32
-#: The farthest apart in Å that two atoms are taken for the same when the truth is moved to the traced atoms.
+#: Maximum distance in Å of two atoms that are paired when the truth is registered to the traced atoms.
 _REGISTERED_A = 1.2
 
 
 class Checkpoints(Protocol):
-    """Keeps the state of a reconstruction, so that one that is cut off continues where it was."""
+    """The interface of checkpoints: store the state of a reconstruction, so that an interrupted one can continue."""
 
     def load(self, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """Return the arrays and values last saved, with ``rng`` set to its state then; None for none."""
+        """Return the arrays and values last saved, and set ``rng`` to its saved state; None if there are none."""
 
     def due(self) -> bool:
         """Return whether the state should be saved now."""
@@ -74,7 +74,7 @@ def sample(settings: RunSpec) -> Atoms:
 
 
 def elements(settings: RunSpec) -> tuple[int, ...]:
-    """Return the atomic numbers of the elements that the sample of ``settings`` holds, ascending."""
+    """Return the atomic numbers of the elements in the sample of ``settings``, ascending."""
     return samples.sample_elements(sample(settings))
 
 
@@ -119,14 +119,14 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
     series : TiltSeries
         Measured intensities (T, F, X, Y), vacuum 1; from a simulation or from a microscope.
     progress : Reporter
-        Hears of every iteration.
+        Receives every iteration.
     checkpoints : Checkpoints, optional
-        Where the state is kept between iterations, and continued from.
+        Stores the state between iterations, and provides it to continue from.
 
     Raises
     ------
     SpecError
-        If the images do not fit the volume of ``settings``, or a GPU is asked for and none serves.
+        If the images do not fit the volume of ``settings``, or if a GPU is required and none can be used.
     """
     _check_fit(settings, series)
     with _computing(settings):
@@ -161,9 +161,9 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
 
 def trace(settings: RunSpec, reconstruction: Reconstruction, *, elements: Sequence[int] | None = None,
           progress: Reporter = SILENT) -> TracedAtoms:
-    """Return the atoms of a reconstruction.
+    """Return the traced atoms of a reconstruction.
 
-    ``elements`` are the atomic numbers that the sample may hold; by default those of the sample of ``settings``.
+    ``elements`` are the atomic numbers that the sample may contain; by default those of the sample of ``settings``.
     """
     numbers = _numbers(settings, elements)
     with _computing(settings):
@@ -174,13 +174,13 @@ def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction
            elements: Sequence[int] | None = None, progress: Reporter = SILENT) -> RefinedAtoms:
     """Return traced atoms refined against the images.
 
-    Images are taken as bright as the reconstruction found their vacuum; where the tilts lie the atoms find themselves.
-    ``elements`` are as in :func:`trace`.
+    The images are divided by the vacuum brightness that the alignment of the reconstruction found. The poses of the
+    tilts are not taken from it; the refinement finds them itself. ``elements`` are as in :func:`trace`.
 
     Raises
     ------
     SpecError
-        If ``settings`` do not ask for a refinement.
+        If ``settings`` have no refinement.
     """
     if settings.refine.kind == "none":
         raise SpecError("refine.kind='none' cannot be used to refine atoms: choose refine=atoms")
@@ -202,8 +202,9 @@ def score(settings: RunSpec, traced: TracedAtoms, atoms: Atoms, refined: Refined
           progress: Reporter = SILENT) -> Score:
     """Return the score of traced atoms, and of refined ones, against the true ``atoms`` of the scoring region.
 
-    Aligned images do not tell where the sample lies as a whole: with align=true the truth is moved as a whole to the
-    traced atoms first, and the refined atoms to the truth for their match.
+    Aligned images do not determine the position and orientation of the whole sample. With align=true, the truth is
+    therefore registered to the traced atoms by a rigid motion first. The refined atoms are registered to the truth for
+    their match.
     """
     with _computing(settings):
         motion = None
@@ -229,11 +230,10 @@ def score(settings: RunSpec, traced: TracedAtoms, atoms: Atoms, refined: Refined
 
 def compare(settings: RunSpec, truth: Truth, series: TiltSeries, reconstruction: Reconstruction, traced: TracedAtoms,
             refined: RefinedAtoms | None = None, *, progress: Reporter = SILENT) -> Comparison:
-    """Return all of a run that needs the ``truth``: the score, the true potential, views of the sample, and metrics.
+    """Return all results that need the ``truth``: the score, the true potential, views of the sample, and metrics.
 
-    Beyond those of :func:`score`, metrics are ``potential_error`` (:func:`aetlab.scoring.potential_error` over the
-    scored y rows), counts of the sample's atoms, and how far the tilts lie from where the reconstruction took them to
-    be.
+    In addition to the metrics of :func:`score`, these are ``potential_error`` (:func:`aetlab.scoring.potential_error`
+    over the scored y rows), counts of the sample's atoms, and the errors of the poses used by the reconstruction.
     """
     with _computing(settings):
         views = make_views(settings, truth.atoms)
@@ -256,14 +256,14 @@ def measure(reconstruction: Reconstruction, refined: RefinedAtoms | None = None)
 
 
 def true_potential(settings: RunSpec, atoms: Atoms) -> np.ndarray:
-    """Return the potential that the data were made of at the voxels of the reconstruction, float32 (Z, X, Y) in V."""
+    """Return the true potential of the data at the voxels of the reconstruction, float32 (Z, X, Y) in V."""
     return forward.build_potential(atoms, settings.scale.shape_zxy, settings.scale.voxel_A,
                                    parametrization=settings.simulate.parametrization,
                                    debye_waller_A2=settings.sample.debye_waller_A2)
 
 
 def make_views(settings: RunSpec, atoms: Atoms) -> Views:
-    """Return what figure 2 of the paper shows of a sample: projected potentials, ideal images, and as recorded."""
+    """Return the views of figure 2 of the paper: projected potentials, ideal images and recorded images of a sample."""
     defocus_nm = max(settings.defocus.planes_nm)
     ideal = _simulate(settings, atoms, np.array(VIEWS_DEG), np.array([10.0 * defocus_nm]), "view phonons")
     recorded = forward.add_shot_noise(ideal, electrons_per_pixel(settings), generator(settings.seed, "view noise"))
@@ -272,7 +272,7 @@ def make_views(settings: RunSpec, atoms: Atoms) -> Views:
 
 
 def project_potential(settings: RunSpec, atoms: Atoms, tilt_deg: Sequence[float]) -> np.ndarray:
-    """Return the projected potential in V Å at each tilt, float32 (T, X, Y), built a slab at a time."""
+    """Return the projected potential in V Å at each tilt, float32 (T, X, Y), built slab by slab."""
     n_z, voxel_A = settings.scale.shape_zxy[0], settings.scale.voxel_A
     projected = []
     for angle_deg in tilt_deg:
@@ -292,7 +292,7 @@ def inside(settings: RunSpec, positions_A: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _computing(settings: RunSpec) -> Iterator[None]:
-    """Use the threads that ``settings`` ask for, and one thread for linear algebra, which would take theirs."""
+    """Use the number of threads of ``settings`` inside the block, and one thread for linear algebra."""
     prepare_process()
     with single_threaded_blas(), threads(settings.engine.n_threads or n_threads()):
         yield
@@ -349,7 +349,7 @@ def _match(settings: RunSpec, traced: TracedAtoms, atoms: Atoms) -> Match:
 
 
 def _pose_metrics(found: Poses | None, true: Poses | None, series: TiltSeries) -> dict[str, float]:
-    """Return the errors of the poses; none if they are nominal and were not aligned."""
+    """Return the errors of the poses; empty if they are nominal and were not aligned."""
     if found is None and true is None:
         return {}
     nominal = Poses.nominal(series.tilt_deg, series.images.shape[1])

@@ -1,6 +1,6 @@
-"""Runs and their records: the flow within lock, log, cache and checkpoint.
+"""Run the flow with lock, log, cache and checkpoint, and write its record.
 
-:func:`run` makes the record of settings, or finds it; :func:`save_record` keeps a run of the Python API. Whatever
+:func:`run` makes the record of settings, or finds it. :func:`save_record` saves a run of the Python API. All code that
 decides a number is in :mod:`aetlab.flow`.
 """
 
@@ -41,7 +41,7 @@ _DECIDE_TILT_SERIES = ("seed", "sample", "scale", "tilts", "wedge", "defocus", "
 
 @dataclass(frozen=True)
 class RunResult:
-    """The result of a run: ``status`` done, resumed, retried or skipped, its record, and a line on what happened."""
+    """The result of a run: ``status`` (done, resumed, retried or skipped), its record, and a note in one line."""
 
     status: str
     record: record.Record
@@ -50,14 +50,14 @@ class RunResult:
 
 def run(spec: RunSpec, *, places: record.Places, reporter: Reporter = SILENT,
         use_other_code: bool = False) -> RunResult:
-    """Make the record of ``spec`` under ``places``, or find it there.
+    """Make the record of ``spec`` under ``places``, or return the existing one.
 
     Raises
     ------
     SpecError
         If the settings cannot be used together with the sample.
     StorageError
-        If the disk refuses.
+        If a file cannot be written.
     """
     with record.run_lock(places, spec, lambda: reporter.say("another process makes this record, waiting")):
         found, note = record.find_record(places, spec, use_other_code=use_other_code)
@@ -76,15 +76,15 @@ def run(spec: RunSpec, *, places: record.Places, reporter: Reporter = SILENT,
 def save_record(outputs: Path | str, settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction,
                 traced: TracedAtoms, *, refined: RefinedAtoms | None = None,
                 truth: Truth | None = None) -> record.Record:
-    """Keep a run that was made through the Python API as a record under ``outputs``.
+    """Save a run of the Python API as a record under ``outputs``.
 
-    Its settings name the very images by their digest (``data.kind=given``): a run of the command line never takes it
-    for its own. A record of the same settings and images is replaced.
+    Its settings identify the images by their digest (``data.kind=given``), so that a run of the command line never
+    uses this record as its own. An existing record of the same settings and images is replaced.
 
     Raises
     ------
     StorageError
-        If the disk refuses.
+        If a file cannot be written.
     """
     spec = replace(settings, data=DataSpec(kind="given", digest=series.digest()))
     places = record.Places(Path(outputs).absolute())
@@ -103,7 +103,7 @@ def _make(spec: RunSpec, places: record.Places, reporter: LogReporter,
           use_other_code: bool) -> tuple[record.Record, bool]:
     if spec.data.kind != "simulated":
         raise SpecError(f"data.kind={spec.data.kind!r} cannot be run: its images came through the Python API, and a "
-                        "record holds two tilts of them alone; choose data=simulated")
+                        "record holds only two of their tilts; choose data=simulated")
     clock = StageClock()
     with clock.stage("sample"):
         atoms = flow.sample(spec)
@@ -130,7 +130,7 @@ def _make(spec: RunSpec, places: record.Places, reporter: LogReporter,
 
 
 def ideal_tilt_series(spec: RunSpec, atoms: Atoms, places: record.Places, reporter: Reporter) -> TiltSeries:
-    """Return the noise-free tilt series, shared by all runs that differ in dose, prior, binning or engine alone."""
+    """Return the noise-free tilt series, shared by all runs that differ only in dose, prior, binning or engine."""
 
     def compute() -> dict[str, np.ndarray]:
         return {"images": to_numpy(flow.simulate(spec, atoms, noise=False, progress=reporter).images)}
@@ -143,7 +143,7 @@ def ideal_tilt_series(spec: RunSpec, atoms: Atoms, places: record.Places, report
 
 def _reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places, reporter: Reporter,
                  use_other_code: bool) -> tuple[Reconstruction, str | None, bool]:
-    """The reconstruction, the id of the record that it was read from or None, and whether it was resumed."""
+    """Return the reconstruction, the id of the record that it was read from or None, and whether it was resumed."""
     held = find_reconstruction(places, spec, use_other_code=use_other_code)
     if held is not None:
         reporter.say(f"reconstruction: shared, read from record {held[1].id}")

@@ -94,9 +94,9 @@ def test_every_experiment_is_composed_as_by_hydra(experiments: dict[str, RunSpec
 
 
 @pytest.mark.parametrize(("given", "complaint"), [
-    ({"reg": "tvv"}, "reg='tvv' is no choice: did you mean tv? choose from atoms, lasso"),
-    ({"dose": 3e4}, "dose='30000' is no choice: choose from "),
-    ({"experiment": "fig99"}, "experiment='fig99' is no choice: did you mean"),
+    ({"reg": "tvv"}, "reg='tvv' is not a choice: did you mean tv? choose from atoms, lasso"),
+    ({"dose": 3e4}, "dose='30000' is not a choice: choose from "),
+    ({"experiment": "fig99"}, "experiment='fig99' is not a choice: did you mean"),
     ({"overrides": {"engine.n_iteration": 3}}, "engine.n_iteration=3 is not a setting: did you mean"),
     ({"overrides": {"reg.weight": -1.0}}, "reg.weight=-1.0 cannot be used"),
     ({"tilts": 60, "overrides": {"trace.smoothing": {"by": "reg.kin", "tv": 1}}}, "trace.smoothing="),

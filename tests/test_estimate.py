@@ -35,7 +35,7 @@ def test_what_does_not_fit_is_refused_with_the_shortfall_and_what_to_change() ->
     needed = memory_by_stage(spec)["reconstruct"]
     require_memory(spec, needed + 1)
     with pytest.raises(SpecError, match=r"reconstruct needs 4\.\d GB, 2\.5 GB more than are free; choose a smaller "
-                                        "scale or reg=lasso, or stop what else runs here"):
+                                        "scale or reg=lasso, or stop other programs"):
         require_memory(spec, needed - 2.5e9)
 
 

@@ -106,7 +106,7 @@ def test_a_rotation_that_is_not_there_is_said(with_gpu: HostDevice, tiny: RunSpe
     said: list[str] = []
     fourier = change(tiny, "engine", rotation="fourier")
     assert device_choice.solver_parts(make_model(fourier, series, said.append)).name == "cpu"
-    assert said == ["the CPU reconstructs: engine.rotation=fourier is not there on a GPU"]
+    assert said == ["the CPU reconstructs: engine.rotation=fourier has no GPU version"]
 
 
 def test_a_regulariser_without_a_gpu_version_is_computed_by_the_cpu(
@@ -120,7 +120,7 @@ def test_a_regulariser_without_a_gpu_version_is_computed_by_the_cpu(
     object.__setattr__(spec.reg, "kind", "made_up")
     said: list[str] = []
     model = make_model(spec, series, said.append)
-    assert said == ["the CPU reconstructs: reg.kind=made_up is not there on a GPU"]
+    assert said == ["the CPU reconstructs: reg.kind=made_up has no GPU version"]
     assert device_choice.solver_parts(model).name == "cpu" and device_choice.find_gpu(spec) is None
     solution = fit_volume(spec, model, np.arange(5), 0.0, n_iterations=2, rng=np.random.default_rng(2))
     assert solution.cost[-1] < solution.cost[0] and solution.volume.min() >= 0
@@ -128,7 +128,7 @@ def test_a_regulariser_without_a_gpu_version_is_computed_by_the_cpu(
     asked = dataclasses.replace(asked, reg=spec.reg)
     with pytest.raises(SpecError) as refused:
         device_choice.require_gpu(asked)
-    assert str(refused.value) == ("engine.device='gpu' cannot be used: reg.kind=made_up is not there on a GPU; choose "
+    assert str(refused.value) == ("engine.device='gpu' cannot be used: reg.kind=made_up has no GPU version; choose "
                                   "one of auto, cpu")
 
 

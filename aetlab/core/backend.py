@@ -1,7 +1,7 @@
-"""Choice of array library by the array's device, and control of threads.
+"""Choose the array library by the device of an array, and control the number of threads.
 
-No other module imports CuPy, and none changes the number of threads of a library. FFTs go through ``scipy.fft`` for
-NumPy arrays and ``cupyx.scipy.fft`` for CuPy arrays.
+Only this module and :mod:`aetlab.gpu.device_cuda` import CuPy, and only this module changes the number of threads of a
+library. FFTs use ``scipy.fft`` for NumPy arrays and ``cupyx.scipy.fft`` for CuPy arrays.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def to_numpy(x: Any) -> np.ndarray:
 
 
 def gpu_problem() -> str | None:
-    """Return in one line why no GPU can be used, or None if one can."""
+    """Return in one line why no GPU can be used, or None if one can be used."""
     if importlib.util.find_spec("cupy") is None:
         return "CuPy is not installed (pip install 'aetlab[cuda12]' or 'aetlab[cuda13]')"
     try:
@@ -68,14 +68,14 @@ def gpu_problem() -> str | None:
 
 
 def describe_gpu() -> str:
-    """Return device, memory, driver and CUDA runtime in one line; call it only if :func:`gpu_problem` is None."""
+    """Return device, memory, driver and CUDA runtime in one line; valid only if :func:`gpu_problem` returns None."""
     import cupy
 
     runtime = cupy.cuda.runtime
     name = runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
     free, total = runtime.memGetInfo()
     versions = [f"{v // 1000}.{v % 1000 // 10}" for v in (runtime.driverGetVersion(), runtime.runtimeGetVersion())]
-    return (f"{name}, {free / 1e9:.1f} GB free of {total / 1e9:.1f} GB; the driver serves CUDA {versions[0]}, "
+    return (f"{name}, {free / 1e9:.1f} GB free of {total / 1e9:.1f} GB; the driver supports CUDA {versions[0]}, "
             f"CuPy uses {versions[1]}")
 
 
@@ -110,10 +110,10 @@ def threads(n: int) -> Iterator[None]:
 def single_threaded_blas() -> Iterator[None]:
     """Limit linear algebra to one thread inside the block, and restore the limits afterwards.
 
-    Linear algebra is a small part of the work: its threads would take the cores from those of the kernels. The limit
-    holds for the whole process, so that one thread alone may enter the block.
+    Linear algebra is a small part of the work, and its threads would compete for cores with the threads of the kernels.
+    The limit holds for the whole process. Only one thread may therefore enter the block at a time.
     """
-    # A library that is loaded inside the block would not be limited; scipy brings a second copy of OpenBLAS.
+    # A library that is loaded inside the block would not be limited; scipy ships a second copy of OpenBLAS.
     importlib.import_module("scipy.linalg")
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
         yield
@@ -122,14 +122,14 @@ def single_threaded_blas() -> Iterator[None]:
 def prepare_process() -> None:
     """Let waiting OpenMP threads sleep, unless ``OMP_WAIT_POLICY`` is set; call it before the first parallel kernel.
 
-    If another process needs the core, each kernel of threads that wait in a busy loop costs a time slice (about 10 ms).
-    This changes the environment of the process: computing calls it, importing does not.
+    If threads wait in a busy loop and another process needs the core, each kernel costs a time slice (about 10 ms).
+    This function changes the environment of the process: computing calls it, importing does not.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def empty_aligned(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
-    """Return an uninitialised array that begins on a cache line (64 bytes), which halves wide memory accesses."""
+    """Return an uninitialised array that starts on a cache line (64 bytes), which halves wide memory accesses."""
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     room = np.empty(n_bytes + 64, np.uint8)
     first = -room.ctypes.data % 64
@@ -137,7 +137,7 @@ def empty_aligned(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarra
 
 
 def zeros_aligned(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
-    """Return zeros in an array of :func:`empty_aligned`."""
+    """Return an array of zeros, aligned as by :func:`empty_aligned`."""
     zeros = empty_aligned(shape, dtype)
     zeros[...] = 0
     return zeros

@@ -1,8 +1,8 @@
-"""The base classes of the errors that aetlab raises for what its user can mend."""
+"""Define the base classes of the errors that a user of aetlab can correct."""
 
 
 class AetlabError(Exception):
-    """Something that cannot be used; the message is one line that names it and what to change."""
+    """Invalid input; the message is one line that names it and states what to change."""
 
 
 class DataError(AetlabError, ValueError):

@@ -1,8 +1,9 @@
-"""Complex 2D FFTs of the CPU engine by ducc0, without normalisation in either direction.
+"""Compute complex 2D FFTs of the CPU engine with ducc0, without normalisation in either direction.
 
-A reconstruction uses these only for planes whose sides have other prime factors than 2, 3 and 5. The other planes go
-to the fused kernels (:mod:`aetlab.forward.simd_fft`), which take half the time of the fastest library (docs/engine.md).
-The library is fixed: a choice by trial could change the rounding from day to day with the same settings.
+A reconstruction uses these FFTs only for planes whose sides have prime factors other than 2, 3 and 5. For all other
+planes it uses the fused kernels (:mod:`aetlab.forward.simd_fft`), which take half the time of the fastest library
+(docs/engine.md). The library is fixed: selection by timing could change the rounding between runs with the same
+settings.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from aetlab.core.backend import n_threads
 
 try:
     import ducc0
-except ModuleNotFoundError:  # not needed for the GPU engine and its reference
+except ModuleNotFoundError:  # the GPU engine and its reference do not need it
     ducc0 = None
 
 
@@ -28,14 +29,14 @@ class FftPlan:
     n_threads: int
 
     def forward(self, a: np.ndarray, out: np.ndarray) -> None:
-        """``out`` = Σ a exp(-2πi …)."""
+        """Compute ``out`` = Σ a exp(-2πi …)."""
         if ducc0 is None:
             out[...] = scipy.fft.fft2(a, workers=self.n_threads)
         else:
             ducc0.fft.c2c(a, axes=_axes(a), out=out, nthreads=self.n_threads)
 
     def inverse(self, a: np.ndarray, out: np.ndarray) -> None:
-        """``out`` = Σ a exp(+2πi …), not divided by the number of pixels."""
+        """Compute ``out`` = Σ a exp(+2πi …), not divided by the number of pixels."""
         if ducc0 is None:
             out[...] = scipy.fft.ifft2(a, norm="forward", workers=self.n_threads)
         else:
@@ -43,7 +44,7 @@ class FftPlan:
 
 
 def plan_fft(n: int | None = None) -> FftPlan:
-    """Return transforms on ``n`` threads, by default on all threads of the engine."""
+    """Return FFTs on ``n`` threads, by default on all threads of the engine."""
     return FftPlan(n or n_threads())
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside, flushed to the disk, renamed into place; locks between processes."""
+"""Write files atomically (temporary file, flush, rename), and lock files between processes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from aetlab.core.errors import AetlabError
 
 
 class StorageError(AetlabError):
-    """Something on the disk cannot be written or used; the message is one line that names it."""
+    """A file or folder that cannot be written or used; the message is one line that names it."""
 
 
 @contextmanager
 def writing(place: Path) -> Iterator[None]:
-    """Turns the operating system's refusals (full disk, read-only folder) into a :class:`StorageError` of one line."""
+    """Convert errors of the operating system (full disk, read-only folder) to a :class:`StorageError` of one line."""
     try:
         yield
     except OSError as error:
@@ -29,7 +29,7 @@ def writing(place: Path) -> Iterator[None]:
 
 
 def describe(error: OSError) -> str:
-    """One line on ``error``; HDF5 hides the number of the system's error in its text."""
+    """Return ``error`` in one line; HDF5 gives the system's error number only in its text."""
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
         if error.errno == number or f"errno = {number}," in str(error):
             return os.strerror(number)
@@ -37,17 +37,17 @@ def describe(error: OSError) -> str:
 
 
 def make_folder(folder: Path) -> Path:
-    """``folder``, made with its parents where it is missing."""
+    """Create ``folder`` with its parents if it is missing, and return it."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Calls ``write`` with a temporary path beside ``path``, flushes what it wrote and renames it into place.
+    """Call ``write`` with a temporary path next to ``path``, flush the file to the disk and rename it to ``path``.
 
-    The temporary name is always the same, so that what a killed process left is written over: one process at a time
-    writes ``path``.
+    The temporary name is always the same, so that a file left by a killed process is overwritten. Only one process may
+    write ``path`` at a time.
     """
     make_folder(path.parent)
     partial = path.with_name(f".partial-{path.name}")
@@ -63,7 +63,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """``text`` as UTF-8 in ``path``, whole or not at all."""
+    """Write ``text`` as UTF-8 atomically to ``path``."""
 
     def write(partial: Path) -> None:
         partial.write_text(text, encoding="utf-8")
@@ -72,7 +72,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def flush(path: Path) -> None:
-    """Forces a file or a folder's entries to the disk, so that a power cut cannot undo the order of writes."""
+    """Flush a file, or the entries of a folder, to the disk, so that a power failure cannot reorder writes."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -84,16 +84,17 @@ def flush(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file."""
+    """Return the hex SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Holds the lock file ``path``; the system frees it when a process dies. ``waiting`` is called before a wait.
+    """Hold the lock file ``path`` inside the block; call ``waiting`` before waiting for another process.
 
-    Lock files stay where they are: removing one while another process waits for it would let two hold "the" lock.
+    The system releases the lock when a process dies. Lock files are never removed: if one were removed while another
+    process waits for it, two processes could hold the lock at the same time.
     """
     make_folder(path.parent)
     lock = FileLock(path)
@@ -111,7 +112,7 @@ def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[No
 
 
 def set_aside(path: Path, folder: Path) -> Path:
-    """Moves ``path`` into ``folder`` under a free name, and gives that name."""
+    """Move ``path`` into ``folder`` under an unused name, and return the new path."""
     make_folder(folder)
     with writing(folder):
         for number in range(1, 10_000):
@@ -123,7 +124,7 @@ def set_aside(path: Path, folder: Path) -> Path:
 
 
 def remove_tree(folder: Path) -> None:
-    """Removes ``folder`` with all in it; nothing happens where it does not exist."""
+    """Remove ``folder`` with all its contents; do nothing if it does not exist."""
     with writing(folder):
         if folder.is_dir() and not folder.is_symlink():
             shutil.rmtree(folder)

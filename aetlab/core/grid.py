@@ -1,4 +1,4 @@
-"""Sampling of volumes, planes and their Fourier space; the conventions are on the page docs/conventions.md.
+"""Compute the sampling of volumes, planes and their Fourier space; docs/conventions.md states the conventions.
 
 A volume is an array (Z, X, Y): beam, across, tilt axis. A plane or image is (X, Y). Voxel i of an axis of n voxels is
 centred at (i - (n - 1)/2) · voxel: coordinates count from the centre of the volume.
@@ -24,16 +24,16 @@ def squared_frequencies(shape_xy: tuple[int, int], pixel_A: float) -> np.ndarray
 def axial_frequencies(shape_xy: tuple[int, int], pixel_A: float, wavelength_A: float) -> np.ndarray:
     """Return √(1/λ² - q²) - 1/λ in 1/Å on the FFT grid, float64 (X, Y): axial frequencies relative to q = 0.
 
-    Exactly 0 at q = 0. Where q > 1/λ nothing propagates; the value there is -1/λ.
+    The value is exactly 0 at q = 0. Waves with q > 1/λ are evanescent; the value there is -1/λ.
     """
     q2 = squared_frequencies(shape_xy, pixel_A)
     on_axis = 1 / wavelength_A
-    # √(a² - q²) - a = -q²/(√(a² - q²) + a), which does not cancel at small q.
+    # √(a² - q²) - a = -q²/(√(a² - q²) + a), which has no cancellation at small q.
     return -np.minimum(q2, on_axis**2) / (np.sqrt(np.maximum(on_axis**2 - q2, 0.0)) + on_axis)
 
 
 def n_slices(n_layers: int, binning: int) -> int:
-    """Return the number of slices of ``binning`` voxel layers in ``n_layers``; the last may be thinner."""
+    """Return the number of slices of ``binning`` voxel layers in ``n_layers``; the last slice may be thinner."""
     return -(-n_layers // binning)
 
 

@@ -1,7 +1,7 @@
-"""Arrays in HDF5 files: written plainly, read with distrust.
+"""Write and read arrays in HDF5 files; treat files that are read as untrusted.
 
-Read are hard-linked, contiguous datasets of numbers inside the file; links elsewhere, external or virtual storage,
-filters and objects are refused, and a size is checked against the file before memory is taken.
+Only contiguous datasets of numbers that are hard-linked inside the file are read. Other links, external or virtual
+storage, filters and objects are refused. The size of a dataset is checked against the file before memory is allocated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MAX_DATASETS = 1000
 
 
 def write_datasets(path: Path, datasets: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]]) -> None:
-    """Writes ``name: (array, attributes)`` to a new file ``path``; raises OSError where the disk refuses."""
+    """Write ``name: (array, attributes)`` to a new file ``path``; raise OSError if the file cannot be written."""
     with open(path, "w+b") as raw:
         patient = _PatientFile(raw)
         with h5py.File(patient, "w") as file:
@@ -33,10 +33,10 @@ def write_datasets(path: Path, datasets: Mapping[str, tuple[np.ndarray, Mapping[
 
 
 class _PatientFile:
-    """A file that keeps the first error of a write for later and swallows what follows.
+    """A file that stores the first write error and ignores all later operations.
 
-    The HDF5 library ends the process with a segmentation fault where closing a file fails on a full disk; to it all
-    goes well here, and the caller raises :attr:`error` once the file is closed.
+    If closing a file fails on a full disk, the HDF5 library ends the process with a segmentation fault. This class
+    hides the error from the library. The caller raises :attr:`error` after the file is closed.
     """
 
     def __init__(self, raw: BinaryIO) -> None:
@@ -94,13 +94,13 @@ class _PatientFile:
 
 
 def read_dataset(path: Path, name: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """One array with its attributes; raises :class:`StorageError` that names the file and the dataset."""
+    """Return an array and its attributes; raise :class:`StorageError`, which names the file and the dataset."""
     try:
         with h5py.File(path, "r") as file:
             dataset = _find(file, path, name)
             n_bytes = int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize
             if dataset.dtype.kind not in _KINDS:
-                raise StorageError(f"{path}: {name} holds something else than numbers")
+                raise StorageError(f"{path}: {name} holds data other than numbers")
             if n_bytes > path.stat().st_size or n_bytes != dataset.id.get_storage_size():
                 raise StorageError(f"{path}: {name} claims {n_bytes} bytes, more than the file holds")
             attributes = {key: _read_attribute(dataset, path, key) for key in dataset.attrs}
@@ -110,11 +110,11 @@ def read_dataset(path: Path, name: str) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def dataset_names(path: Path) -> tuple[str, ...]:
-    """Paths of all datasets in the file, sorted."""
+    """Return the sorted paths of all datasets in the file."""
     names: list[str] = []
 
     def visit(name: str | bytes, item: object) -> None:
-        if not isinstance(name, str):  # h5py gives names that are not UTF-8 as they are
+        if not isinstance(name, str):  # h5py returns names that are not UTF-8 as bytes
             raise StorageError(f"{path} cannot be read: {name!r} is not a name in UTF-8")
         if isinstance(item, h5py.Dataset):
             names.append(name)
@@ -146,7 +146,7 @@ def _find(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
 
 
 def _fixed(text: str) -> np.ndarray:
-    """``text`` in UTF-8 at its own length: the library may never return from reading a damaged one of free length."""
+    """Return ``text`` as UTF-8 of fixed length: the library can hang on a damaged string of variable length."""
     raw = text.encode()
     return np.array(raw, h5py.string_dtype("utf-8", max(len(raw), 1)))
 

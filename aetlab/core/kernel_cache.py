@@ -1,7 +1,7 @@
-"""The decorator of the compiled kernels, and the folder that keeps them: one folder for each state of their sources.
+"""Define the decorator of compiled kernels and their cache folder, one folder for each state of the kernel sources.
 
-Numba's cache on disk checks only the file of the function that is called. It keeps using a compiled kernel after an
-inner function in another file has changed. A folder named by a hash of all kernel sources cannot hold an old kernel.
+Numba's cache on disk checks only the file of the called function. It keeps using a compiled kernel after an inner
+function in another file has changed. A folder named by a hash of all kernel sources cannot hold an outdated kernel.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any, Literal
 import numba
 
 _PREFIX = "aetlab-kernels-"
-#: Number of folders of other source states to keep; older ones are removed.
+#: Number of folders of other source states that are kept; older ones are removed.
 _KEPT = 4
 
 
 def njit(*, parallel: bool = False, forceinline: bool = False, error_model: Literal["python", "numpy"] = "python",
          fastmath: bool | set[str] = False) -> Callable[[Callable[..., Any]], Any]:
-    """Return a decorator as ``numba.njit`` does: no GIL, compiled code kept in :func:`kernel_folder`.
+    """Return a decorator like ``numba.njit`` that releases the GIL and caches compiled code in :func:`kernel_folder`.
 
-    Numba chooses the folder when a function is decorated. Its setting is changed only for that moment, so that other
-    packages keep theirs.
+    Numba chooses the folder when a function is decorated. The setting is changed only during the decoration, so that
+    other packages are not affected.
     """
     decorate = numba.njit(cache=True, nogil=True, parallel=parallel, forceinline=forceinline, error_model=error_model,
                           fastmath=fastmath)
@@ -41,9 +41,9 @@ def njit(*, parallel: bool = False, forceinline: bool = False, error_model: Lite
 
 @functools.cache
 def kernel_folder() -> Path:
-    """Return the folder of this code's kernels, and remove folders of old states where it does not exist yet.
+    """Return the folder of the kernels of this code; if it does not exist yet, remove folders of old states.
 
-    It lies in ``NUMBA_CACHE_DIR`` where that is set, else in the package, else in the user's cache.
+    It lies in ``NUMBA_CACHE_DIR`` if that is set, else in the package if that is writable, else in the user's cache.
     """
     folder = choose_folder(Path(__file__).parents[1], os.environ.get("NUMBA_CACHE_DIR", ""))
     if not folder.exists():
@@ -52,7 +52,7 @@ def kernel_folder() -> Path:
 
 
 def choose_folder(package: Path, given: str) -> Path:
-    """Return the folder for the kernels of ``package``: in ``given``, the package, or the user's cache."""
+    """Return the folder for the kernels of ``package``: in ``given``, in the package, or in the user's cache."""
     if given:
         place = Path(given)
     elif os.access(package, os.W_OK):

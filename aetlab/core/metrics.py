@@ -1,10 +1,10 @@
-"""The table of all metrics of a record: label, unit, digits, which direction is better, whether the truth is needed.
+"""Define all metrics of a record: label, unit, digits, which direction is better, whether the truth is needed.
 
 A row's name is the name of the metric in ``metrics.json``. A row can stand for several metrics: ``{element}`` and
 ``{other}`` are chemical symbols, ``{axis}`` is x, y or z, ``{region}`` a number. :func:`find_metric` returns the row of
-a metric, :data:`HEADLINES` holds the four scores of the paper's Table I.
+a metric. :data:`HEADLINES` holds the four scores of the paper's Table I.
 
-This module imports nothing that computes, so that the command lines can read it at no cost.
+This module imports no numerical code, so that commands can import it quickly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Metric:
 
     ``unit`` is ``"1"`` for a number without a unit. ``digits`` counts decimals. ``better`` is ``"neither"`` for counts,
     settings and quantities whose best value is inside their range; ``meaning`` then states that value.
-    ``needs_truth`` says whether the metric is computed from the true atoms, potential or tilts. ``short`` is the label
+    ``needs_truth`` is True if the metric is computed from the true atoms, potential or tilts. ``short`` is the label
     for narrow tables, by default ``label``.
     """
 
@@ -38,16 +38,16 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """Label and unit, for example ``"position error (pm)"``."""
+        """Return label and unit, for example ``"position error (pm)"``."""
         return _with_unit(self.label, self.unit)
 
     @property
     def short_heading(self) -> str:
-        """Short label and unit, for example ``"error (pm)"``."""
+        """Return short label and unit, for example ``"error (pm)"``."""
         return _with_unit(self.short or self.label, self.unit)
 
     def text(self, value: float | None, missing: str = "") -> str:
-        """Return ``value`` with the score's digits, or ``missing`` for None and NaN."""
+        """Return ``value`` with the metric's digits, or ``missing`` for None and NaN."""
         return missing if value is None or value != value else f"{value:.{self.digits}f}"
 
 
@@ -66,8 +66,8 @@ HEADLINES = (
           "found atoms with the right element, of the found atoms", "species"),
 )
 
-#: Metrics of a match with the true atoms. All but the counts have ``*_low`` and ``*_high``; all exist for the refined
-#: atoms too, as ``refined_*``.
+#: Metrics of a match with the true atoms. All except the counts have ``*_low`` and ``*_high``. All exist for the
+#: refined atoms too, as ``refined_*``.
 _OF_A_MATCH = (
     *HEADLINES,
     Metric("found_percent_{element}", "found, {element}", "%", 2, "higher", True,
@@ -164,7 +164,7 @@ _OF_A_RUN = (
     Metric("n_vacancies_{region}_atoms", "vacancies, region {region}", "1", 0, "neither", True,
           "atoms that were removed from region {region}"),
 )
-#: Every metric of a record once; names with placeholders stand for several.
+#: Every metric of a record; a name with placeholders stands for several.
 METRICS = (*_OF_A_MATCH, *_COUNTS_OF_A_MATCH, *_OF_STRUCTURE, *_OF_REFINEMENT, *_OF_A_RUN)
 
 _ELEMENT = "[A-Z][a-z]?"
@@ -175,7 +175,7 @@ def find_metric(name: str) -> Metric:
     """Return the row of the metric ``name`` with its placeholders filled in.
 
     ``refined_*`` is the same score of the refined atoms; ``*_low`` and ``*_high`` are the bounds of
-    a confidence interval. Label and meaning say so.
+    a confidence interval. Label and meaning are changed accordingly.
 
     Raises
     ------
@@ -208,7 +208,7 @@ def _changed(score: Metric, name: str, label: str, meaning: str) -> Metric:
 
 
 def _fill(score: Metric, name: str) -> Metric | None:
-    """Return ``score`` for the metric ``name``, or None if it is not of this row."""
+    """Return ``score`` for the metric ``name``, or None if the name does not match this row."""
     pattern = score.name
     for placeholder, values in _PLACEHOLDERS.items():
         pattern = pattern.replace(f"{{{placeholder}}}", f"(?P<{placeholder}>{values})")

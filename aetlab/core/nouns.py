@@ -1,4 +1,7 @@
-"""The nouns of the flow: frozen records of arrays with their units. Positions are (x, y, z) in Å about the centre."""
+"""Define the data types of the flow: frozen dataclasses of arrays with units.
+
+Positions are (x, y, z) in Å relative to the centre of the volume.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
 class Atoms:
     """True atoms: ``numbers`` (N,) atomic numbers, ``positions_A`` (N, 3) x, y, z, ``part`` (N,) of ``part_names``.
 
-    ``part`` says which part of the sample an atom belongs to (the needle: core, shell); ``counts`` what was counted
-    while the sample was built (atoms in all, left outside the volume, removed as vacancies), for the record.
+    ``part`` is the index of the part of the sample that an atom belongs to (for the needle: core, shell). ``counts``
+    holds counts from building the sample for the record: all atoms, atoms in the volume, vacancies.
     """
 
     numbers: np.ndarray
@@ -32,7 +35,7 @@ class Atoms:
         return len(self.numbers)
 
     def select(self, keep: np.ndarray) -> Atoms:
-        """The atoms where ``keep`` (mask or indices) says so."""
+        """Return the atoms selected by ``keep`` (mask or indices)."""
         return Atoms(self.numbers[keep], self.positions_A[keep], self.part[keep], self.part_names, self.counts)
 
 
@@ -46,11 +49,13 @@ class Volume:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """The volume with its history: one entry an iteration of cost (eq. 5 halved) and seconds, and why it stopped.
+    """The reconstructed volume and the history of its fit.
 
-    ``restarts`` are the iterations after which momentum was reset, ``halvings`` those after which the step was halved.
-    ``weight_per_V`` is the regulariser's; ``held_out_cost`` the mean cost of a tilt that was left out of the fit (NaN
-    where none was), ``device`` what computed it, ``poses`` those that the alignment found (None: it was off).
+    ``cost`` (equation 5, halved) and ``seconds`` have one entry for each iteration; ``stopped`` is the reason why the
+    fit ended. ``restarts`` are the iterations after which momentum was reset, ``halvings`` those after which the step
+    was halved. ``weight_per_V`` is the weight of the regulariser. ``held_out_cost`` is the mean cost of a tilt that was
+    left out of the fit (NaN if none was). ``device`` names the device that computed the volume. ``poses`` are the poses
+    found by the alignment (None without alignment).
     """
 
     volume: Volume
@@ -69,13 +74,13 @@ class Reconstruction:
 class TracedAtoms:
     """Atoms found in a volume: N rows, K elements.
 
-    ``positions_A`` (N, 3) x, y, z; ``intensity_V`` peak I and ``width_A`` s of the fitted I·exp(-r²/2s²);
-    ``signal`` I·s in V·voxel, what species are told by; ``numbers`` the atomic number given to each;
-    ``*_error_*`` are standard errors; ``probability`` that of the species given; ``flag`` 0 where the fit is sound,
-    else bits of :class:`aetlab.tracing.errors.Flag`. ``residual_V`` is the standard deviation of the fit's residual,
-    ``posterior`` (N, K) the probability of each element in the order of their atomic numbers, and
-    ``not_atom_probability`` that of being none. ``species`` tells how the names came about, ``rounds`` of each tracing
-    round (sites left, sites gone, RMS shift in voxels).
+    ``positions_A`` (N, 3) are x, y, z. ``intensity_V`` and ``width_A`` are peak I and width s of the fitted
+    I·exp(-r²/2s²). ``signal`` is I·s in V·voxel, which determines the species. ``numbers`` are the assigned atomic
+    numbers. ``*_error_*`` are standard errors. ``probability`` is that of the assigned species. ``flag`` is 0 for a
+    valid fit, else bits of :class:`aetlab.tracing.errors.Flag`. ``residual_V`` is the standard deviation of the fit's
+    residual. ``posterior`` (N, K) is the probability of each element in the order of atomic numbers, and
+    ``not_atom_probability`` that of being no atom. ``species`` describes the classification, ``rounds`` each tracing
+    round (sites kept, sites removed, RMS shift in voxels).
     """
 
     positions_A: np.ndarray
@@ -100,16 +105,16 @@ class TracedAtoms:
 
 @dataclass(frozen=True)
 class RefinedAtoms:
-    """Atoms fitted to the images themselves: N rows, K elements, T tilts of F images.
+    """Atoms fitted directly to the images: N rows, K elements, T tilts of F images.
 
-    ``positions_A`` (N, 3) x, y, z; ``occupancy`` in atoms of ``numbers``; ``scattering_V_A3`` occupancy times the
-    integral of the potential; ``position_error_A`` (N, 3) and ``occupancy_error`` are standard errors from the Fisher
-    information of the images, ignorance of all other atoms included; ``posterior`` (N, K) the probability of each
-    element in the order of their atomic numbers, ``probability`` that of the one given and ``not_atom_probability``
-    that of none. ``poses`` are those of the tilts as fitted (nominal where they were not refined). ``thermal_A2`` (K,)
-    is the B of each element, in the order of their atomic numbers, and ``thermal_error_A2`` (K,) its standard error (0
-    where B was assumed). ``cost`` holds the passes of the last fit, ``rounds`` what each round did, ``summary`` how it
-    ended.
+    ``positions_A`` (N, 3) are x, y, z. ``occupancy`` counts atoms of the element ``numbers``. ``scattering_V_A3`` is
+    the occupancy times the integral of the potential. ``position_error_A`` (N, 3) and ``occupancy_error`` are standard
+    errors from the Fisher information of the images; they include the uncertainty of all other atoms. ``posterior``
+    (N, K) is the probability of each element in the order of atomic numbers, ``probability`` that of the assigned
+    element and ``not_atom_probability`` that of no atom. ``poses`` are the fitted poses of the tilts (nominal if they
+    were not refined). ``thermal_A2`` (K,) is the B of each element in the order of atomic numbers, and
+    ``thermal_error_A2`` (K,) its standard error (0 if B was assumed). ``cost`` is the cost in each pass of the last
+    fit. ``rounds`` describes each round, and ``summary`` the end of the refinement.
     """
 
     positions_A: np.ndarray
@@ -134,14 +139,14 @@ class RefinedAtoms:
 
 @dataclass(frozen=True)
 class Match:
-    """Traced atoms against true ones: index pairs and the figures made of them.
+    """The match of traced atoms with true atoms: index pairs and scores.
 
-    ``traced`` and ``true`` (M,) pair up; ``unmatched_traced`` are false positives, ``unmatched_true`` are missing, all
-    inside the scoring region. ``strict_traced`` and ``strict_true`` are the pairs of the optimal assignment.
-    ``confusion`` (K + 1, K + 1) counts true elements (rows) by the names given (columns) in the order of
-    ``confusion_numbers``, the last of each being "not an atom", number 0: its row holds the false positives, its column
-    the missing. ``metrics`` holds the scores by name, unit in the name; ``*_low`` and ``*_high`` bound their confidence
-    intervals.
+    ``traced`` and ``true`` (M,) are the indices of matched pairs. ``unmatched_traced`` are false positives and
+    ``unmatched_true`` missing atoms. All lie inside the scoring region. ``strict_traced`` and ``strict_true`` are the
+    pairs of the optimal assignment. ``confusion`` (K + 1, K + 1) counts true elements (rows) by assigned elements
+    (columns) in the order of ``confusion_numbers``. The last row and column stand for "not an atom", number 0: the row
+    counts false positives, the column missing atoms. ``metrics`` holds the scores by name, with the unit in the name;
+    ``*_low`` and ``*_high`` are the bounds of their confidence intervals.
     """
 
     traced: np.ndarray
@@ -157,9 +162,9 @@ class Match:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of a simulated sample and of no measured one; it enters the score alone.
+    """The truth of a simulated sample; only the score uses it.
 
-    ``atoms`` are the true ones, ``ideal`` the noise-free tilt series (None where it was not kept), ``poses`` the
+    ``atoms`` are the true atoms, ``ideal`` is the noise-free tilt series (None if it was not kept), ``poses`` are the
     true poses of the tilts (None if they are nominal).
     """
 
@@ -170,7 +175,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Views:
-    """The true sample at the tilts ``tilt_deg`` (V,) and the greatest defocus of the series, each (V, X, Y).
+    """Views of the true sample at the tilts ``tilt_deg`` (V,) and the greatest defocus of the series, each (V, X, Y).
 
     ``projected_V_A`` is the projected potential in V Å; ``ideal`` and ``recorded`` are images with vacuum 1, the latter
     at the dose of one image of the series.
@@ -185,13 +190,13 @@ class Views:
 
 @dataclass(frozen=True)
 class Score:
-    """Traced atoms, and refined ones where there are any, against the true atoms.
+    """The score of traced atoms, and of refined atoms if there are any, against the true atoms.
 
-    ``atoms`` are the true atoms, moved as a whole to where the traced ones lie if the tilts were aligned, and
-    ``inside`` (N,) marks those of the scoring region. ``refined`` is ``None``, or the match of the refined atoms;
-    ``refined_motion`` the rotation (3, 3) and shift (3,) in Å that take refined positions to the frame of ``atoms``:
-    ``positions_A @ rotation.T + shift_A``. ``profiles`` are scores against distances by name, ``structure`` arrays of
-    bonds, angles and the like. ``metrics`` holds all scores by name, unit in the name.
+    ``atoms`` are the true atoms; if the tilts were aligned, they are registered to the traced atoms by a rigid motion.
+    ``inside`` (N,) marks those in the scoring region. ``refined`` is the match of the refined atoms, or None.
+    ``refined_motion`` is the rotation (3, 3) and shift (3,) in Å from refined positions to the frame of ``atoms``:
+    ``positions_A @ rotation.T + shift_A``. ``profiles`` are scores against distances by name. ``structure`` holds
+    arrays of bonds, angles and similar quantities. ``metrics`` holds all scores by name, with the unit in the name.
     """
 
     atoms: Atoms
@@ -206,11 +211,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All of a run that needs the truth: the score, the true potential and images, and ``metrics`` made of them.
+    """All results of a run that need the truth: the score, the true potential, true images, and ``metrics``.
 
-    ``potential`` is the true one at the voxels of the reconstruction; ``ideal`` holds the noise-free images, None where
-    they were not kept; ``poses`` the true poses of the tilts, None if they are nominal. ``metrics`` holds
-    those of ``score`` as well.
+    ``potential`` is the true potential at the voxels of the reconstruction. ``ideal`` holds the noise-free images (None
+    if they were not kept). ``poses`` are the true poses of the tilts (None if they are nominal). ``metrics`` includes
+    the metrics of ``score``.
     """
 
     score: Score

@@ -1,4 +1,4 @@
-"""Vertex of the parabola through three values at equal steps."""
+"""Compute the vertex of the parabola through three values at equal steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aetlab.core.nouns import Array
 
 
 class Vertex(NamedTuple):
-    """``place`` in steps from the middle value and ``rise``, the value at the vertex less the middle value."""
+    """A vertex: ``place`` in steps from the middle value, and ``rise``, its value minus the middle value."""
 
     place: Array
     rise: Array
@@ -20,19 +20,19 @@ class Vertex(NamedTuple):
 def vertex(before: Array | float, here: Array | float, after: Array | float) -> Vertex:
     """Return the vertex of the parabola through three values, of which the middle one is the largest or the smallest.
 
-    With c = before - 2 here + after the vertex is at (before - after) / 2c and higher than ``here`` by
-    -(after - before)² / 8c. Both are 0 where there is no vertex: c is 0 or not finite, as at a border that is padded
-    with infinity.
+    With c = before - 2 here + after, the vertex is at (before - after) / 2c and is higher than ``here`` by
+    -(after - before)² / 8c. Both are 0 if there is no vertex because c is 0 or not finite, as at a border that is
+    padded with infinity.
 
     Parameters
     ----------
     before, here, after : arrays of one shape, or numbers
-        Values at -1, 0 and 1; computed in their own precision, on the device of ``here``.
+        Values at -1, 0 and 1; the result has their precision and lies on the device of ``here``.
 
     Returns
     -------
     Vertex
-        ``place`` is clipped to -0.5 … 0.5, the range of a vertex whose middle value is the extreme one.
+        ``place`` is clipped to -0.5 … 0.5, the range for a middle value that is the extreme one.
     """
     xp = np if isinstance(here, int | float | np.generic) else array_module(here)
     with np.errstate(invalid="ignore"):

@@ -1,7 +1,7 @@
-"""Physical constants and relativistic electron optics.
+"""Define physical constants and relativistic electron optics.
 
-Notation: electron energy E in keV, wavelength λ in Å, interaction parameter σ in rad/(V Å): a wave that crosses a
-projected potential of v volt ångström gains the phase σ v. Source: Kirkland, Advanced Computing in Electron Microscopy
+Notation: electron energy E in keV, wavelength λ in Å, interaction parameter σ in rad/(V Å). A wave that crosses a
+projected potential of v V Å gains the phase σ v. Source: Kirkland, Advanced Computing in Electron Microscopy
 (2010), equations 2.5 and 5.6; constants CODATA 2018 (the first three are exact in the SI).
 """
 

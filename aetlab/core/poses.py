@@ -4,7 +4,7 @@ A tilt takes a position p of the sample to p' = exp([ω]×) R p + d. R is the no
 vector and d a shift, in the frame of the microscope (x across, y along the tilt axis, z along the beam). ω_y corrects
 the tilt angle, ω_z the direction of the tilt axis; d_x and d_y shift the image; d_z is the height of the sample. The
 incident wave is plane, so that a sample raised by d_z gives the images of planes moved by -d_z: the height is computed
-as a change of the defocus, and the slices stay where they are. The page docs/conventions.md states all signs.
+as a change of the defocus, and the slices do not move. The page docs/conventions.md states all signs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Poses:
 
     @classmethod
     def nominal(cls, tilt_deg: np.ndarray, n_defoci: int) -> Poses:
-        """Return the poses of tilts that lie at ``tilt_deg`` (T,), with ``n_defoci`` images each."""
+        """Return the nominal poses of tilts at ``tilt_deg`` (T,), with ``n_defoci`` images each."""
         n_tilts = len(tilt_deg)
         return cls(np.asarray(tilt_deg, float), np.zeros((n_tilts, 3)), np.zeros((n_tilts, 3)),
                    np.zeros((n_tilts, n_defoci)), np.ones((n_tilts, n_defoci)))
@@ -62,13 +62,13 @@ class Poses:
 
     @property
     def angles_deg(self) -> np.ndarray:
-        """Tilt angle δ and direction of the tilt axis φ (T, 2): exp([ω]×) = R_z(φ) R_x(ψ) R_y(δ), ψ left out."""
+        """Return tilt angle δ and direction φ of the tilt axis (T, 2): exp([ω]×) = R_z(φ) R_x(ψ) R_y(δ), without ψ."""
         m = np.array([turn_matrix(turn) for turn in self.turn_deg]).reshape(-1, 3, 3)
         return np.rad2deg(np.column_stack([np.arctan2(-m[:, 2, 0], m[:, 2, 2]), np.arctan2(-m[:, 0, 1], m[:, 1, 1])]))
 
     @property
     def defocus_change_A(self) -> np.ndarray:
-        """How far (T, F) in Å the plane of each image lies further along the beam, as the sample sees it."""
+        """Return how far (T, F) in Å the plane of each image is moved along the beam relative to the sample."""
         return self.defocus_A - self.shift_A[:, 2:]
 
     def rotation(self, i_tilt: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a run says while it works: a progress bar on a terminal, plain lines at sensible intervals elsewhere."""
+"""Report the progress of a run: a progress bar on a terminal, plain lines at intervals elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLAIN_INTERVAL_S = 10.0
 
 
 class Reporter(Protocol):
-    """Listens to a run. ``done`` of ``total`` steps of ``stage`` are finished; ``detail`` is the latest figure."""
+    """The interface of progress reports: ``done`` of ``total`` steps of ``stage``, with the latest value ``detail``."""
 
     def step(self, stage: str, done: int, total: int, detail: str = "") -> None: ...
 
@@ -21,7 +21,7 @@ class Reporter(Protocol):
 
 
 class SilentReporter:
-    """Says nothing."""
+    """Report nothing."""
 
     def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
         pass
@@ -30,12 +30,12 @@ class SilentReporter:
         pass
 
 
-#: The reporter of functions that are called without one.
+#: The default reporter of functions.
 SILENT = SilentReporter()
 
 
 class PlainReporter(AbstractContextManager["PlainReporter"]):
-    """One line at the start and end of a stage and at most every ``interval_s`` seconds between."""
+    """Print a line at the end of each stage, and in between at most one line every ``interval_s`` seconds."""
 
     def __init__(self, label: str, stream: TextIO | None = None, interval_s: float = PLAIN_INTERVAL_S) -> None:
         self._label = label
@@ -66,7 +66,7 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
 
 
 class BarReporter(AbstractContextManager["BarReporter"]):
-    """One bar with the stage, the step, the latest figure (the cost while reconstructing) and the time left."""
+    """Show a bar with the stage, the step, the latest value (the cost in a reconstruction) and the time left."""
 
     def __init__(self, label: str) -> None:
         from rich import progress
@@ -95,5 +95,5 @@ class BarReporter(AbstractContextManager["BarReporter"]):
 
 
 def open_reporter(label: str) -> BarReporter | PlainReporter:
-    """The reporter that suits standard output, as a context manager."""
+    """Return the reporter that suits standard output, as a context manager."""
     return BarReporter(label) if sys.stdout.isatty() else PlainReporter(label)

@@ -1,4 +1,4 @@
-"""One seed for a run, split by purpose, so that a change in one stage never shifts the random numbers of another."""
+"""Split the seed of a run by purpose, so that a change in one stage does not affect the random numbers of others."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import numpy as np
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
-    """Random generator of one ``purpose`` (for example ``"noise"``) of the run with ``seed``."""
+    """Return the random generator for one ``purpose`` (for example ``"noise"``) of the run with ``seed``."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()),)))

@@ -1,11 +1,11 @@
-"""Numba types for vectors of floats, so that loops over y lanes do not depend on the auto-vectoriser.
+"""Define Numba types for vectors of floats, so that loops over y lanes do not depend on the auto-vectoriser.
 
 A vector fills 64 bytes: ``WIDTH`` float32 or half as many float64 lanes, which is one AVX-512, two AVX2 or four NEON
 registers. ``load(array, i)`` and ``store(array, i, v)`` move a vector from and to a C-contiguous array, starting at
-element ``i`` without a bounds check; ``splat(x)`` repeats a scalar; ``load_eight`` and ``splat_eight``
-make vectors of eight lanes in either precision; ``+``, ``-``, ``*``, ``/`` work lane by lane, also with a scalar of the
-same precision on one side. ``square_root``, ``maximum`` and ``round_to_even`` take vectors and scalars, so that one
-formula serves the lanes and the rest of a row.
+element ``i`` without a bounds check. ``splat(x)`` repeats a scalar. ``load_eight`` and ``splat_eight`` make vectors of
+eight lanes in either precision. ``+``, ``-``, ``*``, ``/`` work lane by lane, also with a scalar of the same precision
+on one side. ``square_root``, ``maximum`` and ``round_to_even`` take vectors and scalars, so that one formula applies to
+the vectors and to the remaining elements of a row.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import register_model
 
-#: Bytes of a vector, and float32 lanes that they hold.
+#: Bytes of a vector, and its number of float32 lanes.
 BYTES = 64
 WIDTH = BYTES // 4
 
-#: No reassociation: Numba optimises code for the cache twice and would regroup sums again, so that the process that
-#: compiles and the process that loads would differ in the last bits.
+#: No reassociation: Numba optimises code for the cache twice and would regroup sums again. Results of the compiling
+#: process and of a process that loads the cache would then differ in the last bits.
 _FLAGS = ("contract", "nsz", "arcp")
 
-#: Typed as Any: an intrinsic is called without its typing context, which type checkers cannot know.
+#: Typed as Any: an intrinsic is called without its typing context, which type checkers do not support.
 intrinsic: Any = numba.extending.intrinsic
 
 
@@ -49,7 +49,7 @@ class LanesType(types.Type):
         return ir.VectorType(ir.FloatType() if self.lane == types.float32 else ir.DoubleType(), self.width)
 
 
-#: Vectors that fill :data:`BYTES`, and those of eight lanes.
+#: Vectors that fill :data:`BYTES`, and vectors of eight lanes.
 _LANES = {lane: LanesType(lane, BYTES // (lane.bitwidth // 8)) for lane in (types.float32, types.float64)}
 _EIGHT = {types.float32: LanesType(types.float32, 8), types.float64: _LANES[types.float64]}
 
@@ -68,7 +68,7 @@ def _splat(builder: ir.IRBuilder, scalar: ir.Value, kind: LanesType) -> ir.Value
 
 
 def _binary(python_operator: Callable, emit: str) -> None:
-    """Lower ``python_operator`` on vectors, or a vector and a scalar, to the builder's instruction ``emit``."""
+    """Lower ``python_operator`` on vectors, or on a vector and a scalar, to the builder's instruction ``emit``."""
     for lanes in (*_LANES.values(), _EIGHT[types.float32]):
         pairs = ((lanes, lanes), (lanes, lanes.lane), (lanes.lane, lanes))
 
@@ -120,7 +120,7 @@ def load(typing_context, array, index):
 
 @intrinsic
 def load_eight(typing_context, array, index):
-    """Load eight elements of ``array`` from element ``index`` on, in single precision half a vector."""
+    """Load eight elements of ``array`` starting at element ``index``; in single precision this is half a vector."""
     kind = _EIGHT[array.dtype]
 
     def codegen(context, builder, sig, args):
@@ -131,7 +131,7 @@ def load_eight(typing_context, array, index):
 
 @intrinsic
 def store(typing_context, array, index, value):
-    """Store the vector ``value`` in ``array`` from element ``index`` on."""
+    """Store the vector ``value`` in ``array`` starting at element ``index``."""
 
     def codegen(context, builder, sig, args):
         _store(context, builder, sig.args[0], *args)
@@ -212,9 +212,9 @@ def _shuffle(builder, a, b, picks):
 
 @intrinsic
 def transpose_tile(typing_context, source, source_index, source_stride, target, target_index, target_stride):
-    """Write a square tile of ``source``, as wide as a vector, to ``target``, rows and columns exchanged.
+    """Write the transpose of a square tile of ``source``, as wide as a vector, to ``target``.
 
-    Row r of the tile begins at element ``index + r · stride`` of its array.
+    Row r of the tile starts at element ``index + r · stride`` of its array.
     """
     width = _LANES[source.dtype].width
 

@@ -1,4 +1,4 @@
-"""The tilt series: what was recorded of a sample, image by image."""
+"""Define the tilt series: the recorded images of a sample with their parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TiltSeries:
     Parameters
     ----------
     images : float32 (T, F, X, Y)
-        Intensities; float64 is kept as it is.
+        Intensities; float64 is kept.
     tilt_deg : (T,)
         Tilt angles in degrees, in any order and spacing.
     defocus_A : (T, F) or (F,)
@@ -29,17 +29,18 @@ class TiltSeries:
     pixel_A : float
         Pixel in Å.
     electrons_per_pixel : float or (T, F)
-        Effective electrons of a vacuum pixel of each image; ``inf`` for noise-free images. Those of missing images do
-        not matter: where they are no positive number of the same kind as the others, they become their mean.
+        Effective electrons of a vacuum pixel of each image; ``inf`` for noise-free images. The values of missing images
+        do not matter: they are replaced by the mean of the others if they are not positive, or are infinite while the
+        others are finite or vice versa.
     weight : (T, F), optional
-        Weight of each image in every cost; 0: the image is missing. Default: 1.
+        Weight of each image in every cost; 0 marks a missing image. Default: 1.
     pixel_weight : float32 (T, F, X, Y), optional
-        Weight of each pixel on top of that of its image; 0: a bad pixel. Default: 1.
+        Weight of each pixel, multiplied by that of its image; 0 marks a bad pixel. Default: 1.
 
     Raises
     ------
     DataError
-        For wrong shapes, NaN or infinity where the weight is not 0, negative weights, no weight at all, and electrons
+        For wrong shapes, NaN or infinity where the weight is not 0, negative weights, no positive weight, and electrons
         that are not positive, or finite in some images and infinite in others.
     """
 
@@ -102,51 +103,51 @@ class TiltSeries:
                     raise DataError(f"pixel_weight: {by_pixel.min()} to {by_pixel.max()} at tilt {i_tilt}, image "
                                      f"{i_image}, wanted finite numbers of at least 0")
                 image = image[by_pixel > 0]
-            # A sum costs a fraction of looking at every pixel, and is finite if they are.
+            # A sum is much faster than a test of every pixel, and is finite if all pixels are.
             if not np.isfinite(float(image.sum(dtype=np.float64))):
                 raise DataError(f"images: NaN or infinity at tilt {i_tilt}, image {i_image}, wanted finite numbers "
                                  "where the weight is not 0")
 
     @property
     def n_tilts(self) -> int:
-        """T."""
+        """Return the number of tilts T."""
         return int(self.images.shape[0])
 
     @property
     def n_defoci(self) -> int:
-        """F, the images of a tilt."""
+        """Return the number of images of a tilt, F."""
         return int(self.images.shape[1])
 
     @property
     def mean_electrons_per_pixel(self) -> float:
-        """Mean of ``electrons_per_pixel`` over the images of weight > 0; the common value where they are equal."""
+        """Return the mean of ``electrons_per_pixel`` over the images of weight > 0; exact if all are equal."""
         present = self.electrons_per_pixel[self.weight > 0]
         return float(present[0] if (present == present[0]).all() else present.mean())
 
     @property
     def image_weights(self) -> np.ndarray:
-        """Weight (T, F) of each image in a cost: ``weight`` times its electrons in units of their mean.
+        """Return the weight (T, F) of each image in a cost: ``weight`` times its electrons in units of their mean.
 
-        The likelihood weighs an image by its electrons; ``weight`` itself where all have the same.
+        The likelihood weights an image by its electrons. If all images have the same, the result is ``weight``.
         """
         mean = self.mean_electrons_per_pixel
         return np.array(self.weight if np.isinf(mean) else self.weight * (self.electrons_per_pixel / mean))
 
     @property
     def is_regular(self) -> bool:
-        """Whether all images and pixels weigh exactly 1."""
+        """Return whether all images and pixels have a weight of exactly 1."""
         return self.pixel_weight is None and bool((self.image_weights == 1).all())
 
     @property
     def greatest_tilt_weight(self) -> float:
-        """The greatest weight that the images of one tilt have together, that of their pixels included."""
+        """Return the greatest sum of the weights of the images of one tilt, including the weights of their pixels."""
         weights = self.image_weights
         if self.pixel_weight is not None:
             weights = weights * self.pixel_weight.max(axis=(2, 3))
         return float(weights.sum(axis=1).max())
 
     def weights_of(self, i_tilt: int) -> np.ndarray | None:
-        """Weight of every pixel of one tilt, float32 (F, X, Y); None for a regular series."""
+        """Return the weight of every pixel of one tilt, float32 (F, X, Y); None for a regular series."""
         if self.is_regular:
             return None
         weights = np.empty(self.images.shape[1:], np.float32)
@@ -156,7 +157,7 @@ class TiltSeries:
         return weights
 
     def sound_images(self, i_tilt: int) -> Array:
-        """Images (F, X, Y) of one tilt with 0 in the place of missing ones and 1 in that of bad pixels."""
+        """Return the images (F, X, Y) of one tilt, with missing images replaced by 0 and bad pixels by 1."""
         images, missing = self.images[i_tilt], self.weight[i_tilt] == 0
         if self.pixel_weight is None and not missing.any():
             return images
@@ -167,10 +168,10 @@ class TiltSeries:
         return images
 
     def amplitudes(self, i_tilt: int, *, centred: bool = False) -> np.ndarray:
-        """√I (F, X, Y) of :meth:`sound_images`, in their precision.
+        """Return √I (F, X, Y) of :meth:`sound_images`, in their precision.
 
-        With ``centred`` √(I + 1/(4n)), n the electrons of the image, which has the mean of √I without noise up to
-        O(n^-3/2).
+        With ``centred``, return √(I + 1/(4n)) for n electrons in a vacuum pixel of the image. Its mean is √I without
+        noise up to O(n^-3/2).
         """
         intensity = np.maximum(self.sound_images(i_tilt), 0)
         if centred:
@@ -180,7 +181,7 @@ class TiltSeries:
         return amplitude
 
     def digest(self) -> str:
-        """Return the hex SHA-256 of the series: its images and all that is known of each."""
+        """Return the hex SHA-256 of the series: its images and all their parameters."""
         content = hashlib.sha256()
         for value in (self.images, self.tilt_deg, self.defocus_A, self.pixel_A, self.electrons_per_pixel, self.weight,
                       self.pixel_weight):
@@ -196,7 +197,7 @@ class TiltSeries:
 
 
 def _of_shape(name: str, values: Any, shape: tuple[int, ...], shared: tuple[int, ...] | None) -> np.ndarray:
-    """``values`` as finite float64 numbers of ``shape``, which those of the shape ``shared`` are repeated to."""
+    """Return ``values`` as finite float64 numbers of ``shape``; broadcast values of the shape ``shared`` to it."""
     array = np.array(values, float)
     if shared is not None and array.shape == shared:
         array = np.array(np.broadcast_to(array, shape))

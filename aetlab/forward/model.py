@@ -1,4 +1,4 @@
-"""The forward model of a tilt series: rotation, multislice and imaging joined, with the incremental gradient step."""
+"""Combine rotation, multislice and imaging into the forward model of a tilt series with its incremental step."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from aetlab.forward.rotation import make_rotation
 from aetlab.forward.series_optics import SeriesOptics
 from aetlab.spec import MicroscopeSpec
 
-#: Pixels of a plane up to which one thread is faster than several.
+#: Maximum pixels of a plane for which one thread is faster than several.
 SMALL_PLANE = 160**2
 
 
 class ForwardModel:
-    """Cost of a volume against each tilt of a series, ½ Σ w (|ψ| - √I)² or Poisson's, its gradient and its step.
+    """Cost of a volume against each tilt of a series, ½ Σ w (|ψ| - √I)² or Poisson, with gradient and descent step.
 
     Parameters
     ----------
@@ -31,14 +31,14 @@ class ForwardModel:
     microscope : MicroscopeSpec
         Energy, aperture, aberrations and envelopes.
     n_layers_per_slice : int
-        N_B, the voxel layers summed into one slice.
+        N_B, the number of voxel layers summed into one slice.
     rotation : str
         linear, cubic or fourier.
     dtype : type
         Precision of volume and waves: float32, or float64 for tests.
     blur_A : float
-        Standard deviation of g where what is called the volume below is c of V = g ∗ c (:mod:`aetlab.forward.blur`);
-        0: the volume is V itself.
+        Standard deviation of g in V = g ∗ c (:mod:`aetlab.forward.blur`); the volume of the methods is then c. If it is
+        0, the volume is V itself.
     likelihood : str
         amplitude (equation 5) or poisson (:mod:`aetlab.forward.multislice`).
 
@@ -48,7 +48,7 @@ class ForwardModel:
         Number of tilts T.
     lipschitz : float
         Lipschitz constant of the gradient of one tilt, (σ Δz)² · Z · Σ_f w in 1/V² (method, "Reconstruction"), for the
-        tilt of the greatest weight; Σ_f w = F in a regular series.
+        tilt with the greatest weight; Σ_f w = F in a regular series.
     """
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
@@ -63,7 +63,7 @@ class ForwardModel:
         self._amplitude = empty_aligned(series.images.shape, dtype)
         for i_tilt in range(self.n_tilts):
             self._amplitude[i_tilt] = series.amplitudes(i_tilt)
-        #: Where the weights come from; None in a regular series.
+        #: The series that holds the weights; None for a regular series.
         self._weighted = None if series.is_regular else series
         self._by_shears = rotation == "fourier"
         self._rotation = make_rotation(rotation, shape_zxy, n_layers_per_slice, series.tilt_deg, dtype=dtype)
@@ -74,14 +74,15 @@ class ForwardModel:
         self._blur = Blur(blur_A / series.pixel_A, self._slices.shape, dtype) if blur_A else None
 
     def form_potential(self, volume: np.ndarray) -> np.ndarray:
-        """V in volts of ``volume`` (Z, X, Y): g ∗ c, or ``volume`` itself where there is no blur."""
+        """Return V in volts from ``volume`` (Z, X, Y): g ∗ c, or ``volume`` itself without a blur."""
         return self._blur.blur_volume(volume) if self._blur else volume
 
     def place_tilt(self, i_tilt: int, tilt_deg: float, transfer: np.ndarray, amplitude: np.ndarray,
                    weight: np.ndarray | None = None) -> None:
-        """From now on a tilt turns by ``tilt_deg`` and compares ``amplitude`` (F, X, Y), √intensity, with images by
-        ``transfer`` (F, X, Y), as that of :class:`aetlab.forward.multislice.Optics`; ``weight`` (F, X, Y) takes the
-        place of the weights of the series where it is given.
+        """Set angle, transfer functions and measurement of one tilt for all following calls.
+
+        ``transfer`` (F, X, Y) is as in :class:`aetlab.forward.multislice.Optics`. ``amplitude`` (F, X, Y) is the
+        measured √intensity. ``weight`` (F, X, Y), if given, replaces the weights of the series.
         """
         self._rotation.set_angle(i_tilt, tilt_deg)
         self._placed[i_tilt] = self._multislice.pack_transfer(transfer)
@@ -90,13 +91,13 @@ class ForwardModel:
             self._placed_weight[i_tilt] = weight.astype(self._dtype, copy=False)
 
     def cost(self, volume: np.ndarray, i_tilt: int) -> float:
-        """Cost of ``volume`` (Z, X, Y) against the images of one tilt."""
+        """Return the cost of ``volume`` (Z, X, Y) against the images of one tilt."""
         self._fill_slices(volume, i_tilt)
         self._choose_transfer(i_tilt)
         return self._multislice.cost(self._slices, self._amplitude[i_tilt], self._weight(i_tilt))
 
     def cost_and_gradient(self, volume: np.ndarray, i_tilt: int) -> tuple[float, np.ndarray]:
-        """Cost of one tilt and its gradient (Z, X, Y) with respect to ``volume``, in 1/V."""
+        """Return the cost of one tilt and its gradient (Z, X, Y) with respect to ``volume``, in 1/V."""
         self._fill_slices(volume, i_tilt)
         cost = self._gradient_of_slices(i_tilt)
         gradient: np.ndarray = np.zeros(self._shape, self._dtype)
@@ -104,9 +105,9 @@ class ForwardModel:
         return cost, gradient
 
     def descend(self, volume: np.ndarray, i_tilt: int, step: float, metric: np.ndarray | None = None) -> float:
-        """Take ``step`` (in V²) times the gradient of one tilt off ``volume`` in place; the cost before the step.
+        """Subtract ``step`` (in V²) times the gradient of one tilt from ``volume`` in place.
 
-        ``metric`` (Z, X, Y), without a unit, multiplies the step voxel by voxel.
+        ``metric`` (Z, X, Y), without a unit, multiplies the step voxel by voxel. Return the cost before the step.
         """
         with self._threads(turning=True):
             self._fill_slices(volume, i_tilt)
@@ -117,12 +118,12 @@ class ForwardModel:
         return cost
 
     def _threads(self, *, turning: bool = False) -> AbstractContextManager[None]:
-        """One thread for small planes: waking another takes longer than its share of any kernel but Fourier shears."""
+        """Limit small planes to one thread, except for Fourier shears: waking a thread takes longer than its share."""
         small = self._shape[1] * self._shape[2] <= SMALL_PLANE and not (turning and self._by_shears)
         return threads(1 if small else n_threads())
 
     def _gradient_of_slices(self, i_tilt: int) -> float:
-        """Cost of the slices as they have been filled, which the gradient with respect to them replaces."""
+        """Return the cost of the filled slices, and replace the slices by the gradient with respect to them."""
         self._choose_transfer(i_tilt)
         cost = self._multislice.cost_and_gradient(self._slices, self._amplitude[i_tilt], self._weight(i_tilt))
         if self._blur:
@@ -136,7 +137,7 @@ class ForwardModel:
             self._multislice.use_transfer(self._optics.packed(i_tilt, self._multislice.pack_transfer))
 
     def _weight(self, i_tilt: int) -> np.ndarray | None:
-        """Weights (F, X, Y) of one tilt; None in a regular series."""
+        """Return the weights (F, X, Y) of one tilt; None in a regular series."""
         if i_tilt in self._placed_weight:
             return self._placed_weight[i_tilt]
         weight = self._weighted.weights_of(i_tilt) if self._weighted else None

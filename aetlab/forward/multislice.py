@@ -1,19 +1,20 @@
-r"""Multislice propagation of the electron wave through slices of projected potential, and its gradient.
+r"""Propagate the electron wave through slices of projected potential (multislice), and compute the gradient.
 
-Notation: slice m holds s_m, the sum over its layers of V in volts; t_m = exp(i σ Δz s_m) is its transmission function,
-σ the interaction parameter, Δz the voxel. The incident wave is 1. Behind slice m the wave is g_m = t_m ψ_m, and
-ψ_{m+1} = P_m g_m in front of the next (equation 1 of the paper), P_m the propagator over the distance of the two
-slices' middles (equation 2). Each image is |F⁻¹ T_j F g_S|² with a transfer function T_j that begins behind the last
-slice.
+Notation: slice m holds s_m, the sum over its layers of V in volts. Its transmission function is t_m = exp(i σ Δz s_m)
+with the interaction parameter σ and the voxel Δz. The incident wave is 1. The wave behind slice m is g_m = t_m ψ_m. The
+wave in front of the next slice is ψ_{m+1} = P_m g_m (equation 1 of the paper), with the propagator P_m over the
+distance between the middles of the two slices (equation 2). Each image is |F⁻¹ T_j F g_S|² with a transfer function T_j
+that starts behind the last slice.
 
-Cost of a tilt: ½ Σ_j Σ w_j (|ψ_j| - a_j)², a_j = √I_j (equation 5 halved, with weights). The weight w_j of a pixel is
-that of its image times its own; it is 0 in missing images and bad pixels, whose a_j then does not matter, and 1 in a
-regular series. With r_j = w_j (ψ_j - a_j ψ_j/|ψ_j|) and φ_S = F⁻¹ Σ_j T_j* F r_j the gradient is σ Δz Im(φ_m g_m*) at
-slice m, and φ_{m-1} = P*_{m-1} t*_m φ_m (algorithm 2 of the paper). The variance of a_j is 1/(4n_j) for n_j electrons
-in a vacuum pixel: w_j = n_j/n, n the mean of the n_j, makes 4n times the cost the negative log-likelihood.
+The cost of a tilt is ½ Σ_j Σ w_j (|ψ_j| - a_j)² with a_j = √I_j (equation 5 halved, with weights). The weight w_j of a
+pixel is the product of its image's weight and its own. It is 0 in missing images and bad pixels, whose a_j then does
+not matter, and 1 in a regular series. With r_j = w_j (ψ_j - a_j ψ_j/|ψ_j|) and φ_S = F⁻¹ Σ_j T_j* F r_j, the gradient
+at slice m is σ Δz Im(φ_m g_m*), and φ_{m-1} = P*_{m-1} t*_m φ_m (algorithm 2 of the paper). The variance of a_j is
+1/(4n_j) for n_j electrons in a vacuum pixel. With w_j = n_j/n, where n is the mean of the n_j, 4n times the cost is the
+negative log-likelihood.
 
-The likelihood of Poisson counts in its place has the cost ¼ Σ w_j (m - I + I log(I/m)) with m = |ψ_j|², a quarter of
-the negative log-likelihood per electron of a vacuum pixel, which to second order in m - I is the cost above; then
+The likelihood of Poisson counts has instead the cost ¼ Σ w_j (m - I + I log(I/m)) with m = |ψ_j|². This is a quarter of
+the negative log-likelihood per electron of a vacuum pixel, and to second order in m - I it equals the cost above. Then
 r_j = ½ w_j (1 - I/m) ψ_j.
 """
 
@@ -32,10 +33,10 @@ from aetlab.forward import simd_multislice
 
 def propagator(shape_xy: tuple[int, int], pixel_A: float, wavelength_A: float, distance_A: float, *,
                band_limit: float = 1.0) -> np.ndarray:
-    """Free-space propagator over ``distance_A`` on the FFT grid, complex128 (X, Y): the full angular spectrum.
+    """Return the free-space propagator over ``distance_A`` on the FFT grid, complex128 (X, Y): full angular spectrum.
 
-    ``exp(2πi d (√(1/λ² - q²) - 1/λ))`` (equation 2 without the constant phase of the axis); frequencies beyond
-    ``band_limit`` times the Nyquist frequency (a circle) are cut, 1 keeps all.
+    The propagator is ``exp(2πi d (√(1/λ² - q²) - 1/λ))`` (equation 2 without the constant phase on the axis).
+    Frequencies beyond ``band_limit`` times the Nyquist frequency (a circle) are set to 0; 1 keeps all.
     """
     q2 = squared_frequencies(shape_xy, pixel_A)
     phase = 2 * np.pi * distance_A * axial_frequencies(shape_xy, pixel_A, wavelength_A)
@@ -47,7 +48,7 @@ def propagator(shape_xy: tuple[int, int], pixel_A: float, wavelength_A: float, d
 
 def exit_wave(slices: np.ndarray, *, phase_per_V: float, gap_A: float, pixel_A: float, wavelength_A: float,
               wave: np.ndarray | None = None, band_limit: float = 1.0) -> np.ndarray:
-    """Wave behind the last of ``slices``, for a series of equal slices that may come in several portions.
+    """Return the wave behind the last of ``slices``, which have equal thickness and may come in several portions.
 
     Parameters
     ----------
@@ -60,14 +61,14 @@ def exit_wave(slices: np.ndarray, *, phase_per_V: float, gap_A: float, pixel_A: 
     pixel_A, wavelength_A : float
         Sampling and wavelength in Å.
     wave : complex (X, Y), optional
-        Wave behind the slice before ``slices[0]`` (what this function returned for the portion before; it is
-        overwritten). Without it the incident wave 1 meets ``slices[0]``.
+        Wave behind the slice before ``slices[0]``, as returned for the previous portion; it is overwritten. By default
+        the incident wave 1 enters ``slices[0]``.
     band_limit : float
         Cut-off of propagators and transmission functions in units of the Nyquist frequency; 1 keeps all.
 
     Returns
     -------
-    complex64 (X, Y), complex128 for float64 slices.
+    complex64 (X, Y); complex128 for float64 slices.
     """
     real = slices.dtype.type
     complex_type = np.result_type(slices.dtype, np.complex64)
@@ -98,11 +99,11 @@ def exit_wave(slices: np.ndarray, *, phase_per_V: float, gap_A: float, pixel_A: 
 
 @dataclass(frozen=True)
 class Optics:
-    """What a wave meets between the slices and behind them, the same for all tilts.
+    """The propagators between the slices and the transfer functions behind them, the same for all tilts.
 
-    ``transfer`` complex (F, X, Y) are the transfer functions from behind the last slice to the images, ``free`` complex
-    (G, X, Y) the different propagators and ``which`` (S - 1,) the one behind each slice but the last, ``phase_per_V``
-    is σ Δz. The 1/(X·Y) of each inverse FFT rides on the factor that is multiplied in before it.
+    ``transfer`` complex (F, X, Y) are the transfer functions from behind the last slice to the images. ``free`` complex
+    (G, X, Y) are the different propagators, and ``which`` (S - 1,) is the index of the one behind each slice except the
+    last. ``phase_per_V`` is σ Δz. Each factor includes the 1/(X·Y) of the inverse FFT that follows it.
     """
 
     transfer: np.ndarray
@@ -113,7 +114,10 @@ class Optics:
 
 def make_optics(transfer: np.ndarray, gaps_A: np.ndarray, *, pixel_A: float, wavelength_A: float,
                 phase_per_V: float) -> Optics:
-    """The optics of slices whose middles are ``gaps_A`` (S - 1,) apart, with ``transfer`` (F, X, Y) behind the last."""
+    """Return the optics of slices with distances ``gaps_A`` (S - 1,) between their middles.
+
+    ``transfer`` (F, X, Y) are the transfer functions behind the last slice.
+    """
     shape_xy = (transfer.shape[1], transfer.shape[2])
     n_pixels = shape_xy[0] * shape_xy[1]
     distances_A, which = np.unique(np.round(gaps_A, 9), return_inverse=True)
@@ -123,33 +127,33 @@ def make_optics(transfer: np.ndarray, gaps_A: np.ndarray, *, pixel_A: float, wav
     return Optics(transfer / n_pixels, free, which, phase_per_V)
 
 
-#: Added to the intensity (vacuum 1) of the model under Poisson statistics, so that dark pixels stay finite.
+#: Added to the intensity (vacuum 1) of the model for the Poisson likelihood, so that the cost of dark pixels is finite.
 DARK = 1e-3
 
 
 class TiltCost(Protocol):
-    """Cost of the slices of one tilt, and its gradient, with all memory allocated once."""
+    """The interface of the cost of the slices of one tilt and its gradient; all memory is allocated once."""
 
     def pack_transfer(self, transfer: np.ndarray) -> np.ndarray:
-        """Transfer functions (F, X, Y), as those of :class:`Optics`, the way :meth:`use_transfer` takes them."""
+        """Return transfer functions (F, X, Y), as in :class:`Optics`, in the form that :meth:`use_transfer` takes."""
 
     def use_transfer(self, packed: np.ndarray) -> None:
-        """From now on images are made by these transfer functions."""
+        """Use these transfer functions for all following images."""
 
     def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
-        """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
+        """Return the cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
 
-        ``weight`` (F, X, Y), in the precision of ``amplitude``, is that of each pixel; None: 1.
+        ``weight`` (F, X, Y), in the precision of ``amplitude``, is the weight of each pixel; None: 1.
         """
 
     def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
-        """Cost as in :meth:`cost`; ``slices`` is overwritten by the gradient with respect to it, in 1/V."""
+        """Return the cost as :meth:`cost` does; overwrite ``slices`` by the gradient with respect to it, in 1/V."""
 
 
 def make_multislice(optics: Optics, dtype: type = np.float32, likelihood: str = "amplitude") -> TiltCost:
-    """The fastest :class:`TiltCost` that takes these planes: fused kernels in float32 where the shape suits them.
+    """Return the fastest :class:`TiltCost` for these planes: fused kernels in float32 if the shape allows them.
 
-    ``likelihood`` is amplitude or poisson; the fused kernels have the first alone.
+    ``likelihood`` is amplitude or poisson; the fused kernels support only amplitude.
     """
     shape_xy = (optics.transfer.shape[1], optics.transfer.shape[2])
     if dtype is np.float32 and likelihood == "amplitude" and simd_multislice.fits(shape_xy):
@@ -158,7 +162,7 @@ def make_multislice(optics: Optics, dtype: type = np.float32, likelihood: str = 
 
 
 class Multislice:
-    """:class:`TiltCost` for planes of any shape, in float32 or float64, with the FFTs of a library."""
+    """Implement :class:`TiltCost` for planes of any shape, in float32 or float64, with the FFTs of a library."""
 
     def __init__(self, optics: Optics, dtype: type = np.float32, likelihood: str = "amplitude") -> None:
         if likelihood not in ("amplitude", "poisson"):
@@ -184,7 +188,7 @@ class Multislice:
         self._transfer = packed
 
     def exit_spectrum(self, slices: np.ndarray) -> np.ndarray:
-        """Fourier transform (X, Y) of the wave behind the last of ``slices``; the next call overwrites it."""
+        """Return the Fourier transform (X, Y) of the wave behind the last slice; the next call overwrites it."""
         fft, plane, waves = self._fft, self._plane, self._waves
         kernels.transmit(self._phase, slices[0], self._unit, waves[0])
         for m in range(1, len(slices)):
@@ -196,7 +200,7 @@ class Multislice:
         return plane
 
     def images(self, slices: np.ndarray) -> np.ndarray:
-        """Image waves ψ_j (F, X, Y) of ``slices`` (S, X, Y); the array is overwritten by the next call."""
+        """Return the image waves ψ_j (F, X, Y) of ``slices`` (S, X, Y); the next call overwrites the array."""
         plane = self.exit_spectrum(slices)
         for f in range(len(self._images)):
             kernels.multiply(plane, self._transfer[f], self._images[f])
@@ -204,9 +208,9 @@ class Multislice:
         return self._images
 
     def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
-        """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
+        """Return the cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
 
-        ``weight`` (F, X, Y), in the precision of ``amplitude``, is that of each pixel; None: 1.
+        ``weight`` (F, X, Y), in the precision of ``amplitude``, is the weight of each pixel; None: 1.
         """
         waves, dark = self.images(slices), amplitude.dtype.type(DARK)
         if weight is None and self._poisson:
@@ -220,7 +224,7 @@ class Multislice:
         return kernels.cost_of_rows(self._row_cost)
 
     def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
-        """Cost as in :meth:`cost`; ``slices`` is overwritten by the gradient with respect to it, in 1/V."""
+        """Return the cost as :meth:`cost` does; overwrite ``slices`` by the gradient with respect to it, in 1/V."""
         cost = self.cost(slices, amplitude, weight)
         fft, plane = self._fft, self._plane
         fft.forward(self._images, self._images)

@@ -1,6 +1,6 @@
-"""The optics of a tilt series: one set of transfer functions where all tilts have the same defoci, else one for each.
+"""Compute the optics of a tilt series, with one set of transfer functions for each set of defoci.
 
-Tilts with the same defoci share a set. Sets beyond the memory of :data:`KEPT_BYTES` are computed when they are needed.
+Tilts with the same defoci share a set. Sets that do not fit into :data:`KEPT_BYTES` are computed when they are needed.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from aetlab.forward.imaging import transfer_function
 from aetlab.forward.multislice import Optics, make_optics, propagator
 from aetlab.spec import MicroscopeSpec
 
-#: Bytes of transfer functions, counted as complex128, that are kept where tilts differ.
+#: Maximum bytes of transfer functions, counted as complex128, that are kept if tilts have different defoci.
 KEPT_BYTES = 512e6
 
 
 class SeriesOptics:
-    """What the waves of each tilt of a series meet.
+    """The optics of each tilt of a series.
 
-    Parameters are those of :class:`aetlab.forward.ForwardModel`.
+    The parameters are those of :class:`aetlab.forward.ForwardModel`.
 
     Attributes
     ----------
     optics : Optics
-        Propagators between the slices, and behind the last one the way back to the volume's centre with the transfer
-        function of each defocus of the first tilt.
+        Propagators between the slices, and transfer functions for the defoci of the first tilt. The transfer functions
+        include the propagation from behind the last slice back to the centre of the volume.
     set_of : int (T,)
-        Which of the ``n_sets`` different sets of defoci each tilt has; 0 is that of the first tilt.
+        Index of the set of defoci of each tilt among the ``n_sets`` different sets; 0 is that of the first tilt.
     """
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], microscope: MicroscopeSpec,
@@ -54,13 +54,13 @@ class SeriesOptics:
         self._kept: dict[int, Any] = {}
 
     def transfer(self, i_tilt: int) -> np.ndarray:
-        """Transfer functions (F, X, Y) of one tilt, as those of :class:`aetlab.forward.multislice.Optics`."""
+        """Return the transfer functions (F, X, Y) of one tilt, as in :class:`aetlab.forward.multislice.Optics`."""
         if self.set_of[i_tilt] == 0:
             return self.optics.transfer
         return self._transfer(i_tilt) / (self._shape_xy[0] * self._shape_xy[1])
 
     def packed(self, i_tilt: int, pack: Callable[[np.ndarray], Any]) -> Any:
-        """``pack`` of :meth:`transfer`, kept while there is room; ``pack`` is the same in all calls."""
+        """Return ``pack`` of :meth:`transfer`, cached up to :data:`KEPT_BYTES`; ``pack`` must not change."""
         i_set = int(self.set_of[i_tilt])
         if i_set in self._kept:
             return self._kept[i_set]
@@ -77,5 +77,5 @@ class SeriesOptics:
 
 def series_optics(series: TiltSeries, shape_zxy: tuple[int, int, int], microscope: MicroscopeSpec,
                   n_layers_per_slice: int) -> Optics:
-    """Return the optics of the first tilt of ``series``; parameters as those of :class:`SeriesOptics`."""
+    """Return the optics of the first tilt of ``series``; the parameters are those of :class:`SeriesOptics`."""
     return SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice).optics

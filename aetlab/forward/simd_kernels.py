@@ -1,16 +1,16 @@
-"""Multislice kernels that keep each step of a wave in cache: FFT, multiplication and inverse FFT in one pass.
+"""Compute multislice steps with kernels that keep the data in cache: FFT, product and inverse FFT in one pass.
 
-A wave is a pair of float planes (2, X, Y), real and imaginary. One step of multislice takes two passes over it:
+A wave is a pair of float planes (2, X, Y), real and imaginary. One multislice step takes two passes over it:
 
-- :func:`columns` runs along x for ``WIDTH`` neighbouring y at a time: back from frequencies to x, through a slice, and
-  to frequencies again;
-- :func:`rows` runs along y for ``WIDTH`` neighbouring x at a time: to frequencies, times the propagator, and back.
+- :func:`columns` works along x for ``WIDTH`` neighbouring y at a time: inverse FFT from frequencies to x, slice, FFT;
+- :func:`rows` works along y for ``WIDTH`` neighbouring x at a time: FFT, product with the propagator, inverse FFT.
 
-Between the two, rows stand in the scrambled order of their frequency in x (:mod:`simd_fft`); factors are stored as
-(n, X/WIDTH, 2, Y, WIDTH) in scrambled order of both (:func:`pack_factors`). No transform has a factor of its own.
+Between the two passes, the rows are in the scrambled order of their frequencies in x (:mod:`simd_fft`). Factors are
+stored as (n, X/WIDTH, 2, Y, WIDTH) in scrambled order of both frequencies (:func:`pack_factors`). Transforms are not
+normalised.
 
-Sides that are no multiples of ``WIDTH`` are stored up to the next one: X and Y below are sides as they are stored, n_x
-and n_y those of the planes. What lies beyond is 0 wherever it is read.
+Sides that are not multiples of ``WIDTH`` are padded to the next multiple. X and Y below are padded sides, n_x and n_y
+those of the planes. The padding is 0 wherever it is read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from aetlab.forward import simd_fft as fft
 _inline = njit(fastmath=fft.FAST, forceinline=True)
 _parallel = njit(fastmath=fft.FAST, parallel=True)
 
-#: What :func:`columns` does between the two transforms.
+#: The operation of :func:`columns` between its two transforms.
 ENTER, TRANSMIT, BACK_TRANSMIT, RESIDUAL, WEIGHTED_RESIDUAL = 0, 1, 2, 3, 4
 
 _ZERO, _ONE, _TWO, _HALF, _PI, _TINY = (np.float32(v) for v in (0, 1, 2, 0.5, math.pi, 1e-30))
@@ -38,7 +38,7 @@ _COS = tuple(np.float32((-1) ** k / math.factorial(2 * k)) for k in range(7))
 
 
 def pack_factors(factors: np.ndarray) -> np.ndarray:
-    """Factors (n, n_x, n_y) of frequencies as :func:`rows` takes them, float32 (n, X/WIDTH, 2, n_y, WIDTH)."""
+    """Return frequency factors (n, n_x, n_y) in the layout of :func:`rows`, float32 (n, X/WIDTH, 2, n_y, WIDTH)."""
     n, n_x, n_y = factors.shape
     sorted_ = factors[:, fft.scrambled_order(n_x)][:, :, fft.scrambled_order(n_y)]
     parts = np.zeros((n, 2, stored_side(n_x), n_y), np.float32)
@@ -49,13 +49,13 @@ def pack_factors(factors: np.ndarray) -> np.ndarray:
 
 
 def stored_side(n: int) -> int:
-    """How long a side of ``n`` is stored: the next multiple of ``WIDTH``."""
+    """Return the padded length of a side of ``n``: the next multiple of ``WIDTH``."""
     return -(-n // WIDTH) * WIDTH
 
 
 @_inline
 def _cos_sin(angle):
-    """Cosine and sine by Taylor series of half the angle, reduced to a quarter turn; within 3e-7."""
+    """Return cosine and sine from Taylor series of half the angle, reduced to a quarter turn; accurate to 3e-7."""
     half = angle * _HALF - round_to_even(angle * _TURNS) * _PI
     h2 = half * half
     s = ((((h2 * _SIN[5] + _SIN[4]) * h2 + _SIN[3]) * h2 + _SIN[2]) * h2 + _SIN[1]) * h2 + _SIN[0]
@@ -66,7 +66,7 @@ def _cos_sin(angle):
 
 @_inline
 def _scratch(n):
-    """Room for ``n`` floats that begins where a vector may be loaded in one go."""
+    """Return memory for ``n`` floats that is aligned for loads of whole vectors."""
     room = np.empty(n + WIDTH, np.float32)
     first = (-(room.ctypes.data >> 2)) % WIDTH
     return room[first : first + n]
@@ -74,16 +74,16 @@ def _scratch(n):
 
 @_parallel
 def columns(kind, planes, phase, slice_V, wave, amplitude, weight, cost, n_x, plan, forward):
-    """From frequencies along x to x, through a slice (or against the measurement), and back if ``forward``; in place.
+    """Apply the operation ``kind`` between an inverse FFT along x and, if ``forward``, an FFT back to frequencies.
 
-    ``planes`` (F, 2, X, Y) are the waves. What happens in between:
+    ``planes`` (F, 2, X, Y) are the waves, changed in place if ``forward``. The operations are:
 
-    - ENTER: the incident wave 1 meets ``slice_V`` (X, Y); what was in ``planes`` is not read;
-    - TRANSMIT: times exp(i phase slice_V); both keep the result in ``wave`` (2, X, Y);
-    - BACK_TRANSMIT: ``planes`` is the adjoint φ behind the slice, ``wave`` the wave there; ``slice_V`` is replaced by
-      the gradient phase Im(φ wave*), φ by φ exp(-i phase slice_V);
-    - RESIDUAL: ψ becomes ψ - a ψ/|ψ| with ``amplitude`` a (F, X, Y); ``cost`` (F, Y) gets ½ Σ_x |residual|²;
-    - WEIGHTED_RESIDUAL: the same with residual and cost of each pixel times ``weight`` (F, X, Y).
+    - ENTER: start from the incident wave 1 and multiply by exp(i phase ``slice_V``) (X, Y); ``planes`` is not read;
+    - TRANSMIT: multiply by exp(i phase slice_V); ENTER and TRANSMIT also store the result in ``wave`` (2, X, Y);
+    - BACK_TRANSMIT: ``planes`` is the adjoint φ and ``wave`` the wave behind the slice; replace ``slice_V`` by the
+      gradient phase Im(φ wave*), and φ by φ exp(-i phase slice_V);
+    - RESIDUAL: replace ψ by ψ - a ψ/|ψ| with ``amplitude`` a (F, X, Y); write ½ Σ_x |residual|² to ``cost`` (F, Y);
+    - WEIGHTED_RESIDUAL: the same, with residual and cost of each pixel multiplied by ``weight`` (F, X, Y).
     """
     n_planes, _, stored_x, n_y = planes.shape
     blocks = n_y // WIDTH
@@ -129,7 +129,7 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, weight, cost, n_x, pl
             for x in range(n_x):
                 i = x * WIDTH
                 a, b = load(buffer, i), load(buffer, im + i)
-                # The tiny number keeps the residual of a dark pixel at 0 without a branch.
+                # The small constant gives a residual of 0 in a dark pixel without a branch.
                 modulus = square_root(a * a + b * b + _TINY)
                 difference = modulus - load(amplitude, f * to_im + x * n_y + y)
                 total = total + difference * difference
@@ -159,7 +159,7 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, weight, cost, n_x, pl
 
 @_inline
 def _load_rows(planes, f, block, buffer, n_x, n_y):
-    """Rows of plane f, transposed: ``buffer`` (2, Y, WIDTH)."""
+    """Load rows of plane f, transposed, into ``buffer`` (2, Y, WIDTH)."""
     for part in range(2):
         first = (2 * f + part) * n_x * n_y + block * WIDTH * n_y
         for y in range(0, n_y, WIDTH):
@@ -176,9 +176,10 @@ def _store_rows(buffer, planes, f, block, n_x, n_y):
 
 @_parallel
 def rows(adjoint, source, factors, target, n_y, plan):
-    """``target[f] = F⁻¹ factors[f] F source[0]`` along y; its adjoint ``target[0] = F⁻¹ Σ_f factors[f]* F source[f]``.
+    """Compute ``target[f] = F⁻¹ factors[f] F source[0]`` along y, or its adjoint.
 
-    ``source`` and ``target`` (1 or F, 2, X, Y) may be the same array where both hold one plane.
+    The adjoint is ``target[0] = F⁻¹ Σ_f factors[f]* F source[f]``. ``source`` and ``target`` (1 or F, 2, X, Y) may be
+    the same array if both hold one plane.
     """
     n_x, stored_y = source.shape[2], source.shape[3]
     im, end = stored_y * WIDTH, n_y * WIDTH

@@ -1,4 +1,4 @@
-"""Cost and gradient of one tilt as in :mod:`multislice`, in single precision, by the fused kernels for the CPU."""
+"""Compute cost and gradient of one tilt as :mod:`multislice` does, in single precision with fused CPU kernels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from aetlab.forward import simd_kernels as kernels
 
 
 def fits(shape_xy: tuple[int, int]) -> bool:
-    """Whether planes of this shape suit the kernels: sides of at least ``WIDTH`` without other primes than 2, 3, 5."""
+    """Return whether the kernels support this shape: sides of at least ``WIDTH`` with no primes other than 2, 3, 5."""
     return all(n >= WIDTH and simd_fft.factors(n) is not None for n in shape_xy)
 
 
 class SimdMultislice:
-    """:class:`aetlab.forward.multislice.TiltCost` for float32 planes that :func:`fits` accepts.
+    """Implement :class:`aetlab.forward.multislice.TiltCost` for float32 planes that :func:`fits` accepts.
 
     The parameters are those of :class:`aetlab.forward.multislice.Optics`.
     """
@@ -35,28 +35,28 @@ class SimdMultislice:
         self._images = zeros_aligned((n_defoci, 2, *stored))
         self._cost = empty_aligned((n_defoci, stored[1]))
         self._nothing = empty_aligned((0, *stored))
-        # Room for what is given, where it is not stored as it comes.
+        # Memory for padded copies of the arguments, if a side is not a multiple of WIDTH.
         self._room = None if stored == self._shape_xy else (
             zeros_aligned((len(which) + 1, *stored)), zeros_aligned((n_defoci, *stored)))
         self._weight_room = self._nothing
 
     def pack_transfer(self, transfer: np.ndarray) -> np.ndarray:
-        """Transfer functions (F, X, Y) the way :meth:`use_transfer` takes them."""
+        """Return transfer functions (F, X, Y) in the form that :meth:`use_transfer` takes."""
         return kernels.pack_factors(transfer)
 
     def use_transfer(self, packed: np.ndarray) -> None:
-        """From now on images are made by these transfer functions."""
+        """Use these transfer functions for all following images."""
         self._transfer = packed
 
     def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
-        """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
+        """Return the cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
 
-        ``weight`` (F, X, Y), as ``amplitude`` float32, is that of each pixel; None: 1.
+        ``weight`` (F, X, Y), float32 like ``amplitude``, is the weight of each pixel; None: 1.
         """
         return self._forward(*self._stored(slices, amplitude), self._stored_weight(weight))
 
     def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
-        """Cost as in :meth:`cost`; ``slices`` is overwritten by the gradient with respect to it, in 1/V."""
+        """Return the cost as :meth:`cost` does; overwrite ``slices`` by the gradient with respect to it, in 1/V."""
         stored, stored_amplitude = self._stored(slices, amplitude)
         cost = self._forward(stored, stored_amplitude, self._stored_weight(weight))
         n_x, n_y = self._shape_xy
@@ -70,7 +70,7 @@ class SimdMultislice:
         return cost
 
     def _stored(self, slices: np.ndarray, amplitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Both as the kernels take them: copies where a side is no multiple of ``WIDTH``."""
+        """Return both arrays in the layout of the kernels: padded copies if a side is not a multiple of ``WIDTH``."""
         if self._room is None:
             return slices, amplitude
         n_x, n_y = self._shape_xy
@@ -79,7 +79,7 @@ class SimdMultislice:
         return self._room
 
     def _stored_weight(self, weight: np.ndarray | None) -> np.ndarray | None:
-        """The weight as the kernels take it; the room for a copy is made when it is first needed."""
+        """Return the weight in the layout of the kernels; memory for a copy is allocated at its first use."""
         if weight is None or self._room is None:
             return weight
         if not len(self._weight_room):

@@ -1,14 +1,14 @@
-"""Simulation of a noise-free tilt series, with a discretisation of its own.
+"""Simulate a noise-free tilt series, with a discretisation that is independent of the reconstruction.
 
-``simulate.kind`` is ``atoms``: each tilt turns the atoms and gets a fresh potential, built slab by slab straight into
-the wave; or ``voxels``, the paper's way: one potential, whose voxels are turned by Fourier shears. ``oversample``
-refines the voxels along all three axes and bins the images back to pixels; ``n_layers`` and ``band_limit`` are those
-of the multislice recursion (equations 1 and 2 of the paper). Frozen phonons (Loane, Xu and Silcox, Acta Cryst. A 47,
-267, 1991): the intensity is the mean over copies whose atoms are displaced by independent normal vectors of variance
-B/(8π²) along each axis, instead of a potential blurred by B.
+With ``simulate.kind`` ``atoms``, each tilt rotates the atoms and builds a new potential, slab by slab during the
+propagation. With ``voxels``, the method of the paper, the voxels of one potential are rotated by Fourier shears.
+``oversample`` refines the voxels along all three axes and bins the images back to pixels. ``n_layers`` and
+``band_limit`` are those of the multislice recursion (equations 1 and 2 of the paper). With frozen phonons (Loane, Xu
+and Silcox, Acta Cryst. A 47, 267, 1991), the intensity is the mean over copies whose atoms are displaced by independent
+normal vectors of variance B/(8π²) along each axis, instead of a potential blurred by B.
 
-Tilts are shared out among threads. Each is computed in one order and has random numbers of its own, so that the number
-of threads changes nothing but the time.
+Tilts are distributed among threads. Each tilt is computed in a fixed order with its own random numbers, so that the
+number of threads does not change the result.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from aetlab.forward.rotation import make_rotation
 from aetlab.forward.scattering import LEAST_DEBYE_WALLER_A2
 from aetlab.spec import MicroscopeSpec, SimulateSpec
 
-#: How ``voxels`` turns the volume: as the paper did.
+#: Rotation of the volume for ``voxels``, as in the paper.
 VOXEL_ROTATION = "fourier"
 
-#: Bytes of potential that a thread of ``atoms`` holds at a time.
+#: Bytes of potential that a thread holds at a time for ``atoms``.
 SLAB_BYTES = 64e6
 
-#: Bytes of potential that all threads hold together, the potential that ``voxels`` turns left out.
+#: Bytes of potential that all threads hold together, without the potential that is rotated for ``voxels``.
 ALL_THREADS_BYTES = 1.0e9
 
 
@@ -49,7 +49,7 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
                          debye_waller_A2: dict[str, float], rng: np.random.Generator,
                          report: Callable[[int, int], None] | None = None,
                          poses: Poses | None = None) -> TiltSeries:
-    """Noise-free images of ``atoms`` at every tilt and defocus, as the detector's MTF leaves them.
+    """Return noise-free images of ``atoms`` at every tilt and defocus, including the detector's MTF.
 
     Parameters
     ----------
@@ -58,10 +58,10 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
     shape_zxy, voxel_A : tuple of int, float
         The volume (Z, X, Y) of the reconstruction and its voxel in Å; the images have (X, Y) pixels of that size.
     tilt_deg, defocus_A : float (T,), (F,) or (T, F)
-        Tilts about +y in degrees; distances from the volume's centre to the imaged planes in Å, of each image where
-        the tilts differ.
+        Tilts about +y in degrees; distances from the volume's centre to the imaged planes in Å, for each image if the
+        tilts differ.
     microscope, simulate : MicroscopeSpec, SimulateSpec
-        The instrument, and how the data are made.
+        The instrument, and the settings of the simulation.
     debye_waller_A2 : dict
         B = 8π²⟨u²⟩ in Å² by element symbol, with the entry ``default``.
     rng : numpy.random.Generator
@@ -69,8 +69,8 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
     report : callable, optional
         Called as ``report(tilts done, tilts)`` after each tilt, in the caller's thread.
     poses : Poses, optional
-        Poses of the tilts, where they are not nominal; for ``simulate.kind`` atoms. The series still names ``tilt_deg``
-        and ``defocus_A``.
+        Poses of the tilts if they are not nominal; only for ``simulate.kind`` atoms. The series still has the nominal
+        ``tilt_deg`` and ``defocus_A``.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
         sample = _RotatedAtoms(atoms, optics, simulate, debye_waller_A2)
     else:
         if poses is not None:
-            raise ValueError("voxels turn about the tilt axis alone: poses need simulate.kind=atoms")
+            raise ValueError("voxels can only rotate about the tilt axis: poses need simulate.kind=atoms")
         sample = _RotatedVoxels(atoms, optics, simulate, debye_waller_A2)
     images = np.empty((*defoci.shape, *shape_zxy[1:]), np.float32)
     seen = poses or Poses.nominal(tilts, defoci.shape[1])
@@ -120,10 +120,10 @@ def draw_poses(simulate: SimulateSpec, tilt_deg: np.ndarray, n_defoci: int, rng:
 
 
 class SimulatedMicroscope:
-    """From slices of potential to images: everything that all tilts share.
+    """Compute images from slices of potential; holds all arrays that the tilts share.
 
-    Parameters are those of :func:`simulate_tilt_series`; ``shape_zxy`` and ``voxel_A`` become those of the simulation,
-    finer than the images by ``simulate.oversample``.
+    The parameters are those of :func:`simulate_tilt_series`. The attributes ``shape_zxy`` and ``voxel_A`` are those of
+    the simulation, finer than the images by ``simulate.oversample``.
     """
 
     def __init__(self, shape_zxy: tuple[int, int, int], voxel_A: float, defocus_A: np.ndarray,
@@ -143,17 +143,17 @@ class SimulatedMicroscope:
         self._has_mtf = microscope.mtf_half < 1
 
     def transfer(self, defocus_A: np.ndarray) -> np.ndarray:
-        """Transfer functions from behind the last slice to the images at ``defocus_A`` (F,), complex64 (F, X, Y)."""
+        """Return transfer functions from behind the last slice to images at ``defocus_A`` (F,), complex64 (F, X, Y)."""
         shape_xy = self.shape_zxy[1:]
         to_centre = propagator(shape_xy, self.voxel_A, self._wavelength_A, -self._centres_A[-1])
-        # The 1/N of the inverse FFT rides on the transfer functions.
+        # The transfer functions include the 1/N of the inverse FFT.
         return np.stack([
             to_centre / to_centre.size
             * imaging.transfer_function(shape_xy, self.voxel_A, self._microscope, float(d), band_limit=self._band_limit)
             for d in defocus_A]).astype(np.complex64)
 
     def wave(self, portions: Iterator[np.ndarray]) -> np.ndarray:
-        """Wave behind the last slice, complex (X, Y), of slices that come in portions (S, X, Y) along the beam."""
+        """Return the wave behind the last slice, complex (X, Y); slices come in portions (S, X, Y) along the beam."""
         wave, first = None, 0
         for slices in portions:
             for run, gap_A in self._equal_gaps(first, first + len(slices)):
@@ -162,11 +162,13 @@ class SimulatedMicroscope:
                                  band_limit=self._band_limit)
             first += len(slices)
         if wave is None or first != len(self._centres_A):
-            raise ValueError(f"{first} slices came, the volume has {len(self._centres_A)}")
+            raise ValueError(f"{first} slices were given, but the volume has {len(self._centres_A)}")
         return wave
 
     def intensities(self, portions: Iterator[np.ndarray], transfer: np.ndarray | None = None) -> np.ndarray:
-        """Intensities (F, X, Y) in the image's pixels, in front of the detector, by other transfer functions if given.
+        """Return the intensities (F, X, Y) in the pixels of the images, in front of the detector.
+
+        ``transfer``, if given, replaces the transfer functions.
         """
         wave = self.wave(portions)
         fft = plan_fft()
@@ -180,11 +182,11 @@ class SimulatedMicroscope:
         return np.stack(intensities)
 
     def detect(self, intensities: np.ndarray) -> np.ndarray:
-        """Noise-free images (F, X, Y) as the detector's MTF leaves them."""
+        """Return noise-free images (F, X, Y) with the blur by the detector's MTF."""
         return imaging.blur_by_detector(intensities, self._mtf) if self._has_mtf else intensities
 
     def _equal_gaps(self, first: int, stop: int) -> Iterator[tuple[slice, float]]:
-        """Runs of slices whose middles follow at one distance; only the last slice of a volume may be thinner."""
+        """Yield runs of slices with equal distances of their middles; only the last slice may be thinner."""
         gaps_A = np.diff(self._centres_A, prepend=self._centres_A[0] - self.n_layers * self.voxel_A)
         thin = len(gaps_A) - 1 if abs(gaps_A[-1] - gaps_A[0]) > 1e-9 else len(gaps_A)
         if first < min(thin, stop):
@@ -194,7 +196,7 @@ class SimulatedMicroscope:
 
 
 class _RotatedAtoms:
-    """The potential of turned atoms, built slab by slab."""
+    """The potential of rotated atoms, built slab by slab."""
 
     def __init__(self, atoms: Atoms, optics: SimulatedMicroscope, simulate: SimulateSpec,
                  debye_waller_A2: dict[str, float]) -> None:
@@ -203,13 +205,13 @@ class _RotatedAtoms:
         self._parametrization = simulate.parametrization
         self._n_copies = simulate.n_frozen_phonons
         self._debye_waller_A2 = {"default": LEAST_DEBYE_WALLER_A2} if self._n_copies else debye_waller_A2
-        # The frozen atoms keep the least blur that the potential has; the displacements make up the rest.
+        # The frozen atoms keep the minimum blur of the potential; the displacements provide the rest.
         blur_A2 = [debye_waller_A2.get(physics.SYMBOLS[number], debye_waller_A2["default"]) for number in atoms.numbers]
         self._displacement_A = np.sqrt(np.maximum(np.array(blur_A2) - LEAST_DEBYE_WALLER_A2, 0) / (8 * np.pi**2))
         self.n_workers_most = int(ALL_THREADS_BYTES / SLAB_BYTES)
 
     def copies(self, poses: Poses, i_tilt: int, rng: np.random.Generator) -> Iterator[Iterator[np.ndarray]]:
-        """The slices of each thermally displaced copy; of the one blurred potential where there are no phonons."""
+        """Yield the slices of each thermally displaced copy, or of the blurred potential without frozen phonons."""
         for _ in range(max(1, self._n_copies)):
             positions_A = self._atoms.positions_A
             if self._n_copies:
@@ -230,7 +232,7 @@ class _RotatedAtoms:
 
 
 class _RotatedVoxels:
-    """One potential whose voxels are turned for each tilt."""
+    """One potential whose voxels are rotated for each tilt."""
 
     def __init__(self, atoms: Atoms, optics: SimulatedMicroscope, simulate: SimulateSpec,
                  debye_waller_A2: dict[str, float]) -> None:
@@ -240,7 +242,7 @@ class _RotatedVoxels:
         self.n_workers_most = max(1, int(ALL_THREADS_BYTES / self._potential_V.nbytes))
 
     def copies(self, poses: Poses, i_tilt: int, rng: np.random.Generator) -> Iterator[Iterator[np.ndarray]]:
-        """The slices of the turned volume, in one portion."""
+        """Yield the slices of the rotated volume, in one portion."""
         n_z, *shape_xy = self._potential_V.shape
         rotation = make_rotation(VOXEL_ROTATION, self._potential_V.shape, self._n_layers,
                                  poses.tilt_deg[i_tilt:i_tilt + 1])
@@ -250,7 +252,7 @@ class _RotatedVoxels:
 
 
 def _kernels_run_side_by_side() -> bool:
-    """Whether two Python threads may run parallel kernels: Numba's plainest threading layer would end the process."""
+    """Return whether two Python threads may run parallel kernels: Numba's layer workqueue would end the process."""
     point = np.ones((1, 1), np.complex64)
     multiply(point, point, point)
     return numba.threading_layer() != "workqueue"

@@ -1,9 +1,8 @@
-"""The reconstruction on a GPU: forward model, proximal operators and Nesterov's step with everything on the device;
-and the waves of the refinement of atoms.
+"""Reconstruct on a GPU: forward model, proximal operators and Nesterov's step, with all arrays on the device.
 
-``*.cu`` hold the kernels, :mod:`kernels` how each is launched, :mod:`device` what the model asks of a device and
-:mod:`device_cuda` the one made of CuPy. The model runs on any :class:`~aetlab.gpu.device.Device`; the tests give it one
-that runs the same sources, compiled for the processor.
+The package also propagates the waves for the refinement of atoms. The kernels are in ``*.cu``. :mod:`kernels` defines
+how each is launched, :mod:`device` the interface of a device and :mod:`device_cuda` its implementation with CuPy. The
+model runs on any :class:`~aetlab.gpu.device.Device`; the tests use one that runs the same sources compiled for the CPU.
 """
 
 from aetlab.gpu.choose import open_device

@@ -1,4 +1,7 @@
-"""What the GPU engine asks of a device. An array of a device may be of any type that can be sliced and added."""
+"""Define the interface of the GPU engine to a device.
+
+An array of a device may be of any type that supports slicing and addition.
+"""
 
 from __future__ import annotations
 
@@ -13,52 +16,52 @@ Array = Any
 
 
 class GpuError(AetlabError, RuntimeError):
-    """No GPU, or none that serves; the message is one line."""
+    """No GPU, or none that can be used; the message is one line."""
 
 
 def first_line(error: Exception) -> str:
-    """What ``error`` says, in one line."""
+    """Return the type and the first line of the message of ``error``."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
 class Device(Protocol):
-    """Memory, kernels and Fourier transforms, all in one queue: nothing waits for the result of a launch."""
+    """Memory, kernels and Fourier transforms in one queue; all launches are asynchronous."""
 
     @property
     def name(self) -> str:
-        """The device, in words."""
+        """Return the name of the device."""
 
     @property
     def graph_problem(self) -> str | None:
-        """Why a recording is played launch by launch; None where it is played in one go."""
+        """Return why recordings are replayed launch by launch; None if they are replayed as a whole."""
 
     def free_bytes(self) -> int:
-        """Memory that can be allocated."""
+        """Return the number of bytes that can be allocated."""
 
     def held_bytes(self) -> int:
-        """Memory taken from the device so far, what is free again for this process's own use included."""
+        """Return the bytes allocated on the device so far, including freed memory that this process keeps."""
 
     def synchronize(self) -> None:
-        """Wait until everything is done."""
+        """Wait until all work in the queue is done."""
 
     def zeros(self, shape: tuple[int, ...], dtype: type) -> Array:
-        """A new array of zeros."""
+        """Return a new array of zeros."""
 
     def upload(self, values: np.ndarray) -> Array:
-        """A copy of ``values`` on the device."""
+        """Return a copy of ``values`` on the device."""
 
     def address(self, array: Array) -> int:
-        """Where ``array`` begins."""
+        """Return the address of the first element of ``array``."""
 
     def launch(self, kernel: str, extent: tuple[int, int, int], *arguments: Any) -> None:
         """Run a kernel of :data:`aetlab.gpu.kernels.KERNELS`; arguments are arrays and NumPy scalars of its types."""
 
     def fft(self, planes: Array, out: Array, *, inverse: bool = False) -> None:
-        """2D FFTs of complex64 ``planes`` (..., X, Y) without any factor; ``out`` may be ``planes``."""
+        """Write unnormalised 2D FFTs of complex64 ``planes`` (..., X, Y) to ``out``, which may be ``planes``."""
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """A callable that does again what ``work`` launches, with the same arguments; it may cost less than ``work``.
+        """Return a callable that repeats the launches of ``work`` with the same arguments; it may be faster.
 
         ``work`` must have run once before.
         """

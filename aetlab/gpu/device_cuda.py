@@ -1,4 +1,4 @@
-"""The device made of CuPy: kernels by NVRTC, transforms by cuFFT, a tilt recorded as a CUDA graph."""
+"""Implement a device with CuPy: kernels by NVRTC, transforms by cuFFT, a tilt recorded as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from aetlab.gpu.kernels import KERNELS, SOURCES, read_source
 
 
 class CudaDevice:
-    """The current GPU. All work, this thread's own CuPy work too, goes into one stream from now on.
+    """The current GPU. From its creation on, all work of this thread uses one stream, including other CuPy work.
 
-    ``graph_problem`` says why a recording is not a CUDA graph; None where it is one.
+    ``graph_problem`` is the reason why a recording is not a CUDA graph; None if it is one.
 
     Raises
     ------
     GpuError
-        Where there is no GPU, or where it does not get on with the driver or the installed CuPy.
+        If there is no GPU, or if it is not compatible with the driver or the installed CuPy.
     """
 
     def __init__(self) -> None:
@@ -30,18 +30,18 @@ class CudaDevice:
         if problem:
             raise GpuError(problem)
         try:
-            # A plain stream waits for the null stream and the other way round; that one cannot be recorded.
+            # A blocking stream and the null stream wait for each other. The null stream itself cannot be recorded.
             self._stream = cupy.cuda.Stream()
             self._stream.use()
             modules = {name: cupy.RawModule(code=read_source(name), options=("--std=c++17",)) for name in SOURCES}
             self._functions = {name: modules[kernel.source].get_function(name) for name, kernel in KERNELS.items()}
-            # Reads a result back: what fails here would fail in the middle of a reconstruction.
+            # Compute and read back a result: a failure here would otherwise occur during a reconstruction.
             plane = self.zeros((8, 8), np.complex64)
             self._plans: dict[tuple[int, ...], Any] = {}
             self.fft(plane, plane)
             self.launch("clip_negative", (64, 1, 1), np.int64(64), self.zeros((64,), np.float32))
             float(abs(plane).sum())
-        except Exception as error:  # CuPy raises its own, the driver's, the compiler's and the linker's errors
+        except Exception as error:  # errors of CuPy, the driver, the compiler and the linker
             raise GpuError(f"the GPU cannot be used with CuPy {cupy.__version__}: {first_line(error)}") from error
         self.graph_problem: str | None = None
 
@@ -54,7 +54,7 @@ class CudaDevice:
         return int(cupy.cuda.runtime.memGetInfo()[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
     def held_bytes(self) -> int:
-        """Memory that this process has taken from the device so far, what is free again for its own use included."""
+        """Return the bytes that this process has allocated so far, including freed memory that it keeps."""
         return int(cupy.get_default_memory_pool().total_bytes())
 
     def zeros(self, shape: tuple[int, ...], dtype: type) -> Array:
@@ -67,7 +67,7 @@ class CudaDevice:
         return int(array.data.ptr)
 
     def synchronize(self) -> None:
-        """Wait until everything is done."""
+        """Wait until all work in the stream is done."""
         self._stream.synchronize()
 
     def launch(self, kernel: str, extent: tuple[int, int, int], *arguments: Any) -> None:
@@ -90,7 +90,7 @@ class CudaDevice:
                 work()
             finally:
                 graph = self._stream.end_capture()
-        except Exception as error:  # without a graph everything works, only slower
+        except Exception as error:  # without a graph the work is only slower
             self.graph_problem = first_line(error)
             return work
         return graph.launch

@@ -1,4 +1,4 @@
-"""GPU memory that a reconstruction takes, counted beforehand."""
+"""Count the GPU memory of a reconstruction before it starts."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import math
 
 from aetlab.core.grid import n_slices
 
-#: The most entries of a voxel in the adjoint, as in :mod:`aetlab.forward.rotation`.
+#: Maximum number of entries of a voxel in the adjoint, as in :mod:`aetlab.forward.rotation`.
 CAPACITY = {"linear": 8, "cubic": 32}
 
-#: The rotations that a GPU knows.
+#: The rotations that have a GPU version.
 ROTATIONS = tuple(CAPACITY)
 
-#: What the FFT library may take besides, in planes (X, Y) of the largest batch; it needs none for sizes that are
-#: products of small primes.
+#: Working memory of the FFT library, in planes (X, Y) of the largest batch; it needs none for sizes that are products
+#: of small primes.
 _FFT_PLANES = 2
 
 
 def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci: int, *, n_layers_per_slice: int,
                         rotation: str, regulariser: str) -> int:
-    """Bytes that :class:`~aetlab.gpu.model.GpuModel`, its proximal operator and the solver hold together.
+    """Return the bytes that :class:`~aetlab.gpu.model.GpuModel`, its proximal operator and the solver hold together.
 
-    Without the few hundred MB that the driver takes for itself. ``regulariser`` is ``reg.kind``.
+    The few hundred MB used by the driver are not included. ``regulariser`` is ``reg.kind``.
     """
     n_z, n_x, n_y = shape_zxy
     volume, plane, column = 4 * math.prod(shape_zxy), 8 * n_x * n_y, n_z * n_x
     slices = n_slices(n_z, n_layers_per_slice)
-    # The iterate and the last proximal point; dual variables twice and the primal estimate; metric and weights, and
-    # what making them takes.
+    # The iterate and the last proximal point. For tv the dual variables twice and the primal estimate; for atoms metric
+    # and weights, and the memory for computing them.
     volumes = 2 + {"tv": 7, "atoms": 5}.get(regulariser, 0)
-    # Waves behind the slices, one plane in work, images and transfer functions, two propagators; slices are real.
+    # Waves behind the slices, one working plane, images and transfer functions, two propagators; slices are real.
     planes = slices + 1 + 2 * n_defoci + min(2, slices - 1) + slices / 2 + _FFT_PLANES * n_defoci
     planes += slices / 2 if regulariser == "atoms" else 0
     table = column * (8 + 8 + 4 + 8 * CAPACITY[rotation])
@@ -37,7 +37,7 @@ def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci:
 
 
 def tilt_cost_bytes(shape_zxy: tuple[int, int, int], n_defoci: int, *, n_layers_per_slice: int) -> int:
-    """Bytes that a :class:`~aetlab.gpu.multislice.GpuTiltCost` holds while it works."""
+    """Return the bytes that a :class:`~aetlab.gpu.multislice.GpuTiltCost` holds while it works."""
     slices, plane = n_slices(shape_zxy[0], n_layers_per_slice), 8 * shape_zxy[1] * shape_zxy[2]
     planes = slices + 1 + 2 * n_defoci + min(2, slices - 1) + slices / 2 + n_defoci / 2 + _FFT_PLANES * n_defoci
     return round(planes * plane)

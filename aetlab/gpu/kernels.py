@@ -1,19 +1,19 @@
-"""The kernels of the ``*.cu`` files beside this module: where each stands and how its threads are laid out."""
+"""List the kernels of the ``*.cu`` files in this folder, with their files and thread layouts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-#: y values of a thread in the rotation (``LANES`` of rotation.cu).
+#: y values per thread in the rotation (``LANES`` of rotation.cu).
 _LANES = 4
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """``block`` threads (x, y, z) take care of ``items`` of what is counted by the extent of a launch.
+    """A kernel: a block of ``block`` threads (x, y, z) processes ``items`` items of the extent of a launch.
 
-    ``waits`` says that threads of a block wait for each other; the others are independent.
+    ``waits`` is True if the threads of a block wait for each other, False if they are independent.
     """
 
     source: str
@@ -22,7 +22,7 @@ class Kernel:
     waits: bool = False
 
     def grid(self, extent: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Blocks that cover ``extent`` items."""
+        """Return the number of blocks (x, y, z) that cover ``extent`` items."""
         x, y, z = (-(-n // k) for n, k in zip(extent, self.items, strict=True))
         return x, y, z
 
@@ -31,8 +31,8 @@ def _each(source: str, *block: int) -> Kernel:
     return Kernel(source, (block[0], block[1], block[2]), (block[0], block[1], block[2]))
 
 
-#: Extents: of ``rotate_*`` (Y, X, S), ``add_adjoint*``, ``tv_*`` (Y, X, Z), ``build_rotation`` (X, Z, 1), ``*residual``
-#: (rows of all images, 1, 1), ``sum_cost`` and ``set_tilt`` (1, 1, 1), of all others (pixels or voxels, 1, 1).
+#: Extents: ``rotate_*`` (Y, X, S), ``add_adjoint*`` and ``tv_*`` (Y, X, Z), ``build_rotation`` (X, Z, 1), ``*residual``
+#: (rows of all images, 1, 1), ``sum_cost`` and ``set_tilt`` (1, 1, 1), all others (pixels or voxels, 1, 1).
 KERNELS: dict[str, Kernel] = {
     "set_tilt": _each("rotation.cu", 1, 1, 1),
     "build_rotation": _each("rotation.cu", 32, 4, 1),
@@ -66,5 +66,5 @@ SOURCES = tuple(sorted({kernel.source for kernel in KERNELS.values()}))
 
 
 def read_source(name: str) -> str:
-    """Text of one of :data:`SOURCES`."""
+    """Return the text of one of :data:`SOURCES`."""
     return (Path(__file__).parent / name).read_text(encoding="utf-8")

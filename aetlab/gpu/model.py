@@ -1,4 +1,4 @@
-"""The forward model of a tilt series on a GPU: the twin of :class:`aetlab.forward.ForwardModel`."""
+"""Compute the forward model of a tilt series on a GPU: the counterpart of :class:`aetlab.forward.ForwardModel`."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from aetlab.spec import MicroscopeSpec
 class GpuModel:
     """Cost ½ Σ w (|ψ| - √I)² of a volume against each tilt of a series, and its incremental step, on a device.
 
-    Parameters are those of :class:`aetlab.forward.ForwardModel`, in float32; ``rotation`` is linear or cubic. Volumes
-    are arrays of ``device``. Only a few numbers go to it for a tilt, and nothing comes back but what is asked for: the
-    launches of a tilt are recorded at its second use and played from then on, since what differs between tilts (angle,
-    images, step) is read on the device.
+    The parameters are those of :class:`aetlab.forward.ForwardModel`, in float32; ``rotation`` is linear or cubic.
+    Volumes are arrays of ``device``. A step sends only a few numbers to the device, and copies nothing back unless the
+    caller reads it. The launches of a step are recorded at its second use and replayed afterwards. One recording works
+    for all tilts, since their differences (angle, images, step) are read on the device.
 
     Attributes
     ----------
     n_tilts : int
         Number of tilts T.
     device : Device
-        Where the volumes live.
+        The device that holds the volumes.
     lipschitz : float
         Lipschitz constant of the gradient of one tilt in 1/V².
 
     Raises
     ------
     GpuError
-        For a rotation that is not there, and where the weights of pixels and the transfer functions of tilts that
-        differ in their defoci need more memory than is free.
+        If the rotation has no GPU version, or if the weights of pixels and the transfer functions of tilts with
+        different defoci need more memory than is free.
     """
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
                  n_layers_per_slice: int, device: Device, rotation: str = "linear", blur_A: float = 0.0,
                  likelihood: str = "amplitude") -> None:
         if rotation not in CAPACITY:
-            raise GpuError(f"engine.rotation={rotation} is not there on a GPU: choose one of {', '.join(CAPACITY)}")
+            raise GpuError(f"engine.rotation={rotation} has no GPU version: choose one of {', '.join(CAPACITY)}")
         optics_of = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
         optics = optics_of.optics
         n_z, n_x, n_y = shape_zxy
@@ -78,23 +78,23 @@ class GpuModel:
         if blur_A > 0:
             self._half_kernel = device.upload(gaussian_kernel(blur_A / series.pixel_A).astype(np.float32))
             self._blurred = zeros(self._slices.shape, np.float32)
-        # A cost stays where it is until the next iteration is under way.
+        # A cost is kept until the next iteration overwrites it.
         self._costs = zeros((2 * self.n_tilts,), np.float64)
         self._next_place = 0
         self._replay: tuple[tuple[int, int], Callable[[], None] | None] = ((0, 0), None)
 
     def cost(self, volume: Array, i_tilt: int) -> float:
-        """Cost of ``volume`` (Z, X, Y) against the images of one tilt; waits for it."""
+        """Return the cost of ``volume`` (Z, X, Y) against the images of one tilt; wait for the device."""
         place = self._choose(i_tilt, 0.0)
         self._rotate(volume)
         self._measure()
         return float(self._costs[place])
 
     def descend(self, volume: Array, i_tilt: int, step: float, metric: Array | None = None) -> Any:
-        """Take ``step`` (in V²) times the gradient of one tilt off ``volume`` in place.
+        """Subtract ``step`` (in V²) times the gradient of one tilt from ``volume`` in place.
 
-        ``metric`` (Z, X, Y), without a unit, multiplies the step voxel by voxel. Returns the cost before the step, a
-        scalar of the device that holds for the next ``n_tilts`` steps.
+        ``metric`` (Z, X, Y), without a unit, multiplies the step voxel by voxel. Return the cost before the step, a
+        scalar on the device that is valid for the next ``n_tilts`` steps.
         """
         place = self._choose(i_tilt, -step)
         arrays = self.device.address(volume), 0 if metric is None else self.device.address(metric)
@@ -111,7 +111,7 @@ class GpuModel:
         return self._costs[place]
 
     def form_potential(self, volume: Array) -> Array:
-        """V in volts: ``volume`` itself, or a new one where the model blurs what is reconstructed."""
+        """Return V in volts: ``volume`` itself, or a new blurred volume if the model has a blur."""
         if self._half_kernel is None:
             return volume
         n_z, n_x, n_y = self._shape
@@ -122,12 +122,12 @@ class GpuModel:
         return formed
 
     def parts(self, volume: Array) -> dict[str, Callable[[], None]]:
-        """The work of a tilt in its parts, in their order; for measuring how long each takes."""
+        """Return the parts of a step by name, in their order, to measure the time of each."""
         return {"rotate": lambda: self._rotate(volume), "measure": self._measure, "back": self._propagate_back,
                 "adjoint": lambda: self._add_adjoint(self._slices, volume, None)}
 
     def rotate_and_bin(self, volume: Array, i_tilt: int) -> Array:
-        """Slices (S, X, Y) of ``volume`` at one tilt; the array is overwritten by the next call."""
+        """Return the slices (S, X, Y) of ``volume`` at one tilt; the next call overwrites the array."""
         self._choose(i_tilt, 0.0)
         self._rotate(volume)
         return self._slices
@@ -139,7 +139,7 @@ class GpuModel:
         self._add_adjoint(self.device.upload(slices), volume, None)
 
     def _choose(self, i_tilt: int, scale: float) -> int:
-        """Tell the device which tilt is next; the place of its cost."""
+        """Set the next tilt and the factor of its gradient on the device; return the index of its cost."""
         place = self._next_place
         self._next_place = (place + 1) % len(self._costs)
         self.device.launch("set_tilt", (1, 1, 1), np.int32(i_tilt), np.int32(place), np.float32(scale), self._now,
@@ -188,18 +188,18 @@ class GpuModel:
                             np.int64(planes.size), out)
 
     def _measure(self) -> None:
-        """From slices to waves, residuals in place of the images, and the cost."""
+        """Propagate the slices to images, replace the images by residuals and compute the cost."""
         self._blur_slices()
         self._waves.measure(self._slices, self._amplitude, self._weight, self._now, self._costs)
 
     def _propagate_back(self) -> None:
-        """The gradient in place of the slices."""
+        """Replace the slices by the gradient."""
         self._waves.propagate_back(self._slices, self._now)
         self._blur_slices()
 
 
 def _weights(series: TiltSeries) -> np.ndarray | None:
-    """Weights as :meth:`GpuWaves.measure` takes them: of rows (T, F, X, 1) or of pixels (T, F, X, Y); None: all 1."""
+    """Return the weights for :meth:`GpuWaves.measure`: of rows (T, F, X, 1) or of pixels (T, F, X, Y); None: all 1."""
     if series.is_regular:
         return None
     weights = series.image_weights.astype(np.float32)[:, :, None, None]
@@ -210,7 +210,7 @@ def _weights(series: TiltSeries) -> np.ndarray | None:
 
 
 def _check_room_for_differences(device: Device, series: TiltSeries, n_sets: int) -> None:
-    """Raises :class:`GpuError` where what a regular series does not need takes more memory than ``device`` has."""
+    """Raise :class:`GpuError` if the arrays that only an irregular series needs exceed the free memory."""
     n_bytes = (n_sets - 1) * 8 * int(np.prod(series.images.shape[1:]))
     if series.pixel_weight is not None:
         n_bytes += 4 * series.images.size

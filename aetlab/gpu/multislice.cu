@@ -1,6 +1,7 @@
-// One step of multislice between two Fourier transforms, the images, and the way back (notation: forward/multislice.py).
+// Kernels of the multislice steps between Fourier transforms, of the images and of back-propagation.
 //
-// Planes are complex (X, Y) of n pixels. No transform has a factor of its own; the factors carry 1/n.
+// Notation: forward/multislice.py. Planes are complex (X, Y) of n pixels. Transforms are not normalised; the factors
+// include 1/n.
 
 __device__ float2 product(float2 a, float2 b) { return make_float2(a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x); }
 
@@ -15,7 +16,7 @@ __device__ float2 transmission(float phase, float slice_V) {
     return t;
 }
 
-// The incident wave 1 meets the first slice.
+// Pass the incident wave 1 through the first slice.
 extern "C" __global__ void enter(float phase, const float* __restrict__ slice_V, int n, float2* __restrict__ wave) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) wave[i] = transmission(phase, slice_V[i]);
@@ -38,7 +39,8 @@ extern "C" __global__ void multiply_conjugate(const float2* __restrict__ factor,
     if (i < n) plane[i] = conjugate_product(plane[i], factor[i]);
 }
 
-// images[f] = plane · transfer[f] for the F defoci; `transfer` (K, F, X, Y) holds K sets, `set_of` (T) that of each tilt.
+// images[f] = plane · transfer[f] for the F defoci. `transfer` (K, F, X, Y) holds K sets, `set_of` (T) is the set of
+// each tilt.
 extern "C" __global__ void to_images(const float2* __restrict__ plane, const float2* __restrict__ transfer,
                                      const int* __restrict__ set_of, const int* __restrict__ now, int n_images, int n,
                                      float2* __restrict__ images) {
@@ -68,7 +70,7 @@ extern "C" __global__ void from_images(const float2* __restrict__ images, const 
     plane[i] = sum;
 }
 
-// Sum of one number from each thread of a block, in a fixed order; it is complete in thread 0. `room` is shared.
+// Sum one number of each thread of a block in a fixed order; thread 0 has the complete sum. `room` is shared memory.
 __device__ double sum_over_block(double number, double* room) {
     room[threadIdx.x] = number;
     __syncthreads();
@@ -79,8 +81,8 @@ __device__ double sum_over_block(double number, double* room) {
     return room[0];
 }
 
-// Replaces ψ by ψ - a ψ/|ψ| (0 where ψ is 0), a of all tilts `amplitude` (T, rows, Y); a block has one row of the images
-// and leaves ½ Σ |residual|² in `row_cost`.
+// Replace ψ by ψ - a ψ/|ψ| (0 where ψ is 0). `amplitude` (T, rows, Y) holds a of all tilts. A block processes one row
+// of the images and writes ½ Σ |residual|² to `row_cost`.
 extern "C" __global__ void residual(const float* __restrict__ amplitude, const int* __restrict__ now, int n_rows, int n_y,
                                     float2* __restrict__ images, double* __restrict__ row_cost) {
     __shared__ double room[128];
@@ -100,8 +102,8 @@ extern "C" __global__ void residual(const float* __restrict__ amplitude, const i
     if (threadIdx.x == 0) row_cost[row] = 0.5 * total;
 }
 
-// As `residual` with residual and ½ |residual|² of each pixel times its weight; `weight` (T, rows, K) is that of all
-// pixels of a row (K = 1) or of each (K = Y).
+// As `residual`, with the residual and ½ |residual|² of each pixel multiplied by its weight. `weight` (T, rows, K) has
+// one value for all pixels of a row (K = 1) or one for each pixel (K = Y).
 extern "C" __global__ void weighted_residual(const float* __restrict__ amplitude, const float* __restrict__ weight,
                                              int n_weights, const int* __restrict__ now, int n_rows, int n_y,
                                              float2* __restrict__ images, double* __restrict__ row_cost) {
@@ -124,7 +126,7 @@ extern "C" __global__ void weighted_residual(const float* __restrict__ amplitude
     if (threadIdx.x == 0) row_cost[row] = 0.5 * total;
 }
 
-// Replaces ψ by the gradient of ¼ Σ (m - I + I log(I/m)) with m = |ψ|² + background, I = a²; otherwise as `residual`.
+// Replace ψ by the gradient of ¼ Σ (m - I + I log(I/m)) with m = |ψ|² + background, I = a²; otherwise as `residual`.
 extern "C" __global__ void poisson_residual(const float* __restrict__ amplitude, const int* __restrict__ now,
                                             float background, int n_rows, int n_y, float2* __restrict__ images,
                                             double* __restrict__ row_cost) {
@@ -146,7 +148,8 @@ extern "C" __global__ void poisson_residual(const float* __restrict__ amplitude,
     if (threadIdx.x == 0) row_cost[row] = 0.25 * total;
 }
 
-// As `poisson_residual` with gradient and cost of each pixel times its weight, which is given as in `weighted_residual`.
+// As `poisson_residual`, with gradient and cost of each pixel multiplied by its weight; `weight` is as in
+// `weighted_residual`.
 extern "C" __global__ void weighted_poisson_residual(const float* __restrict__ amplitude,
                                                      const float* __restrict__ weight, int n_weights,
                                                      const int* __restrict__ now, float background, int n_rows, int n_y,
@@ -170,7 +173,7 @@ extern "C" __global__ void weighted_poisson_residual(const float* __restrict__ a
     if (threadIdx.x == 0) row_cost[row] = 0.25 * total;
 }
 
-// costs[place of the tilt] = Σ row_cost, by one block
+// costs[now[1]] = Σ row_cost, computed by one block
 extern "C" __global__ void sum_cost(const double* __restrict__ row_cost, const int* __restrict__ now, int n_rows,
                                     double* __restrict__ costs) {
     __shared__ double room[256];
@@ -180,7 +183,7 @@ extern "C" __global__ void sum_cost(const double* __restrict__ row_cost, const i
     if (threadIdx.x == 0) costs[now[1]] = total;
 }
 
-// `adjoint` is φ behind the slice and `wave` the wave there: slice_V becomes the gradient phase · Im(φ wave*), φ becomes
+// `adjoint` is φ and `wave` the wave behind the slice. Replace slice_V by the gradient phase · Im(φ wave*), and φ by
 // φ · exp(-i phase slice_V).
 extern "C" __global__ void back_transmit(float phase, const float2* __restrict__ wave, int n, float2* __restrict__ adjoint,
                                          float* __restrict__ slice_V) {

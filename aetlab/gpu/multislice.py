@@ -1,4 +1,4 @@
-"""Between the slices of a tilt and their gradient, on a GPU: for the reconstruction, and tilt by tilt for others."""
+"""Compute cost and gradient of the slices of a tilt on a GPU, for the reconstruction and for single tilts."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from aetlab.gpu.device import Array, Device
 
 
 class GpuWaves:
-    """Waves through slices to images, and residuals back, for arrays of ``device``.
+    """Propagate waves through slices to images, and residuals back, for arrays of ``device``.
 
     Parameters
     ----------
     optics : Optics
-        Those of the CPU's multislice.
+        The optics, as for the multislice on the CPU.
     device : Device
-        Where the arrays live.
+        The device that holds the arrays.
     likelihood : str
         amplitude or poisson.
     transfer : complex64 (K, F, X, Y), optional
-        Transfer functions of K sets of defoci, in the place of those of ``optics``. The attribute of this name, on the
+        Transfer functions of K sets of defoci; they replace those of ``optics``. The attribute of this name, on the
         device, can be replaced.
     set_of : int (T,), optional
-        The set of each tilt; without it there is one tilt.
+        The set of each tilt; by default there is one tilt.
     """
 
     def __init__(self, optics: Optics, device: Device, likelihood: str = "amplitude",
@@ -47,9 +47,9 @@ class GpuWaves:
         self._row_cost = device.zeros((n_defoci * n_x,), np.float64)
 
     def measure(self, slices: Array, amplitude: Array, weight: Array | None, now: Array, costs: Array) -> None:
-        """From ``slices`` (S, X, Y) to residuals in place of the images.
+        """Propagate ``slices`` (S, X, Y) to images and replace the images by residuals.
 
-        ``now`` (2,) says which tilt of ``amplitude`` (T, F, X, Y) is measured, and where in ``costs`` its cost goes.
+        ``now`` (2,) holds the index of the tilt in ``amplitude`` (T, F, X, Y) and the index of its cost in ``costs``.
         ``weight`` is that of pixels (T, F, X, Y) or of rows (T, F, X, 1); None: 1.
         """
         device, n = self._device, np.int32(self._plane.size)
@@ -75,7 +75,7 @@ class GpuWaves:
         device.launch("sum_cost", (1, 1, 1), self._row_cost, now, n_rows, costs)
 
     def propagate_back(self, slices: Array, now: Array) -> None:
-        """The gradient in place of the ``slices`` that were measured last; ``now`` as for :meth:`measure`."""
+        """Replace ``slices``, those of the last :meth:`measure`, by the gradient; ``now`` is as there."""
         device, n = self._device, np.int32(self._plane.size)
         plane_extent = (int(n), 1, 1)
         device.fft(self._images, self._images)
@@ -91,7 +91,7 @@ class GpuWaves:
 
 
 class GpuTiltCosts:
-    """Makes :class:`GpuTiltCost` for threads that share ``device``; in place of the CPU's ``make_multislice``."""
+    """Make a :class:`GpuTiltCost` for each thread that shares ``device``; replaces ``make_multislice`` of the CPU."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -105,9 +105,9 @@ class GpuTiltCosts:
 
 
 class GpuTiltCost:
-    """:class:`aetlab.forward.multislice.TiltCost` on ``device``, for float32 arrays of the CPU.
+    """Implement :class:`aetlab.forward.multislice.TiltCost` on ``device``, for float32 arrays in CPU memory.
 
-    ``alone`` is held while the device is used: its work is that of one thread at a time.
+    The lock ``alone`` is held while the device is used, so that one thread uses it at a time.
     """
 
     def __init__(self, optics: Optics, device: Device, alone: threading.Lock) -> None:
@@ -117,25 +117,25 @@ class GpuTiltCost:
         self._now, self._costs = device.zeros((2,), np.int32), device.zeros((1,), np.float64)
 
     def pack_transfer(self, transfer: np.ndarray) -> Array:
-        """Transfer functions (F, X, Y) the way :meth:`use_transfer` takes them."""
+        """Return transfer functions (F, X, Y) in the form that :meth:`use_transfer` takes."""
         with self._alone:
             return self._device.upload(transfer.astype(np.complex64)[None])
 
     def use_transfer(self, packed: Array) -> None:
-        """From now on images are made by these transfer functions."""
+        """Use these transfer functions for all following images."""
         self._waves.transfer = packed
 
     def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
-        """Cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
+        """Return the cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
 
-        ``weight`` (F, X, Y), as ``amplitude`` float32, is that of each pixel; None: 1.
+        ``weight`` (F, X, Y), float32 like ``amplitude``, is the weight of each pixel; None: 1.
         """
         with self._alone:
             self._measure(slices, amplitude, weight)
             return float(self._costs[0])
 
     def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
-        """Cost as in :meth:`cost`; ``slices`` is overwritten by the gradient with respect to it, in 1/V."""
+        """Return the cost as :meth:`cost` does; overwrite ``slices`` by the gradient with respect to it, in 1/V."""
         with self._alone:
             uploaded = self._measure(slices, amplitude, weight)
             self._waves.propagate_back(uploaded, self._now)

@@ -1,4 +1,4 @@
-"""Proximal operators and Nesterov's step on a GPU: the twins of :mod:`aetlab.solve.prox` and of the solver's step."""
+"""Compute proximal operators and Nesterov's step on a GPU, as :mod:`aetlab.solve.prox` and the solver do on the CPU."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from aetlab.gpu.device import Array, Device, GpuError
 from aetlab.solve import Prox
 
-#: Regularisers (``reg.kind``) that have a GPU version; that of atoms is :func:`sparsify`.
+#: Regularisers (``reg.kind``) with a GPU version; that of atoms is :func:`sparsify`.
 REGULARISERS = ("tv", "lasso", "pos", "none", "atoms")
 
 
 def make_prox(device: Device, kind: str, weight: float = 0.0, *, inner_iterations: int = 15,
               warm_start: bool = False) -> Prox:
-    """The proximal operator of a regulariser for volumes of ``device``; otherwise as :func:`aetlab.solve.make_prox`.
+    """Return the proximal operator of a regulariser for volumes on ``device``; see :func:`aetlab.solve.make_prox`.
 
     Raises
     ------
@@ -30,13 +30,16 @@ def make_prox(device: Device, kind: str, weight: float = 0.0, *, inner_iteration
 
 
 def extrapolate(device: Device, volume: Array, proximal: Array, beta: float) -> None:
-    """Nesterov's step: ``volume`` moves on by ``beta`` times its change against ``proximal``, which takes its place."""
+    """Take Nesterov's step in place.
+
+    Add ``beta`` · (``volume`` - ``proximal``) to ``volume``, and replace ``proximal`` by the old ``volume``.
+    """
     device.launch("extrapolate", (volume.size, 1, 1), np.float32(beta), np.int64(volume.size), volume, proximal)
 
 
 def sparsify(device: Device, volume: Array, threshold: float, metric: Array | None = None,
              weights: Array | None = None) -> None:
-    """Replace every voxel by max(0, v - threshold · metric · weights) in place; what is None is 1 everywhere."""
+    """Replace every voxel by max(0, v - threshold · metric · weights) in place; None stands for 1 everywhere."""
     one = device.upload(np.ones(1, np.float32))
     arrays = (one if metric is None else metric, np.int32(metric is not None),
               one if weights is None else weights, np.int32(weights is not None))
@@ -44,7 +47,7 @@ def sparsify(device: Device, volume: Array, threshold: float, metric: Array | No
 
 
 class TotalVariation:
-    """Isotropic total variation over non-negative volumes (Z, X, Y)."""
+    """Proximal operator of isotropic total variation over non-negative volumes (Z, X, Y)."""
 
     def __init__(self, device: Device, weight: float, inner_iterations: int = 15, warm_start: bool = False) -> None:
         self.state: dict[str, Array] = {}
@@ -79,7 +82,7 @@ class TotalVariation:
         return volume
 
     def _start(self, n_dual: int) -> tuple[Array, Array]:
-        """The first dual iterate, and room for the second."""
+        """Return the first dual iterate, and memory for the second."""
         if self._duals is None:
             kept = self.state.get("dual") if self._warm_start else None
             zeros = self._device.zeros
@@ -91,7 +94,7 @@ class TotalVariation:
 
 
 class _Pointwise:
-    """Lasso (soft threshold), positivity, or nothing."""
+    """Proximal operator of lasso (soft threshold), positivity, or none."""
 
     def __init__(self, device: Device, kind: str, weight: float) -> None:
         self.state: dict[str, Array] = {}

@@ -1,11 +1,12 @@
-// Rotation of the volume about y, summed into slices, and its exact adjoint fused with the step of the volume.
+// Kernels that rotate the volume about y and sum it into slices, and the exact adjoint fused with the gradient step.
 //
 // Volumes are (Z, X, Y) with y contiguous, slices (S, X, Y); both directions gather. A rotated pixel (z', x') samples
-// the volume at x = x' cos - z' sin, z = x' sin + z' cos about the centre. `build_rotation` notes for one tilt where
-// each rotated pixel samples, and for each voxel the rows (slice, x') that it enters with their weights, the layers of
-// a slice added up: all that depends on the angle is computed once, in double precision, and not for every y.
+// the volume at x = x' cos - z' sin, z = x' sin + z' cos about the centre. For one tilt, `build_rotation` stores where
+// each rotated pixel samples the volume. For each voxel it stores the rows (slice, x') that the voxel contributes to,
+// with their weights, summed over the layers of a slice. All values that depend on the angle are thus computed once, in
+// double precision, and not for every y.
 
-#define LANES 4  // y values of a thread, blockDim.x apart
+#define LANES 4  // y values per thread, blockDim.x apart
 
 __device__ double interpolation_weight(double distance, int cubic) {
     const double d = fabs(distance);
@@ -15,17 +16,17 @@ __device__ double interpolation_weight(double distance, int cubic) {
     return 0.0;
 }
 
-// What is different from tilt to tilt stays on the device, so that a recorded tilt can be played for any of them.
-// `now` holds the tilt and the place in `costs` that belongs to it, `scale` the factor of the gradient.
+// Store the values that differ between tilts on the device, so that one recording can be replayed for every tilt.
+// `now` holds the index of the tilt and the index of its cost in `costs`, `scale` the factor of the gradient.
 extern "C" __global__ void set_tilt(int i_tilt, int place, float factor, int* now, float* scale) {
     now[0] = i_tilt;
     now[1] = place;
     scale[0] = factor;
 }
 
-// For (z, x) as a rotated pixel: `corner` (Z·X, 2), the first voxel (z, x) that it samples, and `fraction` (Z·X, 2), how
-// far it lies beyond the first (linear) or second (cubic). For (z, x) as a voxel: `counts` (Z·X) entries of `rows` and
-// `weights` (Z·X, capacity). `cos_sin` is (T, 2).
+// For each rotated pixel (z, x): `corner` (Z·X, 2) is the first voxel (z, x) that it samples, and `fraction` (Z·X, 2) its
+// distance beyond the first (linear) or second (cubic) of these voxels. For each voxel (z, x): `counts` (Z·X) is the
+// number of its entries in `rows` and `weights` (Z·X, capacity). `cos_sin` is (T, 2).
 extern "C" __global__ void build_rotation(const int* now, const double* cos_sin, int n_z, int n_x, int n_layers,
                                           int cubic, int capacity, int* corner, float* fraction, int* counts, int* rows,
                                           float* weights) {
@@ -70,7 +71,7 @@ extern "C" __global__ void build_rotation(const int* now, const double* cos_sin,
     counts[here] = n;
 }
 
-// Voxels and weights of the taps along one axis; a tap outside the volume gets weight 0 and a voxel inside.
+// Compute voxels and weights of the taps along one axis. A tap outside the volume gets weight 0 and a voxel inside it.
 template <int TAPS>
 __device__ void place_taps(int corner, float f, int n, int* voxels, float* weights) {
     if (TAPS == 2) {
@@ -177,15 +178,16 @@ extern "C" __global__ void add_adjoint(const float* slices, const int* counts, c
     add_adjoint_of<false>(slices, counts, rows, weights, capacity, scale[0], scale, n_x, n_y, volume);
 }
 
-// The same with scale · metric[z, x, y] in place of scale.
+// As `add_adjoint`, with scale · metric[z, x, y] instead of scale.
 extern "C" __global__ void add_adjoint_in_metric(const float* slices, const int* counts, const int* rows,
                                                  const float* weights, int capacity, const float* scale,
                                                  const float* metric, int n_x, int n_y, float* volume) {
     add_adjoint_of<true>(slices, counts, rows, weights, capacity, scale[0], metric, n_x, n_y, volume);
 }
 
-// `out` = `planes` convolved along the axis of length n_axis whose neighbours are `stride` apart, with a symmetric kernel
-// of which `half` (reach + 1) is given, its centre first; what lies outside is 0. Both have n values.
+// Convolve `planes` with a symmetric kernel along the axis of length n_axis, whose neighbours are `stride` apart, and
+// write `out`. `half` (reach + 1) holds half of the kernel, starting with its centre. Values outside are 0. `planes` and
+// `out` have n values.
 extern "C" __global__ void blur_axis(const float* __restrict__ planes, const float* __restrict__ half, int reach,
                                      int n_axis, long long stride, long long n, float* __restrict__ out) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;

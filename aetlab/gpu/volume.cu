@@ -1,12 +1,12 @@
-// Passes over the whole volume: proximal operators (notation: solve/kernels_numba.py) and Nesterov's step.
+// Kernels over the whole volume: proximal operators (notation: solve/kernels_numba.py) and Nesterov's step.
 //
-// Volumes are (Z, X, Y) of n voxels, dual variables p and q (3, Z, X, Y), components along z, x, y. Differences are
+// Volumes are (Z, X, Y) of n voxels, dual variables p and q (3, Z, X, Y) with components along z, x, y. Differences are
 // periodic. One dual iteration takes two passes: u = max(0, b - λ Dᵀ r) with r = (1 + β) p - β q, then the projection of
-// r + step · D u on the unit ball, written over q.
+// r + step · D u onto the unit ball, which overwrites q.
 
 struct Voxel {
     int y, x, z;
-    long long here, plane, n;  // of (z, x, y), of one z, of all
+    long long here, plane, n;  // index of voxel (z, x, y), size of one z plane, size of the volume
 
     __device__ Voxel(int n_z, int n_x, int n_y)
         : y(blockIdx.x * blockDim.x + threadIdx.x), x(blockIdx.y * blockDim.y + threadIdx.y), z(blockIdx.z) {
@@ -22,7 +22,7 @@ struct Voxel {
     __device__ long long after_y(int n_y) const { return y < n_y - 1 ? here + 1 : here - n_y + 1; }
 };
 
-// u may be b itself.
+// u may alias b.
 extern "C" __global__ void tv_primal(const float* b, const float* __restrict__ p, const float* __restrict__ q, float beta,
                                      float threshold, int n_z, int n_x, int n_y, float* u) {
     const Voxel v(n_z, n_x, n_y);
@@ -50,13 +50,14 @@ extern "C" __global__ void tv_dual(const float* __restrict__ u, const float* __r
     q[y0] = c * scale;
 }
 
-// Every voxel moves by `threshold` towards 0.
+// Move every voxel towards 0 by `threshold`.
 extern "C" __global__ void soft_threshold(float threshold, long long n, float* __restrict__ volume) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) volume[i] = fmaxf(volume[i] - threshold, fminf(volume[i] + threshold, 0.0f));
 }
 
-// Every voxel v becomes max(0, v - threshold · metric · weights); of these, one value stands for all where per_... is 0.
+// Replace every voxel v by max(0, v - threshold · metric · weights). If per_metric or per_weights is 0, the first value
+// of that array holds for all voxels.
 extern "C" __global__ void sparsify(float threshold, const float* __restrict__ metric, int per_metric,
                                     const float* __restrict__ weights, int per_weights, long long n,
                                     float* __restrict__ volume) {
@@ -69,7 +70,7 @@ extern "C" __global__ void clip_negative(long long n, float* __restrict__ volume
     if (i < n) volume[i] = fmaxf(volume[i], 0.0f);
 }
 
-// volume becomes volume + beta · (volume - previous), and previous what volume was.
+// Replace volume by volume + beta · (volume - previous), and previous by the old volume.
 extern "C" __global__ void extrapolate(float beta, long long n, float* __restrict__ volume,
                                        float* __restrict__ previous) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;

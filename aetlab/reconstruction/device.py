@@ -1,4 +1,4 @@
-"""Where a reconstruction is computed: the forward model on the GPU or the CPU, and the solver's parts beside it."""
+"""Choose the device of a reconstruction: the forward model on the GPU or the CPU, and the parts of the solver."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ Array = Any
 
 
 class Model(Protocol):
-    """A forward model; its volumes live where it computes."""
+    """The interface of a forward model; its volumes lie on the device that computes."""
 
     n_tilts: int
     lipschitz: float
 
     def cost(self, volume: Array, i_tilt: int) -> float:
-        """Cost of ``volume`` (Z, X, Y) against the images of one tilt."""
+        """Return the cost of ``volume`` (Z, X, Y) against the images of one tilt."""
 
     def descend(self, volume: Array, i_tilt: int, step: float, metric: Array | None = None) -> Any:
-        """A step down the gradient of one tilt in place; the cost before it."""
+        """Take a step down the gradient of one tilt in place; return the cost before the step."""
 
     def form_potential(self, volume: Array) -> Array:
-        """V in volts of what is reconstructed."""
+        """Return V in volts from the reconstructed ``volume``."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the solver takes beside a model: None stands for its own, which are the CPU's.
+    """The functions that the solver needs in addition to a model; None stands for its default on the CPU.
 
-    ``name`` is the device in words, ``zeros`` makes a volume, ``place`` brings an array there.
+    ``name`` is the name of the device. ``zeros`` returns a volume of zeros, ``place`` copies an array to the device.
     """
 
     name: str
@@ -51,13 +51,15 @@ class Parts:
 
 
 def choose_model(spec: RunSpec, series: TiltSeries, *, blur_A: float, say: Callable[[str], None]) -> Model:
-    """The forward model on the device that ``spec.engine.device`` asks for; ``auto`` takes a GPU if one serves, but for
-    align=true the CPU.
+    """Return the forward model on the device that ``spec.engine.device`` selects.
+
+    ``auto`` selects a GPU if one can be used, but the CPU for align=true. ``say`` is called with one line that names
+    the device.
 
     Raises
     ------
     SpecError
-        Where a GPU is asked for and none serves.
+        If a GPU is required and none can be used.
     """
     options: dict[str, Any] = {"microscope": spec.microscope, "n_layers_per_slice": spec.binning.n_layers,
                                "rotation": spec.engine.rotation, "blur_A": blur_A,
@@ -79,7 +81,7 @@ def choose_model(spec: RunSpec, series: TiltSeries, *, blur_A: float, say: Calla
 
 
 def require_gpu(spec: RunSpec) -> None:
-    """Raises :class:`SpecError` in one line where ``spec`` asks for a GPU and none serves."""
+    """Raise :class:`SpecError` with one line if ``spec`` requires a GPU and none can be used."""
     if spec.engine.device == "gpu":
         try:
             _open(spec)
@@ -90,12 +92,12 @@ def require_gpu(spec: RunSpec) -> None:
 
 
 def choose_tilt_cost(spec: RunSpec, say: Callable[[str], None]) -> Callable[..., TiltCost]:
-    """What makes the cost of a tilt for the refinement, where ``spec.engine.device`` asks for it.
+    """Return the function that makes the cost of a tilt for the refinement, on the device that ``spec`` selects.
 
     Raises
     ------
     SpecError
-        Where a GPU is asked for and none serves.
+        If a GPU is required and none can be used.
     """
     if spec.engine.device == "cpu":
         return make_multislice
@@ -104,7 +106,7 @@ def choose_tilt_cost(spec: RunSpec, say: Callable[[str], None]) -> Callable[...,
     except gpu.GpuError as error:
         if spec.engine.device == "gpu":
             raise _refusal(error) from None
-        if gpu_problem() is None:  # else the reconstruction has told what there is not
+        if gpu_problem() is None:  # else the reconstruction has already reported the problem
             say(f"the CPU refines: {error}")
         return make_multislice
     say(f"{device.name} propagates the waves of the refinement")
@@ -112,7 +114,7 @@ def choose_tilt_cost(spec: RunSpec, say: Callable[[str], None]) -> Callable[...,
 
 
 def find_gpu(spec: RunSpec) -> gpu.Device | None:
-    """The GPU that a reconstruction of ``spec`` takes; None where that is the CPU's."""
+    """Return the GPU that a reconstruction of ``spec`` uses; None if it uses the CPU."""
     if spec.engine.device == "cpu" or spec.align.enabled:
         return None
     try:
@@ -122,7 +124,7 @@ def find_gpu(spec: RunSpec) -> gpu.Device | None:
 
 
 def gpu_bytes(spec: RunSpec) -> int:
-    """Memory that a reconstruction of ``spec`` takes on a GPU."""
+    """Return the bytes that a reconstruction of ``spec`` needs on a GPU."""
     n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge)) * (1.25 if leaves_counts_out(spec) else 1)
     return gpu.memory_needed_bytes(
         spec.scale.shape_zxy, math.ceil(n_tilts), len(spec.defocus.planes_nm),
@@ -130,7 +132,7 @@ def gpu_bytes(spec: RunSpec) -> int:
 
 
 def solver_parts(model: Model) -> Parts:
-    """The parts of the solver that work where the volumes of ``model`` live."""
+    """Return the parts of the solver for the device that holds the volumes of ``model``."""
     if not isinstance(model, gpu.GpuModel):
         return Parts("cpu", _zeros, np.asarray, solve.make_prox)
     device = model.device
@@ -145,14 +147,14 @@ def solver_parts(model: Model) -> Parts:
 
 def _open(spec: RunSpec) -> gpu.Device:
     if spec.engine.rotation not in gpu.ROTATIONS:
-        raise gpu.GpuError(f"engine.rotation={spec.engine.rotation} is not there on a GPU")
+        raise gpu.GpuError(f"engine.rotation={spec.engine.rotation} has no GPU version")
     if spec.reg.kind not in gpu.REGULARISERS:
-        raise gpu.GpuError(f"reg.kind={spec.reg.kind} is not there on a GPU")
+        raise gpu.GpuError(f"reg.kind={spec.reg.kind} has no GPU version")
     return gpu.open_device(gpu_bytes(spec))
 
 
 def _refinement_bytes(spec: RunSpec) -> int:
-    """Each thread has a tilt of its own; one more is made where a tilt has a focus of its own."""
+    """Return the GPU memory of a refinement: one tilt cost for each thread, and one more for tilts with own defoci."""
     return (n_threads() + 1) * gpu.tilt_cost_bytes(spec.scale.shape_zxy, len(spec.defocus.planes_nm),
                                                    n_layers_per_slice=spec.binning.n_layers)
 

@@ -1,10 +1,9 @@
-"""Memory and time of a run before it starts: bytes are counted, seconds come from a short trial on this machine.
+"""Estimate memory and time of a run before it starts: count the memory, and measure the time in a short trial.
 
-The trial turns, propagates and regularises a small part of the volume at its full row length, and simulates one slab
-of a few tilts; each time is scaled by what there is of its kind (voxels, FFTs, layers, iterations). Tracing alone is
-taken from what was measured for it (experiments/benchmark_tracing.json, two cores). Where a GPU reconstructs, a few
-tilts and one proximal step of full size are tried there. What one run has tried, later runs of the same process take
-over.
+The trial rotates, propagates and regularises a small part of the volume at its full row length, and simulates one slab
+of a few tilts. Each time is scaled with the amount of work (voxels, FFTs, layers, iterations). The time of tracing is
+taken from a benchmark instead (experiments/benchmark_tracing.json, two cores). If a GPU reconstructs, the trial runs a
+few tilts and one proximal step of full size on it. Later runs of the same process reuse the times of a trial.
 """
 
 from __future__ import annotations
@@ -30,25 +29,27 @@ from aetlab.reconstruction.device import find_gpu, gpu_bytes
 from aetlab.reconstruction.memory import memory_by_stage
 from aetlab.spec import RunSpec, tilt_angles_deg
 
-#: Seconds of tracing for an atom, all rounds.
+#: Seconds of tracing per atom, all rounds.
 TRACE_S_PER_ATOM = 3.1e-4
-#: An alignment of a tilt in steps of the reconstruction with it (measured at 96³ voxels).
+#: Time to align a tilt, in units of a reconstruction step with that tilt (measured at 96³ voxels).
 _ALIGNED_TILT = 6.0
-#: Voxels along z and x of the part that is turned and regularised, and least layers that are simulated, in the trial.
+#: In the trial: voxels along z and x of the part that is rotated and regularised, and minimum of simulated layers.
 _TRIAL_SIDE, _TRIAL_LAYERS = 160, 16
 _TRIAL_SLICES, _TRIAL_INNER = 4, 2
 #: Tilts of the trial on a GPU.
 _TRIAL_TILTS = 4
-#: Regularisers with a proximal operator that takes time.
+#: Regularisers whose proximal operator takes noticeable time.
 _PROXES = ("tv", "lasso", "pos")
-#: Seconds by what was tried and the settings that it depends on.
+#: Measured seconds by trial and the settings that it depends on.
 _tried: dict[tuple[str, ...], float] = {}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Peak memory in bytes and time in seconds of each stage; ``gpu`` is the GPU that reconstructs, if one does, and
-    ``gpu_bytes`` what it holds."""
+    """Peak memory in bytes and time in seconds of each stage.
+
+    ``gpu`` is the name of the GPU that reconstructs, or None, and ``gpu_bytes`` the memory needed on it.
+    """
 
     memory_bytes: dict[str, float]
     seconds: dict[str, float]
@@ -57,18 +58,18 @@ class Estimate:
 
     @property
     def peak_bytes(self) -> float:
-        """Memory of the stage that needs most."""
+        """Return the memory of the stage that needs most."""
         return max(self.memory_bytes.values())
 
     def in_one_line(self) -> str:
-        """What the log says."""
+        """Return the line for the log."""
         parts = ", ".join(f"{stage} {_duration(s)}" for stage, s in self.seconds.items())
         where = f"on the CPU and {self.gpu_bytes / 1e9:.2f} GB of {self.gpu}" if self.gpu else "on the CPU"
         return (f"needs about {self.peak_bytes / 1e9:.2f} GB and {_duration(sum(self.seconds.values()))} {where} "
                 f"({parts}; by a short trial)")
 
     def as_table(self) -> str:
-        """One line a stage."""
+        """Return a table with one line for each stage."""
         lines = [f"{'stage':<12} {'memory (GB)':>11} {'time':>10}"]
         lines += [f"{stage:<12} {n_bytes / 1e9:>11.2f} {_duration(self.seconds[stage]):>10}"
                   for stage, n_bytes in self.memory_bytes.items()]
@@ -78,9 +79,10 @@ class Estimate:
 
 
 def estimate(spec: RunSpec, atoms: Atoms) -> Estimate:
-    """Memory and time of each stage of a run of ``spec`` on ``atoms``; the trial takes a second or so at 480³.
+    """Return memory and time of each stage of a run of ``spec`` on ``atoms``; the trial takes about a second at 480³.
 
-    All ``spec.engine.n_iterations`` are counted; a fit that :mod:`~aetlab.reconstruction.iterations` ends takes less.
+    All ``spec.engine.n_iterations`` are counted; a fit that :mod:`~aetlab.reconstruction.iterations` ends early takes
+    less time.
     """
     device = find_gpu(spec)
     memory, seconds = memory_by_stage(spec, on_gpu=device is not None), _seconds_by_stage(spec, atoms, device)
@@ -100,7 +102,7 @@ def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: gpu.Device | None) ->
 
 
 def _on_cpu_s(spec: RunSpec) -> float:
-    """A reconstruction on the CPU, by its parts."""
+    """Return the seconds of a reconstruction on the CPU, as the sum of its parts."""
     n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge))
     small = spec.scale.shape_zxy[1] * spec.scale.shape_zxy[2] <= SMALL_PLANE
     with threads(1 if small else n_threads()):
@@ -113,8 +115,11 @@ def _on_cpu_s(spec: RunSpec) -> float:
 
 
 def _on_gpu_s(spec: RunSpec, device: gpu.Device) -> float:
-    """A reconstruction on ``device``: steps with a few tilts at full size, of which the first two record what is
-    played from then on, and the regulariser's."""
+    """Return the seconds of a reconstruction on ``device``.
+
+    A few tilts and the regulariser are measured at full size. The first two steps record the launches that all later
+    steps replay.
+    """
     defocus_A = 10.0 * np.array(spec.defocus.planes_nm)
     shape = spec.scale.shape_zxy
     images = np.ones((_TRIAL_TILTS, len(defocus_A), *shape[1:]), np.float32)
@@ -146,7 +151,7 @@ def _on_gpu_s(spec: RunSpec, device: gpu.Device) -> float:
 
 
 def _once(trial: Callable[[RunSpec], float], spec: RunSpec, *groups: str) -> float:
-    """Seconds that ``trial`` measures, or has measured for equal settings of ``groups``."""
+    """Return the seconds that ``trial`` measures, or has measured before for equal settings of ``groups``."""
     key = (trial.__qualname__, *(repr(getattr(spec, group)) for group in groups))
     if key not in _tried:
         _tried[key] = trial(spec)
@@ -154,14 +159,14 @@ def _once(trial: Callable[[RunSpec], float], spec: RunSpec, *groups: str) -> flo
 
 
 def _part(spec: RunSpec) -> tuple[tuple[int, int, int], float]:
-    """Shape of the part of the volume that is tried, and how many times the volume is as large."""
+    """Return the shape of the part of the volume used in the trial, and the ratio of the volume to the part."""
     n_z, n_x, n_y = spec.scale.shape_zxy
     part = (min(n_z, _TRIAL_SIDE), min(n_x, _TRIAL_SIDE), n_y)
     return part, math.prod(spec.scale.shape_zxy) / math.prod(part)
 
 
 def _turning_s(spec: RunSpec) -> float:
-    """Rotate-and-bin and its adjoint, once each."""
+    """Return the seconds of one rotate-and-bin and one adjoint."""
     part, times = _part(spec)
     angles = np.array([20.0, 50.0])
     rotation = make_rotation(spec.engine.rotation, part, spec.binning.n_layers, angles)
@@ -177,7 +182,7 @@ def _turning_s(spec: RunSpec) -> float:
 
 
 def _propagation_s(spec: RunSpec) -> float:
-    """Multislice of one tilt with its gradient, by the time of one of its FFTs."""
+    """Return the seconds of the multislice of one tilt with its gradient, scaled by the number of FFTs."""
     n_z, n_x, n_y = spec.scale.shape_zxy
     n_layers = max(1, min(spec.binning.n_layers, n_z // _TRIAL_SLICES))
     defocus_A = 10.0 * np.array(spec.defocus.planes_nm)
@@ -192,12 +197,12 @@ def _propagation_s(spec: RunSpec) -> float:
 
 
 def _n_ffts(slices: int, n_defoci: int) -> int:
-    """FFTs of one tilt, forward and back."""
+    """Return the number of FFTs of one tilt, for cost and gradient."""
     return 4 * (slices - 1) + 2 * n_defoci + 2
 
 
 def _prox_s(spec: RunSpec) -> float:
-    """The proximal step of one iteration."""
+    """Return the seconds of the proximal step of one iteration."""
     if spec.reg.kind not in _PROXES:
         return 0.0
     part, times = _part(spec)
@@ -209,7 +214,10 @@ def _prox_s(spec: RunSpec) -> float:
 
 
 def _simulated_tilt_s(spec: RunSpec, atoms: Atoms) -> float:
-    """One tilt of the simulation, by the middle layers of the sample at tilt 0, as many as are built at once."""
+    """Return the seconds of one simulated tilt, scaled from the middle layers of the sample at tilt 0.
+
+    The trial has as many layers as the simulation builds at once.
+    """
     n_z, n_x, n_y = spec.scale.shape_zxy
     layers = min(n_z, max(_TRIAL_LAYERS, int(SLAB_BYTES / (4 * n_x * n_y))))
     middle = np.abs(atoms.positions_A[:, 2]) <= 0.5 * layers * spec.scale.voxel_A
@@ -224,7 +232,7 @@ def _simulated_tilt_s(spec: RunSpec, atoms: Atoms) -> float:
                                      simulate=settings, debye_waller_A2=spec.sample.debye_waller_A2, rng=rng)
 
     simulate(1)
-    # Twice as many tilts take twice as long but for what all tilts share.
+    # The difference between the two times excludes the work that all tilts share.
     few_s, many_s = _seconds(simulate, n_threads()), _seconds(simulate, 2 * n_threads())
     tilt_s = max(many_s - few_s, 0.2 * many_s) / n_threads() * n_z / layers
     if spec.simulate.kind == "voxels":

@@ -1,4 +1,4 @@
-"""The settings of a run joined with the solver: the forward model of a tilt series, and the volume that fits it."""
+"""Connect the settings of a run with the solver: make the forward model of a tilt series, and fit the volume."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from aetlab.forward import narrowest_atom_A
 from aetlab.reconstruction.device import Model, choose_model, solver_parts
 from aetlab.spec import RunSpec
 
-#: Step of the atoms prior where tilts are sparse, and what it may come to where they overlap (measured: below these the
-#: cost falls without a reset at 0.08 and at 0.4 tilts a sample).
+#: Step of the atoms prior for sparse tilts, and the limit of the sum of steps of overlapping tilts. Measured: below
+#: these the cost falls without a reset at 0.08 and at 0.4 tilts per sample.
 _LONGEST_STEP, _SHARED_STEP = 4.0, 0.6
-#: The farthest that the defoci of a first alignment lie apart, in Å.
+#: Maximum step between the defoci that a first alignment tries, in Å.
 _SEARCH_STEP_A = 10.0
 
 
 def make_model(spec: RunSpec, series: TiltSeries, say: Callable[[str], None]) -> Model:
-    """The forward model that the reconstruction of ``series`` uses; its volume is c of V = g ∗ c for reg=atoms.
+    """Return the forward model for the reconstruction of ``series``; its volume is c of V = g ∗ c for reg=atoms.
 
-    ``say`` is told where it computes.
+    ``say`` is called with one line that names the device.
     """
     return choose_model(spec, series, blur_A=blur_A(spec), say=say)
 
 
 def make_aligner(spec: RunSpec, series: TiltSeries, model: Model) -> forward.TiltAligner | None:
-    """What finds where the tilts of ``series`` lie, and tells ``model``; None where ``spec`` does not ask for it."""
+    """Return the aligner that finds the poses of the tilts of ``series`` and sets them in ``model``.
+
+    Return None if ``spec`` has no alignment.
+    """
     if not spec.align.enabled or not isinstance(model, forward.ForwardModel):
         return None
     return forward.TiltAligner(model, series, spec.scale.shape_zxy, microscope=spec.microscope,
@@ -37,9 +40,10 @@ def make_aligner(spec: RunSpec, series: TiltSeries, model: Model) -> forward.Til
 
 
 def align_when_due(spec: RunSpec, aligner: forward.TiltAligner, state: solve.State) -> bool:
-    """Align all tilts before an iteration of ``spec.align.at``; True where momentum must start anew.
+    """Align all tilts before an iteration of ``spec.align.at``; return True if momentum must be reset.
 
-    It does after the first alignment alone: later ones change less, and the volume that follows them needs momentum.
+    Momentum is reset only after the first alignment. Later alignments change less, and the volume needs momentum to
+    follow them.
     """
     if state.n_done not in spec.align.at:
         return False
@@ -53,7 +57,7 @@ def align_when_due(spec: RunSpec, aligner: forward.TiltAligner, state: solve.Sta
 
 
 def blur_A(spec: RunSpec) -> float:
-    """Standard deviation of g in Å, as set or that of the narrowest atom; 0 without the atoms prior."""
+    """Return the standard deviation of g in Å, as set or that of the narrowest atom; 0 without the atoms prior."""
     if spec.reg.kind != "atoms":
         return 0.0
     if spec.reg.blur_A is not None:
@@ -65,10 +69,10 @@ def fit_volume(spec: RunSpec, model: Model, tilts: np.ndarray, weight: float, *,
                rng: np.random.Generator, on_iteration: Callable[[solve.State], None] | None = None,
                align: Callable[[solve.State], bool] | None = None, enough: Callable[[solve.State], str] | None = None,
                resume: solve.State | None = None) -> solve.Solution:
-    """The volume (Z, X, Y) of ``model`` that fits ``tilts`` (indices), regularised with ``weight`` in 1/V.
+    """Fit the volume (Z, X, Y) of ``model`` to ``tilts`` (indices), regularised with ``weight`` in 1/V.
 
-    ``align`` is called before each iteration; it may change what ``model`` knows of the tilts and then returns True.
-    ``enough`` tells after each iteration why it is the last, or nothing.
+    ``align`` is called before each iteration. It may change the poses in ``model``, and returns True if momentum must
+    be reset. ``enough`` is called after each iteration and returns the reason to stop, or an empty string.
     """
     parts = solver_parts(model)
     volume0 = parts.zeros(spec.scale.shape_zxy)
@@ -90,11 +94,11 @@ def fit_volume(spec: RunSpec, model: Model, tilts: np.ndarray, weight: float, *,
 
 
 def step_of(spec: RunSpec, n_tilts: int) -> float:
-    """The first step in units of the inverse Lipschitz constant of one tilt.
+    """Return the first step in units of the inverse Lipschitz constant of one tilt.
 
-    For the atoms prior, unless set, 4, or less where the planes of neighbouring tilts overlap at the Nyquist frequency:
-    then several tilts of a pass step along the same direction. ``n_tilts`` planes share π N_x / 2 samples of a half
-    circle; their steps together stay at 0.6 / (n_tilts / (π N_x / 2)).
+    For the atoms prior, unless set, it is 4, or less if the planes of neighbouring tilts overlap at the Nyquist
+    frequency, because several tilts of a pass then step along the same direction. ``n_tilts`` planes share π N_x / 2
+    samples of a half circle; the step is at most 0.6 / (n_tilts / (π N_x / 2)).
     """
     if spec.reg.kind != "atoms":
         return spec.engine.step

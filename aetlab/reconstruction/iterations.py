@@ -1,10 +1,10 @@
-"""When a fit without a regulariser is to end: before it fits noise, which a part of the counts that it never saw tells.
+"""Find the number of iterations of a fit without a regulariser, so that it ends before it fits noise.
 
-Every count of the images is left out with the same chance. What is kept and what is left out are then Poisson counts of
-the same images with independent noise, so that no tilt has to be missed. A fit to what is kept first comes to predict
-what is left out, and then, as it takes its noise for sample, ever worse. Images are predicted best earlier than atoms
-are found best, by a factor of about 2 in iterations in all cases of docs/engine.md: a search for atoms smooths the
-volume, and takes less harm from noise than from peaks that are not yet sharp.
+Each count of the images is left out with the same probability. The kept and the left-out counts are then Poisson counts
+of the same images with independent noise, and no tilt has to be held out. The prediction of the left-out counts by a
+fit to the kept counts first improves, and becomes worse when the fit begins to reproduce noise. Images are predicted
+best earlier than atoms are found best, by a factor of about 2 in iterations in all cases of docs/engine.md: tracing
+smooths the volume, and noise harms it less than peaks that are not sharp yet.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from aetlab.reconstruction.fit import fit_volume, make_model
 from aetlab.reconstruction.weight import prediction_cost, rule_weight
 from aetlab.spec import RunSpec, leaves_counts_out
 
-#: Share of the counts that is left out; it is predicted for every fourth tilt.
+#: Fraction of the counts that is left out, and step between the tilts whose left-out counts are predicted.
 LEFT_OUT, EVERY = 0.2, 4
-#: Iterations without a better prediction after which no better one is waited for; those thrown away do not count.
+#: Iterations without a better prediction after which the search ends; rejected iterations do not count.
 PATIENCE = 2
-#: Iterations that a fit takes at least: after one the volume leans to the tilts that came last.
+#: Minimum iterations of a fit: after one iteration the volume is biased towards the last tilts.
 LEAST = 2
 
 
 def split_counts(images: np.ndarray, electrons_per_pixel: float | np.ndarray, share: float,
                  rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The counts of ``images`` that are kept and those left out, each count with the chance ``share``.
+    """Split the counts of ``images`` into kept and left-out counts; each is left out with the probability ``share``.
 
-    ``electrons_per_pixel`` of a vacuum pixel is one number or an array that is broadcast to the shape of ``images``.
-    Both are intensities like ``images``, vacuum 1. If the counts are Poisson, so are both, and independent.
+    ``electrons_per_pixel`` of a vacuum pixel is one number or an array that broadcasts to the shape of ``images``. Both
+    results are intensities like ``images``, vacuum 1. If the counts are Poisson, both results are Poisson and
+    independent.
     """
     counts = np.rint(images.astype(np.float64) * electrons_per_pixel).astype(np.int64)
     left_out = rng.binomial(counts, share)
@@ -46,8 +47,10 @@ def split_counts(images: np.ndarray, electrons_per_pixel: float | np.ndarray, sh
 
 
 def find_iterations(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, reporter: Reporter) -> int:
-    """Iterations of the fit of ``tilts`` (indices) of ``series``: ``spec.reg.iterations_factor`` times those that
-    predict best, ``spec.engine.n_iterations`` at most; all of them where that is 0, without noise, and with align=true.
+    """Return the number of iterations of the fit to ``tilts`` (indices) of ``series``.
+
+    It is ``spec.reg.iterations_factor`` times the number that predicts best, and at most ``spec.engine.n_iterations``.
+    It is ``spec.engine.n_iterations`` if the factor is 0, without noise, and with align=true.
     """
     most = spec.engine.n_iterations
     if not leaves_counts_out(spec):
@@ -63,7 +66,10 @@ def find_iterations(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, report
 
 
 def vertex(costs: list[float]) -> float:
-    """Where a parabola through the least of ``costs`` and its neighbours is least: a place between 0 and the last."""
+    """Return the index at the minimum of a parabola through the least of ``costs`` and its neighbours.
+
+    The index is a real number from 0 to that of the last cost.
+    """
     least = int(np.argmin(costs))
     if not 0 < least < len(costs) - 1:
         return float(least)
@@ -71,12 +77,15 @@ def vertex(costs: list[float]) -> float:
 
 
 def _n_changes(costs: list[float]) -> int:
-    """Iterations that changed the volume: one that diverged, or raised the cost, leaves it and its prediction."""
+    """Return the number of iterations that changed the volume.
+
+    An iteration that diverged or raised the cost leaves the volume and its prediction unchanged.
+    """
     return sum(one != other for one, other in pairwise(costs))
 
 
 def _costs_of_prediction(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, reporter: Reporter) -> list[float]:
-    """Cost of the counts left out before the first iteration and after each, until they rise."""
+    """Return the costs of the left-out counts before the first iteration and after each, until they rise."""
     model = make_model(spec, _with_counts_left_out(spec, series, tilts), lambda text: None)
     predicted = np.arange(len(tilts), model.n_tilts)
     costs = [prediction_cost(model, solver_parts(model).zeros(spec.scale.shape_zxy), predicted)]
@@ -93,7 +102,7 @@ def _costs_of_prediction(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, r
 
 
 def _with_counts_left_out(spec: RunSpec, series: TiltSeries, tilts: np.ndarray) -> TiltSeries:
-    """What is kept of the counts of ``tilts``; behind it, as further tilts, what is left out of every fourth."""
+    """Return the series of the kept counts of ``tilts``, followed by the left-out counts of every fourth as tilts."""
     seen = tilts[::EVERY]
     images = np.empty((len(tilts) + len(seen), *series.images.shape[1:]), np.float32)
     rng = generator(spec.seed, "counts left out")
@@ -101,11 +110,11 @@ def _with_counts_left_out(spec: RunSpec, series: TiltSeries, tilts: np.ndarray) 
         electrons = series.electrons_per_pixel[i_tilt][:, None, None]
         images[i], left_out = split_counts(to_numpy(series.sound_images(i_tilt)), electrons, LEFT_OUT, rng)
         if i % EVERY == 0:
-            # The mean root of a count and a quarter is the root of its mean, to first order.
+            # To first order, the mean of √(count + 1/4) is the root of the mean count.
             quarter = 0.25 / (LEFT_OUT * electrons) if spec.engine.likelihood == "amplitude" else 0.0 * electrons
             images[len(tilts) + i // EVERY] = left_out + quarter.astype(np.float32)
     both = np.concatenate([tilts, seen])
-    # The weights of the whole series, whatever electrons the tilts chosen have.
+    # Keep the weights of the whole series, whatever the electrons of the chosen tilts are.
     return TiltSeries(images, series.tilt_deg[both], series.defocus_A[both], series.pixel_A,
                       electrons_per_pixel=(1 - LEFT_OUT) * series.mean_electrons_per_pixel,
                       weight=series.image_weights[both],

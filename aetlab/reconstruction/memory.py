@@ -1,4 +1,4 @@
-"""Memory of a run, counted before it starts, and the refusal of what does not fit."""
+"""Count the memory of a run before it starts, and refuse a run that does not fit."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import psutil
 from aetlab.core.grid import n_slices
 from aetlab.spec import RunSpec, SpecError, leaves_counts_out, tilt_angles_deg
 
-#: What the interpreter, the libraries and the compiled kernels hold (measured at 48³ voxels).
+#: Memory of the interpreter, the libraries and the compiled kernels (measured at 48³ voxels).
 BASE_BYTES = 0.3e9
-#: Volumes beside the iterate and the last proximal point that a regulariser holds: TV its dual variables, twice.
+#: Volumes that a regulariser holds in addition to the iterate and the last proximal point; for TV two sets of duals.
 _PROX_VOLUMES = {"tv": 6.0, "atoms": 5.0}
-#: Volumes that tracing holds: as given, smoothed, and the filter's parts; and the scores with the true potential.
+#: Volumes that tracing holds (input, smoothed and the parts of the filter), and that scoring holds (true potential).
 _TRACE_VOLUMES, _SCORE_VOLUMES = 5.0, 3.0
-#: Rotation matrices: bytes of a voxel (z, x) in that of one tilt, and what is kept of all tilts' together.
+#: Rotation matrices: bytes per voxel (z, x) in that of one tilt, and maximum bytes kept for all tilts.
 _MATRIX_BYTES, _MATRICES_BYTES = {"linear": 60.0, "cubic": 120.0}, 256e6
-#: What slabs of the potential may take together while tilts are simulated side by side.
+#: Maximum bytes of all slabs of the potential while tilts are simulated in parallel.
 _SLABS_BYTES = 1e9
 
 
 def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
-    """Bytes of this machine's memory that each stage holds at most, with what lives through it.
+    """Return the peak of CPU memory in bytes in each stage, including arrays that persist through it.
 
-    ``on_gpu``: the reconstruction's own arrays lie on the GPU (:mod:`aetlab.gpu.footprint` counts there).
+    With ``on_gpu``, the arrays of the solver lie on the GPU (counted by :mod:`aetlab.gpu.footprint`).
     """
     n_z, n_x, n_y = spec.scale.shape_zxy
     volume, plane = 4.0 * n_z * n_x * n_y, 8.0 * n_x * n_y
@@ -34,11 +34,11 @@ def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
     fine = spec.simulate.oversample
     potential = volume * fine**3 * 3 if spec.simulate.kind == "voxels" else 0.0
     slices = n_slices(n_z, spec.binning.n_layers)
-    # Waves, real slices, images and transfer functions; the measured amplitudes beside both series.
+    # Waves, real slices, images and transfer functions; measured amplitudes, in addition to both series.
     engine = plane * (1.5 * slices + 2 * n_defoci + 4) + images * (1.25 if leaves_counts_out(spec) else 1)
     engine += min(_MATRICES_BYTES, _MATRIX_BYTES.get(spec.engine.rotation, 0.0) * n_z * n_x * n_tilts)
     if spec.align.enabled:
-        # Transfer functions of every tilt; waves, slices and derivatives of the tilt that is aligned, one matrix.
+        # Transfer functions of all tilts; waves, slices and derivatives of the aligned tilt; one matrix.
         engine += plane * (n_defoci * (n_tilts + 40) + 1.5 * slices) + _MATRIX_BYTES["cubic"] * n_z * n_x
     volumes = 2 + (0 if on_gpu else _PROX_VOLUMES.get(spec.reg.kind, 0.0))
     kept = BASE_BYTES + 2 * images
@@ -50,7 +50,7 @@ def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
 
 
 def available_bytes() -> float:
-    """Memory that this process may still take: what the machine has free, and what its control group leaves."""
+    """Return the memory in bytes that this process can still allocate: the minimum of machine and control group."""
     free = float(psutil.virtual_memory().available)
     group = Path("/sys/fs/cgroup")
     try:
@@ -62,7 +62,7 @@ def available_bytes() -> float:
 
 
 def require_memory(spec: RunSpec, available: float | None = None) -> None:
-    """Raises :class:`SpecError` with what is missing and what to change, where a run of ``spec`` does not fit."""
+    """Raise :class:`SpecError` if a run of ``spec`` does not fit; it states the missing memory and what to change."""
     needed = memory_by_stage(spec, on_gpu=spec.engine.device == "gpu")
     stage = max(needed, key=lambda name: needed[name])
     free = available_bytes() + BASE_BYTES if available is None else available
@@ -74,7 +74,7 @@ def require_memory(spec: RunSpec, available: float | None = None) -> None:
         "simulate=atoms" if spec.simulate.kind == "voxels" and stage == "simulate" else "a smaller scale"]
     raise SpecError(f"scale={spec.scale.name} ({n_z} x {n_x} x {n_y} voxels) cannot be used: {stage} needs "
                     f"{needed[stage] / 1e9:.1f} GB, {missing / 1e9:.1f} GB more than are free; choose "
-                    f"{' or '.join(advice)}, or stop what else runs here")
+                    f"{' or '.join(advice)}, or stop other programs")
 
 
 def _fits_with_gpu(spec: RunSpec, free: float) -> bool:

@@ -1,11 +1,11 @@
-"""The weight of a regulariser: as set, by the written rule, or from images that are left out of the fit and predicted.
+"""Choose the weight of a regulariser: as set, by the written rule, or by the prediction of held-out images.
 
-``reg.weight=auto`` needs no truth. Some tilts are held out; for a few weights the others are fitted in a short run and
-the images held out predicted. Too small a weight fits noise, too great a one loses the sample: both predict worse. The
-cost of the prediction is walked downhill in factors of 2 from the rule's weight, and the bottom found by a parabola.
+``reg.weight=auto`` needs no truth. Some tilts are held out. For a few weights, a short run fits the other tilts and
+predicts the held-out images. A small weight fits noise, a large weight suppresses the sample; both predict worse. The
+search starts from the rule's weight, descends in factors of 2, and finds the minimum of the cost with a parabola.
 
-For a large needle all this happens on a smaller one, as sparsely sampled and imaged with the same dose an image, of
-which the factor between the best weight and the rule's is carried over (:func:`smaller_problem`).
+For a large needle the search uses a smaller needle with the same sampling density and the same dose per image. The
+ratio of the best weight to the rule's weight is transferred to the large needle (:func:`smaller_problem`).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from aetlab.reconstruction.device import Model
 from aetlab.reconstruction.fit import fit_volume, make_model
 from aetlab.spec import RunSpec, tilt_angles_deg, with_fewer_tilts
 
-#: Share of the tilts that ``auto`` holds out, and iterations of each of its short runs.
+#: Fraction of the tilts that ``auto`` holds out, and iterations of each of its short runs.
 HELD_OUT, TRIAL_ITERATIONS = 0.1, 15
-#: Weights that ``auto`` tries at most.
+#: Maximum number of weights that ``auto`` tries.
 TRIALS_MAX = 9
-#: Voxels across and tilts that the smaller problem keeps at least; no smaller one is made for less than half as wide.
+#: Minimum width in voxels and number of tilts of the smaller problem, and minimum factor of its reduction.
 LEAST_WIDTH, LEAST_TILTS, LEAST_SHRINK = 120, 12, 1.5
 
 
 def hold_out(series: TiltSeries, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the tilts that are fitted and of those that are held out, both ascending.
+    """Return the indices of the fitted tilts and of the held-out tilts, both ascending.
 
-    At least one tilt is held out where ``fraction`` > 0, never that of the least or the greatest angle, and at least
+    If ``fraction`` > 0, at least one tilt is held out, never that of the smallest or the largest angle, and at least
     two are fitted. Tilts without any image of weight > 0 are in neither.
     """
     seen = np.flatnonzero(series.weight.max(axis=1) > 0)
@@ -46,12 +46,12 @@ def hold_out(series: TiltSeries, fraction: float, rng: np.random.Generator) -> t
 
 
 def prediction_cost(model: Model, volume: np.ndarray, tilts: np.ndarray) -> float:
-    """Mean cost of a tilt of ``tilts``, which the volume was not fitted to."""
+    """Return the mean cost per tilt of ``tilts``, to which the volume was not fitted."""
     return float(np.mean([model.cost(volume, int(i_tilt)) for i_tilt in tilts]))
 
 
 def rule_weight(spec: RunSpec, series: TiltSeries) -> float:
-    """The weight per V of the written rule (:func:`aetlab.solve.rule_weight`)."""
+    """Return the weight per V of the written rule (:func:`aetlab.solve.rule_weight`)."""
     return solve.rule_weight(spec.reg.rule_factor, voxel_A=spec.scale.voxel_A,
                              interaction=physics.interaction_parameter(spec.microscope.energy_keV),
                              electrons_per_pixel=series.electrons_per_pixel, image_weights=series.image_weights)
@@ -59,9 +59,9 @@ def rule_weight(spec: RunSpec, series: TiltSeries) -> float:
 
 def regulariser_weight(spec: RunSpec, series: TiltSeries, model: Model, simulate: Callable[[RunSpec], TiltSeries],
                        reporter: Reporter) -> float:
-    """The weight per V that ``spec.reg.weight`` asks for: a number, ``rule`` or ``auto``.
+    """Return the weight per V according to ``spec.reg.weight``: a number, ``rule`` or ``auto``.
 
-    ``simulate`` makes the images of the smaller problem from its settings.
+    ``simulate`` returns the images of the smaller problem for its settings.
     """
     if isinstance(spec.reg.weight, float):
         return spec.reg.weight
@@ -79,10 +79,11 @@ def regulariser_weight(spec: RunSpec, series: TiltSeries, model: Model, simulate
 
 
 def smaller_problem(spec: RunSpec) -> RunSpec | None:
-    """Settings of a needle with all lengths and the number of tilts divided by the same factor; None where it is small.
+    """Return the settings of a smaller needle, or None if the needle of ``spec`` is already small.
 
-    Voxels, defoci, wedge and dose an image stay, so that the tilts are as sparse and the images as noisy. Its atoms are
-    others: it has a seed of its own. None also for a structure from a file, which has no smaller self.
+    All lengths and the number of tilts are divided by the same factor. Voxels, defoci, wedge and dose per image stay
+    the same, so that tilts are as sparse and images as noisy. Its atoms differ, since it has another seed. Return None
+    also for a structure from a file, which cannot be made smaller.
     """
     scale, n_tilts = spec.scale, spec.tilts.n_tilts or len(tilt_angles_deg(spec.tilts, spec.wedge))
     shrink = min(min(scale.shape_zxy[:2]) / LEAST_WIDTH, n_tilts / LEAST_TILTS)
@@ -100,7 +101,7 @@ def smaller_problem(spec: RunSpec) -> RunSpec | None:
 
 
 def predicting_weight(spec: RunSpec, series: TiltSeries, model: Model, reporter: Reporter) -> float:
-    """The weight per V with which a fit to most tilts of ``series`` best predicts the others."""
+    """Return the weight per V with which a fit to most tilts of ``series`` best predicts the others."""
     fitted, held = hold_out(series, HELD_OUT, generator(spec.seed, "held out"))
 
     def trial(weight: float) -> float:
@@ -114,7 +115,10 @@ def predicting_weight(spec: RunSpec, series: TiltSeries, model: Model, reporter:
 
 
 def search_weight(trial: Callable[[float], float], start: float, trials_max: int = TRIALS_MAX) -> float:
-    """The weight of least ``trial(weight)``: factors of 2 downhill from ``start``, then a parabola in its logarithm."""
+    """Return the weight that minimises ``trial(weight)``.
+
+    Descend from ``start`` in factors of 2, then find the minimum of a parabola in the logarithm of the weight.
+    """
     costs = {k: trial(start * 2.0**k) for k in (0, -1, 1)}
     best = min(costs, key=lambda k: costs[k])
     while len(costs) < trials_max and not {best - 1, best + 1} <= set(costs):

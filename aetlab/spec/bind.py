@@ -1,7 +1,8 @@
-"""Plain dictionaries to settings and back: strict, without any code named in the data.
+"""Convert plain dictionaries to settings and back. The conversion is strict, and data cannot name code to run.
 
-``bind`` makes the dataclasses of :mod:`aetlab.spec` from what a configuration or a record holds. An unknown, missing
-or ill-typed key is a :class:`~aetlab.spec.SpecError` of one line that names the key, the value and what it takes.
+``bind`` makes the dataclasses of :mod:`aetlab.spec` from the contents of a configuration or a record. An unknown,
+missing or ill-typed key raises :class:`~aetlab.spec.SpecError` with one line that names the key, its value and the
+accepted values.
 """
 
 from __future__ import annotations
@@ -25,9 +26,14 @@ _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: 
 def bind_run(settings: object) -> RunSpec:
     """Return the :class:`RunSpec` that nested ``settings`` describe.
 
-    A value may depend on other settings. ``{by: reg.kind, tv: 0.5, otherwise: 0.6}`` is the entry that is named as the
-    setting ``reg.kind``, or ``otherwise``. ``{unless: [tilts.angles_deg], value: 60}`` is 60, or null if one of the
-    settings listed is not. Raises :class:`SpecError`.
+    A value may depend on other settings. ``{by: reg.kind, tv: 0.5, otherwise: 0.6}`` is the entry named by the value of
+    ``reg.kind``, or ``otherwise``. ``{unless: [tilts.angles_deg], value: 60}`` is 60 if all listed settings are null,
+    else null.
+
+    Raises
+    ------
+    SpecError
+        If the settings cannot be used.
     """
     return bind(RunSpec, _resolve(settings, settings, ""))
 
@@ -54,7 +60,7 @@ def _lookup(settings: Any, key: object) -> Any:
 
 
 def bind(kind: type[T], settings: object, where: str = "") -> T:
-    """A dataclass ``kind`` from nested plain ``settings``; ``where`` is the key that they stand under."""
+    """Return a dataclass ``kind`` from nested plain ``settings``; ``where`` is the key that holds them."""
     if not isinstance(settings, Mapping):
         raise _ill_typed(where or "settings", settings, f"a mapping with {_choices(kind)}")
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
@@ -76,7 +82,7 @@ def bind(kind: type[T], settings: object, where: str = "") -> T:
 
 
 def unbind(value: Any) -> Any:
-    """Plain JSON values of a (nested) dataclass: tuples become lists, non-finite numbers the words inf, -inf, nan."""
+    """Return a (nested) dataclass as plain JSON values: tuples as lists, non-finite numbers as inf, -inf or nan."""
     if dataclasses.is_dataclass(value):
         return {field.name: unbind(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

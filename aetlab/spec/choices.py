@@ -1,7 +1,7 @@
-"""Settings composed from the choices of the configuration groups, without Hydra.
+"""Compose settings from the choices of the configuration groups, without Hydra.
 
-The groups are the folders of ``conf/``, their choices its YAML files; ``experiments/`` holds deltas over all groups.
-The command line composes the same files by Hydra; a test holds both to the same settings.
+The groups are the folders of ``conf/`` and the choices their YAML files. ``experiments/`` holds changes to the settings
+of all groups. The command line composes the same files with Hydra; a test checks that both give the same settings.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aetlab.spec.checks import SpecError
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 from aetlab.spec.run import RunSpec
 
-#: A choice of a group as users write it: its name, or the number or truth value that its name spells.
+#: A choice of a group as users write it: its name, or the number or truth value that its name represents.
 Choice = str | int | float | bool
 
 
@@ -38,16 +38,16 @@ def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilt
     data
         Likewise, the source of the images.
     experiment : str
-        Name of a file of ``experiments/``: a row or panel of the paper, or a case of its own.
+        Name of a file of ``experiments/``: a row or panel of the paper, or another case.
     seed : int
         Seed of all random numbers of the run.
     overrides : mapping, optional
-        Single settings by their dotted key, for example ``{"engine.n_iterations": 20, "reg.weight": 1e-4}``.
+        Single settings by their dotted keys, for example ``{"engine.n_iterations": 20, "reg.weight": 1e-4}``.
 
     Raises
     ------
     SpecError
-        For an unknown choice or key, and for a value that a setting does not take.
+        For an unknown choice or key, and for a value that a setting does not accept.
     """
     given = {"sample": sample, "scale": scale, "dose": dose, "tilts": tilts, "defocus": defocus, "wedge": wedge,
              "reg": reg, "binning": binning, "simulate": simulate, "microscope": microscope, "engine": engine,
@@ -65,9 +65,9 @@ def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilt
 
 def compose_choices(chosen: Mapping[str, str], delta: Mapping[str, Any] | None = None,
                     overrides: Mapping[str, Any] | None = None) -> RunSpec:
-    """Return the settings of a choice from each group, with nested ``delta`` and then dotted ``overrides`` over them.
+    """Return the settings of one choice from each group, changed by nested ``delta`` and then dotted ``overrides``.
 
-    Groups that ``chosen`` does not name have their default choice.
+    Groups that are not in ``chosen`` have their default choice.
     """
     composed: dict[str, Any] = {"seed": 0}
     for group, choice in (default_choices() | dict(chosen)).items():
@@ -92,9 +92,9 @@ def default_choices() -> dict[str, str]:
 
 
 def read_choice(group: str, choice: str) -> dict[str, Any]:
-    """Return the settings of one choice of ``group``, over those of the choices of the group that it builds on.
+    """Return the settings of one choice of ``group``, merged over those of the choices that it is based on.
 
-    Raises :class:`SpecError` for an unknown choice.
+    Raise :class:`SpecError` for an unknown choice.
     """
     _require_choice(group, choice)
     own = yaml.safe_load((config_folder() / group / f"{choice}.yaml").read_text(encoding="utf-8"))
@@ -116,11 +116,11 @@ def _require_choice(group: str, choice: str) -> None:
     if choice not in choices:
         near = difflib.get_close_matches(choice, choices, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise SpecError(f"{group}={choice!r} is no choice: {hint}choose from {', '.join(choices)}")
+        raise SpecError(f"{group}={choice!r} is not a choice: {hint}choose from {', '.join(choices)}")
 
 
 def _spell(choice: Choice) -> str:
-    """Return the name that a number or a truth value spells as a choice."""
+    """Return the name of the choice that a number or a truth value represents."""
     if isinstance(choice, bool):
         return str(choice).lower()
     if isinstance(choice, float) and math.isfinite(choice) and choice.is_integer():
@@ -135,7 +135,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``below`` with ``above`` over it, mapping by mapping."""
+    """Return ``below`` updated by ``above``, recursively for nested mappings."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)

@@ -1,4 +1,4 @@
-"""Find the configuration files: next to the package in a source checkout, inside the package when installed."""
+"""Find the configuration files: next to the package in a source checkout, inside the package if installed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _find(name: str) -> Path:
 
 
 def group_choices(config_dir: Path | None = None) -> dict[str, tuple[str, ...]]:
-    """Return the choices of every config group and of ``experiment``; numbers are sorted by value.
+    """Return the choices of every config group and of ``experiment``; numbers in names are sorted by value.
 
     ``config_dir`` is the user's own folder of groups and choices (Hydra's ``--config-dir``).
     """

@@ -1,7 +1,8 @@
-"""A file of named arrays and a small state, for checkpoints and shared stages: plain bytes, a checksum, no code.
+"""Write and read files of named arrays and a small state, for checkpoints and shared stages.
 
-Layout: the line ``aetlab-arrays 1 <sha256 of all that follows> <length of the header>``, a JSON header
-``{"state": ..., "arrays": [{"name", "dtype", "shape"}, ...]}``, then the arrays in C order, little endian, end to end.
+A file holds plain bytes and a checksum, no code. Layout: the line ``aetlab-arrays 1 <SHA-256 of all following bytes>
+<length of the header>``, a JSON header ``{"state": ..., "arrays": [{"name", "dtype", "shape"}, ...]}``, then the
+arrays in C order and little-endian, one after the other.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _MAX_HEADER = 1 << 24
 
 
 def write_container(path: Path, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any] | None = None) -> None:
-    """Writes ``arrays`` (numbers of any shape) and a JSON-able ``state``, whole or not at all."""
+    """Write ``arrays`` (numbers of any shape) and a JSON-able ``state`` atomically to ``path``."""
     plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     plain = {name: array.astype(array.dtype.newbyteorder("<"), copy=False) for name, array in plain.items()}
     entries = [
@@ -46,7 +47,7 @@ def write_container(path: Path, arrays: Mapping[str, np.ndarray], state: Mapping
 
 
 def read_container(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and state of ``path``; raises :class:`StorageError` where the file is damaged or from elsewhere."""
+    """Return the arrays and the state of ``path``; raise :class:`StorageError` if the file is damaged or foreign."""
     try:
         with open(path, "rb") as file:
             n_bytes = os.fstat(file.fileno()).st_size
@@ -66,7 +67,7 @@ def read_container(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
                 for entry in content["arrays"]
             ]
             if any(kind.kind not in _KINDS or min(shape, default=0) < 0 for _, kind, shape in entries):
-                raise StorageError(f"{path} holds something else than numbers")
+                raise StorageError(f"{path} holds data other than numbers")
             wanted = sum(math.prod(shape) * kind.itemsize for _, kind, shape in entries)
             if wanted != n_bytes - file.tell():
                 raise StorageError(f"{path} is damaged: {n_bytes - file.tell()} bytes of arrays, {wanted} wanted")

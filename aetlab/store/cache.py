@@ -1,7 +1,8 @@
-"""Stages that runs share, computed once: the noise-free tilt series above all.
+"""Compute and cache stages that several runs share, above all the noise-free tilt series.
 
-A stage's result is a file ``<cache>/<stage>/<key>.arrays``; its key is the hash of the settings that it depends on and
-of the code. A lock makes parallel runs wait for the one that computes; the system frees the lock of a dead process.
+The result of a stage is a file ``<cache>/<stage>/<key>.arrays``. The key is the hash of the settings that the result
+depends on and of the code. A lock makes parallel runs wait for the one that computes. The system releases the lock of
+a dead process.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def shared_stage(
     compute: Callable[[], Mapping[str, np.ndarray]],
     say: Callable[[str], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """The arrays of ``stage`` for ``key``, read where they exist, else computed once and kept.
+    """Return the arrays of ``stage`` for ``key``: read them if they exist, else compute them once and keep them.
 
     Parameters
     ----------
@@ -33,11 +34,12 @@ def shared_stage(
     stage : str
         Name of the stage, for example ``"tilt_series"``.
     key : Any
-        Everything that the result depends on: (nested) settings, dataclasses, numbers, text. The code counts by itself.
+        Everything that the result depends on: (nested) settings, dataclasses, numbers, text. The identity of the code
+        is added.
     compute : callable
-        Gives the named arrays; called by one process only.
+        Returns the named arrays; only one process calls it.
     say : callable, optional
-        Told in one line where the result came from.
+        Called with one line that states where the result came from.
     """
     tell = say or (lambda text: None)
     path = stage_path(cache, stage, key)
@@ -51,7 +53,7 @@ def shared_stage(
             try:
                 arrays, _ = read_container(path)
             except StorageError as error:
-                tell(f"{stage.replace('_', ' ')}: {error}; made again")
+                tell(f"{stage.replace('_', ' ')}: {error}; computed again")
                 path.unlink(missing_ok=True)
             else:
                 tell(f"{stage.replace('_', ' ')}: shared, read from {path.relative_to(cache)}")
@@ -62,5 +64,5 @@ def shared_stage(
 
 
 def stage_path(cache: Path, stage: str, key: Any) -> Path:
-    """Where the result of ``stage`` for ``key`` lies."""
+    """Return the path of the result of ``stage`` for ``key``."""
     return cache / stage / f"{digest({'stage': stage, 'key': key, 'code': code_id()})}.arrays"

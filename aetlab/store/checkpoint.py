@@ -1,7 +1,6 @@
-"""Checkpoints of a reconstruction: a run that was cut off continues from its last one, with the same final bits.
+"""Checkpoints of a reconstruction: an interrupted run continues from its last one, with the same final bits.
 
-A checkpoint belongs to the code that made it and to the images that it was made from: it carries the ``code_id`` and a
-digest of the tilt series, and is not used with others.
+A checkpoint holds the ``code_id`` and a digest of the tilt series. It is used only with the same code and images.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], state: Mapping
 
 def load_checkpoint(path: Path, rng: np.random.Generator, *,
                     data: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Return the arrays and state of the checkpoint, with ``rng`` set to where it was; None where none can be used.
+    """Return the arrays and state of the checkpoint, and set ``rng`` to its state; None if it cannot be used.
 
-    A checkpoint that is missing, damaged, made by other code or from other images is not used: the run then starts from
-    the beginning.
+    A checkpoint that is missing, damaged, written by other code or made from other images is not used. The run then
+    starts from the beginning.
     """
     if not path.exists():
         return None
@@ -49,7 +48,7 @@ def load_checkpoint(path: Path, rng: np.random.Generator, *,
 
 
 class Schedule:
-    """Decides when a checkpoint is due: so seldom that writing costs less than ``share`` of the time."""
+    """Decide when a checkpoint is due, so that writing takes less than the fraction ``share`` of the time."""
 
     def __init__(self, share: float = 0.01, least_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._share = share
@@ -63,7 +62,7 @@ class Schedule:
         return self._clock() - self._last >= self._wait_s
 
     def write(self, save: Callable[[], None]) -> None:
-        """Call ``save`` and set the next date by how long it took."""
+        """Call ``save`` and set the wait until the next checkpoint by the time that it took."""
         started = self._clock()
         save()
         self._last = self._clock()
@@ -71,9 +70,9 @@ class Schedule:
 
 
 class CheckpointFile:
-    """The checkpoints of one reconstruction of the series ``data`` (its digest), in the file ``path``.
+    """The checkpoint file ``path`` of one reconstruction of the series with the digest ``data``.
 
-    ``resumed`` tells whether one was found and used.
+    ``resumed`` is True if a checkpoint was found and used.
     """
 
     def __init__(self, path: Path, data: str) -> None:
@@ -83,7 +82,7 @@ class CheckpointFile:
         self.resumed = False
 
     def load(self, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """Return the last arrays and values, with ``rng`` set to its state then; None where there are none."""
+        """Return the arrays and values last saved, and set ``rng`` to its saved state; None if there are none."""
         saved = load_checkpoint(self._path, rng, data=self._data)
         self.resumed = saved is not None
         return saved
@@ -93,5 +92,5 @@ class CheckpointFile:
         return self._schedule.due()
 
     def save(self, arrays: dict[str, np.ndarray], values: dict[str, Any], rng: np.random.Generator) -> None:
-        """Save the state in place of the last one."""
+        """Save the state and replace the last one."""
         self._schedule.write(lambda: save_checkpoint(self._path, arrays, values, rng, data=self._data))

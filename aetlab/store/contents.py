@@ -1,7 +1,7 @@
 """The content of a record: the arrays of a run by name, with their units.
 
 Arrays under ``truth/``, ``match/``, ``refined_match/``, ``profiles/``, ``structure/`` and ``views/``, and the
-noise-free images, need the truth; a record of a run without one lacks them.
+noise-free images, need the truth. The record of a run without a truth does not hold them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MATCHED = ("traced", "true", "unmatched_traced", "unmatched_true", "strict_trac
 
 @dataclass(frozen=True)
 class RunContent:
-    """All that a run made; ``comparison`` is None for a run without a truth."""
+    """All results of a run; ``comparison`` is None for a run without a truth."""
 
     spec: RunSpec
     series: TiltSeries
@@ -48,7 +48,7 @@ class RunContent:
 
 
 def describe_arrays(content: RunContent) -> dict[str, Dataset]:
-    """Return every array of the record, by its path in the HDF5 file."""
+    """Return all arrays of the record by their paths in the HDF5 file."""
     series = content.series
     kept = kept_tilts(len(series.tilt_deg))
     arrays = {
@@ -109,18 +109,18 @@ def _describe_comparison(comparison: Comparison, series: TiltSeries, kept: np.nd
 
 
 def describe_refined(atoms: RefinedAtoms) -> dict[str, Dataset]:
-    """Return every array of refined atoms by its path under ``refined/``."""
+    """Return all arrays of refined atoms by their paths under ``refined/``."""
     arrays = {f"refined/{name}": Dataset(getattr(atoms, name), _REFINED_UNITS.get(name, "1")) for name in REFINED}
     return arrays | describe_poses(atoms.poses, "refined")
 
 
 def describe_poses(poses: Poses, where: str) -> dict[str, Dataset]:
-    """Return every array of ``poses`` by its path under ``where``."""
+    """Return all arrays of ``poses`` by their paths under ``where``."""
     return {f"{where}/{name}": Dataset(getattr(poses, name), unit) for name, unit in POSES.items()}
 
 
 def describe_match(match: Match, where: str) -> dict[str, Dataset]:
-    """Return every array of a match by its path under ``where``."""
+    """Return all arrays of a match by their paths under ``where``."""
     return {f"{where}/{name}": Dataset(getattr(match, name), "1") for name in _MATCHED}
 
 
@@ -129,18 +129,21 @@ def _geometry(volume: Volume) -> Mapping[str, float | int | str]:
 
 
 def unit_of(name: str) -> str:
-    """Unit that the end of a quantity's name tells, bounds of its interval included; ``"1"`` for none."""
+    """Return the unit given by the suffix of a quantity's name; ``"1"`` for none.
+
+    Names of the bounds of a confidence interval (``*_low``, ``*_high``) are included.
+    """
     words = name.removesuffix("_low").removesuffix("_high").rsplit("_", 1)
     return {"A": "Å", "pm": "pm", "percent": "%", "deg": "degree"}.get(words[-1], "1")
 
 
 def kept_tilts(n_tilts: int) -> np.ndarray:
-    """Return indices of the tilts whose images a record keeps: the first, and one in the middle of the series."""
+    """Return the indices of the tilts whose images a record keeps: the first and the middle one of the series."""
     return np.array([0, n_tilts // 2])
 
 
 def central_cuts(potential_V: np.ndarray, voxel_A: float) -> dict[str, np.ndarray]:
-    """Mean over the middle :data:`CUT_A` of each axis: ``zx`` (Z, X), ``zy`` (Z, Y), ``xy`` (X, Y)."""
+    """Return the mean over the middle :data:`CUT_A` of each axis: ``zx`` (Z, X), ``zy`` (Z, Y), ``xy`` (X, Y)."""
     cuts = {}
     for axis, name in ((2, "zx"), (1, "zy"), (0, "xy")):
         near = np.abs(coordinates_A(potential_V.shape[axis], voxel_A)) < max(CUT_A, voxel_A) / 2
@@ -149,7 +152,7 @@ def central_cuts(potential_V: np.ndarray, voxel_A: float) -> dict[str, np.ndarra
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON takes it: arrays as lists, NumPy scalars as numbers, numbers that are not finite as None."""
+    """Return ``value`` ready for JSON: arrays as lists, NumPy scalars as numbers, non-finite numbers as None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):

@@ -1,4 +1,4 @@
-"""What a run was computed with: versions, machine, device, commit, the time of each stage and the peak memory."""
+"""Describe the environment of a run: versions, machine, device, commit, time of each stage and peak memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PACKAGES = ("aetlab", "numpy", "scipy", "numba", "h5py", "ducc0", "hydra-core",
 
 
 class StageClock:
-    """Wall time of each stage in seconds, in the order in which the stages ran."""
+    """Measure the wall time of each stage in seconds, in the order of the stages."""
 
     def __init__(self) -> None:
         self.started = datetime.datetime.now(datetime.UTC)
@@ -30,7 +30,7 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time spent inside to ``name``."""
+        """Add the time spent inside the block to ``name``."""
         begin = time.perf_counter()
         try:
             yield
@@ -39,7 +39,7 @@ class StageClock:
 
 
 def describe_environment(clock: StageClock, device: str) -> dict[str, Any]:
-    """Plain values for ``environment.json``; peak memory is that of the whole process until now."""
+    """Return plain values for ``environment.json``; the peak memory is that of the whole process so far."""
     versions = {}
     for package in _PACKAGES:
         try:
@@ -66,7 +66,7 @@ def describe_environment(clock: StageClock, device: str) -> dict[str, Any]:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far."""
+    """Return the largest resident size of this process so far."""
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
@@ -81,7 +81,7 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """Commit of the source checkout, marked where files differ from it; empty outside a checkout."""
+    """Return the commit of the source checkout, marked if files differ from it; empty outside a checkout."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return ""

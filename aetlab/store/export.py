@@ -1,4 +1,4 @@
-"""A record's atoms and volume as files that other programs open: extended XYZ, CSV and MRC."""
+"""Export the atoms and the volume of a record in formats of other programs: extended XYZ, CSV and MRC."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from aetlab.store.record import Record, read_array
 
 
 def export_record(record: Record, folder: Path) -> list[Path]:
-    """Write ``<id>.atoms.xyz``, ``<id>.atoms.csv`` and ``<id>.volume.mrc`` into ``folder`` and give their paths.
+    """Write ``<id>.atoms.xyz``, ``<id>.atoms.csv`` and ``<id>.volume.mrc`` into ``folder`` and return their paths.
 
-    Positions count from the centre of the volume, and the volume's origin is set so that atoms lie on it. Raises
-    :class:`StorageError` where the record is damaged or the disk refuses.
+    Positions are relative to the centre of the volume. The origin of the MRC file is set so that atoms and volume
+    overlay.
+
+    Raises
+    ------
+    StorageError
+        If the record is damaged or a file cannot be written.
     """
     traced = read_traced(record)
     volume = Volume(read_array(record, "volume/potential_V").values, record.spec.scale.voxel_A)

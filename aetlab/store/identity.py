@@ -1,11 +1,12 @@
-"""The identity of a run, a hash of its settings, and of the code that computes it.
+"""Compute the identity of a run, a hash of its settings, and the identity of the code that computes it.
 
 Canonical JSON has sorted keys, no spaces, tuples as lists, whole numbers without a decimal point (1000 and 1000.0 are
-equal) and ``inf`` as the word. The identity leaves out labels and settings that decide only where a run is computed.
+equal) and infinity as the word ``inf``. The identity of a run leaves out labels and settings that decide only where it
+is computed.
 
-The identity of the code covers the files of :data:`DECIDING`: Python without comments and docstrings, all else byte by
-byte. Values and ranges of settings are not among them, since the identity of the run holds the values and a range only
-refuses some; the quantities derived from settings are (:mod:`aetlab.spec.derived`).
+The identity of the code covers the files of :data:`DECIDING`: Python files without comments and docstrings, other
+files byte by byte. Default values and ranges of settings are not covered: the identity of the run holds the values, and
+a range only refuses some of them. Quantities derived from settings are covered (:mod:`aetlab.spec.derived`).
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from typing import Any
 from aetlab.spec import RunSpec, SampleSpec, SpecError
 from aetlab.spec.bind import unbind
 
-#: Settings that do not change the answer.
+#: Settings that do not change the result.
 NOT_IN_IDENTITY = {"scale": ("name",), "microscope": ("name",), "engine": ("device", "n_threads")}
-#: Folders (all that is in them) and files of the package that decide a number of a record.
+#: Folders (with all their contents) and files of the package that decide a number of a record.
 DECIDING = (
     "core", "flow.py", "forward", "gpu", "reconstruction", "refinement", "samples", "scoring", "solve",
     "spec/align.py", "spec/derived.py", "store/contents.py", "tracing",
 )
-#: Those that do not. A file belongs to the longest entry of both tables that contains it.
+#: Folders and files that do not. A file belongs to the longest entry of both tables that contains it.
 NOT_DECIDING = (
-    # Commands, settings as such, file formats and results.
+    # Commands, settings, file formats and reports.
     "__init__.py", "bound.py", "cli", "doctor.py", "exchange", "keeper.py", "py.typed", "report.py", "reporting",
     "run.py", "runs.py", "spec", "store", "trace.py",
-    # In deciding folders: messages, labels, choice of the device, estimates, and what the command bound alone computes.
+    # In deciding folders: messages, labels, choice of the device, estimates, and results of the command bound alone.
     "core/errors.py", "core/files.py", "core/hdf5.py", "core/kernel_cache.py", "core/metrics.py", "core/progress.py",
     "gpu/choose.py", "reconstruction/estimate.py", "reconstruction/memory.py", "refinement/bound.py",
 )
@@ -49,22 +50,25 @@ _TOKEN = re.compile(
 
 
 def canonical_json(value: Any) -> str:
-    """JSON text that is equal for equal values; dataclasses and nested containers are taken."""
+    """Return JSON text that is equal for equal values; ``value`` may hold dataclasses and nested containers."""
     return json.dumps(_canonical(unbind(value)), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """16 hex digits of the SHA-256 of the canonical JSON of ``value``."""
+    """Return 16 hex digits of the SHA-256 of the canonical JSON of ``value``."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
 def record_id(spec: RunSpec) -> str:
-    """16 hex digits that name the record of ``spec``; a structure file counts by its content, not by its path."""
+    """Return the 16 hex digits that name the record of ``spec``.
+
+    A structure file enters by its content, not by its path.
+    """
     return digest(identity(spec))
 
 
 def identity(spec: RunSpec) -> dict[str, Any]:
-    """The settings of ``spec`` that change its answer, as plain values."""
+    """Return the settings of ``spec`` that change its result, as plain values."""
     settings = unbind(spec)
     for group, labels in NOT_IN_IDENTITY.items():
         for label in labels:
@@ -77,7 +81,10 @@ def identity(spec: RunSpec) -> dict[str, Any]:
 
 
 def sample_digest(sample: SampleSpec) -> str:
-    """SHA-256 of the structure file and its suffix, which tells the format; raises :class:`SpecError`."""
+    """Return the SHA-256 of the structure file with its suffix, which gives the format.
+
+    Raise :class:`SpecError` if the file cannot be read.
+    """
     path = Path(sample.path).expanduser()
     try:
         with open(path, "rb") as file:
@@ -94,7 +101,7 @@ def code_id() -> str:
 
 
 def code_digest(package: Path) -> str:
-    """Return 12 hex digits of the SHA-256 of the deciding files of ``package``, by their names and what they state."""
+    """Return 12 hex digits of the SHA-256 of the deciding files of ``package``: their names and contents."""
     sources = hashlib.sha256()
     for name in sorted(package_files(package)):
         if decides(name):
@@ -115,7 +122,7 @@ def package_files(package: Path) -> Iterator[str]:
 
 
 def decides(name: str) -> bool:
-    """Return whether the file ``name`` of the package decides a number of a record; one in neither table does."""
+    """Return whether the file ``name`` of the package decides a number of a record; True for one in neither table."""
     places = [name, *(parent.as_posix() for parent in Path(name).parents)]
     return next((place in DECIDING for place in places if place in DECIDING or place in NOT_DECIDING), True)
 
@@ -126,7 +133,7 @@ def code_of(source: str) -> str:
     A docstring is a string in three double quotes that stands alone on its lines at the start of the file or after a
     colon. Parsing each file would take ten times as long.
     """
-    # The colon in front makes the docstring of the file one like the others.
+    # With the colon in front, the docstring of the file matches like the others.
     return _TOKEN.sub(_kept, ":\n" + source.replace("\r\n", "\n") + "\n")
 
 

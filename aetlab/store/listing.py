@@ -1,4 +1,4 @@
-"""What lies under an outputs folder: complete records, damaged ones, runs cut off or failed; filtered and removed."""
+"""List, filter and remove the runs of an outputs folder: complete, damaged, cut off or failed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One run as it lies on the disk; ``settings`` and ``metrics`` are flat, and empty where there is no record."""
+    """One run on the disk; ``settings`` and ``metrics`` are flat, and empty without a readable record."""
 
     id: str
     status: str
@@ -34,7 +34,7 @@ class Entry:
     n_bytes: int
 
     def age_s(self, now: datetime.datetime) -> float:
-        """Seconds since the run ended, never below 0 (clocks are set back)."""
+        """Return the seconds since the run ended, never below 0 (a clock may have been set back)."""
         try:
             return max(0.0, (now - datetime.datetime.fromisoformat(self.finished)).total_seconds())
         except (ValueError, TypeError):
@@ -42,7 +42,7 @@ class Entry:
 
 
 def list_entries(places: Places) -> list[Entry]:
-    """All runs under ``places``, the oldest record first; sizes of files are checked, their checksums are not."""
+    """Return all runs under ``places``, the oldest record first; check the sizes of files, not their checksums."""
     entries, seen = [], set()
     for folder in sorted(places.records.iterdir()) if places.records.is_dir() else []:
         if folder.name.startswith("."):
@@ -60,17 +60,22 @@ def list_entries(places: Places) -> list[Entry]:
 
 
 def differing(entries: Sequence[Entry]) -> list[str]:
-    """Names of the settings in which the complete entries differ, in the order of the settings."""
+    """Return the names of the settings in which the complete entries differ, in the order of the settings."""
     complete = [entry for entry in entries if entry.settings]
     names = dict.fromkeys(name for entry in complete for name in entry.settings)
     return [name for name in names if len({repr(entry.settings.get(name)) for entry in complete}) > 1]
 
 
 def choose(entries: Sequence[Entry], words: Sequence[str]) -> list[Entry]:
-    """Entries that fit every word: a condition such as ``dose.total_e_A2=50000`` or ``found_percent>99``, or the start
-    of an id.
+    """Return the entries that match all ``words``.
 
-    Names are settings, metrics, ``status`` or ``id``. Raises ValueError for what is none of them.
+    A word is a condition such as ``dose.total_e_A2=50000`` or ``found_percent>99``, or the start of an id. The name in
+    a condition is a setting, a metric, ``status`` or ``id``. Several starts of ids select the runs of any of them.
+
+    Raises
+    ------
+    ValueError
+        For any other word or name.
     """
     chosen = list(entries)
     ids = [word for word in words if _CONDITION.fullmatch(word) is None]
@@ -91,7 +96,7 @@ def choose(entries: Sequence[Entry], words: Sequence[str]) -> list[Entry]:
 
 
 def remove_entry(places: Places, entry: Entry) -> None:
-    """Removes the record of a run with its checkpoint and log, while no process works on it."""
+    """Remove the record of a run with its checkpoint and log, under the lock of the run."""
     if not re.fullmatch(r"[\w-]{1,80}", entry.id):
         raise StorageError(f"{entry.id!r} is not the name of a record")
     with locked(places.lock(entry.id)):
@@ -102,7 +107,7 @@ def remove_entry(places: Places, entry: Entry) -> None:
 
 
 def remove_cache(places: Places) -> int:
-    """Removes all shared stages, each while no process makes it; gives the bytes freed."""
+    """Remove all shared stages, each under its lock, and return the number of bytes freed."""
     n_bytes = 0
     for path in sorted(places.cache.glob("*/*.arrays")):
         stem = path.stem.removeprefix(".partial-")
@@ -113,13 +118,13 @@ def remove_cache(places: Places) -> int:
 
 
 def cache_size(places: Places) -> tuple[int, int]:
-    """How many shared stages there are, and their bytes."""
+    """Return the number of shared stages and their size in bytes."""
     sizes = [path.stat().st_size for path in places.cache.glob("*/*.arrays")]
     return len(sizes), sum(sizes)
 
 
 def flatten(settings: Any, name: str = "") -> dict[str, Any]:
-    """Nested settings as ``{"dose.total_e_A2": 50000.0, ...}``."""
+    """Return nested settings as ``{"dose.total_e_A2": 50000.0, ...}``."""
     if not isinstance(settings, Mapping):
         return {name: settings}
     flat: dict[str, Any] = {}
@@ -138,7 +143,7 @@ def _of_log(places: Places, log: Path) -> Entry:
     checkpoint = places.checkpoint(log.stem)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-1:] or [""]
     failed = lines[-1].startswith(FAILURE)
-    note = "goes on from its checkpoint" if checkpoint.exists() else ""
+    note = "continues from its checkpoint" if checkpoint.exists() else ""
     if failed:
         note = lines[-1].removeprefix(FAILURE).strip()
     finished = datetime.datetime.fromtimestamp(log.stat().st_mtime, datetime.UTC).isoformat()

@@ -1,4 +1,4 @@
-"""The nouns of a run read back from its record."""
+"""Read the results of a run back from its record."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_traced(record: Record) -> TracedAtoms:
 
 
 def read_refined(record: Record) -> RefinedAtoms | None:
-    """Return the refined atoms of ``record``; None where it has none."""
+    """Return the refined atoms of ``record``; None if it has none."""
     if "refined/positions_A" not in array_names(record):
         return None
     columns: dict[str, Any] = {name: read_array(record, f"refined/{name}").values for name in REFINED}
@@ -38,7 +38,10 @@ def read_refined(record: Record) -> RefinedAtoms | None:
 
 
 def read_true_atoms(record: Record) -> Atoms:
-    """Return the true atoms of ``record`` in the frame of the traced ones; raise :class:`RecordError` without any."""
+    """Return the true atoms of ``record`` in the frame of the traced ones.
+
+    Raise :class:`RecordError` if the record has no truth.
+    """
     if "truth/positions_A" not in array_names(record):
         raise RecordError(f"record {record.folder} has no truth")
     part = read_array(record, "truth/part")
@@ -48,6 +51,6 @@ def read_true_atoms(record: Record) -> Atoms:
 
 
 def read_poses(record: Record, where: str = "alignment") -> Poses:
-    """Return the poses that ``record`` holds under ``where``; by default those of the reconstruction."""
+    """Return the poses of ``record`` under ``where``, by default those of the reconstruction."""
     return Poses(read_array(record, "tilt_series/tilt_deg").values,
                  **{name: read_array(record, f"{where}/{name}").values for name in POSES})

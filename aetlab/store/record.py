@@ -1,10 +1,10 @@
-"""A record: all that one run leaves, in a folder named by the run's identity, whole or absent.
+"""Write and read records: all results of one run, in a folder named by the run's identity, complete or absent.
 
-``spec.json`` settings, ``metrics.json`` flat names with units, ``history.csv`` cost and seconds of each iteration,
-``arrays.h5`` arrays with units, ``environment.json`` versions, device, times and memory, ``log.txt``, and
-``MANIFEST.json``: schema version, identity and the SHA-256 and size of each file. Written beside, then renamed into
-place; nothing edits it later. Reading checks that nothing leads out of the folder and that sizes fit before memory is
-taken.
+A record holds ``spec.json`` (settings), ``metrics.json`` (metrics by flat names with units), ``history.csv`` (cost and
+seconds of each iteration), ``arrays.h5`` (arrays with units), ``environment.json`` (versions, device, times and
+memory), ``log.txt``, and ``MANIFEST.json`` (schema version, identity, and the SHA-256 and size of each file). It is
+written to a temporary folder and renamed into place; nothing edits it later. Before allocating memory, reading checks
+that no file lies outside the folder and that the sizes match.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from aetlab.store.identity import code_id, record_id
 SCHEMA = 1
 FILES = ("spec.json", "metrics.json", "history.csv", "arrays.h5", "environment.json", "log.txt")
 MANIFEST = "MANIFEST.json"
-#: Start of the last line in the log of a run that failed.
+#: Start of the last line in the log of a failed run.
 FAILURE = "FAILED:"
-#: Largest text file that is read whole, in bytes.
+#: Largest text file that is read, in bytes.
 MAX_TEXT_BYTES = 64 << 20
 
 
 class RecordError(StorageError):
-    """A record that is damaged, of another schema or from elsewhere with something that is refused."""
+    """A record that is damaged, has another schema, or holds contents that are refused."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class History:
-    """Cost (equation 5, halved) after each iteration, and the seconds that it took."""
+    """Cost (equation 5, halved) after each iteration, and the duration of each iteration in seconds."""
 
     cost: np.ndarray
     seconds: np.ndarray
@@ -68,7 +68,7 @@ class History:
 
 @dataclass(frozen=True)
 class Record:
-    """A record as read: the small files; arrays are read one by one with :func:`read_array`."""
+    """The small files of a record; :func:`read_array` reads the arrays one by one."""
 
     id: str
     folder: Path
@@ -79,13 +79,13 @@ class Record:
 
     @property
     def made_by_other_code(self) -> bool:
-        """Whether the code that decides the numbers has changed since."""
+        """Return whether the code that decides the numbers has changed since the record was made."""
         return self.environment.get("code") != code_id()
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The text files of a record, for quick listing: ``settings`` as written, not bound."""
+    """The text files of a record, for quick listing; ``settings`` are as written, not bound."""
 
     id: str
     settings: dict[str, Any]
@@ -96,49 +96,49 @@ class Summary:
 
 @dataclass(frozen=True)
 class Places:
-    """The folders under ``outputs``: one place that knows them all."""
+    """All paths under ``outputs``."""
 
     outputs: Path
 
     @property
     def records(self) -> Path:
-        """Whole records, one folder each."""
+        """Return the folder of complete records, one folder each."""
         return self.outputs / "records"
 
     @property
     def cache(self) -> Path:
-        """Stages that runs share."""
+        """Return the folder of stages that runs share."""
         return self.outputs / "cache"
 
     @property
     def sweeps(self) -> Path:
-        """Ledgers of sweeps."""
+        """Return the folder of the ledgers of sweeps."""
         return self.outputs / "sweeps"
 
     @property
     def damaged(self) -> Path:
-        """Records set aside because they are damaged or superseded."""
+        """Return the folder of records that were set aside because they are damaged or superseded."""
         return self.outputs / "set_aside"
 
     def work(self, run_id: str) -> Path:
-        """What a run keeps while it is not finished: its checkpoint."""
+        """Return the working folder of an unfinished run, which holds its checkpoint."""
         return self.outputs / "work" / run_id
 
     @property
     def logs(self) -> Path:
-        """Logs of runs that have not come to a record yet."""
+        """Return the folder of the logs of runs without a record yet."""
         return self.outputs / "logs"
 
     def log(self, run_id: str) -> Path:
-        """The log of a run that has not come to a record yet."""
+        """Return the log of a run without a record yet."""
         return self.logs / f"{run_id}.log"
 
     def checkpoint(self, run_id: str) -> Path:
-        """The checkpoint of a run that is not finished."""
+        """Return the checkpoint file of an unfinished run."""
         return self.work(run_id) / "checkpoint.arrays"
 
     def lock(self, run_id: str) -> Path:
-        """The lock of a run."""
+        """Return the lock file of a run."""
         return self.outputs / "locks" / f"{run_id}.lock"
 
 
@@ -152,10 +152,15 @@ def write_record(
     environment: Mapping[str, Any],
     log: str,
 ) -> Path:
-    """Writes the record of ``spec`` under ``records`` and gives its folder.
+    """Write the record of ``spec`` under ``records`` and return its folder.
 
-    ``arrays`` maps HDF5 paths such as ``"volume/potential_V"`` to datasets. ``environment`` gets the entry ``code``.
-    The caller holds the run's lock. Raises :class:`StorageError` where the disk refuses; nothing half-written stays.
+    ``arrays`` maps HDF5 paths such as ``"volume/potential_V"`` to datasets. The entry ``code`` is added to
+    ``environment``. The caller holds the run's lock.
+
+    Raises
+    ------
+    StorageError
+        If a file cannot be written; no partial record remains.
     """
     run_id = record_id(spec)
     make_folder(records)
@@ -186,29 +191,32 @@ def write_record(
 
 
 def read_record(folder: Path, *, verify: bool = True) -> Record:
-    """The record in ``folder``; with ``verify`` every file is checked against its SHA-256, else sizes alone.
+    """Return the record in ``folder``; with ``verify`` check the SHA-256 of every file, else only the sizes.
 
-    Raises :class:`RecordError`, which names the record and what is wrong with it.
+    Raises
+    ------
+    RecordError
+        If the record cannot be used; the message names the record and the problem.
     """
     summary = read_summary(folder, verify=verify)
     try:
         spec = bind_run(summary.settings)
     except SpecError as error:
         made_by = "" if summary.environment.get("code") == code_id() else (
-            "; it was made by other code, whose settings are not these: use the aetlab that wrote it, or run again")
+            "; it was made by other code with other settings: use the version of aetlab that wrote it, or run again")
         raise RecordError(f"record {folder}: spec.json: {error}{made_by}") from None
     return Record(summary.id, folder, spec, summary.metrics, summary.environment, summary.n_bytes)
 
 
 def read_summary(folder: Path, *, verify: bool) -> Summary:
-    """The record in ``folder`` as it stands in its text files; as :func:`read_record`, settings unchecked."""
+    """Return the text files of the record in ``folder``; as :func:`read_record`, but without checking settings."""
     manifest = _read_json(folder, MANIFEST)
     if manifest.get("schema") != SCHEMA:
-        raise RecordError(f"record {folder} has schema {manifest.get('schema')!r}, this aetlab reads {SCHEMA}: "
-                          "use the aetlab that wrote it, or remove it and run again")
+        raise RecordError(f"record {folder} has schema {manifest.get('schema')!r}, this version of aetlab "
+                          f"reads {SCHEMA}: use the version that wrote it, or remove it and run again")
     files = manifest.get("files")
     if not isinstance(files, dict) or set(files) != set(FILES):
-        raise RecordError(f"record {folder}: {MANIFEST} names other files than {', '.join(FILES)}")
+        raise RecordError(f"record {folder}: {MANIFEST} must list exactly {', '.join(FILES)}")
     if manifest.get("id") != folder.name:
         raise RecordError(f"record {folder}: {MANIFEST} belongs to {manifest.get('id')!r}")
     n_bytes = 0
@@ -231,7 +239,7 @@ def read_summary(folder: Path, *, verify: bool) -> Summary:
 
 
 def list_records(records: Path, *, verify: bool = False) -> tuple[list[Record], list[RecordError]]:
-    """All readable records under ``records``, oldest first, and what is wrong with the others."""
+    """Return all readable records under ``records``, oldest first, and the errors of the others."""
     sound: list[Record] = []
     broken: list[RecordError] = []
     folders = [path for path in records.iterdir() if not path.name.startswith(".")] if records.is_dir() else []
@@ -245,7 +253,7 @@ def list_records(records: Path, *, verify: bool = False) -> tuple[list[Record], 
 
 
 def read_history(record: Record) -> History:
-    """The history of ``record``."""
+    """Return the history of ``record``."""
     try:
         rows = list(csv.DictReader(_read_text(record.folder, "history.csv").splitlines()))
         columns = {name: np.array([float(row[name]) for row in rows]) for name in ("cost", "seconds")}
@@ -255,7 +263,7 @@ def read_history(record: Record) -> History:
 
 
 def read_array(record: Record, name: str) -> Dataset:
-    """The array ``name`` of ``record`` with its unit, for example ``read_array(record, "volume/potential_V")``."""
+    """Return the array ``name`` of ``record`` with its unit, for example ``"volume/potential_V"``."""
     from aetlab.core.hdf5 import read_dataset
 
     values, attributes = read_dataset(_inside(record.folder, "arrays.h5"), name)
@@ -264,17 +272,17 @@ def read_array(record: Record, name: str) -> Dataset:
 
 
 def array_names(record: Record) -> tuple[str, ...]:
-    """Names of all arrays of ``record``, sorted."""
+    """Return the sorted names of all arrays of ``record``."""
     from aetlab.core.hdf5 import dataset_names
 
     return dataset_names(_inside(record.folder, "arrays.h5"))
 
 
 def find_record(places: Places, spec: RunSpec, *, use_other_code: bool = False) -> tuple[Record | None, str]:
-    """The whole, verified record of ``spec``, or None; and a line on what was set aside on the way (or empty).
+    """Return the complete, verified record of ``spec`` or None, and a line on a record that was set aside, or "".
 
-    A damaged record is set aside. One made by other code is set aside as well, unless ``use_other_code``. The caller
-    holds the run's lock.
+    A damaged record is set aside. A record made by other code is set aside as well, unless ``use_other_code``. The
+    caller holds the run's lock.
     """
     folder = places.records / record_id(spec)
     if not folder.exists():
@@ -290,7 +298,7 @@ def find_record(places: Places, spec: RunSpec, *, use_other_code: bool = False) 
 
 
 def failed_before(log_path: Path) -> bool:
-    """Return whether the log of a run says that it failed."""
+    """Return whether the log of a run records a failure."""
     try:
         return FAILURE in log_path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -299,7 +307,7 @@ def failed_before(log_path: Path) -> bool:
 
 @contextmanager
 def run_lock(places: Places, spec: RunSpec, waiting: Any = None) -> Any:
-    """Holds the lock of the run of ``spec``: two processes never make the same record."""
+    """Hold the lock of the run of ``spec`` inside the block, so that two processes never make the same record."""
     with locked(places.lock(record_id(spec)), waiting):
         yield
 
@@ -331,7 +339,7 @@ def _forget(partial: Path) -> None:
     try:
         remove_tree(partial)
     except StorageError:
-        pass  # the disk that refused the write may refuse this too; the next run removes it
+        pass  # the removal may fail for the same reason as the write; the next run removes the folder
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -359,7 +367,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise RecordError(f"record {folder} is damaged: {name} is not JSON") from None
     if not isinstance(content, dict):
-        raise RecordError(f"record {folder} is damaged: {name} holds no mapping")
+        raise RecordError(f"record {folder} is damaged: {name} does not hold a mapping")
     return content
 
 

@@ -1,4 +1,4 @@
-"""The log of a run: what it said, with the time."""
+"""Write the log of a run: its messages with their times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aetlab.core.progress import Reporter
 
 
 class LogReporter:
-    """Pass on what a run says, and append it with the time to the file ``path``."""
+    """Pass the messages of a run on, and append them with the time to the file ``path``."""
 
     def __init__(self, inner: Reporter, path: Path) -> None:
         make_folder(path.parent)
@@ -19,7 +19,7 @@ class LogReporter:
         self._stage = ""
 
     def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
-        """Pass a step on; the first and the last of a stage enter the log."""
+        """Pass a step on, and log the first and the last step of a stage."""
         if stage != self._stage or done == total:
             self._stage = stage
             self.write(f"{stage} {done}/{total} {detail}".rstrip())
@@ -31,6 +31,6 @@ class LogReporter:
         self._inner.say(text)
 
     def write(self, text: str) -> None:
-        """Append ``text`` to the log alone."""
+        """Append ``text`` to the log only."""
         with writing(self._path), open(self._path, "a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

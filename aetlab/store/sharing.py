@@ -1,4 +1,4 @@
-"""Reconstructions that other records hold: runs that differ in tracing, refinement or scoring alone share theirs."""
+"""Find reconstructions in other records: runs that differ only in tracing, refinement or scoring share theirs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ AFTER = ("trace", "refine", "score")
 
 def find_reconstruction(places: Places, spec: RunSpec, *,
                         use_other_code: bool = False) -> tuple[Reconstruction, Record] | None:
-    """The reconstruction that ``spec`` asks for and the whole record that holds it, or None.
+    """Return the reconstruction of ``spec`` and the complete record that holds it, or None.
 
-    A record that is damaged, or was made by other code (unless ``use_other_code``), holds none.
+    Damaged records, and records made by other code unless ``use_other_code``, are ignored.
     """
     wanted = _before_tracing(identity(spec))
     folders = sorted(places.records.iterdir()) if places.records.is_dir() else []
@@ -43,7 +43,7 @@ def _before_tracing(settings: dict[str, Any]) -> str:
 
 
 def _may_hold(folder: Path, spec: RunSpec) -> bool:
-    """Whether a glance at the settings lets the record be read in full."""
+    """Return whether seed and regulariser agree, so that reading the whole record is worthwhile."""
     try:
         settings = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
         return bool(settings["seed"] == spec.seed and settings["reg"]["kind"] == spec.reg.kind)
