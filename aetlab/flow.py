@@ -305,7 +305,7 @@ def _check_fit(settings: RunSpec, series: TiltSeries) -> None:
                         f"must be the images' {shape_xy} pixels")
     if not np.isclose(series.pixel_A, settings.scale.voxel_A, rtol=1e-6):
         raise SpecError(f"scale.voxel_A={settings.scale.voxel_A!r} cannot be used: the images have pixels of "
-                        f"{series.pixel_A:g} Å, and voxels must be as large")
+                        f"{series.pixel_A:g} Å, and voxels must have the same size")
 
 
 def _numbers(settings: RunSpec, given: Sequence[int] | None) -> tuple[int, ...]:

@@ -120,7 +120,7 @@ def set_aside(path: Path, folder: Path) -> Path:
             if not goal.exists():
                 os.rename(path, goal)
                 return goal
-    raise StorageError(f"cannot set {path} aside: {folder} holds too many already")
+    raise StorageError(f"cannot set {path} aside: {folder} holds too many entries")
 
 
 def remove_tree(folder: Path) -> None:

@@ -1,4 +1,4 @@
-r"""Poses: where each tilt places the sample, and the defocus and brightness of its images.
+r"""Define poses: the placement of the sample at each tilt, and the defocus and brightness of its images.
 
 A tilt takes a position p of the sample to p' = exp([ω]×) R p + d. R is the nominal rotation about +y, ω a rotation
 vector and d a shift, in the frame of the microscope (x across, y along the tilt axis, z along the beam). ω_y corrects

@@ -65,7 +65,7 @@ def choose_model(spec: RunSpec, series: TiltSeries, *, blur_A: float, say: Calla
                                "rotation": spec.engine.rotation, "blur_A": blur_A,
                                "likelihood": spec.engine.likelihood}
     if spec.align.enabled and spec.engine.device == "auto":
-        say("the CPU reconstructs: align=true is computed there")
+        say("the CPU reconstructs: align=true has no GPU version")
     elif spec.engine.device != "cpu":
         try:
             device = _open(spec)

@@ -70,7 +70,7 @@ def read_container(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
                 raise StorageError(f"{path} holds data other than numbers")
             wanted = sum(math.prod(shape) * kind.itemsize for _, kind, shape in entries)
             if wanted != n_bytes - file.tell():
-                raise StorageError(f"{path} is damaged: {n_bytes - file.tell()} bytes of arrays, {wanted} wanted")
+                raise StorageError(f"{path} is damaged: {n_bytes - file.tell()} bytes of arrays, {wanted} expected")
             arrays = {}
             for name, kind, shape in entries:
                 content_bytes = bytearray(math.prod(shape) * kind.itemsize)

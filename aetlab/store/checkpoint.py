@@ -1,4 +1,4 @@
-"""Checkpoints of a reconstruction: an interrupted run continues from its last one, with the same final bits.
+"""Save and load checkpoints of a reconstruction: an interrupted run continues with bit-identical results.
 
 A checkpoint holds the ``code_id`` and a digest of the tilt series. It is used only with the same code and images.
 """

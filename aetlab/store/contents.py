@@ -1,4 +1,4 @@
-"""The content of a record: the arrays of a run by name, with their units.
+"""Describe the content of a record: the arrays of a run by name, with their units.
 
 Arrays under ``truth/``, ``match/``, ``refined_match/``, ``profiles/``, ``structure/`` and ``views/``, and the
 noise-free images, need the truth. The record of a run without a truth does not hold them.
