@@ -40,5 +40,5 @@ def _open() -> Device:
     try:
         from aetlab.gpu.device_cuda import CudaDevice
     except ImportError as error:  # CuPy is installed, but a CUDA library is missing
-        raise GpuError(f"CuPy lacks a library: {first_line(error)} (CuPy's extra ctk installs the CUDA libraries)") from error
+        raise GpuError(f"CuPy lacks a library: {first_line(error)} (CuPy's extra ctk brings those of CUDA)") from error
     return CudaDevice()

@@ -225,7 +225,7 @@ def read_summary(folder: Path, *, verify: bool) -> Summary:
         path = _inside(folder, name)
         size = path.stat().st_size
         if not isinstance(entry, dict) or entry.get("bytes") != size:
-            raise RecordError(f"record {folder} is damaged: {name} has {size} bytes, not the size in {MANIFEST}")
+            raise RecordError(f"record {folder} is damaged: {name} has {size} bytes, not the size in the manifest")
         if verify and sha256(path) != entry.get("sha256"):
             raise RecordError(f"record {folder} is damaged: {name} has changed since it was written")
         n_bytes += size
