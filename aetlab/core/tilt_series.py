@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.core.backend import to_numpy
 from aetlab.core.errors import DataError
 
 Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
@@ -182,6 +181,8 @@ class TiltSeries:
 
     def digest(self) -> str:
         """Return the hex SHA-256 of the series: its images and all their parameters."""
+        from aetlab.core.backend import to_numpy  # loads Numba, which reading records does without
+
         content = hashlib.sha256()
         for value in (self.images, self.tilt_deg, self.defocus_A, self.pixel_A, self.electrons_per_pixel, self.weight,
                       self.pixel_weight):
