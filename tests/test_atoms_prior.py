@@ -112,6 +112,17 @@ def test_metric_and_weights_follow_the_solution() -> None:
     assert weights[4, 5, 6] < 0.5 < 1.4 < weights[0, 0, 0] <= 1.5
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_row_of_atoms_along_the_beam_of_some_tilt_bounds_the_metric(axis: int) -> None:
+    """Tilts about y look along z and x: the projection along each is at most 1, and 1 along the row."""
+    volume = np.zeros(SHAPE)
+    volume[(slice(None), 5, 6) if axis == 0 else (4, slice(None), 6)] = 10.0
+    prior = AtomsPrior(0.1, SCHEDULE)
+    prior.adapt(State(volume.copy(), volume, {}, step=4.0, cost=[1.0, 1.0], seconds=[0.0, 0.0]))
+    sums = [gaussian_filter(prior.state["metric"].mean(axis=k), math.sqrt(2)).max() for k in (0, 1)]
+    assert sums[axis] == pytest.approx(1.0) and sums[1 - axis] < 0.9
+
+
 def test_an_empty_solution_leaves_metric_and_weights_at_1() -> None:
     prior = AtomsPrior(0.1, SCHEDULE)
     empty = np.zeros(SHAPE, np.float32)
