@@ -1,4 +1,4 @@
-"""What tests share: small settings, an environment for command lines, and hypothesis profiles."""
+"""Shared fixtures: small settings, command lines in new processes, and the profile of hypothesis."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from aetlab.spec.bind import bind_run, unbind
 settings.register_profile("aetlab", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("aetlab")
 
-#: What the fixture ``once`` gives.
+#: Type of the fixture ``once``.
 Once = Callable[[str, Callable[[Path], str]], tuple[Path, str]]
-#: Words of a run that takes about a second.
+#: Overrides of a run that takes about a second.
 TINY = ("scale=smoke", "tilts.n_tilts=6", "engine.n_iterations=2", "simulate.n_layers=8", "engine.n_threads=1")
 
 
 class Lazily:
-    """A module that is imported when something of it is first used."""
+    """A module that is imported at the first use of one of its attributes."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith("_"):  # pytest asks everything in a module whether it is a fixture
+        if attribute.startswith("_"):  # pytest looks for fixtures among all objects of a module
             raise AttributeError(attribute)
         return getattr(importlib.import_module(self._name), attribute)
 
@@ -49,9 +49,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first, so that several processes end together, and with them what shares their fixtures.
+    """Run the longest tests and those of slow fixtures first, so that several processes end together.
 
-    Another process would wait for what one of them is making.
+    Otherwise one process would wait for a fixture that another one makes.
     """
     def is_late(item: pytest.Item) -> bool:
         names = getattr(item, "fixturenames", ())
@@ -61,25 +61,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Python looks for garbage less often, and not among all that was imported: a tenth of the time of the tests."""
+    """Collect garbage less often, and leave out all imported objects; this saves a tenth of the time of the tests."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
 
 
 @pytest.fixture(scope="session")
 def smoke_spec() -> RunSpec:
-    """The settings of ``scale=smoke``."""
+    """Return the settings of ``scale=smoke``."""
     return compose_spec(["scale=smoke"])
 
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """``once("sweep", fill)``: a folder that ``fill`` has filled, and the text that it gave.
+    """``once("sweep", fill)``: return a folder filled by ``fill``, and the text that ``fill`` returned.
 
-    It is filled once for all processes of the tests: whoever comes first does it while the others wait.
+    The folder is filled once for all processes of the tests: the first one fills it while the others wait.
     """
     base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:  # each process has its own folder in the one of all
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the folder of each process lies in a common one
         base = base.parent
 
     def filled(name: str, fill: Callable[[Path], str]) -> tuple[Path, str]:
@@ -95,7 +95,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 @pytest.fixture(scope="session")
 def experiments(once: Once) -> dict[str, RunSpec]:
-    """The settings of the paper's rows and panels by the names of their experiments."""
+    """Return the settings of the paper's rows and panels by the names of their experiments."""
 
     def fill(folder: Path) -> str:
         jobs = [job for rows in ("fig*", "atoms*")
@@ -107,7 +107,7 @@ def experiments(once: Once) -> dict[str, RunSpec]:
 
 @pytest.fixture
 def change() -> Callable[..., RunSpec]:
-    """``change(spec, "engine", device="cpu")``: a copy with other settings in one group."""
+    """``change(spec, "engine", device="cpu")``: return a copy with other settings in one group."""
 
     def changed(spec: RunSpec, group: str, **values: object) -> RunSpec:
         return dataclasses.replace(spec, **{group: dataclasses.replace(getattr(spec, group), **values)})
@@ -117,7 +117,7 @@ def change() -> Callable[..., RunSpec]:
 
 @pytest.fixture
 def aetlab(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``aetlab("run", "dose=50k", ...)``: a command line in a folder of its own, from the outside."""
+    """``aetlab("run", "dose=50k", ...)``: run a command line in a new process, in an empty folder."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "COLUMNS": "200"}
 
     def call(module: str, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,5 @@
-// Enough of CUDA's C++ for the kernels of aetlab/gpu to run on a processor. A block's threads follow one another, or, for
-// kernels whose threads wait for each other, are threads of the system; blocks always follow one another.
+// The part of CUDA C++ that the kernels in aetlab/gpu use, for a processor. Blocks run one after another. So do the
+// threads of a block, except in kernels that synchronise them: there they are system threads.
 #include <math.h>
 #include <pthread.h>
 
@@ -41,7 +41,7 @@ struct Thread {
     }
 };
 
-// `layout`: blocks and threads of a block along x, y, z, and whether threads wait for each other (then all along x).
+// `layout`: blocks and threads per block along x, y, z, and whether threads synchronise (then all lie along x).
 template <typename Work>
 static void launch(const unsigned* layout, Work work) {
     if (layout[6]) {

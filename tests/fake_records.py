@@ -59,7 +59,7 @@ def fake_spec(
     seed: int = 0,
     n_iterations: int = 40,
 ) -> RunSpec:
-    """A bound spec like that of a run at a small scale."""
+    """Return bound settings like those of a run at a small scale."""
     half_A = n_voxels * 0.5 / 2
     return RunSpec(
         seed=seed,
@@ -87,7 +87,7 @@ def fake_spec(
 
 
 def paper_specs(n_voxels: int = 32) -> dict[str, RunSpec]:
-    """The specs of all rows and panels of the paper, by the name of their experiment."""
+    """Return the settings of all rows and panels of the paper, by the names of their experiments."""
     base = {"n_voxels": n_voxels}
     deltas: dict[str, dict[str, Any]] = {
         "fig4a": {"dose_e_A2": math.inf},
@@ -314,7 +314,7 @@ def _put_refined(
 
 
 def _put_details(put: Callable[..., None], found: float) -> None:
-    """Scores against place and local structure, made up."""
+    """Put invented scores by place and invented measures of local structure."""
     edges_A = np.linspace(0, 8, 5)
     for place in ("axis", "surface"):
         put(f"profiles/{place}/edges_A", edges_A, "Å")
@@ -341,5 +341,5 @@ def _mean(values: np.ndarray) -> float:
 
 
 def write_fake_paper(outputs: Path, n_voxels: int = 32) -> dict[str, Path]:
-    """Write fake records of all rows and panels of the paper; the folders by the name of their experiment."""
+    """Write fake records of all rows and panels of the paper; return the folders by experiment."""
     return {name: write_fake_record(outputs, spec) for name, spec in paper_specs(n_voxels).items()}

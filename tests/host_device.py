@@ -1,9 +1,9 @@
-"""A device for the GPU engine that runs the very sources of its kernels on the processor.
+"""A device that runs the kernels of the GPU engine on the processor, from the same sources.
 
-The ``*.cu`` files are compiled as C++ behind ``cuda_on_host.h``, by the compiler of the machine or, where there is
-none, by the one that the package ziglang brings. Arrays are NumPy's, with NaN in front and behind, so that a kernel
-that reads or writes beyond its arrays shows. Every launch is checked against the signature in the source, which CUDA
-does not do.
+The ``*.cu`` files are compiled as C++ after ``cuda_on_host.h``, by the compiler of the machine or, if there is none, by
+that of the package ziglang. Arrays are NumPy's. The bytes in front of and behind each array are 255, which is NaN, so
+that reading or writing outside an array is detected. Every launch is checked against the signature in the source, which
+CUDA does not do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import scipy.fft
 
 from aetlab.gpu.kernels import KERNELS, SOURCES, read_source
 
-#: Threads that kernels with waiting threads get; any power of 2 must do.
+#: Threads of a block in kernels that synchronise them; results must not depend on this power of 2.
 N_WAITING = 4
 #: Bytes in front of and behind every array.
 _GUARD = 4096
@@ -51,7 +51,7 @@ class Parameter:
 
 
 def signatures() -> dict[str, list[Parameter]]:
-    """The parameters of every kernel in the sources."""
+    """Return the parameters of every kernel in the sources."""
     found = {}
     for source in SOURCES:
         for name, listed in re.findall(r'extern "C" __global__ void (\w+)\(([^)]*)\)', read_source(source)):
@@ -67,7 +67,7 @@ def _parameter(text: str) -> Parameter:
 
 
 def compilers() -> list[list[str]]:
-    """The C++ compilers of this machine, the one to use first."""
+    """Return the C++ compilers of this machine as command lines, the preferred one first."""
     found = [[name] for name in ("c++", "g++", "clang++") if shutil.which(name)]
     if importlib.util.find_spec("ziglang"):
         # Without the C++ library, which zig would have to build first; the kernels need none.
@@ -76,7 +76,7 @@ def compilers() -> list[list[str]]:
 
 
 def compile_for_host(folder: Path, compiler: list[str]) -> Path:
-    """The kernels as a library in ``folder``, each with a function ``run_<name>`` that launches it."""
+    """Compile the kernels to a library in ``folder``, with a function ``run_<name>`` that launches each."""
     lines = [f'#include "{Path(__file__).parent / "cuda_on_host.h"}"', *(read_source(name) for name in SOURCES)]
     for name, parameters in signatures().items():
         declared = ", ".join(f"{p.declared} {p.name}" for p in parameters)
@@ -91,7 +91,7 @@ def compile_for_host(folder: Path, compiler: list[str]) -> Path:
 
 
 class HostDevice:
-    """A :class:`aetlab.gpu.Device` on the processor; ``n_bytes`` of arrays were allocated."""
+    """A :class:`aetlab.gpu.Device` on the processor; ``n_bytes`` is the size of all arrays allocated."""
 
     name = "the processor"
     graph_problem = None
@@ -109,7 +109,7 @@ class HostDevice:
         return 10**9
 
     def synchronize(self) -> None:
-        """Nothing is ever under way."""
+        """Do nothing: a launch returns when its work is done."""
 
     def held_bytes(self) -> int:
         return self.n_bytes
@@ -132,7 +132,7 @@ class HostDevice:
         return array.ctypes.data
 
     def check_guards(self) -> None:
-        """Nothing was written outside the arrays."""
+        """Assert that nothing was written outside the arrays."""
         for room in self._rooms:
             assert (room[:_GUARD] == 255).all() and (room[-_GUARD:] == 255).all()
 
@@ -162,7 +162,7 @@ class HostDevice:
             self._recorded.append((function, arguments))
 
     def check(self, kernel: str, arguments: tuple[Any, ...]) -> None:
-        """Count, types, order in memory and overlap of the arguments are as the source declares them."""
+        """Assert that number, types, memory order and overlap of the arguments are as the source declares them."""
         parameters = self._signatures[kernel]
         assert len(arguments) == len(parameters), kernel
         for value, parameter in zip(arguments, parameters, strict=True):
@@ -181,7 +181,7 @@ class HostDevice:
         self.run(kernel, (ctypes.c_uint * 7)(*layout.grid(extent), *block, layout.waits), arguments)
 
     def run(self, kernel: str, numbers: ctypes.Array[ctypes.c_uint], arguments: tuple[Any, ...]) -> None:
-        """Run a kernel on blocks and threads (3 and 3 numbers) whose threads wait for each other or not (1)."""
+        """Run a kernel; ``numbers`` are blocks (3), threads (3), and whether the threads of a block synchronise."""
         values = [ctypes.c_void_p(v.ctypes.data) if p.points else _C_TYPES[p.declared][1](v.item())
                   for v, p in zip(arguments, self._signatures[kernel], strict=True)]
         self._library[f"run_{kernel}"](numbers, *values)
@@ -193,7 +193,7 @@ class HostDevice:
 
 @functools.cache
 def host_library() -> Path:
-    """The kernels for this process, compiled once."""
+    """Return the library of kernels, compiled once per process."""
     found = compilers()
     assert found, "no C++ compiler: install one, or the package ziglang (pip install -e '.[test]')"
     folder = tempfile.TemporaryDirectory(prefix="aetlab-kernels-")

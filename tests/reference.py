@@ -1,8 +1,8 @@
-"""The paper's algorithms 1 to 3 written straight in NumPy and SciPy: the oracle of results, and what speed is told by.
+"""The paper's algorithms 1 to 3 in plain NumPy and SciPy: a reference for results and for speed.
 
-Nothing is fused and nothing is clever: the volume is complex, a rotation turns all of it by three shears on planes
-padded to twice their size, all transmission functions and waves are kept, every step is one array expression. Arrays
-are (Z, X, Y) as everywhere (docs/conventions.md), and a slice acts at the middle of its slab. Z and X must be even.
+Nothing is fused or optimised: the volume is complex, a rotation is three shears of planes padded to twice their size,
+all transmission functions and waves are kept, and every step is one array expression. Arrays are
+(Z, X, Y) as everywhere (docs/conventions.md), and a slice acts at the middle of its slab. Z and X must be even.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Reference:
 
     def reconstruct(self, orders: list[np.ndarray], step: float, weight: float,
                     n_inner: int = 15) -> tuple[np.ndarray, list[float]]:
-        """Algorithm 3, one iteration for each order of the tilts: the volume, and the cost ½ Σ r² of each iteration.
+        """Run algorithm 3, one iteration per order of the tilts; return the volume and the cost ½ Σ r² per iteration.
 
-        Where the cost rose, momentum is reset at the last proximal point, though never twice in a row.
+        If the cost rose, momentum is reset at the last proximal point, but never twice in a row.
         """
         n_x, n_y = self.images.shape[2:]
         current = np.zeros((self.n_z, n_x, n_y), self.dtype)
@@ -65,7 +65,7 @@ class Reference:
         return proximal.real, costs
 
     def cost_and_gradient(self, volume: np.ndarray, i_tilt: int) -> tuple[float, np.ndarray]:
-        """Algorithms 1 and 2 for one tilt, with binning (equations 6 and 7); the gradient (Z, X, Y) is real, in 1/V."""
+        """Return cost and gradient (Z, X, Y), in 1/V, of a tilt by algorithms 1, 2 and binning (equations 6, 7)."""
         angle = math.radians(self.tilt_deg[i_tilt])
         rotated = rotate(volume, angle, self.workers)
         slices = np.stack([rotated[first:first + self.n_layers].sum(axis=0)
@@ -101,7 +101,7 @@ class Reference:
         return cost, gradient
 
     def _middles_A(self) -> np.ndarray:
-        """Height of the middle of each slice about the centre of the volume."""
+        """Return z of the middle of each slice, from the centre of the volume."""
         first = np.arange(0, self.n_z, self.n_layers)
         last = np.minimum(first + self.n_layers, self.n_z) - 1
         return ((first + last) / 2 - (self.n_z - 1) / 2) * self.voxel_A
@@ -114,7 +114,7 @@ class Reference:
         return np.sqrt(self._q2()) <= self.aperture_per_A * (1 + 1e-9)
 
     def _propagator(self, distance_A: float) -> np.ndarray:
-        """Equation 2, without the constant phase of the axis."""
+        """Return equation 2 without the constant phase along the axis."""
         on_axis = 1 / physics.wavelength_A(self.energy_keV)
         return np.exp(2j * np.pi * distance_A * (np.sqrt(on_axis**2 - self._q2()) - on_axis)).astype(self.dtype)
 
@@ -123,7 +123,7 @@ class Reference:
 
 
 def rotate(volume: np.ndarray, angle: float, workers: int = 1, *, adjoint: bool = False) -> np.ndarray:
-    """The complex volume turned by ``angle`` (rad) about y, by quarter turns and three shears; or the adjoint."""
+    """Rotate the complex volume by ``angle`` (rad) about y, by quarter turns and three shears; or the adjoint."""
     n_z, n_x, n_y = volume.shape
     n = 2 * max(n_z, n_x)
     low_z, low_x = (n - n_z) // 2, (n - n_x) // 2
@@ -139,7 +139,7 @@ def rotate(volume: np.ndarray, angle: float, workers: int = 1, *, adjoint: bool 
 
 
 def shear(plane: np.ndarray, angle: float, workers: int) -> np.ndarray:
-    """x, z and x again: rows along one axis shifted by phase ramps on their Fourier transforms."""
+    """Shear along x, z and x again: rows are shifted by phase ramps on their Fourier transforms."""
     centred = np.arange(len(plane)) - (len(plane) - 1) / 2
     frequency = np.fft.fftfreq(len(plane))
     for axis, slope in ((1, -math.tan(angle / 2)), (0, math.sin(angle)), (1, -math.tan(angle / 2))):
@@ -150,7 +150,7 @@ def shear(plane: np.ndarray, angle: float, workers: int) -> np.ndarray:
 
 
 def total_variation(volume: np.ndarray, threshold: float, n_inner: int) -> np.ndarray:
-    """argmin ½‖u - v‖² + threshold · TV(u) over u ≥ 0 by the fast dual gradient method, from dual variables of 0."""
+    """Return argmin ½‖u - v‖² + threshold · TV(u) over u ≥ 0, by the fast dual gradient method started at 0."""
     dual = extrapolated = np.zeros((3, *volume.shape), volume.dtype)
     t = 1.0
     for _ in range(n_inner):

@@ -29,7 +29,7 @@ from tests.conftest import Lazily
 if TYPE_CHECKING:
     import abtem
 else:
-    abtem = Lazily("abtem")  # four seconds of each process that imports it
+    abtem = Lazily("abtem")  # importing it takes four seconds in each process
 
 BOX_A = 48.0
 DEBYE_WALLER_A2 = 0.5
@@ -42,7 +42,7 @@ def abtem_settings() -> Iterator[None]:
 
 
 def si_sio2_block() -> Atoms:
-    """4 nm cube: crystalline silicon for x < 0, and a random glass of Si and O with atoms 1.5 Å apart or more."""
+    """Return a 4 nm cube: crystalline silicon for x < 0, and a random glass of Si and O, atoms at least 1.5 Å apart."""
     crystal = ase.build.bulk("Si", cubic=True).repeat((4, 8, 8)).positions
     crystal = crystal - crystal.mean(axis=0) - [10.0, 0.0, 0.0]
     rng = np.random.default_rng(7)
@@ -58,7 +58,7 @@ def si_sio2_block() -> Atoms:
 
 
 def gold_particle() -> Atoms:
-    """A sphere of fcc gold, 28 Å in diameter, off the zone axis."""
+    """Return a sphere of fcc gold, 28 Å in diameter, off the zone axis."""
     positions_A = ase.build.bulk("Au", cubic=True).repeat(9).positions
     positions_A = positions_A - positions_A.mean(axis=0)
     positions_A = positions_A[np.linalg.norm(positions_A, axis=1) < 14] @ rotation_matrix(12.0).T
@@ -69,7 +69,7 @@ SAMPLES = {"block": si_sio2_block, "gold": gold_particle}
 
 
 def layers_V(sample: str, voxel_A: float) -> np.ndarray:
-    """Potential (Z, X, Y) of the sample in V."""
+    """Return the potential (Z, X, Y) of the sample in V."""
     n = round(BOX_A / voxel_A)
     return build_potential(SAMPLES[sample](), (n, n, n), voxel_A, debye_waller_A2={"default": DEBYE_WALLER_A2})
 
@@ -101,7 +101,7 @@ def test_scattering_factors_of_all_elements_agree_with_abtem(parametrization: st
 
 
 @pytest.mark.parametrize("energy_keV", [60, 80, 100, 120, 200, 300])
-def test_wavelength_mass_and_interaction_parameter(energy_keV: float) -> None:
+def test_wavelength_mass_and_interaction_parameter_agree_with_abtem(energy_keV: float) -> None:
     reference, energy_eV = abtem.core.energy, 1e3 * energy_keV
     assert physics.wavelength_A(energy_keV) == pytest.approx(reference.energy2wavelength(energy_eV), rel=1e-6)
     assert physics.relativistic_mass_kg(energy_keV) == pytest.approx(reference.energy2mass(energy_eV), rel=1e-6)
@@ -110,7 +110,7 @@ def test_wavelength_mass_and_interaction_parameter(energy_keV: float) -> None:
 
 def wave_behind_box(slices_V: np.ndarray, pixel_A: float, n_layers: int, energy_keV: float,
                     band_limit: float) -> np.ndarray:
-    """aetlab's wave where abTEM leaves its own: one slab behind the last slice."""
+    """Return aetlab's wave one slab behind the last slice, where abTEM's exit wave is."""
     wavelength_A, slab_A = physics.wavelength_A(energy_keV), n_layers * pixel_A
     wave = exit_wave(slices_V, phase_per_V=physics.interaction_parameter(energy_keV) * pixel_A, gap_A=slab_A,
                      pixel_A=pixel_A, wavelength_A=wavelength_A, band_limit=band_limit)
@@ -121,7 +121,7 @@ def wave_behind_box(slices_V: np.ndarray, pixel_A: float, n_layers: int, energy_
 @pytest.mark.parametrize("energy_keV", [300.0, 80.0])
 @pytest.mark.parametrize("sample", SAMPLES)
 @pytest.mark.parametrize("band_limit", [2 / 3, 1.0])
-def test_exit_wave_of_the_same_slices(sample: str, energy_keV: float, band_limit: float) -> None:
+def test_exit_waves_of_the_same_slices_agree(sample: str, energy_keV: float, band_limit: float) -> None:
     voxel_A, n_layers = 0.25, 4
     layers = layers_V(sample, voxel_A)
     slices_V = layers.reshape(-1, n_layers, *layers.shape[1:]).sum(axis=1)
@@ -138,7 +138,7 @@ def test_exit_wave_of_the_same_slices(sample: str, energy_keV: float, band_limit
 
 @pytest.mark.parametrize("energy_keV", [300.0, 80.0])
 @pytest.mark.parametrize("sample", SAMPLES)
-def test_exit_wave_of_each_its_own_potential(sample: str, energy_keV: float) -> None:
+def test_exit_waves_of_each_programs_own_potential_agree(sample: str, energy_keV: float) -> None:
     """abTEM samples twice as finely, because it places atoms between pixels by linear interpolation."""
     voxel_A, n_layers, finer, band_limit = 0.2, 5, 2, 2 / 3
     layers = layers_V(sample, voxel_A)
@@ -177,7 +177,7 @@ CASES = {
 
 
 def abtem_ctf(m: MicroscopeSpec, from_exit_wave_A: float, defocus_A: float) -> abtem.CTF:
-    """abTEM's transfer function: Krivanek's coefficients in Å, azimuths in rad, 1/e widths for σ."""
+    """Return abTEM's transfer function: Krivanek's coefficients in Å, azimuths in rad, 1/e widths for σ."""
     rad = math.radians
     return abtem.CTF(
         energy=1e3 * m.energy_keV, soft=False,
@@ -194,8 +194,8 @@ def abtem_ctf(m: MicroscopeSpec, from_exit_wave_A: float, defocus_A: float) -> a
     ("Cs_mm", None), ("C5_mm", None), ("A1_nm", 20.0), ("B2_nm", 50.0), ("A2_nm", -15.0), ("S3_um", 40.0),
     ("A3_um", 11.0), ("B4_um", -70.0), ("D4_um", 25.0), ("A4_um", 9.0), ("S5_mm", -30.0), ("R5_mm", 17.0),
     ("A5_mm", 6.0)])
-def test_each_aberration_alone(name: str, azimuth_deg: float | None) -> None:
-    """A coefficient that gives a phase of a few rad at the edge, seen through abTEM's image of a point."""
+def test_each_aberration_agrees_with_abtem(name: str, azimuth_deg: float | None) -> None:
+    """Compare with abTEM's image of a point; the coefficient gives a phase of a few rad at the edge."""
     pixel_A, wavelength_A = 0.5, physics.wavelength_A(200.0)
     power = {"nm": {"A1": 2, "B2": 3, "A2": 3}, "um": {"S3": 4, "A3": 4, "B4": 5, "D4": 5, "A4": 5},
              "mm": {"Cs": 4, "C5": 6, "S5": 6, "R5": 6, "A5": 6}}[name[3:]][name[:2]]
@@ -218,7 +218,7 @@ def block_layers() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def block_waves(block_layers: np.ndarray) -> dict[float, np.ndarray]:
-    """abTEM's exit waves of the block's layers by energy."""
+    """Return abTEM's exit waves of the block's layers by energy."""
     waves = {}
     with abtem.config.set({"antialias.cutoff": 2.0, "antialias.taper": 0.0, "dask.lazy": False}):
         potential = abtem.PotentialArray(block_layers * np.float32(0.3), slice_thickness=0.3, sampling=0.3)
@@ -231,7 +231,7 @@ def image_by_abtem(exit_waves: abtem.Waves, microscope: MicroscopeSpec, defocus_
                    from_exit_wave_A: float) -> np.ndarray:
     waves = exit_waves.apply_ctf(abtem_ctf(microscope, from_exit_wave_A, defocus_A))
     if microscope.convergence_sigma_mrad > 0:
-        # The slope of the phase counts from the volume's centre in aetlab, from the exit wave within abTEM's own CTF.
+        # aetlab takes the slope of the phase at the volume's centre, abTEM's own CTF at the exit wave.
         ctf = abtem_ctf(microscope, 0.0, defocus_A)
         waves = abtem.transfer.SpatialEnvelope(math.sqrt(2) * microscope.convergence_sigma_mrad,
                                                ctf.aberration_coefficients).apply(waves)
@@ -239,7 +239,7 @@ def image_by_abtem(exit_waves: abtem.Waves, microscope: MicroscopeSpec, defocus_
 
 
 def contrast_error(image: np.ndarray, reference: np.ndarray) -> float:
-    """RMS difference in units of the contrast, the standard deviation of the reference."""
+    """Return the RMS difference in units of the contrast, the standard deviation of the reference."""
     return float(np.sqrt(np.mean((image - reference) ** 2)) / reference.std())
 
 
@@ -248,8 +248,8 @@ EXIT_WAVE_TO_CENTRE_A = -(BOX_A / 2 + 0.3 / 2)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_image_and_the_plane_that_defocus_counts_from(case: str, block_layers: np.ndarray,
-                                                      block_waves: dict[float, np.ndarray]) -> None:
+def test_images_agree_with_abtem_if_defocus_counts_from_the_centre(case: str, block_layers: np.ndarray,
+                                                                   block_waves: dict[float, np.ndarray]) -> None:
     microscope, defocus_A = CASES[case]
     optics = SimulatedMicroscope(block_layers.shape, 0.3, np.array([defocus_A]), microscope, SimulateSpec())
     image = optics.intensities(iter([block_layers]))[0]
@@ -260,8 +260,8 @@ def test_image_and_the_plane_that_defocus_counts_from(case: str, block_layers: n
 
 @pytest.mark.parametrize("change", ["sign of defocus", "sign of Cs", "defocus from the end of the volume",
                                     "defocus from the front of the volume"])
-def test_another_sign_or_plane_would_not_pass(change: str, block_layers: np.ndarray,
-                                              block_waves: dict[float, np.ndarray]) -> None:
+def test_other_signs_or_planes_of_defocus_disagree(change: str, block_layers: np.ndarray,
+                                                   block_waves: dict[float, np.ndarray]) -> None:
     microscope, defocus_A = CASES["Cs"]
     plane_A = EXIT_WAVE_TO_CENTRE_A
     optics = SimulatedMicroscope(block_layers.shape, 0.3, np.array([defocus_A]), microscope, SimulateSpec())

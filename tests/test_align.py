@@ -1,9 +1,10 @@
-"""Tilts that lie elsewhere: how they are simulated, what finds them, and runs that ask for it."""
+"""Misaligned tilts: their simulation, their alignment, and runs with align=true."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -38,7 +39,7 @@ DEFOCUS_A = np.array([100.0, 160.0])
 MICROSCOPE = MicroscopeSpec()
 #: Wide enough that voxels of 0.5 Å resolve the atoms.
 B_A2 = {"default": 5.0}
-#: One of each, as large as simulate=misaligned draws them.
+#: One offset of each kind, of the size that simulate=misaligned draws.
 OFFSET = np.array([0.5, -0.4, 0.8, -0.6, 18.0, 1.03])
 UNKNOWNS = ("tilt", "axis", "shift along x", "shift along y", "defocus", "brightness")
 NONE = np.array([0.0, 0, 0, 0, 0, 1])
@@ -82,14 +83,14 @@ def test_derivatives_against_central_differences(column: int, potential_V: np.nd
         np.testing.assert_array_equal(amplitude, aligner.amplitudes(potential_V, i_tilt, OFFSET))
         difference = (aligner.amplitudes(potential_V, i_tilt, OFFSET + h)
                       - aligner.amplitudes(potential_V, i_tilt, OFFSET - h)) / (2 * h[column])
-        # That of the tilt angle is a difference ahead; that of the axis leaves out how a turned image is continued.
+        # By the tilt angle it is a forward difference; by the axis it neglects the border of the rotated image.
         allowed = 0.05 if column < 2 else 0.002
         assert np.linalg.norm(derivatives[column] - difference) < allowed * np.linalg.norm(difference)
 
 
 @pytest.mark.parametrize("column", range(6), ids=UNKNOWNS)
-def test_the_aligner_sees_what_the_simulation_moves(column: int, potential_V: np.ndarray) -> None:
-    """Images of atoms that were turned and moved are those of the turned and moved volume, and not of the opposite."""
+def test_aligner_and_simulation_move_a_tilt_alike(column: int, potential_V: np.ndarray) -> None:
+    """Images of moved atoms agree with the volume moved alike, and not with the volume moved the other way."""
     row = np.where(np.arange(6) == column, [2.0, -2.0, *OFFSET[2:]], NONE)
     series = _series(_poses(np.tile(row, (len(TILT_DEG), 1))))
     _, aligner = _aligner(series)
@@ -99,8 +100,8 @@ def test_the_aligner_sees_what_the_simulation_moves(column: int, potential_V: np
         assert residual[0] < 0.4 * residual[1] and residual[0] < 0.2 * residual[2]
 
 
-def test_the_model_follows_the_aligner(potential_V: np.ndarray) -> None:
-    """Placed by the aligner where they lie, tilts agree with the true volume."""
+def test_the_model_uses_the_poses_of_the_aligner(potential_V: np.ndarray) -> None:
+    """At their true poses the tilts agree with the true volume."""
     table = np.stack([OFFSET, 2 * NONE - OFFSET])
     model, aligner = _aligner(_series(_poses(table)))
     nominal = [model.cost(potential_V, i) for i in range(len(TILT_DEG))]
@@ -110,7 +111,7 @@ def test_the_model_follows_the_aligner(potential_V: np.ndarray) -> None:
         assert model.cost(potential_V, i_tilt) < 0.02 * nominal[i_tilt]
 
 
-def test_tilts_placed_where_they_were_change_no_bit(potential_V: np.ndarray) -> None:
+def test_nominal_poses_change_no_bit(potential_V: np.ndarray) -> None:
     model, aligner = _aligner(_series(None))
     before = [model.cost_and_gradient(potential_V, i) for i in range(len(TILT_DEG))]
     aligner.restore(np.tile(NONE, (len(TILT_DEG), 1)))
@@ -127,12 +128,12 @@ def test_steps_find_the_offsets_in_the_true_volume(potential_V: np.ndarray) -> N
     assert (aligner.table[:, 0] == 0).all()
     for smoothing_A in (1.0, 0.5, 0.5, 0.25, 0.25):
         aligner.align(potential_V, SEARCH, smoothing_A=smoothing_A)
-    # A turn of 0.12° moves what lies 4 Å from the axis by 0.008 Å.
+    # A rotation by 0.12° moves an atom 4 Å from the axis by 0.008 Å.
     left = np.abs(aligner.table - table).max(axis=0)
     assert (left < [0.12, 0.01, 0.005, 0.005, 0.5, 0.001]).all(), left
 
 
-def test_steps_find_the_offsets_without_what_is_missing(potential_V: np.ndarray) -> None:
+def test_steps_find_the_offsets_with_missing_images_and_bad_pixels(potential_V: np.ndarray) -> None:
     """Each tilt has its own defoci; one has an image of weight 0, the other bad pixels."""
     table = np.stack([OFFSET, 2 * NONE - OFFSET])
     defocus_A = np.array([[100.0, 160.0, 130.0], [110.0, 150.0, 120.0]])
@@ -151,11 +152,11 @@ def test_steps_find_the_offsets_without_what_is_missing(potential_V: np.ndarray)
         aligner.align(potential_V, SEARCH, smoothing_A=smoothing_A)
     left = np.abs(aligner.table - table).max(axis=0)
     assert (left < [0.12, 0.02, 0.005, 0.005, 0.6, 0.001]).all(), left
-    # Bad pixels do not come back where the images are turned.
+    # Rotating the images does not bring bad pixels back.
     assert all(model.cost(potential_V, i) < 0.03 * nominal[i] for i in range(2))
 
 
-def test_a_tilt_without_images_stays_where_it_was(potential_V: np.ndarray) -> None:
+def test_a_tilt_without_images_keeps_its_nominal_pose(potential_V: np.ndarray) -> None:
     series = _series(_poses(np.stack([OFFSET, OFFSET])))
     _, aligner = _aligner(dataclasses.replace(series, weight=np.array([[1.0, 1.0], [0.0, 0.0]])))
     aligner.align(potential_V, SEARCH, smoothing_A=1.0, first=True)
@@ -163,8 +164,8 @@ def test_a_tilt_without_images_stays_where_it_was(potential_V: np.ndarray) -> No
     assert np.abs(aligner.table[0, 2:4] - OFFSET[2:4]).max() < 0.3
 
 
-def test_a_tilt_that_went_astray_begins_anew(potential_V: np.ndarray) -> None:
-    """Of six tilts one has taken itself to be turned by 6° and 120 Å out of focus."""
+def test_a_tilt_with_an_outlying_pose_is_aligned_from_the_start(potential_V: np.ndarray) -> None:
+    """One of six tilts begins with an axis 6° and a defocus 120 Å off."""
     tilt_deg, true = np.linspace(-50, 50, 6), np.tile(NONE, (6, 1))
     true[:, 2:5] += np.random.default_rng(2).uniform(-1, 1, (6, 3)) * [0.5, 0.5, 10.0]
     series = simulate_tilt_series(_atoms(), SHAPE, VOXEL_A, tilt_deg, DEFOCUS_A, microscope=MICROSCOPE,
@@ -184,7 +185,7 @@ def test_a_tilt_that_went_astray_begins_anew(potential_V: np.ndarray) -> None:
 
 
 @given(angle_deg=st.floats(-2, 2), x_A=st.floats(-4, 4), y_A=st.floats(-4, 4))
-def test_what_an_image_shows_is_turned_about_its_centre(angle_deg: float, x_A: float, y_A: float) -> None:
+def test_an_image_is_rotated_about_its_centre(angle_deg: float, x_A: float, y_A: float) -> None:
     x, y = coordinates_A(40, VOXEL_A)[:, None], coordinates_A(48, VOXEL_A)[None, :]
 
     def spot(at_A: np.ndarray) -> np.ndarray:
@@ -196,7 +197,7 @@ def test_what_an_image_shows_is_turned_about_its_centre(angle_deg: float, x_A: f
     np.testing.assert_allclose(rotate_images(turned, -angle_deg), spot(at_A), atol=2e-3)
 
 
-def test_an_image_is_turned_in_its_precision_and_one_of_noise_keeps_it() -> None:
+def test_rotating_an_image_keeps_its_precision_and_the_variance_of_noise() -> None:
     noise = np.random.default_rng(3).standard_normal((2, 40, 48)).astype(np.float32)
     turned = rotate_images(noise, 0.7)
     assert turned.dtype == np.float32 and turned.std() == pytest.approx(noise.std(), rel=0.02)
@@ -204,7 +205,7 @@ def test_an_image_is_turned_in_its_precision_and_one_of_noise_keeps_it() -> None
 
 
 @given(turn=st.tuples(*[st.floats(-0.03, 0.03)] * 3), shift=st.tuples(*[st.floats(-0.4, 0.4)] * 3))
-def test_atoms_are_brought_together_though_some_are_strange(turn: tuple[float, ...], shift: tuple[float, ...]) -> None:
+def test_registration_of_atoms_tolerates_outliers(turn: tuple[float, ...], shift: tuple[float, ...]) -> None:
     fixed_A = _atoms().positions_A
     (a, b, c), shift_A = np.array(turn), np.array(shift)
     rotation = np.linalg.qr(np.array([[1, -c, b], [c, 1, -a], [-b, a, 1]]))[0]
@@ -215,7 +216,7 @@ def test_atoms_are_brought_together_though_some_are_strange(turn: tuple[float, .
     np.testing.assert_allclose(moving_A @ found.T + found_A, fixed_A, atol=1e-9)
 
 
-def test_too_few_atoms_stay_where_they_are() -> None:
+def test_too_few_atoms_are_not_moved() -> None:
     few_A = np.arange(27.0).reshape(9, 3)
     for moving_A, fixed_A in ((few_A, few_A + 0.1), (few_A, np.empty((0, 3))), (np.empty((0, 3)), few_A)):
         rotation, shift_A = register_atoms(moving_A, fixed_A, 1.2)
@@ -223,8 +224,8 @@ def test_too_few_atoms_stay_where_they_are() -> None:
         np.testing.assert_array_equal(shift_A, 0)
 
 
-def test_moving_the_whole_sample_is_no_error() -> None:
-    """What a small turn and a shift of the sample before all tilts change, worked out from the positions of atoms."""
+def test_a_motion_of_the_whole_sample_is_no_pose_error() -> None:
+    """A small rotation and a shift of the sample before all tilts, expressed as poses of the tilts."""
     tilt_deg = np.linspace(-80, 80, 9)
     turn_deg, moved_A = np.array([0, 0.02, 0.01]), np.array([0.3, -0.2, 0.5])
     table = np.tile(NONE, (len(tilt_deg), 1))
@@ -234,22 +235,26 @@ def test_moving_the_whole_sample_is_no_error() -> None:
         row += [turn[1], turn[2], *shift_A[:2], -shift_A[2], 0]
     moved, none = Poses.from_table(tilt_deg, 3, table), Poses.nominal(tilt_deg, 3)
     assert max(pose_errors(moved, none).values()) < 1e-12
-    rng = np.random.default_rng(1)
-    away = Poses.from_table(tilt_deg, 3, table + rng.standard_normal(table.shape) * [0.5, 0.5, 1, 1, 20, 0.02])
-    errors = pose_errors(away, none)
-    expected = {"tilt_error_deg_rms": 0.5, "axis_error_deg_rms": 0.5, "shift_error_A_rms": 1,
+
+
+def test_pose_errors_are_the_root_mean_squares_of_random_errors() -> None:
+    """4000 tilts: the root mean squares of 0.4°, 0.7°, 1 Å, 20 Å and 0.02 have relative errors of 0.011."""
+    tilt_deg, rng = np.linspace(-80, 80, 4000), np.random.default_rng(1)
+    table = NONE + rng.standard_normal((4000, 6)) * [0.4, 0.7, 1, 1, 20, 0.02]
+    errors = pose_errors(Poses.from_table(tilt_deg, 3, table), Poses.nominal(tilt_deg, 3))
+    expected = {"tilt_error_deg_rms": 0.4, "axis_error_deg_rms": 0.7, "shift_error_A_rms": 1,
                 "defocus_error_nm_rms": 2, "brightness_error_rms": 0.02}
-    assert errors == {name: pytest.approx(value, rel=0.6) for name, value in expected.items()}
+    assert errors == {name: pytest.approx(value, rel=0.04) for name, value in expected.items()}
 
 
-def test_errors_of_tilts_are_drawn_as_wide_as_asked() -> None:
+def test_drawn_pose_errors_have_the_standard_deviations_of_the_settings() -> None:
     assert draw_poses(SimulateSpec(), np.zeros(5), 2, np.random.default_rng(0)) is None
     spec = SimulateSpec(tilt_error_deg=0.5, shift_error_A=1, defocus_error_nm=2)
     poses = draw_poses(spec, np.zeros(4000), 2, np.random.default_rng(0))
     assert poses is not None and not poses.defocus_A.any()
     table = np.column_stack([poses.angles_deg, poses.shift_A[:, :2], -poses.shift_A[:, 2], poses.brightness[:, 0]])
     np.testing.assert_allclose(table.std(axis=0), [0.5, 0, 1, 1, 20, 0], rtol=0.05)
-    np.testing.assert_allclose(table.mean(axis=0), NONE, atol=1.0)
+    assert (np.abs(table.mean(axis=0) - NONE) <= 4 * np.array([0.5, 0, 1, 1, 20, 0]) / math.sqrt(4000)).all()
 
 
 @pytest.mark.parametrize(("words", "told"), [
@@ -267,7 +272,7 @@ def test_errors_of_tilts_are_drawn_as_wide_as_asked() -> None:
     (["simulate.shift_error_A=-1"], "simulate.shift_error_A=-1.0"),
     (["simulate.brightness_error=0.5"], "simulate.brightness_error=0.5"),
 ])
-def test_settings_that_cannot_be_are_refused(words: list[str], told: str) -> None:
+def test_unusable_settings_are_refused(words: list[str], told: str) -> None:
     with pytest.raises(SpecError, match=re.escape(told)):
         compose_spec(["scale=smoke", *words])
 
@@ -278,8 +283,8 @@ def test_the_last_smoothing_serves_all_further_alignments() -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_as_typed_recovers_tilts_that_lie_elsewhere(aetlab: Callable, tmp_path: Path) -> None:
-    """Without the alignment nothing is found; with it what a series without errors gives."""
+def test_a_sweep_recovers_misaligned_tilts(aetlab: Callable, tmp_path: Path) -> None:
+    """Without alignment almost no atom is found; with it the result is that of a series without errors."""
     result = aetlab("run", "-m", "scale=smoke", "simulate=misaligned", "align=false,true", "engine.n_iterations=30")
     assert result.returncode == 0, result.stderr
     assert "align=true: the truth is turned by" in result.stdout and "align=false: the truth" not in result.stdout
@@ -301,7 +306,7 @@ def _run(spec: RunSpec, folder: Path) -> Record:
     return keeper.run(spec, places=Places(folder)).record
 
 
-def test_an_aligned_run_cut_off_goes_on_to_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_aligned_run_resumes_to_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = compose_spec([*TINY, "engine.n_iterations=6", "simulate=misaligned", "align=true", "align.at=[1,2,4]",
                          "align.angles_from=2"])
     whole = _run(spec, tmp_path / "whole")

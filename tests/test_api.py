@@ -24,7 +24,7 @@ from aetlab.store.record import Places, Record, array_names, list_records, read_
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERRIDES = {"tilts.n_tilts": 6, "engine.n_iterations": 4, "simulate.n_layers": 8, "engine.n_threads": 1}
-#: Choices that need a setting or another choice which the others of the same composition do not have.
+#: Choices that need a further setting or choice.
 NEEDS_MORE = {"sample": "file", "engine": "gpu"}
 NOTEBOOK = """
 import aetlab
@@ -57,7 +57,7 @@ def steps(settings: RunSpec) -> tuple[Any, ...]:
     return atoms, series, reconstruction, aetlab.trace(settings, reconstruction)
 
 
-def test_a_notebook_gives_the_number_of_the_command_line(made: Record, tmp_path: Path) -> None:
+def test_a_notebook_and_the_command_line_give_the_same_number(made: Record, tmp_path: Path) -> None:
     words = [f"{key}={value}" for key, value in OVERRIDES.items()]
     assert compose_spec(["scale=smoke", "dose=50k", "reg=tv", *words]) == made.spec
     result = subprocess.run([sys.executable, "-W", "error", "-c", NOTEBOOK.format(overrides=OVERRIDES)], cwd=tmp_path,
@@ -67,7 +67,7 @@ def test_a_notebook_gives_the_number_of_the_command_line(made: Record, tmp_path:
     assert float(number) == made.metrics["position_error_pm"] and left == "[] []"
 
 
-def test_the_flow_gives_the_arrays_of_the_record(made: Record, steps: tuple[Any, ...]) -> None:
+def test_the_flow_and_the_record_have_the_same_arrays(made: Record, steps: tuple[Any, ...]) -> None:
     _, series, reconstruction, traced = steps
     np.testing.assert_array_equal(reconstruction.volume.potential_V, read_array(made, "volume/potential_V").values)
     np.testing.assert_array_equal(traced.positions_A, read_array(made, "traced/positions_A").values)
@@ -121,7 +121,8 @@ def test_images_that_do_not_fit_the_volume_are_refused(settings: RunSpec, steps:
         aetlab.reconstruct(settings, dataclasses.replace(series, pixel_A=0.4))
 
 
-def test_a_run_without_a_truth_is_a_whole_record(settings: RunSpec, steps: tuple[Any, ...], tmp_path: Path) -> None:
+def test_a_run_without_a_truth_makes_a_complete_record(settings: RunSpec, steps: tuple[Any, ...],
+                                                       tmp_path: Path) -> None:
     _, series, reconstruction, traced = steps
     record = aetlab.save_record(tmp_path, settings, series, reconstruction, traced)
     sound, broken = list_records(tmp_path / "records", verify=True)
@@ -227,7 +228,7 @@ def test_the_digest_of_a_series_covers_all_of_it(steps: tuple[Any, ...],
     assert change(steps[1]).digest() != steps[1].digest()
 
 
-def test_all_public_names_are_there_and_documented() -> None:
+def test_all_public_names_exist_and_are_documented() -> None:
     for name in aetlab.__all__:
         assert getattr(aetlab, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'reconstuct'"):

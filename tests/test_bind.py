@@ -14,7 +14,7 @@ from aetlab.spec import DefocusSpec, DoseSpec, EngineSpec, RunSpec, SampleSpec, 
 from aetlab.spec.bind import bind, bind_run, unbind
 
 
-def test_a_spec_survives_the_way_to_json_and_back(smoke_spec: RunSpec) -> None:
+def test_settings_survive_a_round_trip_through_json(smoke_spec: RunSpec) -> None:
     assert bind_run(json.loads(json.dumps(unbind(smoke_spec), allow_nan=False))) == smoke_spec
 
 
@@ -42,7 +42,7 @@ def test_a_spec_survives_the_way_to_json_and_back(smoke_spec: RunSpec) -> None:
     ("seed", None, "seed=None cannot be used: it takes a whole number"),
     ("seed", 10**400, "seed="),
 ])
-def test_what_cannot_be_used_is_told_in_one_line(smoke_spec: RunSpec, key: str, value: object, told: str) -> None:
+def test_unusable_values_are_refused_in_one_line(smoke_spec: RunSpec, key: str, value: object, told: str) -> None:
     settings = copy.deepcopy(unbind(smoke_spec))
     *path, last = key.split(".")
     place = settings
@@ -62,7 +62,7 @@ def test_a_missing_key_is_named(smoke_spec: RunSpec) -> None:
         bind_run(settings)
 
 
-def test_numbers_that_mean_the_same_bind_to_the_same() -> None:
+def test_equal_numbers_of_different_types_bind_alike() -> None:
     assert bind(DoseSpec, {"total_e_A2": 1000}) == bind(DoseSpec, {"total_e_A2": 1000.0})
     assert type(bind(DoseSpec, {"total_e_A2": 1000}).total_e_A2) is float
     assert type(bind(EngineSpec, {"n_iterations": 40.0}).n_iterations) is int

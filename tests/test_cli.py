@@ -27,7 +27,7 @@ Aetlab = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def one_run(once: Once) -> tuple[Path, str]:
-    """A folder in which one run was made, and its output."""
+    """Return a folder with one run, and its output."""
 
     def fill(folder: Path) -> str:
         result = subprocess.run([sys.executable, "-m", "aetlab.run", *TINY, "dose=inf"], cwd=folder, text=True,
@@ -58,7 +58,7 @@ def test_the_same_run_again_is_skipped(one_run: tuple[Path, str]) -> None:
     assert len(list((folder / "outputs" / "records").iterdir())) == 1
 
 
-def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
+def test_a_terminal_shows_a_progress_bar(tmp_path: Path) -> None:
     leader, follower = pty.openpty()
     process = subprocess.Popen([sys.executable, "-m", "aetlab.run", *TINY, "engine.n_iterations=60"], cwd=tmp_path,
                                stdout=follower, stderr=follower, stdin=follower,

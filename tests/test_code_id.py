@@ -1,4 +1,4 @@
-"""The identity of the code: what decides a number of a record changes it, and nothing else does."""
+"""The identity of the code: it changes with code that decides a number of a record, and with no other code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HARMLESS = ("aetlab.spec", "aetlab.core.errors", "aetlab.core.progress", "aetlab
 
 
 def docstrings(tree: ast.AST) -> dict[tuple[int, int], int]:
-    """Where each docstring of a tree begins (line, column in bytes), and the number of its lines."""
+    """Return the start (line, column in bytes) of each docstring of a tree, and its number of lines."""
     owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     found = {}
     for node in ast.walk(tree):
@@ -37,7 +37,7 @@ def docstrings(tree: ast.AST) -> dict[tuple[int, int], int]:
 
 
 def tokens(source: str, without: set[tuple[int, int]] | None = None) -> list[str]:
-    """Tokens of Python source but for comments, layout, and those that begin at ``without``."""
+    """Return the tokens of Python source except comments, layout, and those that begin at ``without``."""
     layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
     return [token.string for token in tokenize.generate_tokens(io.StringIO(source).readline)
             if token.type not in layout and token.start not in (without or set())]
@@ -45,7 +45,7 @@ def tokens(source: str, without: set[tuple[int, int]] | None = None) -> list[str
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A copy of the package to edit."""
+    """Return a copy of the package to edit."""
     copy = tmp_path / "aetlab"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     return copy
@@ -61,7 +61,7 @@ def test_every_file_is_classified_exactly_once() -> None:
         assert decides(name) == (longest in DECIDING)
 
 
-def test_every_entry_of_the_tables_is_there_and_is_needed() -> None:
+def test_every_entry_of_the_tables_exists_and_is_needed() -> None:
     for entry in DECIDING + NOT_DECIDING:
         assert (PACKAGE / entry).exists(), entry
         outer = [other for other in DECIDING + NOT_DECIDING if other != entry and f"{entry}/".startswith(f"{other}/")]
@@ -69,7 +69,7 @@ def test_every_entry_of_the_tables_is_there_and_is_needed() -> None:
             assert (max(outer, key=len) in DECIDING) != (entry in DECIDING), f"{entry} repeats what {outer} says"
 
 
-def test_some_files_and_what_they_decide() -> None:
+def test_known_files_are_classified_correctly() -> None:
     deciding = ("core/grid.py", "forward/data/lobato_2014.csv", "gpu/volume.cu", "samples/data/silica.extxyz",
                 "spec/derived.py", "store/contents.py", "tracing/tracer.py", "refinement/fisher.py",
                 "solve/weight_rule.py", "scoring/match_metrics.py")
@@ -81,14 +81,14 @@ def test_some_files_and_what_they_decide() -> None:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_code_is_the_source_without_comments_and_docstrings(name: str) -> None:
-    """Python's own tokenizer and parser say which those are."""
+    """Compare with Python's own tokenizer and parser."""
     source = (PACKAGE / name).read_text(encoding="utf-8")
     assert tokens(code_of(source)[1:]) == tokens(source, set(docstrings(ast.parse(source))))
     assert ":" == code_of(source)[0]
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if decides(name)])
-def test_deciding_code_imports_nothing_that_would_decide_unseen(name: str) -> None:
+def test_deciding_code_imports_only_deciding_or_harmless_code(name: str) -> None:
     for node in ast.walk(ast.parse((PACKAGE / name).read_text(encoding="utf-8"))):
         modules = [f"{node.module}.{alias.name}" for alias in node.names] if isinstance(node, ast.ImportFrom) else (
             [alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
@@ -100,8 +100,8 @@ def test_deciding_code_imports_nothing_that_would_decide_unseen(name: str) -> No
                 assert ours or module.startswith(HARMLESS) or not module.startswith("aetlab"), f"{name}: {module}"
 
 
-def test_settings_derive_nothing_outside_the_files_that_count() -> None:
-    """Else a change of how a quantity follows from the settings would go unseen."""
+def test_settings_derive_quantities_only_in_deciding_files() -> None:
+    """Otherwise a change of a derived quantity would not change the identity."""
     for name in SOURCES:
         if name.startswith("spec/") and not decides(name) and name not in ("spec/bind.py", "spec/checks.py",
                                                                            "spec/choices.py", "spec/folders.py"):
@@ -111,7 +111,7 @@ def test_settings_derive_nothing_outside_the_files_that_count() -> None:
                        for function in functions), f"{name}: {functions}"
 
 
-def test_docstrings_and_comments_change_nothing(package: Path) -> None:
+def test_docstrings_and_comments_do_not_change_the_identity(package: Path) -> None:
     before = code_digest(package)
     for name in SOURCES:
         lines = (package / name).read_text(encoding="utf-8").splitlines()
@@ -128,7 +128,7 @@ def test_docstrings_and_comments_change_nothing(package: Path) -> None:
     "core/physics.py", "forward/imaging.py", "gpu/passes.py", "flow.py", "reconstruction/weight.py",
     "refinement/naming.py", "samples/needle.py", "scoring/match_metrics.py", "solve/weight_rule.py", "spec/derived.py",
     "spec/align.py", "store/contents.py", "tracing/tracer.py"])
-def test_a_constant_of_deciding_code_changes_it(package: Path, name: str) -> None:
+def test_a_constant_of_deciding_code_changes_the_identity(package: Path, name: str) -> None:
     before, path = code_digest(package), package / name
     lines = path.read_text(encoding="utf-8").splitlines()
     number = next(node for node in ast.walk(ast.parse("\n".join(lines)))
@@ -146,7 +146,7 @@ def test_a_constant_of_deciding_code_changes_it(package: Path, name: str) -> Non
     ("forward/data/lobato_2014.csv", "1", "2"),
     ("samples/data/silica.extxyz", "1", "2"),
 ])
-def test_the_potentials_error_kernels_of_the_gpu_and_data_count(package: Path, name: str, old: str, new: str) -> None:
+def test_scores_gpu_kernels_and_data_files_change_the_identity(package: Path, name: str, old: str, new: str) -> None:
     before, path = code_digest(package), package / name
     text = path.read_text(encoding="utf-8")
     assert old in text
@@ -155,7 +155,7 @@ def test_the_potentials_error_kernels_of_the_gpu_and_data_count(package: Path, n
 
 
 @pytest.mark.parametrize("entry", DECIDING)
-def test_each_deciding_entry_counts(package: Path, entry: str) -> None:
+def test_a_change_in_each_deciding_entry_changes_the_identity(package: Path, entry: str) -> None:
     before = code_digest(package)
     path = package / entry if entry.endswith(".py") else next(
         path for path in sorted((package / entry).glob("*.py")) if decides(path.relative_to(package).as_posix()))
@@ -163,7 +163,7 @@ def test_each_deciding_entry_counts(package: Path, entry: str) -> None:
     assert code_digest(package) != before
 
 
-def test_a_file_that_is_added_renamed_or_removed_counts(package: Path) -> None:
+def test_adding_renaming_or_removing_a_file_changes_the_identity(package: Path) -> None:
     before = code_digest(package)
     (package / "forward" / "more.py").write_text("x = 1\n", encoding="utf-8")
     added = code_digest(package)
@@ -173,7 +173,7 @@ def test_a_file_that_is_added_renamed_or_removed_counts(package: Path) -> None:
     assert len({before, added, renamed}) == 3 and code_digest(package) == before
 
 
-def test_code_that_decides_nothing_changes_nothing(package: Path) -> None:
+def test_other_code_does_not_change_the_identity(package: Path) -> None:
     before = code_digest(package)
     for name in FILES:
         if not decides(name):
@@ -183,7 +183,7 @@ def test_code_that_decides_nothing_changes_nothing(package: Path) -> None:
 
 
 def test_the_code_id_takes_little_time() -> None:
-    """Of the processor: other work of the machine does not count. In a process that has nothing read before."""
+    """Measure processor time, which other work on the machine does not change, in a new process."""
     code = ("import time; from aetlab.store.identity import code_id; start = time.process_time(); code_id(); "
             "print(time.process_time() - start)")
     start = time.perf_counter()
@@ -192,7 +192,7 @@ def test_the_code_id_takes_little_time() -> None:
     assert float(result.stdout) < 0.15, f"after {time.perf_counter() - start:.1f} s"
 
 
-def test_code_of_keeps_what_runs() -> None:
+def test_code_of_keeps_executed_code() -> None:
     source = '''# comment
 """Module: doc."""  # behind it
 import re

@@ -1,4 +1,4 @@
-"""Config groups, experiments and the words of a command line: all that can be chosen composes and binds."""
+"""Config groups, experiments and overrides: every choice composes and binds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PROMISED = {
 }
 
 
-def test_every_promised_choice_is_there() -> None:
+def test_every_promised_choice_exists() -> None:
     for group, choices in PROMISED.items():
         assert choices <= set(GROUPS[group])
 
@@ -46,7 +46,7 @@ def test_every_choice_composes_and_binds(group: str, choice: str, tmp_path: Path
 
 
 def test_every_experiment_composes_and_binds(experiments: dict[str, RunSpec]) -> None:
-    """The fixture has composed the paper's."""
+    """The fixture has composed those of the paper."""
     others = set(GROUPS["experiment"]) - set(experiments)
     assert others and len(experiments) > 25
     assert all(isinstance(compose_spec([f"experiment={name}"]), RunSpec) for name in others)
@@ -54,7 +54,7 @@ def test_every_experiment_composes_and_binds(experiments: dict[str, RunSpec]) ->
 
 @pytest.mark.parametrize("group", [group for group in GROUPS if group != "experiment"])
 def test_every_file_of_a_group_has_the_keys_of_its_dataclass(group: str) -> None:
-    """All of them; of the regulariser each kind has its own, and together all."""
+    """A file has all keys, except that each kind of regulariser has its own; together the files have all."""
     names = {field.name for field in dataclasses.fields(get_type_hints(RunSpec)[group])}
     found = set()
     for path in (config_folder() / group).glob("*.yaml"):
@@ -121,13 +121,13 @@ def test_each_launcher_composes_or_names_the_package_that_it_needs(name: str, la
         assert composed.ray.remote.num_cpus == 4
 
 
-def test_a_search_hands_on_choices_in_quotes() -> None:
+def test_a_search_passes_choices_on_in_quotes() -> None:
     words = ["wedge=30", "dose=inf,50k", "dose=50k", "reg.weight=interval(1e-6,1e-3)"]
     assert quote_choices(words, GROUPS, twice=True) == [
         "wedge=choice(\"'30'\")", "dose=\"'inf'\",50k", "dose=50k", "reg.weight=interval(1e-6,1e-3)"]
 
 
-def test_a_search_needs_images_to_predict() -> None:
+def test_a_search_needs_held_out_images() -> None:
     words = ["hydra/sweeper=optuna", "reg.weight=interval(1e-6,1e-3)", "scale=smoke"]
     with pytest.raises(SpecError, match="held_out=0 cannot be used in a search"):
         compose_jobs(words, multirun=True)
@@ -138,7 +138,7 @@ def test_a_search_needs_images_to_predict() -> None:
             compose_jobs([*words, "reg.held_out=0.1", harmful], multirun=True)
 
 
-def test_a_sweep_is_the_product_of_its_choices_as_typed() -> None:
+def test_a_sweep_is_the_product_of_its_choices_in_order() -> None:
     jobs = compose_jobs(["dose=inf,50k,7k", "reg=tv,lasso,pos", "scale=smoke"], multirun=True)
     assert [job.label for job in jobs] == [f"dose={dose} reg={reg}" for dose in ("inf", "50k", "7k")
                                            for reg in ("tv", "lasso", "pos")]
@@ -161,7 +161,7 @@ def test_numeric_choices_sweep_too() -> None:
     assert jobs[-1].spec.binning.n_layers == 16
 
 
-def test_experiments_take_further_words_and_globs() -> None:
+def test_experiments_take_overrides_and_globs() -> None:
     jobs = compose_jobs(["experiment=glob(*4*)", "scale=smoke", "engine.n_iterations=3", "binning=4"], multirun=True)
     assert len(jobs) == len([name for name in GROUPS["experiment"] if "4" in name]) > 6
     assert all(job.spec.scale.name == "smoke" and job.spec.engine.n_iterations == 3 for job in jobs)
@@ -214,7 +214,7 @@ def test_each_row_of_the_papers_table_has_its_experiment(experiments: dict[str, 
     (["+hydra.callbacks.x._target_=os.system"], "a configuration may not name code to run"),
     (["hydra/job_logging=default", "hydra.job_logging.handlers.file.class=subprocess.Popen"], "name code to run"),
 ])
-def test_bad_words_are_told_in_one_line(words: list[str], told: str) -> None:
+def test_invalid_overrides_are_refused_in_one_line(words: list[str], told: str) -> None:
     with pytest.raises(SpecError) as refusal:
         compose_jobs(words, multirun=False)
     assert told in str(refusal.value)
@@ -226,7 +226,7 @@ def test_one_bad_job_refuses_the_whole_sweep() -> None:
         compose_jobs(["binning=4,64", "scale=smoke"], multirun=True)
 
 
-def test_experiments_that_cannot_be_made_are_left_out_of_a_pattern_alone() -> None:
+def test_only_a_pattern_leaves_out_experiments_that_cannot_be_made() -> None:
     jobs, left_out = compose_all(["experiment=glob(fig10_nb?)", "scale=smoke", "binning=1,64"], multirun=True)
     assert [job.number for job in jobs] == [0, 2, 4, 6]
     assert [each.number for each in left_out] == [1, 3, 5, 7]
@@ -237,7 +237,7 @@ def test_experiments_that_cannot_be_made_are_left_out_of_a_pattern_alone() -> No
             compose_jobs(words, multirun=True)
 
 
-def test_a_folder_of_ones_own_choices_adds_to_the_groups(tmp_path: Path) -> None:
+def test_a_users_folder_adds_choices_to_the_groups(tmp_path: Path) -> None:
     (tmp_path / "dose").mkdir()
     (tmp_path / "dose" / "20k.yaml").write_text("total_e_A2: 20000\n", encoding="utf-8")
     assert compose_spec(["dose=20k"], config_dir=tmp_path).dose.total_e_A2 == 20_000
@@ -245,7 +245,7 @@ def test_a_folder_of_ones_own_choices_adds_to_the_groups(tmp_path: Path) -> None
         compose_spec(["dose=20k"])
 
 
-def test_an_experiment_of_ones_own_can_run_no_code(tmp_path: Path) -> None:
+def test_a_users_configuration_cannot_run_code(tmp_path: Path) -> None:
     (tmp_path / "dose").mkdir()
     (tmp_path / "dose" / "evil.yaml").write_text("_target_: os.system\ntotal_e_A2: 1\n", encoding="utf-8")
     with pytest.raises(SpecError, match="dose._target_='os.system' is not a setting"):

@@ -1,4 +1,4 @@
-"""Numbers that settings decide, by hand and by law, and what the names of stored results depend on."""
+"""Numbers derived from settings, and the settings that the identities of stored results depend on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aetlab.core.seeds import generator
 from aetlab.reconstruction.weight import rule_weight
 from aetlab.samples import build_sample
 from aetlab.scoring import potential_error
-from aetlab.spec import RunSpec, leaves_counts_out
+from aetlab.spec import RunSpec, leaves_counts_out, tilt_angles_deg
 from aetlab.store import cache
 from aetlab.store.identity import NOT_IN_IDENTITY, canonical_json, identity, record_id
 from aetlab.store.record import Places
@@ -37,15 +37,16 @@ NOT_OF_THE_SERIES = {
 
 @pytest.fixture
 def key_of(monkeypatch: pytest.MonkeyPatch, smoke_spec: RunSpec, tmp_path: Path) -> Callable[[RunSpec], str]:
-    """The key under which the noise-free tilt series of some settings is kept, as text; nothing is computed."""
+    """Return a function that gives the cache key of the noise-free tilt series; nothing is computed."""
     atoms = build_sample(smoke_spec.sample, smoke_spec.scale, generator(0, "sample"))
 
     def key(spec: RunSpec) -> str:
         seen: list[str] = []
+        n_images = len(tilt_angles_deg(spec.tilts, spec.wedge)), len(spec.defocus.planes_nm)
 
         def shared_stage(folder: Path, stage: str, key: Any, *rest: object) -> dict[str, np.ndarray]:
             seen.append(f"{stage} {canonical_json(key)}")
-            return {"images": np.ones((1, 1, 1, 1), np.float32)}
+            return {"images": np.ones((*n_images, 2, 2), np.float32)}
 
         monkeypatch.setattr(cache, "shared_stage", shared_stage)
         keeper.ideal_tilt_series(spec, atoms, Places(tmp_path), SILENT)
@@ -54,23 +55,23 @@ def key_of(monkeypatch: pytest.MonkeyPatch, smoke_spec: RunSpec, tmp_path: Path)
     return key
 
 
-def test_every_group_is_tried() -> None:
+def test_every_group_has_a_test_value() -> None:
     groups = {field.name for field in dataclasses.fields(RunSpec)} - {"seed", "data"}
     assert groups == set(OF_THE_SERIES) | set(NOT_OF_THE_SERIES)
 
 
 @pytest.mark.parametrize("group", OF_THE_SERIES)
-def test_a_tilt_series_is_shared_only_by_runs_that_make_the_same(
+def test_settings_of_the_tilt_series_change_its_key(
         group: str, key_of: Callable[[RunSpec], str], smoke_spec: RunSpec, change: Callable[..., RunSpec]) -> None:
     assert key_of(change(smoke_spec, group, **OF_THE_SERIES[group])) != key_of(smoke_spec)
 
 
-def test_a_tilt_series_of_another_seed_is_another(key_of: Callable[[RunSpec], str], smoke_spec: RunSpec) -> None:
+def test_the_seed_changes_the_key_of_the_tilt_series(key_of: Callable[[RunSpec], str], smoke_spec: RunSpec) -> None:
     assert key_of(dataclasses.replace(smoke_spec, seed=1)) != key_of(smoke_spec)
 
 
 @pytest.mark.parametrize("group", NOT_OF_THE_SERIES)
-def test_a_tilt_series_is_shared_by_runs_that_differ_later(
+def test_settings_of_later_stages_keep_the_key_of_the_tilt_series(
         group: str, key_of: Callable[[RunSpec], str], smoke_spec: RunSpec, change: Callable[..., RunSpec]) -> None:
     assert key_of(change(smoke_spec, group, **NOT_OF_THE_SERIES[group])) == key_of(smoke_spec)
 
@@ -81,7 +82,7 @@ def test_every_group_is_part_of_the_identity(group: str, smoke_spec: RunSpec, ch
     assert record_id(change(smoke_spec, group, **values)) != record_id(smoke_spec)
 
 
-def test_the_identity_leaves_out_labels_and_where_a_run_is_computed_alone(smoke_spec: RunSpec) -> None:
+def test_the_identity_leaves_out_only_labels_paths_and_the_device(smoke_spec: RunSpec) -> None:
     assert NOT_IN_IDENTITY == {"scale": ("name",), "microscope": ("name",), "engine": ("device", "n_threads")}
     settings = identity(smoke_spec)
     assert set(settings) == {field.name for field in dataclasses.fields(RunSpec)}
@@ -108,7 +109,7 @@ def test_electrons_of_a_vacuum_pixel_by_hand(smoke_spec: RunSpec, change: Callab
     assert math.isinf(flow.electrons_per_pixel(change(smoke_spec, "dose", total_e_A2=math.inf)))
 
 
-def test_the_noise_of_a_series_is_that_of_its_electrons(smoke_spec: RunSpec) -> None:
+def test_the_variance_of_noise_is_one_over_the_electrons(smoke_spec: RunSpec) -> None:
     """Vacuum has the variance 1/n_e, whatever the number of tilts and defoci."""
     series = flow.as_acquired(smoke_spec, np.ones((60, 3, 40, 40), np.float32))
     noisy = flow.add_noise(smoke_spec, series)
@@ -122,7 +123,7 @@ def test_a_series_as_acquired_has_its_angles_defoci_and_pixel() -> None:
     spec = compose_spec(["tilts.angles_deg=[5,-5]", "defocus.planes_nm=[-12.5,30]"])
     series = flow.as_acquired(spec, np.ones((2, 2, 4, 4), np.float32))
     np.testing.assert_array_equal(series.tilt_deg, [5, -5])
-    np.testing.assert_array_equal(series.defocus_A, [-125, 300])
+    np.testing.assert_array_equal(series.defocus_A, [[-125, 300], [-125, 300]])
     assert series.pixel_A == 0.5
 
 
@@ -138,7 +139,7 @@ def test_the_weight_of_the_rule_by_hand(smoke_spec: RunSpec) -> None:
         0.37 * 6.5262e-4 * 0.5 * math.sqrt(180) * 0.01, rel=1e-4)
 
 
-def test_the_potentials_error_by_hand() -> None:
+def test_the_error_of_the_potential_by_hand() -> None:
     """The Euclidean norm: √(3² + 4²) over √(6² + 8²), in the rows that count; the others may be anything."""
     true, found = np.zeros((2, 2, 3), np.float32), np.zeros((2, 2, 3), np.float32)
     true[0, 0, 0], true[1, 1, 2] = 6, 8
@@ -160,10 +161,10 @@ def test_counts_are_left_out_where_noise_could_be_fitted(words: list[str], does:
 
 
 def test_random_numbers_of_purposes_are_independent_and_fixed() -> None:
-    """One seed for each purpose; these draws are those of NumPy's PCG64 and stay what they are."""
+    """Each purpose has a seed of its own; the draws are those of NumPy's PCG64."""
     from zlib import crc32
 
     for purpose in ("noise", "sample"):
         expected = np.random.Generator(np.random.PCG64(np.random.SeedSequence(5, spawn_key=(crc32(purpose.encode()),))))
         np.testing.assert_array_equal(generator(5, purpose).random(4), expected.random(4))
-    assert generator(5, "noise").random() != generator(5, "sample").random() != generator(6, "sample").random()
+    assert len({generator(seed, purpose).random() for seed in (5, 6) for purpose in ("noise", "sample")}) == 4

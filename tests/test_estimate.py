@@ -1,4 +1,4 @@
-"""What a run needs is told before it starts, and what does not fit is refused with what to change."""
+"""Estimates of memory and time before a run, and the refusal of runs that do not fit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_memory_of_the_papers_size_is_that_of_its_arrays() -> None:
     assert needed["reconstruct"] - lasso["reconstruct"] == pytest.approx(6 * volume)
 
 
-def test_what_does_not_fit_is_refused_with_the_shortfall_and_what_to_change() -> None:
+def test_a_run_that_does_not_fit_is_refused_with_the_shortfall_and_advice() -> None:
     spec = compose_spec(["scale=paper", "reg=tv"])
     needed = memory_by_stage(spec)["reconstruct"]
     require_memory(spec, needed + 1)
@@ -49,7 +49,7 @@ def test_estimate_has_every_stage_and_follows_the_work() -> None:
     assert hundredfold.seconds["reconstruct"] > 10 * found.seconds["reconstruct"]
 
 
-def test_what_one_run_has_tried_serves_the_next_but_for_what_it_does_not(change: Callable[..., RunSpec]) -> None:
+def test_a_trial_is_reused_only_by_runs_with_the_same_work(change: Callable[..., RunSpec]) -> None:
     spec = compose_spec(["scale=smoke", "reg=tv"])
     atoms = build_sample(spec.sample, spec.scale, generator(0, "sample"))
     first = estimate(spec, atoms).seconds
@@ -62,15 +62,15 @@ def test_what_one_run_has_tried_serves_the_next_but_for_what_it_does_not(change:
         assert all(other[stage] != first[stage] for stage in ("simulate", "reconstruct"))
 
 
-def test_words_for_a_log_and_for_a_table() -> None:
+def test_an_estimate_is_written_as_a_line_and_as_a_table() -> None:
     found = Estimate({"simulate": 1e9, "reconstruct": 4.4e9}, {"simulate": 160.0, "reconstruct": 7200.0})
     assert found.in_one_line() == ("needs about 4.40 GB and 2.0 h on the CPU (simulate 3 min, reconstruct 2.0 h; "
                                    "by a short trial)")
     assert found.as_table().splitlines()[2].split() == ["reconstruct", "4.40", "2.0", "h"]
 
 
-def test_the_flag_tells_and_leaves_nothing(aetlab: Callable[..., subprocess.CompletedProcess[str]],
-                                           tmp_path: Path) -> None:
+def test_the_estimate_flag_prints_and_writes_no_file(aetlab: Callable[..., subprocess.CompletedProcess[str]],
+                                                     tmp_path: Path) -> None:
     result = aetlab("run", "-m", "dose=inf,50k", "scale=smoke", "--estimate")
     assert result.returncode == 0, result.stderr
     assert len(re.findall(r"needs about 0\.\d\d GB", result.stdout)) == 2

@@ -1,4 +1,4 @@
-"""Volumes and atoms go to files and to ASE and come back as they were."""
+"""Round trips of volumes and atoms through files and ASE."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def make_refined() -> RefinedAtoms:
 
 
 @pytest.mark.parametrize("name", ["v.mrc", "v.map", "v.h5", "v.emd", "V.HDF5"])
-def test_a_volume_comes_back_with_its_voxel_size(tmp_path: Path, name: str) -> None:
+def test_a_volume_survives_a_round_trip_with_its_voxel_size(tmp_path: Path, name: str) -> None:
     volume = make_volume()
     write_volume(tmp_path / name, volume)
     back = read_volume(tmp_path / name)
@@ -51,7 +51,7 @@ def test_a_volume_comes_back_with_its_voxel_size(tmp_path: Path, name: str) -> N
     assert back.voxel_A == 0.5 and back.potential_V.dtype == np.float32
 
 
-def test_an_npy_file_needs_its_voxel_size_again(tmp_path: Path) -> None:
+def test_reading_an_npy_file_needs_a_voxel_size(tmp_path: Path) -> None:
     volume = make_volume()
     write_volume(tmp_path / "v.npy", volume)
     np.testing.assert_array_equal(read_volume(tmp_path / "v.npy", voxel_A=0.5).potential_V, volume.potential_V)
@@ -59,7 +59,7 @@ def test_an_npy_file_needs_its_voxel_size_again(tmp_path: Path) -> None:
         read_volume(tmp_path / "v.npy")
 
 
-def test_a_voxel_is_where_other_readers_of_the_file_expect_it(tmp_path: Path) -> None:
+def test_files_have_the_axes_of_their_formats(tmp_path: Path) -> None:
     potential_V = np.zeros((4, 6, 10), dtype=np.float32)
     potential_V[1, 2, 7] = 30.0  # z, x, y
     for name in ("v.mrc", "v.h5", "v.npy"):
@@ -83,7 +83,7 @@ def test_an_unknown_suffix_of_a_volume_is_one_line_with_the_choices(tmp_path: Pa
 
 @pytest.mark.parametrize("suffix", [".xyz", ".extxyz", ".csv"])
 @pytest.mark.parametrize("make", [make_atoms, lambda: make_traced(POSITIONS_A, NUMBERS), make_refined])
-def test_atoms_come_back_to_the_digits_written(tmp_path: Path, suffix: str, make) -> None:
+def test_atoms_survive_a_round_trip_to_the_written_digits(tmp_path: Path, suffix: str, make) -> None:
     atoms = make()
     write_atoms(tmp_path / f"a{suffix}", atoms)
     back = read_atoms(tmp_path / f"a{suffix}")
@@ -102,7 +102,7 @@ def test_quantities_of_refined_atoms_are_columns(tmp_path: Path) -> None:
     assert lines[2] == "O,3.25000,0.00001,-7.12500,0.5,150,0.03,0.04,0.05,0.01,0.8,0.4,0.4,0.2"
 
 
-def test_no_atoms_come_back(tmp_path: Path) -> None:
+def test_an_empty_list_of_atoms_survives_a_round_trip(tmp_path: Path) -> None:
     nothing = Atoms(NUMBERS[:0], POSITIONS_A[:0], NUMBERS[:0])
     for name in ("a.xyz", "a.csv"):
         write_atoms(tmp_path / name, nothing)
@@ -143,7 +143,7 @@ def test_ase_atoms_carry_every_quantity_of_an_atom() -> None:
     assert "species" not in traced.arrays and traced.arrays["signal"].tolist() == [70, 70, 70]
 
 
-def test_atoms_come_back_from_ase() -> None:
+def test_atoms_survive_a_round_trip_through_ase() -> None:
     atoms = make_atoms()
     back = from_ase(to_ase(atoms))
     for field in dataclasses.fields(Atoms):
@@ -156,7 +156,7 @@ def test_atoms_come_back_from_ase() -> None:
     assert cell.positions[0, 0] == 0.0
 
 
-def test_ase_atoms_that_make_no_sense_are_refused() -> None:
+def test_invalid_ase_atoms_are_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         from_ase(ase.Atoms("Si", positions=[[0, 0, np.nan]]))
     wrong = ase.Atoms("Si2", positions=np.zeros((2, 3)))

@@ -1,4 +1,4 @@
-"""Figures: what they are computed from, that they show it, and that nothing is cut off."""
+"""Figures: their data, what they show, and that nothing is cut off."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_an_iteration_that_compiles_does_not_count(tmp_path):
     assert reconstruction_seconds(run) == 0.5
 
 
-def test_runs_timed_together_are_told(paper):
+def test_runs_timed_together_are_detected(paper):
     runs = [paper["fig4a"], paper["fig4b"]]
     assert timed_together(runs)
     later = runs[1].record.environment | {

@@ -67,7 +67,7 @@ def test_first_two_iterations_follow_the_published_sequence() -> None:
 
 
 def test_a_rise_of_the_cost_resets_momentum_at_the_last_proximal_point() -> None:
-    """Momentum overshoots the minimum of a well-conditioned problem; the iteration that shows it is thrown away."""
+    """Momentum overshoots the minimum of a well-conditioned problem; the iteration that shows it is discarded."""
     problem = Quadratic()
     history: list[tuple[np.ndarray, np.ndarray, float]] = []
     solution = _minimize(
@@ -91,7 +91,7 @@ def test_each_reset_shortens_the_step_and_none_follows_another() -> None:
         assert steps[i] == steps[i - 1] * (0.5 if i in solution.restarts else 1.0)
 
 
-def test_divergence_halves_the_step_and_goes_on_from_the_last_good_iterate() -> None:
+def test_divergence_halves_the_step_and_continues_from_the_last_good_iterate() -> None:
     problem = Quadratic()
     solution = _minimize(problem, 200, step=40.0, kind="none")
     assert solution.halvings
@@ -117,7 +117,7 @@ def test_not_a_number_is_a_divergence() -> None:
     np.testing.assert_allclose(solution.volume, problem.target, atol=1e-2)
 
 
-def test_it_ends_when_told_that_it_is_enough_and_a_resumed_one_takes_no_further_step() -> None:
+def test_a_callback_ends_the_solver_and_a_resumed_run_takes_no_further_step() -> None:
     told = "the cost is low enough"
     whole = _minimize(Quadratic(), 60)
     level = float(whole.cost[4])
@@ -130,7 +130,7 @@ def test_it_ends_when_told_that_it_is_enough_and_a_resumed_one_takes_no_further_
     np.testing.assert_array_equal(again.volume, solution.volume)
 
 
-def test_a_hopeless_problem_ends_with_its_reason() -> None:
+def test_a_diverging_problem_ends_with_its_reason() -> None:
     solution = minimize(np.zeros(SHAPE), lambda volume, i_tilt, step: float("nan"), make_prox("pos"), n_tilts=N_TILTS,
                         n_iterations=1000, step=1.0, rng=np.random.default_rng(2))
     assert solution.stopped.startswith("diverged")
@@ -139,7 +139,7 @@ def test_a_hopeless_problem_ends_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize("kind", ["tv", "lasso"])
-def test_resumed_run_is_the_unbroken_one_bit_for_bit(kind: str) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(kind: str) -> None:
     """Through the arrays and the JSON of a checkpoint, with the dual variables of a warm-started TV."""
     whole = _minimize(Quadratic(), 12, kind=kind)
     checkpoints = []

@@ -1,4 +1,4 @@
-"""What comes from elsewhere is read or refused with the clear error, whatever is in it: never a crash, never code run.
+"""Readers of foreign files: any input is read or refused with one clear error, and no code in it is run.
 
 AETLAB_FUZZ sets how many inputs each reader gets (default 150). The long run:
 
@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import mrcfile
@@ -31,6 +32,7 @@ from aetlab.store import record as records
 from aetlab.store.array_file import read_container, write_container
 from aetlab.store.record import Dataset, History, array_names, read_array, read_history, read_record, write_record
 
+T = TypeVar("T")
 N_INPUTS = int(os.environ.get("AETLAB_FUZZ", "150"))
 fuzz = settings(max_examples=N_INPUTS)
 
@@ -59,12 +61,13 @@ def changed(content: bytes, edits: list[tuple[str, float, bytes]]) -> bytes:
     return content
 
 
-def clear(read: Callable[[], object], *errors: type[Exception]) -> None:
-    """Calls ``read``, which gives something or one of ``errors`` with a message of one line."""
+def read_or_refuse(read: Callable[[], T], *errors: type[Exception]) -> T | None:
+    """Return ``read()``, or None if it raises one of ``errors``, whose message must be one line."""
     try:
-        read()
+        return read()
     except errors as refusal:
         assert str(refusal) and "\n" not in str(refusal) and len(str(refusal)) < 2000
+        return None
 
 
 @pytest.fixture(scope="module")
@@ -74,20 +77,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @fuzz
 @given(edits=EDITS)
-def test_settings(smoke_spec: RunSpec, edits: list[tuple[str, float, bytes]]) -> None:
+def test_damaged_settings_are_bound_or_refused(smoke_spec: RunSpec, edits: list[tuple[str, float, bytes]]) -> None:
     text = changed(json.dumps(unbind(smoke_spec)).encode(), edits)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
         return
-    clear(lambda: bind_run(content), SpecError)
+    read_or_refuse(lambda: bind_run(content), SpecError)
 
 
 @fuzz
 @given(name=st.sampled_from([*records.FILES, records.MANIFEST]), edits=EDITS, mend=st.booleans())
-def test_records(folder: Path, smoke_spec: RunSpec, name: str, edits: list[tuple[str, float, bytes]],
-                 mend: bool) -> None:
-    """``mend`` sets the checksum right again, as one who means harm would."""
+def test_damaged_records_are_refused(folder: Path, smoke_spec: RunSpec, name: str,
+                                     edits: list[tuple[str, float, bytes]], mend: bool) -> None:
+    """A record with ``mend``, which corrects the checksum as an attacker would, may be read if its content is sound."""
     pristine = folder / "pristine"
     if not pristine.exists():
         volume = Dataset(np.ones((2, 3, 4), np.float32), "V", {"voxel_A": 0.5})
@@ -103,20 +106,24 @@ def test_records(folder: Path, smoke_spec: RunSpec, name: str, edits: list[tuple
         manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         (place / records.MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
-    def read() -> None:
+    def read() -> bool:
         record = read_record(place)
         read_history(record)
         for array in array_names(record):
             read_array(record, array)
+        return True
 
-    clear(read, StorageError)
+    was_read = read_or_refuse(read, StorageError)
+    if content != (pristine / name).read_bytes() and not mend and name != records.MANIFEST:
+        assert was_read is None
     for restored in {name, records.MANIFEST}:
         shutil.copy(pristine / restored, place / restored)
 
 
 @fuzz
 @given(edits=EDITS, mend=st.booleans())
-def test_containers(folder: Path, edits: list[tuple[str, float, bytes]], mend: bool) -> None:
+def test_damaged_containers_are_refused(folder: Path, edits: list[tuple[str, float, bytes]], mend: bool) -> None:
+    """Without ``mend``, which corrects the checksum, what is read are the arrays that were written."""
     path = folder / "container"
     write_container(path, {"a": np.arange(6.0).reshape(2, 3), "b": np.zeros(0)}, {"n": 1})
     head, body = path.read_bytes().split(b"\n", 1)
@@ -126,12 +133,15 @@ def test_containers(folder: Path, edits: list[tuple[str, float, bytes]], mend: b
         path.write_bytes(b" ".join(words) + b"\n" + body)
     else:
         path.write_bytes(changed(head + b"\n" + body, edits))
-    clear(lambda: read_container(path), StorageError)
+    found = read_or_refuse(lambda: read_container(path), StorageError)
+    if found is not None and not mend:
+        assert list(found[0]) == ["a", "b"] and found[1] == {"n": 1}
+        np.testing.assert_array_equal(found[0]["a"], [[0, 1, 2], [3, 4, 5]])
 
 
 @fuzz
 @given(edits=EDITS)
-def test_hdf5_files(folder: Path, edits: list[tuple[str, float, bytes]]) -> None:
+def test_damaged_hdf5_files_are_read_or_refused(folder: Path, edits: list[tuple[str, float, bytes]]) -> None:
     pristine, path = folder / "pristine.h5", folder / "changed.h5"
     if not pristine.exists():
         write_datasets(pristine, {"volume/potential_V": (np.ones((2, 3, 4), np.float32), {"unit": "V"}),
@@ -142,7 +152,7 @@ def test_hdf5_files(folder: Path, edits: list[tuple[str, float, bytes]]) -> None
         for name in ("volume/potential_V", *dataset_names(path)):
             read_dataset(path, name)
 
-    clear(read, StorageError)
+    read_or_refuse(read, StorageError)
 
 
 STRUCTURES = {
@@ -160,16 +170,17 @@ STRUCTURES = {
 @pytest.mark.filterwarnings("ignore")
 @fuzz
 @given(ending=st.sampled_from(sorted(STRUCTURES)), edits=EDITS)
-def test_structure_files(folder: Path, ending: str, edits: list[tuple[str, float, bytes]]) -> None:
+def test_damaged_structure_files_are_read_or_refused(folder: Path, ending: str,
+                                                     edits: list[tuple[str, float, bytes]]) -> None:
     path = folder / f"structure.{ending}"
     path.write_bytes(changed(STRUCTURES[ending], edits))
-    clear(lambda: read_structure(SampleSpec(kind="file", path=str(path))), SpecError)
+    read_or_refuse(lambda: read_structure(SampleSpec(kind="file", path=str(path))), SpecError)
 
 
 @pytest.mark.filterwarnings("ignore")
 @fuzz
 @given(ending=st.sampled_from(["mrc", "npy", "h5"]), edits=EDITS)
-def test_volumes(folder: Path, ending: str, edits: list[tuple[str, float, bytes]]) -> None:
+def test_damaged_volumes_are_read_or_refused(folder: Path, ending: str, edits: list[tuple[str, float, bytes]]) -> None:
     pristine, path = folder / f"volume.{ending}", folder / f"changed_volume.{ending}"
     volume = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     if not pristine.exists():
@@ -181,4 +192,4 @@ def test_volumes(folder: Path, ending: str, edits: list[tuple[str, float, bytes]
             with h5py.File(pristine, "w") as file:
                 file["volume"] = volume
     path.write_bytes(changed(pristine.read_bytes(), edits))
-    clear(lambda: read_volume(path, voxel_A=0.5), FileError)
+    read_or_refuse(lambda: read_volume(path, voxel_A=0.5), FileError)

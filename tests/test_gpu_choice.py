@@ -1,4 +1,4 @@
-"""Which device a run takes, what it says about it, and how workers share GPUs; no GPU is needed."""
+"""Choice of the device of a run, its messages, and how workers share GPUs; no GPU is needed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SmallDevice(HostDevice):
 
 @pytest.fixture
 def tiny(smoke_spec: RunSpec, change) -> RunSpec:
-    """A run of a second: 8 × 16 × 20 voxels, 5 tilts."""
+    """Return the settings of a run of a second: 11 × 16 × 20 voxels, 5 tilts."""
     spec = change(smoke_spec, "scale", shape_zxy=(11, 16, 20))
     spec = change(change(spec, "tilts", n_tilts=5), "binning", n_layers=4)
     return change(spec, "engine", device="auto", n_iterations=4)
@@ -54,15 +54,15 @@ def series(tiny: RunSpec) -> TiltSeries:
 
 @pytest.fixture
 def with_gpu(monkeypatch: pytest.MonkeyPatch) -> HostDevice:
-    """This machine seems to have a GPU: the processor, running the GPU's kernels."""
+    """Replace the GPU by the processor, which runs the kernels of the GPU."""
     device = HostDevice(host_library())
     monkeypatch.setattr(choose, "gpu_problem", lambda: None)
     monkeypatch.setattr(choose, "_open", lambda: device)
     return device
 
 
-def test_without_a_gpu_auto_says_so_and_takes_the_cpu(monkeypatch: pytest.MonkeyPatch, tiny: RunSpec,
-                                                      series: TiltSeries, change) -> None:
+def test_without_a_gpu_auto_uses_the_cpu_and_says_so(monkeypatch: pytest.MonkeyPatch, tiny: RunSpec,
+                                                     series: TiltSeries, change) -> None:
     monkeypatch.setattr(choose, "gpu_problem", lambda: NO_GPU)
     said: list[str] = []
     assert device_choice.solver_parts(make_model(tiny, series, said.append)).name == "cpu"
@@ -75,7 +75,7 @@ def test_without_a_gpu_auto_says_so_and_takes_the_cpu(monkeypatch: pytest.Monkey
     device_choice.require_gpu(tiny)
 
 
-def test_cupy_without_the_libraries_of_cuda_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cupy_without_the_cuda_libraries_gives_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "gpu_problem", lambda: None)
     monkeypatch.setitem(sys.modules, "aetlab.gpu.device_cuda", None)
     choose._open.cache_clear()
@@ -101,8 +101,8 @@ def test_a_gpu_with_too_little_memory_is_refused_with_what_is_missing() -> None:
         choose.check_room(device, 4_100_000_000)
 
 
-def test_a_rotation_that_is_not_there_is_said(with_gpu: HostDevice, tiny: RunSpec, series: TiltSeries,
-                                              change) -> None:
+def test_a_rotation_without_a_gpu_version_is_computed_by_the_cpu(with_gpu: HostDevice, tiny: RunSpec,
+                                                                 series: TiltSeries, change) -> None:
     said: list[str] = []
     fourier = change(tiny, "engine", rotation="fourier")
     assert device_choice.solver_parts(make_model(fourier, series, said.append)).name == "cpu"
@@ -111,7 +111,7 @@ def test_a_rotation_that_is_not_there_is_said(with_gpu: HostDevice, tiny: RunSpe
 
 def test_a_regulariser_without_a_gpu_version_is_computed_by_the_cpu(
         with_gpu: HostDevice, monkeypatch: pytest.MonkeyPatch, tiny: RunSpec, series: TiltSeries, change) -> None:
-    """A kind that only the CPU knows; it is made up, and acts as positivity."""
+    """Use an invented kind without a GPU version, which acts as positivity."""
     made_prox = solve.make_prox
     monkeypatch.setattr(solve, "make_prox", lambda kind, *rest, **options: made_prox(
         "pos" if kind == "made_up" else kind, *rest, **options))
@@ -141,9 +141,9 @@ def test_every_regulariser_of_the_settings_but_atoms_has_a_proximal_operator_on_
 
 
 @pytest.mark.parametrize("kind", ["tv", "lasso", "pos", "atoms"])
-def test_a_reconstruction_by_the_settings_is_that_of_the_cpu(with_gpu: HostDevice, tiny: RunSpec, series: TiltSeries,
-                                                             change, kind: str) -> None:
-    """All the way from settings to volume, with the prior that adapts, and going on from a checkpoint."""
+def test_reconstructions_from_settings_agree_on_gpu_and_cpu(with_gpu: HostDevice, tiny: RunSpec, series: TiltSeries,
+                                                            change, kind: str) -> None:
+    """Compare from settings to volume, with the adapting prior, and resumed from a checkpoint."""
     spec = change(tiny, "reg", kind=kind, weight=1e-5, warm_start=True, metric_at=1, reweight_at=(2,))
     said: list[str] = []
 
@@ -181,14 +181,14 @@ def test_the_estimate_tries_the_gpu_and_counts_its_memory(with_gpu: HostDevice, 
     assert by_cpu.memory_bytes["reconstruct"] >= found.memory_bytes["reconstruct"]
 
 
-def test_a_missing_cupy_is_one_line_that_says_what_to_install() -> None:
+def test_a_missing_gpu_gives_an_error_of_one_line_with_advice() -> None:
     problem = backend.gpu_problem()
     if problem is not None:
         assert "\n" not in problem
         assert problem.startswith(("CuPy is not installed (pip install", "CuPy cannot reach a GPU: ", "no CUDA device"))
 
 
-def test_each_worker_claims_a_gpu_of_its_own_and_frees_it_when_it_ends(tmp_path: Path) -> None:
+def test_each_worker_claims_its_own_gpu_and_frees_it_at_its_end(tmp_path: Path) -> None:
     code = ("import sys, pathlib; from aetlab.cli.workers import claim_gpu\n"
             "folder = pathlib.Path(sys.argv[1])\n"
             "print(claim_gpu(folder), claim_gpu(folder), flush=True); sys.stdin.read()")
@@ -210,8 +210,8 @@ def test_each_worker_claims_a_gpu_of_its_own_and_frees_it_when_it_ends(tmp_path:
                 worker.stdin.close()
 
 
-def test_the_benchmark_needs_no_more_than_it_says_and_measures_every_part(tmp_path: Path) -> None:
-    """In an interpreter that has none of the packages that a borrowed machine lacks."""
+def test_the_gpu_benchmark_needs_few_packages_and_measures_every_part(tmp_path: Path) -> None:
+    """Run it in an interpreter without the packages that its docstring leaves out."""
     code = ("import sys\n"
             "for name in ('ase', 'ducc0', 'h5py', 'hydra', 'matplotlib', 'omegaconf', 'rich', 'yaml'):\n"
             "    sys.modules[name] = None\n"

@@ -1,4 +1,4 @@
-"""The CUDA sources compile for the GPUs that people have; the compiler (NVRTC) needs no GPU."""
+"""The CUDA sources compile for current GPUs; the compiler (NVRTC) needs no GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aetlab.gpu.kernels import KERNELS, SOURCES, read_source
 
 
 def find_nvrtc() -> Path:
-    """The compiler's library, from whichever of NVIDIA's packages is installed."""
+    """Return the path of the compiler's library in any installed package of NVIDIA."""
     spec = importlib.util.find_spec("nvidia")
     folders = list(spec.submodule_search_locations or []) if spec else []
     found = [path for folder in folders for path in Path(folder).rglob("libnvrtc.so.*") if ".alt." not in path.name]
@@ -21,7 +21,7 @@ def find_nvrtc() -> Path:
 
 
 def compile_source(text: str, architecture: str) -> tuple[bytes, str]:
-    """Machine code of ``text`` for ``architecture``, and what the compiler said."""
+    """Return the machine code of ``text`` for ``architecture``, and the log of the compiler."""
     nvrtc = ctypes.CDLL(str(find_nvrtc()))
     program = ctypes.c_void_p()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None) == 0

@@ -1,6 +1,6 @@
-"""What the engine tells CuPy, with a stand-in for CuPy that runs on the processor.
+"""Calls of CuPy by the GPU engine, tested with a stand-in for CuPy that runs on the processor.
 
-Only what :mod:`aetlab.gpu.device_cuda` calls is there, as CuPy documents it; the kernels are :mod:`host_device`'s.
+The stand-in has only what :mod:`aetlab.gpu.device_cuda` calls, as CuPy documents it; :mod:`host_device` runs kernels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aetlab.solve import make_prox as make_cpu_prox
 
 
 class Array(np.ndarray):
-    """An array that knows where it begins as CuPy's do."""
+    """An array with the attribute ``data.ptr`` of CuPy's arrays."""
 
     @property
     def data(self) -> Any:
@@ -32,7 +32,7 @@ class Array(np.ndarray):
 
 
 class Queue:
-    """The stream: what is put in runs at once, or is kept while it is recorded."""
+    """A stream that runs work at once, or keeps it during a capture."""
 
     def __init__(self) -> None:
         self.recording: list[Callable[[], None]] | None = None
@@ -40,10 +40,10 @@ class Queue:
         self.played = 0
 
     def use(self) -> None:
-        """It is the only one."""
+        """Do nothing: there is only one stream."""
 
     def synchronize(self) -> None:
-        """Nothing is ever under way."""
+        """Do nothing: work is done when it is put in."""
 
     def put(self, work: Callable[[], None]) -> None:
         if self.recording is None:
@@ -69,7 +69,7 @@ class Queue:
 
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
-    """A process that has CuPy and a GPU."""
+    """Replace CuPy and the GPU in this process."""
     queue, host = Queue(), HostDevice(host_library())
 
     class RawModule:
@@ -124,7 +124,7 @@ def open_cuda() -> Any:
 
 @pytest.mark.parametrize("problem", [None, "capture is not there"])
 def test_steps_and_total_variation_through_cupy(queue: Queue, problem: str | None) -> None:
-    """The same with a graph and without; the first step is made before anything is recorded."""
+    """Results are the same with and without a graph; the first step precedes the capture."""
     queue.problem = problem
     case = make_problem(open_cuda(), (9, 12, 10), 4, np.array([-30.0, 10.0, 60.0]), 1)
     model = GpuModel(case.series, case.shape, device=case.device, **case.options)
@@ -140,12 +140,12 @@ def test_steps_and_total_variation_through_cupy(queue: Queue, problem: str | Non
     assert relative_error(found, make_cpu_prox("tv", 0.5)(expected, 6.0)) < 1e-5
 
 
-def test_what_the_device_says_of_itself(queue: Queue) -> None:
+def test_the_device_reports_its_name_and_memory(queue: Queue) -> None:
     device = open_cuda()
     assert (device.name, device.free_bytes(), device.held_bytes()) == ("Stand-in", 3_000_000_005, 7)
 
 
-def test_a_compiler_that_fails_is_one_line(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_compiler_gives_an_error_of_one_line(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     import aetlab.gpu.device_cuda as device_cuda
 
     monkeypatch.setattr(device_cuda, "read_source", lambda name: "nonsense")

@@ -1,4 +1,4 @@
-"""The GPU engine as a whole against float64 on the CPU, what it takes in memory, and its recordings.
+"""The whole GPU engine against float64 on the CPU, its memory, and its recorded launches.
 
 Everything runs on the processor (:mod:`host_device`) and, where there is one, on a real GPU. There it needs NumPy,
 SciPy, Numba, CuPy and pytest alone: ``python -m pytest --noconftest -W default tests/test_gpu_device.py``.
@@ -33,7 +33,7 @@ MICROSCOPE = MicroscopeSpec()
 
 @dataclass(frozen=True)
 class Problem:
-    """A volume of random atoms and its noise-free images, with the device that is to find it again."""
+    """A volume of random atoms, its noise-free images, and the device that reconstructs it."""
 
     device: Any
     truth: np.ndarray
@@ -52,7 +52,7 @@ class Problem:
 
 @pytest.fixture(scope="module", params=["host", CUDA])
 def problem(request: pytest.FixtureRequest) -> Problem:
-    """A small one for the processor, a larger one for a GPU."""
+    """Return a small problem for the processor, a larger one for a GPU."""
     if request.param == "host":
         return make_problem(HostDevice(host_library()), (11, 16, 20), 4, np.arange(-60.0, 121.0, 30.0), 6)
     return make_problem(open_device(0), (44, 48, 60), 10, np.arange(-60.0, 121.0, 15.0), 12)
@@ -60,7 +60,7 @@ def problem(request: pytest.FixtureRequest) -> Problem:
 
 def make_problem(device: Any, shape: tuple[int, int, int], n_layers: int, tilt_deg: np.ndarray,
                  n_iterations: int) -> Problem:
-    """Gaussian atoms in the middle of ``shape``, and their images by the model in float64."""
+    """Return Gaussian atoms in the middle of ``shape``, and their images by the model in float64."""
     rng = np.random.default_rng(1)
     z, x, y = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in shape), indexing="ij")
     truth = np.zeros(shape)
@@ -80,7 +80,7 @@ def relative_error(found: Any, expected: np.ndarray) -> float:
 
 @pytest.mark.parametrize("rotation", ["linear", "cubic"])
 @pytest.mark.parametrize("blur_A", [0.0, 0.4])
-def test_steps_are_those_of_float64(problem: Problem, rotation: str, blur_A: float) -> None:
+def test_steps_agree_with_float64(problem: Problem, rotation: str, blur_A: float) -> None:
     device, options = problem.device, {**problem.options, "rotation": rotation, "blur_A": blur_A}
     model = GpuModel(problem.series, problem.shape, device=device, **options)
     reference = ForwardModel(problem.series, problem.shape, dtype=np.float64, **options)
@@ -97,8 +97,8 @@ def test_steps_are_those_of_float64(problem: Problem, rotation: str, blur_A: flo
     assert device.graph_problem is None
 
 
-def test_the_waves_of_one_tilt_are_those_of_float64(problem: Problem) -> None:
-    """What the refinement of atoms asks for: cost and gradient of slices that live on the CPU, whichever comes when."""
+def test_cost_and_gradient_of_one_tilt_agree_with_float64(problem: Problem) -> None:
+    """Slices are on the CPU, as in the refinement of atoms; cost and gradient are called in any order."""
     optics = series_optics(problem.series, problem.shape, MICROSCOPE, problem.n_layers)
     cost, reference = GpuTiltCosts(problem.device)(optics), Multislice(optics, np.float64)
     for i_tilt in (0, 4):
@@ -111,7 +111,7 @@ def test_the_waves_of_one_tilt_are_those_of_float64(problem: Problem) -> None:
         assert relative_error(found, expected) < 1e-4
 
 
-def test_total_variation_is_that_of_float64(problem: Problem) -> None:
+def test_total_variation_agrees_with_float64(problem: Problem) -> None:
     volume = np.random.default_rng(3).uniform(-5, 20, problem.shape)
     expected = make_cpu_prox("tv", 0.5)(volume.copy(), 6.0)
     found = make_prox(problem.device, "tv", 0.5)(problem.device.upload(volume.astype(np.float32)), 6.0)
@@ -119,8 +119,8 @@ def test_total_variation_is_that_of_float64(problem: Problem) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tv", "lasso", "pos"])
-def test_a_reconstruction_is_that_of_the_cpu(problem: Problem, kind: str) -> None:
-    """Same costs, restarts and volume, but for rounding; twice the same bit for bit; memory as counted."""
+def test_a_reconstruction_agrees_with_the_cpu(problem: Problem, kind: str) -> None:
+    """Costs, restarts and volume agree up to rounding and repeat bit for bit; memory is within its estimate."""
     device, series, shape = problem.device, problem.series, problem.shape
     n_tilts, n_defoci = series.images.shape[:2]
     settings = {"n_tilts": n_tilts, "n_iterations": problem.n_iterations}

@@ -1,4 +1,4 @@
-"""The waves of the refinement of atoms on a GPU: its kernels, compiled for the processor, and who chooses them."""
+"""Propagation for the refinement of atoms on a GPU, by kernels compiled for the processor, and its choice."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_model(series: TiltSeries, **options: object) -> AtomModel:
 
 @pytest.fixture
 def uneven(series: TiltSeries) -> TiltSeries:
-    """The same with a missing image, bad pixels, other weights, and defoci of each tilt."""
+    """Return the series with a missing image, bad pixels, other weights, and defoci of each tilt."""
     rng = np.random.default_rng(5)
     weight = rng.uniform(0.5, 2, (3, 2))
     weight[1, 0] = 0
@@ -52,8 +52,8 @@ def uneven(series: TiltSeries) -> TiltSeries:
 
 @pytest.mark.parametrize("name", ["series", "uneven"])
 @pytest.mark.parametrize("moved", [False, True])
-def test_a_pass_is_that_of_the_cpu(device: HostDevice, moved: bool, name: str, request: pytest.FixtureRequest) -> None:
-    """Costs, gradients with noise for every element, and slices in their order; also where planes are lifted."""
+def test_a_pass_agrees_with_the_cpu(device: HostDevice, moved: bool, name: str, request: pytest.FixtureRequest) -> None:
+    """Compare costs, gradients with noise for every element, and slices in their order; also with moved poses."""
     series: TiltSeries = request.getfixturevalue(name)
     rng = np.random.default_rng(2)
     sites = Sites(rng.uniform(-3, 3, (15, 3)), rng.uniform(0.5, 1.2, 15), rng.integers(0, 2, 15))
@@ -75,19 +75,20 @@ def test_a_pass_is_that_of_the_cpu(device: HostDevice, moved: bool, name: str, r
     np.testing.assert_array_equal(by_gpu[1], run(make_model(series, make_tilt_cost=GpuTiltCosts(device)))[1])
 
 
-def test_memory_is_what_is_counted(device: HostDevice, series: TiltSeries) -> None:
+def test_memory_is_within_its_estimate(device: HostDevice, series: TiltSeries) -> None:
     cost = GpuTiltCosts(device)(series_optics(series, SHAPE, MicroscopeSpec(), N_LAYERS))
     cost.cost(np.zeros((4, *SHAPE[1:]), np.float32), series.images[0])
     counted = tilt_cost_bytes(SHAPE, len(DEFOCUS_A), n_layers_per_slice=N_LAYERS)
     assert 0.7 * counted < device.n_bytes <= counted
 
 
-def test_double_precision_is_not_there(device: HostDevice, series: TiltSeries) -> None:
+def test_double_precision_is_refused(device: HostDevice, series: TiltSeries) -> None:
     with pytest.raises(ValueError, match="float32, not float64"):
         GpuTiltCosts(device)(series_optics(series, SHAPE, MicroscopeSpec(), N_LAYERS), np.float64)
 
 
-def test_the_settings_choose(device: HostDevice, smoke_spec: RunSpec, change, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_choose_the_device(device: HostDevice, smoke_spec: RunSpec, change,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
     auto, asked, cpu = (change(change(smoke_spec, "refine", kind="atoms"), "engine", device=name)
                         for name in ("auto", "gpu", "cpu"))
     said: list[str] = []

@@ -103,7 +103,6 @@ def test_each_aberration_has_its_factor_and_power(name: str) -> None:
     assert np.angle(transfer[1, 0]) == pytest.approx(-0.5, rel=1e-5)
 
 
-
 def test_focal_spread_averages_the_wave_over_defocus() -> None:
     spread_A, defocus_A = 30.0, 250.0
     offsets, weights = np.polynomial.hermite_e.hermegauss(15)
@@ -188,6 +187,6 @@ def test_binning_keeps_vacuum_mean_and_centre(factor: int, seed: int) -> None:
     np.testing.assert_allclose(imaging.bin_pixels(ramp, factor)[:, 0], (np.arange(6) - 2.5) * factor, atol=1e-12)
 
 
-def test_binning_refuses_what_does_not_divide() -> None:
+def test_binning_refuses_sides_that_do_not_divide() -> None:
     with pytest.raises(ValueError, match="cannot be binned"):
         imaging.bin_pixels(np.ones((7, 8)), 2)

@@ -71,12 +71,12 @@ def test_the_second_process_loads_the_kernel_and_gets_the_same_bits(tmp_path: Pa
     assert all("aetlab-kernels-" in str(path) for path in PACKAGE.rglob("*.nbi"))
 
 
-def test_the_kernels_of_this_process_are_kept_by_their_sources() -> None:
+def test_the_cache_folder_is_named_by_the_sources() -> None:
     assert kernel_folder().name == f"aetlab-kernels-{sources_key(PACKAGE)}"
     assert kernel_folder() in Path(kernels_numba.tv_primal.stats.cache_path).parents
     assert numba.config.CACHE_DIR == os.environ.get("NUMBA_CACHE_DIR", "")
 
 
 @pytest.mark.parametrize("given", ["", "/somewhere"])
-def test_the_folder_is_in_the_one_that_the_user_gives_else_in_the_package(given: str) -> None:
+def test_the_cache_is_in_the_folder_of_the_user_or_in_the_package(given: str) -> None:
     assert choose_folder(PACKAGE, given).parent == (Path(given) if given else PACKAGE / "__pycache__")

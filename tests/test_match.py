@@ -36,9 +36,9 @@ def random_case(seed, n=400):
     return make_traced(traced_A, names, rng.uniform(30, 300, len(traced_A))), make_atoms(true_A, numbers)
 
 
-def test_the_brighter_atom_takes_first():
+def test_the_brighter_atom_is_matched_first():
     atoms = make_atoms([[0, 0, 0], [0.9, 0, 0]], [8, 14])
-    # The dim one is nearer to atom 0, but the bright one takes it, and the dim one is left with atom 1 too far away.
+    # The dim one is nearer to atom 0, but the bright one is matched to it; atom 1 is too far from the dim one.
     traced = make_traced([[0.3, 0, 0], [-0.2, 0, 0]], [8, 8], [200.0, 100.0])
     paper = match(traced, atoms)
     assert list(zip(paper.traced, paper.true, strict=True)) == [(0, 0)]
@@ -119,7 +119,7 @@ def test_confusion_counts_every_atom_once():
     assert found.confusion[:2].sum() == len(atoms) and found.confusion[:, :2].sum() == len(traced)
 
 
-def test_sites_named_no_atom_take_no_part():
+def test_sites_named_no_atom_are_left_out():
     atoms = make_atoms([[0, 0, 0], [5, 0, 0]], [14, 8])
     traced = make_traced([[0.1, 0, 0], [5.1, 0, 0], [9, 9, 9]], [14, 0, 0])
     traced.species["elements"] = (8, 14)
@@ -140,7 +140,7 @@ def test_border_of_the_region_makes_no_errors():
 
 
 @pytest.mark.parametrize("n_traced, n_true", [(0, 0), (0, 3), (3, 0)])
-def test_nothing_against_something(n_traced, n_true):
+def test_empty_lists_of_atoms_match_nothing(n_traced, n_true):
     traced = make_traced(np.eye(3)[:n_traced], np.full(n_traced, 8))
     atoms = make_atoms(np.eye(3)[:n_true], np.full(n_true, 8))
     found = match(traced, atoms, n_resamples=20)
@@ -157,7 +157,7 @@ def test_atoms_at_the_same_place_match():
     assert len(found.traced) == 1 and found.metrics["position_error_pm"] == 0
 
 
-def test_masks_must_fit():
+def test_masks_of_another_length_are_refused():
     traced, atoms = random_case(4, 20)
     with pytest.raises(ValueError, match="masks of shape"):
         match(traced, atoms, np.ones(3, dtype=bool))
@@ -170,7 +170,7 @@ def test_order_of_the_atoms_changes_no_score():
     assert match(other, atoms).metrics == pytest.approx(match(traced, atoms).metrics, nan_ok=True)
 
 
-def test_intervals_hold_the_figure_and_repeat_with_the_seed():
+def test_intervals_contain_the_value_and_repeat_with_the_seed():
     traced, atoms = random_case(6)
     traced = dataclasses.replace(traced, position_error_A=np.full((len(traced), 3), 0.2))
     metrics = match(traced, atoms, n_resamples=400, seed=7).metrics
@@ -199,7 +199,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     assert np.mean(widths) == pytest.approx(3.39, rel=0.1)
 
 
-def test_a_profile_holds_the_scores_of_each_bin():
+def test_a_profile_has_the_scores_of_each_bin():
     # Distances from the axis y: 1, 1, 3 and 3 Å; the last true atom is missing, one traced atom at 3 Å is false.
     atoms = make_atoms([[1, 0, 0], [0, 5, 1], [3, 0, 0], [0, 9, 3]], [14, 8, 8, 8])
     traced = make_traced([[1.3, 0, 0], [0, 5.1, 1], [3, 0.5, 0], [0, 0, 3]], [14, 14, 8, 8])
@@ -230,7 +230,7 @@ def test_profiles_add_up_to_the_scores():
     np.testing.assert_array_equal(profile["edges_A"], [0.0, 4.0, 8.0, 100.0])
 
 
-def test_profiles_of_axis_and_surface_hold_every_atom_and_bound_their_figures():
+def test_profiles_of_axis_and_surface_count_every_atom_and_bound_their_values():
     traced, atoms = random_case(10, 900)
     found = match(traced, atoms)
     profiles = profile_scores(found, traced, atoms, n_resamples=200, seed=1)

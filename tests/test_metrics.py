@@ -1,4 +1,4 @@
-"""The table of scores: every metric of a record has one row, and the rows are what readers need."""
+"""The table of metrics: every metric of a record has one row with heading, unit and meaning."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aetlab.core.poses import Poses
 from aetlab.scoring import compare_structure, match_atoms, pose_errors
 from tests.trace_volumes import make_traced
 
-#: Metrics of records that the other tests of this file do not make, by hand.
+#: Further names of metrics of records, which made_metrics does not return.
 OTHERS = """potential_error final_cost held_out_cost weight_per_V n_all_atoms n_in_volume_atoms n_vacancies_atoms
 n_vacancies_0_atoms refined_position_error_pm refined_found_percent_high refined_correct_species_percent_O
 refined_error_over_sigma_x_low refined_n_true refined_bound_pm refined_error_over_bound refined_calibration
@@ -25,7 +25,7 @@ refined_brightness_rms_percent""".split()
 
 
 def made_metrics() -> list[str]:
-    """Names of the metrics of two atoms, their structure and the errors of three tilts."""
+    """Return the names of the metrics of two atoms, their structure and the errors of three tilts."""
     positions_A = np.array([[0.0, 0.0, 0.0], [1.6, 0.0, 0.0]])
     numbers = np.array([14, 8])
     traced, atoms = make_traced(positions_A, numbers), Atoms(numbers, positions_A, np.zeros(2, dtype=np.int64))
@@ -47,7 +47,7 @@ def test_every_metric_has_a_row_with_its_unit_from_its_name() -> None:
         assert score.unit == (named[0] if named else "1"), name
 
 
-def test_a_row_is_found_with_what_its_name_says() -> None:
+def test_a_row_follows_from_the_parts_of_its_name() -> None:
     assert find_metric("position_error_pm").heading == "position error (pm)"
     assert find_metric("position_error_pm").short_heading == "error (pm)"
     low = find_metric("refined_found_percent_Si_low")
@@ -59,7 +59,7 @@ def test_a_row_is_found_with_what_its_name_says() -> None:
 
 @pytest.mark.parametrize("name", ["", "found", "n_true_low", "found_percent_si", "refined_potential_error",
                                   "found_percent_low_low", "refined_refined_n_true", "bond_Si_true_A"])
-def test_what_is_no_metric_is_refused(name: str) -> None:
+def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(KeyError, match="is not a metric of a record"):
         find_metric(name)
 
@@ -77,7 +77,7 @@ def test_values_have_the_digits_of_their_score() -> None:
     assert HEADLINES[0].text(None) == HEADLINES[0].text(math.nan) == "" and HEADLINES[0].text(None, "–") == "–"
 
 
-def test_the_table_loads_nothing_that_computes() -> None:
+def test_the_table_imports_no_numerical_library() -> None:
     code = ("import sys, aetlab.core.metrics\n"
             "print([name for name in ('numba', 'scipy', 'h5py', 'ase', 'pandas') if name in sys.modules])")
     result = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)

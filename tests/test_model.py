@@ -58,8 +58,8 @@ def test_descend_is_a_step_along_the_gradient(rotation: str) -> None:
     np.testing.assert_allclose(scaled, volume - 3.0 * metric * gradient, rtol=1e-12)
 
 
-def test_images_of_the_true_volume_cost_nothing() -> None:
-    """Images made step by step by the conventions page are those of the model: rotation, defocus from the centre."""
+def test_images_of_the_true_volume_have_no_cost() -> None:
+    """Compute the images step by step as docs/conventions.md says: rotation, then defocus from the centre."""
     rng = np.random.default_rng(3)
     volume = rng.uniform(0, 60, SHAPE)
     wavelength_A = physics.wavelength_A(MICROSCOPE.energy_keV)

@@ -55,7 +55,7 @@ def test_dqe_lowers_the_effective_electrons_and_so_the_signal_to_noise() -> None
     assert half.var() / perfect.var() == pytest.approx(2.0, rel=0.06)
 
 
-def test_ripple_below_zero_counts_as_nothing() -> None:
+def test_negative_intensities_give_no_counts() -> None:
     noisy = noise.add_shot_noise(flat_series(-1e-3), 100.0, np.random.default_rng(0))
     assert np.all(noisy.images == 0)
 

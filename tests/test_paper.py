@@ -16,11 +16,11 @@ import pytest
 from aetlab.store.record import list_records
 
 ROOT = Path(__file__).resolve().parents[1]
-#: A minute and a half of two cores; processor time, for other tests run at the same time.
+#: Processor time, a minute and a half on two cores; other tests at the same time do not change it.
 MOST_S = 180
 
 
-#: Put where Python looks at its start, in every process: nothing that computes physics can be imported.
+#: Code that every Python process runs at its start: modules that compute physics cannot be imported.
 WITHOUT_PHYSICS = """
 import sys
 BLOCKED = ("aetlab.forward", "aetlab.samples", "aetlab.solve", "aetlab.tracing", "aetlab.flow", "numba",
@@ -34,7 +34,7 @@ sys.meta_path.insert(0, Blocker())
 
 
 def command(folder: Path, module: str, *words: str, blocker: Path | None = None) -> str:
-    """What a command line printed that went well."""
+    """Run a command line that must succeed; return its output."""
     path = os.pathsep.join(str(place) for place in (blocker, ROOT) if place)
     done = subprocess.run([sys.executable, "-W", "error", "-m", f"aetlab.{module}", *words], cwd=folder, text=True,
                           timeout=900, env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=False)
@@ -44,7 +44,7 @@ def command(folder: Path, module: str, *words: str, blocker: Path | None = None)
 
 @pytest.fixture
 def blocker(tmp_path: Path) -> Path:
-    """A folder that, in PYTHONPATH, blocks the physics."""
+    """Return a folder that, in PYTHONPATH, blocks the import of physics."""
     folder = tmp_path / "blocker"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(WITHOUT_PHYSICS, encoding="utf-8")
@@ -52,7 +52,7 @@ def blocker(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("module", ["aetlab.forward", "aetlab.flow", "numba"])
-def test_the_blocker_blocks(blocker: Path, module: str) -> None:
+def test_the_blocker_prevents_the_import_of_physics(blocker: Path, module: str) -> None:
     path = os.pathsep.join([str(blocker), str(ROOT)])
     done = subprocess.run([sys.executable, "-c", f"import {module}"], env={**os.environ, "PYTHONPATH": path},
                           capture_output=True, text=True, check=False)
@@ -60,7 +60,7 @@ def test_the_blocker_blocks(blocker: Path, module: str) -> None:
 
 
 def spent_s() -> float:
-    """Processor time of all processes that this one has started and that have ended."""
+    """Return the processor time of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 

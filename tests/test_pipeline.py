@@ -1,4 +1,4 @@
-"""The flow of a run: settings of instrument and simulation reach the data, and the views are what they say."""
+"""The flow of a run: settings of microscope and simulation change the images; views, records and exports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aetlab.store.contents import kept_tilts, unit_of
 from aetlab.store.record import Places, Record, array_names, read_array
 from tests.conftest import TINY
 
-#: Of each setting a value that is not the default's; azimuths act on what is named beside them.
+#: For each setting a value other than the default; an azimuth acts on the coefficient of the same name.
 MICROSCOPE = {"energy_keV": 80.0, "aperture_per_A": 0.7, "aperture_edge_per_A": 0.4, "Cs_mm": 0.5, "C5_mm": 20.0,
               "A1_nm": 5.0, "A1_deg": 30.0, "B2_nm": 200.0, "B2_deg": 30.0, "A2_nm": 200.0, "A2_deg": 30.0,
               "S3_um": 10.0, "S3_deg": 30.0, "A3_um": 20.0, "A3_deg": 30.0, "D4_um": 400.0, "D4_deg": 30.0,
@@ -42,7 +42,7 @@ def ideal_views(spec: RunSpec, atoms: Atoms) -> np.ndarray:
     return flow.make_views(spec, atoms).ideal
 
 
-def test_every_setting_of_the_microscope_is_tried() -> None:
+def test_every_setting_of_the_microscope_has_a_test_value() -> None:
     assert set(MICROSCOPE) | {"name", "dqe"} == {field.name for field in dataclasses.fields(MicroscopeSpec)}
 
 
@@ -85,7 +85,7 @@ def test_views_show_the_sample_at_their_tilts_and_the_greatest_defocus(smoke_spe
     np.testing.assert_array_equal(views.recorded, views.ideal)
     whole = flow.true_potential(spec, atoms).sum(axis=0) * spec.scale.voxel_A
     np.testing.assert_allclose(views.projected_V_A[0], whole, rtol=1e-4, atol=1e-2)
-    # Turning about y leaves what lies at each height y, and moves the rest.
+    # Rotation about y keeps the sum over x at each y, and changes the projection.
     heights = whole.sum(axis=0)
     np.testing.assert_allclose(views.projected_V_A[1].sum(axis=0), heights, atol=1e-3 * heights.max())
     assert np.abs(views.projected_V_A[1] - whole).max() > 0.2 * whole.max()
@@ -98,7 +98,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Places, Record]:
     return places, keeper.run(spec, places=places).record
 
 
-def test_a_run_says_how_many_atoms_there_are(made: tuple[Places, Record]) -> None:
+def test_the_log_of_a_run_states_the_numbers_of_atoms(made: tuple[Places, Record]) -> None:
     record = made[1]
     counts = {name: int(record.metrics[f"{name}_atoms"]) for name in ("n_all", "n_in_volume", "n_vacancies")}
     assert (f"{counts['n_all']} atoms, {counts['n_in_volume']} of them in (48, 48, 48) voxels of 0.5 Å, less "
@@ -139,8 +139,8 @@ def test_a_record_is_exported_for_other_programs(made: tuple[Places, Record], tm
         assert file.voxel_size.x == 0.5 and file.header.origin.x == pytest.approx(-0.5 * (volume_V.shape[1] - 1) / 2)
 
 
-def test_nothing_complete_is_nothing_to_export(made: tuple[Places, Record], tmp_path: Path,
-                                               capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_without_matching_records_is_refused(made: tuple[Places, Record], tmp_path: Path,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         runs.main(["export", "n_true>1e9", "--outputs", str(made[0].outputs), "--to", str(tmp_path)])
     assert ended.value.code == 2 and "nothing to export" in capsys.readouterr().err

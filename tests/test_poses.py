@@ -59,7 +59,7 @@ def test_a_rotation_vector_comes_back_from_its_matrix(axis: tuple[float, ...], a
     matrix = turn_matrix(turn_deg)
     assert np.abs(matrix @ matrix.T - np.eye(3)).max() < 1e-13 and np.linalg.det(matrix) == pytest.approx(1)
     assert np.abs(rotation_vector(matrix) - turn_deg).max() < 1e-10
-    # The axis stays, and what lies across it turns right-handed by the angle.
+    # The axis stays, and vectors perpendicular to it are rotated right-handed by the angle.
     assert np.abs(matrix @ turn_deg - turn_deg).max() < 1e-10
     across = cross_matrix(turn_deg) @ [0.3, 0.5, 0.7]
     assert across @ matrix @ across == pytest.approx(np.cos(np.deg2rad(angle_deg)) * across @ across, abs=1e-9)
@@ -95,8 +95,8 @@ def test_nominal_poses_are_the_nominal_rotation_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize("height_A", [4.0, -4.0])
-def test_a_raised_sample_looks_as_if_all_planes_had_moved_back(height_A: float) -> None:
-    """Atoms moved along the beam by whole slices: their images are those of planes moved by as much the other way.
+def test_raising_the_sample_equals_moving_all_focal_planes_back(height_A: float) -> None:
+    """Atoms are moved along the beam by whole slices; images are those of planes moved by as much the other way.
 
     Tails of atoms that the volume cuts leave 3e-4; the standard deviation of the images is 0.05.
     """
@@ -132,7 +132,7 @@ def test_brightness_multiplies_images() -> None:
     model = make_model(plain)
     bright = model.images(sites_of(atoms), poses)
     assert np.abs(bright - model.images(sites_of(atoms), nominal) * brightness[:, :, None, None]).max() < 1e-6
-    # Divided by it again, images have the cost of those without.
+    # With the same brightness in the model the cost is that without.
     weak = dataclasses.replace(sites_of(atoms), occupancy=np.full(len(atoms), 0.9))
     costs = [sum(tilt.cost for tilt in model.with_images(images).gradients(weak, by))
              for images, by in ((expected, poses), (plain.images, nominal))]

@@ -44,7 +44,7 @@ def test_lobato_scattering_at_high_angles_is_that_of_the_bare_nucleus():
     np.testing.assert_allclose(charge, np.arange(1, 99), rtol=1e-3)
 
 
-def test_both_parametrizations_are_of_the_same_atoms():
+def test_both_parametrizations_agree_within_8_percent():
     g_per_A = np.linspace(0.2, 3, 30)
     for Z in range(1, 99):
         lobato, kirkland = (scattering_factor_A(g_per_A, Z, name) for name in PARAMETRIZATIONS)
@@ -169,7 +169,7 @@ def test_thread_count_does_not_change_the_result():
     np.testing.assert_array_equal(results[0], results[1])
 
 
-def test_slabs_make_up_the_volume():
+def test_slabs_are_parts_of_the_volume():
     atoms = some_atoms(50, 3.0)
     whole = build_potential(atoms, SHAPE, 0.5, debye_waller_A2=B)
     slabs = [build_potential(atoms, SHAPE, 0.5, debye_waller_A2=B, layers=(i, i + 2)) for i in range(0, 8, 2)]
@@ -197,7 +197,7 @@ def test_debye_waller_factors_go_by_element():
     np.testing.assert_allclose(sharp[:, 8:], soft[:, 8:], rtol=1e-3)
 
 
-def test_unknown_elements_and_parametrizations_are_named():
+def test_unknown_elements_and_parametrizations_are_refused():
     with pytest.raises(ValueError, match="Z = 99"):
         build_potential(one_atom(99, (0, 0, 0)), SHAPE, 0.5, debye_waller_A2=B)
     with pytest.raises(ValueError, match="peng"):

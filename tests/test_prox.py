@@ -25,7 +25,7 @@ def _objective(kind: str, u: np.ndarray, volume: np.ndarray, threshold: float) -
 
 @pytest.mark.parametrize(("kind", "weight", "step"), [("tv", 0.3, 2.0), ("lasso", 0.3, 2.0), ("pos", 0.0, 2.0),
                                                      ("none", 0.0, 2.0)])
-def test_no_point_nearby_is_better(kind: str, weight: float, step: float) -> None:
+def test_no_point_near_the_result_has_a_lower_objective(kind: str, weight: float, step: float) -> None:
     """The result minimises ½‖u - v‖² + step·weight·R(u): no feasible step in a random direction lowers it."""
     rng = np.random.default_rng(1)
     volume = rng.normal(0.5, 1.0, SHAPE)
@@ -86,7 +86,7 @@ def test_total_variation_does_not_depend_on_its_blocks(n_x: int) -> None:
     np.testing.assert_allclose(make_prox("tv", 0.2, inner_iterations=n_inner)(volume, 2.0), expected, atol=1e-12)
 
 
-def test_cold_calls_do_not_remember() -> None:
+def test_calls_without_warm_start_keep_no_state() -> None:
     rng = np.random.default_rng(5)
     prox = make_prox("tv", 0.2)
     first, second = rng.normal(0.5, 1.0, SHAPE), rng.normal(0.5, 1.0, SHAPE)
@@ -94,7 +94,7 @@ def test_cold_calls_do_not_remember() -> None:
     np.testing.assert_array_equal(prox(second.copy(), 1.0), make_prox("tv", 0.2)(second.copy(), 1.0))
 
 
-def test_warm_start_goes_on_where_it_stopped() -> None:
+def test_warm_starts_continue_the_inner_iteration() -> None:
     """Calls on the same volume converge together although each has few inner iterations."""
     volume = np.random.default_rng(6).normal(0.5, 1.0, SHAPE)
     limit = make_prox("tv", 0.3, inner_iterations=3000)(volume.copy(), 1.0)

@@ -1,4 +1,4 @@
-"""Runs that differ after the reconstruction alone share it, and come out as if they had made it."""
+"""Runs that differ only after the reconstruction share it; their records are those of separate runs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_shared_reconstruction_makes_the_same_record(first: Record, tmp_path: 
 
 
 @pytest.mark.parametrize("word", ["seed=1", "dose=7k", "reg.weight=1e-4", "engine.step=1.2", "reg=lasso"])
-def test_what_changes_the_reconstruction_shares_nothing(first: Record, word: str) -> None:
+def test_settings_of_the_reconstruction_prevent_sharing(first: Record, word: str) -> None:
     assert sharing.find_reconstruction(Places(outputs_of(first)), compose_spec([*TINY, "reg.held_out=0.2", word])
                                              ) is None
 
@@ -64,7 +64,7 @@ def hide_settings(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [damage_volume, hide_settings])
-def test_a_damaged_record_shares_nothing(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+def test_a_damaged_record_is_not_shared(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     record = make(tmp_path)
     spec: RunSpec = dataclasses.replace(record.spec, trace=dataclasses.replace(record.spec.trace, smoothing=0.3))
     assert sharing.find_reconstruction(Places(tmp_path), spec) is not None
@@ -72,7 +72,7 @@ def test_a_damaged_record_shares_nothing(tmp_path: Path, spoil: Callable[[Path],
     assert sharing.find_reconstruction(Places(tmp_path), spec) is None
 
 
-def test_other_code_shares_only_if_asked(first: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_of_other_code_is_shared_only_on_request(first: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Record, "made_by_other_code", True)
     places = Places(outputs_of(first))
     assert sharing.find_reconstruction(places, first.spec) is None

@@ -1,4 +1,4 @@
-"""Records, shared stages and checkpoints: whole or absent, verified on reading, named by what they mean."""
+"""Records, shared stages and checkpoints: complete or absent, verified when read, named by their settings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ARRAYS = {
 
 
 def write(folder: Path, spec: RunSpec) -> Path:
-    """A small record of ``spec``."""
+    """Write a small record of ``spec``; return its folder."""
     return write_record(folder, spec, metrics={"found_percent": 99.5, "n_true": 2, "strict_rmsd_pm": math.nan},
                         history=History(np.array([3.0, 1 / 3]), np.array([0.1, 0.2])), arrays=ARRAYS,
                         environment={"finished": "2026-01-02T03:04:05+00:00"}, log="what was said\n")
@@ -61,7 +61,7 @@ def written(tmp_path: Path, smoke_spec: RunSpec) -> Record:
     return read_record(write(tmp_path / "records", smoke_spec))
 
 
-def test_a_record_gives_back_what_was_written(written: Record, smoke_spec: RunSpec) -> None:
+def test_a_record_is_read_as_it_was_written(written: Record, smoke_spec: RunSpec) -> None:
     assert written.spec == smoke_spec and written.id == record_id(smoke_spec)
     assert written.metrics["found_percent"] == 99.5 and math.isnan(written.metrics["strict_rmsd_pm"])
     assert read_history(written).cost.tolist() == [3.0, 1 / 3]
@@ -75,7 +75,8 @@ def test_a_record_gives_back_what_was_written(written: Record, smoke_spec: RunSp
     assert sorted(path.name for path in written.folder.iterdir()) == sorted([*records.FILES, records.MANIFEST])
 
 
-def test_the_identity_is_that_of_the_meaning(smoke_spec: RunSpec, change: Callable[..., RunSpec]) -> None:
+def test_equal_settings_have_one_identity_and_others_differ(smoke_spec: RunSpec,
+                                                            change: Callable[..., RunSpec]) -> None:
     settings = unbind(smoke_spec)
     turned = json.loads(json.dumps({group: settings[group] for group in reversed(settings)}), parse_int=float)
     assert record_id(bind_run(turned)) == record_id(smoke_spec)
@@ -89,8 +90,8 @@ def test_the_identity_is_that_of_the_meaning(smoke_spec: RunSpec, change: Callab
         assert record_id(other) != record_id(smoke_spec)
 
 
-def test_a_structure_file_counts_by_its_content(tmp_path: Path, smoke_spec: RunSpec,
-                                                change: Callable[..., RunSpec]) -> None:
+def test_a_structure_file_is_identified_by_its_content(tmp_path: Path, smoke_spec: RunSpec,
+                                                       change: Callable[..., RunSpec]) -> None:
     first, second = tmp_path / "a.xyz", tmp_path / "b.xyz"
     first.write_text("1\n\nSi 0 0 0\n", encoding="utf-8")
     shutil.copy(first, second)
@@ -136,7 +137,7 @@ def test_another_schema_is_refused_clearly(written: Record) -> None:
 
 
 def test_a_record_with_other_settings_is_refused_clearly(written: Record, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one of an aetlab that knew another setting."""
+    """Edit the record as if an aetlab with another setting had written it."""
     settings = json.loads((written.folder / "spec.json").read_text(encoding="utf-8"))
     settings["engine"]["pace"] = 1
     text = json.dumps(settings)
@@ -152,8 +153,8 @@ def test_a_record_with_other_settings_is_refused_clearly(written: Record, monkey
         read_record(written.folder)
 
 
-def test_a_record_of_other_code_is_used_only_if_asked(written: Record, smoke_spec: RunSpec, tmp_path: Path,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_of_other_code_is_used_only_on_request(written: Record, smoke_spec: RunSpec, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "code_id", lambda: "changed")
     places = Places(tmp_path)
     used, note = find_record(places, smoke_spec, use_other_code=True)
@@ -163,7 +164,7 @@ def test_a_record_of_other_code_is_used_only_if_asked(written: Record, smoke_spe
     assert len(list(places.damaged.iterdir())) == 1
 
 
-def test_a_manifest_cannot_lead_outside(written: Record) -> None:
+def test_a_manifest_cannot_name_files_outside_its_record(written: Record) -> None:
     path = written.folder / records.MANIFEST
     manifest = json.loads(path.read_text(encoding="utf-8"))
     manifest["files"]["../../etc/passwd"] = manifest["files"].pop("log.txt")
@@ -172,7 +173,7 @@ def test_a_manifest_cannot_lead_outside(written: Record) -> None:
         read_record(written.folder)
 
 
-def test_an_hdf5_file_cannot_lead_outside_or_take_all_memory(written: Record, tmp_path: Path) -> None:
+def test_an_hdf5_file_cannot_link_to_other_files_or_exhaust_memory(written: Record, tmp_path: Path) -> None:
     path = written.folder / "arrays.h5"
     with h5py.File(tmp_path / "other.h5", "w") as other:
         other["secret"] = np.ones(3)
@@ -201,7 +202,7 @@ def test_a_dataset_named_in_another_encoding_is_refused(tmp_path: Path) -> None:
         dataset_names(tmp_path / "a.h5")
 
 
-def test_listing_names_what_is_broken_and_goes_on(written: Record, smoke_spec: RunSpec) -> None:
+def test_listing_names_damaged_records_and_continues(written: Record, smoke_spec: RunSpec) -> None:
     other = write(written.folder.parent, dataclasses.replace(smoke_spec, seed=1))
     (other / "metrics.json").unlink()
     (written.folder.parent / ".partial-left").mkdir()
@@ -210,8 +211,8 @@ def test_listing_names_what_is_broken_and_goes_on(written: Record, smoke_spec: R
     assert len(broken) == 1 and other.name in str(broken[0])
 
 
-def test_nothing_half_written_stays_when_the_disk_is_full(tmp_path: Path, smoke_spec: RunSpec) -> None:
-    """A limit on file sizes stands in for the full disk: the write fails with an error of the system just so."""
+def test_a_full_disk_leaves_no_partial_record(tmp_path: Path, smoke_spec: RunSpec) -> None:
+    """A limit on the size of files replaces the full disk: it makes the write fail with a system error, too."""
     child = multiprocessing.get_context("spawn").Process(target=_write_with_small_files, args=(tmp_path, smoke_spec))
     child.start()
     child.join(60)
@@ -231,7 +232,7 @@ def _write_with_small_files(folder: Path, spec: RunSpec) -> None:
         (folder / "told").write_text(str(error), encoding="utf-8")
 
 
-def test_containers_give_back_arrays_and_state(tmp_path: Path) -> None:
+def test_containers_are_read_as_they_were_written(tmp_path: Path) -> None:
     arrays = {"a": np.arange(6, dtype=np.float32).reshape(1, 2, 3), "e": np.zeros((0, 2)), "s": np.float64(2.5),
               "z": np.array([1 + 2j]), "b": np.array([True, False]), "t": np.arange(6.0).reshape(2, 3).T}
     write_container(tmp_path / "c", arrays, {"n": 3})
@@ -242,7 +243,7 @@ def test_containers_give_back_arrays_and_state(tmp_path: Path) -> None:
         assert read[name].dtype == array.dtype and read[name].shape == np.shape(array)
 
 
-def test_no_change_of_a_container_goes_unseen(tmp_path: Path) -> None:
+def test_every_changed_or_missing_byte_of_a_container_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "c"
     write_container(path, {"a": np.arange(4.0)}, {"n": 3})
     content = path.read_bytes()
@@ -255,7 +256,7 @@ def test_no_change_of_a_container_goes_unseen(tmp_path: Path) -> None:
             read_container(path)
 
 
-def test_a_checkpoint_sets_the_random_numbers_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_restores_the_random_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(5)
     rng.random(7)
     path = tmp_path / "work" / "checkpoint.arrays"
@@ -344,7 +345,7 @@ def _compute_slowly(folder: Path, seconds: float) -> None:
 
 
 def test_text_of_free_length_in_an_attribute_is_refused(tmp_path: Path) -> None:
-    """The HDF5 library may never come back from reading a damaged one."""
+    """The HDF5 library may hang when it reads a damaged one."""
     path = tmp_path / "volume.h5"
     write_datasets(path, {"a": (np.arange(3.0), {"unit": "e/Å²", "empty": "", "n": 3})})
     assert read_dataset(path, "a")[1] == {"unit": "e/Å²", "empty": "", "n": 3}

@@ -1,4 +1,4 @@
-"""The engine against the paper's algorithm written straight in NumPy: gradient, cost curve and volume."""
+"""The engine against the paper's algorithm in plain NumPy: gradient, cost curve and volume."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _model(series: TiltSeries, dtype: type = np.float32) -> ForwardModel:
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_cost_and_gradient_of_a_tilt(dtype: type) -> None:
+def test_cost_and_gradient_of_a_tilt_agree(dtype: type) -> None:
     series = _series()
     # Smooth: a complex plane keeps the imaginary part that a shift gives to the Nyquist frequency, a real one drops it.
     volume = np.zeros(SHAPE)
@@ -50,7 +50,7 @@ def test_cost_and_gradient_of_a_tilt(dtype: type) -> None:
         np.testing.assert_allclose(gradient, expected, atol=1e-3 * np.abs(expected).max())
 
 
-def test_cost_curve_and_volume_with_total_variation() -> None:
+def test_cost_curve_and_volume_with_total_variation_agree() -> None:
     """Ten iterations with the same orders of the tilts, two resets among them."""
     series = _series()
     model, n_iterations = _model(series), 10

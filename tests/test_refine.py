@@ -26,14 +26,14 @@ OPTIONS = {"microscope": MicroscopeSpec(), "parametrization": "lobato", "debye_w
 
 
 def make_truth() -> Sites:
-    """A cubic grid of shaken atoms, both elements at random."""
+    """Return a cubic grid of displaced atoms of two elements, both drawn at random."""
     rng = np.random.default_rng(0)
     grid = np.stack(np.meshgrid(*3 * [np.array([-4.2, -1.4, 1.4, 4.2])], indexing="ij"), -1).reshape(-1, 3)
     return Sites(grid + rng.normal(0, 0.2, grid.shape), np.ones(64), rng.integers(0, 2, 64))
 
 
 def make_series(sites: Sites, poses: Poses, seed: int) -> TiltSeries:
-    """Noisy images of the sites at full slicing."""
+    """Return noisy images of the sites at full slicing."""
     vacuum = TiltSeries(np.ones((len(TILT_DEG), 3, *SHAPE[1:]), np.float32), TILT_DEG, DEFOCUS_A, VOXEL_A)
     images = AtomModel(vacuum, SHAPE, ELEMENTS, n_layers_per_slice=1, **OPTIONS).images(sites, poses)
     return add_shot_noise(dataclasses.replace(vacuum, images=images), ELECTRONS, np.random.default_rng(seed))
@@ -63,7 +63,7 @@ def traced_from(positions_A: np.ndarray, numbers: np.ndarray) -> TracedAtoms:
                        np.zeros(len(numbers), np.uint8), blank, np.zeros((len(numbers), 2)), blank)
 
 
-def test_quasi_newton_finds_the_minimum_of_a_curved_valley_and_says_so() -> None:
+def test_quasi_newton_reports_convergence_at_the_minimum_of_a_curved_valley() -> None:
     def rosenbrock(x: np.ndarray) -> tuple[float, np.ndarray]:
         a, b = 1 - x[0], x[1] - x[0] ** 2
         return a * a + 20 * b * b, np.array([-2 * a - 80 * x[0] * b, 40 * b])
@@ -112,7 +112,7 @@ def test_sites_vanish_appear_and_get_their_elements(series: TiltSeries, truth: S
         refined.posterior.sum(axis=1) + refined.not_atom_probability, 1)
     assert refined.summary["stopped"] == "converged"
     assert sum(entry["n_new"] for entry in refined.rounds) >= 4
-    # What half fitted sites leave looks like atoms: every round ends where its fit has converged.
+    # Residuals of partly fitted sites look like atoms: every round must end with a converged fit.
     assert max(entry["remaining_standard_errors"] for entry in refined.rounds) < RefineSpec().tolerance
     again = refine_atoms(series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms"), microscope=MicroscopeSpec(),
                          n_layers_per_slice=4, seed=6)
@@ -144,7 +144,7 @@ def test_a_series_with_missing_images_and_different_electrons_is_refined(series:
 
 
 def test_error_over_standard_error_is_1_within_a_tenth(truth: Sites) -> None:
-    """Eight noises, 1536 coordinates: the root mean square is known to 0.02."""
+    """Eight noise realisations, 1536 coordinates: the root mean square has a standard error of 0.02."""
     poses, ratios = Poses.nominal(TILT_DEG, 3), []
     for seed in range(8):
         model = make_model(make_series(truth, poses, 100 + seed))
@@ -154,8 +154,8 @@ def test_error_over_standard_error_is_1_within_a_tenth(truth: Sites) -> None:
     assert np.sqrt(np.mean(np.square(ratios))) == pytest.approx(1, abs=0.1)
 
 
-def test_poses_are_found_again(truth: Sites) -> None:
-    """From 0.5°, 1 Å and 2 nm off; a cluster of 64 atoms and 1 nm says little of angles."""
+def test_poses_are_recovered(truth: Sites) -> None:
+    """Start 0.5°, 1 Å and 2 nm off; a cluster of 64 atoms, 1 nm wide, determines angles poorly."""
     rng = np.random.default_rng(7)
     n = len(TILT_DEG)
     turn_deg = 0.5 * rng.standard_normal((n, 3))
@@ -173,7 +173,7 @@ def test_poses_are_found_again(truth: Sites) -> None:
     assert np.sqrt((shift_error[:, 2] ** 2).mean()) < 3.0
 
 
-def test_missing_sites_are_found_where_the_tilts_are_off(truth: Sites) -> None:
+def test_missing_sites_are_found_with_misaligned_tilts(truth: Sites) -> None:
     rng = np.random.default_rng(21)
     n = len(TILT_DEG)
     shift = np.column_stack([rng.normal(0, 1, (n, 2)), np.zeros(n)])
@@ -189,7 +189,7 @@ def test_missing_sites_are_found_where_the_tilts_are_off(truth: Sites) -> None:
     assert distance_A.min(axis=1).max() < 0.35
 
 
-def test_settling_leaves_the_places_at_each_tilt() -> None:
+def test_settling_keeps_the_positions_at_each_tilt() -> None:
     rng = np.random.default_rng(11)
     positions_A = rng.uniform(-5, 5, (6, 3))
     poses = make_poses(np.rad2deg(1e-4) * rng.standard_normal((9, 3)), rng.standard_normal((9, 3)))
@@ -212,6 +212,16 @@ def test_likelihood_of_elements_follows_the_amounts() -> None:
     assert posterior.argmax(axis=1).tolist() == [0, 0, 2]
     assert np.allclose(posterior.sum(axis=1), 1)
     assert separation(information, 0, 1) == pytest.approx(2 * np.ones(3))
+
+
+def test_the_posterior_of_an_element_is_bayes_rule() -> None:
+    """Amounts of 1.05 and 1.95 at one electron: log-likelihoods -4 · ½ (amount - k)² for k = 1, 2 and 0."""
+    information = np.zeros((40, 5, 5))
+    information[:, :3, :3], information[:, 3:, 3:] = np.eye(3), np.outer([1.0, 2.0], [1.0, 2.0])
+    posterior = name_sites(np.repeat([1.05, 0.975], 20), np.repeat([0, 1], 20), np.zeros((40, 2)), information, 1.0)
+    for row, amount in ((posterior[0], 1.05), (posterior[-1], 1.95)):
+        likelihood = np.exp(-2 * (amount - np.array([1.0, 2.0, 0.0])) ** 2) * [0.4975, 0.4975, 0.005]
+        assert row == pytest.approx(likelihood / likelihood.sum(), abs=1e-3)
 
 
 def test_blocks_without_information_keep_a_finite_variance() -> None:

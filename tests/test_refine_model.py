@@ -40,7 +40,7 @@ def test_slices_are_sums_of_the_layers_that_the_simulation_builds(dtype: type, n
     atoms = Atoms(np.array([8, 14])[sites.kinds], sites.positions_A @ rotation_matrix(37.0).T, np.zeros(12, int))
     layers = build_potential(atoms, SHAPE, 0.5, debye_waller_A2=B_A2)
     expected = np.add.reduceat(layers, np.arange(0, SHAPE[0], n_layers), axis=0)
-    # What is left are the tails that either cuts off.
+    # The rest is in the tails, which the two cut off at different radii.
     assert np.abs(slices - expected).max() < 2e-4 * expected.max()
     assert slices.sum() == pytest.approx(expected.sum(), rel=1e-3)
 
@@ -84,7 +84,7 @@ def test_the_gradient_of_the_height_is_that_of_the_defocus_up_to_the_slicing() -
     assert slope == pytest.approx((ends[0] - ends[1]) / 0.02, rel=0.02)
 
 
-def test_noise_in_the_images_averages_to_the_information_in_them() -> None:
+def test_sampled_noise_averages_to_the_information() -> None:
     """E[(Jᵀw)²] is the square of the derivative of the amplitudes, here by central differences."""
     rng = np.random.default_rng(4)
     sites = make_sites(rng)
@@ -103,7 +103,7 @@ def test_noise_in_the_images_averages_to_the_information_in_them() -> None:
         assert sampled[0, axis] == pytest.approx(float((derivative**2).sum()), rel=0.25)
 
 
-def test_images_must_fit_the_volume() -> None:
+def test_images_that_do_not_fit_the_volume_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit a volume"):
         AtomModel(TiltSeries(np.ones((2, 2, 32, 32)), TILT_DEG, DEFOCUS_A, 0.5), SHAPE, (14,),
                   microscope=MicroscopeSpec(), n_layers_per_slice=3, parametrization="lobato", debye_waller_A2=B_A2)

@@ -1,4 +1,4 @@
-"""What a record keeps of refined atoms, and the figure made of it: made-up atoms whose errors are known."""
+"""Refined atoms in records and in their figure: invented atoms whose errors are known."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_refinement(sigma_A: float = 0.03) -> tuple[RefinedAtoms, Match, Atoms]:
     rng = np.random.default_rng(0)
     atoms = Atoms(rng.choice([8, 14], N), rng.uniform(-6, 6, (N, 3)), np.zeros(N, int))
     error_A = rng.normal(0, sigma_A, (N, 3))
-    error_A[0, 0] = 0.9  # no measurement of the same atom
+    error_A[0, 0] = 0.9  # an outlier: another atom
     pairs, none = np.arange(N), np.zeros(0, int)
     refined = RefinedAtoms(
         positions_A=atoms.positions_A + error_A, occupancy=rng.normal(1, 0.05, N), scattering_V_A3=np.ones(N),
@@ -64,7 +64,7 @@ def test_the_summary_of_a_refinement_needs_no_truth() -> None:
     assert "refined_stopped" not in metrics
 
 
-def test_the_stage_refines_where_it_is_asked_to_and_says_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_refinement_runs_only_if_set_and_reports_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     spec = dataclasses.replace(fake_spec(n_voxels=36, n_tilts=8, n_layers=4),
                                refine=RefineSpec(kind="atoms", n_rounds=2, n_information_last=2))
     places_A = np.stack(np.meshgrid(*3 * [np.array([-2.6, 0.1, 2.5])], indexing="ij"), -1).reshape(-1, 3)
@@ -78,13 +78,13 @@ def test_the_stage_refines_where_it_is_asked_to_and_says_how_it_ended(capsys: py
     refined = flow.refine(spec, series, unaligned, traced, elements=(8, 14), progress=PlainReporter("run"))
     assert refined is not None and len(refined) == 27 and not refined.position_error_A.any()
     moved = np.linalg.norm(refined.positions_A[:, None] - places_A[None], axis=2)
-    assert moved.min(axis=1).max() < 0.03  # no noise: what is left is N_B and the passes that were allowed
+    assert moved.min(axis=1).max() < 0.03  # no noise: the rest comes from binning and the limited number of passes
     assert "27 atoms, converged" in capsys.readouterr().out
     with pytest.raises(SpecError, match="refine.kind='none' cannot be used"):
         flow.refine(dataclasses.replace(spec, refine=RefineSpec()), series, unaligned, traced, elements=(8, 14))
 
 
-def test_the_record_holds_the_fitted_microscope_and_vibrations_with_their_units() -> None:
+def test_a_record_has_fitted_poses_and_thermal_factors_with_their_units() -> None:
     arrays = describe_refined(make_refinement()[0])
     units = {name: arrays[f"refined/{name}"].unit for name in ("thermal_A2", "thermal_error_A2", "turn_deg", "shift_A",
                                                                "defocus_A", "brightness")}

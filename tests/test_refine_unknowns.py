@@ -1,4 +1,4 @@
-"""Thermal factors, defocus and brightness of every image: derivatives, and what is found beside sites and poses."""
+"""Thermal factors, defocus and brightness of every image: derivatives, and their fit with sites and poses."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ N_IMAGES = (len(TILT_DEG), len(DEFOCUS_A))
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A noisy tilt series whose defocus, brightness, thermal factors and poses are not what they are said to be."""
+    """A noisy tilt series whose defocus, brightness, thermal factors and poses differ from the nominal ones."""
 
     series: TiltSeries
     sites: Sites
     poses: Poses
 
     def refine(self, seed: int, **settings: bool) -> RefinedAtoms:
-        """Refined from places 0.05 Å off, all named rightly."""
+        """Return atoms refined from positions 0.05 Å off, all with the right element."""
         start_A = self.sites.positions_A + np.random.default_rng(seed).normal(0, 0.05, (len(self.sites), 3))
         traced = traced_from(start_A, np.array(ELEMENTS)[self.sites.kinds])
         spec = RefineSpec(kind="atoms", n_rounds=1, **settings)
@@ -55,18 +55,18 @@ class Experiment:
         return refined
 
     def defocus_error_A(self, refined: RefinedAtoms) -> float:
-        """RMS error of the planes' places as the sample sees them."""
+        """Return the RMS error of the defocus of all images relative to the sample."""
         error_A = refined.poses.defocus_change_A - self.poses.defocus_change_A
         return float(np.sqrt((error_A**2).mean()))
 
     def brightness_error(self, refined: RefinedAtoms) -> float:
-        """RMS relative error of the brightness."""
+        """Return the RMS relative error of the brightness."""
         return float(np.sqrt(((refined.poses.brightness / self.poses.brightness - 1) ** 2).mean()))
 
 
 def make_experiment(seed: int, *, true_B_A2: dict[str, float] | None = None, imaging: bool = False,
                     poses: bool = False, electrons: float = ELECTRONS) -> Experiment:
-    """Images at full slicing; ``imaging``: 20 Å and 3 % off, ``poses``: 0.5°, 1 Å and 2 nm off, all at random."""
+    """Return images at full slicing; random errors are 20 Å, 3 % (``imaging``) and 0.5°, 1 Å, 2 nm (``poses``)."""
     rng = np.random.default_rng(seed)
     truth, seen = make_truth(), Poses.nominal(TILT_DEG, N_IMAGES[1])
     if poses:
@@ -86,7 +86,7 @@ def make_experiment(seed: int, *, true_B_A2: dict[str, float] | None = None, ima
 
 
 def test_broadened_tables_are_those_of_an_atom_that_vibrates_more() -> None:
-    """Against Gaussians fitted anew at the other B, which differ by their fit and their cutoff."""
+    """Compare with Gaussians fitted at the other B, which differ by their fit and their cutoff."""
     experiment = make_experiment(1)
     base = AtomModel(experiment.series, SHAPE, ELEMENTS, n_layers_per_slice=4, dtype=np.float64, **OPTIONS)
     anew = AtomModel(experiment.series, SHAPE, ELEMENTS, n_layers_per_slice=4, dtype=np.float64,
@@ -139,8 +139,8 @@ def test_thermal_factors_are_found_within_their_standard_errors() -> None:
     assert np.abs(ratio.mean(axis=0)).max() < 3.0 / np.sqrt(6)
 
 
-def test_thermal_factors_are_fitted_when_sites_have_come_and_gone() -> None:
-    """Four sites are missing and three are false at first; what they leave looks like vibration."""
+def test_thermal_factors_are_fitted_after_sites_were_added_and_removed() -> None:
+    """Four sites are missing and three are false at first; their residuals look like vibration."""
     experiment = make_experiment(36, true_B_A2=TRUE_B_A2)
     kept = np.arange(64) % 16 != 3
     false_A = np.array([[0.0, 0.1, 0.2], [2.8, -2.7, 0.1], [-2.8, 2.9, -0.2]])
@@ -171,7 +171,7 @@ def test_thermal_factors_stay_above_the_least_that_tables_can_hold() -> None:
     assert np.isfinite(refined.cost).all()
 
 
-def test_a_site_knows_less_of_its_own_thermal_factor_than_of_anything_else() -> None:
+def test_a_single_site_determines_its_thermal_factor_poorly() -> None:
     experiment = make_experiment(3)
     information = sample_information(make_model(experiment.series), experiment.sites, experiment.poses, 6, 4,
                                      thermal=True)
@@ -195,7 +195,7 @@ def test_defocus_and_brightness_of_every_image_are_found() -> None:
     assert not refined.poses.shift_A.any() and (refined.thermal_A2 == 0.5).all()
 
 
-def test_noise_free_images_give_their_calibration_away() -> None:
+def test_noise_free_images_determine_their_calibration() -> None:
     experiment = make_experiment(32, imaging=True, electrons=np.inf)
     refined = experiment.refine(6, imaging=True)
     assert experiment.defocus_error_A(refined) < 0.2
@@ -217,7 +217,7 @@ def test_thermal_factors_images_and_poses_are_found_together() -> None:
     assert (np.abs(refined.thermal_A2 - B_A2) < 3 * refined.thermal_error_A2).all()
 
 
-def test_the_height_of_a_tilt_and_the_mean_offset_of_its_planes_are_one_thing() -> None:
+def test_the_height_of_a_tilt_equals_a_mean_offset_of_its_planes() -> None:
     experiment = make_experiment(34, imaging=True)
     model, poses = make_model(experiment.series), take_heights(experiment.poses, np.ones(N_IMAGES, bool))
     assert np.abs(poses.defocus_A.mean(axis=1)).max() < 1e-12
@@ -226,7 +226,7 @@ def test_the_height_of_a_tilt_and_the_mean_offset_of_its_planes_are_one_thing() 
                        atol=1e-5)
 
 
-def test_images_without_atoms_give_their_brightness_alone() -> None:
+def test_images_without_atoms_determine_only_their_brightness() -> None:
     experiment = make_experiment(35)
     empty = experiment.sites.select(np.zeros(64, bool))
     brightness = np.linspace(0.9, 1.1, 27).reshape(N_IMAGES)

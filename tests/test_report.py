@@ -1,4 +1,4 @@
-"""The report from records alone: what it writes, and what it names as missing (test_paper.py blocks the physics)."""
+"""The report from records: its files, its page, and the records and experiments that it names as missing."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def default() -> RunSpec:
 
 
 def tiny(spec: RunSpec) -> RunSpec:
-    """``spec`` in the small volume of the fake records."""
+    """Return ``spec`` with the small volume of the fake records."""
     return dataclasses.replace(spec, scale=fake_spec(n_voxels=24).scale)
 
 
 @pytest.fixture(scope="session")
 def made(once: Once, experiments: dict[str, RunSpec]) -> tuple[Path, str]:
-    """A report of some of the paper's experiments, of a seed and of broken records, and what it printed."""
+    """Return a report of some experiments, a second seed and damaged records, and its printed output."""
 
     def fill(folder: Path) -> str:
         outputs = folder / "outputs"
@@ -69,7 +69,7 @@ def page_of(made) -> str:
     return (made[0] / "report" / "report.html").read_text(encoding="utf-8")
 
 
-def test_report_leaves_all_files(made):
+def test_report_writes_all_files(made):
     report = made[0] / "report"
     for name in ("summary", "table_one", "table_one_atoms", "summary_seeds", "summary_columns"):
         for suffix in ("csv", "md", "tex", "parquet"):
@@ -128,7 +128,7 @@ def test_equal_rows_share_one_record(made):
 
 
 @pytest.mark.slow
-def test_select_and_by_make_the_report_of_just_those(made, experiments, tmp_path, capsys, monkeypatch):
+def test_select_and_by_restrict_the_report(made, experiments, tmp_path, capsys, monkeypatch):
     few = {name: spec for name, spec in experiments.items() if name.startswith("fig8")}  # the others are drawn above
     monkeypatch.setattr("aetlab.report._experiments", lambda: few)
     outputs = tmp_path / "outputs"
@@ -165,7 +165,7 @@ def test_select_and_by_make_the_report_of_just_those(made, experiments, tmp_path
         (["--compare", "0", "zzz"], "matches"),
     ],
 )
-def test_bad_words_end_in_one_line(made, words, says, capsys):
+def test_invalid_options_are_refused_in_one_line(made, words, says, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--outputs", str(made[0]), *words])
     message = str(caught.value)
@@ -210,7 +210,7 @@ def test_several_processes_draw_the_same(tmp_path):
     assert {figure.png.read_bytes() for figure in made} == {alone.png.read_bytes()}
 
 
-def test_studies_keep_circumstances_apart_and_find_every_experiment(tmp_path, experiments, default):
+def test_studies_separate_scales_and_find_every_experiment(tmp_path, experiments, default):
     scales = [fake_spec(n_voxels=n).scale for n in (24, 28)]
     for scale in scales:
         for name in ("fig4a", "fig4b", "fig8a"):
@@ -230,7 +230,7 @@ def test_studies_keep_circumstances_apart_and_find_every_experiment(tmp_path, ex
         assert study.one("fig4c") is None
 
 
-def test_a_run_with_fewer_iterations_answers_and_says_so(tmp_path, experiments, default):
+def test_a_run_with_fewer_iterations_is_used_with_a_note(tmp_path, experiments, default):
     spec = tiny(experiments["fig8a"])
     write_fake_record(tmp_path, dataclasses.replace(spec, engine=dataclasses.replace(spec.engine, n_iterations=3)))
     study = find_studies(read_runs(tmp_path)[0], experiments, default)[0]
@@ -240,7 +240,7 @@ def test_a_run_with_fewer_iterations_answers_and_says_so(tmp_path, experiments, 
     assert any("fig8b" in line for line in missing)
 
 
-def test_a_run_traced_with_the_usual_thresholds_answers_and_says_so(tmp_path, experiments, default):
+def test_a_run_traced_with_the_default_thresholds_is_used_with_a_note(tmp_path, experiments, default):
     spec = tiny(dataclasses.replace(experiments["fig4c"], trace=default.trace))
     write_fake_record(tmp_path, spec)
     study = find_studies(read_runs(tmp_path)[0], experiments, default)[0]
@@ -306,7 +306,7 @@ def test_remaking_command_composes_the_same_settings(experiments, default):
         reg=dataclasses.replace(default.reg, warm_start=not default.reg.warm_start),
     )
     named = dataclasses.replace(default, sample=dataclasses.replace(default.sample, kind="file", path="a b/c's.xyz"))
-    known: dict[tuple[str, ...], RunSpec] = {}  # some experiments are others by another name
+    known: dict[tuple[str, ...], RunSpec] = {}  # some experiments have equal settings
     for spec in (*experiments.values(), odd, named, compose_spec(["scale=paper", "microscope=uncorrected_200kV"])):
         words = reproducing_overrides(spec, default)
         composed = known[words] = known.get(words) or compose_spec(list(words))

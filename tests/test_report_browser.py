@@ -18,7 +18,7 @@ import pytest
 from tests.test_report import made  # noqa: F401  (a fixture)
 
 _NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
-#: What a reader would do; the answers are left in the page for the test to read.
+#: Actions of a reader; their results are written into the page for the test to read.
 _ACTIONS = """
 <script>
 const answers = {ready: document.documentElement.dataset.ready};
@@ -118,7 +118,7 @@ def open_page(browser: str, page: Path, *words: str) -> subprocess.CompletedProc
 
 
 def console(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """Lines that the page wrote to its console, errors of the page included."""
+    """Return the lines that the page wrote to its console, including its errors."""
     return re.findall(r"CONSOLE.*", done.stderr)
 
 
@@ -147,7 +147,7 @@ def test_page_works_in_a_browser(browser, made, tmp_path):  # noqa: F811
     assert answers["wide"] <= 0
 
 
-def test_an_error_in_the_page_would_be_seen(browser, tmp_path):
+def test_an_error_in_the_page_is_detected(browser, tmp_path):
     page = tmp_path / "broken.html"
     page.write_text("<!DOCTYPE html><title>t</title><script>nothing.here</script>", encoding="utf-8")
     assert "nothing is not defined" in "".join(

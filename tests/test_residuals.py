@@ -1,4 +1,4 @@
-"""Cost and gradient of the image waves: least where model and measurement agree, and slopes by central differences."""
+"""Cost and gradient of the image waves: minimum at the measured wave, and slopes by central differences."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_cost_is_least_at_the_measured_wave(likelihood: str) -> None:
         assert _cost_and_gradient(likelihood, factor * wave, amplitude)[0] > 1e-3
 
 
-def test_the_cost_of_one_pixel_has_its_number() -> None:
+def test_the_cost_of_one_pixel_by_hand() -> None:
     """½ (2 - 1)² = 0.5, and ¼ (4.001 - 1 + ln(1 / 4.001)) = 0.4036139 with the background in the model."""
     wave, amplitude = np.zeros(SHAPE, complex), np.zeros(SHAPE)
     wave[0, 0, 0], amplitude[0, 0, 0] = 2j, 1.0

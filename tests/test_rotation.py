@@ -1,4 +1,4 @@
-"""Rotation and binning: exact adjoints, the convention of the tilt, and what turns out of the volume."""
+"""Rotation and binning: exact adjoints, the convention of the tilt, and interpolation at the edge of the volume."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANGLES_DEG = (0.0, 3.0, 31.7, 45.0, 90.0, 117.3, 179.0)
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n_layers", [1, 3, 8])
-def test_adjoint(kind: str, n_layers: int) -> None:
+def test_add_adjoint_is_the_adjoint_of_rotate_and_bin(kind: str, n_layers: int) -> None:
     """<A v, s> = <v, A* s> for every angle, on a shape of three different, even lengths."""
     rng = np.random.default_rng(1)
     rotation = make_rotation(kind, SHAPE, n_layers, np.array(ANGLES_DEG), dtype=np.float64)
@@ -35,9 +35,9 @@ def test_adjoint(kind: str, n_layers: int) -> None:
 @pytest.mark.parametrize("kind", ["linear", "cubic"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n_y", [5, 16, 43])
-def test_a_volume_beyond_the_caches_turns_alike(kind: str, dtype: type, n_y: int,
-                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel that fetches ahead adds the same entries, in whole vectors and in what is left of a row."""
+def test_a_volume_beyond_the_caches_is_rotated_alike(kind: str, dtype: type, n_y: int,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel that prefetches adds the same entries, in whole vectors and in the remainder of a row."""
     volume = np.random.default_rng(3).standard_normal((14, 11, n_y)).astype(dtype)
     for tilt_deg in ANGLES_DEG:
         near = rotate_and_bin(volume, tilt_deg, 3, kind=kind)
@@ -61,8 +61,8 @@ def test_adjoint_adds_scaled_to_the_volume(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tilt_deg", [-40.0, 25.0, 70.0, 130.0])
-def test_a_blob_turns_like_the_positions(kind: str, tilt_deg: float) -> None:
-    """The centre of mass of a blob moves to R p, so that volume and atoms turn the same way."""
+def test_a_volume_is_rotated_like_the_positions(kind: str, tilt_deg: float) -> None:
+    """The centre of mass of a blob moves to R p, as an atom does."""
     shape, voxel_A = (21, 24, 18), 0.5
     position_A = np.array([2.0, 0.5, -1.2])
     z, x, y = np.meshgrid(*(grid.coordinates_A(n, voxel_A) for n in shape), indexing="ij")
@@ -116,8 +116,8 @@ def test_weights_of_an_inner_point_sum_to_one(kind: str) -> None:
     np.testing.assert_allclose(turned, 1.0, rtol=1e-12)
 
 
-def test_large_volumes_rebuild_the_matrix_for_each_tilt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without memory for all matrices the results are the same; every change of the tilt builds one again."""
+def test_matrices_are_rebuilt_for_each_tilt_without_memory_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results are the same with and without memory for all matrices."""
     built: list[float] = []
     build = kernels_numba.build_columns
 
@@ -143,7 +143,7 @@ def test_large_volumes_rebuild_the_matrix_for_each_tilt(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(("kind", "support"), [("linear", 1.0), ("cubic", 2.0)])
 def test_capacity_holds_every_lattice_point_of_a_footprint(kind: str, support: float) -> None:
-    """Turned lattice points in the open box of the interpolation never outnumber the room kept for them."""
+    """The rotated lattice points in the open box of the interpolation are never more than the capacity."""
     from aetlab.forward.rotation import _CAPACITY
 
     axis = np.arange(-4, 5)
@@ -157,7 +157,7 @@ def test_capacity_holds_every_lattice_point_of_a_footprint(kind: str, support: f
 
 
 @pytest.mark.parametrize("shape", [(24, 32, 48), (40, 24, 16), (16, 20, 37), (20, 16, 9)])
-def test_fused_shears_follow_the_library_in_double_precision(shape: tuple[int, int, int]) -> None:
+def test_fused_shears_agree_with_the_library_in_double_precision(shape: tuple[int, int, int]) -> None:
     """Both directions in each quarter of the turn, with a last group of rows in part and a thin last slice."""
     rng = np.random.default_rng(6)
     angles = np.array([0.0, 31.7, 46.0, 90.0, 117.3, 179.0])

@@ -1,4 +1,4 @@
-"""The needle: its shape, its crystal and shell, its counts at every scale, vacancies, and what does not fit."""
+"""The needle: its shape, its crystal and shell, its counts at every scale, vacancies, and needles that do not fit."""
 
 import dataclasses
 import math
@@ -54,7 +54,6 @@ def test_paper_needle_has_the_paper_s_counts():
     scale_ = scale("paper")
     atoms = build(scale_)
     n_scored = int(in_scoring_region(atoms.positions_A, NEEDLE, scale_).sum())
-    print(f"{atoms.counts}, {n_scored} scored")
     assert atoms.counts["n_all"] == pytest.approx(150_847, rel=0.003)
     assert atoms.counts["n_in_volume"] == len(atoms) == pytest.approx(120_000, rel=0.005)
     assert n_scored == pytest.approx(62_402, rel=0.01)

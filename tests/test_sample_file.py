@@ -1,4 +1,4 @@
-"""Samples from structure files: formats, placing, cropping, and that no file does more than raise a SpecError."""
+"""Samples from structure files: formats, placing, cropping, and damaged files, which raise a SpecError."""
 
 import dataclasses
 import math
@@ -32,10 +32,14 @@ def l_file(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name, ase_format", [("a.xyz", "extxyz"), ("a.cif", "cif"), ("a.pdb", "proteindatabank"),
-                                              ("POSCAR", "vasp"), ("CONTCAR_2", "vasp"), ("a.vasp", "vasp"),
-                                              ("a.gen", "gen"), ("a.xsf", "xsf"), ("a.cfg", "cfg"),
-                                              ("a.cube", "cube"), ("a.sdf", "sdf"), ("a.mol", "mol")])
+#: Names of files and ASE's names of their formats.
+WRITTEN = [("a.xyz", "extxyz"), ("a.extxyz", "extxyz"), ("a.cif", "cif"), ("a.pdb", "proteindatabank"),
+           ("a.ent", "proteindatabank"), ("POSCAR", "vasp"), ("CONTCAR_2", "vasp"), ("a.vasp", "vasp"),
+           ("a.poscar", "vasp"), ("a.gen", "gen"), ("a.xsf", "xsf"), ("a.cfg", "cfg"), ("a.cube", "cube"),
+           ("a.sdf", "sdf"), ("a.mol", "mol")]
+
+
+@pytest.mark.parametrize("name, ase_format", WRITTEN)
 def test_formats_give_the_atoms_that_were_written(tmp_path, name, ase_format):
     structure = ase.build.bulk("NaCl", "rocksalt", a=5.64, cubic=True)
     path = tmp_path / name
@@ -54,9 +58,7 @@ def test_formats_give_the_atoms_that_were_written(tmp_path, name, ase_format):
 
 
 def test_every_known_ending_is_tested():
-    tested = {".xyz", ".extxyz", ".cif", ".pdb", ".ent", ".vasp", ".poscar", ".gen", ".xsf", ".cfg", ".cube", ".sdf",
-              ".mol"}
-    assert set(FORMATS) == tested
+    assert set(FORMATS) == {Path(name).suffix for name, _ in WRITTEN} - {""}
 
 
 def test_structure_is_centred(l_file):
@@ -103,7 +105,7 @@ def test_last_structure_of_a_file_is_taken(tmp_path):
     assert sample_elements(read_structure(SampleSpec(kind="file", path=str(path)))) == (79,)
 
 
-def test_vacancies_of_a_file_know_no_parts(l_file):
+def test_vacancies_of_a_file_take_no_part(l_file):
     with pytest.raises(SpecError, match=r"sample\.vacancies\[0\]\.part='core'.*all"):
         build_sample(SampleSpec(kind="file", path=l_file, vacancies=(VacancyRegion(fraction=0.5, part="core"),)), SCALE,
                      rng())
@@ -125,7 +127,7 @@ def test_vacancies_of_a_file_know_no_parts(l_file):
     ("a.traj", "x", "known format"),
     ("a", "x", "known format"),
 ])
-def test_bad_files_are_named_in_one_line(tmp_path, name, text, message):
+def test_unusable_files_are_refused_in_one_line(tmp_path, name, text, message):
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(SpecError, match=message) as caught:
@@ -133,7 +135,7 @@ def test_bad_files_are_named_in_one_line(tmp_path, name, text, message):
     assert "\n" not in str(caught.value) and "sample." in str(caught.value)
 
 
-def test_missing_file_folder_and_impossible_repeat(tmp_path, l_file):
+def test_missing_files_folders_and_impossible_repeats_are_refused(tmp_path, l_file):
     for path in (tmp_path / "no.xyz", tmp_path / "folder.xyz"):
         if path.stem == "folder":
             path.mkdir()

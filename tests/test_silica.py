@@ -27,7 +27,7 @@ def quality(scripts_on_the_path):
     return qualities(*load_silica())
 
 
-def test_file_is_the_one_that_was_made():
+def test_file_has_its_checksum_and_the_seed_of_the_script():
     content = SILICA_FILE.read_bytes()
     assert hashlib.sha256(content).hexdigest() == SILICA_SHA256
     (seed,) = re.findall(rb"seed=(\d+)", content)
@@ -66,9 +66,33 @@ def test_no_two_atoms_are_too_near(quality):
     assert quality["si_si_least_A"] > 2.7
 
 
-def test_cell_has_forgotten_the_crystal(quality):
+def test_cell_has_no_reflections_of_a_crystal(quality):
     # the strongest of some thousand exponentially distributed reflections; a crystal's has hundreds
     assert quality["strongest_reflection"] < 25
+
+
+def test_qualities_of_ideal_cristobalite(scripts_on_the_path):
+    """Si on the sites of diamond and O halfway between: a cube of 7.16 Å holds 8 SiO2, and bonds have a √3/8."""
+    from silica_quality import qualities
+
+    a_A = 7.16
+    face = np.array([(0, 0, 0), (0, 2, 2), (2, 0, 2), (2, 2, 0)]) / 4
+    bonds = np.array([(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)]) / 8
+    cell = np.concatenate([face, face + 0.25, (face[:, None] + bonds).reshape(-1, 3)])
+    shifts = np.stack(np.meshgrid(*3 * [np.arange(5)], indexing="ij"), -1).reshape(-1, 1, 3)
+    found = qualities(np.tile(np.repeat([14, 8], [8, 16]), 125), a_A * (shifts + cell).reshape(-1, 3), 5 * a_A)
+    bond_A = a_A * np.sqrt(3) / 8
+    # The reflection 111: amplitudes of 4 √2 b for Si and 8 b for O in each of 125 cells.
+    strongest = 125 * (4 * np.sqrt(2) * 4.1491 + 8 * 5.803) ** 2 / (8 * 4.1491**2 + 16 * 5.803**2)
+    expected = {"density_g_cm3": 8 * 60.0843 * 1.660539 / a_A**3, "si_with_4_o_percent": 100,
+                "o_with_2_si_percent": 100, "si_o_mean_A": bond_A, "si_o_least_A": bond_A,
+                "o_o_least_A": bond_A * np.sqrt(8 / 3), "si_si_least_A": 2 * bond_A,
+                "o_si_o_mean_deg": 109.47122, "si_o_si_mean_deg": 180, "strongest_reflection": strongest}
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    assert found["si_o_peak_A"] == pytest.approx(bond_A, abs=0.01)
+    assert found["o_si_o_spread_deg"] == pytest.approx(0, abs=1e-5)
+    assert found["si_o_si_spread_deg"] == pytest.approx(0, abs=1e-4)
+    assert found["first_sharp_peak_per_A"] == pytest.approx(2 * np.pi * np.sqrt(3) / a_A, abs=0.01)
 
 
 @pytest.mark.slow

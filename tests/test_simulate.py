@@ -1,4 +1,4 @@
-"""The simulated tilt series: against a plain multislice recursion, and the laws that every choice must keep."""
+"""The simulated tilt series: against a plain multislice recursion, and laws that hold for all settings."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -140,14 +140,14 @@ def test_finer_voxels_converge() -> None:
     assert middle < 0.4 * coarse
 
 
-def test_voxels_are_the_atoms_where_nothing_turns() -> None:
+def test_voxels_and_atoms_agree_without_a_tilt() -> None:
     zero = np.zeros(1)
     by_atoms = run(cluster(), tilts_deg=zero, how=SimulateSpec(n_layers=3)).images
     by_voxels = run(cluster(), tilts_deg=zero, how=SimulateSpec(kind="voxels", n_layers=3)).images
     np.testing.assert_allclose(by_voxels, by_atoms, atol=1e-4)
 
 
-def test_voxels_turn_as_the_atoms_do() -> None:
+def test_voxels_and_atoms_rotate_alike() -> None:
     """Atoms broad enough for their voxels: the two ways then differ by the interpolation alone."""
     smooth = {"default": 40.0}
     shape, tilts_deg = (24, 24, 12), np.array([35.0, 120.0])
@@ -194,7 +194,7 @@ def test_the_detector_blurs_the_image_and_nothing_else() -> None:
     assert blurred.std() < 0.9 * sharp.std()
 
 
-def test_progress_is_told_after_each_tilt() -> None:
+def test_progress_is_reported_after_each_tilt() -> None:
     told: list[tuple[int, int]] = []
     simulate_tilt_series(cluster(), SHAPE, VOXEL_A, TILTS_DEG, DEFOCI_A, microscope=OPEN, simulate=SimulateSpec(),
                          debye_waller_A2=BLUR, rng=np.random.default_rng(0),
@@ -202,10 +202,13 @@ def test_progress_is_told_after_each_tilt() -> None:
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_an_error_in_a_tilt_reaches_the_caller() -> None:
-    unknown = Atoms(np.array([120]), np.zeros((1, 3)), np.zeros(1, int))
-    with pytest.raises((ValueError, IndexError)):
-        run(unknown)
+def test_an_error_in_a_tilt_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("this tilt failed")
+
+    monkeypatch.setattr(simulate.SimulatedMicroscope, "intensities", fail)
+    with pytest.raises(RuntimeError, match="this tilt failed"):
+        run(cluster())
 
 
 def test_phonons_need_atoms() -> None:

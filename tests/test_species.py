@@ -12,7 +12,7 @@ from aetlab.tracing.species import name_species
 
 
 def draw(rng, *classes):
-    """Signals and their class of (count, mean, std) each, shuffled."""
+    """Return shuffled signals and their classes; each class is (count, mean, std)."""
     signal = np.concatenate([rng.normal(mean, std, count) for count, mean, std in classes])
     label = np.repeat(np.arange(len(classes)), [count for count, _, _ in classes])
     order = rng.permutation(len(signal))
@@ -50,7 +50,7 @@ def test_posteriors_are_calibrated():
     assert correct == pytest.approx(species.probability.mean(), abs=0.01)
 
 
-def test_overlap_and_expected_errors_are_told():
+def test_overlap_and_expected_errors_are_reported():
     signal, label = draw(np.random.default_rng(3), (20000, 100, 20), (20000, 140, 20))
     species = name_species(signal, (8, 14))
     # Two unit Gaussians two standard deviations apart share 2 Φ(-1) of their area.
@@ -63,7 +63,7 @@ def test_overlap_and_expected_errors_are_told():
     assert apart.summary["overlap_percent"][0] < 1e-3
 
 
-def test_a_still_lower_signal_never_speaks_for_the_heavier_element():
+def test_a_lower_signal_never_favours_the_heavier_element():
     signal, _ = draw(np.random.default_rng(4), (3000, 100, 5), (3000, 160, 30))
     signal = np.append(signal, [20.0, -50.0, 400.0])
     species = name_species(signal, (8, 14))
@@ -74,7 +74,7 @@ def test_a_still_lower_signal_never_speaks_for_the_heavier_element():
 
 
 @pytest.mark.parametrize("elements", [(6, 14, 79), (26, 28, 46, 78)])
-def test_more_elements(elements):
+def test_three_and_four_elements_are_separated(elements):
     means = 60.0 * np.arange(2, 2 + len(elements))
     signal, label = draw(np.random.default_rng(5), *[(1500 + 300 * k, mean, 8.0) for k, mean in enumerate(means)])
     species = name_species(signal, elements)
@@ -105,7 +105,7 @@ def test_a_weak_peak_beside_those_of_the_elements_is_no_atom():
     np.testing.assert_allclose(species.posterior.sum(axis=1) + species.not_atom, 1.0)
     assert species.not_atom[label == 0].min() > 0.5 and species.not_atom[label > 0].max() < 0.5
     assert (species.probability > 0.5).all()
-    # Not known: no peak can be called none of them.
+    # Without known elements no peak can be named no atom.
     unknown = name_species(signal, (0,))
     assert (unknown.not_atom == 0).all() and (unknown.probability == 1).all()
 
@@ -119,14 +119,14 @@ def test_a_third_peak_is_no_reason_to_drop_an_element():
 
 
 @pytest.mark.parametrize("signal", [[], [100.0], [100.0, 100.0, 100.0]])
-def test_nothing_can_be_told_from_too_few_signals(signal):
+def test_too_few_signals_are_named_the_heaviest_element(signal):
     species = name_species(np.array(signal), (8, 14))
     assert species.summary["rule"] == "none"
     assert species.posterior.shape == (len(signal), 2)
     assert (species.numbers == 14).all() and (species.probability == 0.5).all()
 
 
-def test_where_one_element_alone_is_seen_it_is_the_heaviest():
+def test_a_single_peak_is_named_the_heaviest_element():
     """436 Si and 3 O at 7 000 e/Å² without a regulariser: a few of the strongest are no class of their own."""
     for seed in range(4):
         signal, _ = draw(np.random.default_rng(seed), (430, 274, 13), (8, 304, 1))
@@ -138,7 +138,7 @@ def test_where_one_element_alone_is_seen_it_is_the_heaviest():
     assert (name_species(signal, (8, 14)).numbers == np.array([8, 14])[label]).all()
 
 
-def test_few_atoms_are_parted_by_k_means():
+def test_few_atoms_are_separated_by_k_means():
     species = name_species(np.array([100.0, 104.0, 98.0, 160.0, 155.0]), (8, 14))
     assert species.summary["rule"] == "k-means"
     np.testing.assert_array_equal(species.numbers, [8, 8, 8, 14, 14])
@@ -146,7 +146,7 @@ def test_few_atoms_are_parted_by_k_means():
     assert (species.probability >= 0.5).all()
 
 
-def test_one_peak_for_two_elements_is_told_by_its_overlap():
+def test_one_peak_for_two_elements_has_a_large_overlap():
     species = name_species(np.random.default_rng(10).normal(100, 10, 3000), (8, 14))
     assert set(species.numbers) <= {8, 14}
     assert species.summary["overlap_percent"][0] > 10

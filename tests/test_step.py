@@ -1,4 +1,4 @@
-"""The step: its Lipschitz constant bounds the true one, and a step too long is halved, which the record tells."""
+"""The step: the Lipschitz constant bounds the curvature, and a record states that a step too long was halved."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TILT_DEG, DEFOCUS_A, N_LAYERS = np.array([0.0, 31.7, 45.0, 117.3]), np.array([20
 
 
 def _images(volume: np.ndarray, rotation: str) -> TiltSeries:
-    """What the model itself makes of ``volume``."""
+    """Return the images of ``volume`` by the model itself."""
     shape_xy = volume.shape[1:]
     empty = TiltSeries(np.ones((len(TILT_DEG), len(DEFOCUS_A), *shape_xy)), TILT_DEG, DEFOCUS_A, 0.5)
     engine = make_multislice(series_optics(empty, volume.shape, MicroscopeSpec(), N_LAYERS), np.float64)

@@ -1,4 +1,4 @@
-"""How many iterations a fit takes where nothing but its end keeps noise out."""
+"""The number of iterations of fits that only early stopping keeps from fitting noise."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from aetlab.cli.compose import compose_spec
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.progress import PlainReporter
 from aetlab.core.seeds import generator
+from aetlab.reconstruction import iterations
 from aetlab.reconstruction.iterations import find_iterations, split_counts, vertex
 from aetlab.spec import RunSpec
 from aetlab.store.record import Places, read_array, read_history
@@ -64,6 +65,17 @@ def _found(*words: str) -> int:
     return find_iterations(spec, _recorded(spec), np.arange(20), PlainReporter("test"))
 
 
+@pytest.mark.parametrize(("words", "expected"), [
+    ([], 9), (["reg.iterations_factor=3"], 13), (["engine.n_iterations=7"], 7), (["reg.iterations_factor=0.1"], 2)])
+def test_the_fit_takes_a_multiple_of_the_iterations_that_predict_best(words: list[str], expected: int,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """The costs of prediction are a parabola with its vertex at 4.4, and the factor is 2 by default."""
+    monkeypatch.setattr(iterations, "_costs_of_prediction", lambda *rest: [(k - 4.4) ** 2 for k in range(8)])
+    spec = compose_spec([*SMOKE, "dose=50k", *words])
+    series = TiltSeries(np.ones((20, 3, 2, 2), np.float32), flow._tilts_deg(spec), flow._defocus_A(spec), 0.5)
+    assert find_iterations(spec, series, np.arange(20), PlainReporter("test")) == expected
+
+
 @pytest.mark.parametrize("likelihood", ["amplitude", "poisson"])
 def test_less_noise_takes_more_iterations(likelihood: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = [_found(f"dose.total_e_A2={dose}", f"engine.likelihood={likelihood}") for dose in (2e3, 3e4, 1e6)]
@@ -71,24 +83,24 @@ def test_less_noise_takes_more_iterations(likelihood: str, capsys: pytest.Captur
     assert f"the fit takes {found[0]}\n" in capsys.readouterr().out
 
 
-def test_the_setting_is_the_most_it_takes() -> None:
+def test_the_setting_limits_the_iterations() -> None:
     assert _found("dose=50k", "engine.n_iterations=2") == 2
 
 
 @pytest.mark.parametrize("words", [("dose=inf",), ("dose=50k", "reg.iterations_factor=0"), ("dose=50k", "align=true")])
-def test_all_iterations_where_nothing_ends_them(words: tuple[str, ...]) -> None:
+def test_runs_without_early_stopping_take_all_iterations(words: tuple[str, ...]) -> None:
     spec = compose_spec([*SMOKE, *words])
     series = TiltSeries(np.ones((20, 3, 48, 48), np.float32), flow._tilts_deg(spec), flow._defocus_A(spec), 0.5)
     assert find_iterations(spec, series, np.arange(20), PlainReporter("test")) == 40
 
 
-def test_iterations_thrown_away_are_not_waited_for() -> None:
+def test_discarded_iterations_do_not_end_the_search() -> None:
     """With a step far too long the first ones diverge and change nothing."""
     assert _found("dose=50k", "engine.step=300", "engine.n_iterations=30") > 5
     assert _found("dose=50k", "engine.step=1e9", "engine.n_iterations=3") == 3
 
 
-def test_a_run_that_ends_in_time_is_nearer_to_the_truth(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_run_that_stops_early_is_nearer_to_the_truth(tmp_path_factory: pytest.TempPathFactory) -> None:
     errors = []
     for factor in (2, 0):
         spec = compose_spec([*SMOKE, "dose=7k", f"reg.iterations_factor={factor}", "reg.held_out=0.1"])

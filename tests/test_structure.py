@@ -162,7 +162,7 @@ def compare(traced, atoms, traced_inside=None, true_inside=None):
                              true_inside=everywhere[1] if true_inside is None else true_inside)
 
 
-def test_structure_of_traced_atoms_stands_beside_that_of_the_true_ones():
+def test_structures_of_traced_and_true_atoms_are_both_measured():
     centres = np.array(list(itertools.product([0.0, 8.0, 16.0], repeat=3)))
     numbers, positions = make_tetrahedra(centres)
     atoms = Atoms(numbers, positions, np.zeros(len(numbers), dtype=int))

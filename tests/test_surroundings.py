@@ -1,4 +1,4 @@
-"""What the neighbours of a place say of it, learnt from the sites themselves."""
+"""Likelihood of the elements at a place from its neighbours, learnt from the sites themselves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SPACING_A = 3.2
 
 
 def chain_lattice(n: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Si on a cubic lattice and O halfway along its edges: every O has two Si at 1.6 Å. Positions (N, 3) and kinds."""
+    """Return positions (N, 3) and kinds of Si on a cubic lattice and O halfway along its edges, 1.6 Å from two Si."""
     corners = SPACING_A * np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     bridges = [corners + 0.5 * SPACING_A * axis for axis in np.eye(3)]
     places_A = np.concatenate([corners, *bridges])
@@ -21,7 +21,7 @@ def chain_lattice(n: int = 6) -> tuple[np.ndarray, np.ndarray]:
 
 
 def noisy_sites(seed: int = 0) -> tuple[Sites, np.ndarray]:
-    """The lattice with a tenth of its oxygen left out and positions 0.1 Å off, and where the missing ones belong."""
+    """Return the lattice less a tenth of its oxygen, with errors of 0.1 Å, and the places of the missing atoms."""
     rng = np.random.default_rng(seed)
     places_A, kinds = chain_lattice()
     missing = (kinds == O) & (rng.random(len(kinds)) < 0.1)
@@ -33,7 +33,7 @@ def surroundings(places_A: np.ndarray, sites: Sites, *, own: bool = False, seed:
     return log_surroundings(places_A, sites, 2, own=own, min_distance_A=1.1, max_distance_A=3.0, seed=seed)
 
 
-def test_missing_atoms_are_told_from_places_between() -> None:
+def test_places_of_missing_atoms_are_distinguished_from_others() -> None:
     sites, missing_A = noisy_sites()
     at_missing = surroundings(missing_A, sites)
     between_A = missing_A + np.random.default_rng(2).normal(0, 1, missing_A.shape)
@@ -42,7 +42,7 @@ def test_missing_atoms_are_told_from_places_between() -> None:
     assert np.median(at_random[:, O] - at_random[:, -1]) < 0
 
 
-def test_elements_are_told_by_their_neighbours() -> None:
+def test_neighbours_determine_the_elements() -> None:
     sites, _ = noisy_sites()
     own = surroundings(sites.positions_A, sites, own=True)
     for kind, other in ((O, SI), (SI, O)):
@@ -50,21 +50,21 @@ def test_elements_are_told_by_their_neighbours() -> None:
         assert np.mean(favour > 0) > 0.9
 
 
-def test_the_nearest_sites_are_the_others_where_places_are_sites() -> None:
+def test_a_site_is_not_its_own_neighbour() -> None:
     sites, _ = noisy_sites()
     own = surroundings(sites.positions_A, sites, own=True)
     as_places = surroundings(sites.positions_A, sites)
     assert (own[:, :2].mean() - as_places[:, :2].mean()) > 1.0
 
 
-def test_unusual_surroundings_forbid_nothing() -> None:
+def test_unusual_surroundings_have_a_least_likelihood() -> None:
     sites, _ = noisy_sites()
     anywhere_A = np.random.default_rng(3).uniform(-20, 60, (500, 3))
     ratio = surroundings(anywhere_A, sites)[:, :2] - surroundings(anywhere_A, sites)[:, 2:]
     assert ratio.min() >= np.log(UNUSUAL) - 1e-9 and np.isfinite(ratio).all()
 
 
-def test_order_does_not_matter_and_the_draw_little() -> None:
+def test_order_and_seed_change_little() -> None:
     sites, missing_A = noisy_sites()
     first = surroundings(missing_A, sites)
     order = np.random.default_rng(4).permutation(len(sites))
@@ -76,7 +76,7 @@ def test_order_does_not_matter_and_the_draw_little() -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
-def test_too_few_sites_say_nothing(n: int) -> None:
+def test_too_few_sites_give_no_information(n: int) -> None:
     sites = Sites(np.arange(3.0 * n).reshape(n, 3), np.ones(n), np.zeros(n, np.int64))
     np.testing.assert_array_equal(surroundings(np.ones((4, 3)), sites), np.zeros((4, 3)))
     full, _ = noisy_sites()

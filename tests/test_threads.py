@@ -12,12 +12,12 @@ from aetlab.forward.model import SMALL_PLANE, ForwardModel
 from aetlab.solve import make_prox, minimize
 from aetlab.spec import MicroscopeSpec
 
-#: Planes large enough for several threads, of which the second shape goes to the FFT library.
+#: Planes large enough for several threads; those of the second shape are transformed by the FFT library.
 SHAPES = ((20, 180, 160), (20, 164, 168))
 
 
 def _reconstruct(shape: tuple[int, int, int], rotation: str) -> tuple[np.ndarray, np.ndarray]:
-    """Volume and costs of two iterations with TV on noisy images."""
+    """Return volume and costs of two iterations with TV on noisy images."""
     rng = np.random.default_rng(1)
     images = rng.uniform(0.8, 1.2, (3, 2, *shape[1:])).astype(np.float32)
     series = TiltSeries(images, np.array([0.0, 50.0, 110.0]), np.array([200.0, 450.0]), 0.5)

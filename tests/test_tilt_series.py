@@ -1,4 +1,4 @@
-"""Tilt series as they are: missing images, bad pixels, a defocus and electrons for every image, tilts in any order."""
+"""Measured tilt series: missing images, bad pixels, a defocus and electrons for every image, tilts in any order."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def make_volume(shape: tuple[int, int, int] = SHAPE, dtype: type = np.float64) -
 
 
 def random_weights(shape: tuple[int, int, int] = SHAPE) -> dict[str, np.ndarray]:
-    """Weights of images and pixels, of which some are 0."""
+    """Return weights of images and pixels, some of them 0."""
     rng = np.random.default_rng(3)
     weight, by_pixel = rng.uniform(0.2, 2, DEFOCUS_A.shape), rng.uniform(0, 2, (*DEFOCUS_A.shape, *shape[1:]))
     weight[1, 2] = 0
@@ -73,13 +73,13 @@ def random_weights(shape: tuple[int, int, int] = SHAPE) -> dict[str, np.ndarray]
     ({"pixel_weight": np.full((4, 3, 10, 12), -1.0)}, "pixel_weight: -1.0 to -1.0 at tilt 0, image 0"),
     ({"images": np.full((4, 3, 10, 12), np.nan)}, "images: NaN or infinity at tilt 0, image 0"),
 ])
-def test_what_is_no_series_is_refused_in_one_line(values: dict[str, Any], message: str) -> None:
+def test_invalid_series_are_refused_in_one_line(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as refusal:
         make_series(**values)
     assert "\n" not in str(refusal.value)
 
 
-def test_what_is_left_out_is_filled_in() -> None:
+def test_omitted_arrays_get_their_defaults() -> None:
     series = make_series(defocus_A=[100.0, 200.0, 300.0], electrons_per_pixel=7.3)
     assert series.defocus_A.shape == series.weight.shape == series.electrons_per_pixel.shape == (4, 3)
     assert (series.n_tilts, series.n_defoci, series.is_regular) == (4, 3, True)
@@ -143,8 +143,8 @@ def test_the_cost_is_its_definition(likelihood: str) -> None:
 
 
 @pytest.mark.parametrize("shape_xy", [(20, 24), (32, 48)])
-def test_fused_kernels_with_weights_are_those_of_the_library(shape_xy: tuple[int, int]) -> None:
-    """Sides that are and are not whole vectors; weights of 1 are no weights."""
+def test_fused_kernels_with_weights_agree_with_the_library(shape_xy: tuple[int, int]) -> None:
+    """Sides are and are not whole vectors; weights of 1 equal no weights."""
     rng = np.random.default_rng(6)
     shape = (8, *shape_xy)
     optics = series_optics(make_series(shape), shape, MICROSCOPE, N_LAYERS)
@@ -168,7 +168,7 @@ def test_fused_kernels_with_weights_are_those_of_the_library(shape_xy: tuple[int
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("held", [np.nan, 0.0, 1e9])
-def test_a_missing_image_is_one_that_was_never_taken(dtype: type, held: float) -> None:
+def test_a_missing_image_equals_one_that_was_not_taken(dtype: type, held: float) -> None:
     """Costs and gradients are those of a series of two defoci; a tilt without images has none."""
     shape = (8, 20, 24)
     whole = make_series(shape)
@@ -205,7 +205,7 @@ def test_the_value_of_a_bad_pixel_does_not_matter(dtype: type) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_each_tilt_has_its_own_defoci(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As series of single tilts, in any order, and with room for one set of transfer functions alone."""
+    """Tilts equal series of one tilt, in any order, also if only one set of transfer functions is kept."""
     shape = (8, 20, 24)
     series, volume = make_series(shape), make_volume(shape, dtype)
     expected = [make_model(series.select(np.array([i])), dtype, shape).cost_and_gradient(volume, 0) for i in range(4)]
@@ -283,7 +283,7 @@ def sites() -> Sites:
     return Sites(rng.uniform(-3, 3, (12, 3)), rng.uniform(0.5, 1.2, 12), rng.integers(0, 2, 12))
 
 
-def test_the_gradient_of_atoms_with_weights_is_that_of_the_cost(sites: Sites) -> None:
+def test_gradient_of_atoms_with_weights_against_central_differences(sites: Sites) -> None:
     poses = Poses.nominal(TILT_DEG, 3)
     model = make_atoms(make_series(ATOM_SHAPE, electrons_per_pixel=20.0, **random_weights(ATOM_SHAPE)),
                        dtype=np.float64)
@@ -300,7 +300,7 @@ def test_the_gradient_of_atoms_with_weights_is_that_of_the_cost(sites: Sites) ->
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_atoms_see_single_tilts_as_series_of_their_own(sites: Sites, dtype: type) -> None:
+def test_tilts_of_atoms_equal_series_of_one_tilt(sites: Sites, dtype: type) -> None:
     series = make_series(ATOM_SHAPE, **random_weights(ATOM_SHAPE))
     whole = list(make_atoms(series, dtype=dtype).gradients(sites, Poses.nominal(TILT_DEG, 3)))
     for i_tilt in range(4):
@@ -311,7 +311,7 @@ def test_atoms_see_single_tilts_as_series_of_their_own(sites: Sites, dtype: type
 
 
 def test_information_follows_the_electrons_of_the_images(sites: Sites) -> None:
-    """n J^T J is additive: the images of 30 electrons tell three times what those of 10 do; missing ones nothing."""
+    """n JᵀJ is additive: images of 30 electrons hold three times the information of those of 10, missing ones none."""
     poses = Poses.nominal(TILT_DEG, 3)
     vacuum = make_series(ATOM_SHAPE, images=np.ones((4, 3, *ATOM_SHAPE[1:]), np.float32))
 
@@ -347,7 +347,7 @@ def test_standard_errors_fall_with_the_root_of_the_electrons(sites: Sites) -> No
     np.testing.assert_allclose(errors[0], 3 * errors[1], rtol=1e-6)
 
 
-def test_images_are_calibrated_without_the_missing_ones(sites: Sites) -> None:
+def test_images_are_calibrated_beside_missing_ones(sites: Sites) -> None:
     offset_A = np.random.default_rng(14).normal(0, 4, (4, 3))
     brightness = 1 + np.random.default_rng(15).normal(0, 0.02, (4, 3))
     vacuum = make_series(ATOM_SHAPE, images=np.ones((4, 3, *ATOM_SHAPE[1:]), np.float32))
@@ -370,7 +370,7 @@ def test_images_are_calibrated_without_the_missing_ones(sites: Sites) -> None:
     assert moved.shift_A[0, 2] == pytest.approx(-poses.defocus_A[0, [0, 2]].mean())
 
 
-def test_the_bound_takes_a_plan_whose_tilts_differ(sites: Sites) -> None:
+def test_the_bound_depends_on_the_defoci_of_each_tilt(sites: Sites) -> None:
     atoms = Atoms(np.array([8, 14])[sites.kinds], sites.positions_A, np.zeros(12, int))
     bounds = [compute_bound(atoms, ATOM_SHAPE, VOXEL_A, TILT_DEG, defocus_A, microscope=MICROSCOPE,
                             n_layers_per_slice=4, parametrization="lobato", debye_waller_A2={"default": 0.5},

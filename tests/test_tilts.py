@@ -40,7 +40,7 @@ def angles(*words: str) -> list[float]:
     return list(tilt_angles_deg(spec.tilts, spec.wedge))
 
 
-def test_equal_steps_end_one_short_of_the_span_and_the_wedge_takes_the_end() -> None:
+def test_equal_steps_end_one_short_of_the_span_and_the_wedge_removes_the_end() -> None:
     assert angles("tilts=15") == [0, 12, 24, 36, 48, 60, 72, 84, 96, 108, 120, 132, 144, 156, 168]
     assert angles("tilts=15", "wedge=30") == [0, 12, 24, 36, 48, 60, 72, 84, 96, 108, 120, 132, 144]
     assert angles("tilts.n_tilts=4", "tilts.span_deg=90") == [0, 22.5, 45, 67.5]
@@ -62,7 +62,7 @@ def test_a_range_includes_the_stop_where_a_step_reaches_it() -> None:
     np.testing.assert_allclose(tenths, [0, 0.1, 0.2, 0.3])
 
 
-def test_a_sweep_over_lists_and_choices_that_give_way() -> None:
+def test_a_sweep_over_lists_and_choices_of_angles() -> None:
     jobs = compose_jobs(["tilts.angles_deg=[-60,0,60],[0,90]", "scale=smoke"], multirun=True)
     assert [job.spec.tilts.angles_deg for job in jobs] == [(-60, 0, 60), (0, 90)]
     jobs = compose_jobs(["tilts=20,pm70_by_2", "scale=smoke"], multirun=True)
@@ -102,13 +102,13 @@ def test_a_sweep_over_lists_and_choices_that_give_way() -> None:
     (["defocus.planes_nm=[10,inf]"], "give at least one finite defocus"),
     (["data.kind=measured"], "data.kind='measured' cannot be used: choose one of simulated"),
 ])
-def test_what_contradicts_is_refused_in_one_line(words: list[str], told: str) -> None:
+def test_contradictory_settings_are_refused_in_one_line(words: list[str], told: str) -> None:
     with pytest.raises(SpecError) as refusal:
         compose_spec(words)
     assert told in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-def test_limits_themselves_are_taken() -> None:
+def test_limits_are_inclusive() -> None:
     assert len(tilt_angles_deg(TiltsSpec(n_tilts=10_000), NO_WEDGE)) == 10_000
     assert tilt_angles_deg(TiltsSpec(angles_deg=(-360, 360)), NO_WEDGE) == (-360, 360)
     assert tilt_angles_deg(TiltsSpec(start_deg=0, stop_deg=2, step_deg=2), NO_WEDGE) == (0, 2)
@@ -138,7 +138,7 @@ def test_the_dose_is_shared_by_all_images_of_all_tilts() -> None:
     assert math.isinf(dose_per_image_e_A2(compose_spec(["dose=inf"])))
 
 
-def test_what_is_counted_of_a_list_is_that_of_as_many_equal_steps() -> None:
+def test_memory_depends_only_on_the_number_of_tilts() -> None:
     words = ["scale=small", "dose=50k"]
     steps, of_list = compose_spec([*words, "tilts=15"]), compose_spec([*words, *RANGE])
     assert memory_by_stage(of_list) == memory_by_stage(steps) and gpu_bytes(of_list) == gpu_bytes(steps)
@@ -169,7 +169,7 @@ def test_the_smaller_problem_of_a_range_is_as_sparse_and_as_noisy() -> None:
     assert small.wedge.missing_deg == 0 and smaller_problem(compose_spec(["scale=small", *RANGE])) is None
 
 
-def test_each_way_has_an_identity_of_its_own_and_the_kind_of_data_is_part_of_it() -> None:
+def test_each_list_of_angles_and_defoci_has_its_own_identity() -> None:
     words = (["tilts=15"], RANGE, ["tilts.angles_deg=[-70,70]"], ["tilts.angles_deg=[70,-70]"], ["defocus=1"],
              ["defocus.planes_nm=[-100]"])
     assert len({record_id(compose_spec(each)) for each in words}) == 6

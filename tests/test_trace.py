@@ -1,4 +1,4 @@
-"""Tracing: sites, positions, standard errors, and what the result must not depend on."""
+"""Tracing: sites, positions, standard errors, and invariances of the result."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_nothing_is_found_in_noise():
 
 
 @pytest.mark.parametrize("value", [0.0, 75.0, -20.0, np.nan, np.inf])
-def test_even_volumes_have_no_atoms(value):
+def test_constant_volumes_have_no_atoms(value):
     traced = trace(np.full((12, 10, 14), value, dtype=np.float32))
     assert len(traced) == 0
     assert traced.positions_A.shape == traced.position_error_A.shape == (0, 3)
@@ -144,14 +144,14 @@ def test_even_volumes_have_no_atoms(value):
     assert traced.flag.shape == traced.not_atom_probability.shape == traced.residual_V.shape == (0,)
 
 
-def test_what_is_no_volume_is_refused():
+def test_invalid_volumes_are_refused():
     with pytest.raises(ValueError, match="real array"):
         trace(np.zeros((4, 5), dtype=np.float32))
     with pytest.raises(ValueError, match="complex64"):
         trace(np.zeros((8, 10, 12), dtype=np.complex64))
 
 
-def test_the_input_is_left_alone_and_its_layout_does_not_matter():
+def test_the_input_is_not_changed_and_its_layout_does_not_matter():
     sites = place_sites(60, (24, 28, 32), np.random.default_rng(6))
     volume = draw_volume(sites, (24, 28, 32))
     before = volume.copy()
@@ -182,7 +182,7 @@ def test_artefacts_outside_the_cylinder_that_all_tilts_see_are_no_atoms():
     sites = place_sites(40, shape, rng, distance=5.0, margin=11.0)
     volume = draw_volume(sites, shape) + rng.normal(0, 3.0, shape).astype(np.float32)
     corners = np.array([[z, x, 18.0, 200.0, 0.7] for z in (3.0, 36.0) for x in (4.0, 39.0)])
-    # The noise is ten times as strong where the volume turns out of itself.
+    # Outside the cylinder the noise is ten times as strong.
     outside = np.hypot(np.arange(40)[:, None] - 19.5, np.arange(44) - 21.5) > 19
     volume[outside] += rng.normal(0, 30.0, (outside.sum(), 36)).astype(np.float32)
     volume += draw_volume(corners, shape)
@@ -193,7 +193,7 @@ def test_artefacts_outside_the_cylinder_that_all_tilts_see_are_no_atoms():
     assert (traced.position_error_A < 0.05).all()
 
 
-def test_missing_voxels_do_not_count_as_quiet_places():
+def test_missing_voxels_do_not_lower_the_noise_level():
     rng = np.random.default_rng(16)
     volume = rng.normal(0, 5.0, (48, 40, 44)).astype(np.float32) + 20.0
     whole = measure_noise(volume, EMPTY, SPEC)
@@ -338,7 +338,7 @@ def test_lone_sites_are_dropped_and_groups_stay() -> None:
     assert len(trace(volume, spec=dataclasses.replace(SPEC, min_group=2, link_factor=1.05))) == 6
 
 
-def test_flags_tell_of_fits_that_do_not_describe_their_voxels():
+def test_flags_mark_fits_that_do_not_describe_their_voxels():
     shape = (24, 28, 32)
     volume = draw_volume(np.array([[12.0, 8.0, 8.0, 120.0, 0.7]]), shape)
     volume[10:15, 18:23, 20:25] = 200.0
@@ -354,12 +354,12 @@ def test_flags_tell_of_fits_that_do_not_describe_their_voxels():
     ({"min_significance": -1.0}, "trace.min_significance"), ({"candidate_fraction": 0.0}, "trace.candidate_fraction"),
     ({"min_signal": 1.0}, "trace.min_signal"), ({"link_factor": 0.0}, "trace.link_factor"),
     ({"min_group": -1}, "trace.min_group")])
-def test_settings_that_cannot_work_are_refused(change, message):
+def test_unusable_settings_are_refused(change, message):
     with pytest.raises(SpecError, match=message):
         dataclasses.replace(SPEC, **change)
 
 
-def test_neighbours_leave_no_bias():
+def test_neighbours_cause_no_bias():
     rng = np.random.default_rng(14)
     shape = (30, 32, 34)
     errors = []

@@ -59,7 +59,7 @@ def test_csv_holds_one_atom_a_line(traced, tmp_path):
     assert set(rows[0]) == {"species", "x_A", "y_A", "z_A", *list_columns(traced)}
 
 
-def test_no_atoms_can_be_written(tmp_path):
+def test_an_empty_list_of_atoms_can_be_written(tmp_path):
     nothing = trace_atoms(as_volume(np.zeros((8, 10, 12), dtype=np.float32)), TraceSpec(), (8, 14))
     write_xyz(tmp_path / "none.xyz", nothing)
     write_csv(tmp_path / "none.csv", nothing)
@@ -67,7 +67,7 @@ def test_no_atoms_can_be_written(tmp_path):
     assert len((tmp_path / "none.csv").read_text().splitlines()) == 1
 
 
-def test_mrc_is_what_mrcfile_says_it_is(potential_V, tmp_path):
+def test_mrc_files_are_valid_and_agree_with_mrcfile(potential_V, tmp_path):
     path = tmp_path / "volume.mrc"
     write_mrc(path, as_volume(potential_V))
     assert mrcfile.validate(path, print_file=io.StringIO())
@@ -174,7 +174,7 @@ def test_command_line_needs_neither_elements_nor_unit(potential_V, traced, tmp_p
     np.testing.assert_allclose(atoms.positions, traced.positions_A, atol=1e-3)
 
 
-def test_records_say_their_axes_and_voxel_size_themselves(potential_V, tmp_path):
+def test_records_state_their_axes_and_voxel_size(potential_V, tmp_path):
     with h5py.File(tmp_path / "arrays.h5", "w") as file:
         file["volume/potential_V"] = potential_V
         file["volume/potential_V"].attrs["voxel_A"] = 0.5
@@ -229,7 +229,7 @@ def make_problem(tmp_path, problem):
     "is not there", "no voxel size", "--elements=Sx cannot be used", "known ending", "cannot be read", "is no volume",
     "axes=xyy", "voxel_A=-1", "--min-intensity=0", "--width-A=0", "trace.fit_radius", "datasets of three dimensions",
     "has no dataset c"])
-def test_problems_are_told_in_one_line(tmp_path, capsys, problem):
+def test_problems_are_reported_in_one_line(tmp_path, capsys, problem):
     assert main(make_problem(tmp_path, problem)) == 2
     told = capsys.readouterr().err.strip()
     assert problem in told and "\n" not in told and "Traceback" not in told

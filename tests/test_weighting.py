@@ -1,8 +1,9 @@
-"""Weights found without the truth: what is held out, and the walk to the weight that predicts best."""
+"""Weights found without the truth: held-out tilts, and the search for the weight that predicts them best."""
 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from aetlab.store.record import Places
 
 
 def tilts_at(tilt_deg: np.ndarray) -> TiltSeries:
-    """Blank images."""
+    """Return a series of blank images."""
     return TiltSeries(np.ones((len(tilt_deg), 1, 2, 2), np.float32), tilt_deg, np.array([100.0]), 0.5)
 
 
@@ -42,15 +43,15 @@ def test_the_extreme_tilts_are_fitted_in_any_order_of_acquisition(order: list[in
     np.testing.assert_array_equal(np.sort(np.concatenate([fitted, held])), np.arange(9))
 
 
-def test_an_ordered_series_holds_out_the_tilts_that_it_always_did() -> None:
-    """Drawn by NumPy's generator from all but the first and the last."""
+def test_held_out_tilts_of_an_ordered_series_are_fixed_by_the_seed() -> None:
+    """They are drawn by NumPy's generator from all but the first and the last."""
     fitted, held = hold_out(tilts_at(np.arange(60) * 3.0), 0.1, np.random.default_rng(7))
     np.testing.assert_array_equal(
         held, np.sort(np.random.default_rng(7).choice(np.arange(1, 59), 6, replace=False)))
 
 
 @given(best=st.floats(1e-6, 1e-2), start=st.floats(1e-5, 1e-3))
-def test_the_bottom_of_a_parabola_is_found(best: float, start: float) -> None:
+def test_the_search_finds_the_minimum_of_a_parabola(best: float, start: float) -> None:
     tried: list[float] = []
 
     def trial(weight: float) -> float:
@@ -62,8 +63,8 @@ def test_the_bottom_of_a_parabola_is_found(best: float, start: float) -> None:
     assert len(tried) == len(set(tried))
 
 
-def test_the_walk_ends_where_its_trials_do() -> None:
-    """A cost that falls for ever: the last weight tried is taken."""
+def test_the_search_ends_after_its_last_trial() -> None:
+    """For a cost that always falls the last weight tried is taken."""
     tried: list[float] = []
 
     def trial(weight: float) -> float:
@@ -74,18 +75,21 @@ def test_the_walk_ends_where_its_trials_do() -> None:
     assert len(tried) == 6
 
 
-def test_a_flat_cost_leaves_the_weight() -> None:
+def test_a_constant_cost_keeps_the_first_weight() -> None:
     assert search_weight(lambda weight: 1.0, 3.0) == 3.0
 
 
-def test_a_run_finds_its_weight_and_predicts_what_it_left_out(tmp_path: Path) -> None:
+def test_a_run_finds_its_weight_and_predicts_the_held_out_tilts(tmp_path: Path) -> None:
     words = ["scale=smoke", "tilts.n_tilts=12", "engine.n_iterations=4", "reg.weight=auto", "reg.held_out=0.2"]
     spec = compose_jobs(words, multirun=False)[0].spec
     made = keeper.run(spec, places=Places(tmp_path)).record
-    assert made.metrics["weight_per_V"] > 0
     assert math.isfinite(made.metrics["held_out_cost"])
-    said = (made.folder / "log.txt").read_text(encoding="utf-8")
-    assert said.count("held out are predicted") >= 3
+    log = (made.folder / "log.txt").read_text(encoding="utf-8")
+    tried = {float(weight): float(cost) for weight, cost in re.findall(
+        r"weight (\S+) per V: \d+ tilts held out are predicted at a cost of (\S+)", log)}
+    assert len(tried) >= 3
+    # The vertex of a parabola through the best trial and its neighbours, a factor of 2 away, is near the best trial.
+    assert abs(math.log2(made.metrics["weight_per_V"] / min(tried, key=tried.__getitem__))) < 0.51
 
 
 @pytest.mark.parametrize("words", [["scale=paper"], ["scale=paper", "tilts=20", "defocus=9", "wedge=30"],
@@ -107,12 +111,12 @@ def test_the_smaller_problem_is_as_sparse_and_as_noisy(words: list[str]) -> None
 @pytest.mark.parametrize("words", [[], ["scale=smoke"], ["scale=sparse", "tilts=15"],
                                    ["scale=paper", "tilts.n_tilts=16"],
                                    ["scale=paper", "sample=file", "sample.path=a.xyz"]])
-def test_what_is_small_or_has_no_smaller_self_is_used_itself(words: list[str]) -> None:
+def test_small_problems_and_files_have_no_smaller_problem(words: list[str]) -> None:
     assert smaller_problem(compose_spec(words)) is None
 
 
 def test_the_factor_is_carried_over_from_the_smaller_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The smaller problem likes three times the rule's weight."""
+    """Three times the rule's weight is best in the smaller problem."""
     spec = compose_spec(["scale=medium", "tilts=30", "reg.weight=auto"])
 
     def series_of(of: RunSpec) -> TiltSeries:

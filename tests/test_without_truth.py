@@ -1,4 +1,4 @@
-"""Records without a truth: tables, figures and page show what is there, and say what is left out and why."""
+"""Records without a truth: tables, figures and page show the rest, and state what is left out and why."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_fake_records_without_a_truth_hold_nothing_of_it(records: dict[bool, lis
 
 @pytest.mark.parametrize("truth", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_figures_read_what_they_say_and_nothing_is_cut_off(
+def test_figures_read_the_arrays_they_declare_and_nothing_is_cut_off(
     records: dict[bool, list[StoredRun]], kind: str, truth: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_task(kind, records[truth])
