@@ -7,7 +7,7 @@ formats of images: TIFF, DM3/DM4, SER and Velox EMD.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -154,6 +154,16 @@ class StackFile:
         if self.first_row_on_top:
             part = part[::-1]
         return np.ascontiguousarray(part.T, dtype=np.float32)
+
+
+def make_infos(path: Path, n: int, known: Mapping[str, Sequence[float | None]]) -> tuple[FrameInfo, ...]:
+    """Return the facts of ``n`` images of a file in its order; ``known`` holds fields of FrameInfo, one per image."""
+    def fact(name: str, i: int) -> float | None:
+        value = known[name][i] if name in known else None
+        return None if value is None else float(value)
+
+    return tuple(FrameInfo(path.name, i, fact("tilt_deg", i), fact("defocus_nm", i), fact("dose_e_A2", i), order=i)
+                 for i in range(n))
 
 
 def check_region(region: Region, shape_xy: tuple[int, int]) -> Region:
