@@ -31,8 +31,8 @@ _TIMES = ("%d-%b-%y  %H:%M:%S", "%d-%b-%Y  %H:%M:%S", "%Y-%b-%d  %H:%M:%S")
 class MdocFrame:
     """The log of one image.
 
-    ``index`` is its number in the stack (None: a file of its own, ``image``); the rest as in FrameInfo. ``time`` is when
-    it was taken, in seconds.
+    ``index`` is its number in the stack (None: a file of its own, ``image``); the rest is as in FrameInfo. ``time`` is
+    when it was taken, in seconds.
     """
 
     index: int | None
