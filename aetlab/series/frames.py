@@ -153,7 +153,8 @@ class StackFile:
             raise SeriesError(f"{self.path}: image {index} has shape {part.shape}; the first one has another")
         if self.first_row_on_top:
             part = part[::-1]
-        return np.ascontiguousarray(part.T, dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite
+            return np.ascontiguousarray(part.T, dtype=np.float32)
 
 
 def make_infos(path: Path, n: int, known: Mapping[str, Sequence[float | None]]) -> tuple[FrameInfo, ...]:

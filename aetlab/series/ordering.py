@@ -96,7 +96,7 @@ def _lines(infos: Sequence[FrameInfo], index: np.ndarray, tilt_deg: np.ndarray, 
     n_excluded = sum(bool(info.exclude) for info in infos)
     defoci = ", ".join(f"{value:.4g}" for value in column_nm)
     lines = [f"{len(infos)} images: {len(index)} tilts from {tilt_deg.min():.4g}° to {tilt_deg.max():.4g}°, "
-             f"{len(column_nm)} defoci ({defoci} nm), {int((index < 0).sum())} cells empty, {n_excluded} images left out"]
+             f"{len(column_nm)} defoci ({defoci} nm), {(index < 0).sum()} cells empty, {n_excluded} images left out"]
     if spread_deg > 1e-6:
         lines.append(f"the angles of the images of one tilt differ by up to {spread_deg:.3g}°; their mean is used")
     if len(further_deg):
