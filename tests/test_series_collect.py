@@ -126,6 +126,19 @@ def test_excluded_images_stay_in_the_grid_without_weight(tmp_path):
     assert "a.npy image 1 is left out: drifted" in collection.notes
 
 
+def test_files_found_beside_a_stack_that_do_not_fit_are_left_out_and_named(tmp_path):
+    stack(tmp_path / "a.mrc", 2)
+    mdoc(tmp_path / "a.mrc.mdoc", [("ZValue = 0", {"TiltAngle": 40})])
+    (tmp_path / "a.mdoc").write_text("no log")
+    (tmp_path / "a.rawtlt").write_text("1\n2\n3\n")
+    collection = collect([tmp_path / "a.mrc"], write_table(tmp_path / "t.csv", TWO))
+    np.testing.assert_array_equal(collection.tilt_deg, [0, 3])
+    notes = "\n".join(collection.notes)
+    assert "a.mrc.mdoc describes 1 images, a.mrc holds 2; it is left out" in notes
+    assert "a.mdoc, beside a.mrc, is left out: " in notes and "no log of SerialEM" in notes
+    assert "a.rawtlt, beside a.mrc, is left out: 3 angles, 2 images" in notes
+
+
 def infos(*pairs):
     return [FrameInfo("a", i, tilt, defocus, order=i) for i, (tilt, defocus) in enumerate(pairs)]
 

@@ -323,6 +323,28 @@ def test_files_with_changed_bytes_are_read_or_end_in_one_line(tmp_path, name):
             assert "\n" not in str(problem)
 
 
+def linked_elsewhere(path):
+    with h5py.File(path.with_name("secret.h5"), "w") as file:
+        file["images"] = rows_up(chiral_images())
+    with h5py.File(path, "w") as file:
+        file["images"] = h5py.ExternalLink("secret.h5", "images")
+        file["Data/Image/0123/Data"] = h5py.ExternalLink("secret.h5", "images")
+
+
+def packed(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", (100, 10_000, 10_000), "u2", chunks=(1, 1000, 1000), compression="gzip")
+
+
+@pytest.mark.parametrize(("name", "write", "reason"), [
+    ("a.h5", linked_elsewhere, "no images of real numbers"),
+    ("a.h5", packed, "claims 20000000000 bytes, more than the file holds")])
+def test_links_to_other_files_and_claims_without_content_are_refused(tmp_path, name, write, reason):
+    write(tmp_path / name)
+    with pytest.raises(SeriesError, match=reason):
+        open_frames(tmp_path / name)
+
+
 def test_every_ending_has_one_reader():
     endings = [ending for row in READERS for ending in row]
     assert len(endings) == len(set(endings)) and all(ending.startswith(".") for ending in endings)

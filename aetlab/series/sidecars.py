@@ -44,21 +44,17 @@ def describe(sources: Sequence[FrameSource], logs: Sequence[Path], angles: Seque
     described = [_from_header(source) for source in sources]
     for path in logs:
         described = _join_log(described, read_mdoc(path), given=True)
-    if not logs:
-        for source in sources:
-            for path in _beside(source.path, (".mdoc",)):
+    for i, source in enumerate(sources):
+        for path in [] if logs else _beside(source.path, (".mdoc",)):
+            try:
                 described = _join_log(described, read_mdoc(path), given=False)
+            except SeriesError as error:
+                described[i] = _note(described[i], f"{path.name}, beside {source.path.name}, is left out: {error}")
     for path in angles:
         described = _join_given_angles(described, path)
-    if not angles:
-        for i, source in enumerate(sources):
-            for path in _beside(source.path, ANGLE_FILES)[:1]:
-                values = read_angles(path)
-                if len(values) == source.n_frames:
-                    described[i] = _join_angles(described[i], path, values, f"{path.name}, found beside it")
-                else:
-                    described[i] = _note(described[i], f"{path.name}, beside {source.path.name}, is left out: "
-                                                       f"{len(values)} angles, {source.n_frames} images")
+    for i, source in enumerate(sources):
+        for path in [] if angles else _beside(source.path, ANGLE_FILES)[:1]:
+            described[i] = _join_found_angles(described[i], path)
     return described
 
 
@@ -152,6 +148,18 @@ def _join_given_angles(described: list[Described], path: Path) -> list[Described
         joined[i] = _join_angles(item, path, values[start:start + item.source.n_frames], path.name)
         start += item.source.n_frames
     return joined
+
+
+def _join_found_angles(item: Described, path: Path) -> Described:
+    name = item.source.path.name
+    try:
+        values = read_angles(path)
+    except SeriesError as error:
+        return _note(item, f"{path.name}, beside {name}, is left out: {error}")
+    if len(values) != item.source.n_frames:
+        return _note(item, f"{path.name}, beside {name}, is left out: {len(values)} angles, {item.source.n_frames} "
+                           "images")
+    return _join_angles(item, path, values, f"{path.name}, found beside it")
 
 
 def _join_angles(item: Described, path: Path, values: list[float], name: str) -> Described:

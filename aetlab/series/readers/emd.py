@@ -19,7 +19,7 @@ import numpy as np
 
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile
-from aetlab.series.readers.hdf5 import list_datasets, open_hdf5, open_safely, per_frame, spacing_A, stack_of
+from aetlab.series.readers.hdf5 import child, list_datasets, open_hdf5, open_safely, per_frame, spacing_A, stack_of
 from aetlab.series.readers.units import is_reciprocal, length_A
 
 _ANGLES = ("angle", "angles", "tilt", "tilts", "tiltangle", "tilt_angle", "tilt angle")
@@ -39,8 +39,9 @@ def open_emd(path: Path) -> StackFile:
         groups = _berkeley_groups(file)
         if groups:
             return _berkeley(path, file, groups)
-        if "Data/Image" in file:
-            return _velox(path, file)
+        images = child(file, "Data/Image")
+        if isinstance(images, h5py.Group):
+            return _velox(path, images)
         kinds.append("plain")
         raise SeriesError("plain")
     try:
@@ -72,7 +73,7 @@ def _berkeley(path: Path, file: h5py.File, groups: list[str]) -> StackFile:
         raise SeriesError(f"{path} holds {len(images)} stacks of images, {', '.join(images[:4])}; wanted one")
     dataset = datasets[images[0]]
     group = dataset.parent
-    dims = [group.get(f"dim{k + 1}") for k in range(dataset.ndim)]
+    dims = [child(group, f"dim{k + 1}") for k in range(dataset.ndim)]
     labels = [_text(dim.attrs.get("name", "")).casefold() if dim is not None else "" for dim in dims]
     units = [_text(dim.attrs.get("units", "")) if dim is not None else "" for dim in dims]
     axes = _axes(labels)
@@ -103,10 +104,10 @@ def _axes(labels: list[str]) -> tuple[int, int, int]:
     return 0, 1, 2
 
 
-def _velox(path: Path, file: h5py.File) -> StackFile:
-    images = [group for group in file["Data/Image"].values() if isinstance(group, h5py.Group)
-              and isinstance(group.get("Data"), h5py.Dataset) and group["Data"].ndim == 3]
-    real = [group for group in images if group["Data"].dtype.kind in "iuf"]
+def _velox(path: Path, images: h5py.Group) -> StackFile:
+    datasets = list_datasets(images)
+    real = [images[name].parent for name, dataset in datasets.items()
+            if name.count("/") == 1 and name.endswith("/Data") and dataset.ndim == 3]
     if not real:
         raise SeriesError(f"{path} holds no images of real numbers")
     if len(real) > 1:
@@ -139,7 +140,7 @@ def _velox(path: Path, file: h5py.File) -> StackFile:
 
 
 def _velox_records(path: Path, group: h5py.Group) -> list[dict[str, Any]]:
-    stored = group.get("Metadata")
+    stored = child(group, "Metadata")
     if not isinstance(stored, h5py.Dataset) or stored.ndim != 2:
         return []
     records = []

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from aetlab.exchange.read_volume import MOST_PACKED
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile, make_infos, one_line
 from aetlab.series.readers.units import length_A
@@ -75,12 +76,22 @@ def list_datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
     return found
 
 
+def child(group: h5py.Group, path: str) -> Any:
+    """Return the item at a ``path`` below ``group``, None where there is none or only a link leads there."""
+    item: Any = group
+    for part in path.split("/"):
+        if not isinstance(item, h5py.Group) or not isinstance(item.get(part, getlink=True), h5py.HardLink):
+            return None
+        item = item[part]
+    return item
+
+
 def per_frame(dataset: h5py.Dataset, axis: int = 0) -> dict[str, np.ndarray]:
     """Return the arrays beside a ``dataset`` that hold one number per image."""
     beside = dataset.parent
     found = {}
     for name in PER_FRAME:
-        item = beside.get(name) if name in beside else None
+        item = child(beside, name)
         if isinstance(item, h5py.Dataset) and item.dtype.kind in "iuf" and not item.external and not item.is_virtual:
             if item.shape != dataset.shape[axis:axis + 1]:
                 raise SeriesError(f"{dataset.file.filename}: {item.shape} numbers {name}, {dataset.shape[axis]} images")
@@ -97,9 +108,9 @@ def stack_of(path: Path, dataset: h5py.Dataset, axes: tuple[int, int, int], pixe
     ndim = dataset.ndim
     if not dataset.size:
         raise SeriesError(f"{path}: {name} is empty")
-    storage = dataset.id.get_storage_size()
-    if dataset.chunks is None and storage != dataset.size * dataset.dtype.itemsize:
-        raise SeriesError(f"{path} is cut off: {name} claims more bytes than the file holds")
+    n_bytes, n_stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
+    if n_bytes > n_stored * (1 if dataset.chunks is None else MOST_PACKED):
+        raise SeriesError(f"{path} is cut off: {name} claims {n_bytes} bytes, more than the file holds")
 
     def take(index: int, rows: slice, columns: slice) -> np.ndarray:
         selection: list[Any] = [0] * ndim

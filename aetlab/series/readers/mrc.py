@@ -55,6 +55,9 @@ def open_mrc(path: Path) -> StackFile:
             notes.append(f"{path.name}: pixel {pixel_A[0]:.5g} Å from the header is used; the extended header says "
                          f"{found[0]:.5g} Å")
         pixel_A = pixel_A or found
+    if "axis_deg" in from_header:
+        notes.append(f"{path.name}: axis angle {from_header['axis_deg']:g}° from the header of FEI, whose sense is not "
+                     "documented; compare it with what the images show")
     facts.update(from_header)
     infos = make_infos(path, n, {name: [frame.get(name) for frame in frames]
                                  for name in ("tilt_deg", "defocus_nm", "dose_e_A2")})

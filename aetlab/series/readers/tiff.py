@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from aetlab.exchange.read_volume import MOST_PACKED
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile, make_infos, one_line
 from aetlab.series.readers.library import import_library
@@ -58,6 +59,8 @@ def _open(path: Path, file: Any) -> StackFile:
         notes.append(f"{path.name}: its tags show small values bright; the values are used as they are")
     dtype = first.dtype.newbyteorder(file.byteorder)
     size = path.stat().st_size
+    if series.nbytes > size * MOST_PACKED:
+        raise SeriesError(f"{path} claims {series.nbytes} bytes of images, more than the file holds")
     for page in series.pages:
         if page is not None and max(map(sum, zip(page.dataoffsets, page.databytecounts)), default=0) > size:
             raise SeriesError(f"{path} is cut off: a page lies beyond its end")
