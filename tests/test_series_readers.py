@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 
 import h5py
 import mrcfile
@@ -281,10 +282,10 @@ def test_the_wrong_kind_of_file_is_refused_with_the_reason(tmp_path, name, write
 
 
 def test_a_missing_library_is_named(tmp_path, monkeypatch):
-    write_ser(tmp_path / "a.ser", chiral_images())
-    monkeypatch.setitem(__import__("sys").modules, "rsciio.tia", None)
+    write_dm(tmp_path / "a.dm3", chiral_images(), 3)
+    monkeypatch.setitem(sys.modules, "rsciio.digitalmicrograph", None)
     with pytest.raises(SeriesError, match=r"pip install 'aetlab\[formats\]'"):
-        open_frames(tmp_path / "a.ser")
+        open_frames(tmp_path / "a.dm3")
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from aetlab.series.readers.units import length_A
 #: Datasets that may stand beside the images, one number per image.
 PER_FRAME = ("tilt_deg", "defocus_nm", "dose_e_A2")
 _MAX_ITEMS = 10_000
+_HEADERS_WITHIN = 64 * 2**20
 
 
 def open_hdf5(path: Path) -> StackFile:
@@ -52,12 +54,43 @@ def open_hdf5(path: Path) -> StackFile:
 def open_safely(path: Path, find: Callable[[h5py.File], StackFile]) -> StackFile:
     """Return what ``find`` makes of the open file; raises SeriesError for whatever a damaged file makes of it."""
     try:
+        _check_heaps(path)
         with h5py.File(path, "r") as file:
             return find(file)
     except SeriesError:
         raise
     except Exception as error:  # h5py raises errors of many kinds on damaged files
         raise SeriesError(f"{path} cannot be read: {one_line(error)}") from None
+
+
+def _check_heaps(path: Path) -> None:
+    """Raise SeriesError for a heap of texts that the HDF5 library would walk without end.
+
+    Texts of free length lie in collections, each a chain of objects with their sizes; an object of no size stops the
+    chain. Source: the HDF5 file format specification 3.0, section III.E. Looked at are the ends of the file, where the
+    headers lie.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        for start in {0, max(size - _HEADERS_WITHIN, 0)}:
+            file.seek(start)
+            part = file.read(_HEADERS_WITHIN)
+            at = part.find(b"GCOL\1\0\0\0")
+            while at >= 0:
+                if _never_ends(part[at:at + int.from_bytes(part[at + 8:at + 16], "little")]):
+                    raise SeriesError(f"{path} is damaged: its texts cannot be read")
+                at = part.find(b"GCOL\1\0\0\0", at + 8)
+
+
+def _never_ends(heap: bytes) -> bool:
+    at = 16
+    while at + 16 <= len(heap):
+        index, n_bytes = struct.unpack_from("<H6xQ", heap, at)
+        step = 16 + (n_bytes + 7) // 8 * 8 if index else n_bytes
+        if step == 0:
+            return True
+        at += step
+    return False
 
 
 def list_datasets(file: h5py.File) -> dict[str, h5py.Dataset]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,11 +18,26 @@ from aetlab.series.frames import one_line
 from aetlab.series.readers.units import is_reciprocal, length_A
 
 
-def import_library(name: str, path: Path) -> ModuleType:
-    """Return a module of the extra ``formats``; raises SeriesError that says how to install it."""
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the warnings and log lines of the libraries off the screen meanwhile: a refusal is one line."""
+    loggers = [logging.getLogger(name) for name in ("tifffile", "rsciio")]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, disabled in zip(loggers, before):
+            logger.disabled = disabled
+
+
+def import_library(name: str, path: Path) -> ModuleType:
+    """Return a module of the extra ``formats``; raises SeriesError that says how to install it."""
+    try:
+        with quiet():
             return importlib.import_module(name)
     except ImportError:
         raise SeriesError(f"{path} needs a library to be read: pip install 'aetlab[formats]'") from None
@@ -29,8 +47,7 @@ def read_signals(module: str, path: Path) -> list[dict[str, Any]]:
     """Return what a reader of rosettasciio finds in a file: dictionaries with ``data``, ``axes`` and metadata."""
     reader = import_library(module, path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             signals = reader.file_reader(str(path), lazy=True)
     except Exception as error:  # the library raises whatever parsing meets
         raise SeriesError(f"{path} cannot be read: {one_line(error)}") from None

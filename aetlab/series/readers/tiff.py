@@ -13,7 +13,7 @@ import numpy as np
 from aetlab.exchange.read_volume import MOST_PACKED
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile, make_infos, one_line
-from aetlab.series.readers.library import import_library
+from aetlab.series.readers.library import import_library, quiet
 from aetlab.series.readers.units import length_A
 
 _ORIENTATION, _WHITE_IS_ZERO = 274, 0
@@ -32,7 +32,7 @@ def open_tiff(path: Path) -> StackFile:
     """
     tifffile = import_library("tifffile", path)
     try:
-        with tifffile.TiffFile(path) as file:
+        with quiet(), tifffile.TiffFile(path) as file:
             return _open(path, file)
     except SeriesError:
         raise
@@ -77,7 +77,8 @@ def _open(path: Path, file: Any) -> StackFile:
     def take(index: int, rows: slice, columns: slice) -> np.ndarray:
         if offsets:
             return np.array(np.memmap(path, dtype, "r", offsets[index], shape[1:])[rows, columns])
-        page = import_library("tifffile", path).imread(path, key=index)
+        with quiet():
+            page = import_library("tifffile", path).imread(path, key=index)
         return np.asarray(page[rows, columns])
 
     return StackFile(path, take, shape[1:], _FIRST_ROW_ON_TOP[orientation], dtype, make_infos(path, shape[0], {}),
