@@ -96,6 +96,7 @@ def test_velox_stack():
     np.testing.assert_allclose([info.tilt_deg for info in source.infos], np.degrees(-0.2196736))
     np.testing.assert_allclose([info.defocus_nm for info in source.infos], 30.231699, rtol=1e-6)
     collection = collect([FOREIGN / "fei_example_tem_stack.emd"])
+    assert any("the reading of the lens" in note for note in collection.notes)
     assert collection.grid.shape == (2, 1) and "1 tilts are there again" in collection.notes[-1]
 
 

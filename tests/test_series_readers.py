@@ -217,6 +217,36 @@ def test_the_axis_of_a_dm_stack_gives_the_tilts(tmp_path, version):
     assert "from the calibration of the stack's axis" in source.notes[0]
 
 
+def test_an_emi_file_describes_its_ser_file(tmp_path):
+    write_ser(tmp_path / "a_1.ser", chiral_images(1))
+    (tmp_path / "a.emi").write_bytes(b"\x4a\0\xff" + "".join(
+        f"<Data><Label>{label}</Label><Value>{value}</Value><Unit>{unit}</Unit></Data>" for label, value, unit in (
+            ("High tension", 300, "kV"), ("Mode", " TEM uP", ""), ("Defocus", -0.05, "um"), ("Stage A", -3.0, "deg"))
+        ).encode())
+    source = open_frames(tmp_path / "a.emi")
+    np.testing.assert_array_equal(source.read(0), chiral_images(1)[0])
+    (info,) = source.infos
+    assert (info.source, info.tilt_deg, info.defocus_nm) == ("a.emi", -3, -50)
+    assert source.header == {"energy_keV": 300.0, "mode": "TEM"}
+    write_ser(tmp_path / "a_2.ser", chiral_images(1))
+    with pytest.raises(SeriesError, match="needs its one SER file a_1.ser beside it; 2 are there"):
+        open_frames(tmp_path / "a.emi")
+
+
+def test_spectra_diffraction_patterns_and_stopped_series_of_tia(tmp_path):
+    write_ser(tmp_path / "a.ser", chiral_images())
+    raw = (tmp_path / "a.ser").read_bytes()
+    (tmp_path / "a.ser").write_bytes(raw[:6] + struct.pack("<I", 0x4120) + raw[10:])
+    with pytest.raises(SeriesError, match="holds spectra"):
+        open_frames(tmp_path / "a.ser")
+    (tmp_path / "a.ser").write_bytes(raw[:14] + struct.pack("<2I", 5, 2) + raw[22:])
+    source = open_frames(tmp_path / "a.ser")
+    assert source.n_frames == 2 and source.notes == ("a.ser: 2 of 5 images were taken",)
+    write_ser(tmp_path / "b.ser", chiral_images(), 1e8)
+    with pytest.raises(SeriesError, match="diffraction patterns"):
+        open_frames(tmp_path / "b.ser")
+
+
 def test_numbers_beside_an_hdf5_stack(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["scan/images"] = rows_up(chiral_images())

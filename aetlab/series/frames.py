@@ -18,6 +18,8 @@ from aetlab.series.errors import SeriesError
 
 #: Part of an image: slices of x and y without a step.
 Region = tuple[slice, slice]
+#: Note of the readers whose files hold no nominal defocus.
+LENS_READING = "the defocus in its header is the reading of the lens, from where the operator set it to 0"
 
 
 @dataclass(frozen=True)

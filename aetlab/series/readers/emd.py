@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from aetlab.series.errors import SeriesError
-from aetlab.series.frames import StackFile
+from aetlab.series.frames import LENS_READING, StackFile
 from aetlab.series.readers.hdf5 import child, list_datasets, open_hdf5, open_safely, per_frame, spacing_A, stack_of
 from aetlab.series.readers.units import is_reciprocal, length_A
 
@@ -136,7 +136,8 @@ def _velox(path: Path, images: h5py.Group) -> StackFile:
         header["energy_keV"] = energy_V * 1e-3
     if optics.get("OperatingMode") in ("1", "2"):
         header["mode"] = "TEM" if optics["OperatingMode"] == "1" else "STEM"
-    return stack_of(path, dataset, (2, 0, 1), pixel_A, known, first_row_on_top=True, header=header)
+    notes = (f"{path.name}: {LENS_READING}",) if "defocus_nm" in known else ()
+    return stack_of(path, dataset, (2, 0, 1), pixel_A, known, first_row_on_top=True, header=header, notes=notes)
 
 
 def _velox_records(path: Path, group: h5py.Group) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from aetlab.exchange.mrc import MrcHeader, read_mrc_header
 from aetlab.series.errors import SeriesError
-from aetlab.series.frames import StackFile, make_infos
+from aetlab.series.frames import LENS_READING, StackFile, make_infos
 
 #: SERI: bytes of the items in the extended header of each section, by the bits of its flags.
 _SERI_BYTES = {1: 2, 2: 6, 4: 4, 8: 2, 16: 2, 32: 4, 64: 2, 128: 4, 256: 2, 512: 4, 1024: 2}
@@ -58,6 +58,8 @@ def open_mrc(path: Path) -> StackFile:
     if "axis_deg" in from_header:
         notes.append(f"{path.name}: axis angle {from_header['axis_deg']:g}° from the header of FEI, whose sense is not "
                      "documented; compare it with what the images show")
+    if any("defocus_nm" in frame for frame in frames):
+        notes.append(f"{path.name}: {LENS_READING}")
     facts.update(from_header)
     infos = make_infos(path, n, {name: [frame.get(name) for frame in frames]
                                  for name in ("tilt_deg", "defocus_nm", "dose_e_A2")})

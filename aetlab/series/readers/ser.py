@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from aetlab.series.errors import SeriesError
-from aetlab.series.frames import FrameInfo, StackFile, make_infos, one_line
+from aetlab.series.frames import LENS_READING, FrameInfo, StackFile, make_infos, one_line
 
 _BYTE_ORDER, _SERIES_ID, _IMAGES = 0x4949, 0x0197, 0x4122
 _TYPES = {1: "<u1", 2: "<u2", 3: "<u4", 4: "<i1", 5: "<i2", 6: "<i4", 7: "<f4", 8: "<f8"}
@@ -82,7 +82,7 @@ def _images(path: Path) -> StackFile:
 
 
 def _described(path: Path) -> StackFile:
-    beside = sorted(path.parent.glob(f"{glob_safe(path.stem)}_*.ser"))
+    beside = sorted(path.parent.glob(f"{_glob_safe(path.stem)}_*.ser"))
     if len(beside) != 1:
         raise SeriesError(f"{path} needs its one SER file {path.stem}_1.ser beside it; {len(beside)} are there")
     source = _images(beside[0])
@@ -100,10 +100,11 @@ def _described(path: Path) -> StackFile:
         defocus_um = _number(said.get(("Defocus", "um")))
         infos = [FrameInfo(path.name, 0, _number(said.get(("Stage A", "deg"))),
                            None if defocus_um is None else 1e3 * defocus_um)]
-    return replace(source, path=path, infos=tuple(infos), header=header)
+    notes = source.notes if infos[0].defocus_nm is None else (*source.notes, f"{path.name}: {LENS_READING}")
+    return replace(source, path=path, infos=tuple(infos), header=header, notes=notes)
 
 
-def glob_safe(name: str) -> str:
+def _glob_safe(name: str) -> str:
     """Return ``name`` for a pattern of files that matches it alone."""
     return re.sub(r"([*?[])", r"[\1]", name)
 
