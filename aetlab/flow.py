@@ -31,6 +31,7 @@ from aetlab.core.nouns import (
     Views,
     Volume,
 )
+from aetlab.core.physics import SYMBOLS
 from aetlab.core.poses import Poses
 from aetlab.core.progress import SILENT, Reporter
 from aetlab.core.seeds import generator
@@ -74,7 +75,20 @@ def sample(settings: RunSpec) -> Atoms:
 
 
 def elements(settings: RunSpec) -> tuple[int, ...]:
-    """Return the atomic numbers of the elements in the sample of ``settings``, ascending."""
+    """Return the atomic numbers of the elements that the sample of ``settings`` may hold, ascending.
+
+    They are ``sample.elements``, or those of the simulated atoms.
+
+    Raises
+    ------
+    SpecError
+        If the series is measured and no elements are given.
+    """
+    if settings.sample.elements:
+        return tuple(sorted({SYMBOLS.index(symbol) for symbol in settings.sample.elements}))
+    if settings.data.kind == "measured":
+        raise SpecError("sample.elements=[] cannot be used with data=measured: name the elements that the sample may "
+                        "hold, for example sample.elements=[Pt]")
     return samples.sample_elements(sample(settings))
 
 

@@ -26,6 +26,7 @@ from aetlab.core.nouns import (
 from aetlab.core.progress import SILENT, Reporter
 from aetlab.reconstruction.estimate import estimate
 from aetlab.reconstruction.memory import require_memory
+from aetlab.series.imported import load_measured
 from aetlab.spec import DataSpec, RunSpec, SpecError
 from aetlab.store import cache, record
 from aetlab.store.checkpoint import CheckpointFile
@@ -101,10 +102,36 @@ def save_record(outputs: Path | str, settings: RunSpec, series: TiltSeries, reco
 
 def _make(spec: RunSpec, places: record.Places, reporter: LogReporter,
           use_other_code: bool) -> tuple[record.Record, bool]:
-    if spec.data.kind != "simulated":
-        raise SpecError(f"data.kind={spec.data.kind!r} cannot be run: its images came through the Python API, and a "
-                        "record holds only two of their tilts; choose data=simulated")
     clock = StageClock()
+    series, truth, elements = _acquire(spec, places, clock, reporter)
+    with clock.stage("reconstruct"):
+        reconstruction, shared_from, resumed = _reconstruct(spec, series, places, reporter, use_other_code)
+    traced, refined = _find_atoms(spec, series, reconstruction, elements, clock, reporter)
+    comparison: Comparison | None = None
+    if truth is not None:
+        with clock.stage("score"):
+            comparison = flow.compare(spec, truth, series, reconstruction, traced, refined, progress=reporter)
+    content = RunContent(spec, series, reconstruction, traced, refined, comparison)
+    made = _write(places, content, clock, log=places.log(record_id(spec)).read_text(encoding="utf-8"),
+                  shared_from=shared_from, resumed=resumed)
+    places.checkpoint(made.id).unlink(missing_ok=True)
+    return made, resumed
+
+
+def _acquire(spec: RunSpec, places: record.Places, clock: StageClock,
+             reporter: Reporter) -> tuple[TiltSeries, Truth | None, tuple[int, ...]]:
+    """Return the tilt series, the truth of a simulated one, and the elements that the sample may hold."""
+    if spec.data.kind == "given":
+        raise SpecError("data.kind='given' cannot be run: its images came through the Python API, and a record holds "
+                        "only two of their tilts; choose data=simulated")
+    if spec.data.kind == "measured":
+        with clock.stage("read"):
+            require_memory(spec)
+            series = load_measured(spec).series
+            reporter.say(f"measured: {int((series.weight > 0).sum())} images of {series.n_tilts} tilts, "
+                         f"{series.mean_electrons_per_pixel:.4g} electrons per pixel, {spec.scale.shape_zxy} voxels of "
+                         f"{spec.scale.voxel_A:.4g} Å")
+        return series, None, flow.elements(spec)
     with clock.stage("sample"):
         atoms = flow.sample(spec)
         _say_counts(spec, atoms, reporter)
@@ -112,21 +139,11 @@ def _make(spec: RunSpec, places: record.Places, reporter: LogReporter,
         require_memory(spec)
         reporter.say(estimate(spec, atoms).in_one_line())
     with clock.stage("simulate"):
-        truth = Truth(atoms, ideal_tilt_series(spec, atoms, places, reporter), flow.true_poses(spec))
+        ideal = ideal_tilt_series(spec, atoms, places, reporter)
     with clock.stage("noise"):
-        assert truth.ideal is not None
-        series = flow.add_noise(spec, truth.ideal)
-    with clock.stage("reconstruct"):
-        reconstruction, shared_from, resumed = _reconstruct(spec, series, places, reporter, use_other_code)
-    elements = samples.sample_elements(atoms)
-    traced, refined = _find_atoms(spec, series, reconstruction, elements, clock, reporter)
-    with clock.stage("score"):
-        comparison: Comparison = flow.compare(spec, truth, series, reconstruction, traced, refined, progress=reporter)
-    content = RunContent(spec, series, reconstruction, traced, refined, comparison)
-    made = _write(places, content, clock, log=places.log(record_id(spec)).read_text(encoding="utf-8"),
-                  shared_from=shared_from, resumed=resumed)
-    places.checkpoint(made.id).unlink(missing_ok=True)
-    return made, resumed
+        series = flow.add_noise(spec, ideal)
+    elements = flow.elements(spec) if spec.sample.elements else samples.sample_elements(atoms)
+    return series, Truth(atoms, ideal, flow.true_poses(spec)), elements
 
 
 def ideal_tilt_series(spec: RunSpec, atoms: Atoms, places: record.Places, reporter: Reporter) -> TiltSeries:

@@ -22,7 +22,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aetlab.cli.overrides import JOB_KEYS, check_words, quote_choices
+from aetlab.cli.overrides import JOB_KEYS, check_words, quote_choices, refuse_settings_of_series
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind, bind_run
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
@@ -91,7 +91,12 @@ def bind_job(settings: Any) -> tuple[RunSpec, JobSettings]:
     if not isinstance(settings, dict):
         raise SpecError("the configuration is not a mapping")
     own = {key: settings[key] for key in JOB_KEYS if key in settings}
-    return bind_run({key: value for key, value in settings.items() if key not in JOB_KEYS}), bind(JobSettings, own)
+    spec = bind_run({key: value for key, value in settings.items() if key not in JOB_KEYS})
+    if spec.data.kind == "measured":
+        from aetlab.series.imported import bind_measured
+
+        spec = bind_measured(spec)
+    return spec, bind(JobSettings, own)
 
 
 def compose_spec(words: Sequence[str] = (), config_dir: Path | None = None) -> RunSpec:
@@ -202,6 +207,8 @@ def _compose_job(words: Sequence[str], label: str, number: int = 0) -> Job:
         launcher = str(config.hydra.runtime.choices.get("hydra/launcher", BASIC))
         settings = plain_settings(config)
     spec, job = bind_job(settings)
+    if spec.data.kind == "measured":
+        refuse_settings_of_series(words)
     return Job(tuple(words), label, spec, job, launcher, number)
 
 

@@ -17,13 +17,19 @@ def print_estimates(words: Sequence[str], *, multirun: bool, config_dir: Path | 
     from aetlab.core import backend
     from aetlab.core.seeds import generator
     from aetlab.reconstruction.estimate import estimate
-    from aetlab.reconstruction.memory import available_bytes, require_memory
+    from aetlab.reconstruction.memory import available_bytes, memory_by_stage, require_memory
     from aetlab.samples import build_sample
 
     free = available_bytes()
     for job in compose_jobs(words, multirun=multirun, config_dir=config_dir):
         spec = job.spec
         backend.limit_threads(spec.engine.n_threads)
+        if spec.data.kind == "measured":
+            needed = memory_by_stage(spec)
+            print(f"{job.label}: needs about {max(needed.values()) / 1e9:.2f} GB; the time of a measured series is not "
+                  "estimated")
+            require_memory(spec)
+            continue
         atoms = build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
         found = estimate(spec, atoms)
         print(f"{job.label}: {len(atoms)} atoms, {found.in_one_line()}\n{found.as_table()}", flush=True)

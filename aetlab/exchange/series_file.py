@@ -22,7 +22,7 @@ def write_series(path: Path | str, series: TiltSeries) -> None:
     """Write a tilt series to the HDF5 file ``path``, whole or not at all.
 
     ``images`` (tilt, defocus, x, y) are intensities with vacuum 1 and carry ``pixel_A``; ``tilt_deg`` (tilt),
-    ``defocus_A``, ``electrons_per_pixel`` and ``weight`` (tilt, defocus) stand beside them, and ``pixel_weight`` where
+    ``defocus_A``, ``electrons_per_pixel`` and ``weight`` (tilt, defocus) stand next to them, and ``pixel_weight`` if
     the series has one.
 
     Raises
@@ -30,6 +30,11 @@ def write_series(path: Path | str, series: TiltSeries) -> None:
     StorageError
         If the disk refuses.
     """
+    write_atomically(Path(path), lambda partial: write_datasets(partial, describe_series(series)))
+
+
+def describe_series(series: TiltSeries) -> dict[str, tuple[np.ndarray, Mapping[str, Any]]]:
+    """Return the datasets of a series file: arrays with their attributes by name."""
     axes = {"axes": "tilt, defocus, x, y"}
     of_images = {"unit": "vacuum intensity", "pixel_A": float(series.pixel_A), **axes}
     arrays: dict[str, tuple[np.ndarray, Mapping[str, Any]]] = {"images": (to_numpy(series.images), of_images),
@@ -38,7 +43,7 @@ def write_series(path: Path | str, series: TiltSeries) -> None:
                for name, unit in _PER_IMAGE.items()}
     if series.pixel_weight is not None:
         arrays["pixel_weight"] = (to_numpy(series.pixel_weight), {"unit": "1", **axes})
-    write_atomically(Path(path), lambda partial: write_datasets(partial, arrays))
+    return arrays
 
 
 def read_series(path: Path | str) -> TiltSeries:

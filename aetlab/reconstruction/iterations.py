@@ -54,6 +54,8 @@ def find_iterations(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, report
     """
     most = spec.engine.n_iterations
     if not leaves_counts_out(spec):
+        if spec.reg.iterations_factor > 0 and spec.data.kind == "measured":
+            reporter.say(f"prepared images are no counts that could be left out: the fit takes all {most} iterations")
         return most
     costs = _costs_of_prediction(spec, series, tilts, reporter)
     if not _n_changes(costs):

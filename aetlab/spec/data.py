@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aetlab.spec.checks import choice, require
+from aetlab.spec.checks import choice, not_negative, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,15 +15,29 @@ class DataSpec:
     ----------
     kind : str
         ``simulated``: images of the sample are computed, with the noise of the dose. ``given``: the series was handed
-        over through the Python API; such settings name a record and cannot be run.
+        over through the Python API; such settings name a record and cannot be run. ``measured``: the series file
+        ``path``, written by ``python -m aetlab.series import``.
+    path : str
+        File of a measured series. Its content, not its path, is part of a run's identity.
+    depth_A : float
+        Depth of the volume along the beam for a measured series in Å, at least 0; 0: the diameter of the sample that
+        the import found, with a margin.
     digest : str
-        Hex SHA-256 of a given series. It is set when the run is kept, never by hand.
+        Hex SHA-256 of a given or measured series. It is set when the settings are bound, never by hand.
     """
 
     kind: str = "simulated"
+    path: str = ""
+    depth_A: float = 0.0
     digest: str = ""
 
     def __post_init__(self) -> None:
-        choice("data.kind", self.kind, ("simulated", "given"))
-        require(bool(self.digest) == (self.kind == "given"), "data.digest", self.digest,
-                "it belongs to data.kind=given alone, which needs it")
+        choice("data.kind", self.kind, ("simulated", "measured", "given"))
+        require(bool(self.path) == (self.kind == "measured"), "data.path", self.path,
+                "data=measured needs the series file, for example data.path=pt.series.h5; other data have none")
+        not_negative("data.depth_A", self.depth_A)
+        require(self.depth_A == 0 or self.kind == "measured", "data.depth_A", self.depth_A,
+                "it belongs to data=measured; give scale.shape_zxy")
+        require(bool(self.digest) or self.kind != "given", "data.digest", self.digest, "data.kind=given needs it")
+        require(not self.digest or self.kind != "simulated", "data.digest", self.digest,
+                "a simulated series has none")

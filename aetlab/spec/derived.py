@@ -75,6 +75,8 @@ def dose_per_image_e_A2(spec: RunSpec) -> float:
 def leaves_counts_out(spec: RunSpec) -> bool:
     """Return whether counts are left out of the fit to find its number of iterations.
 
-    This needs ``reg.iterations_factor`` above 0, noise, and tilts that are not aligned.
+    This needs ``reg.iterations_factor`` above 0, noise, tilts that are not aligned, and images that are counts, which
+    prepared images of a microscope are not.
     """
-    return spec.reg.iterations_factor > 0 and math.isfinite(spec.dose.total_e_A2) and not spec.align.enabled
+    return (spec.reg.iterations_factor > 0 and math.isfinite(spec.dose.total_e_A2) and not spec.align.enabled
+            and spec.data.kind != "measured")

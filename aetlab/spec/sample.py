@@ -109,6 +109,9 @@ class SampleSpec:
         Part of the file's atoms that is kept: ``none`` (all), ``sphere``, ``cylinder`` (along y) or ``box``.
     crop_size_A : tuple of float
         Sizes of the crop in Å, greater than 0: diameter; diameter and length; or x, y and z.
+    elements : tuple of str
+        Elements that the sample may hold, by symbol. By default those of the simulated atoms, or those that the file
+        of a measured series names.
     debye_waller_A2 : dict
         B = 8π²⟨u²⟩ in Å² by element symbol, greater than 0; the entry ``default`` is for elements without one.
     """
@@ -122,9 +125,12 @@ class SampleSpec:
     tilt_axis: str = "y"
     crop: str = "none"
     crop_size_A: tuple[float, ...] = ()
+    elements: tuple[str, ...] = ()
     debye_waller_A2: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
 
     def __post_init__(self) -> None:
+        for symbol in self.elements:
+            require(symbol in physics.SYMBOLS[1:], "sample.elements", symbol, "name elements by symbol, such as Pt")
         choice("sample.kind", self.kind, ("needle", "file"))
         not_negative("sample.min_distance_A", self.min_distance_A)
         require(self.kind == "needle" or bool(self.path), "sample.path", self.path,

@@ -73,6 +73,7 @@ def identity(spec: RunSpec) -> dict[str, Any]:
     for group, labels in NOT_IN_IDENTITY.items():
         for label in labels:
             del settings[group][label]
+    del settings["data"]["path"]
     if spec.sample.kind == "file":
         settings["sample"]["path"] = sample_digest(spec.sample)
     else:

@@ -107,7 +107,8 @@ def _place(recorded: Recorded, spec: PrepareSpec, images: np.ndarray, good: np.n
     show = tuple(int(k) for k in np.argwhere(usable)[len(np.argwhere(usable)) // 2])
     steps += _placing_steps(spec, geometry, grid, whole, drift_px, left, images[show], new[show],
                             float(weights[usable].mean()))
-    return Prepared(series, poses, tuple(steps), excluded, axis.angle_deg, geometry.position_px * recorded.pixel_A)
+    return Prepared(series, poses, tuple(steps), excluded, axis.angle_deg, geometry.position_px * recorded.pixel_A,
+                    geometry.radius_px * recorded.pixel_A)
 
 
 def _placing_steps(spec: PrepareSpec, geometry: Geometry, grid: Grid, whole: bool, drift_px: float, left: np.ndarray,

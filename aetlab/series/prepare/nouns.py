@@ -111,6 +111,8 @@ class Prepared:
         Direction of the tilt axis in the images as recorded, from +y, counted from +x towards +y.
     shift_A : (T, F, 2)
         Position (x, y) of the sample in each image as recorded, about its centre, in Å.
+    radius_A : float
+        Half the diameter of the sample in Å.
     """
 
     series: TiltSeries
@@ -119,3 +121,4 @@ class Prepared:
     excluded: dict[tuple[int, int], str]
     axis_deg: float
     shift_A: np.ndarray
+    radius_A: float

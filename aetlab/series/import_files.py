@@ -1,0 +1,74 @@
+"""From the files of a microscope to a measured series: read, ordered, prepared, with all that was found on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from aetlab.series.collect import Collection, collect
+from aetlab.series.errors import SeriesError
+from aetlab.series.frames import Region
+from aetlab.series.imported import ImportedSeries, file_digest
+from aetlab.series.prepare import Prepared, PrepareSpec, Recorded, prepare
+
+
+def import_files(files: Sequence[Path | str], *, table: Path | str | None = None, microscope: Path | str | None = None,
+                 elements: Sequence[str] | str = (), region: Region | None = None, pixel_A: float | None = None,
+                 settings: PrepareSpec | None = None, say: Callable[[str], None] = lambda line: None) -> ImportedSeries:
+    """Return the measured series of some files, prepared with the defaults or with ``settings``.
+
+    Parameters are those of :func:`aetlab.series.collect.collect`; ``say`` is called with one line for everything that
+    was found, taken, overruled or guessed.
+
+    Raises
+    ------
+    SeriesError
+        If the files cannot be used, with the reason in one line.
+    DataError
+        If the images cannot be prepared.
+    """
+    settings = settings or PrepareSpec()
+    collection = collect(files, table, microscope, elements, region, pixel_A)
+    for note in collection.notes:
+        say(note)
+    if collection.microscope is None:
+        raise SeriesError("no microscope: give its energy and lens in a YAML file (--microscope)")
+    prepared = prepare(_recorded(collection), settings)
+    for step in prepared.steps:
+        say(f"{step.name}: {step.line}" + ("" if step.verdict == "ok" else f" ({step.verdict})"))
+    named = [Path(file) for file in (*files, *(file for file in (table, microscope) if file is not None))]
+    return ImportedSeries(
+        prepared.series, prepared.poses, collection.microscope.spec, collection.microscope.mtf, collection.elements,
+        prepared.axis_deg, prepared.radius_A, {
+            "files": {path.name: file_digest(path) for path in named}, "settings": asdict(settings),
+            "notes": list(collection.notes), "steps": [_plain_step(step) for step in prepared.steps],
+            "excluded": _excluded(collection, prepared), "aetlab": metadata.version("aetlab")})
+
+
+def _recorded(collection: Collection) -> Recorded:
+    microscope = collection.microscope
+    assert microscope is not None
+    gain = collection.header.get("counts_per_electron")
+    mtf = None if microscope.mtf is None else (microscope.mtf.cycles_per_pixel, microscope.mtf.mtf)
+    known = collection.dose_e_A2[collection.weight > 0]
+    dose_e_A2 = collection.dose_e_A2 if len(known) and all(math.isfinite(dose) and dose > 0 for dose in known) else None
+    return Recorded(collection.read_all(), collection.tilt_deg, collection.defocus_A, collection.pixel_A,
+                    collection.weight, dose_e_A2, float(gain) if gain else None, microscope.spec.energy_keV,
+                    microscope.spec.dqe, mtf)
+
+
+def _excluded(collection: Collection, prepared: Prepared) -> dict[str, str]:
+    """Return the reason by name for each image that is left out."""
+    reasons = {info.name: info.exclude for info in collection.infos if info.exclude}
+    for (i_tilt, i_defocus), reason in prepared.excluded.items():
+        reasons[collection.infos[collection.grid[i_tilt, i_defocus]].name] = reason
+    return reasons
+
+
+def _plain_step(step: Any) -> dict[str, Any]:
+    numbers = {name: float(value) if math.isfinite(value) else None for name, value in step.numbers.items()}
+    return {"name": step.name, "setting": step.setting, "line": step.line, "verdict": step.verdict, "numbers": numbers}

@@ -1,0 +1,168 @@
+"""A measured tilt series as a file: images, first poses, microscope, elements, and how it was made.
+
+The HDF5 file has the layout of :mod:`aetlab.exchange.series_file`, the poses under ``poses/`` and one text in JSON with
+everything else, the attribute ``imported`` of ``images``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aetlab.core.errors import AetlabError
+from aetlab.core.files import write_atomically
+from aetlab.core.hdf5 import read_dataset, write_datasets
+from aetlab.core.nouns import TiltSeries
+from aetlab.core.poses import Poses
+from aetlab.exchange.series_file import describe_series, read_series
+from aetlab.series.errors import SeriesError
+from aetlab.series.microscope import MtfTable
+from aetlab.spec import DefocusSpec, DoseSpec, MicroscopeSpec, RunSpec, SpecError, TiltsSpec, WedgeSpec
+from aetlab.spec.bind import bind, unbind
+
+#: Version of the text ``imported``.
+_VERSION = 1
+#: Room in Å between the sample and the faces of the volume along the beam.
+MARGIN_A = 4.0
+_POSES = {"turn_deg": "degree", "shift_A": "Å", "defocus_A": "Å", "brightness": "1"}
+
+
+@dataclass(frozen=True)
+class ImportedSeries:
+    """A measured tilt series with all that a reconstruction needs.
+
+    Attributes
+    ----------
+    series : TiltSeries
+        Images with vacuum 1, electrons per pixel, weights.
+    poses : Poses
+        Where the alignment begins.
+    microscope : MicroscopeSpec
+        Energy, pupil, aberrations, envelopes.
+    mtf : MtfTable or None
+        The detector's MTF where it is a table.
+    elements : tuple of str
+        Elements that the sample may hold; empty: not named.
+    axis_deg : float
+        Direction of the tilt axis in the images as recorded, from +y, counted from +x towards +y.
+    radius_A : float
+        Half the diameter of the sample in Å.
+    provenance : dict
+        Plain values: files with their digests, settings, notes, steps of the preparation, excluded images, version.
+    """
+
+    series: TiltSeries
+    poses: Poses
+    microscope: MicroscopeSpec
+    mtf: MtfTable | None = None
+    elements: tuple[str, ...] = ()
+    axis_deg: float = 0.0
+    radius_A: float = 0.0
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def bind(self, settings: RunSpec, digest: str) -> RunSpec:
+        """Return ``settings`` with the voxels, tilts, defoci, dose, microscope and elements of the series.
+
+        ``digest`` is that of the series file.
+
+        Raises
+        ------
+        SpecError
+            If neither settings nor series name elements, or the volume is deeper than it is wide.
+        """
+        series, pixel_A = self.series, self.series.pixel_A
+        n_x, n_y = (int(n) for n in series.images.shape[2:])
+        depth_A = settings.data.depth_A or min(2 * (self.radius_A + MARGIN_A), n_x * pixel_A)
+        n_z = max(2 * math.ceil(depth_A / pixel_A / 2), 8)
+        present = series.weight > 0
+        defocus_nm = tuple(round(float(np.mean(series.defocus_A[present[:, j], j])) / 10, 4) if present[:, j].any()
+                           else round(float(series.defocus_A[:, j].mean()) / 10, 4) for j in range(series.n_defoci))
+        dose_e_A2 = float(series.electrons_per_pixel[present].sum()) / (pixel_A**2 * self.microscope.dqe)
+        elements = settings.sample.elements or self.elements
+        if not elements:
+            raise SpecError("sample.elements=[] cannot be used with data=measured: neither the settings nor the series "
+                            "name the elements that the sample may hold; give for example sample.elements=[Pt]")
+        return replace(
+            settings, data=replace(settings.data, digest=digest), sample=replace(settings.sample, elements=elements),
+            scale=replace(settings.scale, name="measured", shape_zxy=(n_z, n_x, n_y), voxel_A=pixel_A),
+            tilts=TiltsSpec(angles_deg=tuple(float(angle) for angle in series.tilt_deg)), wedge=WedgeSpec(),
+            defocus=DefocusSpec(planes_nm=defocus_nm), dose=DoseSpec(total_e_A2=dose_e_A2), microscope=self.microscope)
+
+
+def write_imported(path: Path | str, imported: ImportedSeries) -> None:
+    """Write a measured series to the HDF5 file ``path``, whole or not at all; StorageError if the disk refuses."""
+    arrays = describe_series(imported.series)
+    values, attributes = arrays["images"]
+    mtf = imported.mtf
+    text = json.dumps({
+        "version": _VERSION, "microscope": unbind(imported.microscope), "elements": list(imported.elements),
+        "mtf": None if mtf is None else {"cycles_per_pixel": mtf.cycles_per_pixel.tolist(), "mtf": mtf.mtf.tolist()},
+        "axis_deg": imported.axis_deg, "radius_A": imported.radius_A, "provenance": imported.provenance},
+        allow_nan=False)
+    arrays["images"] = (values, {**attributes, "imported": text})
+    arrays |= {f"poses/{name}": (getattr(imported.poses, name), {"unit": unit}) for name, unit in _POSES.items()}
+    write_atomically(Path(path), lambda partial: write_datasets(partial, arrays))
+
+
+def read_imported(path: Path | str) -> ImportedSeries:
+    """Return the measured series of a file of :func:`write_imported`.
+
+    Raises
+    ------
+    SeriesError
+        If the file is missing, damaged or holds something else.
+    """
+    path = Path(path)
+    series = read_series(path)
+    try:
+        content = json.loads(str(read_dataset(path, "images")[1]["imported"]))
+        if content["version"] != _VERSION:
+            raise SeriesError(f"{path} has version {content['version']!r} of a measured series; this aetlab reads "
+                              f"{_VERSION}: import its images again")
+        poses = Poses(series.tilt_deg, **{name: read_dataset(path, f"poses/{name}")[0] for name in _POSES})
+        mtf = content["mtf"]
+        return ImportedSeries(
+            series, poses, bind(MicroscopeSpec, content["microscope"], "microscope"),
+            None if mtf is None else MtfTable(np.array(mtf["cycles_per_pixel"]), np.array(mtf["mtf"])),
+            tuple(str(symbol) for symbol in content["elements"]), float(content["axis_deg"]),
+            float(content["radius_A"]), dict(content["provenance"]))
+    except SeriesError:
+        raise
+    except (AetlabError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise SeriesError(f"{path} is no measured series: {' '.join(str(error).split())[:300]}; make one with "
+                          "python -m aetlab.series import") from None
+
+
+def bind_measured(settings: RunSpec) -> RunSpec:
+    """Return settings of ``data=measured`` joined with what their series file holds; others as they are.
+
+    The digest of the file is taken here, once. Raises SpecError or SeriesError.
+    """
+    if settings.data.kind != "measured":
+        return settings
+    path = Path(settings.data.path).expanduser()
+    imported = read_imported(path)
+    return imported.bind(settings, file_digest(path))
+
+
+def load_measured(settings: RunSpec) -> ImportedSeries:
+    """Return the measured series of bound ``settings``; SpecError if its file has changed since they were bound."""
+    path = Path(settings.data.path).expanduser()
+    if file_digest(path) != settings.data.digest:
+        raise SpecError(f"data.path={settings.data.path!r} has changed since the settings were bound: start again")
+    return read_imported(path)
+
+
+def file_digest(path: Path) -> str:
+    """Return the hex SHA-256 of a file; raise SeriesError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SeriesError(f"{path} cannot be read: {error.strerror}") from None
