@@ -12,8 +12,8 @@ several fit, no name is probable: the images do not tell.
 
 A class is only nearly normal. The evidence of thousands of sites would tell two halves of one skewed mode apart, so all
 sites together count as no more than :data:`SITES_THAT_COUNT`. Expectation maximisation finds the parameters of each
-hypothesis from several starts. An element that is expected below the faintest sites may have atoms that are not found;
-one above has none if no site is its.
+hypothesis from several starts. An element that is expected below the faintest sites may have atoms that are not found,
+the more probably the fainter it is; one above has none if no site is its.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp, ndtr
 
 #: As many sites all sites together count as, at most.
 SITES_THAT_COUNT = 120.0
@@ -35,6 +34,8 @@ REFERENCE = 100.0
 DEVIATION, SPREAD, SPREAD_COUNT = 0.06, 0.07, 4.0
 #: Probability that an element of the list has atoms, and that a site is of no class.
 PRESENT, ODD = 0.85, 0.01
+#: The logarithm of the least signal that is found is taken to lie anywhere in this range below the faintest site.
+LIMIT_RANGE = float(np.log(10))
 #: Most bins of the signals; most elements of which all subsets are tried, and of which some are.
 N_BINS, ALL_SUBSETS, SOME_SUBSETS = 120, 5, 12
 #: Starts of the factor and of the power; steps of the first and of the final fits, and how many starts the latter take.
@@ -150,13 +151,12 @@ class _Data:
         relative = self.relative[list(subset)]
         prior_line, width_line = np.array([self.factor[0], POWER[0]]), np.array([self.factor[1], POWER[1]])
         design = np.column_stack([np.ones(len(relative)), relative])
-        log_odd = np.log(ODD / (np.ptp(self.place) + 1.0))
+        odd = ODD / (np.ptp(self.place) + 1.0)
         pooled = std[:, 0]
         for step in range(n_steps + 1):
-            log_class = np.log(share * (1 - ODD) / (np.sqrt(2 * np.pi) * std))[:, None, :] - 0.5 * (
-                (self.place[:, None] - mean[:, None, :]) / std[:, None, :]) ** 2
-            total = np.logaddexp(logsumexp(log_class, axis=2), log_odd)
-            weight = np.exp(log_class - total[:, :, None]) * self.count[:, None]
+            weight = _densities(self.place, mean[:, None, :], std[:, None, :], share[:, None, :])
+            total = weight.sum(axis=2) + odd
+            weight *= (self.count / total)[:, :, None]
             n = weight.sum(axis=1)
             information = np.einsum("ck,ki,kj->cij", 1 / (DEVIATION**2 + std**2 / np.maximum(n, 1e-9)), design, design)
             if step == n_steps:
@@ -171,7 +171,7 @@ class _Data:
             pooled = np.sqrt((SPREAD_COUNT * SPREAD**2 + squares.sum(axis=1)) / (SPREAD_COUNT + n.sum(axis=1)))
             std = np.sqrt((SPREAD_COUNT * pooled[:, None] ** 2 + squares) / (SPREAD_COUNT + n))
             share = (n + 0.3) / (n + 0.3).sum(axis=1, keepdims=True)
-        score = (total * self.count).sum(axis=1) - 0.5 * (((line - prior_line) / width_line) ** 2).sum(axis=1)
+        score = (np.log(total) * self.count).sum(axis=1) - 0.5 * (((line - prior_line) / width_line) ** 2).sum(axis=1)
         score -= 0.5 * ((mean - line @ design.T) ** 2).sum(axis=1) / DEVIATION**2
         score -= _misfit(pooled, SPREAD) + _misfit(std, pooled[:, None]).sum(axis=1)
         # The smaller the part of a parameter's prior that is left, the less is the evidence.
@@ -186,10 +186,17 @@ class _Data:
         faintest = self.place[np.searchsorted(np.cumsum(self.count), 0.01 * self.count.sum())]
         log_prior = np.full(len(line), len(subset) * np.log(PRESENT))
         for other in set(range(len(self.relative))) - set(subset):
-            seen = ndtr((line[:, 0] + line[:, 1] * self.relative[other] - faintest) / 0.15)
+            depth = faintest - line[:, 0] - line[:, 1] * self.relative[other]
+            seen = 1 - np.clip(depth / LIMIT_RANGE, 0, 1)
             log_prior += np.log(1 - PRESENT * seen)
         empty = (n * self.stands_for < 0.5).any(axis=1)
         return log_prior - 1e3 * empty
+
+
+def _densities(place: np.ndarray, mean: np.ndarray, std: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Return the densities (…, B, m) of m classes at ``place`` (B,); the other arrays end in (m,)."""
+    scaled = (place[:, None] - mean) / std
+    return np.asarray(share * (1 - ODD) / (np.sqrt(2 * np.pi) * std) * np.exp(-0.5 * scaled**2))
 
 
 def _misfit(std: np.ndarray, usual: np.ndarray | float) -> np.ndarray:
@@ -218,8 +225,7 @@ def _average(all_fits: list[_Fits], log_signal: np.ndarray, n_classes: int, exte
         for i in np.flatnonzero(fits.score > best - 12):
             evidence = np.exp(fits.score[i] - best)
             mean, std, share = fits.mean[i], fits.std[i], fits.share[i]
-            density = share * (1 - ODD) / (np.sqrt(2 * np.pi) * std) * np.exp(
-                -0.5 * ((log_signal[:, None] - mean) / std) ** 2)
+            density = _densities(log_signal, mean, std, share)
             own = np.full(len(log_signal), ODD / extent)
             whole = density.sum(axis=1) + own
             posterior[:, list(fits.classes)] += evidence * density / whole[:, None]

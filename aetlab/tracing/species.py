@@ -35,6 +35,9 @@ RATIO_LOW, RATIO_HIGH = (0.8, -0.1), (1.3, 0.15)
 #: Greatest common area in percent of two Gaussians that are two modes, and how many standard deviations of its prior
 #: the factor of a volume in V may differ from its mean.
 OVERLAP_MAX_PERCENT, FACTOR_STDS = 35.0, 3.0
+#: Two Gaussians are two modes if their log-likelihood exceeds those of one normal and one log-normal class by this, and
+#: can be those of two elements if the expected ratio is at least this.
+GAIN_MIN, RATIO_MIN = 8.0, 1.15
 #: Names of a lower probability are counted as not decided.
 DECIDED = 0.9
 
@@ -111,7 +114,8 @@ def name_species(signal: np.ndarray, elements: tuple[int, ...], expected_signal:
     if len(elements) == 2 and len(signal) >= ATOMS_PER_CLASS_MIN * len(elements) and len(np.unique(signal)) > 1:
         fitted = _fit_gaussians(counts, edges, signal, len(elements))
         threshold = _crossings(fitted, len(signal))
-        if np.isfinite(threshold).all() and _are_modes_of_elements(fitted, expected, scale):
+        if (np.isfinite(threshold).all() and _are_modes_of_elements(fitted, expected, scale)
+                and _gain_of_two(signal, fitted) > GAIN_MIN):
             return _name(signal, elements, fitted, threshold, histogram)
     return _name_by_ratios(signal, elements, expected, scale is not None, histogram)
 
@@ -134,12 +138,28 @@ def _is_weakest_no_atom(means: np.ndarray, expected: np.ndarray) -> bool:
 def _are_modes_of_elements(components: np.ndarray, expected: np.ndarray, scale: np.ndarray | None) -> bool:
     """Return whether two components are two modes, and have the ratio of the elements and, if given, their ``scale``.
     """
-    if _overlap_percent(*components) > OVERLAP_MAX_PERCENT or not _has_ratios(components[:, 1], expected):
+    if expected[1] < RATIO_MIN * expected[0] or not _has_ratios(components[:, 1], expected):
+        return False
+    if _overlap_percent(*components) > OVERLAP_MAX_PERCENT:
         return False
     if scale is None:
         return True
     factor = np.log(components[:, 1] / scale).mean()
     return bool(abs(factor - FACTOR_IN_VOLTS[0]) <= FACTOR_STDS * FACTOR_IN_VOLTS[1])
+
+
+def _gain_of_two(signal: np.ndarray, components: np.ndarray) -> float:
+    """Return the log-likelihood of two Gaussians minus that of one normal or log-normal class, the better one.
+
+    The outermost signals do not count, as in the histogram.
+    """
+    low, high = np.quantile(signal, [0.002, 0.998])
+    inner = signal[(signal >= low) & (signal <= high) & (signal > 0)]
+    share, mean, std = components.T
+    both = (share / (np.sqrt(2 * np.pi) * std) * np.exp(-0.5 * ((inner[:, None] - mean) / std) ** 2)).sum(axis=1)
+    logarithm = np.log(inner)
+    one = [0.5 * len(inner) * (np.log(2 * np.pi * values.var() + 1e-300) + 1) for values in (inner, logarithm)]
+    return float(np.log(both + 1e-300).sum() + min(one[0], one[1] + logarithm.sum()))
 
 
 def _count_peaks(counts: np.ndarray) -> int:

@@ -48,10 +48,11 @@ def explain_nothing(volume: Volume, spec: TraceSpec) -> list[str]:
     if highest < spec.min_intensity_V:
         lines.append(f"its maximum of {highest:g} is below the lowest peak that counts as an atom, "
                      f"{spec.min_intensity_V:g}: lower trace.min_intensity_V (--min-intensity)")
+    width_A = spec.width_start * volume.voxel_A
     return lines or [
-        f"no peak of {spec.min_intensity_V:g} or more with a width near {spec.width_start * volume.voxel_A:.2f} Å is "
-        f"{spec.min_significance:g} times the noise: try a lower trace.min_intensity_V (--min-intensity), another width "
-        "(--width-A) or a lower trace.min_significance"]
+        f"no peak of {spec.min_intensity_V:g} or more with a width near {width_A:.2f} Å is {spec.min_significance:g} "
+        "times the noise: try a lower trace.min_intensity_V (--min-intensity), another width (--width-A) or a lower "
+        "trace.min_significance"]
 
 
 def describe_contrast(volume: Volume) -> list[str]:
