@@ -36,10 +36,10 @@ DEVIATION, SPREAD, SPREAD_COUNT = 0.06, 0.07, 4.0
 PRESENT, ODD = 0.85, 0.01
 #: The logarithm of the least signal that is found is taken to lie anywhere in this range below the faintest site.
 LIMIT_RANGE = float(np.log(10))
-#: Most bins of the signals; most elements of which all subsets are tried, and of which some are.
-N_BINS, ALL_SUBSETS, SOME_SUBSETS = 120, 5, 12
+#: Most bins of the signals; most elements of which all subsets are tried, and of which classes are left out in turn.
+N_BINS, ALL_SUBSETS, SOME_SUBSETS = 80, 6, 10
 #: Starts of the factor and of the power; steps of the first and of the final fits, and how many starts the latter take.
-N_FACTORS, POWERS, STEPS, N_BEST = 18, (0.95, 1.2), (8, 60), 80
+N_FACTORS, POWERS, STEPS, N_BEST = 14, (0.95, 1.2), (8, 60), 80
 #: Starts whose means differ by less are one.
 SAME = 0.02
 
@@ -93,7 +93,7 @@ def fit_signals(signal: np.ndarray, expected: np.ndarray, *, in_volts: bool) -> 
     relative = np.log(expected) - (np.log(REFERENCE) if in_volts else np.log(expected).mean())
     data = _Data(place, count, len(signal) / count.sum(), relative,
                  FACTOR_IN_VOLTS if in_volts else (float(np.average(place, weights=count)), FACTOR_ELSE[1]))
-    first = [data.fit(data.start(subset), STEPS[0]) for subset in _list_subsets(len(expected))]
+    first = _fit_subsets(data, len(expected))
     least = np.sort(np.concatenate([fits.score for fits in first]))[::-1][:N_BEST][-1]
     final = []
     for fits in first:
@@ -111,12 +111,6 @@ def _bin(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     counts, edges = np.histogram(np.clip(values, low, high), bins=N_BINS)
     seen = counts > 0
     return 0.5 * (edges[:-1] + edges[1:])[seen], counts[seen].astype(np.float64)
-
-
-def _list_subsets(n: int) -> list[tuple[int, ...]]:
-    """Return subsets of n classes: all of few; of more, one, two, all but one and all; of many, one and all."""
-    sizes = range(1, n + 1) if n <= ALL_SUBSETS else sorted({1, 2, n - 1, n} if n <= SOME_SUBSETS else {1, n})
-    return [subset for m in sizes for subset in itertools.combinations(range(n), m)]
 
 
 @dataclass(frozen=True)
@@ -203,6 +197,28 @@ def _misfit(std: np.ndarray, usual: np.ndarray | float) -> np.ndarray:
     """Return minus the logarithm of the prior of a standard deviation, 0 at its maximum."""
     ratio = (usual / std) ** 2
     return 0.5 * SPREAD_COUNT * (ratio - 1 - np.log(ratio))
+
+
+def _fit_subsets(data: _Data, n: int) -> list[_Fits]:
+    """Return first fits of all subsets of n classes if these are few.
+
+    Of more classes the subsets are those of one, all, and what is left when one class after the other is left out, each
+    time the one without which the evidence is greatest. If there are many, those with the most sites are left first.
+    """
+    def fit(subset: tuple[int, ...]) -> _Fits:
+        return data.fit(data.start(subset), STEPS[0])
+
+    if n <= ALL_SUBSETS:
+        return [fit(subset) for m in range(1, n + 1) for subset in itertools.combinations(range(n), m)]
+    fits = [fit((k,)) for k in range(n)]
+    whole = fit(tuple(range(n)))
+    left = tuple(np.sort(np.argsort(-whole.share[np.argmax(whole.score)], kind="stable")[:SOME_SUBSETS]).tolist())
+    fits += [whole] + ([fit(left)] if len(left) < n else [])
+    while len(left) > 2:
+        tried = [fit(left[:k] + left[k + 1 :]) for k in range(len(left))]
+        fits += tried
+        left = max(tried, key=lambda one: float(one.score.max())).classes
+    return fits
 
 
 def _drop_equal(fits: _Fits) -> _Fits:
