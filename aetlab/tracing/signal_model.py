@@ -24,14 +24,14 @@ from dataclasses import dataclass
 import numpy as np
 
 #: As many sites all sites together count as, at most.
-SITES_THAT_COUNT = 120.0
+SITES_THAT_COUNT = 60.0
 #: Mean and standard deviation of a, where the volume is in V and where its unit is not known, and of g.
 FACTOR_IN_VOLTS, FACTOR_ELSE, POWER = (-0.05, 0.4), (0.0, 3.0), (1.1, 0.15)
 #: Signal in V voxel at which the power does not change the factor.
 REFERENCE = 100.0
 #: Standard deviation of d; usual standard deviation of the logarithm of the signals of an element, and how many sites
 #: it counts as.
-DEVIATION, SPREAD, SPREAD_COUNT = 0.06, 0.07, 4.0
+DEVIATION, SPREAD, SPREAD_COUNT = 0.08, 0.07, 4.0
 #: Probability that an element of the list has atoms, and that a site is of no class.
 PRESENT, ODD = 0.85, 0.01
 #: The logarithm of the least signal that is found is taken to lie anywhere in this range below the faintest site.
