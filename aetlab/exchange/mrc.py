@@ -8,6 +8,7 @@ Source: Cheng et al., J. Struct. Biol. 192, 146 (2015), table 1.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,9 @@ from aetlab.core.nouns import Volume
 HEADER_BYTES = 1024
 MODES: dict[int, np.dtype] = {
     mode: np.dtype(code) for mode, code in ((0, "i1"), (1, "i2"), (2, "f4"), (6, "u2"), (12, "f2"))}
+
+#: Stamp of files that IMOD or SerialEM wrote; the flags behind it say whether bytes are signed.
+IMOD_STAMP = 1146047817
 
 
 def write_mrc(path: Path | str, volume: Volume) -> None:
@@ -44,6 +48,108 @@ def write_mrc(path: Path | str, volume: Volume) -> None:
             file.write(np.ascontiguousarray(layer.T, dtype="<f4").tobytes())
 
 
+@dataclass(frozen=True)
+class MrcHeader:
+    """What the header of an MRC file says.
+
+    Parameters
+    ----------
+    shape : (int, int, int)
+        Slow, middle and fast axis of the data.
+    axes : (int, int, int)
+        Axis (1: x, 2: y, 3: z) that is the fast, middle and slow one.
+    mode : int
+        Kind of numbers, see :data:`MODES`.
+    dtype : numpy.dtype
+        Numbers in the file, their byte order included.
+    voxel_A : (float, float, float) or None
+        Size of a voxel along x, y, z in Å; None: not stated.
+    data_offset : int
+        Byte at which the data start.
+    extended : bytes
+        The extended header.
+    extended_type : str
+        Its type, such as "SERI" or "FEI1"; empty: not stated.
+    extended_sizes : (int, int)
+        The two 16-bit numbers at byte 128; their meaning depends on the type.
+    space_group : int
+        0 for images, 1 or more for volumes.
+    n_sections_z : int
+        Samplings along z in the unit cell.
+    has_stamp : bool
+        Whether "MAP" stands where MRC2014 wants it.
+    """
+
+    shape: tuple[int, int, int]
+    axes: tuple[int, int, int]
+    mode: int
+    dtype: np.dtype
+    voxel_A: tuple[float, float, float] | None
+    data_offset: int
+    extended: bytes
+    extended_type: str
+    extended_sizes: tuple[int, int]
+    space_group: int
+    n_sections_z: int
+    has_stamp: bool
+
+    @property
+    def array_axes(self) -> tuple[int, int, int]:
+        """Axes of the data array that are z, y and x."""
+        axis_of = {axis: 2 - place for place, axis in enumerate(self.axes)}
+        return axis_of[3], axis_of[2], axis_of[1]
+
+
+def read_mrc_header(path: Path | str) -> MrcHeader:
+    """Return the header of an MRC or CCP4 file whose data are all there.
+
+    Bytes (mode 0) are signed, as MRC2014 says, unless IMOD's stamp or a greatest value above 127 says otherwise.
+
+    Raises
+    ------
+    ValueError
+        If the file is no such map, holds no real numbers, or is truncated.
+    """
+    with open(path, "rb") as file:
+        header = file.read(HEADER_BYTES)
+        if len(header) < HEADER_BYTES:
+            raise ValueError(f"{path} is no MRC file: it is shorter than a header")
+        order: Literal["<", ">"] = "<" if struct.unpack("<i", header[64:68])[0] in (1, 2, 3) else ">"
+        axes = struct.unpack(order + "3i", header[64:76])
+        if not any(axes):  # old files leave them out
+            axes = (1, 2, 3)
+            order = "<" if 0 <= struct.unpack("<i", header[12:16])[0] < 256 else ">"
+        n_fast, n_mid, n_slow, mode = struct.unpack(order + "4i", header[:16])
+        samplings = struct.unpack(order + "3i", header[28:40])
+        cell = struct.unpack(order + "3f", header[40:52])
+        space_group, n_extended = struct.unpack(order + "2i", header[88:96])
+        if sorted(axes) != [1, 2, 3] or min(n_fast, n_mid, n_slow) < 1 or n_extended < 0:
+            raise ValueError(f"{path} is no MRC file: its header makes no sense")
+        if mode not in MODES:
+            raise ValueError(f"{path} has MRC mode {mode}; modes {', '.join(map(str, MODES))} can be read")
+        dtype = MODES[mode].newbyteorder(order)
+        if mode == 0 and not _bytes_are_signed(header, order):
+            dtype = np.dtype("u1")
+        there = max(file.seek(0, 2) - HEADER_BYTES - n_extended, 0) // dtype.itemsize
+        if there < n_fast * n_mid * n_slow:
+            raise ValueError(f"{path} is cut off: {there} of {n_fast * n_mid * n_slow} voxels are there")
+        file.seek(HEADER_BYTES)
+        extended = file.read(n_extended)
+    sides = None
+    if min(samplings) >= 1 and min(cell) > 0 and np.isfinite(cell).all():
+        sides = (cell[0] / samplings[0], cell[1] / samplings[1], cell[2] / samplings[2])
+    return MrcHeader((n_slow, n_mid, n_fast), axes, mode, dtype, sides, HEADER_BYTES + n_extended, extended,
+                     header[104:108].decode("latin-1").strip("\0 "), struct.unpack(order + "2h", header[128:132]),
+                     space_group, samplings[2], header[208:211] == b"MAP")
+
+
+def _bytes_are_signed(header: bytes, order: str) -> bool:
+    stamp, flags = struct.unpack(order + "2i", header[152:160])
+    if stamp == IMOD_STAMP:
+        return bool(flags & 1)
+    return not struct.unpack(order + "f", header[80:84])[0] > 127
+
+
 def read_mrc(path: Path | str) -> tuple[np.ndarray, float | None]:
     """Return the volume (Z, X, Y) float32 of an MRC or CCP4 map, and its voxel size in Å or None if it states none.
 
@@ -52,31 +158,13 @@ def read_mrc(path: Path | str) -> tuple[np.ndarray, float | None]:
     ValueError
         If the file is no such map, holds no real numbers, is truncated, or has voxels that are not cubes.
     """
-    with open(path, "rb") as file:
-        header = file.read(HEADER_BYTES)
-        if len(header) < HEADER_BYTES:
-            raise ValueError(f"{path} is no MRC file: it is shorter than a header")
-        order: Literal["<", ">"] = "<" if struct.unpack("<i", header[64:68])[0] in (1, 2, 3) else ">"
-        n_fast, n_mid, n_slow, mode = struct.unpack(order + "4i", header[:16])
-        samplings = np.array(struct.unpack(order + "3i", header[28:40]))
-        cell = np.array(struct.unpack(order + "3f", header[40:52]))
-        axes = struct.unpack(order + "3i", header[64:76])
-        extended = struct.unpack(order + "i", header[92:96])[0]
-        if sorted(axes) != [1, 2, 3] or min(n_fast, n_mid, n_slow) < 1 or extended < 0:
-            raise ValueError(f"{path} is no MRC file: its header makes no sense")
-        if mode not in MODES:
-            raise ValueError(f"{path} has MRC mode {mode}; modes {', '.join(map(str, MODES))} can be read")
-        dtype = MODES[mode].newbyteorder(order)
-        file.seek(extended, 1)
-        data = np.fromfile(file, dtype=dtype, count=n_fast * n_mid * n_slow)
-    if data.size < n_fast * n_mid * n_slow:
-        raise ValueError(f"{path} is cut off: {data.size} of {n_fast * n_mid * n_slow} voxels are there")
-    axis_of = {axis: 2 - place for place, axis in enumerate(axes)}
-    array = data.reshape(n_slow, n_mid, n_fast).transpose(axis_of[3], axis_of[1], axis_of[2])
-    volume = np.ascontiguousarray(array, dtype=np.float32)
-    if samplings.min() < 1 or cell.min() <= 0:
+    header = read_mrc_header(path)
+    data = np.fromfile(path, dtype=header.dtype, count=int(np.prod(header.shape)), offset=header.data_offset)
+    z, y, x = header.array_axes
+    volume = np.ascontiguousarray(data.reshape(header.shape).transpose(z, x, y), dtype=np.float32)
+    if header.voxel_A is None:
         return volume, None
-    sides = cell / samplings
+    sides = np.array(header.voxel_A)
     if np.ptp(sides) > 1e-3 * sides.mean():
         raise ValueError(f"{path} has voxels of {sides[0]:g} x {sides[1]:g} x {sides[2]:g} Å; they must be cubes")
     return volume, float(sides.mean())

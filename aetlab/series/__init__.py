@@ -1,0 +1,1 @@
+"""Tilt series of a microscope: files read, ordered, prepared and checked."""
