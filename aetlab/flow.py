@@ -177,11 +177,23 @@ def trace(settings: RunSpec, reconstruction: Reconstruction, *, elements: Sequen
           progress: Reporter = SILENT) -> TracedAtoms:
     """Return the traced atoms of a reconstruction.
 
-    ``elements`` are the atomic numbers that the sample may contain; by default those of the sample of ``settings``.
+    ``elements`` are the atomic numbers that the sample may contain, 0 alone if they are not known; by default those of
+    the sample of ``settings``. ``progress`` receives the numbers of removed sites by rule and of undecided names.
     """
     numbers = _numbers(settings, elements)
     with _computing(settings):
-        return tracing.trace_atoms(reconstruction.volume, settings.trace, numbers, _listener(progress, "trace"))
+        voxel_A, spec = reconstruction.volume.voxel_A, settings.trace
+        expected = None if 0 in numbers else forward.expected_signals(
+            numbers, voxel_A, fit_radius=spec.fit_radius, blur_A=spec.smoothing * voxel_A,
+            parametrization=settings.simulate.parametrization, debye_waller_A2=settings.sample.debye_waller_A2)
+        traced = tracing.trace_atoms(reconstruction.volume, spec, numbers, _listener(progress, "trace"),
+                                     expected_signal=expected, in_volts=True)
+    for line in tracing.describe(traced):
+        progress.say(f"trace: {line}")
+    if not len(traced):
+        for line in tracing.explain_nothing(reconstruction.volume, spec):
+            progress.say(f"trace: {line}")
+    return traced
 
 
 def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction, traced: TracedAtoms, *,

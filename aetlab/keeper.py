@@ -193,6 +193,7 @@ def _write(places: record.Places, content: RunContent, clock: StageClock, *, log
                      "reconstruction_of": shared_from, "stopped": reconstruction.stopped,
                      "restarts": list(reconstruction.restarts), "halvings": list(reconstruction.halvings),
                      "species": plain(traced.species), "rounds": plain(traced.rounds),
+                     "candidates": traced.n_candidates, "removed": plain(traced.removed),
                      "refined": plain({**refined.summary, "rounds": refined.rounds}) if refined is not None else None},
         log=log)
     return record.read_record(folder, verify=False)

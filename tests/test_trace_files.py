@@ -113,6 +113,41 @@ def test_mrc_axes_extended_header_and_byte_order_are_obeyed(potential_V, tmp_pat
     assert voxel_A == VOXEL_A
 
 
+@pytest.mark.parametrize("change, found, why", [
+    (lambda v: v, True, None), (lambda v: v + 500, None, "background is 5"), (lambda v: -v, False, "change the sign"),
+    (lambda v: 1e-6 * v - 3, None, "subtract the background"), (lambda v: np.zeros_like(v), False, "voxels are 0"),
+])
+def test_a_volume_without_atoms_says_why(potential_V, tmp_path, capsys, change, found, why):
+    zyx = np.ascontiguousarray(change(potential_V).transpose(0, 2, 1))
+    np.save(tmp_path / "own.npy", zyx)
+    status = main([str(tmp_path / "own.npy"), "--voxel-A", "0.5", "--min-intensity", "30"])
+    said = capsys.readouterr()
+    if found is not None:
+        assert status == (0 if found else 1)
+    assert (why in said.err) if why else not said.err
+    if status:
+        assert "no atoms were found" in said.err
+
+
+def test_a_hot_voxel_is_named(potential_V, tmp_path, capsys):
+    hot = potential_V.copy()
+    hot[3, 4, 5] = 1e6
+    np.save(tmp_path / "hot.npy", hot.transpose(0, 2, 1))
+    assert main([str(tmp_path / "hot.npy"), "--voxel-A", "0.5"]) == 1
+    said = capsys.readouterr().err
+    assert "voxel (3, 4, 5)" in said and "--min-intensity" in said
+    # With the lowest peak given, all atoms are found: the voxel is too narrow to be one.
+    assert main([str(tmp_path / "hot.npy"), "--voxel-A", "0.5", "--min-intensity", "30"]) == 0
+
+
+def test_removed_sites_and_names_are_in_the_summary(potential_V, tmp_path, capsys):
+    np.save(tmp_path / "own.npy", potential_V.transpose(0, 2, 1))
+    assert main([str(tmp_path / "own.npy"), "--voxel-A", "0.5", "--elements", "C,O,Si", "--min-intensity", "30"]) == 0
+    said = capsys.readouterr().out
+    assert "candidates; removed: " in said and "names are below a probability of 0.9" in said
+    assert main([str(tmp_path / "own.npy"), "--voxel-A", "0.5", "--elements", "X,Si"]) == 2
+
+
 def broken_mrc(raw, problem):
     changed = bytearray(raw)
     if problem == "short":

@@ -15,8 +15,10 @@ from aetlab.core.physics import SYMBOLS
 from aetlab.exchange.atom_files import write_csv, write_xyz
 from aetlab.exchange.mrc import write_mrc
 from aetlab.exchange.read_volume import FileError, read_volume
+from aetlab.forward import expected_signals
 from aetlab.spec import SpecError, TraceSpec
-from aetlab.tracing.tracer import trace_atoms
+from aetlab.tracing import describe, explain_nothing, trace_atoms
+from aetlab.tracing.summary import describe_contrast
 
 
 def scale_lengths(spec: TraceSpec, factor: float) -> TraceSpec:
@@ -62,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return the exit status."""
+    """Run the command line and return the exit status: 0, 1 if no atoms were found, 2 for input that cannot be used."""
     parser = build_parser()
     options = parser.parse_args(arguments)
     try:
@@ -78,7 +80,13 @@ def main(arguments: list[str] | None = None) -> int:
         usual = TraceSpec()
         spec = scale_lengths(usual, options.width_A / volume.voxel_A / usual.width_start)
         spec = dataclasses.replace(spec, min_intensity_V=least)
-        traced = trace_atoms(volume, spec, elements, _print_round)
+        contrast = describe_contrast(volume)
+        for line in contrast:
+            print(f"{parser.prog}: {options.volume}: {line}", file=sys.stderr)
+        expected = None if 0 in elements else expected_signals(
+            elements, volume.voxel_A, fit_radius=spec.fit_radius, blur_A=spec.smoothing * volume.voxel_A)
+        # The unit of the volume and the power of its signals are those of another program.
+        traced = trace_atoms(volume, spec, elements, _print_round, expected_signal=expected, in_volts=False)
         out = options.out or options.volume.with_suffix("")
         n_z, n_x, n_y = volume.potential_V.shape
         box = (n_x * volume.voxel_A, n_y * volume.voxel_A, n_z * volume.voxel_A)
@@ -89,16 +97,23 @@ def main(arguments: list[str] | None = None) -> int:
     except (FileError, SpecError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
-    print(_summarise(traced))
+    print("\n".join([_summarise(traced), *describe(traced)]))
     print(f"{out}.atoms.xyz\n{out}.atoms.csv" + (f"\n{out}.volume.mrc" if options.mrc else ""))
+    if not len(traced):
+        for line in explain_nothing(volume, spec):
+            if line not in contrast:
+                print(f"{parser.prog}: {options.volume}: {line}", file=sys.stderr)
+        print(f"{parser.prog}: no atoms were found", file=sys.stderr)
+        return 1
     return 0
 
 
 def _read_elements(text: str) -> tuple[int, ...]:
     symbols = text.replace(",", " ").split()
     unknown = [symbol for symbol in symbols if symbol not in SYMBOLS]
-    if unknown or not symbols or len(set(symbols)) < len(symbols):
-        raise FileError(f"--elements={text} cannot be used: give chemical symbols, each once, for example Si,O")
+    if unknown or not symbols or len(set(symbols)) < len(symbols) or ("X" in symbols and len(symbols) > 1):
+        raise FileError(f"--elements={text} cannot be used: give chemical symbols, each once, for example Si,O, or X "
+                        "alone if they are not known")
     return tuple(sorted(SYMBOLS.index(symbol) for symbol in symbols))
 
 

@@ -80,7 +80,9 @@ class TracedAtoms:
     valid fit, else bits of :class:`aetlab.tracing.errors.Flag`. ``residual_V`` is the standard deviation of the fit's
     residual. ``posterior`` (N, K) is the probability of each element in the order of atomic numbers, and
     ``not_atom_probability`` that of being no atom. ``species`` describes the classification, ``rounds`` each tracing
-    round (sites kept, sites removed, RMS shift in voxels).
+    round (sites kept, sites removed, RMS shift in voxels). ``n_candidates`` is the number of fitted candidates, and
+    ``removed`` counts the sites that each rule removed or merged into another: N is the former minus the sum of the
+    latter.
     """
 
     positions_A: np.ndarray
@@ -98,6 +100,8 @@ class TracedAtoms:
     not_atom_probability: np.ndarray
     species: dict[str, Any] = field(default_factory=dict)
     rounds: tuple[dict[str, float], ...] = ()
+    n_candidates: int = 0
+    removed: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.intensity_V)

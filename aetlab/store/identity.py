@@ -34,7 +34,7 @@ DECIDING = (
 NOT_DECIDING = (
     # Commands, settings, file formats and reports.
     "__init__.py", "bound.py", "cli", "doctor.py", "exchange", "keeper.py", "py.typed", "report.py", "reporting",
-    "run.py", "runs.py", "spec", "store", "trace.py",
+    "run.py", "runs.py", "series", "spec", "store", "trace.py",
     # In deciding folders: messages, labels, choice of the device, estimates, and results of the command bound alone.
     "core/errors.py", "core/files.py", "core/hdf5.py", "core/kernel_cache.py", "core/metrics.py", "core/progress.py",
     "gpu/choose.py", "reconstruction/estimate.py", "reconstruction/memory.py", "refinement/bound.py",

@@ -24,7 +24,9 @@ def read_traced(record: Record) -> TracedAtoms:
     """Return the traced atoms of ``record``."""
     columns: dict[str, Any] = {name: read_array(record, f"traced/{name}").values for name in TRACED}
     return TracedAtoms(**columns, species=dict(record.environment.get("species") or {}),
-                       rounds=tuple(record.environment.get("rounds") or ()))
+                       rounds=tuple(record.environment.get("rounds") or ()),
+                       n_candidates=int(record.environment.get("candidates") or 0),
+                       removed=dict(record.environment.get("removed") or {}))
 
 
 def read_refined(record: Record) -> RefinedAtoms | None:

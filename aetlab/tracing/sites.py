@@ -23,6 +23,8 @@ SITES_PER_TASK = 512
 FIT_STEPS_MAX = 10
 #: A fit has converged when a step moves no length by more voxels and the intensity by no greater fraction.
 FIT_TOLERANCE = 1e-4
+#: Greatest distance of bonded atoms over the sum of their covalent radii.
+BOND_REACH = 1.3
 
 
 def canonical_order(sites: np.ndarray) -> np.ndarray:
@@ -126,35 +128,52 @@ def merge_sites(sites: np.ndarray, distance: float) -> np.ndarray:
     return sites
 
 
-def drop_lone_sites(sites: np.ndarray, factor: float, n_least: int) -> np.ndarray:
-    """Return the sites of groups of at least ``n_least`` sites.
+def drop_lone_sites(sites: np.ndarray, factor: float, n_least: int, *, bond: float = 0.0) -> np.ndarray:
+    """Return the sites of groups of at least ``n_least`` sites; all sites if there is no such group.
 
-    Two sites are linked if they are at most ``factor`` times the median distance of nearest neighbours apart.
+    Two sites are linked if they are at most ``factor`` times the median distance of nearest neighbours apart, or
+    ``bond`` voxels: where a sample holds light and heavy atoms, the median may be that of the light ones alone. A
+    sample of fewer atoms than ``n_least`` has no group that large, and loses none.
     """
-    if n_least <= 1 or len(sites) < 2:
+    if n_least <= 1 or len(sites) < n_least:
         return sites
     nearest = cKDTree(sites[:, :3]).query(sites[:, :3], k=2)[0][:, 1]
-    first, neighbours = list_neighbours(sites, factor * float(np.median(nearest)))
+    first, neighbours = list_neighbours(sites, max(factor * float(np.median(nearest)), bond))
     links = csr_array((np.ones(len(neighbours), np.int8), neighbours, first), shape=(len(sites), len(sites)))
     _, group = connected_components(links, directed=False)
-    return sites[np.bincount(group)[group] >= n_least]
+    size = np.bincount(group)
+    return sites[size[group] >= n_least] if size.max() >= n_least else sites
+
+
+def longest_bond_A(elements: tuple[int, ...]) -> float:
+    """Return the greatest distance in Å of bonded atoms of ``elements``; 0 if they are not known.
+
+    It is :data:`BOND_REACH` times twice the largest covalent radius (Cordero et al., Dalton Trans. 2008, 2832).
+    """
+    from ase.data import covalent_radii  # tracing without groups does not load ASE
+
+    radii_A = [float(covalent_radii[z]) for z in elements if 0 < z < len(covalent_radii)]
+    return 2 * BOND_REACH * max(radii_A, default=0.0)
 
 
 def drop_doubtful_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, noise: Noise, *,
-                        part: float = 1.0, narrow: bool = True) -> np.ndarray:
+                        part: float = 1.0, narrow: bool = True) -> tuple[np.ndarray, dict[str, int]]:
     """Return the sites above the noise that are, with ``narrow``, not narrower than ``spec.min_width``.
 
     A site is above the noise if the amplitude of a Gaussian of the start width, fitted after the neighbours are
     subtracted, is at least ``part · spec.min_significance`` times its noise. Noise alone can make an atom narrow: where
-    there is noise, a narrow site of at least 1.5 times the least significance is kept.
+    there is noise, a narrow site of at least 1.5 times the least significance is kept. The second value counts the
+    sites dropped as ``insignificant`` and those dropped as ``narrow`` alone.
     """
     sites = sites[canonical_order(sites)]
     wide = (sites[:, 4] >= spec.min_width) | (not narrow)
-    if noise.level_V == 0:
-        return sites[wide]
-    data = gather_fits(potential_V, sites, spec, clip=False)
-    amplitudes = np.empty(len(sites))
-    share_sites(len(sites), lambda low, high: kernels_numba.measure_amplitudes(
-        data, low, high, float(spec.width_start), amplitudes))
-    significance = amplitudes / (noise.at(sites) * spec.min_significance)
-    return sites[(significance >= part) & (wide | (significance >= 1.5))]
+    significance = np.full(len(sites), np.inf)
+    if noise.level_V > 0:
+        data = gather_fits(potential_V, sites, spec, clip=False)
+        amplitudes = np.empty(len(sites))
+        share_sites(len(sites), lambda low, high: kernels_numba.measure_amplitudes(
+            data, low, high, float(spec.width_start), amplitudes))
+        significance = amplitudes / (noise.at(sites) * spec.min_significance)
+        wide |= significance >= 1.5
+    above = significance >= part
+    return sites[above & wide], {"insignificant": int((~above).sum()), "narrow": int((above & ~wide).sum())}

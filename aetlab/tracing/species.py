@@ -1,7 +1,9 @@
 """Species from signals: a sum of Gaussians fitted to the histogram, with thresholds where neighbours cross.
 
-The signal of an atom is I·s (V · voxel). The paper's rule is one Gaussian for each of two elements. The components in
-the order of their means belong to the elements in the order of their atomic numbers.
+The signal of an atom is I·s (V · voxel). The paper's rule is one Gaussian for each of two elements. It holds where the
+Gaussians are two modes of the histogram and the ratio of their means is that of the elements. Elsewhere, and for more
+elements, names come from the known ratios of signals (:mod:`aetlab.tracing.signal_model`): the histogram alone cannot
+tell which of the elements has no atoms or is not seen, or whether two of them are one mode.
 
 If the histogram has more peaks than there are elements, the weakest peak may be sites that are no atoms, artefacts of
 the reconstruction. It becomes a class of its own if the ratios of the other means fit those of the elements.
@@ -9,6 +11,7 @@ the reconstruction. It becomes a class of its own if the ratios of the other mea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,16 +20,26 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import least_squares
 from scipy.special import ndtr
 
+from aetlab.tracing.signal_model import FACTOR_IN_VOLTS, fit_signals
+
 #: Fewest atoms per class for a fit of the histogram.
 ATOMS_PER_CLASS_MIN = 10
 #: Least share of the atoms of a fitted component, which must also have at least 3 atoms.
 SHARE_MIN = 2e-3
-#: A component with a smaller share belongs to its neighbour if their signals are too close.
-SHARE_OF_A_CLASS = 0.05
 #: Number of a site that is no atom.
 NO_ATOM = 0
-#: Power of the atomic number with which signals grow, and the factor by which the ratio of two may differ from it.
-SIGNAL_EXPONENT, SIGNAL_FACTOR = 0.7, 1.2
+#: Power of the atomic number with which signals grow where no expected signals are given.
+SIGNAL_EXPONENT = 0.7
+#: The logarithm of the ratio of two means lies between these (factor, constant) of the expected one.
+RATIO_LOW, RATIO_HIGH = (0.8, -0.1), (1.3, 0.15)
+#: Greatest common area in percent of two Gaussians that are two modes, and how many standard deviations of its prior
+#: the factor of a volume in V may differ from its mean.
+OVERLAP_MAX_PERCENT, FACTOR_STDS = 35.0, 3.0
+#: Two Gaussians are two modes if their log-likelihood exceeds those of one normal and one log-normal class by this, and
+#: can be those of two elements if the expected ratio is at least this.
+GAIN_MIN, RATIO_MIN = 8.0, 1.15
+#: Names of a lower probability are counted as not decided.
+DECIDED = 0.9
 
 
 @dataclass(frozen=True)
@@ -35,10 +48,10 @@ class Species:
 
     ``numbers`` (N,) are atomic numbers, 0 for no atom; ``posterior`` (N, K) and ``not_atom`` (N,) the probabilities,
     which sum to 1. ``summary`` holds ``elements``; ``classes`` (the elements, after 0 if some sites are no atoms); the
-    ``rule`` (``gaussians``, ``k-means`` or ``none``); ``mean``, ``std`` and ``share`` of each class; ``threshold``
-    between each class and the next, and their ``overlap_percent`` (the common area of two unit Gaussians);
-    ``expected_percent``, the share of the row's class that is named as the column's; the histogram, ``bin_edges`` and
-    ``counts``.
+    ``rule`` (``gaussians`` or ``ratios``); ``mean``, ``std`` and ``share`` of each class, NaN without atoms;
+    ``threshold`` between each class and the next, NaN if there is none, and their ``overlap_percent`` (the common area
+    of two unit Gaussians); ``expected_percent``, the share of the row's class that is named as the column's;
+    ``n_undecided``, the names of a probability below :data:`DECIDED`; the histogram, ``bin_edges`` and ``counts``.
     """
 
     numbers: np.ndarray
@@ -56,79 +69,97 @@ class Species:
         return table[np.arange(len(self.numbers)), column]
 
 
-def name_species(signal: np.ndarray, elements: tuple[int, ...]) -> Species:
+def name_species(signal: np.ndarray, elements: tuple[int, ...], expected_signal: Mapping[int, float] | None = None, *,
+                 in_volts: bool = False) -> Species:
     """Name sites by their signals.
 
-    If the fit of Gaussians is degenerate (fewer than 10 sites per class, a component without sites, neighbours that do
-    not cross between their means), one-dimensional k-means is used, with thresholds midway between the centres.
-    The elements cannot be distinguished if there are fewer different signals than elements, or if components are closer
-    than the elements should be and either do not cross or one has nearly all sites. All sites then get the heaviest
-    element, the one that is visible if no other is, with equal probabilities for all.
+    Two elements are named by the thresholds of two Gaussians if these are two modes whose ratio is that of the
+    elements. All others are named by :func:`aetlab.tracing.signal_model.fit_signals`; of equally probable elements the
+    one of the largest atomic number is given.
 
     Parameters
     ----------
     signal : (N,) finite
     elements : tuple of int
         Different atomic numbers that may occur; (0,) if they are not known.
+    expected_signal : mapping, optional
+        Signal of an isolated atom of each element, up to a factor and a power; a power of the atomic number by default.
+    in_volts : bool
+        Whether signals and expected signals are in V voxel, so that the factor is near 1.
 
     Raises
     ------
     ValueError
-        If there are no elements, or one occurs twice.
+        If there are no elements, one occurs twice, 0 stands beside others, or an element has no expected signal.
     """
     elements = tuple(sorted(elements))
-    if not elements or len(set(elements)) < len(elements):
-        raise ValueError(f"elements={elements} cannot be told apart: give at least one, each once")
+    if not elements or len(set(elements)) < len(elements) or (NO_ATOM in elements and len(elements) > 1):
+        raise ValueError(f"elements={elements} cannot be told apart: give at least one, each once, and 0 alone")
+    if expected_signal is not None and not {*elements} <= {NO_ATOM, *expected_signal}:
+        raise ValueError(f"expected signals of {sorted(expected_signal)} are not those of elements={elements}")
     signal = np.asarray(signal, dtype=np.float64)
     counts, edges = _histogram(signal)
     histogram: dict = {"elements": elements, "bin_edges": edges, "counts": counts}
+    expected = np.array([expected_signal[z] if expected_signal and z else max(z, 1) ** SIGNAL_EXPONENT
+                         for z in elements])
+    scale = expected if in_volts and expected_signal else None
     if NO_ATOM not in elements and _count_peaks(counts) > len(elements):
         fitted = _fit_gaussians(counts, edges, signal, len(elements) + 1)
         threshold = _crossings(fitted, len(signal))
-        if np.isfinite(threshold).all() and _is_weakest_no_atom(fitted[:, 1], elements):
-            return _name(signal, (NO_ATOM, *elements), fitted, threshold, "gaussians", histogram)
+        if np.isfinite(threshold).all() and _is_weakest_no_atom(fitted[:, 1], expected):
+            return _name(signal, (NO_ATOM, *elements), fitted, threshold, histogram)
     if len(elements) == 1:
         mean, std = (signal.mean(), signal.std()) if len(signal) else (0.0, 0.0)
-        return _name(signal, elements, np.array([[1.0, mean, std]]), np.zeros(0), "gaussians", histogram)
-    if len(np.unique(signal)) < len(elements):
-        return _name_none(signal, elements, histogram)
-    if len(signal) >= ATOMS_PER_CLASS_MIN * len(elements):
+        return _name(signal, elements, np.array([[1.0, mean, std]]), np.zeros(0), histogram)
+    if len(elements) == 2 and len(signal) >= ATOMS_PER_CLASS_MIN * len(elements) and len(np.unique(signal)) > 1:
         fitted = _fit_gaussians(counts, edges, signal, len(elements))
         threshold = _crossings(fitted, len(signal))
-        if _is_one_class(fitted, elements, threshold):
-            return _name_none(signal, elements, histogram)
-        if np.isfinite(threshold).all():
-            return _name(signal, elements, fitted, threshold, "gaussians", histogram)
-    components = _k_means(signal, len(elements))
-    middle = 0.5 * (components[:-1, 1] + components[1:, 1])
-    return _name(signal, elements, components, middle, "k-means", histogram)
+        if (np.isfinite(threshold).all() and _are_modes_of_elements(fitted, expected, scale)
+                and _gain_of_two(signal, fitted) > GAIN_MIN):
+            return _name(signal, elements, fitted, threshold, histogram)
+    return _name_by_ratios(signal, elements, expected, scale is not None, histogram)
 
 
-def _is_weakest_no_atom(means: np.ndarray, elements: tuple[int, ...]) -> bool:
+def _has_ratios(means: np.ndarray, expected: np.ndarray) -> bool:
+    """Return whether the ratios of rising ``means`` are those of the ``expected`` signals."""
+    steps, usual = np.diff(np.log(np.maximum(means, 1e-12))), np.diff(np.log(expected))
+    return bool((steps >= RATIO_LOW[0] * usual + RATIO_LOW[1]).all()
+                and (steps <= RATIO_HIGH[0] * usual + RATIO_HIGH[1]).all() and (usual > 0).all())
+
+
+def _is_weakest_no_atom(means: np.ndarray, expected: np.ndarray) -> bool:
     """Return whether the ratios of the upper K of K + 1 means are those expected of the elements' signals.
 
     For one element the weakest mean must be less than half of its signal.
     """
-    steps = np.diff(np.log(np.maximum(means, 1e-12)))
-    if len(elements) == 1:
-        return bool(steps[0] > np.log(2))
-    expected = np.diff(_log_signal(elements))
-    return bool(np.abs(steps[1:] - expected).max() <= np.log(SIGNAL_FACTOR))
+    return bool(means[1] > 2 * means[0]) if len(expected) == 1 else _has_ratios(means[1:], expected)
 
 
-def _is_one_class(components: np.ndarray, elements: tuple[int, ...], threshold: np.ndarray) -> bool:
-    """Return whether all components are closer than the elements should be, and one is nearly all or some do not cross.
+def _are_modes_of_elements(components: np.ndarray, expected: np.ndarray, scale: np.ndarray | None) -> bool:
+    """Return whether two components are two modes, and have the ratio of the elements and, if given, their ``scale``.
     """
-    if NO_ATOM in elements:
+    if expected[1] < RATIO_MIN * expected[0] or not _has_ratios(components[:, 1], expected):
         return False
-    steps = np.diff(np.log(np.maximum(components[:, 1], 1e-12)))
-    near = (steps < np.diff(_log_signal(elements)) - np.log(SIGNAL_FACTOR)).all()
-    return bool(near and (components[:, 0].max() > 1 - SHARE_OF_A_CLASS or not np.isfinite(threshold).all()))
+    if _overlap_percent(*components) > OVERLAP_MAX_PERCENT:
+        return False
+    if scale is None:
+        return True
+    factor = np.log(components[:, 1] / scale).mean()
+    return bool(abs(factor - FACTOR_IN_VOLTS[0]) <= FACTOR_STDS * FACTOR_IN_VOLTS[1])
 
 
-def _log_signal(elements: tuple[int, ...]) -> np.ndarray:
-    """Return the logarithm of the expected signals of elements, up to a common constant."""
-    return SIGNAL_EXPONENT * np.log(elements)
+def _gain_of_two(signal: np.ndarray, components: np.ndarray) -> float:
+    """Return the log-likelihood of two Gaussians minus that of one normal or log-normal class, the better one.
+
+    The outermost signals do not count, as in the histogram.
+    """
+    low, high = np.quantile(signal, [0.002, 0.998])
+    inner = signal[(signal >= low) & (signal <= high) & (signal > 0)]
+    share, mean, std = components.T
+    both = (share / (np.sqrt(2 * np.pi) * std) * np.exp(-0.5 * ((inner[:, None] - mean) / std) ** 2)).sum(axis=1)
+    logarithm = np.log(inner)
+    one = [0.5 * len(inner) * (np.log(2 * np.pi * values.var() + 1e-300) + 1) for values in (inner, logarithm)]
+    return float(np.log(both + 1e-300).sum() + min(one[0], one[1] + logarithm.sum()))
 
 
 def _count_peaks(counts: np.ndarray) -> int:
@@ -251,17 +282,34 @@ def _crossings(components: np.ndarray, n_sites: int) -> np.ndarray:
     return thresholds
 
 
-def _name_none(signal: np.ndarray, elements: tuple[int, ...], histogram: dict) -> Species:
+def _name_by_ratios(signal: np.ndarray, elements: tuple[int, ...], expected: np.ndarray, in_volts: bool,
+                    histogram: dict) -> Species:
     n_classes = len(elements)
-    even = np.full((n_classes, n_classes), 1 / n_classes)
-    summary = {"classes": elements, "rule": "none", "mean": np.full(n_classes, np.nan), "share": even[0],
-               "std": np.full(n_classes, np.nan), "threshold": np.full(n_classes - 1, np.nan),
-               "overlap_percent": np.full(n_classes - 1, 100.0), "expected_percent": 100 * even}
-    return Species(np.full(len(signal), elements[-1]), np.full((len(signal), n_classes), 1 / n_classes),
-                   np.zeros(len(signal)), histogram | summary)
+    if (signal > 0).any():
+        model = fit_signals(signal, expected, in_volts=in_volts)
+        posterior, mean, std, share = model.posterior, model.mean, model.std, model.share
+    else:
+        posterior = np.full((len(signal), n_classes), 1 / n_classes)
+        mean = std = np.full(n_classes, np.nan)
+        share = posterior[0] if len(signal) else np.full(n_classes, 1 / n_classes)
+    column = n_classes - 1 - np.argmax(posterior[:, ::-1], axis=1)
+    threshold, overlap = np.full(n_classes - 1, np.nan), np.full(n_classes - 1, np.nan)
+    for k in range(n_classes - 1):
+        lower, upper = signal[column == k], signal[column == k + 1]
+        if len(lower) and len(upper) and lower.max() < upper.min():
+            threshold[k] = 0.5 * (lower.max() + upper.min())
+        if np.isfinite(mean[k : k + 2]).all():
+            overlap[k] = _overlap_percent(*np.stack([share, mean, std], axis=1)[k : k + 2])
+    named = np.eye(n_classes)[column]
+    sums = posterior.sum(axis=0)[:, None]
+    expected_percent = np.divide(100 * posterior.T @ named, sums, out=np.full((n_classes,) * 2, np.nan), where=sums > 0)
+    summary = histogram | {"classes": elements, "rule": "ratios", "share": share, "mean": mean, "std": std,
+                           "threshold": threshold, "overlap_percent": overlap, "expected_percent": expected_percent,
+                           "n_undecided": int((posterior.max(axis=1, initial=0.0) < DECIDED).sum())}
+    return Species(np.asarray(elements)[column], posterior, np.zeros(len(signal)), summary)
 
 
-def _name(signal: np.ndarray, classes: tuple[int, ...], components: np.ndarray, threshold: np.ndarray, rule: str,
+def _name(signal: np.ndarray, classes: tuple[int, ...], components: np.ndarray, threshold: np.ndarray,
           histogram: dict) -> Species:
     numbers = np.asarray(classes)[np.searchsorted(threshold, signal, side="right")]
     # A component may not be narrower than a part in 10^6 of the distances, or the logarithms overflow.
@@ -277,9 +325,10 @@ def _name(signal: np.ndarray, classes: tuple[int, ...], components: np.ndarray, 
     posterior /= posterior.sum(axis=1, keepdims=True)
     cuts = np.concatenate([[-np.inf], threshold, [np.inf]])
     below = ndtr((cuts[None, :] - safe[:, 1, None]) / safe[:, 2, None])
-    summary = histogram | {"classes": classes, "rule": rule, "share": components[:, 0], "mean": components[:, 1],
+    summary = histogram | {"classes": classes, "rule": "gaussians", "share": components[:, 0], "mean": components[:, 1],
                            "std": components[:, 2], "threshold": threshold, "overlap_percent": overlap,
-                           "expected_percent": 100 * np.diff(below, axis=1)}
+                           "expected_percent": 100 * np.diff(below, axis=1),
+                           "n_undecided": int((posterior.max(axis=1, initial=0.0) < DECIDED).sum())}
     if classes == histogram["elements"]:
         return Species(numbers, posterior, np.zeros(len(signal)), summary)
     return Species(numbers, posterior[:, 1:], posterior[:, 0], summary)

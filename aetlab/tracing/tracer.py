@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -12,7 +12,15 @@ from aetlab.spec import TraceSpec
 from aetlab.tracing.candidates import find_candidates
 from aetlab.tracing.errors import Flag, estimate_errors
 from aetlab.tracing.noise import measure_noise
-from aetlab.tracing.sites import canonical_order, drop_doubtful_sites, drop_lone_sites, fit_sites, merge_sites
+from aetlab.tracing.removed import Removed
+from aetlab.tracing.sites import (
+    canonical_order,
+    drop_doubtful_sites,
+    drop_lone_sites,
+    fit_sites,
+    longest_bond_A,
+    merge_sites,
+)
 from aetlab.tracing.smoothing import smooth
 from aetlab.tracing.species import name_species
 
@@ -24,12 +32,14 @@ SAME_ATOM = 1.0
 #: Shares of the least significance that are required one after the other before the rounds. As long as noise is fitted
 #: as atoms, the noise is underestimated, and a site's intensity may still grow.
 EARLY_SIGNIFICANCE = (0.5, 0.75)
+#: Least probability of a name that counts as the likely one; half, for any two elements.
+LIKELY = 0.5 - 1e-6
 #: Called with rounds done, rounds at most, and a text about the latest.
 RoundReport = Callable[[int, int, str], None]
 
 
-def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
-                report: RoundReport | None = None) -> TracedAtoms:
+def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...], report: RoundReport | None = None, *,
+                expected_signal: Mapping[int, float] | None = None, in_volts: bool = False) -> TracedAtoms:
     """Find the atoms of a volume, fit a Gaussian to each, and name them.
 
     If the settings ask for it, the volume is smoothed, and cut to the cylinder inside the field of view of all tilts.
@@ -46,6 +56,11 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
         Atomic numbers of the elements of the sample.
     report : callable, optional
         ``report(done, total, detail)`` after each round.
+    expected_signal : mapping, optional
+        Signal in V voxel of an isolated atom of each element (:func:`aetlab.forward.expected_signals`), up to a common
+        factor and power; by default a power of the atomic number.
+    in_volts : bool
+        Whether the volume is a potential in V, so that the factor is near 1.
 
     Returns
     -------
@@ -67,22 +82,28 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
         for volume_V in (as_given_V, searched):
             volume_V[outside] = np.nan
     potential_V = np.ascontiguousarray(to_numpy(searched))
-    sites, _ = fit_sites(potential_V, find_candidates(searched, spec), spec, subtract_neighbours=False)
-    sites = merge_sites(sites, SAME_ATOM)
+    removed = Removed()
+    candidates = find_candidates(searched, spec)
+    n_candidates = len(candidates)
+    sites, _ = fit_sites(potential_V, candidates, spec, subtract_neighbours=False)
+    sites = removed.by("same_atom", sites, merge_sites(sites, SAME_ATOM))
     for _ in range(spec.n_residual_searches):
         more = find_candidates(searched, spec, subtract=sites)
+        n_candidates += len(more)
         sites, _ = fit_sites(potential_V, np.concatenate([sites, more]), spec, n_fixed=len(sites))
-        sites = merge_sites(sites, SAME_ATOM)
-    sites, status, rounds = _refine_in_rounds(potential_V, searched, sites, spec, report)
+        sites = removed.by("same_atom", sites, merge_sites(sites, SAME_ATOM))
+    bond = longest_bond_A(elements) / volume.voxel_A if spec.min_group > 1 else 0.0
+    sites, status, rounds = _refine_in_rounds(potential_V, searched, sites, spec, bond, removed, report)
     order = canonical_order(sites)
-    order = order[_bright_enough(sites[order], elements, spec.min_signal)]
+    bright = _bright_enough(sites[order], elements, spec.min_signal, expected_signal, in_volts)
+    order = removed.by("faint", order, order[bright])
     sites, status = sites[order], status[order]
     signal = sites[:, 3] * sites[:, 4]
     if spec.smoothing and spec.n_sharp_fits:
         potential_V = np.ascontiguousarray(to_numpy(as_given_V))
         sites, status = _sharpen(potential_V, sites, spec)
     errors = estimate_errors(potential_V, sites, status, spec)
-    species = name_species(signal, elements)
+    species = name_species(signal, elements, expected_signal, in_volts=in_volts)
     centre = (np.asarray(potential_V.shape) - 1) / 2
     voxel_A = volume.voxel_A
     zxy_to_xyz = [1, 2, 0]
@@ -93,14 +114,23 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
         width_error_A=errors.std[:, 4] * voxel_A, probability=species.probability,
         flag=errors.flag | np.where(species.not_atom > 0.5, Flag.NOT_ATOM, 0).astype(np.uint8),
         residual_V=errors.residual_V, posterior=species.posterior, not_atom_probability=species.not_atom,
-        species=species.summary, rounds=rounds)
+        species=species.summary, rounds=rounds, n_candidates=n_candidates, removed=removed.counts)
 
 
-def _bright_enough(sites: np.ndarray, elements: tuple[int, ...], share: float) -> np.ndarray:
-    """Return which sites have at least ``share`` of the median signal of the lightest element's sites, bool (N,)."""
+def _bright_enough(sites: np.ndarray, elements: tuple[int, ...], share: float,
+                   expected_signal: Mapping[int, float] | None, in_volts: bool) -> np.ndarray:
+    """Return which sites have at least ``share`` of the median signal of the lightest element's sites, bool (N,).
+
+    The lightest is that of the least expected signal. Its sites are those that it is given with a probability of at
+    least a half: where the images do not tell it from others, no site is dropped.
+    """
     signal = sites[:, 3] * sites[:, 4]
-    lightest = name_species(signal, elements).numbers == min(elements)
-    return signal >= share * np.median(signal[lightest]) if share and lightest.any() else np.ones(len(sites), bool)
+    if not share:
+        return np.ones(len(sites), bool)
+    species = name_species(signal, elements, expected_signal, in_volts=in_volts)
+    faintest = min(elements, key=lambda z: expected_signal[z]) if expected_signal else min(elements)
+    lightest = (species.numbers == faintest) & (species.probability >= LIKELY)
+    return signal >= share * np.median(signal[lightest]) if lightest.any() else np.ones(len(sites), bool)
 
 
 def _outside_cylinder(shape_zxy: tuple[int, ...], margin: float) -> np.ndarray:
@@ -121,22 +151,28 @@ def _sharpen(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec) -> tup
     return sharp, status
 
 
-def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarray, spec: TraceSpec,
-                      report: RoundReport | None) -> tuple[np.ndarray, np.ndarray, tuple[dict[str, float], ...]]:
-    """Return the sites, the status of their last fits, and a summary of each round."""
+def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarray, spec: TraceSpec, bond: float,
+                      removed: Removed, report: RoundReport | None,
+                      ) -> tuple[np.ndarray, np.ndarray, tuple[dict[str, float], ...]]:
+    """Return the sites, the status of their last fits, and a summary of each round; count in ``removed``.
+
+    ``bond`` is the length of the longest bond in voxels.
+    """
     rounds: list[dict[str, float]] = []
     total = spec.n_refine_first + 1 + spec.n_rounds_max
     noise = measure_noise(searched, sites, spec)
     for part in EARLY_SIGNIFICANCE:
-        sites = drop_doubtful_sites(potential_V, sites, spec, noise, part=part, narrow=False)
+        sites, counts = drop_doubtful_sites(potential_V, sites, spec, noise, part=part, narrow=False)
+        removed.add(counts)
         noise = measure_noise(searched, sites, spec)
     for i_round in range(total):
         n_before = len(sites)
         if i_round >= spec.n_refine_first:
-            sites = merge_sites(sites, spec.merge_distance)
-            sites = sites[sites[:, 3] >= spec.min_intensity_V]
-            sites = drop_doubtful_sites(potential_V, sites, spec, noise, narrow=i_round > spec.n_refine_first)
-            sites = drop_lone_sites(sites, spec.link_factor, spec.min_group)
+            sites = removed.by("close", sites, merge_sites(sites, spec.merge_distance))
+            sites = removed.by("weak", sites, sites[sites[:, 3] >= spec.min_intensity_V])
+            sites, counts = drop_doubtful_sites(potential_V, sites, spec, noise, narrow=i_round > spec.n_refine_first)
+            removed.add(counts)
+            sites = removed.by("lone", sites, drop_lone_sites(sites, spec.link_factor, spec.min_group, bond=bond))
         n_gone = n_before - len(sites)
         if n_gone > MANY_GONE * n_before:
             noise = measure_noise(searched, sites, spec)
