@@ -1,0 +1,136 @@
+"""Bad pixels: those that do not follow the scene, by their statistics over all images.
+
+A pixel is compared with the median of its eight neighbours, in √counts, whose Poisson noise has the same variance at
+every level. Over the images i of a series:
+
+- **hot, dead**: the mean difference d of the pixel, in units of its own standard error, lies outside what the other
+  pixels do. Its standard error contains the scene, which moves, so that a lattice does not make a pixel bad.
+- **stuck, noisy**: the variance of the pixel over the images lies outside that of its surroundings.
+- **hits**: one pixel of one image stands out above its surroundings, as an X-ray leaves it. It is bad in that image alone.
+
+Thresholds are those of a normal distribution with the wanted number of false alarms in all pixels; the scale of each
+statistic is measured by its median absolute deviation, so that few bad pixels do not change it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage, stats
+
+#: Eight neighbours of a pixel.
+_NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
+#: Side in pixels of the surroundings of a pixel.
+_SURROUNDINGS = 11
+#: Standard deviations per median absolute deviation, and per mean absolute deviation, of a normal distribution.
+_PER_MAD, _PER_MEAN_DEVIATION = 1.4826, 1.2533
+#: Images from which the variance of one pixel is known well enough to judge it.
+_ENOUGH_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class BadPixels:
+    """Bad pixels of a series.
+
+    ``mask`` (X, Y) marks those that are bad in all images, ``hits`` (K, 4) are indices (tilt, defocus, x, y) of those
+    bad in one. ``n_hot``, ``n_dead``, ``n_stuck`` count the former by kind.
+    """
+
+    mask: np.ndarray
+    hits: np.ndarray
+    n_hot: int
+    n_dead: int
+    n_stuck: int
+    line: str
+
+    def weights(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return weights float32 (T, F, X, Y): 0 where a pixel is bad, else 1."""
+        weights = np.ones(shape, np.float32)
+        weights[..., self.mask] = 0
+        weights[tuple(self.hits.T)] = 0
+        return weights
+
+
+def find_bad_pixels(counts: np.ndarray, usable: np.ndarray, false_alarms: float) -> BadPixels:
+    """Return the bad pixels of ``counts`` (T, F, X, Y), judged by the images ``usable`` (T, F)."""
+    shape, chosen = counts.shape[2:], np.argwhere(usable)
+    if not len(chosen):
+        return BadPixels(np.zeros(shape, bool), np.zeros((0, 4), int), 0, 0, 0, "no image to judge the pixels by")
+    limit = float(stats.norm.isf(false_alarms / (2 * np.prod(shape))))
+    n, total, squares, power = len(chosen), np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    means, hits = np.zeros(shape), []
+    for i_tilt, i_image in chosen:
+        root = np.sqrt(np.maximum(counts[i_tilt, i_image], 0).astype(np.float64))
+        root /= np.median(root)
+        off = root - ndimage.median_filter(root, footprint=_NEIGHBOURS, mode="mirror")
+        total += off
+        squares += off**2
+        means += root
+        power += root**2
+        hits.append((i_tilt, i_image, *_outliers(off, float(stats.norm.isf(false_alarms / (n * off.size))))))
+    mean = total / n
+    error = np.sqrt(np.maximum(squares / n - mean**2, 0) / max(n - 1, 1)) if n > 1 else np.ones(shape)
+    # The floor keeps a pixel that never changes from having no error at all.
+    error = np.maximum(error, 0.1 * np.median(error))
+    odd = _standard((mean - ndimage.median_filter(mean, _SURROUNDINGS, mode="mirror")) / error)
+    mask, level = np.abs(odd) > limit, means / n
+    hot, dead = mask & (odd > 0), mask & (odd < 0)
+    stuck = np.zeros(shape, bool)
+    if n >= _ENOUGH_IMAGES:
+        spread = np.log(np.maximum(power / n - level**2, 1e-12))
+        odd = _standard(spread - ndimage.median_filter(spread, _SURROUNDINGS, mode="mirror"))
+        # The logarithm of a variance of n normal numbers falls off more slowly below than a normal distribution does.
+        stuck = ~mask & ((odd > limit) | (odd < float(_log_variance_limit(n, limit))))
+        mask = mask | stuck
+    found = np.array([(t, f, x, y) for t, f, xs, ys in hits for x, y in zip(xs, ys) if not mask[x, y]], int)
+    found = found.reshape(-1, 4)
+    line = (f"{mask.sum()} bad pixels in all images ({hot.sum()} hot, {dead.sum()} dead, {stuck.sum()} stuck or noisy)"
+            f" and {len(found)} hits in single images; their weight is 0")
+    return BadPixels(mask, found, int(hot.sum()), int(dead.sum()), int(stuck.sum()), line)
+
+
+def fill_bad_pixels(images: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return images (..., X, Y) with pixels of weight 0 replaced by the mean of good ones nearby.
+
+    The mean is Gaussian with a standard deviation of 1 pixel. It keeps resampling from spreading the bad values, and is
+    for display; the weights decide what enters a cost.
+    """
+    good = (weights > 0).astype(np.float32)
+    if good.all():
+        return images
+    sigma = (0.0,) * (images.ndim - 2) + (1.0, 1.0)
+    share = ndimage.gaussian_filter(good, sigma, mode="nearest")
+    mean = ndimage.gaussian_filter(np.where(good > 0, images, 0), sigma, mode="nearest")
+    return np.where(good > 0, images, mean / np.maximum(share, 1e-6)).astype(images.dtype)
+
+
+def _outliers(off: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return indices of pixels whose difference to their neighbours stands out above that of their surroundings."""
+    size = np.abs(off)
+    # The pixel itself does not count in its own surroundings.
+    near = (ndimage.uniform_filter(size, _SURROUNDINGS, mode="mirror") * _SURROUNDINGS**2 - size)
+    scale = _PER_MEAN_DEVIATION * np.maximum(near / (_SURROUNDINGS**2 - 1), 0.5 * size.mean())
+    x, y = np.nonzero(off > limit * scale)
+    return x, y
+
+
+def _standard(values: np.ndarray) -> np.ndarray:
+    """Return values (X, Y) about their median in units of their robust standard deviation.
+
+    The standard deviation is that of all pixels or of the surroundings, whichever is larger: where the scene is strong,
+    the values of sound pixels scatter more.
+    """
+    centred = values - np.median(values)
+    sigma = max(_PER_MAD * float(np.median(np.abs(centred))), 1e-12)
+    near = ndimage.uniform_filter(np.minimum(np.abs(centred), 3 * sigma), _SURROUNDINGS, mode="mirror")
+    return centred / np.maximum(_PER_MEAN_DEVIATION * near, sigma)
+
+
+def _log_variance_limit(n: int, limit: float) -> float:
+    """Return the lower limit of log χ²ₙ₋₁ in robust standard deviations about its median, for a normal ``limit``."""
+    chi2 = stats.chi2(n - 1)
+    middle = np.log(chi2.median())
+    probe = np.log(chi2.ppf(np.linspace(0.001, 0.999, 999)))
+    sigma = _PER_MAD * np.median(np.abs(probe - middle))
+    return float((np.log(chi2.ppf(stats.norm.sf(limit))) - middle) / sigma)

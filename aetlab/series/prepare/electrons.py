@@ -1,0 +1,174 @@
+r"""Electrons per pixel of each image, from three sources that are compared.
+
+- **table**: dose · pixel area · DQE(0).
+- **gain**: level in counts over the given counts per electron.
+- **variance**: for counting noise the variance of a count is gain · mean, so that the relative variance of vacuum is
+  1/n, n the effective electrons of a pixel. It is taken from differences of neighbouring pixels, ½⟨(z - z')²⟩, which a
+  slow illumination does not change.
+
+The variance of one pixel is that of counting only while the noise is white. A detector that spreads an electron over
+several pixels correlates the noise: its power is W MTF(q)², and W = 1/n is that at q = 0. Differences of neighbours then
+see ∫ W MTF² (1 - cos 2πq) d²q. The correlation ρ of neighbours decides: within its error of 0 the noise is white; where
+it is what the MTF gives, the difference is divided by ∫ MTF² (1 - cos 2πq) d²q; otherwise W is the sum of the
+autocovariance over all lags up to 3 pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from aetlab.core.errors import DataError
+
+#: Lags in pixels over which the autocovariance is summed.
+_LAGS = 3
+#: Standard errors from which a correlation or a disagreement is significant.
+_SIGNIFICANT = 4.0
+#: Relative disagreement of two sources that is worth a look: doses are seldom known better.
+_DISAGREE = 0.1
+
+
+@dataclass(frozen=True)
+class Electrons:
+    """Electrons per pixel of T tilts at F defoci.
+
+    ``per_pixel`` (T, F) are those used, from ``source``; ``by_table``, ``by_gain`` and ``by_variance`` the means over
+    the usable images by each source, NaN where it is not known, ``variance_error`` the relative standard error of the
+    last. ``counts_per_electron`` is measured; ``correlation`` that of the noise of neighbouring pixels.
+    """
+
+    per_pixel: np.ndarray
+    source: str
+    by_table: float
+    by_gain: float
+    by_variance: float
+    variance_error: float
+    counts_per_electron: float
+    correlation: float
+    noise: str
+    verdict: str
+    line: str
+
+
+@dataclass(frozen=True)
+class VacuumNoise:
+    """Relative noise of vacuum pixels: sums over pairs of pixels at each lag.
+
+    ``covariance`` (2L + 1, L + 1) at lags (dx, dy) of -L … L and 0 … L; ``pairs`` their number.
+    """
+
+    covariance: np.ndarray
+    pairs: np.ndarray
+
+    @property
+    def variance(self) -> float:
+        """Variance of a pixel."""
+        return float(self.covariance[_LAGS, 0])
+
+    @property
+    def neighbours(self) -> float:
+        """Correlation of neighbouring pixels, mean of both directions."""
+        return float(self.covariance[_LAGS + 1, 0] + self.covariance[_LAGS, 1]) / (2 * self.variance)
+
+    @property
+    def at_zero(self) -> float:
+        """Power at q = 0: the sum of the covariance over all lags; each but those of dy = 0 stands for two."""
+        return float(self.covariance[:, 0].sum() + 2 * self.covariance[:, 1:].sum())
+
+
+def measure_noise(images: np.ndarray, vacuum: np.ndarray, pattern_variance: np.ndarray) -> VacuumNoise:
+    """Return the noise of ``images`` (N, X, Y) with vacuum 1, times the root of their level, in the pixels ``vacuum``.
+
+    ``pattern_variance`` (X, Y) is what a fixed pattern adds to the variance of a pixel of an image of level 1.
+    """
+    lags = (2 * _LAGS + 1, _LAGS + 1)
+    covariance, pairs = np.zeros(lags), np.zeros(lags)
+    for image, inside in zip(images, vacuum):
+        if not inside.any():
+            continue
+        z = np.where(inside, image - 1, 0).astype(np.float64)
+        z = np.where(inside, z - z[inside].mean(), 0)
+        for i, dx in enumerate(range(-_LAGS, _LAGS + 1)):
+            for dy in range(_LAGS + 1):
+                first, second = _overlap(z.shape, dx, dy)
+                covariance[i, dy] += (z[first] * z[second]).sum()
+                pairs[i, dy] += (inside[first] & inside[second]).sum()
+        covariance[_LAGS, 0] -= pattern_variance[inside].sum()
+    return VacuumNoise(covariance / np.maximum(pairs, 1), pairs)
+
+
+def find_electrons(normalised: np.ndarray, vacuum: np.ndarray, level: np.ndarray, usable: np.ndarray, *,
+                   pattern_variance: np.ndarray, dose_e_A2: np.ndarray | None, pixel_A: float, dqe: float,
+                   counts_per_electron: float | None, mtf: tuple[np.ndarray, np.ndarray] | None,
+                   source: str) -> Electrons:
+    """Return electrons per pixel of images ``normalised`` (T, F, X, Y) to vacuum 1, of ``level`` (T, F) in counts.
+
+    ``vacuum`` (T, F, X, Y) marks good vacuum pixels; ``source`` is that of :class:`PrepareSpec`.
+
+    Raises
+    ------
+    DataError
+        Where the source that was asked for is not there.
+    """
+    levels = level[usable]
+    # Images of different level are brought to the noise that they have at the mean level.
+    scale = np.sqrt(levels / levels.mean())[:, None, None] if len(levels) else 1.0
+    images = (normalised[usable] - 1) * scale + 1
+    noise = measure_noise(images, vacuum[usable], pattern_variance)
+    measured = noise.variance > 0 and noise.pairs[_LAGS, 0] > 100
+    relative, kind, error = _power_at_zero(noise, mtf) if measured else (np.nan, "no vacuum to measure the noise", np.inf)
+    by_variance = 1 / relative
+    by_table = float((dose_e_A2[usable] * pixel_A**2 * dqe).mean()) if dose_e_A2 is not None else np.nan
+    by_gain = float(levels.mean() / counts_per_electron) if counts_per_electron else np.nan
+    means = {"variance": by_variance, "table": by_table, "gain": by_gain}
+    known = [name for name, value in means.items() if np.isfinite(value) and value > 0]
+    chosen = (known[0] if known else "") if source == "find" else source
+    if source == "find" and error > _DISAGREE and "table" in known:
+        chosen = "table"
+    if chosen not in known:
+        raise DataError(f"electrons per pixel: {chosen or 'no'} source is known ({', '.join(known) or 'none'}); give the "
+                        "dose of the images, or the counts per electron")
+    if chosen == "table":
+        assert dose_e_A2 is not None
+        per_pixel = dose_e_A2 * pixel_A**2 * dqe
+    else:
+        per_pixel = level * means[chosen] / levels.mean()
+    apart = [name for name in known if name != chosen and abs(means[name] / means[chosen] - 1) > max(
+        _DISAGREE, _SIGNIFICANT * error if "variance" in (name, chosen) else 0)]
+    line = f"{means[chosen]:.4g} electrons per pixel by {chosen}; " + ", ".join(
+        f"{name} {means[name]:.4g}" for name in known if name != chosen)
+    line += f"; {levels.mean() / means[chosen]:.4g} counts per electron; {kind}"
+    if apart:
+        line += "; " + ", ".join(f"the {name} says {100 * (means[name] / means[chosen] - 1):+.0f} %" for name in apart)
+    return Electrons(np.where(usable, per_pixel, 0), chosen, by_table, by_gain, by_variance, error,
+                     float(levels.mean() / by_variance), noise.neighbours, kind, "look" if apart else "ok", line)
+
+
+def _power_at_zero(noise: VacuumNoise, mtf: tuple[np.ndarray, np.ndarray] | None) -> tuple[float, str, float]:
+    """Return the power of the noise at q = 0, how it was found, and its relative standard error."""
+    n, rho = noise.pairs[_LAGS, 0], noise.neighbours
+    error = float(np.sqrt(3 / n))
+    difference = noise.variance * (1 - rho)
+    if abs(rho) < max(_SIGNIFICANT / np.sqrt(2 * n), 0.005):
+        return difference, "the noise is white", error
+    if mtf is not None:
+        share, expected = _through_mtf(mtf)
+        if abs(rho - expected) < max(_SIGNIFICANT / np.sqrt(2 * n), 0.2 * expected):
+            return difference / share, f"neighbours correlate by {rho:.2f}, as the MTF says", error
+    sum_error = float(np.sqrt(2 * (2 * _LAGS + 1) ** 2 / n)) * noise.variance / max(noise.at_zero, 1e-300)
+    return noise.at_zero, f"neighbours correlate by {rho:.2f}: noise summed over {_LAGS} pixels", sum_error
+
+
+def _through_mtf(mtf: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
+    """Return ∫ MTF² (1 - cos 2πq_x) d²q and the correlation of neighbours in noise that the MTF filtered."""
+    q = (np.arange(128) - 63.5) / 128
+    power = np.interp(np.hypot(q[:, None], q), *mtf) ** 2
+    cosine = np.cos(2 * np.pi * q)[:, None]
+    return float((power * (1 - cosine)).mean()), float((power * cosine).mean() / power.mean())
+
+
+def _overlap(shape: tuple[int, ...], dx: int, dy: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return the slices of two arrays of ``shape`` whose elements lie (dx, dy) apart; dy is at least 0."""
+    x = (slice(max(-dx, 0), shape[0] - max(dx, 0)), slice(max(dx, 0), shape[0] - max(-dx, 0)))
+    return (x[0], slice(0, shape[1] - dy)), (x[1], slice(dy, shape[1]))
