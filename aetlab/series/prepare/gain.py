@@ -21,7 +21,7 @@ class GainResidue:
     """Residue of the gain reference.
 
     ``gain`` float32 (X, Y) divides the counts, 1 where it is not known; ``pattern_rms`` the relative rms of the pattern
-    and ``pattern_error`` its standard error; ``part`` of the pixels that were corrected; ``left_variance`` (X, Y) the
+    and ``pattern_error`` its standard error; ``part`` of the pixels that were corrected; ``added_variance`` (X, Y) the
     relative variance of the pattern that stays.
     """
 
@@ -29,7 +29,7 @@ class GainResidue:
     pattern_rms: float
     pattern_error: float
     part: float
-    left_variance: np.ndarray
+    added_variance: np.ndarray
     line: str
 
 
@@ -59,16 +59,16 @@ def find_gain_residue(counts: np.ndarray, expected: np.ndarray, vacuum: np.ndarr
     error = float(np.sqrt(2 / confidence.sum()))
     rms = float(np.sqrt(max(pattern, 0.0)))
     rms_error = error / (2 * max(rms, np.sqrt(error)))
-    gain, left = np.ones(shape), np.full(shape, max(pattern, 0.0))
+    gain, added = np.ones(shape), np.full(shape, max(pattern, 0.0))
     if pattern < _SIGNIFICANT * error:
         line = f"no fixed pattern within its error: {100 * rms:.2f} % rms; not changed"
-        return GainResidue(gain.astype(np.float32), rms, rms_error, 0.0, np.where(known, left, left), line)
+        return GainResidue(gain.astype(np.float32), rms, rms_error, 0.0, added, line)
     chosen = np.flatnonzero(known)[pattern > variance / 2]
     share = pattern / (pattern + variance[pattern > variance / 2])
     gain.flat[chosen] = 1 + share * (ratio[pattern > variance / 2] - 1)
-    left.flat[chosen] = pattern * (1 - share)
+    added.flat[chosen] = -pattern * (1 - share)
     part = len(chosen) / gain.size
-    line = f"fixed pattern of {100 * rms:.2f} ± {100 * rms_error:.2f} % rms; "
+    line = f"fixed pattern of {100 * rms:.2f} ± {100 * rms_error:.1g} % rms; "
     line += (f"corrected in {100 * part:.0f} % of the pixels, which show enough vacuum" if part
              else "too few counts in any pixel to correct it; not changed")
-    return GainResidue(gain.astype(np.float32), rms, rms_error, part, left, line)
+    return GainResidue(gain.astype(np.float32), rms, rms_error, part, added, line)

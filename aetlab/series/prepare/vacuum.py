@@ -24,7 +24,7 @@ from scipy import ndimage
 from aetlab.core.errors import DataError
 
 #: Gaussians of the band and of the average, in pixels.
-_FINE, _COARSE, _AVERAGE = 1.0, 4.0, 4.0
+_FINE, _COARSE, AVERAGE_PX = 1.0, 4.0, 4.0
 #: Standard deviations up to which e counts as that of vacuum while its level is found, and in the end.
 _INNER, _OUTER = 2.0, 3.0
 #: Standard errors from which a coefficient of the illumination is significant.
@@ -143,7 +143,7 @@ def _energy(counts: np.ndarray) -> np.ndarray:
     """Return the local mean square e of the detail of an image (X, Y) in √counts."""
     root = np.sqrt(np.maximum(counts, 0)).astype(np.float64)
     band = ndimage.gaussian_filter(root, _FINE, mode="mirror") - ndimage.gaussian_filter(root, _COARSE, mode="mirror")
-    energy: np.ndarray = ndimage.gaussian_filter(band**2, _AVERAGE, mode="mirror")
+    energy: np.ndarray = ndimage.gaussian_filter(band**2, AVERAGE_PX, mode="mirror")
     return energy
 
 
@@ -158,7 +158,7 @@ def _spread(shape: tuple[int, ...]) -> float:
         return np.exp(-2 * (np.pi * sigma * q) ** 2)
 
     correlation = scipy.fft.ifft2((gaussian(_FINE) - gaussian(_COARSE)) ** 2).real
-    weights = scipy.fft.ifft2(gaussian(_AVERAGE) ** 2).real
+    weights = scipy.fft.ifft2(gaussian(AVERAGE_PX) ** 2).real
     return float(np.sqrt(2 * ((correlation / correlation[0, 0]) ** 2 * weights).sum()))
 
 

@@ -1,0 +1,174 @@
+r"""Images that show no sample, two samples, or a sample that moved while it was recorded.
+
+- **dark**: the level is below half the median level.
+- **blank**: the mean square contrast where the sample is does not exceed that of the vacuum significantly, while that
+  of other images at the same defocus does.
+- **doubled**: an image plus itself moved by d multiplies the power spectrum by |1 + exp(2πi q·d)|². The logarithm of
+  the power over its median in the other tilts at the same defocus then has a peak of its Fourier transform (the
+  cepstrum) at d.
+- **drifted**: a motion by L along u multiplies the power by sinc²(q·u L), log sinc² ≈ -(π²/3)(q·u L)². Its anisotropic
+  part is fitted to the same logarithm. Astigmatism is common to all tilts and falls out. L comes out too small where
+  noise covers the signal.
+
+The logarithm is limited to ±0.5: the spots of a lattice, which come and go with the tilt, then count no more than the
+fringes or the fall-off across the whole spectrum. An image is bad only if its peak or its anisotropy lies five robust
+standard deviations above those of the other images at its defocus.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from scipy import ndimage
+
+_PER_MAD = 1.4826
+#: An image whose level is below this part of the median level is dark.
+_DARK = 0.5
+#: Standard errors of a significant contrast, and least number of tilts that others are compared with.
+_SIGNIFICANT, _ENOUGH_TILTS = 5.0, 5
+#: Limit of the logarithm of the power over its median.
+_LIMIT = 0.5
+#: Least peak of a double: a third of the 0.3 that the limited logarithm of |1 + exp(ix)|² has without noise.
+_LEAST_PEAK = 0.1
+#: Lags in pixels from which a copy differs from the envelope of the spectrum.
+_LEAST_LAG = 3.0
+
+
+@dataclass(frozen=True)
+class BadFrames:
+    """Images left out: ``reasons`` by (i_tilt, i_defocus); ``double_peak`` and ``drift_px`` (T, F) found in each."""
+
+    reasons: dict[tuple[int, int], str]
+    double_peak: np.ndarray
+    drift_px: np.ndarray
+    line: str
+
+    @property
+    def keep(self) -> np.ndarray:
+        """Images that are sound, bool (T, F)."""
+        keep = np.ones(self.double_peak.shape, bool)
+        for place in self.reasons:
+            keep[place] = False
+        return keep
+
+
+def find_dark(counts: np.ndarray, present: np.ndarray) -> dict[tuple[int, int], str]:
+    """Return the reason for images of ``counts`` (T, F, X, Y) whose median lies below half that of the ``present``."""
+    level = np.array([[np.median(image) for image in images] for images in counts])
+    usual = float(np.median(level[present])) if present.any() else 0.0
+    return {(int(t), int(f)): f"blank: {level[t, f]:.3g} counts, others {usual:.4g}"
+            for t, f in np.argwhere(present & (level < _DARK * usual))}
+
+
+def find_bad_frames(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) -> BadFrames:
+    """Return the bad ones of ``images`` (T, F, X, Y) with vacuum 1, in the pixels ``vacuum``, among the ``usable``."""
+    reasons = _find_blank(images, vacuum, usable)
+    sound = usable.copy()
+    for place in reasons:
+        sound[place] = False
+    peak, drift = np.zeros(usable.shape), np.zeros(usable.shape)
+    where = np.zeros((*usable.shape, 2))
+    for i_image in range(usable.shape[1]):
+        tilts = np.flatnonzero(sound[:, i_image])
+        if len(tilts) < _ENOUGH_TILTS:
+            continue
+        power = np.abs(scipy.fft.fft2(images[tilts, i_image] - 1)) ** 2
+        noise = _noise_power(power)
+        logarithm = np.log(ndimage.uniform_filter(power, (0, 3, 3), mode="wrap") + noise)
+        middle = np.median(logarithm, axis=0)
+        signal = np.clip(1 - 2 * noise / np.exp(middle), 0, None)
+        if not signal.any():
+            continue
+        for i_tilt, ratio in zip(tilts, logarithm - middle):
+            ratio = np.clip(ratio - np.median(ratio), -_LIMIT, _LIMIT)
+            flat = signal * (ratio - _radial_mean(ratio, signal))
+            peak[i_tilt, i_image], where[i_tilt, i_image] = _cepstral_peak(flat, signal)
+            drift[i_tilt, i_image] = _drift(ratio, signal)
+    for t, f in _outliers(peak, sound & (peak > 0)):
+        if peak[t, f] > _LEAST_PEAK:
+            reasons[t, f] = f"doubled or moved, by {where[t, f, 0]:.0f}, {where[t, f, 1]:.0f} px or the opposite"
+    for t, f in _outliers(drift, sound):
+        reasons.setdefault((t, f), f"drifted by {drift[t, f]:.1f} px or more while recorded")
+    return BadFrames(reasons, peak, drift, describe(reasons, usable))
+
+
+def describe(reasons: dict[tuple[int, int], str], present: np.ndarray) -> str:
+    """Return in one line how many of the ``present`` images (T, F) are bad, and why."""
+    if not reasons:
+        return f"none of {present.sum()} images is blank, doubled or drifted"
+    named = "; ".join(f"tilt {t} defocus {f} {reason}" for (t, f), reason in sorted(reasons.items())[:5])
+    return f"{len(reasons)} of {present.sum()} images left out: {named}" + ("; …" if len(reasons) > 5 else "")
+
+
+def _find_blank(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) -> dict[tuple[int, int], str]:
+    contrast, error = np.zeros(usable.shape), np.zeros(usable.shape)
+    n = vacuum[usable].sum(axis=0) if usable.any() else np.zeros(images.shape[2:])
+    sample = n < usable.sum() / 2
+    if not sample.any() or sample.all():
+        return {}
+    for place in map(tuple, np.argwhere(usable)):
+        square = (ndimage.gaussian_filter(images[place], 1.0, mode="nearest") - 1) ** 2
+        outside = square[vacuum[place]].mean() if vacuum[place].any() else 0.0
+        contrast[place] = square[sample].mean() - outside
+        # A Gaussian of one pixel leaves one independent number in 4π pixels.
+        error[place] = outside * np.sqrt(2 * 4 * np.pi / sample.sum())
+    reasons = {}
+    for t, f in np.argwhere(usable):
+        others = float(np.median(contrast[usable[:, f], f]))
+        if contrast[t, f] < _SIGNIFICANT * error[t, f] and others > 2 * _SIGNIFICANT * error[t, f]:
+            reasons[int(t), int(f)] = f"blank: no contrast, others {100 * np.sqrt(others):.1f} % rms"
+    return reasons
+
+
+def _outliers(values: np.ndarray, sound: np.ndarray) -> list[tuple[int, int]]:
+    """Return the ``sound`` images (T, F) whose value lies far above those of the others at the same defocus."""
+    found = []
+    for f in range(values.shape[1]):
+        tilts = np.flatnonzero(sound[:, f])
+        if len(tilts) < _ENOUGH_TILTS:
+            continue
+        centred = values[tilts, f] - np.median(values[tilts, f])
+        limit = _SIGNIFICANT * _PER_MAD * float(np.median(np.abs(centred)))
+        found += [(int(t), f) for t in tilts[(centred > limit) & (limit > 0)]]
+    return found
+
+
+def _noise_power(power: np.ndarray) -> float:
+    """Return the power of the noise: the median at the highest quarter of the frequencies, of all images."""
+    q = _frequency(power.shape[1:])
+    return float(np.median(power[:, q > np.quantile(q, 0.75)]) / np.log(2))
+
+
+def _frequency(shape: tuple[int, ...]) -> np.ndarray:
+    return np.asarray(np.hypot(scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.fftfreq(shape[1])))
+
+
+def _radial_mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the weighted mean of values (X, Y) over rings one frequency step wide, at each pixel."""
+    ring = np.rint(_frequency(values.shape) * max(values.shape)).astype(int)
+    total = np.bincount(ring.ravel(), weights=weight.ravel())
+    mean = np.bincount(ring.ravel(), weights=(weight * values).ravel()) / np.maximum(total, 1e-12)
+    return np.asarray(mean[ring])
+
+
+def _cepstral_peak(flat: np.ndarray, signal: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the highest value of the cepstrum away from 0, with weights ``signal`` of sum 1, and its lag (2,)."""
+    cepstrum = scipy.fft.fft2(flat).real / signal.sum()
+    lags = [scipy.fft.fftfreq(n, 1 / n) for n in flat.shape]
+    far = np.hypot(lags[0][:, None], lags[1]) > _LEAST_LAG
+    top = np.unravel_index(int(np.where(far, cepstrum, -np.inf).argmax()), flat.shape)
+    return float(cepstrum[top]), np.array([lags[0][top[0]], lags[1][top[1]]])
+
+
+def _drift(ratio: np.ndarray, signal: np.ndarray) -> float:
+    """Return the length in pixels of the motion that the anisotropy of the log power ``ratio`` (X, Y) shows."""
+    q_x, q_y = scipy.fft.fftfreq(ratio.shape[0])[:, None], scipy.fft.fftfreq(ratio.shape[1])
+    terms = np.stack(np.broadcast_arrays(1.0, q_x**2 + q_y**2, q_x**2 - q_y**2, 2 * q_x * q_y)).reshape(4, -1)
+    weighted = terms * signal.ravel()
+    normal = weighted @ terms.T
+    if np.linalg.matrix_rank(normal) < 4:
+        return 0.0
+    found = np.linalg.solve(normal, weighted @ ratio.ravel())
+    return float(np.sqrt(np.hypot(found[2], found[3]) * 6) / np.pi)

@@ -1,0 +1,98 @@
+r"""Shifts of all tilts, by the consistency of projections.
+
+Across the axis, a projection p_t(x, y) of a sample within |x| < R is expanded in √(1 - s²) U_n(s) = sin((n + 1) θ), s =
+x/R = cos θ, U_n the Chebyshev polynomials of the second kind: the projections of the Zernike polynomials of degree n.
+The coefficient c_n(t, y) is a combination of cos mt and sin mt with m = n, n - 2, … alone (Helgason 1965, Ludwig 1966; Cormack, J.
+Appl. Phys. 35, 2908, 1964). Coefficients of one tilt therefore follow from those of all others, by least squares that
+leave the tilt out, and with them its projection. Each image is moved to where it correlates best with the projection so
+predicted, until nothing moves. This is an alignment to a reconstruction from the other tilts, without reconstructing.
+
+Images do not tell a shift of the sample itself, which moves tilt t by (a cos t + b sin t, c). It is chosen so that the
+positions agree best with the centres that the images show one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+
+from aetlab.series.prepare.planes import peak_of, ramp
+
+#: Most moments; their number is otherwise half the number of tilts.
+_MOST_MOMENTS = 30
+#: Part of the mean power of the terms that is added in the least squares.
+_RIDGE = 0.01
+#: Most rounds, the motion in pixels that ends them, and the greatest motion in one.
+_ROUNDS, _DONE_PX, _MOST_PX = 40, 0.02, 4.0
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """``position_px`` (T, 2): where the sample lies in each image; ``last_px`` the rms motion of the last round."""
+
+    position_px: np.ndarray
+    last_px: float
+    rounds: int
+
+
+def find_shifts(images: np.ndarray, tilt_deg: np.ndarray, radius_px: float) -> Shifts:
+    """Return the shifts of ``images`` (T, X, Y) about the vertical axis through their middle.
+
+    ``radius_px`` is R: the greatest distance of the sample from the axis.
+    """
+    n_tilts, tilt = len(images), np.deg2rad(tilt_deg)
+    shape = (images.shape[1], images.shape[2])
+    n_moments = min(n_tilts // 2, _MOST_MOMENTS)
+    if n_moments < 2:
+        return Shifts(np.zeros((n_tilts, 2)), 0.0, 0)
+    # Half a period of the highest moment.
+    sigma = np.pi * radius_px / (2 * n_moments)
+    q_x, q_y = scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.fftfreq(shape[1])
+    spectra = scipy.fft.fft2(images) * np.exp(-2 * (np.pi * sigma) ** 2 * (q_x**2 + q_y**2))
+    s = (np.arange(shape[0]) - (shape[0] - 1) / 2) / radius_px
+    theta = np.arccos(np.clip(s, -1, 1))
+    basis = np.array([np.sin((n + 1) * theta) for n in range(n_moments)])
+    moments, predict = np.linalg.pinv(basis.T), np.stack([_from_others(tilt, n) for n in range(n_moments)])
+    terms = np.column_stack([np.cos(tilt), np.sin(tilt)])
+    position, rms, i_round = np.zeros((n_tilts, 2)), 0.0, 0
+    for i_round in range(_ROUNDS):
+        moved = spectra * ramp(shape, position)
+        seen = scipy.fft.ifft2(moved).real
+        coefficients = np.einsum("nx,txy->nty", moments, seen)
+        wanted = scipy.fft.fft2(np.einsum("nx,nty->txy", basis, predict @ coefficients))
+        products = scipy.fft.ifft2(moved * wanted.conj()).real
+        step = np.clip([peak_of(product) for product in products], -_MOST_PX, _MOST_PX)
+        step[:, 0] -= terms @ np.linalg.lstsq(terms, step[:, 0], rcond=None)[0]
+        step[:, 1] -= step[:, 1].mean()
+        position += step
+        rms = float(np.sqrt((step**2).mean()))
+        if np.abs(step).max() < _DONE_PX:
+            break
+    return Shifts(position, rms, i_round + 1)
+
+
+def centre_sample(position_px: np.ndarray, centre_px: np.ndarray, tilt_deg: np.ndarray) -> np.ndarray:
+    """Return positions (T, 2) with a shift of the whole sample added, so that they agree best with ``centre_px`` (T, 2)."""
+    tilt = np.deg2rad(tilt_deg)
+    terms = np.column_stack([np.cos(tilt), np.sin(tilt)])
+    off = centre_px - position_px
+    along = np.full(len(off), np.median(off[:, 1]))
+    # Medians, by least squares with weights 1/|residual|: single centres may be wrong.
+    weight = np.ones(len(off))
+    for _ in range(20):
+        found = np.linalg.lstsq(terms * weight[:, None], off[:, 0] * weight, rcond=None)[0]
+        weight = 1 / np.sqrt(np.maximum(np.abs(off[:, 0] - terms @ found), 0.1))
+    return np.asarray(position_px + np.column_stack([terms @ found, along]))
+
+
+def _from_others(tilt: np.ndarray, n: int) -> np.ndarray:
+    """Return the matrix (T, T) that predicts moment ``n`` of each tilt from those of the others."""
+    orders = np.arange(n % 2, n + 1, 2)
+    terms = np.column_stack([np.cos(np.outer(tilt, orders)), np.sin(np.outer(tilt, orders[orders > 0]))])
+    u, size, _ = np.linalg.svd(terms, full_matrices=False)
+    gain = size**2 / (size**2 + _RIDGE * len(tilt))
+    hat = (u * gain) @ u.T
+    own = np.minimum(np.diag(hat), 1 - 1e-6)
+    return np.asarray((hat - np.diag(np.diag(hat))) / (1 - own)[:, None])
