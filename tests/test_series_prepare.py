@@ -12,7 +12,8 @@ import scipy.fft
 
 from aetlab.core.errors import DataError
 from aetlab.core.grid import in_plane_rotation
-from aetlab.series.prepare import PrepareSpec, Recorded, prepare
+from aetlab.series.collect import collect
+from aetlab.series.prepare import PrepareSpec, Recorded, prepare, record_collection
 from aetlab.series.prepare.axis import find_axis
 from aetlab.series.prepare.bad_frames import find_bad_frames, find_dark
 from aetlab.series.prepare.bad_pixels import fill_bad_pixels, find_bad_pixels
@@ -319,3 +320,14 @@ def test_a_practice_series_with_every_reality_is_prepared_as_the_truth_says() ->
     noise = (images - 1) ** 2 * done.series.electrons_per_pixel[..., None, None]
     # What is left of the fixed pattern adds n SN/(S + N), about 1 %.
     assert noise[good].mean() == pytest.approx(1.01, abs=0.03)
+
+
+def test_a_collection_hands_over_counts_in_the_order_of_its_tilts() -> None:
+    counts, truth = _practice("P3")
+    folder = SHARED / "practice" / "P3"
+    recorded = record_collection(collect([folder / "P3.mrc"], table=folder / "P3.csv"))
+    assert recorded.counts.shape == counts.shape and recorded.energy_keV == 300
+    assert np.abs(recorded.tilt_deg - truth["readback_tilt_deg"].mean(axis=1)).max() < 0.05
+    order = np.argsort(recorded.defocus_A[0])
+    assert (recorded.counts[:, order] == counts[:, np.argsort(truth["nominal_defocus_nm"][0])]).all()
+    assert recorded.dose_e_A2 == pytest.approx(1388.89)
