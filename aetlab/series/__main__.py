@@ -128,8 +128,8 @@ def _init(arguments: argparse.Namespace) -> int:
     write_text(table, "\n".join([_HEAD, ",".join(COLUMNS), *rows, ""]))
     write_text(microscope, _MICROSCOPE)
     shown = " ".join(str(image) for image in images[:3]) + (" ..." if len(images) > 3 else "")
-    print(f"fill in {table} ({len(rows)} images) and {microscope}, then: python -m aetlab.series import {shown} --table "
-          f"{table} --microscope {microscope} --to {folder / 'measured.series.h5'}")
+    print(f"fill in {table} ({len(rows)} images) and {microscope}, then: python -m aetlab.series import {shown} "
+          f"--table {table} --microscope {microscope} --to {folder / 'measured.series.h5'}")
     return 0
 
 

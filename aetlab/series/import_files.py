@@ -13,7 +13,7 @@ from aetlab.series.collect import Collection, collect
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import Region
 from aetlab.series.imported import ImportedSeries, file_digest
-from aetlab.series.prepare import Prepared, PrepareSpec, Recorded, prepare
+from aetlab.series.prepare import Prepared, PrepareSpec, Step, prepare, record_collection
 
 
 def import_files(files: Sequence[Path | str], *, table: Path | str | None = None, microscope: Path | str | None = None,
@@ -37,7 +37,7 @@ def import_files(files: Sequence[Path | str], *, table: Path | str | None = None
         say(note)
     if collection.microscope is None:
         raise SeriesError("no microscope: give its energy and lens in a YAML file (--microscope)")
-    prepared = prepare(_recorded(collection), settings)
+    prepared = prepare(record_collection(collection), settings)
     for step in prepared.steps:
         say(f"{step.name}: {step.line}" + ("" if step.verdict == "ok" else f" ({step.verdict})"))
     named = [Path(file) for file in (*files, *(file for file in (table, microscope) if file is not None))]
@@ -49,18 +49,6 @@ def import_files(files: Sequence[Path | str], *, table: Path | str | None = None
             "excluded": _excluded(collection, prepared), "aetlab": metadata.version("aetlab")})
 
 
-def _recorded(collection: Collection) -> Recorded:
-    microscope = collection.microscope
-    assert microscope is not None
-    gain = collection.header.get("counts_per_electron")
-    mtf = None if microscope.mtf is None else (microscope.mtf.cycles_per_pixel, microscope.mtf.mtf)
-    known = collection.dose_e_A2[collection.weight > 0]
-    dose_e_A2 = collection.dose_e_A2 if len(known) and all(math.isfinite(dose) and dose > 0 for dose in known) else None
-    return Recorded(collection.read_all(), collection.tilt_deg, collection.defocus_A, collection.pixel_A,
-                    collection.weight, dose_e_A2, float(gain) if gain else None, microscope.spec.energy_keV,
-                    microscope.spec.dqe, mtf)
-
-
 def _excluded(collection: Collection, prepared: Prepared) -> dict[str, str]:
     """Return the reason by name for each image that is left out."""
     reasons = {info.name: info.exclude for info in collection.infos if info.exclude}
@@ -69,6 +57,6 @@ def _excluded(collection: Collection, prepared: Prepared) -> dict[str, str]:
     return reasons
 
 
-def _plain_step(step: Any) -> dict[str, Any]:
+def _plain_step(step: Step) -> dict[str, Any]:
     numbers = {name: float(value) if math.isfinite(value) else None for name, value in step.numbers.items()}
     return {"name": step.name, "setting": step.setting, "line": step.line, "verdict": step.verdict, "numbers": numbers}

@@ -3,8 +3,9 @@
 Every step is a function of arrays that returns what it found, with one line in words. :func:`prepare` joins them.
 """
 
+from aetlab.series.prepare.collected import record_collection
 from aetlab.series.prepare.flow import prepare
 from aetlab.series.prepare.nouns import Prepared, Recorded, Step
 from aetlab.series.prepare.settings import PrepareSpec
 
-__all__ = ["PrepareSpec", "Prepared", "Recorded", "Step", "prepare"]
+__all__ = ["PrepareSpec", "Prepared", "Recorded", "Step", "prepare", "record_collection"]

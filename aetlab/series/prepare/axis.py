@@ -2,14 +2,14 @@ r"""Direction of the tilt axis, from common lines.
 
 The axis lies at the angle φ from y, counted from +x towards +y: its direction is (-sin φ, cos φ), across it lies
 (cos φ, sin φ). Projected onto the axis, the sample is the same at all tilts: M₀(q) = Σ f exp(-2πi q·a), the Fourier
-transform of an image f along the axis, does not change with the tilt but for a shift along the axis.
+transform of an image f along the axis, changes with the tilt by a shift along the axis alone.
 
 1. The direction is searched where the lines of all tilts, each in units of its own power and shifted along the axis,
    agree best.
 2. That maximum is biased: it prefers directions in which a line is strong. The direction is therefore refined by a
-   regression with fixed weights. For a small δ, M₀(φ) = m - δ ∂_y' M₁, with M₁ the first moment across the axis. By the
-   consistency of projections (Helgason 1965, Ludwig 1966) M₁(t) = a cos t + b sin t + s_t m, with s_t the shift across. a
-   and b are fitted to all tilts, so that the noise of one image enters M₀ and its own regressor hardly together.
+   regression with fixed weights. For a small δ, M₀(φ) = m - δ ∂_y' M₁, with M₁ the first moment across the axis. By
+   the consistency of projections (Helgason 1965, Ludwig 1966) M₁(t) = a cos t + b sin t + s_t m, with s_t the shift
+   across. a and b are fitted to all tilts, so that the noise of one image hardly enters its own regressor.
 
 Common lines leave 180° open: an axis that points the other way is a tilt of the other sense, and gives the same lines.
 """
@@ -62,11 +62,12 @@ def soft_box(shape: tuple[int, int], half_px: tuple[float, float]) -> np.ndarray
     return window
 
 
-def find_axis(images: np.ndarray, tilt_deg: np.ndarray, *, centre_deg: float, range_deg: float,
-              extent_px: float) -> Axis:
+def find_axis(images: np.ndarray, tilt_deg: np.ndarray, *, centre_deg: float, range_deg: float, extent_px: float,
+              whole_band: bool) -> Axis:
     """Return the direction of the axis in ``images`` (T, X, Y), windowed and centred, at ``tilt_deg`` (T,).
 
-    ``centre_deg`` ± ``range_deg`` is searched; ``extent_px`` is the diameter of the sample.
+    ``centre_deg`` ± ``range_deg`` is searched; ``extent_px`` is the diameter of the sample. ``whole_band`` says whether
+    the images hold the sample at all frequencies; if not, the direction is worth a look whatever its error.
     """
     span = float(np.ptp(tilt_deg)) if len(tilt_deg) else 0.0
     if len(tilt_deg) < _ENOUGH_TILTS or not images.any():
@@ -91,10 +92,11 @@ def find_axis(images: np.ndarray, tilt_deg: np.ndarray, *, centre_deg: float, ra
     scatter = 1.4826 * float(np.median(np.abs(score - np.median(score))))
     clear = not len(others) or score.max() - others[-1] > scatter / 3
     inside = abs(angle - centre_deg) <= range_deg
-    verdict = "ok" if clear and inside and error < 0.5 else "look"
-    line = (f"direction of the tilt axis {angle:.2f} ± {error:.2f}° from image y, by common lines of {len(tilt_deg)} tilts "
-            f"over {span:.0f}° (agreement {agreement:.2f})")
+    verdict = "ok" if clear and inside and whole_band and error < 0.5 else "look"
+    line = (f"direction of the tilt axis {angle:.2f} ± {error:.2f}° from image y, by common lines of "
+            f"{len(tilt_deg)} tilts over {span:.0f}° (agreement {agreement:.2f})")
     line += "" if clear else "; other directions agree nearly as well"
+    line += "" if whole_band else "; rough: without the energy of the electrons only low frequencies are compared"
     line += "" if inside else "; it lies at the end of the search"
     return Axis(angle, error, agreement, verdict, line + "; the sense of the tilt is not found by common lines")
 
@@ -116,7 +118,7 @@ def _lines(images: np.ndarray, angle_deg: float, q: np.ndarray, *, first: bool) 
 
 
 def _agreement(lines: _Lines) -> tuple[float, np.ndarray]:
-    """Return how well lines agree, the mean of cos of all pairs, and the shift (T,) in pixels of each along the axis."""
+    """Return how well lines agree, the mean cosine of all pairs, and the shift (T,) of each in pixels."""
     unit = lines.zeroth / np.maximum(np.sqrt((np.abs(lines.zeroth) ** 2).mean(axis=0)), 1e-30)
     unit = unit / np.maximum(np.sqrt((np.abs(unit) ** 2).sum(axis=1)), 1e-30)[:, None]
     n_tilts, n = len(unit), 2 * len(lines.q) / max(lines.q[-1], 1e-9) * _HIGHEST
@@ -169,8 +171,9 @@ def _regress(lines: _Lines, shift: np.ndarray, tilt: np.ndarray) -> tuple[float,
 def centre_of_sample(vacuum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return centre (2,) and half extent (2,) in pixels of the largest part of an image (X, Y) that is no vacuum.
 
-    The centre counts from the middle of the image. Where all is vacuum it is 0, and the extent half the image. Vacuum is
-    told by a local average, which widens the sample by about two standard deviations of it; the extent is less by that.
+    The centre counts from the middle of the image. Where all is vacuum it is 0, and the extent half the image. The
+    mask of the vacuum comes from a local average, which widens the sample by about two of its standard deviations;
+    the extent is less by that.
     """
     middle = (np.array(vacuum.shape) - 1) / 2
     labels, n = ndimage.label(~vacuum)
@@ -180,4 +183,5 @@ def centre_of_sample(vacuum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sample = ndimage.binary_fill_holes(labels == 1 + int(sizes.argmax()))
     places = np.argwhere(sample)
     half = (np.ptp(places, axis=0) + 1) / 2
-    return places.mean(axis=0) - middle, np.where(half < np.array(vacuum.shape) / 2, np.maximum(half - 2 * AVERAGE_PX, 1), half)
+    narrow = np.maximum(half - 2 * AVERAGE_PX, 1)
+    return places.mean(axis=0) - middle, np.where(half < np.array(vacuum.shape) / 2, narrow, half)

@@ -12,7 +12,7 @@ r"""Images that show no sample, two samples, or a sample that moved while it was
 
 The logarithm is limited to ±0.5: the spots of a lattice, which come and go with the tilt, then count no more than the
 fringes or the fall-off across the whole spectrum. An image is bad only if its peak or its anisotropy lies five robust
-standard deviations above those of the other images at its defocus.
+standard deviations from those of the other images at its defocus.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def find_bad_frames(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) 
     sound = usable.copy()
     for place in reasons:
         sound[place] = False
-    peak, drift = np.zeros(usable.shape), np.zeros(usable.shape)
-    where = np.zeros((*usable.shape, 2))
+    peak, far = np.zeros(usable.shape), np.zeros(usable.shape)
+    where, motion = np.zeros((*usable.shape, 2)), np.zeros((*usable.shape, 2))
     for i_image in range(usable.shape[1]):
         tilts = np.flatnonzero(sound[:, i_image])
         if len(tilts) < _ENOUGH_TILTS:
@@ -85,12 +85,15 @@ def find_bad_frames(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) 
             ratio = np.clip(ratio - np.median(ratio), -_LIMIT, _LIMIT)
             flat = signal * (ratio - _radial_mean(ratio, signal))
             peak[i_tilt, i_image], where[i_tilt, i_image] = _cepstral_peak(flat, signal)
-            drift[i_tilt, i_image] = _drift(ratio, signal)
+            motion[i_tilt, i_image] = _motion(ratio, signal)
+        off = motion[tilts, i_image] - np.median(motion[tilts, i_image], axis=0)
+        far[tilts, i_image] = np.hypot(*off.T) / max(_PER_MAD * float(np.median(np.abs(off))), 1e-12)
     for t, f in _outliers(peak, sound & (peak > 0)):
         if peak[t, f] > _LEAST_PEAK:
             reasons[t, f] = f"doubled or moved, by {where[t, f, 0]:.0f}, {where[t, f, 1]:.0f} px or the opposite"
-    for t, f in _outliers(drift, sound):
-        reasons.setdefault((t, f), f"drifted by {drift[t, f]:.1f} px or more while recorded")
+    drift = np.sqrt(np.hypot(motion[..., 0], motion[..., 1]))
+    for t, f in np.argwhere(sound & (far > _SIGNIFICANT)):
+        reasons.setdefault((int(t), int(f)), f"drifted by {drift[t, f]:.1f} px or more while recorded")
     return BadFrames(reasons, peak, drift, describe(reasons, usable))
 
 
@@ -162,13 +165,13 @@ def _cepstral_peak(flat: np.ndarray, signal: np.ndarray) -> tuple[float, np.ndar
     return float(cepstrum[top]), np.array([lags[0][top[0]], lags[1][top[1]]])
 
 
-def _drift(ratio: np.ndarray, signal: np.ndarray) -> float:
-    """Return the length in pixels of the motion that the anisotropy of the log power ``ratio`` (X, Y) shows."""
+def _motion(ratio: np.ndarray, signal: np.ndarray) -> np.ndarray:
+    """Return L² (cos 2φ, sin 2φ) in pixels² of a motion by L along φ, from the anisotropy of the log power (X, Y)."""
     q_x, q_y = scipy.fft.fftfreq(ratio.shape[0])[:, None], scipy.fft.fftfreq(ratio.shape[1])
     terms = np.stack(np.broadcast_arrays(1.0, q_x**2 + q_y**2, q_x**2 - q_y**2, 2 * q_x * q_y)).reshape(4, -1)
     weighted = terms * signal.ravel()
     normal = weighted @ terms.T
     if np.linalg.matrix_rank(normal) < 4:
-        return 0.0
+        return np.zeros(2)
     found = np.linalg.solve(normal, weighted @ ratio.ravel())
-    return float(np.sqrt(np.hypot(found[2], found[3]) * 6) / np.pi)
+    return np.asarray(-found[2:] * 6 / np.pi**2)

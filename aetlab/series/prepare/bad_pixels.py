@@ -6,7 +6,8 @@ every level. Over the images i of a series:
 - **hot, dead**: the mean difference d of the pixel, in units of its own standard error, lies outside what the other
   pixels do. Its standard error contains the scene, which moves, so that a lattice does not make a pixel bad.
 - **stuck, noisy**: the variance of the pixel over the images lies outside that of its surroundings.
-- **hits**: one pixel of one image stands out above its surroundings, as an X-ray leaves it. It is bad in that image alone.
+- **hits**: one pixel of one image stands out above its surroundings, as an X-ray leaves it. It is bad in that image
+  alone, and enters no mean; a pixel that stands out in most images is hot.
 
 Thresholds are those of a normal distribution with the wanted number of false alarms in all pixels; the scale of each
 statistic is measured by its median absolute deviation, so that few bad pixels do not change it.
@@ -58,33 +59,33 @@ def find_bad_pixels(counts: np.ndarray, usable: np.ndarray, false_alarms: float)
     if not len(chosen):
         return BadPixels(np.zeros(shape, bool), np.zeros((0, 4), int), 0, 0, 0, "no image to judge the pixels by")
     limit = float(stats.norm.isf(false_alarms / (2 * np.prod(shape))))
-    n, total, squares, power = len(chosen), np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    means, hits = np.zeros(shape), []
+    n, often, hits = len(chosen), np.zeros(shape, int), []
+    total, squares, means, power = (np.zeros(shape) for _ in range(4))
     for i_tilt, i_image in chosen:
         root = np.sqrt(np.maximum(counts[i_tilt, i_image], 0).astype(np.float64))
         root /= np.median(root)
         off = root - ndimage.median_filter(root, footprint=_NEIGHBOURS, mode="mirror")
-        total += off
-        squares += off**2
-        means += root
-        power += root**2
-        hits.append((i_tilt, i_image, *_outliers(off, float(stats.norm.isf(false_alarms / (n * off.size))))))
-    mean = total / n
-    error = np.sqrt(np.maximum(squares / n - mean**2, 0) / max(n - 1, 1)) if n > 1 else np.ones(shape)
+        hit = _outliers(off, float(stats.norm.isf(false_alarms / (n * off.size))))
+        hits += [(i_tilt, i_image, x, y) for x, y in np.argwhere(hit)]
+        often += hit
+        for sums, values in ((total, off), (squares, off**2), (means, root), (power, root**2)):
+            sums += np.where(hit, 0, values)
+    left = np.maximum(n - often, 1)
+    mean = total / left
+    error = np.sqrt(np.maximum(squares / left - mean**2, 0) / np.maximum(left - 1, 1)) if n > 1 else np.ones(shape)
     # The floor keeps a pixel that never changes from having no error at all.
     error = np.maximum(error, 0.1 * np.median(error))
     odd = _standard((mean - ndimage.median_filter(mean, _SURROUNDINGS, mode="mirror")) / error)
-    mask, level = np.abs(odd) > limit, means / n
-    hot, dead = mask & (odd > 0), mask & (odd < 0)
+    hot, dead = (odd > limit) | (often > n / 2), odd < -limit
+    mask = hot | dead
     stuck = np.zeros(shape, bool)
     if n >= _ENOUGH_IMAGES:
-        spread = np.log(np.maximum(power / n - level**2, 1e-12))
+        spread = np.log(np.maximum(power / left - (means / left) ** 2, 1e-12))
         odd = _standard(spread - ndimage.median_filter(spread, _SURROUNDINGS, mode="mirror"))
         # The logarithm of a variance of n normal numbers falls off more slowly below than a normal distribution does.
         stuck = ~mask & ((odd > limit) | (odd < float(_log_variance_limit(n, limit))))
         mask = mask | stuck
-    found = np.array([(t, f, x, y) for t, f, xs, ys in hits for x, y in zip(xs, ys) if not mask[x, y]], int)
-    found = found.reshape(-1, 4)
+    found = np.array([hit for hit in hits if not mask[hit[2:]]], int).reshape(-1, 4)
     line = (f"{mask.sum()} bad pixels in all images ({hot.sum()} hot, {dead.sum()} dead, {stuck.sum()} stuck or noisy)"
             f" and {len(found)} hits in single images; their weight is 0")
     return BadPixels(mask, found, int(hot.sum()), int(dead.sum()), int(stuck.sum()), line)
@@ -105,14 +106,13 @@ def fill_bad_pixels(images: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.where(good > 0, images, mean / np.maximum(share, 1e-6)).astype(images.dtype)
 
 
-def _outliers(off: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return indices of pixels whose difference to their neighbours stands out above that of their surroundings."""
+def _outliers(off: np.ndarray, limit: float) -> np.ndarray:
+    """Return the pixels, bool (X, Y), whose difference to their neighbours stands out in their surroundings."""
     size = np.abs(off)
     # The pixel itself does not count in its own surroundings.
     near = (ndimage.uniform_filter(size, _SURROUNDINGS, mode="mirror") * _SURROUNDINGS**2 - size)
     scale = _PER_MEAN_DEVIATION * np.maximum(near / (_SURROUNDINGS**2 - 1), 0.5 * size.mean())
-    x, y = np.nonzero(off > limit * scale)
-    return x, y
+    return np.asarray(off > limit * scale)
 
 
 def _standard(values: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@ r"""Drift between the defoci of a tilt, and one image a tilt that joins them.
 The images I_j of a tilt at F defoci show the same object through different contrast transfers c_j(q). Multiplied by its
 transfer each becomes c_j² times the object, with one sign at all frequencies; two of them correlate where they lie on
 top of each other. The correlation is divided by the modulus of the spectra, so that all frequencies count, not only
-those of the strongest lattice spots, and limited by a Gaussian of 0.3 1/Å. Without the energy of the electrons there is no
-transfer; then the darkness 1 - I below 0.05 1/Å is correlated, which all defoci show with the same sign.
+those of the strongest lattice spots, and limited by a Gaussian of 0.3 1/Å. Without the energy of the electrons there
+is no transfer; then the darkness 1 - I below 0.05 1/Å is correlated, which all defoci show with the same sign.
 
 The joined image is Σ c_j I_j / (Σ c_j² + ⟨Σ c_j²⟩), a Wiener filter that takes signal and noise as equal.
 """

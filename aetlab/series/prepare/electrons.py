@@ -7,10 +7,10 @@ r"""Electrons per pixel of each image, from three sources that are compared.
   slow illumination does not change.
 
 The variance of one pixel is that of counting only while the noise is white. A detector that spreads an electron over
-several pixels correlates the noise: its power is W MTF(q)², and W = 1/n is that at q = 0. Differences of neighbours then
-see ∫ W MTF² (1 - cos 2πq) d²q. The correlation ρ of neighbours decides: within its error of 0 the noise is white; where
-it is what the MTF gives, the difference is divided by ∫ MTF² (1 - cos 2πq) d²q; otherwise W is the sum of the
-autocovariance over all lags up to 3 pixels.
+several pixels correlates the noise: its power is W MTF(q)², and W = 1/n is that at q = 0. Differences of neighbours
+then see ∫ W MTF² (1 - cos 2πq) d²q. The correlation ρ of neighbours decides: within its error of 0 the noise is
+white; where it is what the MTF gives, the difference is divided by ∫ MTF² (1 - cos 2πq) d²q; otherwise W is the sum
+of the autocovariance over all lags up to 3 pixels.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class VacuumNoise:
     @property
     def neighbours(self) -> float:
         """Correlation of neighbouring pixels, mean of both directions."""
+        if self.variance <= 0:
+            return 0.0
         return float(self.covariance[_LAGS + 1, 0] + self.covariance[_LAGS, 1]) / (2 * self.variance)
 
     @property
@@ -117,7 +119,8 @@ def find_electrons(normalised: np.ndarray, vacuum: np.ndarray, level: np.ndarray
     images = (normalised[usable] - 1) * scale + 1
     noise = measure_noise(images, vacuum[usable], pattern_variance)
     measured = noise.variance > 0 and noise.pairs[_LAGS, 0] > 100
-    relative, kind, error = _power_at_zero(noise, mtf) if measured else (np.nan, "no vacuum to measure the noise", np.inf)
+    unknown = (np.nan, "no vacuum to measure the noise", np.inf)
+    relative, kind, error = _power_at_zero(noise, mtf) if measured else unknown
     by_variance = 1 / relative
     by_table = float((dose_e_A2[usable] * pixel_A**2 * dqe).mean()) if dose_e_A2 is not None else np.nan
     by_gain = float(levels.mean() / counts_per_electron) if counts_per_electron else np.nan
@@ -127,8 +130,8 @@ def find_electrons(normalised: np.ndarray, vacuum: np.ndarray, level: np.ndarray
     if source == "find" and error > _DISAGREE and "table" in known:
         chosen = "table"
     if chosen not in known:
-        raise DataError(f"electrons per pixel: {chosen or 'no'} source is known ({', '.join(known) or 'none'}); give the "
-                        "dose of the images, or the counts per electron")
+        raise DataError(f"electrons per pixel: {chosen or 'no source'} is not known (known: "
+                        f"{', '.join(known) or 'none'}); give the dose of the images, or the counts per electron")
     if chosen == "table":
         assert dose_e_A2 is not None
         per_pixel = dose_e_A2 * pixel_A**2 * dqe

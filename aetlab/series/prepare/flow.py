@@ -114,9 +114,9 @@ def _place(recorded: Recorded, spec: PrepareSpec, images: np.ndarray, good: np.n
 def _placing_steps(spec: PrepareSpec, geometry: Geometry, grid: Grid, whole: bool, drift_px: float, left: np.ndarray,
                    before: np.ndarray, after: np.ndarray, good_part: float) -> list[Step]:
     axis, rim = geometry.axis, np.deg2rad(abs(geometry.axis.angle_deg)) * geometry.radius_px
-    turned = (f"; images rotated by {-axis.angle_deg:.2f}°: the rim of the sample moves by {rim:.1f} px" if geometry.rotate
-              else f"; left to the poses: it moves the rim of the sample by {rim:.1f} px")
-    how = ("moved by whole pixels; the rest, " + f"{np.sqrt((left**2).mean()):.2f} Å rms, is left to the poses" if whole
+    turned = f"; images rotated by {-axis.angle_deg:.2f}°" if geometry.rotate else "; left to the poses"
+    turned += f": it moves the rim of the sample by {rim:.1f} px"
+    how = (f"moved by whole pixels; the rest, {np.sqrt((left**2).mean()):.2f} Å rms, is left to the poses" if whole
            else "moved by phase ramps, which keep noise white")
     resampled = f"{grid.shape_xy[0]} x {grid.shape_xy[1]} pixels"
     resampled += f" of {grid.ratio:.4g} recorded ones" if grid.ratio != 1 else ", not resampled"

@@ -1,9 +1,9 @@
 """Residue of the gain reference: a fixed pattern that multiplies all images, from their vacuum.
 
 A pixel counts Σ c of an expected Σ m in the images in which it shows vacuum. The ratio r = Σ c / Σ m has the error of
-counting, with variance N. The variance of r over all pixels is S + N, S that of the pattern. The best linear estimate of
-the gain of a pixel is 1 + (r - 1) S / (S + N) (Wiener). It is applied only where S is significant, and only to pixels
-whose own S exceeds N / 2; below, the estimate would hardly differ from 1.
+counting, with variance N. The variance of r over all pixels is S + N, S that of the pattern. The best linear estimate
+of the gain of a pixel is 1 + (r - 1) S / (S + N) (Wiener). It is applied only where S is significant, and only to
+pixels whose own S exceeds N / 2; below, the estimate would hardly differ from 1.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class GainResidue:
 
 
 def find_gain_residue(counts: np.ndarray, expected: np.ndarray, vacuum: np.ndarray) -> GainResidue:
-    """Return the fixed pattern in ``counts`` (T, F, X, Y), of which ``expected`` is the mean in the pixels ``vacuum``."""
+    """Return the fixed pattern in ``counts`` (T, F, X, Y), of mean ``expected`` in the pixels ``vacuum``."""
     shape = counts.shape[2:]
     seen, meant, images = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     noise = weight = 0.0

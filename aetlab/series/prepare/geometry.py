@@ -65,10 +65,10 @@ def find_geometry(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray, ti
         axis = Axis(spec.axis_deg, 0.0, 0.0, "ok", f"direction of the tilt axis {spec.axis_deg:g}° as given")
     else:
         axis = find_axis(centred * window, tilt_deg[tilts], centre_deg=spec.axis_deg, range_deg=spec.axis_range_deg,
-                         extent_px=float(2 * half.min() / scale.mean()))
+                         extent_px=float(2 * half.min() / scale.mean()), whole_band=energy_keV is not None)
     position = np.zeros((*usable.shape, 2))
     if spec.shifts == "find":
-        by_tilt = _shifts(centred, centres / scale, axis.angle_deg, tilt_deg[tilts], float(1.1 * half.max() / scale[0]))
+        by_tilt = _shifts(centred, centres / scale, axis.angle_deg, tilt_deg[tilts], float(half.max() / scale[0]))
         moved = drift.position_px[tilts]
         mean = np.where(np.isfinite(moved), moved, 0)
         position[tilts] = (by_tilt * scale)[:, None] + mean

@@ -1,11 +1,11 @@
 r"""Images on the grid of the result: rotated, shifted, resampled and cropped, with the weights that this leaves.
 
 A rotation by three Fourier shears and a shift by a phase ramp are unitary: noise that was white stays white, with its
-variance. Resampling to a coarser grid drops the frequencies above its own Nyquist limit, and each new pixel then has the
-electrons of its area: n (voxel/pixel)². A shift by whole pixels changes nothing at all.
+variance. Resampling to a coarser grid drops the frequencies above its own Nyquist limit, and each new pixel then has
+the electrons of its area: n (voxel/pixel)². A shift by whole pixels changes nothing at all.
 
-A new pixel is a sum of old ones with weights k, whose squares sum to 1 up to that change of area. If more than a tenth of
-Σ k² falls to pixels of weight 0, or the new pixel lies outside the recorded image, its weight is 0.
+A new pixel is a sum of old ones with weights k, whose squares sum to 1 up to that change of area. If more than a tenth
+of Σ k² falls to pixels of weight 0, or the new pixel lies outside the recorded image, its weight is 0.
 """
 
 from __future__ import annotations

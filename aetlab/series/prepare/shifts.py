@@ -1,11 +1,12 @@
 r"""Shifts of all tilts, by the consistency of projections.
 
-Across the axis, a projection p_t(x, y) of a sample within |x| < R is expanded in √(1 - s²) U_n(s) = sin((n + 1) θ), s =
-x/R = cos θ, U_n the Chebyshev polynomials of the second kind: the projections of the Zernike polynomials of degree n.
-The coefficient c_n(t, y) is a combination of cos mt and sin mt with m = n, n - 2, … alone (Helgason 1965, Ludwig 1966; Cormack, J.
-Appl. Phys. 35, 2908, 1964). Coefficients of one tilt therefore follow from those of all others, by least squares that
-leave the tilt out, and with them its projection. Each image is moved to where it correlates best with the projection so
-predicted, until nothing moves. This is an alignment to a reconstruction from the other tilts, without reconstructing.
+Across the axis, a projection p_t(x, y) of a sample within |x| < R is expanded in √(1 - s²) U_n(s) = sin((n + 1) θ), s
+= x/R = cos θ, U_n the Chebyshev polynomials of the second kind: the projections of the Zernike polynomials of degree
+n. The coefficient c_n(t, y) is a combination of cos mt and sin mt with m = n, n - 2, … alone (Helgason 1965, Ludwig
+1966; Cormack, J. Appl. Phys. 35, 2908, 1964). Coefficients of one tilt therefore follow from those of all others, by
+least squares that leave the tilt out, and with them its projection. Each image is moved to where it correlates best
+with the projection so predicted, until nothing moves. This is an alignment to a reconstruction from the other tilts,
+without reconstructing.
 
 Images do not tell a shift of the sample itself, which moves tilt t by (a cos t + b sin t, c). It is chosen so that the
 positions agree best with the centres that the images show one by one.
@@ -20,8 +21,8 @@ import scipy.fft
 
 from aetlab.series.prepare.planes import peak_of, ramp
 
-#: Most moments; their number is otherwise half the number of tilts.
-_MOST_MOMENTS = 30
+#: Number of moments over the number of tilts, stage by stage.
+STAGES = (1 / 8, 1 / 4, 3 / 8)
 #: Part of the mean power of the terms that is added in the least squares.
 _RIDGE = 0.01
 #: Most rounds, the motion in pixels that ends them, and the greatest motion in one.
@@ -42,11 +43,20 @@ def find_shifts(images: np.ndarray, tilt_deg: np.ndarray, radius_px: float) -> S
 
     ``radius_px`` is R: the greatest distance of the sample from the axis.
     """
-    n_tilts, tilt = len(images), np.deg2rad(tilt_deg)
+    position, rms, rounds = np.zeros((len(images), 2)), 0.0, 0
+    for part in STAGES:
+        n_moments = int(part * len(images))
+        if n_moments < 2:
+            continue
+        position, rms, n_rounds = _settle(images, np.deg2rad(tilt_deg), radius_px, n_moments, position)
+        rounds += n_rounds
+    return Shifts(position, rms, rounds)
+
+
+def _settle(images: np.ndarray, tilt: np.ndarray, radius_px: float, n_moments: int,
+            position: np.ndarray) -> tuple[np.ndarray, float, int]:
+    """Return positions (T, 2) that agree with ``n_moments`` moments, the rms of the last motion and the rounds."""
     shape = (images.shape[1], images.shape[2])
-    n_moments = min(n_tilts // 2, _MOST_MOMENTS)
-    if n_moments < 2:
-        return Shifts(np.zeros((n_tilts, 2)), 0.0, 0)
     # Half a period of the highest moment.
     sigma = np.pi * radius_px / (2 * n_moments)
     q_x, q_y = scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.fftfreq(shape[1])
@@ -56,25 +66,25 @@ def find_shifts(images: np.ndarray, tilt_deg: np.ndarray, radius_px: float) -> S
     basis = np.array([np.sin((n + 1) * theta) for n in range(n_moments)])
     moments, predict = np.linalg.pinv(basis.T), np.stack([_from_others(tilt, n) for n in range(n_moments)])
     terms = np.column_stack([np.cos(tilt), np.sin(tilt)])
-    position, rms, i_round = np.zeros((n_tilts, 2)), 0.0, 0
-    for i_round in range(_ROUNDS):
+    rms, n_rounds = 0.0, 0
+    while n_rounds < _ROUNDS:
+        n_rounds += 1
         moved = spectra * ramp(shape, position)
-        seen = scipy.fft.ifft2(moved).real
-        coefficients = np.einsum("nx,txy->nty", moments, seen)
+        coefficients = np.einsum("nx,txy->nty", moments, scipy.fft.ifft2(moved).real)
         wanted = scipy.fft.fft2(np.einsum("nx,nty->txy", basis, predict @ coefficients))
         products = scipy.fft.ifft2(moved * wanted.conj()).real
-        step = np.clip([peak_of(product) for product in products], -_MOST_PX, _MOST_PX)
+        step = np.array([peak_of(product, _MOST_PX) for product in products])
         step[:, 0] -= terms @ np.linalg.lstsq(terms, step[:, 0], rcond=None)[0]
         step[:, 1] -= step[:, 1].mean()
-        position += step
+        position = position + step
         rms = float(np.sqrt((step**2).mean()))
         if np.abs(step).max() < _DONE_PX:
             break
-    return Shifts(position, rms, i_round + 1)
+    return position, rms, n_rounds
 
 
 def centre_sample(position_px: np.ndarray, centre_px: np.ndarray, tilt_deg: np.ndarray) -> np.ndarray:
-    """Return positions (T, 2) with a shift of the whole sample added, so that they agree best with ``centre_px`` (T, 2)."""
+    """Return positions (T, 2) plus a shift of the whole sample, so that they agree best with ``centre_px`` (T, 2)."""
     tilt = np.deg2rad(tilt_deg)
     terms = np.column_stack([np.cos(tilt), np.sin(tilt)])
     off = centre_px - position_px

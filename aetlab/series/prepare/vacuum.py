@@ -1,11 +1,11 @@
 r"""Vacuum of each image: where it is, its level, and the slow illumination.
 
-The noise of a vacuum pixel is white in √counts. Detail between 1 and 4 pixels (a difference of Gaussians) therefore has
-the same mean square e everywhere in vacuum, and more where the sample or its fringes are. The mean square is averaged by
-a Gaussian of 4 pixels. Its relative standard deviation ε in pure noise follows from the two filters. The level of e in
-vacuum is the fixed point μ = ⟨e | e < μ (1 + 2ε)⟩, reached from below; vacuum is where e < μ (1 + 3ε) and from where the
-border is reached. The sample scatters at nearly the same place in all images: e/μ averaged over the images must also
-stay within 1 + ε, which finds fringes too weak for one image.
+The noise of a vacuum pixel is white in √counts. Detail between 1 and 4 pixels (a difference of Gaussians) therefore
+has the same mean square e everywhere in vacuum, and more where the sample or its fringes are. The mean square is
+averaged by a Gaussian of 4 pixels. Its relative standard deviation ε in pure noise follows from the two filters. The
+level of e in vacuum is the fixed point μ = ⟨e | e < μ (1 + 2ε)⟩, reached from below; vacuum is where e < μ (1 + 3ε)
+and from where the border is reached. The sample scatters at nearly the same place in all images: e/μ averaged over
+the images must also stay within 1 + ε, which finds fringes too weak for one image.
 
 The illumination is a polynomial of second order fitted to the vacuum of each image. The images of a series share most
 of it. Each coefficient is therefore the mean over the images plus the deviation of the image times 1 - (variance
