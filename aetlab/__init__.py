@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from aetlab.keeper import save_record as save_record
     from aetlab.reporting.stored_run import load_record as load_record
     from aetlab.reporting.tables import load_records as load_records
+    from aetlab.series.import_files import import_files as import_files
+    from aetlab.series.imported import bind_measured as bind_measured
+    from aetlab.series.imported import load_measured as load_measured
     from aetlab.spec.choices import settings as settings
 
 #: Where each public name is defined, as ``module:name``; the order is the table of contents.
@@ -58,6 +61,9 @@ _PUBLIC = {
     "reconstruct": "aetlab.flow:reconstruct",
     "trace": "aetlab.flow:trace",
     "refine": "aetlab.flow:refine",
+    "bind_measured": "aetlab.series.imported:bind_measured",
+    "load_measured": "aetlab.series.imported:load_measured",
+    "import_files": "aetlab.series.import_files:import_files",
     "score": "aetlab.flow:score",
     "save_record": "aetlab.keeper:save_record",
     "load_record": "aetlab.reporting.stored_run:load_record",

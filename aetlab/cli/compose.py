@@ -22,9 +22,10 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aetlab.cli.overrides import JOB_KEYS, check_words, quote_choices, refuse_settings_of_series
+from aetlab.cli.overrides import JOB_KEYS, check_words, quote_choices
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind, bind_run
+from aetlab.spec.data import refuse_settings_of_series
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 
 CONFIG_NAME = "config"
@@ -208,7 +209,7 @@ def _compose_job(words: Sequence[str], label: str, number: int = 0) -> Job:
         settings = plain_settings(config)
     spec, job = bind_job(settings)
     if spec.data.kind == "measured":
-        refuse_settings_of_series(words)
+        refuse_settings_of_series(word.lstrip("+~").split("=", 1)[0] for word in words)
     return Job(tuple(words), label, spec, job, launcher, number)
 
 

@@ -23,8 +23,6 @@ _NOT_TEXT = re.compile(
     r"[+-]?(\d[\d_]*(\.[\d_]*)?(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|inf|nan)|true|false|null", re.IGNORECASE)
 #: Settings of a job that are not settings of its run.
 JOB_KEYS = ("outputs", "other_code")
-#: Groups whose settings a measured series brings, or that belong to a simulated sample.
-OF_SERIES = ("sample", "scale", "dose", "tilts", "defocus", "wedge", "simulate", "microscope", "score")
 #: Launchers and sweepers: the module that each needs and the extra that installs it.
 _PLUGINS = {
     "hydra/launcher=cores": ("hydra_plugins.hydra_joblib_launcher", "cores"),
@@ -67,15 +65,6 @@ def _listed(value: str) -> str:
     if steps:
         return ",".join(str(number) for number in range(*(int(step) for step in steps.groups() if step is not None)))
     return value
-
-
-def refuse_settings_of_series(words: Sequence[str]) -> None:
-    """Raise :class:`SpecError` on the first word that sets what a measured series brings itself."""
-    for word in words:
-        key = word.lstrip("+~").split("=", 1)[0]
-        if key.split(".")[0] in OF_SERIES and key not in ("sample.elements", "sample.debye_waller_A2.default"):
-            raise SpecError(f"{word} cannot be used with data=measured: voxels, tilts, defoci, dose and microscope are "
-                            "those of the series; leave it out, or import the series with it")
 
 
 def check_words(words: Sequence[str], groups: Mapping[str, Sequence[str]], *, multirun: bool) -> None:

@@ -16,6 +16,7 @@ import yaml
 
 from aetlab.spec.bind import bind_run
 from aetlab.spec.checks import SpecError
+from aetlab.spec.data import refuse_settings_of_series
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 from aetlab.spec.run import RunSpec
 
@@ -44,6 +45,8 @@ def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilt
     overrides : mapping, optional
         Single settings by their dotted keys, for example ``{"engine.n_iterations": 20, "reg.weight": 1e-4}``.
 
+    Settings of ``data="measured"`` are joined with their series file by :func:`aetlab.bind_measured`.
+
     Raises
     ------
     SpecError
@@ -52,6 +55,8 @@ def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilt
     given = {"sample": sample, "scale": scale, "dose": dose, "tilts": tilts, "defocus": defocus, "wedge": wedge,
              "reg": reg, "binning": binning, "simulate": simulate, "microscope": microscope, "engine": engine,
              "align": align, "trace": trace, "refine": refine, "score": score, "data": data}
+    if data == "measured":
+        refuse_settings_of_series([*(group for group, choice in given.items() if choice != ""), *(overrides or {})])
     chosen = default_choices()
     delta: dict[str, Any] = {}
     if experiment:

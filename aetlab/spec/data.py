@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from aetlab.spec.checks import choice, not_negative, require
+from aetlab.spec.checks import SpecError, choice, not_negative, require
+
+#: Groups whose settings a measured series brings, or that belong to a simulated sample, and the keys that stay free.
+_OF_SERIES = ("sample", "scale", "dose", "tilts", "defocus", "wedge", "simulate", "microscope", "score")
+_FREE = ("sample.elements", "sample.debye_waller_A2")
+
+
+def refuse_settings_of_series(keys: Iterable[str]) -> None:
+    """Raise :class:`SpecError` on the first of ``keys`` (groups or dotted keys) that a measured series brings itself."""
+    for key in keys:
+        if key.split(".")[0] in _OF_SERIES and not key.startswith(_FREE):
+            raise SpecError(f"{key} cannot be set with data=measured: voxels, tilts, defoci, dose and microscope are "
+                            "those of the series; leave it out, or import the series with it")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,232 @@
+"""Measured images from the files of a camera to traced atoms, by the commands that users type."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import ase
+import ase.cluster
+import ase.io
+import numpy as np
+import pytest
+
+import aetlab
+from aetlab import flow, keeper
+from aetlab.cli.compose import compose_spec
+from aetlab.core.nouns import Atoms, TiltSeries
+from aetlab.core.poses import Poses
+from aetlab.series.__main__ import main
+from aetlab.series.errors import SeriesError
+from aetlab.series.imported import ImportedSeries, bind_measured, read_imported, write_imported
+from aetlab.series.microscope import MtfTable
+from aetlab.spec import MicroscopeSpec, SpecError
+from aetlab.store.record import Places, Record, array_names, read_array
+
+GAIN = 20.0
+MICROSCOPE = "energy_keV: 300\naperture_per_A: 1.0\n"
+
+
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Atoms]:
+    """A folder with a stack of counts (MRC, rows upwards), its table and microscope; and the true atoms."""
+    folder = tmp_path_factory.mktemp("laboratory")
+    particle = ase.cluster.Octahedron("Pt", 5, cutoff=1)
+    particle.rotate(20, (1, 2, 3))
+    ase.io.write(folder / "particle.xyz", particle)
+    spec = aetlab.settings(scale="smoke", sample="file", dose="50k", overrides={
+        "sample.path": str(folder / "particle.xyz"), "scale.shape_zxy": [40, 60, 56], "tilts.start_deg": -70,
+        "tilts.stop_deg": 70, "tilts.step_deg": 5, "defocus.planes_nm": [-30, -50], "dose.total_e_A2": 2e5,
+        "simulate.n_layers": 2})
+    atoms = aetlab.sample(spec)
+    series = aetlab.simulate(spec, atoms)
+    counts = np.rint(series.images * series.mean_electrons_per_pixel * GAIN).astype("<i2")
+    order = np.argsort(np.abs(series.tilt_deg), kind="stable")
+    stack = counts[order].reshape(-1, *counts.shape[2:]).transpose(0, 2, 1)
+    n, n_y, n_x = stack.shape
+    header = bytearray(1024)
+    struct.pack_into("<10i", header, 0, n_x, n_y, n, 1, 0, 0, 0, n_x, n_y, n)
+    struct.pack_into("<6f", header, 40, n_x * 0.5, n_y * 0.5, n * 0.5, 90, 90, 90)
+    struct.pack_into("<3i3f", header, 64, 1, 2, 3, stack.min(), stack.max(), stack.mean())
+    header[208:212], header[212:216] = b"MAP ", bytes([0x44, 0x44, 0, 0])
+    (folder / "pt.mrc").write_bytes(bytes(header) + np.ascontiguousarray(stack).tobytes())
+    dose_e_A2 = flow.electrons_per_pixel(spec) / 0.25
+    rows = [f"{series.tilt_deg[i]:g},{series.defocus_A[i, j] / 10:g},{dose_e_A2:.6g}" for i in order for j in range(2)]
+    (folder / "pt.csv").write_text("tilt_deg,defocus_nm,dose_e_A2\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "titan.yaml").write_text(MICROSCOPE, encoding="utf-8")
+    return folder, atoms
+
+
+@pytest.fixture(scope="module")
+def series_file(laboratory: tuple[Path, Atoms]) -> Path:
+    folder = laboratory[0]
+    path = folder / "pt.series.h5"
+    assert main(["import", str(folder / "pt.mrc"), "--table", str(folder / "pt.csv"), "--microscope",
+                 str(folder / "titan.yaml"), "--elements", "Pt", "--to", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(series_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Record:
+    spec = compose_spec(["data=measured", f"data.path={series_file}", "engine.n_iterations=15", "reg=tv", "binning=4"])
+    return keeper.run(spec, places=Places(tmp_path_factory.mktemp("outputs"))).record
+
+
+def test_import_orders_and_normalises_the_counts(series_file: Path) -> None:
+    imported = read_imported(series_file)
+    series = imported.series
+    np.testing.assert_allclose(series.tilt_deg, np.arange(-70, 71, 5))
+    np.testing.assert_allclose(series.defocus_A, np.tile([-500.0, -300.0], (29, 1)))
+    assert series.pixel_A == 0.5 and imported.microscope.energy_keV == 300 and imported.elements == ("Pt",)
+    # 2e5 e/Å² over 58 images and 0.25 Å² a pixel.
+    assert series.mean_electrons_per_pixel == pytest.approx(2e5 / 58 * 0.25, rel=0.05)
+    corner = series.images[:, :, :6, :6]
+    assert corner.mean() == pytest.approx(1, abs=0.01)
+    assert abs(imported.axis_deg) < 1
+    assert set(imported.provenance["files"]) == {"pt.mrc", "pt.csv", "titan.yaml"}
+    assert {step["name"] for step in imported.provenance["steps"]} >= {"bad pixels", "vacuum", "tilt axis", "shifts"}
+
+
+def test_a_measured_series_becomes_atoms_without_a_truth(made: Record, laboratory: tuple[Path, Atoms]) -> None:
+    atoms = laboratory[1]
+    assert made.spec.data.kind == "measured" and len(made.spec.data.digest) == 64
+    assert made.spec.scale.shape_zxy[1:] == (60, 56) and made.spec.scale.voxel_A == 0.5
+    assert made.spec.tilts.angles_deg is not None and len(made.spec.tilts.angles_deg) == 29
+    assert not [name for name in array_names(made) if name.startswith(("truth/", "match/", "views/"))]
+    assert "position_error_pm" not in made.metrics and made.metrics["final_cost"] > 0
+    traced = read_array(made, "traced/positions_A").values
+    assert set(read_array(made, "traced/numbers").values) <= {78}
+    # The sample lies anywhere: distances between atoms do not depend on that.
+    assert abs(len(traced) - len(atoms)) <= 0.1 * len(atoms)
+    nearest = np.sort(np.linalg.norm(traced[:, None] - traced[None], axis=2), axis=1)[:, 1]
+    true_nearest = np.sort(np.linalg.norm(atoms.positions_A[:, None] - atoms.positions_A[None], axis=2), axis=1)[:, 1]
+    assert np.median(nearest) == pytest.approx(np.median(true_nearest), rel=0.03)
+
+
+def test_a_measured_run_is_found_again_by_the_content_of_its_file(made: Record, series_file: Path,
+                                                                  tmp_path: Path) -> None:
+    copy = tmp_path / "other.series.h5"
+    copy.write_bytes(series_file.read_bytes())
+    spec = compose_spec(["data=measured", f"data.path={copy}", "engine.n_iterations=15", "reg=tv", "binning=4"])
+    again = keeper.run(spec, places=Places(made.folder.parents[1]))
+    assert again.status == "skipped" and again.record.id == made.id
+    copy.write_bytes(series_file.read_bytes() + b" ")
+    with pytest.raises(SpecError, match="has changed since the settings were bound"):
+        keeper.run(spec, places=Places(tmp_path / "outputs"))
+
+
+@pytest.mark.parametrize(("words", "complaint"), [
+    (["tilts=60"], "tilts cannot be set with data=measured"),
+    (["scale.voxel_A=0.4"], "scale.voxel_A cannot be set with data=measured"),
+    (["dose=7k"], "dose cannot be set with data=measured"),
+    (["sample.elements=[Xy]"], "sample.elements='Xy' cannot be used"),
+    (["data.depth_A=-1"], "data.depth_A=-1.0 cannot be used"),
+    (["binning=64"], "binning.n_layers=64 cannot be used"),
+])
+def test_settings_that_a_series_brings_are_refused(series_file: Path, words: list[str], complaint: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        compose_spec(["data=measured", f"data.path={series_file}", *words])
+    assert complaint in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_measured_run_needs_a_series_file(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="data.path='' cannot be used"):
+        compose_spec(["data=measured"])
+    with pytest.raises(aetlab.AetlabError, match="nothing.h5 is not there"):
+        compose_spec(["data=measured", f"data.path={tmp_path / 'nothing.h5'}"])
+    with pytest.raises(SpecError, match="data.path='a.h5' cannot be used"):
+        compose_spec(["data.path=a.h5"])
+
+
+def small_series() -> ImportedSeries:
+    rng = np.random.default_rng(0)
+    weight = np.ones((3, 2))
+    weight[1, 1] = 0
+    series = TiltSeries(rng.uniform(0.5, 1.5, (3, 2, 10, 12)).astype(np.float32), np.array([-10.0, 0, 10]),
+                        np.array([-200.0, 100.0]), 0.4, 50.0, weight)
+    poses = Poses.nominal(series.tilt_deg, 2)
+    return ImportedSeries(series, poses, MicroscopeSpec(energy_keV=200.0, dqe=0.5),
+                          MtfTable(np.array([0, 0.25, 0.5]), np.array([1, 0.8, 0.4])), (), 1.5, 1.3, {"files": {}})
+
+
+def test_a_series_file_gives_back_what_was_written(tmp_path: Path) -> None:
+    imported = small_series()
+    write_imported(tmp_path / "a.h5", imported)
+    back = read_imported(tmp_path / "a.h5")
+    assert back.series.digest() == imported.series.digest() and back.microscope == imported.microscope
+    assert back.mtf is not None and back.mtf.mtf.tolist() == [1, 0.8, 0.4]
+    assert (back.axis_deg, back.radius_A, back.elements, back.provenance) == (1.5, 1.3, (), {"files": {}})
+    np.testing.assert_array_equal(back.poses.turn_deg, imported.poses.turn_deg)
+    assert aetlab.read_series(tmp_path / "a.h5").digest() == imported.series.digest()
+
+
+def test_settings_are_bound_to_the_series(tmp_path: Path) -> None:
+    write_imported(tmp_path / "a.h5", small_series())
+    plain = aetlab.settings(scale="smoke", binning=1, data="simulated")
+    with pytest.raises(SpecError, match="name the elements that the sample may hold"):
+        bind_measured(aetlab.settings(binning=1, data="measured", overrides={"data.path": str(tmp_path / "a.h5")}))
+    with pytest.raises(SpecError, match="tilts cannot be set with data=measured"):
+        aetlab.settings(tilts=60, data="measured", overrides={"data.path": str(tmp_path / "a.h5")})
+    bound = aetlab.bind_measured(aetlab.settings(binning=1, data="measured", overrides={
+        "data.path": str(tmp_path / "a.h5"), "sample.elements": ["Cu", "Au"]}))
+    # 2 (1.3 + 4) Å of 0.4 Å, rounded up to an even number.
+    assert bound.scale.shape_zxy == (10, 10, 12) and bound.scale.voxel_A == 0.4
+    assert bound.defocus.planes_nm == (-20.0, 10.0) and bound.microscope.energy_keV == 200
+    # Five images of 50 electrons a pixel of 0.16 Å² at a DQE of 0.5.
+    assert bound.dose.total_e_A2 == pytest.approx(5 * 50 / 0.16 / 0.5)
+    assert flow.elements(bound) == (29, 79) and bind_measured(plain) == plain
+
+
+@pytest.mark.parametrize("damage", [
+    lambda content: b"", lambda content: content[:2000], lambda content: content.replace(b"version", b"vers\xffon"),
+    lambda content: content.replace(b'"version": 1', b'"version": 7'),
+    lambda content: content.replace(b"cycles_per_pixel", b"cycles_per_pixle"),
+])
+def test_a_damaged_series_file_ends_in_one_line(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "a.h5"
+    write_imported(path, small_series())
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(aetlab.AetlabError) as refused:
+        read_imported(path)
+    assert str(path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_init_writes_a_table_to_fill_in_and_overwrites_nothing(laboratory: tuple[Path, Atoms], tmp_path: Path,
+                                                               capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pt.mrc").write_bytes((laboratory[0] / "pt.mrc").read_bytes())
+    assert main(["init", str(tmp_path)]) == 0
+    lines = (tmp_path / "series.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[1] == "file,frame,tilt_deg,defocus_nm,dose_e_A2,exclude"
+    assert lines[2] == "pt.mrc,0,,,," and len(lines) == 2 + 58
+    assert "python -m aetlab.series import" in capsys.readouterr().out
+    assert main(["init", str(tmp_path)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["init", str(tmp_path / "none")]) == 2
+
+
+def test_show_prints_how_a_series_was_made(series_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(series_file)]) == 0
+    said = capsys.readouterr().out
+    assert "58 of 58 images, 29 tilts from -70 to 70°" in said and "bad pixels: " in said
+    assert json.dumps(said).count("Traceback") == 0
+
+
+@pytest.mark.parametrize(("words", "complaint"), [
+    (["--set", "axis_deg"], "write KEY=VALUE"),
+    (["--set", "axes=3"], "prepare.axes=3 is not a setting"),
+    (["--set", "vacuum=guess"], "prepare.vacuum='guess' cannot be used"),
+    (["--elements", "Xy"], "'Xy' is no chemical symbol"),
+])
+def test_bad_words_of_an_import_end_in_one_line(laboratory: tuple[Path, Atoms], tmp_path: Path, words: list[str],
+                                                complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = laboratory[0]
+    assert main(["import", str(folder / "pt.mrc"), "--table", str(folder / "pt.csv"), "--microscope",
+                 str(folder / "titan.yaml"), "--to", str(tmp_path / "a.h5"), *words]) == 2
+    error = capsys.readouterr().err
+    assert complaint in error and error.count("\n") == 1 and not (tmp_path / "a.h5").exists()
+
+
+def test_series_errors_are_errors_of_aetlab() -> None:
+    assert issubclass(SeriesError, aetlab.AetlabError)
