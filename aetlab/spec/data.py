@@ -13,7 +13,7 @@ _FREE = ("sample.elements", "sample.debye_waller_A2")
 
 
 def refuse_settings_of_series(keys: Iterable[str]) -> None:
-    """Raise :class:`SpecError` on the first of ``keys`` (groups or dotted keys) that a measured series brings itself."""
+    """Raise :class:`SpecError` on the first of ``keys`` (groups or dotted keys) that a measured series brings."""
     for key in keys:
         if key.split(".")[0] in _OF_SERIES and not key.startswith(_FREE):
             raise SpecError(f"{key} cannot be set with data=measured: voxels, tilts, defoci, dose and microscope are "
