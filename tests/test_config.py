@@ -20,8 +20,9 @@ from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 from aetlab.store.identity import record_id
 
 GROUPS = group_choices()
-#: All but the experiments, which have a test of their own.
-OPTIONS = [(group, choice) for group, choices in GROUPS.items() for choice in choices if group != "experiment"]
+#: All but the experiments, which have a test of their own, and measured data, which need a series file.
+OPTIONS = [(group, choice) for group, choices in GROUPS.items() for choice in choices
+           if group != "experiment" and (group, choice) != ("data", "measured")]
 #: The groups and choices that users are promised.
 PROMISED = {
     "sample": {"si_sio2", "si_sio2_vacancies", "file"}, "scale": {"smoke", "small", "medium", "paper"},
@@ -204,6 +205,7 @@ def test_each_row_of_the_papers_table_has_its_experiment(experiments: dict[str, 
     (["seed=1.5"], "seed=1.5 cannot be used: it takes a whole number"),
     (["experiment=fig99"], "experiment=fig99 is not a choice"),
     (["experiment=glob(nothing*)"], "matches nothing: choose from"),
+    (["data=measured"], "data.path='' cannot be used: data=measured needs the series file"),
     (["sample=file"], "sample.path='' cannot be used: give the structure file"),
     (["other_code=maybe"], "other_code='maybe' cannot be used: choose one of remake, use"),
     (["outputs=''"], "outputs='' cannot be used: give a folder"),

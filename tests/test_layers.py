@@ -8,8 +8,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "aetlab").rglob("*.py"))
 #: Modules with a command line. They and ``cli`` may import Hydra and OmegaConf.
@@ -50,21 +48,21 @@ def rooms_in(names: set[str], rooms: set[str]) -> set[str]:
     return {room for room in rooms if within(names, f"aetlab.{room}")}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
-    room, names = room_of(path), imported(path)
-    if room not in {*COMMANDS, "cli"}:
-        assert not within(names, "hydra") and not within(names, "omegaconf")
-        assert not rooms_in(names, {*COMMANDS, "cli"})
-    if room in NUMERICS:
-        assert not rooms_in(names, {*NUMERICS, "store", "flow", "keeper"} - {room})
-    if room not in {*MAY_SCORE, PACKAGE}:
-        assert not rooms_in(names, {"scoring"})
-    if room == "reporting":
-        assert not rooms_in(names, NOT_FOR_REPORTS)
-    if path != ROOT / "aetlab" / "core" / "backend.py" and not path.name.endswith("cuda.py"):
-        assert not within(names, "cupy")
-    assert not any(within(names, name) for name in ("pickle", "dill", "shelve", "marshal"))
+def test_a_file_imports_only_what_its_room_may() -> None:
+    for path in FILES:
+        room, names = room_of(path), imported(path)
+        if room not in {*COMMANDS, "cli"}:
+            assert not within(names, "hydra") and not within(names, "omegaconf"), path
+            assert not rooms_in(names, {*COMMANDS, "cli"}), path
+        if room in NUMERICS:
+            assert not rooms_in(names, {*NUMERICS, "store", "flow", "keeper"} - {room}), path
+        if room not in {*MAY_SCORE, PACKAGE}:
+            assert not rooms_in(names, {"scoring"}), path
+        if room == "reporting":
+            assert not rooms_in(names, NOT_FOR_REPORTS), path
+        if path != ROOT / "aetlab" / "core" / "backend.py" and not path.name.endswith("cuda.py"):
+            assert not within(names, "cupy"), path
+        assert not any(within(names, name) for name in ("pickle", "dill", "shelve", "marshal"))
 
 
 def test_the_contracts_of_the_import_linter_list_every_room() -> None:
@@ -77,15 +75,15 @@ def test_the_contracts_of_the_import_linter_list_every_room() -> None:
     assert set(contracts["forbidden"]["forbidden_modules"]) == {"hydra", "omegaconf"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_files_are_short_and_functions_take_no_arbitrary_keywords(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= 400
-    assert path.name not in ("utils.py", "helpers.py")
-    module = ast.parse(text)
-    classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
-    functions = [node for place in (module, *classes) for node in place.body if isinstance(node, ast.FunctionDef)]
-    assert not [function.name for function in functions if function.args.kwarg]
+def test_files_are_short_and_functions_take_no_arbitrary_keywords() -> None:
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= 400, path
+        assert path.name not in ("utils.py", "helpers.py")
+        module = ast.parse(text)
+        classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
+        functions = [node for place in (module, *classes) for node in place.body if isinstance(node, ast.FunctionDef)]
+        assert not [function.name for function in functions if function.args.kwarg], path
 
 
 def test_the_entry_point_loads_no_numerics_before_it_needs_them() -> None:

@@ -100,7 +100,7 @@ def test_a_sweep_over_lists_and_choices_of_angles() -> None:
     (["tilts.angles_deg=[0,10]", "wedge.missing_deg=1"], "wedge.missing_deg=1.0 cannot be used: it leaves out the end"),
     (["defocus.planes_nm=[]"], "defocus.planes_nm=() cannot be used: give at least one finite defocus"),
     (["defocus.planes_nm=[10,inf]"], "give at least one finite defocus"),
-    (["data.kind=measured"], "data.kind='measured' cannot be used: choose one of simulated"),
+    (["data.kind=invented"], "data.kind='invented' cannot be used: choose one of simulated, measured"),
 ])
 def test_contradictory_settings_are_refused_in_one_line(words: list[str], told: str) -> None:
     with pytest.raises(SpecError) as refusal:
