@@ -15,6 +15,8 @@ import pytest
 import aetlab
 from aetlab import keeper
 from aetlab.cli.compose import compose_spec
+from aetlab.cli.jobs import run_job
+from aetlab.core.backend import n_threads
 from aetlab.core.nouns import TiltSeries
 from aetlab.spec import RunSpec
 from aetlab.spec.choices import default_choices
@@ -226,6 +228,13 @@ def test_a_checkpoint_of_other_images_is_not_continued(settings: RunSpec, steps:
 def test_the_digest_of_a_series_covers_all_of_it(steps: tuple[Any, ...],
                                                  change: Callable[[TiltSeries], TiltSeries]) -> None:
     assert change(steps[1]).digest() != steps[1].digest()
+
+
+def test_a_job_leaves_the_threads_of_its_process_to_the_next(settings: RunSpec, tmp_path: Path) -> None:
+    """Otherwise all jobs of a sweep in one process would run on the threads of the first."""
+    before = n_threads()
+    result = run_job(settings, "job", outputs=tmp_path, use_other_code=False)
+    assert settings.engine.n_threads == 1 and result.status == "done" and n_threads() == before
 
 
 def test_all_public_names_exist_and_are_documented() -> None:

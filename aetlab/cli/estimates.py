@@ -23,7 +23,6 @@ def print_estimates(words: Sequence[str], *, multirun: bool, config_dir: Path | 
     free = available_bytes()
     for job in compose_jobs(words, multirun=multirun, config_dir=config_dir):
         spec = job.spec
-        backend.limit_threads(spec.engine.n_threads)
         if spec.data.kind == "measured":
             needed = memory_by_stage(spec)
             print(f"{job.label}: needs about {max(needed.values()) / 1e9:.2f} GB; the time of a measured series is not "
@@ -31,7 +30,8 @@ def print_estimates(words: Sequence[str], *, multirun: bool, config_dir: Path | 
             require_memory(spec)
             continue
         atoms = build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
-        found = estimate(spec, atoms)
+        with backend.threads(spec.engine.n_threads or backend.n_threads()):
+            found = estimate(spec, atoms)
         print(f"{job.label}: {len(atoms)} atoms, {found.in_one_line()}\n{found.as_table()}", flush=True)
         require_memory(spec)
     print(f"{free / 1e9:.1f} GB of memory are free; a tilt series that is already in the cache takes no time")

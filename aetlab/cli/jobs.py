@@ -110,8 +110,8 @@ def _make(places: Places, spec: RunSpec, run_id: str, label: str, reporter: Repo
         from aetlab.core import backend
 
         backend.prepare_process()
-        backend.limit_threads(spec.engine.n_threads)
-        result = keeper.run(spec, places=places, reporter=reporter, use_other_code=use_other_code)
+        with backend.threads(spec.engine.n_threads or backend.n_threads()):
+            result = keeper.run(spec, places=places, reporter=reporter, use_other_code=use_other_code)
     except Exception as error:
         message = _in_one_line(error)
         _log_failure(log_path, message)
