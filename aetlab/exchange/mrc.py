@@ -50,7 +50,7 @@ def write_mrc(path: Path | str, volume: Volume) -> None:
 
 @dataclass(frozen=True)
 class MrcHeader:
-    """What the header of an MRC file says.
+    """The header of an MRC file.
 
     Parameters
     ----------

@@ -77,7 +77,7 @@ class StoredRun:
 
     @property
     def has_truth(self) -> bool:
-        """Whether the record holds the true atoms; records of measured images do not."""
+        """True if the record holds the true atoms; records of measured images do not."""
         return any(name.startswith("truth/") for name in self.array_names)
 
     @property

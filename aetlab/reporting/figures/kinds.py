@@ -57,7 +57,7 @@ class FigureTask:
 
     @property
     def has_truth(self) -> bool:
-        """Whether all records of the figure have a truth."""
+        """True if all records of the figure have a truth."""
         return all(run.has_truth for run in self.runs)
 
     @property
