@@ -103,7 +103,6 @@ class HostDevice:
         self._rooms: list[np.ndarray] = []
         self._recorded: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
         self.n_bytes = 0
-        self.launched: set[str] = set()
 
     def free_bytes(self) -> int:
         return 10**9
@@ -175,7 +174,6 @@ class HostDevice:
                 assert not np.may_share_memory(a, b), (kernel, p.name, q.name)
 
     def _launch(self, kernel: str, extent: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
-        self.launched.add(kernel)
         layout = KERNELS[kernel]
         block = (self._n_waiting, 1, 1) if layout.waits else layout.block
         self.run(kernel, (ctypes.c_uint * 7)(*layout.grid(extent), *block, layout.waits), arguments)

@@ -167,15 +167,21 @@ def test_reconstructions_from_settings_agree_on_gpu_and_cpu(with_gpu: HostDevice
 
 @pytest.mark.parametrize("kind", ["tv", "atoms"])
 def test_the_estimate_tries_the_gpu_and_counts_its_memory(with_gpu: HostDevice, tiny: RunSpec, smoke_spec: RunSpec,
-                                                          change, kind: str) -> None:
+                                                          change, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock by which each trial takes 0.01 s, as the time of so small a volume is that of the machine's load."""
+    monkeypatch.setattr("aetlab.reconstruction.estimate._tried", {})
+    monkeypatch.setattr("aetlab.reconstruction.estimate._seconds", lambda work, *arguments: (work(*arguments), 0.01)[1])
     spec = change(tiny, "reg", kind=kind)
     atoms = build_sample(smoke_spec.sample, smoke_spec.scale, generator(0, "sample"))
     found = estimate(spec, atoms)
     assert found.gpu == "the processor" and found.gpu_bytes == device_choice.gpu_bytes(spec) > 4 * 11 * 16 * 20 * 7
     assert re.search(r"s on the CPU and 0\.00 GB of the processor \(simulate", found.in_one_line())
     assert found.as_table().splitlines()[-1].split() == ["of", "the", "GPU", "0.00", "the", "processor", "reconstructs"]
-    twice = estimate(change(spec, "engine", n_iterations=8 * spec.engine.n_iterations), atoms)
-    assert twice.seconds["reconstruct"] > 2 * found.seconds["reconstruct"] > 0
+    longer = estimate(change(spec, "engine", n_iterations=8 * spec.engine.n_iterations), atoms)
+    assert longer.seconds["reconstruct"] == pytest.approx(8 * found.seconds["reconstruct"])
+    # Four tilts are tried together; an iteration has five, and a step of the regulariser where it has one.
+    an_iteration_s = 5 * 0.01 / 4 + (0.01 if kind == "tv" else 0)
+    assert found.seconds["reconstruct"] == pytest.approx(spec.engine.n_iterations * an_iteration_s)
     by_cpu = estimate(change(spec, "engine", device="cpu"), atoms)
     assert by_cpu.gpu is None and "GB of" not in by_cpu.in_one_line()
     assert by_cpu.memory_bytes["reconstruct"] >= found.memory_bytes["reconstruct"]

@@ -140,7 +140,6 @@ def test_a_step_with_weights_and_defoci_of_each_tilt_agrees_with_the_cpu(device:
     before = volume.copy()
     assert float(model.descend(volume, 5, step)) == 0
     np.testing.assert_array_equal(volume, before)
-    assert device.launched >= {"weighted_residual" if likelihood == "amplitude" else "weighted_poisson_residual"}
 
 
 def test_defoci_of_each_tilt_that_exceed_the_memory_are_refused(device: HostDevice,
@@ -203,8 +202,8 @@ def test_a_dark_pixel_has_no_gradient(device: HostDevice) -> None:
     """ψ = 0 would divide by 0; its residual is 0 and its cost ½ a²."""
     images = device.upload(np.array([[0, 3 + 4j, 0.6 - 0.8j]], np.complex64))
     amplitude, row_cost = device.upload(np.array([[2, 4, 2]], np.float32)), device.zeros((1,), np.float64)
-    device.launch("residual", (1, 1, 1), amplitude, device.zeros((2,), np.int32), np.int32(1), np.int32(3), images,
-                  row_cost)
+    device.launch("residual", (1, 1, 1), amplitude, amplitude, np.int32(0), device.zeros((2,), np.int32),
+                  np.int32(1), np.int32(3), images, row_cost)
     np.testing.assert_allclose(images[0], [0, 0.6 + 0.8j, -0.6 + 0.8j], atol=1e-6)
     np.testing.assert_allclose(row_cost, 0.5 * (4 + 1 + 1), rtol=1e-6)
 
@@ -213,7 +212,7 @@ def test_a_dark_pixel_with_a_weight_has_no_gradient(device: HostDevice) -> None:
     images = device.upload(np.array([[0, 3 + 4j, 0.6 - 0.8j]], np.complex64))
     amplitude, row_cost = device.upload(np.array([[2, 4, 2]], np.float32)), device.zeros((1,), np.float64)
     weight = device.upload(np.array([[2, 3, 0]], np.float32))
-    device.launch("weighted_residual", (1, 1, 1), amplitude, weight, np.int32(3), device.zeros((2,), np.int32),
+    device.launch("residual", (1, 1, 1), amplitude, weight, np.int32(3), device.zeros((2,), np.int32),
                   np.int32(1), np.int32(3), images, row_cost)
     np.testing.assert_allclose(images[0], [0, 1.8 + 2.4j, 0], atol=1e-6)
     np.testing.assert_allclose(row_cost, 0.5 * (8 + 3), rtol=1e-6)

@@ -14,9 +14,9 @@ BACKGROUND = 1e-3
 def _cost_and_gradient(likelihood: str, wave: np.ndarray, amplitude: np.ndarray) -> tuple[float, np.ndarray]:
     gradient, row_cost = wave.copy(), np.empty(SHAPE[:2])
     if likelihood == "amplitude":
-        kernels.amplitude_residual(gradient, amplitude, row_cost)
+        kernels.amplitude_residual(gradient, amplitude, None, row_cost)
     else:
-        kernels.poisson_residual(gradient, amplitude, BACKGROUND, row_cost)
+        kernels.poisson_residual(gradient, amplitude, None, BACKGROUND, row_cost)
     return kernels.cost_of_rows(row_cost), gradient
 
 

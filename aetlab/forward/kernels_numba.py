@@ -286,45 +286,10 @@ def back_transmit(phase, wave, adjoint, slice_V):
 
 
 @_parallel
-def amplitude_residual(wave, amplitude, row_cost):
-    """Replace ``wave`` (F, X, Y) by ``wave - amplitude · wave/|wave|``; ``row_cost`` (F, X) gets ½ Σ_y |residual|²."""
-    n_f, n_x, n_y = wave.shape
-    for row in nb.prange(n_f * n_x):
-        f, x = row // n_x, row % n_x
-        total = 0.0
-        for y in range(n_y):
-            re, im = wave[f, x, y].real, wave[f, x, y].imag
-            modulus = math.sqrt(re * re + im * im)
-            difference = modulus - amplitude[f, x, y]
-            total += difference * difference
-            factor = difference / modulus if modulus > 0 else 0.0
-            wave[f, x, y] = complex(factor * re, factor * im)
-        row_cost[f, x] = 0.5 * total
+def amplitude_residual(wave, amplitude, weight, row_cost):
+    """Replace ``wave`` (F, X, Y) by ``weight · (wave - amplitude · wave/|wave|)``.
 
-
-@_parallel
-def weighted_amplitude_residual(wave, amplitude, weight, row_cost):
-    """As :func:`amplitude_residual`, each pixel's cost and residual times ``weight`` (F, X, Y)."""
-    n_f, n_x, n_y = wave.shape
-    for row in nb.prange(n_f * n_x):
-        f, x = row // n_x, row % n_x
-        total = 0.0
-        for y in range(n_y):
-            re, im = wave[f, x, y].real, wave[f, x, y].imag
-            modulus = math.sqrt(re * re + im * im)
-            difference = modulus - amplitude[f, x, y]
-            weighted = weight[f, x, y] * difference
-            total += weighted * difference
-            factor = weighted / modulus if modulus > 0 else 0.0
-            wave[f, x, y] = complex(factor * re, factor * im)
-        row_cost[f, x] = 0.5 * total
-
-
-@_parallel
-def poisson_residual(wave, amplitude, background, row_cost):
-    """Replace ``wave`` (F, X, Y) by the gradient of ``Σ (m - I + I log(I/m)) / 4`` with respect to it.
-
-    m is |wave|² + ``background`` and I the square of ``amplitude``; ``row_cost`` (F, X) gets the sums over y.
+    ``row_cost`` (F, X) gets ½ Σ_y weight · |residual|². ``weight`` is (F, X, Y); None: 1, compiled of its own.
     """
     n_f, n_x, n_y = wave.shape
     for row in nb.prange(n_f * n_x):
@@ -332,32 +297,35 @@ def poisson_residual(wave, amplitude, background, row_cost):
         total = 0.0
         for y in range(n_y):
             re, im = wave[f, x, y].real, wave[f, x, y].imag
-            model = re * re + im * im + background
-            measured = amplitude[f, x, y] * amplitude[f, x, y]
-            total += model - measured
-            if measured > 0:
-                total += measured * math.log(measured / model)
-            factor = (model - measured) / (2 * model)
+            modulus = math.sqrt(re * re + im * im)
+            difference = modulus - amplitude[f, x, y]
+            residual = difference if weight is None else weight[f, x, y] * difference
+            total += residual * difference
+            factor = residual / modulus if modulus > 0 else 0.0
             wave[f, x, y] = complex(factor * re, factor * im)
-        row_cost[f, x] = 0.25 * total
+        row_cost[f, x] = 0.5 * total
 
 
 @_parallel
-def weighted_poisson_residual(wave, amplitude, weight, background, row_cost):
-    """As :func:`poisson_residual`, each pixel's cost and gradient times ``weight`` (F, X, Y)."""
+def poisson_residual(wave, amplitude, weight, background, row_cost):
+    """Replace ``wave`` (F, X, Y) by the gradient of ``Σ weight · (m - I + I log(I/m)) / 4`` with respect to it.
+
+    m is |wave|² + ``background`` and I the square of ``amplitude``; ``row_cost`` (F, X) gets the sums over y.
+    ``weight`` is (F, X, Y); None: 1, compiled of its own.
+    """
     n_f, n_x, n_y = wave.shape
     for row in nb.prange(n_f * n_x):
         f, x = row // n_x, row % n_x
         total = 0.0
         for y in range(n_y):
             re, im = wave[f, x, y].real, wave[f, x, y].imag
+            w = amplitude.dtype.type(1) if weight is None else weight[f, x, y]
             model = re * re + im * im + background
             measured = amplitude[f, x, y] * amplitude[f, x, y]
-            divergence = model - measured
+            total += w * (model - measured)
             if measured > 0:
-                divergence += measured * math.log(measured / model)
-            total += weight[f, x, y] * divergence
-            factor = weight[f, x, y] * (model - measured) / (2 * model)
+                total += w * (measured * math.log(measured / model))
+            factor = w * (model - measured) / (2 * model)
             wave[f, x, y] = complex(factor * re, factor * im)
         row_cost[f, x] = 0.25 * total
 

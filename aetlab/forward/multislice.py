@@ -212,15 +212,11 @@ class Multislice:
 
         ``weight`` (F, X, Y), in the precision of ``amplitude``, is the weight of each pixel; None: 1.
         """
-        waves, dark = self.images(slices), amplitude.dtype.type(DARK)
-        if weight is None and self._poisson:
-            kernels.poisson_residual(waves, amplitude, dark, self._row_cost)
-        elif weight is None:
-            kernels.amplitude_residual(waves, amplitude, self._row_cost)
-        elif self._poisson:
-            kernels.weighted_poisson_residual(waves, amplitude, weight, dark, self._row_cost)
+        waves = self.images(slices)
+        if self._poisson:
+            kernels.poisson_residual(waves, amplitude, weight, amplitude.dtype.type(DARK), self._row_cost)
         else:
-            kernels.weighted_amplitude_residual(waves, amplitude, weight, self._row_cost)
+            kernels.amplitude_residual(waves, amplitude, weight, self._row_cost)
         return kernels.cost_of_rows(self._row_cost)
 
     def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:

@@ -29,7 +29,7 @@ _inline = njit(fastmath=fft.FAST, forceinline=True)
 _parallel = njit(fastmath=fft.FAST, parallel=True)
 
 #: The operation of :func:`columns` between its two transforms.
-ENTER, TRANSMIT, BACK_TRANSMIT, RESIDUAL, WEIGHTED_RESIDUAL = 0, 1, 2, 3, 4
+ENTER, TRANSMIT, BACK_TRANSMIT, RESIDUAL = 0, 1, 2, 3
 
 _ZERO, _ONE, _TWO, _HALF, _PI, _TINY = (np.float32(v) for v in (0, 1, 2, 0.5, math.pi, 1e-30))
 _TURNS = np.float32(0.5 / math.pi)
@@ -82,8 +82,8 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, weight, cost, n_x, pl
     - TRANSMIT: multiply by exp(i phase slice_V); ENTER and TRANSMIT also store the result in ``wave`` (2, X, Y);
     - BACK_TRANSMIT: ``planes`` is the adjoint φ and ``wave`` the wave behind the slice; replace ``slice_V`` by the
       gradient phase Im(φ wave*), and φ by φ exp(-i phase slice_V);
-    - RESIDUAL: replace ψ by ψ - a ψ/|ψ| with ``amplitude`` a (F, X, Y); write ½ Σ_x |residual|² to ``cost`` (F, Y);
-    - WEIGHTED_RESIDUAL: the same, with residual and cost of each pixel multiplied by ``weight`` (F, X, Y).
+    - RESIDUAL: replace ψ by w (ψ - a ψ/|ψ|) with ``amplitude`` a (F, X, Y) and ``weight`` w (F, X, Y; None: 1); write
+      ½ Σ_x w |ψ - a ψ/|ψ||² to ``cost`` (F, Y).
     """
     n_planes, _, stored_x, n_y = planes.shape
     blocks = n_y // WIDTH
@@ -124,29 +124,17 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, weight, cost, n_x, pl
                 store(slice_V, at, (b * load(wave, at) - a * load(wave, to_im + at)) * phase)
                 store(buffer, i, a * c + b * s)
                 store(buffer, im + i, b * c - a * s)
-        elif kind == RESIDUAL:
-            total = splat(_ZERO)
-            for x in range(n_x):
-                i = x * WIDTH
-                a, b = load(buffer, i), load(buffer, im + i)
-                # The small constant gives a residual of 0 in a dark pixel without a branch.
-                modulus = square_root(a * a + b * b + _TINY)
-                difference = modulus - load(amplitude, f * to_im + x * n_y + y)
-                total = total + difference * difference
-                factor = difference / modulus
-                store(buffer, i, a * factor)
-                store(buffer, im + i, b * factor)
-            store(cost, f * n_y + y, total * _HALF)
         else:
             total = splat(_ZERO)
             for x in range(n_x):
                 i, at = x * WIDTH, f * to_im + x * n_y + y
                 a, b = load(buffer, i), load(buffer, im + i)
+                # The small constant gives a residual of 0 in a dark pixel without a branch.
                 modulus = square_root(a * a + b * b + _TINY)
                 difference = modulus - load(amplitude, at)
-                weighted = load(weight, at) * difference
-                total = total + weighted * difference
-                factor = weighted / modulus
+                residual = difference if weight is None else load(weight, at) * difference
+                total = total + residual * difference
+                factor = residual / modulus
                 store(buffer, i, a * factor)
                 store(buffer, im + i, b * factor)
             store(cost, f * n_y + y, total * _HALF)

@@ -94,11 +94,10 @@ class SimdMultislice:
             kernels.rows(False, self._plane, self._free[self._which[m - 1]], self._plane, n_y, self._plan_y)
             self._columns(kernels.TRANSMIT, slices[m], self._waves[m])
         kernels.rows(False, self._plane, self._transfer, self._images, n_y, self._plan_y)
-        kind, by_pixel = (kernels.RESIDUAL, self._nothing) if weight is None else (kernels.WEIGHTED_RESIDUAL, weight)
-        kernels.columns(kind, self._images, self._phase, slices[0], self._waves[0], amplitude, by_pixel, self._cost,
-                        n_x, self._plan_x, True)
+        kernels.columns(kernels.RESIDUAL, self._images, self._phase, slices[0], self._waves[0], amplitude, weight,
+                        self._cost, n_x, self._plan_x, True)
         return float(self._cost[:, :n_y].sum(dtype=np.float64))
 
     def _columns(self, kind: int, slice_V: np.ndarray, wave: np.ndarray, *, forward: bool = True) -> None:
-        kernels.columns(kind, self._plane, self._phase, slice_V, wave, self._nothing, self._nothing, self._cost,
+        kernels.columns(kind, self._plane, self._phase, slice_V, wave, self._nothing, None, self._cost,
                         self._shape_xy[0], self._plan_x, forward)

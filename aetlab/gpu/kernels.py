@@ -49,8 +49,6 @@ KERNELS: dict[str, Kernel] = {
     "from_images": _each("multislice.cu", 256, 1, 1),
     "residual": Kernel("multislice.cu", (128, 1, 1), (1, 1, 1), waits=True),
     "poisson_residual": Kernel("multislice.cu", (128, 1, 1), (1, 1, 1), waits=True),
-    "weighted_residual": Kernel("multislice.cu", (128, 1, 1), (1, 1, 1), waits=True),
-    "weighted_poisson_residual": Kernel("multislice.cu", (128, 1, 1), (1, 1, 1), waits=True),
     "sum_cost": Kernel("multislice.cu", (256, 1, 1), (1, 1, 1), waits=True),
     "back_transmit": _each("multislice.cu", 256, 1, 1),
     "tv_primal": _each("volume.cu", 32, 8, 1),

@@ -81,43 +81,27 @@ __device__ double sum_over_block(double number, double* room) {
     return room[0];
 }
 
-// Replace ψ by ψ - a ψ/|ψ| (0 where ψ is 0). `amplitude` (T, rows, Y) holds a of all tilts. A block processes one row
-// of the images and writes ½ Σ |residual|² to `row_cost`.
-extern "C" __global__ void residual(const float* __restrict__ amplitude, const int* __restrict__ now, int n_rows, int n_y,
-                                    float2* __restrict__ images, double* __restrict__ row_cost) {
-    __shared__ double room[128];
-    const long long row = blockIdx.x;
-    const float* measured = amplitude + ((long long)now[0] * n_rows + row) * n_y;
-    float2* wave = images + row * n_y;
-    double total = 0.0;
-    for (int y = threadIdx.x; y < n_y; y += blockDim.x) {
-        const float2 psi = wave[y];
-        const float modulus = sqrtf(psi.x * psi.x + psi.y * psi.y);
-        const float difference = modulus - measured[y];
-        const float factor = modulus == 0.0f ? 0.0f : difference / modulus;
-        wave[y] = make_float2(factor * psi.x, factor * psi.y);
-        total += (double)difference * difference;
-    }
-    total = sum_over_block(total, room);
-    if (threadIdx.x == 0) row_cost[row] = 0.5 * total;
+// The weight of pixel y of a row of `weight` (rows, K): K is 0 (no weights: 1), 1 (one for the row) or n_y.
+__device__ float weight_of(const float* __restrict__ weight, int n_weights, long long row, int y) {
+    if (n_weights == 0) return 1.0f;
+    return weight[row * n_weights + (n_weights == 1 ? 0 : y)];
 }
 
-// As `residual`, with the residual and ½ |residual|² of each pixel multiplied by its weight. `weight` (T, rows, K) has
-// one value for all pixels of a row (K = 1) or one for each pixel (K = Y).
-extern "C" __global__ void weighted_residual(const float* __restrict__ amplitude, const float* __restrict__ weight,
-                                             int n_weights, const int* __restrict__ now, int n_rows, int n_y,
-                                             float2* __restrict__ images, double* __restrict__ row_cost) {
+// Replace ψ by w (ψ - a ψ/|ψ|) (0 where ψ is 0). `amplitude` (T, rows, Y) holds a of all tilts and `weight` (T, rows, K)
+// w, as in `weight_of`. A block processes one row of the images and writes ½ Σ w |residual|² to `row_cost`.
+extern "C" __global__ void residual(const float* __restrict__ amplitude, const float* __restrict__ weight, int n_weights,
+                                    const int* __restrict__ now, int n_rows, int n_y, float2* __restrict__ images,
+                                    double* __restrict__ row_cost) {
     __shared__ double room[128];
     const long long row = blockIdx.x, row_of_all = (long long)now[0] * n_rows + row;
     const float* measured = amplitude + row_of_all * n_y;
-    const float* by_pixel = weight + row_of_all * n_weights;
     float2* wave = images + row * n_y;
     double total = 0.0;
     for (int y = threadIdx.x; y < n_y; y += blockDim.x) {
         const float2 psi = wave[y];
         const float modulus = sqrtf(psi.x * psi.x + psi.y * psi.y);
         const float difference = modulus - measured[y];
-        const float weighted = by_pixel[n_weights == 1 ? 0 : y] * difference;
+        const float weighted = weight_of(weight, n_weights, row_of_all, y) * difference;
         const float factor = modulus == 0.0f ? 0.0f : weighted / modulus;
         wave[y] = make_float2(factor * psi.x, factor * psi.y);
         total += (double)weighted * difference;
@@ -126,43 +110,19 @@ extern "C" __global__ void weighted_residual(const float* __restrict__ amplitude
     if (threadIdx.x == 0) row_cost[row] = 0.5 * total;
 }
 
-// Replace ψ by the gradient of ¼ Σ (m - I + I log(I/m)) with m = |ψ|² + background, I = a²; otherwise as `residual`.
-extern "C" __global__ void poisson_residual(const float* __restrict__ amplitude, const int* __restrict__ now,
-                                            float background, int n_rows, int n_y, float2* __restrict__ images,
-                                            double* __restrict__ row_cost) {
-    __shared__ double room[128];
-    const long long row = blockIdx.x;
-    const float* measured_amplitude = amplitude + ((long long)now[0] * n_rows + row) * n_y;
-    float2* wave = images + row * n_y;
-    double total = 0.0;
-    for (int y = threadIdx.x; y < n_y; y += blockDim.x) {
-        const float2 psi = wave[y];
-        // In double precision: the terms of the cost nearly cancel.
-        const double model = (double)psi.x * psi.x + (double)psi.y * psi.y + background;
-        const double measured = (double)measured_amplitude[y] * measured_amplitude[y];
-        total += model - measured + (measured > 0.0 ? measured * log(measured / model) : 0.0);
-        const float factor = (float)((model - measured) / (2.0 * model));
-        wave[y] = make_float2(factor * psi.x, factor * psi.y);
-    }
-    total = sum_over_block(total, room);
-    if (threadIdx.x == 0) row_cost[row] = 0.25 * total;
-}
-
-// As `poisson_residual`, with gradient and cost of each pixel multiplied by its weight; `weight` is as in
-// `weighted_residual`.
-extern "C" __global__ void weighted_poisson_residual(const float* __restrict__ amplitude,
-                                                     const float* __restrict__ weight, int n_weights,
-                                                     const int* __restrict__ now, float background, int n_rows, int n_y,
-                                                     float2* __restrict__ images, double* __restrict__ row_cost) {
+// Replace ψ by the gradient of ¼ Σ w (m - I + I log(I/m)) with m = |ψ|² + background, I = a²; otherwise as `residual`.
+extern "C" __global__ void poisson_residual(const float* __restrict__ amplitude, const float* __restrict__ weight,
+                                            int n_weights, const int* __restrict__ now, float background, int n_rows,
+                                            int n_y, float2* __restrict__ images, double* __restrict__ row_cost) {
     __shared__ double room[128];
     const long long row = blockIdx.x, row_of_all = (long long)now[0] * n_rows + row;
     const float* measured_amplitude = amplitude + row_of_all * n_y;
-    const float* by_pixel = weight + row_of_all * n_weights;
     float2* wave = images + row * n_y;
     double total = 0.0;
     for (int y = threadIdx.x; y < n_y; y += blockDim.x) {
         const float2 psi = wave[y];
-        const double w = by_pixel[n_weights == 1 ? 0 : y];
+        const double w = weight_of(weight, n_weights, row_of_all, y);
+        // In double precision: the terms of the cost nearly cancel.
         const double model = (double)psi.x * psi.x + (double)psi.y * psi.y + background;
         const double measured = (double)measured_amplitude[y] * measured_amplitude[y];
         total += w * (model - measured + (measured > 0.0 ? measured * log(measured / model) : 0.0));

@@ -66,12 +66,11 @@ class GpuWaves:
                       self._images)
         device.fft(self._images, self._images, inverse=True)
         row_extent, result = (int(n_rows), 1, 1), (n_rows, np.int32(n_y), self._images, self._row_cost)
-        weighted = () if weight is None else (weight, np.int32(weight.shape[3]))
-        prefix = "" if weight is None else "weighted_"
+        weights = (amplitude, np.int32(0)) if weight is None else (weight, np.int32(weight.shape[3]))
         if self._poisson:
-            device.launch(f"{prefix}poisson_residual", row_extent, amplitude, *weighted, now, np.float32(DARK), *result)
+            device.launch("poisson_residual", row_extent, amplitude, *weights, now, np.float32(DARK), *result)
         else:
-            device.launch(f"{prefix}residual", row_extent, amplitude, *weighted, now, *result)
+            device.launch("residual", row_extent, amplitude, *weights, now, *result)
         device.launch("sum_cost", (1, 1, 1), self._row_cost, now, n_rows, costs)
 
     def propagate_back(self, slices: Array, now: Array) -> None:
