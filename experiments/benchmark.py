@@ -26,7 +26,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from aetlab.core.backend import empty_aligned, limit_threads, n_cores, n_threads, prepare_process
+from aetlab.core.backend import empty_aligned, n_cores, n_threads, prepare_process, threads
 from aetlab.core.fft import plan_fft
 from aetlab.core.grid import n_slices
 from aetlab.core.nouns import TiltSeries
@@ -72,9 +72,8 @@ def _series(n: int, n_tilts: int) -> TiltSeries:
     return TiltSeries(np.maximum(images, 0), np.arange(n_tilts) * 180.0 / n_tilts + 1.0, DEFOCUS_A, VOXEL_A)
 
 
-def measure(n: int, threads: int, tv: RegSpec) -> dict[str, Any]:
+def measure(n: int, tv: RegSpec) -> dict[str, Any]:
     """Measure every stage for a volume of n³ voxels."""
-    limit_threads(threads)
     series = _series(n, N_MEASURED)
     shape = (n, n, n)
     model = ForwardModel(series, shape, microscope=MicroscopeSpec(), n_layers_per_slice=N_LAYERS)
@@ -85,7 +84,7 @@ def measure(n: int, threads: int, tv: RegSpec) -> dict[str, Any]:
     # The first pass over a tilt builds its matrix, which is cached while memory for it lasts.
     _times_s(lambda i: model.descend(volume, i, step))
     tilt_s = _times_s(lambda i: model.descend(volume, i, step))
-    result: dict[str, Any] = {"n": n, "threads": threads, "tilt_s": _median(tilt_s), "tilt_least_s": min(tilt_s)}
+    result: dict[str, Any] = {"n": n, "threads": n_threads(), "tilt_s": _median(tilt_s), "tilt_least_s": min(tilt_s)}
     result |= _measure_parts(model, series, volume)
     prox = make_prox("tv", WEIGHT, inner_iterations=tv.inner_iterations, warm_start=tv.warm_start)
     prox(volume, 1e4)
@@ -116,7 +115,7 @@ def _measure_parts(model: ForwardModel, series: TiltSeries, volume: np.ndarray) 
     copy_s: list[float] = []
     copy = np.empty(volume.size, np.float32)
     with model._threads():
-        threads = n_threads()
+        n_model = n_threads()
         _copy(volume.reshape(-1), copy)
         for i in range(N_MEASURED):
             # Measured together with the stages, since the bandwidth changes while other programs run.
@@ -135,7 +134,7 @@ def _measure_parts(model: ForwardModel, series: TiltSeries, volume: np.ndarray) 
         fft_s = [s / n_each for s in _times_s(lambda _: [fft.forward(plane, plane) for _ in range(n_each)])]
     n_ffts = 4 * (len(slices) - 1) + 2 * len(DEFOCUS_A) + 2
     gigabytes, sums = volume.nbytes / 1e9, slices.nbytes / 1e9
-    result: dict[str, Any] = {"threads_of_a_tilt": threads, "ffts_per_tilt": n_ffts}
+    result: dict[str, Any] = {"threads_of_a_tilt": n_model, "ffts_per_tilt": n_ffts}
     for kind, of in (("", _median), ("_least", min)):
         rotate, adjoint, multislice, copied, bare = (of(s) for s in (rotate_s, adjoint_s, fused_s, copy_s, fft_s))
         result |= {f"rotate{kind}_s": rotate, f"adjoint{kind}_s": adjoint, f"multislice{kind}_s": multislice,
@@ -227,15 +226,17 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the stored results only")
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(measure(*arguments.one, tv=default_tv())))
+        n, n_used = arguments.one
+        with threads(n_used):
+            print(json.dumps(measure(n, default_tv())))
         return
     content = json.loads(PATH.read_text("utf-8")) if PATH.exists() else {"stages": {}}
     if not arguments.table:
         for n in arguments.sizes:
-            for threads in arguments.threads:
-                words = [sys.executable, "-m", "experiments.benchmark", "--one", str(n), str(threads)]
+            for n_used in arguments.threads:
+                words = [sys.executable, "-m", "experiments.benchmark", "--one", str(n), str(n_used)]
                 output = subprocess.run(words, cwd=HERE.parent, check=True, text=True, capture_output=True).stdout
-                content["stages"][f"{n}, {threads} threads"] = json.loads(output.splitlines()[-1])
+                content["stages"][f"{n}, {n_used} threads"] = json.loads(output.splitlines()[-1])
         if arguments.reference:
             content["reference"] = compare_with_reference()
             content["rotations"] = compare_rotations()

@@ -242,7 +242,7 @@ def draw_sample(rng, *, in_volts):
 
 @pytest.mark.parametrize("elements", [(), (14, 14), (0, 8)])
 def test_elements_must_differ(elements):
-    with pytest.raises(ValueError, match="cannot be told apart"):
+    with pytest.raises(ValueError, match="cannot be separated"):
         name_species(np.array([1.0, 2.0]), elements)
 
 

@@ -89,12 +89,6 @@ def n_threads() -> int:
     return numba.get_num_threads()
 
 
-def limit_threads(n: int) -> None:
-    """Limit kernels and FFTs to ``n`` threads from now on; 0 changes nothing."""
-    if n > 0:
-        numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-
-
 @contextmanager
 def threads(n: int) -> Iterator[None]:
     """Limit kernels and FFTs to ``n`` threads inside the block."""

@@ -92,12 +92,17 @@ def _link(column: str, value: Any) -> str | None:
 
 
 def _problems(report: Report) -> str:
-    undrawn = [*(figure.problem for figure in report.figures if figure.problem), *report.missing]
-    parts = []
-    for heading, lines in (("Records that are not used:", report.problems), ("Figures that are left out:", undrawn)):
-        items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-        parts.append(f'<div class="problems"><p>{heading}</p><ul>{items}</ul></div>' if lines else "")
+    undrawn = [figure.problem for figure in report.figures if figure.problem]
+    parts = [
+        f'<div class="problems">{_listed(heading, lines)}</div>' if lines else ""
+        for heading, lines in (("Records that are not used:", report.problems), ("Figures that failed:", undrawn))
+    ]
     return "".join(parts)
+
+
+def _listed(heading: str, lines: Sequence[str]) -> str:
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f"<p>{heading}</p><ul>{items}</ul>"
 
 
 def _tables_one(report: Report) -> str:
@@ -154,6 +159,8 @@ def _figures(report: Report) -> str:
             f"<b>{html.escape(task.title)}.</b> {html.escape(task.caption)}{notes} Records: {runs}. "
             f"Files: figures/{html.escape(task.name)}.png, .pdf.</figcaption></figure>"
         )
+    if report.missing:
+        parts.append(f'<div class="note">{_listed("Figures that need other records:", report.missing)}</div>')
     return "\n".join(parts)
 
 

@@ -3,7 +3,7 @@
 The signal of an atom is I·s (V · voxel). The paper's rule is one Gaussian for each of two elements. It holds where the
 Gaussians are two modes of the histogram and the ratio of their means is that of the elements. Elsewhere, and for more
 elements, names come from the known ratios of signals (:mod:`aetlab.tracing.signal_model`): the histogram alone cannot
-tell which of the elements has no atoms or is not seen, or whether two of them are one mode.
+show which of the elements has no atoms or is not seen, or whether two of them are one mode.
 
 If the histogram has more peaks than there are elements, the weakest peak may be sites that are no atoms, artefacts of
 the reconstruction. It becomes a class of its own if the ratios of the other means fit those of the elements.
@@ -90,11 +90,11 @@ def name_species(signal: np.ndarray, elements: tuple[int, ...], expected_signal:
     Raises
     ------
     ValueError
-        If there are no elements, one occurs twice, 0 stands beside others, or an element has no expected signal.
+        If there are no elements, one occurs twice, 0 is given with others, or an element has no expected signal.
     """
     elements = tuple(sorted(elements))
     if not elements or len(set(elements)) < len(elements) or (NO_ATOM in elements and len(elements) > 1):
-        raise ValueError(f"elements={elements} cannot be told apart: give at least one, each once, and 0 alone")
+        raise ValueError(f"elements={elements} cannot be separated: give at least one, each once, and 0 alone")
     if expected_signal is not None and not {*elements} <= {NO_ATOM, *expected_signal}:
         raise ValueError(f"expected signals of {sorted(expected_signal)} are not those of elements={elements}")
     signal = np.asarray(signal, dtype=np.float64)

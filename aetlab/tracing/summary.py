@@ -30,7 +30,7 @@ def describe(traced: TracedAtoms) -> list[str]:
     absent = [number for number in elements if len(traced) and not (traced.numbers == number).any()]
     if absent and elements != (0,):
         lines.append(f"no atom is named {', '.join(SYMBOLS[number] for number in absent)}: it has none, they are too "
-                     "faint, or they are not told from those of another element")
+                     "faint, or they look like those of another element")
     no_atoms = int((traced.numbers == 0).sum()) if elements != (0,) else 0
     if no_atoms:
         lines.append(f"{no_atoms} sites are probably no atoms (number 0)")

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Polygon
 from matplotlib.transforms import Affine2D
 
@@ -30,6 +29,7 @@ from aetlab.reporting.figures.style import (
     TWO_COLUMNS_IN,
     VERMILION,
     axis_arrows,
+    dots,
     extent_A,
     marker_area,
     new_figure,
@@ -142,21 +142,8 @@ def _draw_atoms(axes: Axes, box: _Box, numbers: np.ndarray, positions_A: np.ndar
         zorder=3,
         rasterized=True,
     )
-    handles = [
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            marker="o",
-            color=colour,
-            markeredgecolor="0.25",
-            markeredgewidth=0.3,
-            markersize=5,
-            label=element_name(number),
-        )
-        for number, colour in kinds.items()
-    ]
-    axes.legend(handles=handles, loc="upper left", borderaxespad=0, handletextpad=0.2)
+    axes.legend(handles=dots({element_name(number): colour for number, colour in kinds.items()}), loc="upper left",
+                borderaxespad=0, handletextpad=0.2)
 
 
 def _draw_beam(axes: Axes, box: _Box) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from aetlab.reporting.figures.atoms import element_name
 from aetlab.reporting.figures.slices import AXES, COLUMNS, in_slab
@@ -21,6 +20,7 @@ from aetlab.reporting.figures.style import (
     axis_arrows,
     bare,
     colour_bar,
+    dots,
     marker_area,
     new_figure,
     panel_letter,
@@ -140,20 +140,7 @@ def _draw_atoms(axes: Axes, run: StoredRun, atoms: str) -> None:
     scale_bar(axes, width_A, "black")
     axis_arrows(axes, "x", "y", "black")
     axes.legend(
-        handles=[
-            Line2D(
-                [],
-                [],
-                linestyle="",
-                marker="o",
-                color=colour,
-                markeredgecolor="0.2",
-                markeredgewidth=0.3,
-                markersize=4,
-                label=element_name(number),
-            )
-            for number, colour in colours.items()
-        ],
+        handles=dots({element_name(number): colour for number, colour in colours.items()}),
         loc="upper right",
         handletextpad=0.1,
         borderaxespad=0.2,

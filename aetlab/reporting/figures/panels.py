@@ -223,9 +223,8 @@ def _species_histograms(axes: Sequence[Axes], columns: Sequence[Column]) -> None
             tallest = max(tallest, _fill(ax, signal[numbers == number], edges, colour))
         if truth is not None:
             ax.stairs(np.histogram(atoms.signal[truth.false], edges)[0], edges, color=BLACK, linewidth=0.8)
-        for threshold in column.run.species.get("threshold") or species_thresholds(atoms):
-            if threshold is not None:  # None where species were not classified
-                ax.axvline(threshold, color=BLACK, linestyle="--", linewidth=0.9)
+        for threshold in _thresholds(column):
+            ax.axvline(threshold, color=BLACK, linestyle="--", linewidth=0.9)
         ax.set_xlabel("site intensity I·s (V voxel)")
         ax.set_xlim(0, high)
     _same_height(axes, tallest)
@@ -293,6 +292,12 @@ def _elements(columns: Sequence[Column]) -> list[tuple[int, str]]:
     return [(number, _SPECIES_COLOURS[i % len(_SPECIES_COLOURS)]) for i, number in enumerate(numbers)]
 
 
+def _thresholds(column: Column) -> list[float]:
+    """Return the signals that separate the species; empty where species were not classified."""
+    thresholds = column.run.species.get("threshold") or species_thresholds(column.atoms)
+    return [threshold for threshold in thresholds if threshold is not None]
+
+
 def _legend(figure: Figure, columns: Sequence[Column]) -> None:
     elements = _elements(columns)
     with_truth = columns[0].atoms.truth is not None
@@ -318,7 +323,8 @@ def _legend(figure: Figure, columns: Sequence[Column]) -> None:
             for number, colour in elements
         ]
         handles.append(Line2D([], [], color=BLACK, linewidth=0.8, label="false positives (histogram)"))
-    handles.append(Line2D([], [], color=BLACK, linestyle="--", linewidth=0.9, label="species threshold"))
+    if any(_thresholds(column) for column in columns):
+        handles.append(Line2D([], [], color=BLACK, linestyle="--", linewidth=0.9, label="species threshold"))
     if not with_truth:
         handles += [
             Line2D([], [], linewidth=1.0, label=f"standard error, {axis}", **look)
@@ -327,7 +333,7 @@ def _legend(figure: Figure, columns: Sequence[Column]) -> None:
     figure.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=4 if len(columns) > 1 else 3,
+        ncols=4 if len(columns) > 1 else 2,
         handletextpad=0.5,
         columnspacing=1.2,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
@@ -152,6 +153,15 @@ def bare(axes: Axes) -> None:
     for spine in axes.spines.values():
         spine.set_visible(True)
         spine.set_linewidth(0.5)
+
+
+def dots(colours: Mapping[str, Any]) -> list[Line2D]:
+    """Return legend entries of dots: one of each colour by its label."""
+    return [
+        Line2D([], [], linestyle="", marker="o", color=colour, markeredgecolor="0.25", markeredgewidth=0.3,
+               markersize=5, label=label)
+        for label, colour in colours.items()
+    ]
 
 
 def scale_bar(axes: Axes, width_A: float, colour: str = "white", *, label: bool = True) -> None:
