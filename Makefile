@@ -1,14 +1,16 @@
 # make sweep: install, then nine runs, their table and figures.   make test: install, then every check.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+# make test RESOLUTION=lowest-direct tests the oldest dependencies that pyproject.toml allows.
+RESOLUTION ?= highest
 # Python compiles a module when it is first imported; pip would compile many that are never imported. The result must be
 # cached, since over a hundred processes import the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # uv takes a fifth of pip's time but ignores pip's settings: pip installs where they name an index, or where uv fails.
-UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
-install = { ! $(BIN)/python -m pip config list | grep -q '[.]index-url=' && $(PIP) uv && $(UV) $(1); } || $(PIP) $(1)
+UV := $(BIN)/uv pip install --quiet --resolution $(RESOLUTION) --python $(BIN)/python
+install = { ! $(BIN)/python -m pip config list | grep -q '[.]index-url=' && $(PIP) uv && $(UV) $(1); } || { test $(RESOLUTION) = highest && $(PIP) $(1); }
 
 .PHONY: sweep test lint install clean
 

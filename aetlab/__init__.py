@@ -16,7 +16,7 @@ nothing outside it, and what computes is imported when it is first used.
 
 from __future__ import annotations
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ __all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return metadata.version("aetlab")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'aetlab' has no attribute {name!r}")
     module, _, attribute = _PUBLIC[name].partition(":")
