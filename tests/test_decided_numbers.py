@@ -90,7 +90,7 @@ def test_the_identity_leaves_out_only_labels_paths_and_the_device(smoke_spec: Ru
     for group in set(settings) - {"seed"}:
         left_out = {field.name for field in dataclasses.fields(getattr(smoke_spec, group))} - set(settings[group])
         assert left_out == {"scale": {"name"}, "microscope": {"name"}, "engine": {"device", "n_threads"},
-                            "sample": {"path"}, "data": {"path"}}.get(group, set())
+                            "sample": {"path", "digest"}, "data": {"path"}}.get(group, set())
 
 
 def test_an_identity_is_sixteen_digits_of_sha256(smoke_spec: RunSpec) -> None:

@@ -21,8 +21,10 @@ import pytest
 
 from aetlab.core.files import StorageError
 from aetlab.core.hdf5 import dataset_names, read_dataset, write_datasets
+from aetlab.samples.structure_file import read_structure
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind_run, unbind
+from aetlab.spec.inputs import bind_inputs
 from aetlab.store import record as records
 from aetlab.store.array_file import read_container, write_container
 from aetlab.store.cache import shared_stage, stage_path
@@ -95,13 +97,25 @@ def test_a_structure_file_is_identified_by_its_content(tmp_path: Path, smoke_spe
     first, second = tmp_path / "a.xyz", tmp_path / "b.xyz"
     first.write_text("1\n\nSi 0 0 0\n", encoding="utf-8")
     shutil.copy(first, second)
-    specs = [change(smoke_spec, "sample", kind="file", path=str(path)) for path in (first, second)]
-    assert record_id(specs[0]) == record_id(specs[1])
+    unbound = [change(smoke_spec, "sample", kind="file", path=str(path)) for path in (first, second)]
+    one, other = (bind_inputs(spec) for spec in unbound)
+    assert one.sample.digest == hashlib.sha256(b"1\n\nSi 0 0 0\n").hexdigest()
+    assert record_id(one) == record_id(other)
     second.write_text("1\n\nSi 0 0 1\n", encoding="utf-8")
-    assert record_id(specs[0]) != record_id(specs[1])
+    assert record_id(one) == record_id(other)  # taken once, when the settings were bound
+    with pytest.raises(SpecError, match=r"sample\.path=.*b\.xyz' cannot be used: the file has changed since"):
+        read_structure(other.sample)
+    with pytest.raises(SpecError, match=r"sample\.path=.*b\.xyz' cannot be used: the file has changed since"):
+        bind_inputs(other)
+    assert record_id(bind_inputs(unbound[1])) != record_id(one)
+    poscar = tmp_path / "contcar.xyz"  # read in another format
+    shutil.copy(first, poscar)
+    assert record_id(bind_inputs(change(smoke_spec, "sample", kind="file", path=str(poscar)))) != record_id(one)
     second.unlink()
     with pytest.raises(SpecError, match=r"sample\.path=.* cannot be read: No such file"):
-        record_id(specs[1])
+        bind_inputs(unbound[1])
+    with pytest.raises(SpecError, match=r"sample\.digest='' cannot be used: the digest of sample\.path is taken when"):
+        record_id(unbound[0])
 
 
 @pytest.mark.parametrize("name", [*records.FILES, records.MANIFEST])

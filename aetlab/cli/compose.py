@@ -27,6 +27,7 @@ from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind, bind_run
 from aetlab.spec.data import refuse_settings_of_series
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
+from aetlab.spec.inputs import bind_inputs
 
 CONFIG_NAME = "config"
 #: Label of the single job that represents a search.
@@ -88,7 +89,10 @@ def prepare_hydra() -> None:
 
 
 def bind_job(settings: Any) -> tuple[RunSpec, JobSettings]:
-    """Bind composed settings; return those of the run and those of the job (its folder, and the reuse of records)."""
+    """Bind composed settings; return those of the run and those of the job (its folder, and the reuse of records).
+
+    The digests of input files are taken here.
+    """
     if not isinstance(settings, dict):
         raise SpecError("the configuration is not a mapping")
     own = {key: settings[key] for key in JOB_KEYS if key in settings}
@@ -97,7 +101,7 @@ def bind_job(settings: Any) -> tuple[RunSpec, JobSettings]:
         from aetlab.series.imported import bind_measured
 
         spec = bind_measured(spec)
-    return spec, bind(JobSettings, own)
+    return bind_inputs(spec), bind(JobSettings, own)
 
 
 def compose_spec(words: Sequence[str] = (), config_dir: Path | None = None) -> RunSpec:

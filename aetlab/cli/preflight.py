@@ -10,7 +10,7 @@ from aetlab.cli.compose import Job
 from aetlab.core.files import StorageError, make_folder
 from aetlab.reconstruction.memory import require_memory
 from aetlab.spec import RunSpec
-from aetlab.store.identity import digest, record_id
+from aetlab.store.identity import digest
 
 #: Launchers whose jobs run on this machine.
 _LOCAL = ("basic", "joblib", "cores", "submitit_local")
@@ -21,7 +21,6 @@ def check_jobs(jobs: Iterable[Job]) -> None:
     samples: set[str] = set()
     folders: set[str] = set()
     for job in jobs:
-        record_id(job.spec)
         key = digest({"sample": job.spec.sample, "scale": job.spec.scale, "seed": job.spec.seed})
         if key not in samples:
             samples.add(key)

@@ -67,7 +67,7 @@ def _text(value: Any) -> str:
         return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str) and value not in ("inf", "-inf"):
         return (
-            value if value.replace("_", "").isalnum() else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+            value if value.isidentifier() else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
         )
     if isinstance(value, float) and math.isfinite(value) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))

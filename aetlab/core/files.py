@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,6 +88,34 @@ def sha256(path: Path) -> str:
     """Return the hex SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def unchanged(*paths: Path) -> Iterator[dict[Path, str]]:
+    """Yield the hex SHA-256 of each file that the block reads; raise :class:`StorageError` if one changes meanwhile."""
+    digests, before = {}, {}
+    for path in paths:
+        try:
+            before[path] = file_signature(path)
+            digests[path] = sha256(path)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {describe(error)}") from None
+    yield digests
+    for path in paths:
+        try:
+            same = file_signature(path) == before[path]
+        except OSError:
+            same = False
+        if not same:
+            raise StorageError(f"{path} was changed while it was read: start again")
+
+
+def file_signature(path: Path) -> tuple[int, ...]:
+    """Return values that differ after every change of a regular file; raise OSError if there is none at ``path``."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @contextmanager

@@ -42,7 +42,8 @@ def _data(spec: RunSpec) -> str:
 
 
 def _sample(spec: RunSpec) -> str:
-    return Path(spec.sample.path).name if spec.sample.kind == "file" else spec.sample.kind
+    return f"{Path(spec.sample.path).name} {spec.sample.digest[:6]}".strip() if spec.sample.kind == "file" else (
+        spec.sample.kind)
 
 
 def _vacancies(spec: RunSpec) -> str:
@@ -52,7 +53,7 @@ def _vacancies(spec: RunSpec) -> str:
 #: Columns of settings, in the order of the table.
 SETTINGS = (
     SettingColumn("data", "data", "1", "origin of the tilt series; a given one with its first digits", _data),
-    SettingColumn("sample", "sample", "1", "kind of sample, or the name of its file", _sample),
+    SettingColumn("sample", "sample", "1", "kind of sample, or the name of its file with its first digits", _sample),
     SettingColumn("vacancies", "vacancies", "1", "fraction of removed atoms by part of the sample", _vacancies),
     SettingColumn("scale", "scale", "1", "name of the volume's size", lambda spec: spec.scale.name),
     SettingColumn("n_voxels", "voxels", "1", "voxels of the volume", lambda spec: math.prod(spec.scale.shape_zxy)),

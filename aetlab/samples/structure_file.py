@@ -6,6 +6,7 @@ numbers, and every failure is a SpecError.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from pathlib import Path
@@ -17,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from aetlab.core.nouns import Atoms
 from aetlab.core.physics import SYMBOLS
 from aetlab.spec import SampleSpec, SpecError
+from aetlab.spec.sample import format_ending
 
 #: ASE's readers that parse text and execute nothing, by the ending of the file's name.
 FORMATS = {".xyz": "extxyz", ".extxyz": "extxyz", ".cif": "cif", ".pdb": "proteindatabank", ".ent": "proteindatabank",
@@ -79,7 +81,7 @@ class _Lines(io.TextIOWrapper):
 def _read(sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
     """Return the atomic numbers (N,) and positions (N, 3) in Å of the file, checked."""
     path = Path(sample.path).expanduser()
-    file_format = _file_format(path, sample)
+    file_format = _file_format(sample)
     try:
         numbers, positions_A = _parse(path, file_format, sample)
     except SpecError:
@@ -96,10 +98,9 @@ def _read(sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
     return numbers, positions_A
 
 
-def _file_format(path: Path, sample: SampleSpec) -> str:
+def _file_format(sample: SampleSpec) -> str:
     """Return ASE's name of the file's format, by its name."""
-    name = path.name.lower()
-    file_format = "vasp" if name.startswith(("poscar", "contcar")) else FORMATS.get(path.suffix.lower())
+    file_format = FORMATS.get(format_ending(sample.path))
     if file_format is None:
         raise SpecError(f"sample.path={sample.path!r} cannot be used: the ending of its name is that of no known "
                         f"format; known are {', '.join(FORMATS)}, POSCAR and CONTCAR")
@@ -108,12 +109,10 @@ def _file_format(path: Path, sample: SampleSpec) -> str:
 
 def _parse(path: Path, file_format: str, sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
     """Return numbers and positions of the last structure in the file, its cell repeated."""
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise SpecError(f"sample.path={sample.path!r} cannot be used: the file is larger than "
-                        f"{MAX_FILE_BYTES // 2**20} MiB")
+    file = io.BytesIO(_content(path, sample))
     import ase.io
 
-    with path.open("rb") as file, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         structure = ase.io.read(file if file_format == "cif" else _Lines(file), format=file_format)
         if isinstance(structure, list):
@@ -126,6 +125,20 @@ def _parse(path: Path, file_format: str, sample: SampleSpec) -> tuple[np.ndarray
             structure = structure.repeat(sample.repeat)
         numbers = np.array(structure.numbers, dtype=np.int64)
         return numbers, np.asarray(structure.positions, dtype=np.float64).reshape(-1, 3)
+
+
+def _content(path: Path, sample: SampleSpec) -> bytes:
+    """Return the bytes of the file; raise SpecError if they are not those of ``sample.digest``."""
+    if not path.is_file() and path.exists():
+        raise SpecError(f"sample.path={sample.path!r} cannot be read: it is not a regular file")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: the file is larger than "
+                        f"{MAX_FILE_BYTES // 2**20} MiB")
+    content = path.read_bytes()
+    if sample.digest and hashlib.sha256(content).hexdigest() != sample.digest:
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: the file has changed since the settings were "
+                        f"bound (sample.digest={sample.digest[:12]}…); start again")
+    return content
 
 
 def _check_atoms(numbers: np.ndarray, positions_A: np.ndarray, sample: SampleSpec) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from aetlab.core.files import unchanged
 from aetlab.series.collect import Collection, collect
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import Region
-from aetlab.series.imported import ImportedSeries, file_digest
+from aetlab.series.imported import ImportedSeries
 from aetlab.series.prepare import Prepared, PrepareSpec, Step, prepare, record_collection
 
 
@@ -32,21 +33,27 @@ def import_files(files: Sequence[Path | str], *, table: Path | str | None = None
         If the images cannot be prepared.
     """
     settings = settings or PrepareSpec()
-    collection = collect(files, table, microscope, elements, region, pixel_A)
-    for note in collection.notes:
-        say(note)
-    if collection.microscope is None:
-        raise SeriesError("no microscope: give its energy and lens in a YAML file (--microscope)")
-    prepared = prepare(record_collection(collection), settings)
+    with unchanged(*(Path(file) for file in (*files, table, microscope) if file is not None)) as digests:
+        collection = collect(files, table, microscope, elements, region, pixel_A)
+        for note in collection.notes:
+            say(note)
+        if collection.microscope is None:
+            raise SeriesError("no microscope: give its energy and lens in a YAML file (--microscope)")
+        prepared = prepare(record_collection(collection), settings)
     for step in prepared.steps:
         say(f"{step.name}: {step.line}" + ("" if step.verdict == "ok" else f" ({step.verdict})"))
-    named = [Path(file) for file in (*files, *(file for file in (table, microscope) if file is not None))]
     return ImportedSeries(
         prepared.series, prepared.poses, collection.microscope.spec, collection.microscope.mtf, collection.elements,
         prepared.axis_deg, prepared.radius_A, {
-            "files": {path.name: file_digest(path) for path in named}, "settings": asdict(settings),
+            "files": _by_name(digests), "settings": asdict(settings),
             "notes": list(collection.notes), "steps": [_plain_step(step) for step in prepared.steps],
             "excluded": _excluded(collection, prepared), "aetlab": metadata.version("aetlab")})
+
+
+def _by_name(digests: Mapping[Path, str]) -> dict[str, str]:
+    """Return digests by the names of the files, or by their paths where two have the same name."""
+    names = [path.name for path in digests]
+    return {path.name if names.count(path.name) == 1 else str(path): digest for path, digest in digests.items()}
 
 
 def _excluded(collection: Collection, prepared: Prepared) -> dict[str, str]:

@@ -6,7 +6,6 @@ everything else, the attribute ``imported`` of ``images``.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from aetlab.core.errors import AetlabError
-from aetlab.core.files import write_atomically
+from aetlab.core.files import unchanged, write_atomically
 from aetlab.core.hdf5 import read_dataset, write_datasets
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
@@ -25,6 +24,7 @@ from aetlab.series.errors import SeriesError
 from aetlab.series.microscope import MtfTable
 from aetlab.spec import DefocusSpec, DoseSpec, MicroscopeSpec, RunSpec, SpecError, TiltsSpec, WedgeSpec
 from aetlab.spec.bind import bind, unbind
+from aetlab.spec.inputs import require_digest
 
 #: Version of the text ``imported``.
 _VERSION = 1
@@ -142,27 +142,24 @@ def read_imported(path: Path | str) -> ImportedSeries:
 def bind_measured(settings: RunSpec) -> RunSpec:
     """Return settings of ``data=measured`` joined with what their series file holds; others as they are.
 
-    The digest of the file is taken here, once. Raises SpecError or SeriesError.
+    The digest of the file is taken here, once. Raises SpecError, SeriesError, or StorageError if the file cannot be
+    read or changes meanwhile.
     """
     if settings.data.kind != "measured":
         return settings
     path = Path(settings.data.path).expanduser()
-    imported = read_imported(path)
-    return imported.bind(settings, file_digest(path))
+    with unchanged(path) as digests:
+        if settings.data.digest:
+            require_digest("data", settings.data.path, settings.data.digest, digests[path])
+        return read_imported(path).bind(settings, digests[path])
 
 
 def load_measured(settings: RunSpec) -> ImportedSeries:
-    """Return the measured series of bound ``settings``; SpecError if its file has changed since they were bound."""
+    """Return the measured series of bound ``settings``.
+
+    Raise SpecError if its file has changed since they were bound, StorageError if it changes while it is read.
+    """
     path = Path(settings.data.path).expanduser()
-    if file_digest(path) != settings.data.digest:
-        raise SpecError(f"data.path={settings.data.path!r} has changed since the settings were bound: start again")
-    return read_imported(path)
-
-
-def file_digest(path: Path) -> str:
-    """Return the hex SHA-256 of a file; raise SeriesError if it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise SeriesError(f"{path} cannot be read: {error.strerror}") from None
+    with unchanged(path) as digests:
+        require_digest("data", settings.data.path, settings.data.digest, digests[path])
+        return read_imported(path)

@@ -18,6 +18,7 @@ from aetlab.spec.bind import bind_run
 from aetlab.spec.checks import SpecError
 from aetlab.spec.data import refuse_settings_of_series
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
+from aetlab.spec.inputs import bind_inputs
 from aetlab.spec.run import RunSpec
 
 #: A choice of a group as users write it: its name, or the number or truth value that its name represents.
@@ -45,7 +46,8 @@ def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilt
     overrides : mapping, optional
         Single settings by their dotted keys, for example ``{"engine.n_iterations": 20, "reg.weight": 1e-4}``.
 
-    Settings of ``data="measured"`` are joined with their series file by :func:`aetlab.bind_measured`.
+    The digest of a structure file (``sample="file"``) is taken here. Settings of ``data="measured"`` are joined with
+    their series file by :func:`aetlab.bind_measured`.
 
     Raises
     ------
@@ -65,7 +67,7 @@ def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilt
             (key, choice), = entry.items()
             chosen[key.removeprefix("override /")] = str(choice)
     chosen |= {group: _spell(choice) for group, choice in given.items() if choice != ""}
-    return compose_choices(chosen, _merged(delta, {"seed": seed}), overrides)
+    return bind_inputs(compose_choices(chosen, _merged(delta, {"seed": seed}), overrides))
 
 
 def compose_choices(chosen: Mapping[str, str], delta: Mapping[str, Any] | None = None,

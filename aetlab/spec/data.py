@@ -36,7 +36,8 @@ class DataSpec:
         Depth of the volume along the beam for a measured series in Å, at least 0; 0: the diameter of the sample that
         the import found, with a margin.
     digest : str
-        Hex SHA-256 of a given or measured series. It is set when the settings are bound, never by hand.
+        Hex SHA-256 of a given series, or of the file of a measured one. It is set when the settings are bound. A file
+        with another digest is refused.
     """
 
     kind: str = "simulated"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from aetlab.core import physics
 from aetlab.spec.checks import choice, debye_waller, fraction, not_negative, positive, require
@@ -57,6 +58,12 @@ class ScaleSpec:
         positive("scale.scoring_diameter_A", self.scoring_diameter_A, finite=False)
 
 
+def format_ending(path: str) -> str:
+    """Return the ending of a structure file's name that gives its format, in lower case; POSCAR* has ``.poscar``."""
+    name = PurePath(path).name.lower()
+    return ".poscar" if name.startswith(("poscar", "contcar")) else PurePath(name).suffix
+
+
 @dataclass(frozen=True, kw_only=True)
 class VacancyRegion:
     """A part of the sample with its own fraction of removed atoms.
@@ -99,6 +106,9 @@ class SampleSpec:
         Regions whose atoms are removed in part, one after the other.
     path : str
         Structure file that ASE reads; needed by ``kind=file``. Its content, not its path, is part of a run's identity.
+    digest : str
+        Hex SHA-256 of the structure file. It is set when the settings are bound (:mod:`aetlab.spec.inputs`). A file
+        with another digest is refused.
     repeat : tuple of int
         Repeats of the file's cell along its vectors, each at least 1.
     rotate_deg : tuple of float
@@ -120,6 +130,7 @@ class SampleSpec:
     min_distance_A: float = 1.2
     vacancies: tuple[VacancyRegion, ...] = ()
     path: str = ""
+    digest: str = ""
     repeat: tuple[int, int, int] = (1, 1, 1)
     rotate_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
     tilt_axis: str = "y"
@@ -135,6 +146,7 @@ class SampleSpec:
         not_negative("sample.min_distance_A", self.min_distance_A)
         require(self.kind == "needle" or bool(self.path), "sample.path", self.path,
                 "give the structure file, for example sample.path=particle.xyz")
+        require(not self.digest or self.kind == "file", "sample.digest", self.digest, "only sample=file has one")
         require(min(self.repeat) >= 1, "sample.repeat", self.repeat, "each at least 1")
         choice("sample.tilt_axis", self.tilt_axis, ("x", "y", "z"))
         choice("sample.crop", self.crop, ("none", "sphere", "cylinder", "box"))

@@ -2,7 +2,7 @@
 
 Canonical JSON has sorted keys, no spaces, tuples as lists, whole numbers without a decimal point (1000 and 1000.0 are
 equal) and infinity as the word ``inf``. The identity of a run leaves out labels and settings that decide only where it
-is computed.
+is computed. Input files enter by the digests that were taken when the settings were bound; no file is read here.
 
 The identity of the code covers the files of :data:`DECIDING`: Python files without comments and docstrings, other
 files byte by byte. Default values and ranges of settings are not covered: the identity of the run holds the values, and
@@ -15,13 +15,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from aetlab.spec import RunSpec, SampleSpec, SpecError
+from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import unbind
+from aetlab.spec.sample import format_ending
 
 #: Settings that do not change the result.
 NOT_IN_IDENTITY = {"scale": ("name",), "microscope": ("name",), "engine": ("device", "n_threads")}
@@ -62,37 +63,45 @@ def digest(value: Any) -> str:
 def record_id(spec: RunSpec) -> str:
     """Return the 16 hex digits that name the record of ``spec``.
 
-    A structure file enters by its content, not by its path.
+    Raise :class:`SpecError` if the digest of an input file is missing.
     """
     return digest(identity(spec))
 
 
 def identity(spec: RunSpec) -> dict[str, Any]:
-    """Return the settings of ``spec`` that change its result, as plain values."""
-    settings = unbind(spec)
-    for group, labels in NOT_IN_IDENTITY.items():
-        for label in labels:
-            del settings[group][label]
-    del settings["data"]["path"]
-    if spec.sample.kind == "file":
-        settings["sample"]["path"] = sample_digest(spec.sample)
-    else:
-        del settings["sample"]["path"]
-    return settings
+    """Return the settings of ``spec`` that change its result, as plain values; raise as :func:`record_id`."""
+    return identity_of(unbind(spec))
 
 
-def sample_digest(sample: SampleSpec) -> str:
-    """Return the SHA-256 of the structure file with its suffix, which gives the format.
+def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of plain ``settings``, such as those of a record, that changes the result of their run.
 
-    Raise :class:`SpecError` if the file cannot be read.
+    A structure file enters by its digest and the ending of its name, which gives the format.
+
+    Raises
+    ------
+    SpecError
+        If the digest of an input file is missing.
+    KeyError, TypeError
+        If ``settings`` are not those of a run.
     """
-    path = Path(sample.path).expanduser()
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() + path.suffix.lower()
-    except OSError as error:
-        reason = error.strerror
-        raise SpecError(f"sample.path={sample.path!r} cannot be read: {reason}; give a structure file") from None
+    left = {**settings, "data": {**settings["data"]}, "sample": {**settings["sample"]}}
+    for group, labels in NOT_IN_IDENTITY.items():
+        left[group] = {name: value for name, value in settings[group].items() if name not in labels}
+    path, sample_digest = left["sample"].pop("path"), left["sample"].pop("digest", "")
+    del left["data"]["path"]
+    if left["sample"]["kind"] == "file":
+        _require_digest("sample", sample_digest)
+        left["sample"]["path"] = sample_digest + format_ending(path)
+    if left["data"]["kind"] == "measured":
+        _require_digest("data", left["data"]["digest"])
+    return left
+
+
+def _require_digest(group: str, found: str) -> None:
+    if not found:
+        raise SpecError(f"{group}.digest='' cannot be used: the digest of {group}.path is taken when settings are "
+                        "bound (by aetlab.settings, and for a measured series by aetlab.bind_measured)")
 
 
 @cache

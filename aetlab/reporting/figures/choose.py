@@ -128,7 +128,8 @@ def _by_sample(runs: Sequence[StoredRun]) -> list[list[StoredRun]]:
     for truth in (True, False):
         for repeats in group_repeats([run for run in runs if run.has_truth == truth]):
             spec = repeats[0].spec
-            groups.setdefault((truth, spec.sample.kind, spec.sample.path, spec.scale.name), []).append(repeats[0])
+            sample = spec.sample.digest or spec.sample.path
+            groups.setdefault((truth, spec.sample.kind, sample, spec.scale.name), []).append(repeats[0])
     return list(groups.values())
 
 
