@@ -62,23 +62,34 @@ def task(config: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     from aetlab.cli.compose import bind_job, plain_settings
-    from aetlab.cli.jobs import run_job
-    from aetlab.cli.ledger import read_label, read_results
+    from aetlab.cli.jobs import failed_job, run_job
+    from aetlab.cli.launch import EXIT_FAILED
+    from aetlab.cli.ledger import read_label, read_result, require_planned
     from aetlab.cli.sweep import share_machine
+    from aetlab.core.errors import AetlabError
 
     hydra_config = HydraConfig.get()
     swept = hydra_config.mode == RunMode.MULTIRUN
     ledger, number = Path(hydra_config.sweep.dir), int(hydra_config.job.num) if swept else 0
-    earlier = read_results(ledger).get(number) if swept else None
+    earlier = read_result(ledger, number) if swept else None
     if earlier is not None:  # left out, or finished before a worker died
         return _objective(earlier)
-    spec, settings = bind_job(plain_settings(config))
+    label = read_label(ledger, number, hydra_config.overrides.task) if swept else "run"
+    try:
+        spec, settings = bind_job(plain_settings(config))
+        if swept:
+            require_planned(ledger, number, spec)
+    except AetlabError as error:
+        result = failed_job(label, error)
+        if not swept:
+            sys.exit(EXIT_FAILED)
+        _write_result(ledger, number, result)
+        return None
     outputs = Path(hydra_config.runtime.cwd) / settings.outputs
     use_other_code = settings.other_code == "use"
     if not swept:
         _run_single(spec, outputs, use_other_code)
         return None
-    label = read_label(ledger, number, hydra_config.overrides.task)
     launcher = str(hydra_config.runtime.choices.get("hydra/launcher"))
     spec = share_machine(spec, launcher, int(hydra_config.launcher.get("n_jobs") or 1))
     result = run_job(spec, label, outputs=outputs, use_other_code=use_other_code)

@@ -27,6 +27,7 @@ from aetlab.reporting.stored_run import read_runs
 from aetlab.reporting.studies import find_studies
 from aetlab.reporting.tables import summary_frame
 from aetlab.spec import RunSpec, ScaleSpec
+from aetlab.spec.inputs import bind_inputs
 from tests.conftest import Once
 from tests.fake_records import fake_spec, write_fake_record
 
@@ -293,7 +294,7 @@ def test_accuracy_is_compared_within_one_sample_and_size(tmp_path):
 
 
 @pytest.mark.slow
-def test_remaking_command_composes_the_same_settings(experiments, default):
+def test_remaking_command_composes_the_same_settings(experiments, default, tmp_path):
     odd = dataclasses.replace(
         default,
         seed=7,
@@ -305,7 +306,10 @@ def test_remaking_command_composes_the_same_settings(experiments, default):
         sample=fake_spec(vacancies=0.3).sample,
         reg=dataclasses.replace(default.reg, warm_start=not default.reg.warm_start),
     )
-    named = dataclasses.replace(default, sample=dataclasses.replace(default.sample, kind="file", path="a b/c's.xyz"))
+    path = tmp_path / "a b's.xyz"
+    path.write_text("1\n\nSi 0 0 0\n", encoding="utf-8")
+    named = bind_inputs(dataclasses.replace(default, sample=dataclasses.replace(
+        default.sample, kind="file", path=str(path))))
     known: dict[tuple[str, ...], RunSpec] = {}  # some experiments have equal settings
     for spec in (*experiments.values(), odd, named, compose_spec(["scale=paper", "microscope=uncorrected_200kV"])):
         words = reproducing_overrides(spec, default)

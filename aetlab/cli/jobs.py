@@ -71,6 +71,14 @@ def run_job(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -
     return result
 
 
+def failed_job(label: str, error: Exception) -> JobResult:
+    """Return the result of a job that ``error`` stopped before its run, and print it in one line."""
+    result = JobResult("", label, FAILED, 0.0, error=_in_one_line(error))
+    with open_reporter(label) as reporter:
+        reporter.say(summary_line(result))
+    return result
+
+
 def summary_line(result: JobResult) -> str:
     """Return the result of a job in one line."""
     if result.status == FAILED:

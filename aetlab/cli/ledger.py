@@ -7,7 +7,7 @@ are numbered, not dated, so that a wrong clock has no effect.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from aetlab.cli.compose import SEARCH
 from aetlab.cli.jobs import FAILED, LEFT_OUT, JobResult, relative_path
 from aetlab.core.files import make_folder, write_text, writing
 from aetlab.core.metrics import HEADLINES
+from aetlab.spec import RunSpec, SpecError
+from aetlab.store.identity import record_id
 
 _REQUESTED = "wanted.json"
 
@@ -28,10 +30,12 @@ class RequestedJob:
     words: tuple[str, ...]
 
 
-def open_ledger(sweeps: Path, requested: Sequence[RequestedJob], fixed: Sequence[str] = ()) -> Path:
+def open_ledger(sweeps: Path, requested: Sequence[RequestedJob], fixed: Sequence[str] = (),
+                inputs: Mapping[str, str] | None = None) -> Path:
     """Create a ledger of the ``requested`` jobs under ``sweeps`` and return its folder.
 
-    A search does not know its jobs in advance; ``fixed`` are the overrides that they have in common.
+    A search does not know its jobs in advance; ``fixed`` are the overrides that they have in common. ``inputs`` are the
+    digests of input files by their paths.
     """
     make_folder(sweeps)
     number = 1 + max((int(path.name) for path in sweeps.iterdir() if path.name.isdigit()), default=0)
@@ -46,8 +50,27 @@ def open_ledger(sweeps: Path, requested: Sequence[RequestedJob], fixed: Sequence
     make_folder(folder / "jobs")
     rows = [{"number": i, "label": job.label, "id": job.id, "words": list(job.words)}
             for i, job in enumerate(requested)]
-    write_text(folder / _REQUESTED, json.dumps({"jobs": rows, "fixed": list(fixed)}, indent=1) + "\n")
+    content = {"jobs": rows, "fixed": list(fixed), "inputs": dict(inputs or {})}
+    write_text(folder / _REQUESTED, json.dumps(content, indent=1) + "\n")
     return folder
+
+
+def input_digests(spec: RunSpec) -> dict[str, str]:
+    """Return the digests of the input files of ``spec`` by their paths."""
+    return {group.path: group.digest for group in (spec.sample, spec.data) if group.path and group.digest}
+
+
+def require_planned(folder: Path, number: int, spec: RunSpec) -> None:
+    """Raise :class:`SpecError` unless ``spec`` is that of job ``number`` as it was when the sweep started.
+
+    A worker binds the settings of its job again, when an input file may have changed.
+    """
+    planned = json.loads((folder / _REQUESTED).read_text(encoding="utf-8"))
+    for path, found in input_digests(spec).items():
+        if planned["inputs"].get(path, found) != found:
+            raise SpecError(f"{path} has changed since the sweep started; start the sweep again")
+    if number < len(planned["jobs"]) and planned["jobs"][number]["id"] != record_id(spec):
+        raise SpecError("the configuration has changed since the sweep started; start the sweep again")
 
 
 def read_requested(folder: Path) -> list[RequestedJob]:
@@ -68,6 +91,12 @@ def read_label(folder: Path, number: int, words: Sequence[str]) -> str:
 def write_result(folder: Path, number: int, result: JobResult) -> None:
     """Write the result of job ``number``."""
     write_text(make_folder(folder / "jobs") / f"{number:05d}.json", result.to_json() + "\n")
+
+
+def read_result(folder: Path, number: int) -> JobResult | None:
+    """Return the result of job ``number``; None if it has none yet."""
+    path = folder / "jobs" / f"{number:05d}.json"
+    return JobResult(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def read_results(folder: Path) -> dict[int, JobResult]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from aetlab.cli import workers
 from aetlab.cli.compose import SEARCH, Job, LeftOut
 from aetlab.cli.jobs import LEFT_OUT, JobResult
-from aetlab.cli.ledger import RequestedJob, open_ledger, write_result
+from aetlab.cli.ledger import RequestedJob, input_digests, open_ledger, write_result
 from aetlab.spec import RunSpec
 from aetlab.store.identity import record_id
 from aetlab.store.record import Places
@@ -29,8 +29,9 @@ def prepare_sweep(jobs: Sequence[Job], left_out: Sequence[LeftOut], words: Seque
     requested = {each.number: RequestedJob(each.label, "", each.words) for each in left_out}
     if not searching:
         requested |= {job.number: RequestedJob(job.label, record_id(job.spec), job.words) for job in jobs}
+    inputs = {path: found for job in jobs for path, found in input_digests(job.spec).items()}
     ledger = open_ledger(Places(Path(first.settings.outputs).absolute()).sweeps,
-                         [requested[number] for number in sorted(requested)], first.words if searching else ())
+                         [requested[number] for number in sorted(requested)], first.words if searching else (), inputs)
     for each in left_out:
         print(f"{each.label}: left out: {each.reason}")
         write_result(ledger, each.number, JobResult("", each.label, LEFT_OUT, 0.0, error=each.reason))
