@@ -42,6 +42,7 @@ def test_every_promised_choice_exists() -> None:
 def test_every_choice_composes_and_binds(group: str, choice: str, tmp_path: Path) -> None:
     words = [f"{group}={choice}"]
     if (group, choice) == ("sample", "file"):
+        (tmp_path / "particle.xyz").write_text("1\n\nSi 0 0 0\n", encoding="utf-8")
         words.append(f"sample.path={tmp_path / 'particle.xyz'}")
     assert isinstance(compose_spec(words), RunSpec)
 
