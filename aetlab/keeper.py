@@ -169,7 +169,8 @@ def _reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places, repor
     if held is not None:
         reporter.say(f"reconstruction: shared, read from record {held[1].id}")
         return held[0], held[1].id, False
-    checkpoints = CheckpointFile(places.checkpoint(record_id(spec)), series.digest())
+    run_id = record_id(spec)
+    checkpoints = CheckpointFile(places.checkpoint(run_id), run=run_id, data=series.digest(), say=reporter.say)
     made = flow.reconstruct(spec, series, progress=reporter, checkpoints=checkpoints)
     return made, None, checkpoints.resumed
 

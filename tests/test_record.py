@@ -7,11 +7,9 @@ import hashlib
 import json
 import math
 import multiprocessing
-import os
 import resource
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,9 +24,6 @@ from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind_run, unbind
 from aetlab.spec.inputs import bind_inputs
 from aetlab.store import record as records
-from aetlab.store.array_file import read_container, write_container
-from aetlab.store.cache import shared_stage, stage_path
-from aetlab.store.checkpoint import Schedule, load_checkpoint, save_checkpoint
 from aetlab.store.identity import canonical_json, record_id
 from aetlab.store.record import (
     Dataset,
@@ -244,118 +239,6 @@ def _write_with_small_files(folder: Path, spec: RunSpec) -> None:
     except StorageError as error:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         (folder / "told").write_text(str(error), encoding="utf-8")
-
-
-def test_containers_are_read_as_they_were_written(tmp_path: Path) -> None:
-    arrays = {"a": np.arange(6, dtype=np.float32).reshape(1, 2, 3), "e": np.zeros((0, 2)), "s": np.float64(2.5),
-              "z": np.array([1 + 2j]), "b": np.array([True, False]), "t": np.arange(6.0).reshape(2, 3).T}
-    write_container(tmp_path / "c", arrays, {"n": 3})
-    read, state = read_container(tmp_path / "c")
-    assert state == {"n": 3}
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(read[name], array)
-        assert read[name].dtype == array.dtype and read[name].shape == np.shape(array)
-
-
-def test_every_changed_or_missing_byte_of_a_container_is_detected(tmp_path: Path) -> None:
-    path = tmp_path / "c"
-    write_container(path, {"a": np.arange(4.0)}, {"n": 3})
-    content = path.read_bytes()
-    for i in range(len(content)):
-        path.write_bytes(content[:i] + bytes([content[i] ^ 4]) + content[i + 1:])
-        with pytest.raises(StorageError):
-            read_container(path)
-        path.write_bytes(content[:i])
-        with pytest.raises(StorageError):
-            read_container(path)
-
-
-def test_a_checkpoint_restores_the_random_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(5)
-    rng.random(7)
-    path = tmp_path / "work" / "checkpoint.arrays"
-    save_checkpoint(path, {"volume": np.ones(3)}, {"n_done": 4}, rng, data="a")
-    expected = rng.random(5)
-    other = np.random.default_rng(6)
-    loaded = load_checkpoint(path, other, data="a")
-    assert loaded is not None and loaded[1] == {"n_done": 4}
-    np.testing.assert_array_equal(other.random(5), expected)
-    path.write_bytes(path.read_bytes()[:-1])
-    assert load_checkpoint(path, other, data="a") is None
-    assert load_checkpoint(tmp_path / "none", other, data="a") is None
-    save_checkpoint(path, {}, {}, rng, data="a")
-    assert load_checkpoint(path, other, data="a") is not None
-    assert load_checkpoint(path, other, data="b") is None
-    monkeypatch.setattr("aetlab.store.checkpoint.code_id", lambda: "changed")
-    assert load_checkpoint(path, other, data="a") is None
-
-
-def test_checkpoints_cost_a_small_share_of_the_time() -> None:
-    now = [0.0]
-    schedule = Schedule(share=0.01, least_s=1.0, clock=lambda: now[0])
-    spent, due = 0.0, 0
-    for _ in range(10_000):
-        now[0] += 0.1
-        if schedule.due():
-            due += 1
-
-            def save() -> None:
-                now[0] += 0.5
-
-            schedule.write(save)
-            spent += 0.5
-    assert due > 5 and spent / now[0] < 0.015
-
-
-def test_a_shared_stage_is_computed_once_and_made_again_when_damaged(tmp_path: Path) -> None:
-    calls, told = [], []
-
-    def compute() -> dict[str, np.ndarray]:
-        calls.append(1)
-        return {"images": np.arange(3.0)}
-
-    for _ in range(3):
-        np.testing.assert_array_equal(shared_stage(tmp_path, "tilt_series", {"a": 1}, compute, told.append)["images"],
-                                      np.arange(3.0))
-    assert len(calls) == 1 and "shared, read from" in told[-1]
-    path = stage_path(tmp_path, "tilt_series", {"a": 1})
-    path.write_bytes(path.read_bytes()[:-3])
-    shared_stage(tmp_path, "tilt_series", {"a": 1}, compute, told.append)
-    assert len(calls) == 2 and "damaged" in told[-1]
-    shared_stage(tmp_path, "tilt_series", {"a": 1.0}, compute)
-    assert len(calls) == 2
-    shared_stage(tmp_path, "tilt_series", {"a": 2}, compute)
-    assert len(calls) == 3
-
-
-def test_four_workers_compute_one_stage_once_even_if_one_is_killed(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    doomed = context.Process(target=_compute_slowly, args=(tmp_path, 60.0))
-    doomed.start()
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("started-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    workers = [context.Process(target=_compute_slowly, args=(tmp_path, 0.2)) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    assert doomed.pid is not None
-    time.sleep(0.2)
-    os.kill(doomed.pid, signal.SIGKILL)
-    for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
-    doomed.join(10)
-    assert len(list(tmp_path.glob("started-*"))) == 2  # the killed one and one more
-    assert not list((tmp_path / "stage").glob(".partial*"))
-
-
-def _compute_slowly(folder: Path, seconds: float) -> None:
-    def compute() -> dict[str, np.ndarray]:
-        (folder / f"started-{os.getpid()}").touch()
-        time.sleep(seconds)
-        return {"x": np.ones(2)}
-
-    shared_stage(folder, "stage", "key", compute)
 
 
 def test_text_of_free_length_in_an_attribute_is_refused(tmp_path: Path) -> None:

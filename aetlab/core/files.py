@@ -9,6 +9,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -84,9 +85,20 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file to read; raise OSError for anything else, such as a pipe, which could block for ever."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        _require_regular(os.fstat(handle))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
 def sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file."""
-    with open(path, "rb") as file:
+    """Return the hex SHA-256 of a regular file."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -113,9 +125,15 @@ def unchanged(*paths: Path) -> Iterator[dict[Path, str]]:
 def file_signature(path: Path) -> tuple[int, ...]:
     """Return values that differ after every change of a regular file; raise OSError if there is none at ``path``."""
     status = path.stat()
+    _require_regular(status)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _require_regular(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file")
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.core.files import StorageError, write_atomically
+from aetlab.core.files import StorageError, describe, open_regular, write_atomically
 
 _MAGIC = "aetlab-arrays"
 _VERSION = 1
@@ -49,7 +49,7 @@ def write_container(path: Path, arrays: Mapping[str, np.ndarray], state: Mapping
 def read_container(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the arrays and the state of ``path``; raise :class:`StorageError` if the file is damaged or foreign."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             n_bytes = os.fstat(file.fileno()).st_size
             words = file.readline(200).split()
             if len(words) != 4 or words[0] != _MAGIC.encode():
@@ -81,5 +81,6 @@ def read_container(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
                 raise StorageError(f"{path} is damaged: its checksum does not match")
             return arrays, dict(content["state"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError, SyntaxError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = describe(error) if isinstance(error, OSError) else " ".join(str(error).split())[:200]
+        reason = reason or type(error).__name__
         raise StorageError(f"{path} cannot be read: {reason}") from None

@@ -1,8 +1,8 @@
 """Compute and cache stages that several runs share, above all the noise-free tilt series.
 
 The result of a stage is a file ``<cache>/<stage>/<key>.arrays``. The key is the hash of the settings that the result
-depends on and of the code. A lock makes parallel runs wait for the one that computes. The system releases the lock of
-a dead process.
+depends on and of the code. The file holds its whole key and is refused under another one. A lock makes parallel runs
+wait for the one that computes. The system releases the lock of a dead process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.core.files import StorageError, locked, make_folder
+from aetlab.core.files import StorageError, locked, make_folder, set_aside, writing
 from aetlab.store.array_file import read_container, write_container
 from aetlab.store.identity import code_id, digest
 
@@ -41,28 +41,47 @@ def shared_stage(
     say : callable, optional
         Called with one line that states where the result came from.
     """
-    tell = say or (lambda text: None)
+    def tell(text: str) -> None:
+        if say is not None:
+            say(f"{stage.replace('_', ' ')}: {text}")
+
     path = stage_path(cache, stage, key)
+    own = {"stage": stage, "key": _key(stage, key)}
     make_folder(path.parent)
-
-    def waiting() -> None:
-        tell(f"{stage.replace('_', ' ')}: another run computes it, waiting")
-
-    with locked(cache / "locks" / f"{stage}-{path.stem}.lock", waiting):
-        if path.exists():
+    with locked(cache / "locks" / f"{stage}-{path.stem}.lock", lambda: tell("another run computes it, waiting")):
+        if path.exists() or path.is_symlink():
             try:
-                arrays, _ = read_container(path)
+                arrays = _read(path, own)
             except StorageError as error:
-                tell(f"{stage.replace('_', ' ')}: {error}; computed again")
-                path.unlink(missing_ok=True)
+                tell(f"{error}; {_clear(path, cache)}computed again")
             else:
-                tell(f"{stage.replace('_', ' ')}: shared, read from {path.relative_to(cache)}")
+                tell(f"shared, read from {path.relative_to(cache)}")
                 return arrays
         arrays = {name: np.asarray(array) for name, array in compute().items()}
-        write_container(path, arrays, {"stage": stage})
+        write_container(path, arrays, own)
         return arrays
 
 
 def stage_path(cache: Path, stage: str, key: Any) -> Path:
     """Return the path of the result of ``stage`` for ``key``."""
-    return cache / stage / f"{digest({'stage': stage, 'key': key, 'code': code_id()})}.arrays"
+    return cache / stage / f"{_key(stage, key)[:16]}.arrays"
+
+
+def _clear(path: Path, cache: Path) -> str:
+    """Remove the file at ``path``, or set a folder aside; return a note on the latter."""
+    if path.is_dir() and not path.is_symlink():
+        return f"set aside as {set_aside(path, cache / 'set_aside')} and "
+    with writing(path):
+        path.unlink()
+    return ""
+
+
+def _key(stage: str, key: Any) -> str:
+    return digest({"stage": stage, "key": key, "code": code_id()}, 64)
+
+
+def _read(path: Path, own: Mapping[str, str]) -> dict[str, np.ndarray]:
+    arrays, state = read_container(path)
+    if state != own:
+        raise StorageError(f"{path} holds the result of other settings or other code")
+    return arrays

@@ -1,6 +1,7 @@
 """Save and load checkpoints of a reconstruction: an interrupted run continues with bit-identical results.
 
-A checkpoint holds the ``code_id`` and a digest of the tilt series. It is used only with the same code and images.
+A checkpoint holds the id of its run, the ``code_id`` and a digest of the tilt series. It is used only by the same run
+with the same code and images.
 """
 
 from __future__ import annotations
@@ -18,32 +19,34 @@ from aetlab.store.identity import code_id
 
 
 def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any], rng: np.random.Generator,
-                    *, data: str) -> None:
+                    *, run: str, data: str) -> None:
     """Write the arrays, the JSON-able ``state`` and the state of ``rng`` atomically to ``path``.
 
-    ``data`` is the digest of the tilt series (:meth:`aetlab.core.nouns.TiltSeries.digest`).
+    ``run`` is the id of the run, ``data`` the digest of its tilt series
+    (:meth:`aetlab.core.tilt_series.TiltSeries.digest`).
     """
-    write_container(path, arrays, {"code": code_id(), "data": data, "state": dict(state),
+    write_container(path, arrays, {"run": run, "code": code_id(), "data": data, "state": dict(state),
                                    "rng": rng.bit_generator.state})
 
 
-def load_checkpoint(path: Path, rng: np.random.Generator, *,
-                    data: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Return the arrays and state of the checkpoint, and set ``rng`` to its state; None if it cannot be used.
+def load_checkpoint(path: Path, rng: np.random.Generator, *, run: str,
+                    data: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays and state of the checkpoint, and set ``rng`` to its state.
 
-    A checkpoint that is missing, damaged, written by other code or made from other images is not used. The run then
-    starts from the beginning.
+    Raises
+    ------
+    StorageError
+        If the checkpoint is damaged, or belongs to another run, other code or other images.
     """
-    if not path.exists():
-        return None
+    arrays, content = read_container(path)
+    for name, own in (("run", run), ("code", code_id()), ("data", data)):
+        if content.get(name) != own:
+            raise StorageError(f"{path} belongs to other {name}: {content.get(name)!r}, not {own!r}")
     try:
-        arrays, content = read_container(path)
-        if content["code"] != code_id() or content["data"] != data:
-            return None
         state = dict(content["state"])
         rng.bit_generator.state = content["rng"]
-    except (StorageError, KeyError, TypeError, ValueError):
-        return None
+    except (KeyError, TypeError, ValueError):
+        raise StorageError(f"{path} holds no state of a reconstruction") from None
     return arrays, state
 
 
@@ -70,21 +73,29 @@ class Schedule:
 
 
 class CheckpointFile:
-    """The checkpoint file ``path`` of one reconstruction of the series with the digest ``data``.
+    """The checkpoint file ``path`` of the reconstruction of ``run`` from the series with the digest ``data``.
 
-    ``resumed`` is True if a checkpoint was found and used.
+    ``say`` is called with one line if a checkpoint cannot be used. ``resumed`` is True if one was found and used.
     """
 
-    def __init__(self, path: Path, data: str) -> None:
+    def __init__(self, path: Path, *, run: str, data: str, say: Callable[[str], None]) -> None:
         self._path = path
+        self._run = run
         self._data = data
+        self._say = say
         self._schedule = Schedule()
         self.resumed = False
 
     def load(self, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         """Return the arrays and values last saved, and set ``rng`` to its saved state; None if there are none."""
-        saved = load_checkpoint(self._path, rng, data=self._data)
-        self.resumed = saved is not None
+        if not self._path.exists():
+            return None
+        try:
+            saved = load_checkpoint(self._path, rng, run=self._run, data=self._data)
+        except StorageError as error:
+            self._say(f"checkpoint: {error}; the reconstruction starts from the beginning")
+            return None
+        self.resumed = True
         return saved
 
     def due(self) -> bool:
@@ -93,4 +104,5 @@ class CheckpointFile:
 
     def save(self, arrays: dict[str, np.ndarray], values: dict[str, Any], rng: np.random.Generator) -> None:
         """Save the state and replace the last one."""
-        self._schedule.write(lambda: save_checkpoint(self._path, arrays, values, rng, data=self._data))
+        self._schedule.write(lambda: save_checkpoint(self._path, arrays, values, rng, run=self._run,
+                                                     data=self._data))

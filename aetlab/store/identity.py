@@ -55,9 +55,9 @@ def canonical_json(value: Any) -> str:
     return json.dumps(_canonical(unbind(value)), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def digest(value: Any) -> str:
-    """Return 16 hex digits of the SHA-256 of the canonical JSON of ``value``."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+def digest(value: Any, n_digits: int = 16) -> str:
+    """Return hex digits of the SHA-256 of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:n_digits]
 
 
 def record_id(spec: RunSpec) -> str:

@@ -137,6 +137,11 @@ class Places:
         """Return the checkpoint file of an unfinished run."""
         return self.work(run_id) / "checkpoint.arrays"
 
+    @property
+    def index(self) -> Path:
+        """Return the index of the records that hold the same reconstruction."""
+        return self.outputs / "index.txt"
+
     def lock(self, run_id: str) -> Path:
         """Return the lock file of a run."""
         return self.outputs / "locks" / f"{run_id}.lock"
@@ -236,6 +241,11 @@ def read_summary(folder: Path, *, verify: bool) -> Summary:
         metrics[name] = math.nan if value is None else value
     settings, environment = _read_json(folder, "spec.json"), _read_json(folder, "environment.json")
     return Summary(folder.name, settings, metrics, environment, n_bytes)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings of the record in ``folder`` as written; raise :class:`RecordError` if they cannot be read."""
+    return _read_json(folder, "spec.json")
 
 
 def list_records(records: Path, *, verify: bool = False) -> tuple[list[Record], list[RecordError]]:
