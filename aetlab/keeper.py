@@ -132,9 +132,6 @@ def _acquire(spec: RunSpec, places: record.Places, clock: StageClock,
             reporter.say(f"measured: {int((series.weight > 0).sum())} images of {series.n_tilts} tilts, "
                          f"{series.mean_electrons_per_pixel:.4g} electrons per pixel, {spec.scale.shape_zxy} voxels of "
                          f"{spec.scale.voxel_A:.4g} Å")
-            if imported.mtf is not None or imported.microscope.mtf_half < 1:
-                reporter.say("the detector's MTF is not in the model: contrast is below the model's at high "
-                             "frequencies, and refine=atoms drops and renames atoms for it")
         return series, None, flow.elements(spec)
     with clock.stage("sample"):
         atoms = flow.sample(spec)

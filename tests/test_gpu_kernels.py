@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -110,8 +111,9 @@ def test_a_step_of_one_tilt_agrees_with_the_cpu(device: HostDevice, n_layers: in
 
 @pytest.mark.parametrize("likelihood", ["amplitude", "poisson"])
 @pytest.mark.parametrize("by_pixel", [False, True])
+@pytest.mark.parametrize("mtf_half", [1.0, 0.4])
 def test_a_step_with_weights_and_defoci_of_each_tilt_agrees_with_the_cpu(device: HostDevice, by_pixel: bool,
-                                                                         likelihood: str) -> None:
+                                                                         likelihood: str, mtf_half: float) -> None:
     """Missing images, bad pixels and tilts of different defoci; from the third step on a recording is replayed."""
     rng = np.random.default_rng(11)
     shape = SHAPES[0]
@@ -125,7 +127,8 @@ def test_a_step_with_weights_and_defoci_of_each_tilt_agrees_with_the_cpu(device:
     if by_pixel:
         pixel_weight = np.maximum(rng.uniform(-0.3, 1.5, images.shape), 0).astype(np.float32)
     series = TiltSeries(images, TILT_DEG, defocus_A, 0.5, weight=weight, pixel_weight=pixel_weight)
-    options = {"microscope": MICROSCOPE, "n_layers_per_slice": 4, "likelihood": likelihood}
+    microscope = dataclasses.replace(MICROSCOPE, mtf_half=mtf_half)
+    options = {"microscope": microscope, "n_layers_per_slice": 4, "likelihood": likelihood}
     model = GpuModel(series, shape, device=device, **options)
     reference = ForwardModel(series, shape, dtype=np.float64, **options)
     assert model.lipschitz == reference.lipschitz

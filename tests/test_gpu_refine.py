@@ -35,8 +35,8 @@ def series() -> TiltSeries:
     return TiltSeries(images.astype(np.float32), TILT_DEG, DEFOCUS_A, 0.5)
 
 
-def make_model(series: TiltSeries, **options: object) -> AtomModel:
-    return AtomModel(series, SHAPE, (8, 14), microscope=MicroscopeSpec(), n_layers_per_slice=N_LAYERS,
+def make_model(series: TiltSeries, microscope: MicroscopeSpec | None = None, **options: object) -> AtomModel:
+    return AtomModel(series, SHAPE, (8, 14), microscope=microscope or MicroscopeSpec(), n_layers_per_slice=N_LAYERS,
                      parametrization="lobato", debye_waller_A2={"default": 0.5}, **options)  # type: ignore[arg-type]
 
 
@@ -73,6 +73,19 @@ def test_a_pass_agrees_with_the_cpu(device: HostDevice, moved: bool, name: str, 
     np.testing.assert_allclose(by_gpu[1], by_cpu[1], atol=2e-5 * np.abs(by_cpu[1]).max())
     np.testing.assert_allclose(by_gpu[2], by_cpu[2], atol=2e-5 * np.abs(by_cpu[2]).max())
     np.testing.assert_array_equal(by_gpu[1], run(make_model(series, make_tilt_cost=GpuTiltCosts(device)))[1])
+
+
+def test_a_contrast_and_the_detectors_blur_agree_with_the_cpu(device: HostDevice, series: TiltSeries) -> None:
+    """With a detector, then with another contrast of the same model, then with neither."""
+    sites = Sites(np.random.default_rng(2).uniform(-3, 3, (15, 3)), np.ones(15), np.zeros(15, int))
+    poses, microscope = Poses.nominal(TILT_DEG, len(DEFOCUS_A)), MicroscopeSpec(mtf_half=0.4)
+    by_gpu = make_model(series, microscope, make_tilt_cost=GpuTiltCosts(device))
+    by_cpu = make_model(series, microscope)
+    for contrast in (1.0, 0.8, 1.0):
+        there, here = (list(model.with_contrast(contrast).gradients(sites, poses)) for model in (by_gpu, by_cpu))
+        np.testing.assert_allclose([tilt.cost for tilt in there], [tilt.cost for tilt in here], rtol=1e-5)
+        expected = np.stack([tilt.gradient for tilt in here])
+        np.testing.assert_allclose([tilt.gradient for tilt in there], expected, atol=2e-5 * np.abs(expected).max())
 
 
 def test_memory_is_within_its_estimate(device: HostDevice, series: TiltSeries) -> None:

@@ -7,16 +7,16 @@ along x and y, defocus e common to the images of the tilt, and brightness b. The
     a_j(r; p) = √b |F⁻¹ T_j(q) exp(2πi (e κ(q) - q·d)) F R_φ g|,    R_φ g (r) = g(R_φ⁻¹ r),
 
 g the exit wave of the volume rotated by the nominal angle + δ, T_j the transfer function of the nominal defocus and
-κ = √(1/λ² - q²) - 1/λ. All are exact, except that the envelope of the convergence keeps the nominal defocus. The
-reconstruction treats shift and defocus in the same way; it rotates the measured images by -φ instead of the wave, and
-divides them by b.
+κ = √(1/λ² - q²) - 1/λ. With a detector's blur K, a_j is √b √(K |ψ_j|²) of the same wave ψ_j. All are exact, except that
+the envelope of the convergence keeps the nominal defocus. The reconstruction treats shift and defocus in the same way;
+it rotates the measured images by -φ instead of the wave, and divides them by b.
 
 A Gauss-Newton step minimises ½ Σ (w ∗ √p_j (a_j - √I_j))². w is a Gaussian of ``smoothing_A``, which at first removes
 detail that is finer than neighbouring tilts determine; p_j are the weights of the pixels (1 in a regular series), 0
-where data are missing. The derivatives are ∂|ψ| = Re(ψ* ∂ψ)/|ψ| for d, e and φ, from the same exit wave, which a turn
-changes by (y ∂_x - x ∂_y) g dφ; for b the amplitude itself; for δ the difference to one more exit wave. The volume is
-rotated by cubic interpolation, whatever the reconstruction uses: the blur of linear interpolation depends on the angle,
-which shifts the best angle by about 0.1°.
+where data are missing. The derivatives are ∂|ψ| = Re(ψ* ∂ψ)/|ψ|, or K Re(ψ* ∂ψ)/√(K |ψ|²), for d, e and φ, from
+the same exit wave, which a turn changes by (y ∂_x - x ∂_y) g dφ; for b the amplitude itself; for δ the difference to
+one more exit wave. The volume is rotated by cubic interpolation, whatever the reconstruction uses: the blur of linear
+interpolation depends on the angle, which shifts the best angle by about 0.1°.
 
 A tilt that lies much farther off than the others is reset and searched for again.
 
@@ -36,6 +36,7 @@ from aetlab.core.grid import axial_frequencies, coordinates_A, in_plane_rotation
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward.image_rotation import rotate_images
+from aetlab.forward.imaging import blur_by_detector
 from aetlab.forward.model import SMALL_PLANE, ForwardModel
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.rotation import SparseRotation
@@ -82,6 +83,7 @@ class TiltAligner:
         self._multislice = Multislice(self._optics.optics)
         #: Tilts with at least one image; the others keep their poses.
         self._seen = series.weight.max(axis=1) > 0
+        self._mtf = self._optics.optics.mtf
         # The angle changes with each exit wave, so that no matrix is kept.
         self._rotation = SparseRotation("cubic", shape_zxy, n_layers_per_slice, np.zeros(1), budget_bytes=0)
         self._slices = np.empty((n_slices(shape_zxy[0], n_layers_per_slice), *shape_zxy[1:]), np.float32)
@@ -135,22 +137,30 @@ class TiltAligner:
         """Return a_j (F, X, Y) of one tilt at ``row`` (6,) of :attr:`table`."""
         waves = _waves(self._exit_spectrum(potential_V, i_tilt, row[0], row[1])
                        * self._transfer_at(i_tilt, row[2:4], row[4]))
-        return np.float32(np.sqrt(row[5])) * np.abs(waves)
+        return np.float32(np.sqrt(row[5])) * self._detect(waves)
+
+    def _detect(self, waves: np.ndarray) -> np.ndarray:
+        """Return the amplitudes (F, X, Y) that the detector sees of image waves: √(K |ψ|²)."""
+        if self._mtf is None:
+            return np.abs(waves)
+        return np.sqrt(np.maximum(blur_by_detector(np.abs(waves) ** 2, self._mtf), np.float32(_DARK**2)))
 
     def derivatives(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return :meth:`amplitudes` and their derivatives (6, F, X, Y) with respect to ``row``, per degree, Å and 1."""
         transfer = self._transfer_at(i_tilt, row[2:4], row[4])
         spectrum = self._exit_spectrum(potential_V, i_tilt, row[0], row[1])
         waves = _waves(spectrum * transfer)
-        amplitude = np.abs(waves)
-        unit = waves.conj() / np.maximum(amplitude, _DARK)
+        amplitude = self._detect(waves)
+        unit = waves.conj() / np.maximum(amplitude, _DARK) if self._mtf is None else waves.conj()
         # -2πi q multiplies the transform of -∂g.
         by_x, by_y = (scipy.fft.ifft2(spectrum * ramp) for ramp in (self._ramp_x, self._ramp_y))
         turned = scipy.fft.fft2(by_y * self._lever_y - by_x * self._lever_x)
         slopes = [(unit * _waves(each * transfer)).real
                   for each in (turned, spectrum * self._ramp_x, spectrum * self._ramp_y, spectrum * self._lift)]
+        if self._mtf is not None:
+            slopes = [blur_by_detector(each, self._mtf) / np.maximum(amplitude, _DARK) for each in slopes]
         ahead = self._exit_spectrum(potential_V, i_tilt, row[0] + ANGLE_STEP_DEG, row[1])
-        slopes.insert(0, (np.abs(_waves(ahead * transfer)) - amplitude) / ANGLE_STEP_DEG)
+        slopes.insert(0, (self._detect(_waves(ahead * transfer)) - amplitude) / ANGLE_STEP_DEG)
         bright = np.float32(np.sqrt(row[5]))
         return bright * amplitude, bright * np.stack([*slopes, amplitude / np.float32(2 * row[5])])
 
@@ -200,7 +210,8 @@ class TiltAligner:
         best, found = np.inf, row
         for by_A in search.defocus_A:
             tried = row + np.array([0, 0, 0, 0, by_A, 0])
-            seen = scipy.fft.rfft2(np.abs(_waves(exit_spectrum * self._transfer_at(i_tilt, tried[2:4], tried[4]))) - 1)
+            waves = _waves(exit_spectrum * self._transfer_at(i_tilt, tried[2:4], tried[4]))
+            seen = scipy.fft.rfft2(self._detect(waves) - 1)
             product = (measured * seen.conj() * weight).sum(axis=0)
             correlation = scipy.fft.irfft2(product, s=self._shape_xy)[x, y]
             square = np.abs(seen) ** 2 * weight

@@ -21,6 +21,9 @@ _FAST = {"reassoc", "contract", "arcp", "nsz"}
 _jit = njit(fastmath=_FAST)
 _parallel = njit(fastmath=_FAST, parallel=True)
 
+#: Least detected intensity (vacuum 1) that the cost of a pixel follows.
+DARKEST = 1e-3
+
 
 @_jit
 def _interpolation_weight(distance, cubic):
@@ -328,6 +331,38 @@ def poisson_residual(wave, amplitude, weight, background, row_cost):
             factor = w * (model - measured) / (2 * model)
             wave[f, x, y] = complex(factor * re, factor * im)
         row_cost[f, x] = 0.25 * total
+
+
+@_parallel
+def detected_residual(image, amplitude, weight, poisson, background, row_cost):
+    """Replace detected intensities m (F, X, Y) by f = 2 ∂c/∂m of their cost c (:mod:`aetlab.forward.detector`).
+
+    ``row_cost`` (F, X) gets Σ_y c: ½ w (√m - a)², or that of :func:`poisson_residual`. Below ``DARKEST`` m counts as
+    ``DARKEST``: a ripple of the blur may undershoot 0.
+    """
+    n_f, n_x, n_y = image.shape
+    one = amplitude.dtype.type(1)
+    for row in nb.prange(n_f * n_x):
+        f, x = row // n_x, row % n_x
+        total = 0.0
+        for y in range(n_y):
+            w = one if weight is None else weight[f, x, y]
+            a = amplitude[f, x, y]
+            m = image[f, x, y]
+            dark = m < DARKEST
+            m = max(m, amplitude.dtype.type(DARKEST))
+            if poisson:
+                model = m + background
+                total += 0.5 * w * (model - a * a)
+                if a > 0:
+                    total += w * (a * a * math.log(a / math.sqrt(model)))
+                factor = w * (model - a * a) / (2 * model)
+            else:
+                modulus = math.sqrt(m)
+                total += w * (modulus - a) * (modulus - a)
+                factor = w * (one - a / modulus)
+            image[f, x, y] = 0.0 if dark else factor
+        row_cost[f, x] = 0.5 * total
 
 
 def cost_of_rows(row_cost: np.ndarray) -> float:

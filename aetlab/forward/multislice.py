@@ -13,6 +13,8 @@ at slice m is σ Δz Im(φ_m g_m*), and φ_{m-1} = P*_{m-1} t*_m φ_m (algorithm
 1/(4n_j) for n_j electrons in a vacuum pixel. With w_j = n_j/n, where n is the mean of the n_j, 4n times the cost is the
 negative log-likelihood.
 
+With a blur by the detector, |ψ_j| is √(K |ψ_j|²) in both costs (:mod:`aetlab.forward.detector`).
+
 The likelihood of Poisson counts has instead the cost ¼ Σ w_j (m - I + I log(I/m)) with m = |ψ_j|². This is a quarter of
 the negative log-likelihood per electron of a vacuum pixel, and to second order in m - I it equals the cost above. Then
 r_j = ½ w_j (1 - I/m) ψ_j.
@@ -29,6 +31,7 @@ from aetlab.core.fft import plan_fft
 from aetlab.core.grid import axial_frequencies, squared_frequencies
 from aetlab.forward import kernels_numba as kernels
 from aetlab.forward import simd_multislice
+from aetlab.forward.detector import Detector
 
 
 def propagator(shape_xy: tuple[int, int], pixel_A: float, wavelength_A: float, distance_A: float, *,
@@ -103,20 +106,22 @@ class Optics:
 
     ``transfer`` complex (F, X, Y) are the transfer functions from behind the last slice to the images. ``free`` complex
     (G, X, Y) are the different propagators, and ``which`` (S - 1,) is the index of the one behind each slice except the
-    last. ``phase_per_V`` is σ Δz. Each factor includes the 1/(X·Y) of the inverse FFT that follows it.
+    last. ``phase_per_V`` is σ Δz. Each factor includes the 1/(X·Y) of the inverse FFT that follows it. ``mtf`` float
+    (X, Y) is the detector's MTF, 1 at frequency 0; None for an ideal detector.
     """
 
     transfer: np.ndarray
     free: np.ndarray
     which: np.ndarray
     phase_per_V: float
+    mtf: np.ndarray | None = None
 
 
 def make_optics(transfer: np.ndarray, gaps_A: np.ndarray, *, pixel_A: float, wavelength_A: float,
-                phase_per_V: float) -> Optics:
+                phase_per_V: float, mtf: np.ndarray | None = None) -> Optics:
     """Return the optics of slices with distances ``gaps_A`` (S - 1,) between their middles.
 
-    ``transfer`` (F, X, Y) are the transfer functions behind the last slice.
+    ``transfer`` (F, X, Y) are the transfer functions behind the last slice, ``mtf`` (X, Y) is the detector's MTF.
     """
     shape_xy = (transfer.shape[1], transfer.shape[2])
     n_pixels = shape_xy[0] * shape_xy[1]
@@ -124,7 +129,7 @@ def make_optics(transfer: np.ndarray, gaps_A: np.ndarray, *, pixel_A: float, wav
     free = np.empty((len(distances_A), *shape_xy), np.complex128)
     for i, distance_A in enumerate(distances_A):
         free[i] = propagator(shape_xy, pixel_A, wavelength_A, distance_A) / n_pixels
-    return Optics(transfer / n_pixels, free, which, phase_per_V)
+    return Optics(transfer / n_pixels, free, which, phase_per_V, mtf)
 
 
 #: Added to the intensity (vacuum 1) of the model for the Poisson likelihood, so that the cost of dark pixels is finite.
@@ -139,6 +144,9 @@ class TiltCost(Protocol):
 
     def use_transfer(self, packed: np.ndarray) -> None:
         """Use these transfer functions for all following images."""
+
+    def use_mtf(self, mtf: np.ndarray | None) -> None:
+        """Use this MTF of the detector (X, Y) for all following images; None: an ideal detector."""
 
     def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
         """Return the cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
@@ -157,7 +165,8 @@ def make_multislice(optics: Optics, dtype: type = np.float32, likelihood: str = 
     """
     shape_xy = (optics.transfer.shape[1], optics.transfer.shape[2])
     if dtype is np.float32 and likelihood == "amplitude" and simd_multislice.fits(shape_xy):
-        return simd_multislice.SimdMultislice(optics.transfer, optics.free, optics.which, optics.phase_per_V)
+        return simd_multislice.SimdMultislice(optics.transfer, optics.free, optics.which, optics.phase_per_V,
+                                              optics.mtf)
     return Multislice(optics, dtype, likelihood)
 
 
@@ -168,6 +177,7 @@ class Multislice:
         if likelihood not in ("amplitude", "poisson"):
             raise ValueError(f"likelihood={likelihood!r} is unknown: choose one of amplitude, poisson")
         self._poisson = likelihood == "poisson"
+        self._dtype = dtype
         complex_type = np.result_type(dtype, np.complex64)
         n_defoci, n_x, n_y = optics.transfer.shape
         self._phase = dtype(optics.phase_per_V)
@@ -180,6 +190,12 @@ class Multislice:
         self._row_cost = np.empty((n_defoci, n_x), np.float64)
         self._unit = np.ones((n_x, n_y), complex_type)
         self._fft = plan_fft()
+        self._detector: Detector | None = None
+        self.use_mtf(optics.mtf)
+
+    def use_mtf(self, mtf: np.ndarray | None) -> None:
+        self._detector = None if mtf is None else Detector(mtf, len(self._images), self._dtype, poisson=self._poisson,
+                                                           background=DARK)
 
     def pack_transfer(self, transfer: np.ndarray) -> np.ndarray:
         return transfer.astype(self._transfer.dtype)
@@ -213,6 +229,11 @@ class Multislice:
         ``weight`` (F, X, Y), in the precision of ``amplitude``, is the weight of each pixel; None: 1.
         """
         waves = self.images(slices)
+        if self._detector is not None:
+            factor = waves.real**2 + waves.imag**2
+            cost = self._detector.compare(factor, amplitude, weight)
+            waves *= factor
+            return cost
         if self._poisson:
             kernels.poisson_residual(waves, amplitude, weight, amplitude.dtype.type(DARK), self._row_cost)
         else:

@@ -13,6 +13,7 @@ import numpy as np
 from aetlab.core import physics
 from aetlab.core.grid import slice_centres_A
 from aetlab.core.nouns import TiltSeries
+from aetlab.forward.detector import mtf_of
 from aetlab.forward.imaging import transfer_function
 from aetlab.forward.multislice import Optics, make_optics, propagator
 from aetlab.spec import MicroscopeSpec
@@ -46,7 +47,8 @@ class SeriesOptics:
         self._defocus_A = series.defocus_A
         self.optics = make_optics(self._transfer(0), np.diff(centres_A), pixel_A=series.pixel_A,
                                   wavelength_A=wavelength_A,
-                                  phase_per_V=physics.interaction_parameter(microscope.energy_keV) * series.pixel_A)
+                                  phase_per_V=physics.interaction_parameter(microscope.energy_keV) * series.pixel_A,
+                                  mtf=mtf_of(microscope, self._shape_xy, series.pixel_A))
         _, first, inverse = np.unique(series.defocus_A, axis=0, return_index=True, return_inverse=True)
         self.n_sets = len(first)
         self.set_of = np.argsort(np.argsort(first))[inverse.ravel()]

@@ -145,6 +145,28 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, weight, cost, n_x, pl
                 store(planes, here + to_im + x * n_y, load(buffer, im + x * WIDTH))
 
 
+@_parallel
+def transform_columns(planes, n_x, plan, forward):
+    """Apply an FFT along x to planes (F, 2, X, Y) in place: to frequencies if ``forward``, else back from them."""
+    n_planes, _, stored_x, n_y = planes.shape
+    blocks = n_y // WIDTH
+    im = n_x * WIDTH
+    to_im = stored_x * n_y
+    for item in nb.prange(n_planes * blocks):
+        here = item // blocks * 2 * to_im + item % blocks * WIDTH
+        buffer = _scratch(2 * im)
+        for x in range(n_x):
+            store(buffer, x * WIDTH, load(planes, here + x * n_y))
+            store(buffer, im + x * WIDTH, load(planes, here + to_im + x * n_y))
+        if forward:
+            fft.forward(buffer, np.int64(0), im, n_x, plan)
+        else:
+            fft.inverse(buffer, np.int64(0), im, n_x, plan)
+        for x in range(n_x):
+            store(planes, here + x * n_y, load(buffer, x * WIDTH))
+            store(planes, here + to_im + x * n_y, load(buffer, im + x * WIDTH))
+
+
 @_inline
 def _load_rows(planes, f, block, buffer, n_x, n_y):
     """Load rows of plane f, transposed, into ``buffer`` (2, Y, WIDTH)."""

@@ -8,6 +8,7 @@ from aetlab.core.backend import empty_aligned, zeros_aligned
 from aetlab.core.simd import WIDTH
 from aetlab.forward import simd_fft
 from aetlab.forward import simd_kernels as kernels
+from aetlab.forward.detector import Detector
 
 
 def fits(shape_xy: tuple[int, int]) -> bool:
@@ -21,7 +22,8 @@ class SimdMultislice:
     The parameters are those of :class:`aetlab.forward.multislice.Optics`.
     """
 
-    def __init__(self, transfer: np.ndarray, free: np.ndarray, which: np.ndarray, phase_per_V: float) -> None:
+    def __init__(self, transfer: np.ndarray, free: np.ndarray, which: np.ndarray, phase_per_V: float,
+                 mtf: np.ndarray | None = None) -> None:
         n_defoci, n_x, n_y = transfer.shape
         self._shape_xy = (n_x, n_y)
         stored = (kernels.stored_side(n_x), kernels.stored_side(n_y))
@@ -39,6 +41,12 @@ class SimdMultislice:
         self._room = None if stored == self._shape_xy else (
             zeros_aligned((len(which) + 1, *stored)), zeros_aligned((n_defoci, *stored)))
         self._weight_room = self._nothing
+        self._detector: Detector | None = None
+        self.use_mtf(mtf)
+
+    def use_mtf(self, mtf: np.ndarray | None) -> None:
+        """Use this MTF of the detector (X, Y) for all following images; None: an ideal detector."""
+        self._detector = None if mtf is None else Detector(mtf, len(self._images), np.float32)
 
     def pack_transfer(self, transfer: np.ndarray) -> np.ndarray:
         """Return transfer functions (F, X, Y) in the form that :meth:`use_transfer` takes."""
@@ -94,9 +102,22 @@ class SimdMultislice:
             kernels.rows(False, self._plane, self._free[self._which[m - 1]], self._plane, n_y, self._plan_y)
             self._columns(kernels.TRANSMIT, slices[m], self._waves[m])
         kernels.rows(False, self._plane, self._transfer, self._images, n_y, self._plan_y)
+        if self._detector is not None:
+            return self._compare(self._detector, amplitude, weight)
         kernels.columns(kernels.RESIDUAL, self._images, self._phase, slices[0], self._waves[0], amplitude, weight,
                         self._cost, n_x, self._plan_x, True)
         return float(self._cost[:, :n_y].sum(dtype=np.float64))
+
+    def _compare(self, detector: Detector, amplitude: np.ndarray, weight: np.ndarray | None) -> float:
+        """Return the cost of the images as ``detector`` sees them; replace the images by residuals."""
+        n_x, n_y = self._shape_xy
+        kernels.transform_columns(self._images, n_x, self._plan_x, False)
+        waves = self._images[:, :, :n_x, :n_y]
+        factor = waves[:, 0] ** 2 + waves[:, 1] ** 2
+        cost = detector.compare(factor, amplitude[:, :n_x, :n_y], None if weight is None else weight[:, :n_x, :n_y])
+        waves *= factor[:, None]
+        kernels.transform_columns(self._images, n_x, self._plan_x, True)
+        return cost
 
     def _columns(self, kind: int, slice_V: np.ndarray, wave: np.ndarray, *, forward: bool = True) -> None:
         kernels.columns(kind, self._plane, self._phase, slice_V, wave, self._nothing, None, self._cost,

@@ -27,6 +27,7 @@ from aetlab.core.grid import slice_centres_A
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward import imaging
+from aetlab.forward.detector import mtf_of
 from aetlab.forward.kernels_numba import multiply
 from aetlab.forward.multislice import exit_wave, propagator
 from aetlab.forward.potential import build_potential
@@ -139,8 +140,7 @@ class SimulatedMicroscope:
         self._centres_A = slice_centres_A(self.shape_zxy[0], self.n_layers, self.voxel_A)
         self._microscope = microscope
         self._transfer = self.transfer(defocus_A)
-        self._mtf = imaging.detector_mtf(shape_zxy[1:], voxel_A, microscope.mtf_half)
-        self._has_mtf = microscope.mtf_half < 1
+        self._mtf = mtf_of(microscope, shape_zxy[1:], voxel_A)
 
     def transfer(self, defocus_A: np.ndarray) -> np.ndarray:
         """Return transfer functions from behind the last slice to images at ``defocus_A`` (F,), complex64 (F, X, Y)."""
@@ -183,7 +183,7 @@ class SimulatedMicroscope:
 
     def detect(self, intensities: np.ndarray) -> np.ndarray:
         """Return noise-free images (F, X, Y) with the blur by the detector's MTF."""
-        return imaging.blur_by_detector(intensities, self._mtf) if self._has_mtf else intensities
+        return intensities if self._mtf is None else imaging.blur_by_detector(intensities, self._mtf)
 
     def _equal_gaps(self, first: int, stop: int) -> Iterator[tuple[slice, float]]:
         """Yield runs of slices with equal distances of their middles; only the last slice may be thinner."""

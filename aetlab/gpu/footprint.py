@@ -18,10 +18,11 @@ _FFT_PLANES = 2
 
 
 def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci: int, *, n_layers_per_slice: int,
-                        rotation: str, regulariser: str) -> int:
+                        rotation: str, regulariser: str, mtf: bool = False) -> int:
     """Return the bytes that :class:`~aetlab.gpu.model.GpuModel`, its proximal operator and the solver hold together.
 
-    The few hundred MB used by the driver are not included. ``regulariser`` is ``reg.kind``.
+    The few hundred MB used by the driver are not included. ``regulariser`` is ``reg.kind``; ``mtf`` says whether the
+    detector blurs.
     """
     n_z, n_x, n_y = shape_zxy
     volume, plane, column = 4 * math.prod(shape_zxy), 8 * n_x * n_y, n_z * n_x
@@ -32,12 +33,18 @@ def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci:
     # Waves behind the slices, one working plane, images and transfer functions, two propagators; slices are real.
     planes = slices + 1 + 2 * n_defoci + min(2, slices - 1) + slices / 2 + _FFT_PLANES * n_defoci
     planes += slices / 2 if regulariser == "atoms" else 0
+    planes += n_defoci + 1 if mtf else 0
     table = column * (8 + 8 + 4 + 8 * CAPACITY[rotation])
     return round(volumes * volume + planes * plane + n_tilts * n_defoci * plane / 2 + table)
 
 
-def tilt_cost_bytes(shape_zxy: tuple[int, int, int], n_defoci: int, *, n_layers_per_slice: int) -> int:
-    """Return the bytes that a :class:`~aetlab.gpu.multislice.GpuTiltCost` holds while it works."""
+def tilt_cost_bytes(shape_zxy: tuple[int, int, int], n_defoci: int, *, n_layers_per_slice: int,
+                    mtf: bool = False) -> int:
+    """Return the bytes that a :class:`~aetlab.gpu.multislice.GpuTiltCost` holds while it works.
+
+    ``mtf`` says whether the detector blurs.
+    """
     slices, plane = n_slices(shape_zxy[0], n_layers_per_slice), 8 * shape_zxy[1] * shape_zxy[2]
     planes = slices + 1 + 2 * n_defoci + min(2, slices - 1) + slices / 2 + n_defoci / 2 + _FFT_PLANES * n_defoci
+    planes += n_defoci + 1 if mtf else 0
     return round(planes * plane)

@@ -133,6 +133,48 @@ extern "C" __global__ void poisson_residual(const float* __restrict__ amplitude,
     if (threadIdx.x == 0) row_cost[row] = 0.25 * total;
 }
 
+// planes = |images|², real, for n pixels of all images
+extern "C" __global__ void intensities(const float2* __restrict__ images, int n, float2* __restrict__ planes) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) planes[i] = make_float2(images[i].x * images[i].x + images[i].y * images[i].y, 0.0f);
+}
+
+// images = images · planes, planes real
+extern "C" __global__ void weigh(const float2* __restrict__ planes, int n, float2* __restrict__ images) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) images[i] = make_float2(images[i].x * planes[i].x, images[i].y * planes[i].x);
+}
+
+// Replace detected intensities m by f = 2 ∂c/∂m (forward/detector.py), c ½ w (√m - a)², or for a background above 0 that
+// of `poisson_residual`; below `darkest` m counts as that. Otherwise as `residual`.
+extern "C" __global__ void detected_residual(const float* __restrict__ amplitude, const float* __restrict__ weight,
+                                             int n_weights, const int* __restrict__ now, float background,
+                                             float darkest, int n_rows, int n_y, float2* __restrict__ planes,
+                                             double* __restrict__ row_cost) {
+    __shared__ double room[128];
+    const long long row = blockIdx.x, row_of_all = (long long)now[0] * n_rows + row;
+    const float* measured = amplitude + row_of_all * n_y;
+    float2* plane = planes + row * n_y;
+    double total = 0.0;
+    for (int y = threadIdx.x; y < n_y; y += blockDim.x) {
+        const double w = weight_of(weight, n_weights, row_of_all, y), a = measured[y];
+        const double m = plane[y].x < darkest ? darkest : plane[y].x;
+        double factor;
+        if (background > 0.0f) {
+            const double model = m + background;
+            total += 0.5 * w * (model - a * a + (a > 0.0 ? a * a * log(a * a / model) : 0.0));
+            factor = w * (model - a * a) / (2.0 * model);
+        } else {
+            const double modulus = sqrt(m);
+            total += w * (modulus - a) * (modulus - a);
+            factor = w * (1.0 - a / modulus);
+        }
+        plane[y] = make_float2(plane[y].x < darkest ? 0.0f : (float)factor, 0.0f);
+    }
+    total = sum_over_block(total, room);
+    if (threadIdx.x == 0) row_cost[row] = 0.5 * total;
+}
+
 // costs[now[1]] = Σ row_cost, computed by one block
 extern "C" __global__ void sum_cost(const double* __restrict__ row_cost, const int* __restrict__ now, int n_rows,
                                     double* __restrict__ costs) {

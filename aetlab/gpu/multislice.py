@@ -7,6 +7,7 @@ import threading
 import numpy as np
 
 from aetlab.core.backend import to_numpy
+from aetlab.forward.kernels_numba import DARKEST
 from aetlab.forward.multislice import DARK, Optics
 from aetlab.gpu.device import Array, Device
 
@@ -45,6 +46,15 @@ class GpuWaves:
         self._plane = device.zeros((n_x, n_y), np.complex64)
         self._images = device.zeros((n_defoci, n_x, n_y), np.complex64)
         self._row_cost = device.zeros((n_defoci * n_x,), np.float64)
+        self._mtf: Array = None
+        self._planes: Array = None
+        self.use_mtf(optics.mtf)
+
+    def use_mtf(self, mtf: np.ndarray | None) -> None:
+        """Use this MTF of the detector (X, Y) for all following images; None: an ideal detector."""
+        self._mtf = None if mtf is None else self._device.upload((mtf / mtf.size).astype(np.complex64))
+        if mtf is not None and self._planes is None:
+            self._planes = self._device.zeros(self._images.shape, np.complex64)
 
     def measure(self, slices: Array, amplitude: Array, weight: Array | None, now: Array, costs: Array) -> None:
         """Propagate ``slices`` (S, X, Y) to images and replace the images by residuals.
@@ -67,11 +77,32 @@ class GpuWaves:
         device.fft(self._images, self._images, inverse=True)
         row_extent, result = (int(n_rows), 1, 1), (n_rows, np.int32(n_y), self._images, self._row_cost)
         weights = (amplitude, np.int32(0)) if weight is None else (weight, np.int32(weight.shape[3]))
-        if self._poisson:
+        if self._mtf is not None:
+            self._compare_detected(amplitude, weights, now)
+        elif self._poisson:
             device.launch("poisson_residual", row_extent, amplitude, *weights, now, np.float32(DARK), *result)
         else:
             device.launch("residual", row_extent, amplitude, *weights, now, *result)
         device.launch("sum_cost", (1, 1, 1), self._row_cost, now, n_rows, costs)
+
+    def _compare_detected(self, amplitude: Array, weights: tuple[Array, np.int32], now: Array) -> None:
+        """Replace the images by residuals of what the detector sees of them (:mod:`aetlab.forward.detector`)."""
+        device, extent, n = self._device, (int(self._images.size), 1, 1), np.int32(self._images.size)
+        n_defoci, n_x, n_y = self._images.shape
+        device.launch("intensities", extent, self._images, n, self._planes)
+        self._blur_planes()
+        device.launch("detected_residual", (n_defoci * n_x, 1, 1), amplitude, *weights, now,
+                      np.float32(DARK if self._poisson else 0), np.float32(DARKEST), np.int32(n_defoci * n_x),
+                      np.int32(n_y), self._planes, self._row_cost)
+        self._blur_planes()
+        device.launch("weigh", extent, self._planes, n, self._images)
+
+    def _blur_planes(self) -> None:
+        device, n = self._device, self._plane.size
+        device.fft(self._planes, self._planes)
+        for plane in self._planes:
+            device.launch("multiply", (int(n), 1, 1), self._mtf, np.int32(n), plane)
+        device.fft(self._planes, self._planes, inverse=True)
 
     def propagate_back(self, slices: Array, now: Array) -> None:
         """Replace ``slices``, those of the last :meth:`measure`, by the gradient; ``now`` is as there."""
@@ -123,6 +154,11 @@ class GpuTiltCost:
     def use_transfer(self, packed: Array) -> None:
         """Use these transfer functions for all following images."""
         self._waves.transfer = packed
+
+    def use_mtf(self, mtf: np.ndarray | None) -> None:
+        """Use this MTF of the detector (X, Y) for all following images; None: an ideal detector."""
+        with self._alone:
+            self._waves.use_mtf(mtf)
 
     def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
         """Return the cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.

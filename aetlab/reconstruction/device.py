@@ -128,7 +128,8 @@ def gpu_bytes(spec: RunSpec) -> int:
     n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge)) * (1.25 if leaves_counts_out(spec) else 1)
     return gpu.memory_needed_bytes(
         spec.scale.shape_zxy, math.ceil(n_tilts), len(spec.defocus.planes_nm),
-        n_layers_per_slice=spec.binning.n_layers, rotation=spec.engine.rotation, regulariser=spec.reg.kind)
+        n_layers_per_slice=spec.binning.n_layers, rotation=spec.engine.rotation, regulariser=spec.reg.kind,
+        mtf=_blurs(spec))
 
 
 def solver_parts(model: Model) -> Parts:
@@ -156,7 +157,12 @@ def _open(spec: RunSpec) -> gpu.Device:
 def _refinement_bytes(spec: RunSpec) -> int:
     """Return the GPU memory of a refinement: one tilt cost for each thread, and one more for tilts with own defoci."""
     return (n_threads() + 1) * gpu.tilt_cost_bytes(spec.scale.shape_zxy, len(spec.defocus.planes_nm),
-                                                   n_layers_per_slice=spec.binning.n_layers)
+                                                   n_layers_per_slice=spec.binning.n_layers, mtf=_blurs(spec))
+
+
+def _blurs(spec: RunSpec) -> bool:
+    """Return whether the images of the model are blurred: by the detector, or by a fitted contrast."""
+    return spec.microscope.mtf_half < 1 or bool(spec.microscope.mtf_values)
 
 
 def _refusal(error: gpu.GpuError) -> SpecError:

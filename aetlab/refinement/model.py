@@ -25,6 +25,9 @@ from aetlab.core.grid import n_slices
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.core.simd import BYTES
+from aetlab.forward.detector import with_contrast
+from aetlab.forward.imaging import blur_by_detector
+from aetlab.forward.kernels_numba import DARKEST
 from aetlab.forward.multislice import Multislice, TiltCost, make_multislice, propagator
 from aetlab.forward.series_optics import SeriesOptics
 from aetlab.refinement import kernels_numba as kernels
@@ -90,10 +93,14 @@ class _Turns:
 
 @dataclass
 class _Bench:
-    """Buffers of a thread; ``refocused`` is True once the transfer functions of ``multislice`` have been replaced."""
+    """Buffers of a thread; ``refocused`` is True once the transfer functions of ``multislice`` have been replaced.
+
+    ``mtf`` is the MTF that ``multislice`` has.
+    """
 
     multislice: TiltCost
     slices: np.ndarray
+    mtf: np.ndarray | None
     refocused: bool = False
 
 
@@ -139,6 +146,9 @@ class AtomModel:
         if min(shape_zxy[2], series.images.shape[3]) < self.tables.window:
             raise ValueError(f"atoms reach over {self.tables.window} pixels along y, images have {shape_zxy[2]}")
         self._optics = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
+        #: Factor of the modulation of all images.
+        self.contrast = 1.0
+        self._mtf = self._optics.optics.mtf
         self._shape = tuple(shape_zxy)
         self._n_layers = n_layers_per_slice
         self._dtype = dtype
@@ -254,6 +264,9 @@ class AtomModel:
         if np.any(lift_A) or self._optics.set_of[i_tilt] > 0 or bench.refocused:
             multislice.use_transfer(multislice.pack_transfer(self._transfer_at(i_tilt, lift_A)))
             bench.refocused = True
+        if bench.mtf is not self._mtf:
+            multislice.use_mtf(self._mtf)
+            bench.mtf = self._mtf
         cost = multislice.cost_and_gradient(bench.slices, measured, weight)
         on_slices(i_tilt, bench.slices)
         gradient = np.empty((len(tried), len(sites), 4))
@@ -302,6 +315,13 @@ class AtomModel:
         other.tables = broaden(self.tables, thermal_A2, self.voxel_A)
         return other
 
+    def with_contrast(self, contrast: float) -> AtomModel:
+        """Return a model whose images have ``contrast`` times the modulation: all frequencies but 0."""
+        other = copy.copy(self)
+        other.contrast = contrast
+        other._mtf = with_contrast(self._optics.optics.mtf, contrast, (self._shape[1], self._shape[2]))
+        return other
+
     def images(self, sites: Sites, poses: Poses) -> np.ndarray:
         """Return noise-free images (T, F, X, Y) of the sites, with the brightness of ``poses``."""
         images = np.empty(self._measured.shape, np.float32)
@@ -317,9 +337,12 @@ class AtomModel:
         """
         def work(i_tilt: int) -> np.ndarray:
             lift_A = poses.defocus_change_A[i_tilt] + np.asarray(lifts_A)[:, None]
-            optics = replace(self._optics.optics, transfer=self._transfer_at(i_tilt, lift_A))
+            optics = replace(self._optics.optics, transfer=self._transfer_at(i_tilt, lift_A), mtf=None)
             waves = Multislice(optics, self._dtype).images(self.slices(sites, poses, i_tilt))
-            return (waves.real**2 + waves.imag**2).reshape(*lift_A.shape, *waves.shape[1:])
+            images = waves.real**2 + waves.imag**2
+            if self._mtf is not None:
+                images = np.maximum(blur_by_detector(images, self._mtf), np.asarray(DARKEST, images.dtype))
+            return images.reshape(*lift_A.shape, *waves.shape[1:])
 
         n_workers = min(n_threads(), self.n_tilts)
         with ThreadPoolExecutor(n_workers, initializer=numba.set_num_threads, initargs=(1,)) as pool:
@@ -352,5 +375,5 @@ class AtomModel:
     def _bench(self) -> _Bench:
         if getattr(self._local, "bench", None) is None:
             self._local.bench = _Bench(self._make_tilt_cost(self._optics.optics, self._dtype),
-                                       empty_aligned(self.slices_shape, self._dtype))
+                                       empty_aligned(self.slices_shape, self._dtype), self._optics.optics.mtf)
         return self._local.bench

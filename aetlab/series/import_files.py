@@ -42,8 +42,10 @@ def import_files(files: Sequence[Path | str], *, table: Path | str | None = None
         prepared = prepare(record_collection(collection), settings)
     for step in prepared.steps:
         say(f"{step.name}: {step.line}" + ("" if step.verdict == "ok" else f" ({step.verdict})"))
+    # An MTF counts in cycles per recorded pixel; the images may have larger ones.
+    scope = collection.microscope.in_pixels(prepared.series.pixel_A / collection.pixel_A)
     return ImportedSeries(
-        prepared.series, prepared.poses, collection.microscope.spec, collection.microscope.mtf, collection.elements,
+        prepared.series, prepared.poses, scope.spec, scope.mtf, collection.elements,
         prepared.axis_deg, prepared.radius_A, {
             "files": _by_name(digests), "settings": asdict(settings),
             "notes": list(collection.notes), "steps": [_plain_step(step) for step in prepared.steps],

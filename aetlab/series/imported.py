@@ -92,7 +92,15 @@ class ImportedSeries:
             settings, data=replace(settings.data, digest=digest), sample=replace(settings.sample, elements=elements),
             scale=replace(settings.scale, name="measured", shape_zxy=(n_z, n_x, n_y), voxel_A=pixel_A),
             tilts=TiltsSpec(angles_deg=tuple(float(angle) for angle in series.tilt_deg)), wedge=WedgeSpec(),
-            defocus=DefocusSpec(planes_nm=defocus_nm), dose=DoseSpec(total_e_A2=dose_e_A2), microscope=self.microscope)
+            defocus=DefocusSpec(planes_nm=defocus_nm), dose=DoseSpec(total_e_A2=dose_e_A2),
+            microscope=self._seen_by())
+
+    def _seen_by(self) -> MicroscopeSpec:
+        """Return the microscope with the detector's table."""
+        if self.mtf is None:
+            return self.microscope
+        return replace(self.microscope, mtf_cycles_per_pixel=tuple(self.mtf.cycles_per_pixel.tolist()),
+                       mtf_values=tuple(self.mtf.mtf.tolist()))
 
 
 def write_imported(path: Path | str, imported: ImportedSeries) -> None:

@@ -78,6 +78,14 @@ class Microscope:
     pixel_A: float | None = None
     notes: tuple[str, ...] = ()
 
+    def in_pixels(self, ratio: float) -> Microscope:
+        """Return the microscope for images whose pixels are ``ratio`` times as large: the MTF of a frequency stays."""
+        if abs(ratio - 1) < 1e-9:
+            return self
+        table = self.mtf and MtfTable(self.mtf.cycles_per_pixel * ratio, self.mtf.mtf)
+        return dataclasses.replace(self, mtf=table, spec=dataclasses.replace(
+            self.spec, mtf_half=self.spec.mtf_half ** (1 / ratio**2)))
+
 
 def read_microscope(file: Path | str | None, header: Mapping[str, Any], elements: Sequence[str] = ()) -> Microscope:
     """Return the microscope of a YAML ``file``, completed by the ``header`` of the images.

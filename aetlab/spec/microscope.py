@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from aetlab.spec.checks import not_negative, positive, require
 
@@ -56,6 +58,9 @@ class MicroscopeSpec:
         Standard deviation of each component of the illumination angle in mrad, at least 0.
     mtf_half : float
         MTF of the detector at half the sampling frequency, in (0, 1]; 1 is ideal.
+    mtf_cycles_per_pixel, mtf_values : tuple of float
+        MTF of the detector as a table, in the place of ``mtf_half``: spatial frequencies that rise from 0 to at least
+        0.5 cycles per pixel of the images, and values in (0, 1] that start at 1. Empty: ``mtf_half`` is the MTF.
     dqe : float
         Detective quantum efficiency of the detector at zero frequency, in (0, 1]; 1 is ideal.
     """
@@ -91,6 +96,8 @@ class MicroscopeSpec:
     focal_spread_sigma_nm: float = 0.0
     convergence_sigma_mrad: float = 0.0
     mtf_half: float = 1.0
+    mtf_cycles_per_pixel: tuple[float, ...] = ()
+    mtf_values: tuple[float, ...] = ()
     dqe: float = 1.0
 
     def __post_init__(self) -> None:
@@ -102,3 +109,17 @@ class MicroscopeSpec:
         for name in ("mtf_half", "dqe"):
             value = getattr(self, name)
             require(0 < value <= 1, f"microscope.{name}", value, "it must lie in (0, 1]")
+        self._check_mtf()
+
+    def _check_mtf(self) -> None:
+        u, mtf = self.mtf_cycles_per_pixel, self.mtf_values
+        require(len(u) == len(mtf) and len(u) != 1, "microscope.mtf_values", mtf,
+                f"microscope.mtf_cycles_per_pixel has {len(u)}; give two lists of one length, of at least 2, or none")
+        if not u:
+            return
+        require(u[0] == 0 and u[-1] >= 0.5 and all(low < high for low, high in pairwise(u)) and math.isfinite(u[-1]),
+                "microscope.mtf_cycles_per_pixel", u, "it must rise from 0 to at least 0.5")
+        require(abs(mtf[0] - 1) < 1e-3 and all(0 < value <= 1.001 for value in mtf), "microscope.mtf_values", mtf,
+                "values must lie in (0, 1] and start at 1")
+        require(self.mtf_half == 1, "microscope.mtf_half", self.mtf_half,
+                "microscope.mtf_values has a table already; leave one of them out")

@@ -1,0 +1,89 @@
+r"""Blur of images by the detector: its modulation transfer function (MTF) in the cost of a tilt and its gradient.
+
+A detector records m = K |ψ|² with the blur K, a product with the MTF in Fourier space. K is real and symmetric, and its
+own adjoint. With the cost C = Σ c(m, a), a = √I measured, the residual of the wave is
+
+    r = (K f) ψ,    f = 2 ∂c/∂m
+
+(:mod:`aetlab.forward.multislice` for the rest of the gradient): f = w (1 - a/√m) for the amplitude, ½ w (1 - a²/m')
+with m' = m + background for Poisson counts. Without a blur this is the residual of :mod:`aetlab.forward.multislice`.
+
+A table of the MTF is interpolated in the frequency by monotone cubics, as an even function, so that it is flat at 0.
+Beyond the table its logarithm goes on as it ends, a straight line.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from aetlab.core.fft import plan_fft
+from aetlab.core.grid import squared_frequencies
+from aetlab.forward import kernels_numba as kernels
+from aetlab.forward.imaging import detector_mtf
+from aetlab.spec import MicroscopeSpec
+
+
+def mtf_of(microscope: MicroscopeSpec, shape_xy: tuple[int, int], pixel_A: float) -> np.ndarray | None:
+    """Return the MTF of the detector on the FFT grid, float64 (X, Y), 1 at q = 0; None for an ideal detector."""
+    if microscope.mtf_values:
+        cycles = np.sqrt(squared_frequencies(shape_xy, pixel_A)) * pixel_A
+        return interpolate_mtf(np.array(microscope.mtf_cycles_per_pixel), np.array(microscope.mtf_values), cycles)
+    return detector_mtf(shape_xy, pixel_A, microscope.mtf_half) if microscope.mtf_half < 1 else None
+
+
+def interpolate_mtf(cycles_per_pixel: np.ndarray, mtf: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Return the MTF at the frequencies ``at``, from a table (N,) of values over cycles per pixel that starts at 0."""
+    u, values = np.asarray(cycles_per_pixel, float), np.minimum(np.asarray(mtf, float) / mtf[0], 1.0)
+    inside = PchipInterpolator(np.concatenate([-u[:0:-1], u]), np.concatenate([values[:0:-1], values]))
+    slope = min(np.log(values[-1] / values[-2]) / (u[-1] - u[-2]), 0.0)
+    beyond = values[-1] * np.exp(slope * np.maximum(at - u[-1], 0.0))
+    return np.where(at <= u[-1], inside(np.minimum(at, u[-1])), beyond)
+
+
+def with_contrast(mtf: np.ndarray | None, contrast: float, shape_xy: tuple[int, int]) -> np.ndarray | None:
+    """Return an MTF whose modulation is multiplied by ``contrast``: all frequencies but 0. None stays None for 1."""
+    if contrast == 1:
+        return mtf
+    scaled = contrast * (np.ones(shape_xy) if mtf is None else mtf)
+    scaled[0, 0] = 1.0
+    return scaled
+
+
+class Detector:
+    """Cost of image waves seen through a detector, and the factor of the waves in the residual.
+
+    Two images share a complex FFT. ``mtf`` (X, Y) is that of the FFT grid, ``n_images`` the images of a tilt.
+    """
+
+    def __init__(self, mtf: np.ndarray, n_images: int, dtype: type, *, poisson: bool = False,
+                 background: float = 0.0) -> None:
+        complex_type = np.result_type(dtype, np.complex64)
+        self._mtf: np.ndarray = (mtf / mtf.size).astype(dtype)
+        self._planes = np.zeros((-(-n_images // 2), *mtf.shape), complex_type)
+        self._row_cost = np.empty((n_images, mtf.shape[0]), np.float64)
+        self._fft = plan_fft()
+        self._poisson = poisson
+        self._background = dtype(background)
+
+    def blur(self, images: np.ndarray) -> np.ndarray:
+        """Replace images (F, X, Y) by K images, in place; K is its own adjoint."""
+        planes, n_second = self._planes, len(images) // 2
+        planes.real[...] = images[::2]
+        planes.imag[:n_second] = images[1::2]
+        self._fft.forward(planes, planes)
+        planes *= self._mtf
+        self._fft.inverse(planes, planes)
+        images[::2] = planes.real
+        images[1::2] = planes.imag[:n_second]
+        return images
+
+    def compare(self, intensity: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None) -> float:
+        """Return the cost of intensities |ψ|² (F, X, Y); replace them by the factor K f of the waves.
+
+        ``amplitude`` and ``weight`` are those of :class:`aetlab.forward.multislice.TiltCost`.
+        """
+        self.blur(intensity)
+        kernels.detected_residual(intensity, amplitude, weight, self._poisson, self._background, self._row_cost)
+        self.blur(intensity)
+        return kernels.cost_of_rows(self._row_cost)
