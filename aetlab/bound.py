@@ -115,6 +115,8 @@ def split_plans(words: Sequence[str]) -> list[list[str]]:
 def bound_of(spec: RunSpec, n_passes: int, *, joint: bool) -> Bound:
     """Compute the bound of the sample of ``spec`` at one electron per pixel; ``joint`` treats all atoms as unknown."""
     atoms = samples.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
+    for line in samples.describe_reading(atoms, spec.sample, spec.seed):
+        print(line, file=sys.stderr)
     return compute_bound(
         atoms, spec.scale.shape_zxy, spec.scale.voxel_A, np.array(tilt_angles_deg(spec.tilts, spec.wedge)),
         10.0 * np.array(spec.defocus.planes_nm), microscope=spec.microscope, n_layers_per_slice=spec.binning.n_layers,

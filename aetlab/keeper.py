@@ -206,3 +206,5 @@ def _say_counts(spec: RunSpec, atoms: Atoms, reporter: Reporter) -> None:
     reporter.say(f"{counts['n_all']} atoms, {counts['n_in_volume']} of them in {spec.scale.shape_zxy} voxels of "
                  f"{spec.scale.voxel_A} Å, less {counts['n_vacancies']} vacancies; "
                  f"{int(flow.inside(spec, atoms.positions_A).sum())} are scored")
+    for line in samples.describe_reading(atoms, spec.sample, spec.seed):
+        reporter.say(line)

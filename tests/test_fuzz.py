@@ -174,7 +174,7 @@ def test_damaged_structure_files_are_read_or_refused(folder: Path, ending: str,
                                                      edits: list[tuple[str, float, bytes]]) -> None:
     path = folder / f"structure.{ending}"
     path.write_bytes(changed(STRUCTURES[ending], edits))
-    read_or_refuse(lambda: read_structure(SampleSpec(kind="file", path=str(path))), SpecError)
+    read_or_refuse(lambda: read_structure(SampleSpec(kind="file", path=str(path)), np.random.default_rng(1)), SpecError)
 
 
 @pytest.mark.filterwarnings("ignore")

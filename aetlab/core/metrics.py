@@ -163,6 +163,10 @@ _OF_A_RUN = (
     Metric("n_vacancies_atoms", "vacancies", "1", 0, "neither", True, "atoms that were removed"),
     Metric("n_vacancies_{region}_atoms", "vacancies, region {region}", "1", 0, "neither", True,
           "atoms that were removed from region {region}"),
+    Metric("n_partial_atoms", "partially occupied sites", "1", 0, "neither", True,
+          "sites of the structure file that are occupied in part"),
+    Metric("n_drawn_atoms", "atoms of partially occupied sites", "1", 0, "neither", True,
+          "atoms that were drawn for the partially occupied sites"),
 )
 #: Every metric of a record; a name with placeholders stands for several.
 METRICS = (*_OF_A_MATCH, *_COUNTS_OF_A_MATCH, *_OF_STRUCTURE, *_OF_REFINEMENT, *_OF_A_RUN)

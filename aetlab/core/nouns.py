@@ -6,7 +6,7 @@ Positions are (x, y, z) in Å relative to the centre of the volume.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ class Atoms:
     """True atoms: ``numbers`` (N,) atomic numbers, ``positions_A`` (N, 3) x, y, z, ``part`` (N,) of ``part_names``.
 
     ``part`` is the index of the part of the sample that an atom belongs to (for the needle: core, shell). ``counts``
-    holds counts from building the sample for the record: all atoms, atoms in the volume, vacancies.
+    holds counts from building the sample for the record: all atoms, atoms in the volume, vacancies. ``notes`` holds
+    what was decided on reading a structure file, one line each.
     """
 
     numbers: np.ndarray
@@ -30,13 +31,14 @@ class Atoms:
     part: np.ndarray
     part_names: tuple[str, ...] = ("all",)
     counts: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def select(self, keep: np.ndarray) -> Atoms:
         """Return the atoms selected by ``keep`` (mask or indices)."""
-        return Atoms(self.numbers[keep], self.positions_A[keep], self.part[keep], self.part_names, self.counts)
+        return replace(self, numbers=self.numbers[keep], positions_A=self.positions_A[keep], part=self.part[keep])
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 """Samples: from settings to true atoms."""
 
-from aetlab.samples.build import build_sample, in_scoring_region, sample_elements
+from aetlab.samples.build import build_sample, describe_reading, in_scoring_region, sample_elements
 
-__all__ = ["build_sample", "in_scoring_region", "sample_elements"]
+__all__ = ["build_sample", "describe_reading", "in_scoring_region", "sample_elements"]

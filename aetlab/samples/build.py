@@ -20,7 +20,8 @@ def build_sample(sample: SampleSpec, scale: ScaleSpec, rng: np.random.Generator)
     """Return the atoms of the sample inside the volume, without those removed as vacancies.
 
     Every atom keeps :data:`LEAST_MARGIN_A` from the faces of the volume at every tilt; only the base of a long
-    needle may leave through the bottom face (-y). ``counts`` holds ``n_all``, ``n_in_volume`` and ``n_vacancies``.
+    needle may leave through the bottom face (-y). ``counts`` holds ``n_all``, ``n_in_volume`` and ``n_vacancies``, and
+    ``n_partial`` and ``n_drawn`` if the sites of a file are occupied in part.
 
     Raises
     ------
@@ -32,13 +33,23 @@ def build_sample(sample: SampleSpec, scale: ScaleSpec, rng: np.random.Generator)
         atoms = build_needle(scale, sample.min_distance_A, rng)
         _check_needle_fits(scale)
     else:
-        atoms = read_structure(sample)
+        atoms = read_structure(sample, rng)
         _check_file_fits(atoms, sample, scale)
     n_all = len(atoms)
     half_A = scale.voxel_A * scale.shape_zxy[2] / 2
     atoms = atoms.select(np.abs(atoms.positions_A[:, 1]) <= half_A)
-    atoms = dataclasses.replace(atoms, counts={"n_all": n_all, "n_in_volume": len(atoms)})
+    counts = {"n_all": n_all, "n_in_volume": len(atoms), **atoms.counts}
+    atoms = dataclasses.replace(atoms, counts=counts)
     return remove_vacancies(atoms, sample.vacancies, rng)
+
+
+def describe_reading(atoms: Atoms, sample: SampleSpec, seed: int) -> list[str]:
+    """Return lines about what a structure file left to chance, and what was decided on reading it."""
+    lines = [f"{sample.path}: {note}" for note in atoms.notes]
+    if "n_partial" in atoms.counts:
+        lines.append(f"{sample.path}: {atoms.counts['n_partial']} sites are occupied in part; "
+                     f"{atoms.counts['n_drawn']} atoms were drawn for them at random with seed={seed}")
+    return lines
 
 
 def in_scoring_region(positions_A: np.ndarray, sample: SampleSpec, scale: ScaleSpec) -> np.ndarray:

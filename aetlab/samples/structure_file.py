@@ -1,4 +1,4 @@
-"""Structures from files, read by ASE: centred, turned, cropped.
+"""Structures from files: read, drawn where sites are occupied in part, centred, turned, cropped.
 
 A file is untrusted: only formats that are plain tables of numbers are read, their content goes only to arrays of
 numbers, and every failure is a SpecError.
@@ -7,99 +7,99 @@ numbers, and every failure is a SpecError.
 from __future__ import annotations
 
 import hashlib
-import io
 import warnings
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from aetlab.core.nouns import Atoms
 from aetlab.core.physics import SYMBOLS
+from aetlab.samples.ase_files import read_with_ase
+from aetlab.samples.cif import read_cif
+from aetlab.samples.occupancy import draw_atoms
+from aetlab.samples.pdb import read_pdb
+from aetlab.samples.sites import Sites, repeat_cell
+from aetlab.samples.spacing import check_spacing
+from aetlab.samples.text import decode_text
+from aetlab.samples.xyz import read_xyz
 from aetlab.spec import SampleSpec, SpecError
 from aetlab.spec.sample import format_ending
 
-#: ASE's readers that parse text and execute nothing, by the ending of the file's name.
+#: Formats by the ending of the file's name: readers that parse text and execute nothing.
 FORMATS = {".xyz": "extxyz", ".extxyz": "extxyz", ".cif": "cif", ".pdb": "proteindatabank", ".ent": "proteindatabank",
            ".vasp": "vasp", ".poscar": "vasp", ".gen": "gen", ".xsf": "xsf", ".sdf": "sdf", ".mol": "mol",
            ".cube": "cube", ".cfg": "cfg"}
 
 MAX_FILE_BYTES = 512 * 2**20
-MAX_ATOMS = 20_000_000
 
 #: Largest coordinate in Å.
 FARTHEST_A = 1e6
 
-#: Two atoms nearer than this are one site listed twice, as in files with partial occupancies.
-SAME_SITE_A = 0.1
-
-#: Lines that a reader may ask for beyond the end of a file before it is stopped.
-LINES_BEYOND_END = 1000
-
 _FILE_AXIS_TO_Y = {"x": [2, 0, 1], "y": [0, 1, 2], "z": [1, 2, 0]}
 
 
-def read_structure(sample: SampleSpec) -> Atoms:
+def read_structure(sample: SampleSpec, rng: np.random.Generator) -> Atoms:
     """Return the atoms of the file ``sample.path``, the last of several structures, with one part (``all``).
 
     The cell is repeated and the middle of the bounding box moved to the centre. The axis ``tilt_axis`` of the file
-    becomes y (cyclically). The structure is turned about x, then y, then z, cropped, and centred again.
+    becomes y (cyclically). The structure is turned about x, then y, then z, cropped, and centred again. ``rng`` then
+    draws the atoms of sites that are occupied in part; ``counts`` holds ``n_partial`` and ``n_drawn`` if there are any.
+    ``notes`` holds what was decided on reading.
 
     Raises
     ------
     SpecError
-        A file that cannot be read, holds no atoms, or holds elements without a potential.
+        A file that cannot be read, holds no atoms or elements without a potential, or whose atoms lie nearer to each
+        other than atoms can.
     """
-    numbers, positions_A = _read(sample)
-    positions_A = _centred(positions_A)[:, _FILE_AXIS_TO_Y[sample.tilt_axis]]
+    sites = _read(sample)
+    positions_A = _centred(sites.positions_A)[:, _FILE_AXIS_TO_Y[sample.tilt_axis]]
     positions_A = Rotation.from_euler("xyz", sample.rotate_deg, degrees=True).apply(positions_A)
     inside = _inside_crop(_centred(positions_A), sample)
     if not inside.any():
         raise SpecError(f"sample.crop_size_A={sample.crop_size_A!r} cannot be used: it leaves no atoms of "
                         f"{sample.path}")
-    return Atoms(numbers[inside], _centred(positions_A[inside]), np.zeros(int(inside.sum()), dtype=np.int64))
+    try:
+        filled, counts = draw_atoms(sites, rng)
+        keep = inside & filled
+        if not keep.any():
+            raise ValueError("none of its atoms was drawn")
+        notes = (*sites.notes, *check_spacing(sites.numbers[keep], positions_A[keep]))
+    except ValueError as error:
+        raise SpecError(f"sample.path={sample.path!r} cannot be used: {error}") from None
+    middle_A = (positions_A[inside].min(axis=0) + positions_A[inside].max(axis=0)) / 2
+    if counts:
+        partial = inside & ((sites.occupancy < 1) | (sites.choice >= 0))
+        counts = {"n_partial": int(partial.sum()), "n_drawn": int((partial & filled).sum())}
+    return Atoms(sites.numbers[keep], positions_A[keep] - middle_A, np.zeros(int(keep.sum()), dtype=np.int64),
+                 counts=counts, notes=notes)
 
 
-class _Lines(io.TextIOWrapper):
-    """Text of a file that raises EOFError in a reader that requests many lines beyond the last.
-
-    Some of ASE's readers request as many lines as the file announces atoms: 10²⁰ of them would never end.
-    """
-
-    _n_beyond = 0
-
-    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # the type of bytes files
-        line = super().readline(size)
-        if not line:
-            self._n_beyond += 1
-            if self._n_beyond > LINES_BEYOND_END:
-                raise EOFError("it ends before all that it announces")
-        return line
-
-
-def _read(sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Return the atomic numbers (N,) and positions (N, 3) in Å of the file, checked."""
+def _read(sample: SampleSpec) -> Sites:
+    """Return the sites of the file, its cell repeated, checked."""
     path = Path(sample.path).expanduser()
     file_format = _file_format(sample)
+    refusal = f"sample.path={sample.path!r} cannot be read"
     try:
-        numbers, positions_A = _parse(path, file_format, sample)
+        sites = _parse(_content(path, sample), file_format)
     except SpecError:
         raise
     except ImportError as error:
-        raise SpecError(f"sample.path={sample.path!r} cannot be read: ASE is not installed "
-                        f"(pip install ase)") from error
+        raise SpecError(f"{refusal}: ASE is not installed (pip install ase)") from error
     except OSError as error:
-        raise SpecError(f"sample.path={sample.path!r} cannot be read: {error.strerror or error}") from error
+        raise SpecError(f"{refusal}: {error.strerror or _one_line(error)}") from error
     except Exception as error:  # ASE's readers raise exceptions of every kind on malformed files
-        raise SpecError(f"sample.path={sample.path!r} cannot be read as {file_format}: "
-                        f"{type(error).__name__} {_one_line(error)}") from error
-    _check_atoms(numbers, positions_A, sample)
-    return numbers, positions_A
+        raise SpecError(f"{refusal} as {file_format}: {_explain(error)}") from error
+    _check_atoms(sites, sample)
+    try:
+        return repeat_cell(sites, sample.repeat)
+    except ValueError as error:
+        raise SpecError(f"sample.repeat={sample.repeat!r} cannot be used: {error} ({sample.path})") from None
 
 
 def _file_format(sample: SampleSpec) -> str:
-    """Return ASE's name of the file's format, by its name."""
+    """Return the name of the file's format, by its name."""
     file_format = FORMATS.get(format_ending(sample.path))
     if file_format is None:
         raise SpecError(f"sample.path={sample.path!r} cannot be used: the ending of its name is that of no known "
@@ -107,24 +107,14 @@ def _file_format(sample: SampleSpec) -> str:
     return file_format
 
 
-def _parse(path: Path, file_format: str, sample: SampleSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Return numbers and positions of the last structure in the file, its cell repeated."""
-    file = io.BytesIO(_content(path, sample))
-    import ase.io
-
+def _parse(content: bytes, file_format: str) -> Sites:
+    text = decode_text(content)
+    readers = {"extxyz": read_xyz, "cif": read_cif, "proteindatabank": read_pdb}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        structure = ase.io.read(file if file_format == "cif" else _Lines(file), format=file_format)
-        if isinstance(structure, list):
-            structure = structure[-1]
-        if sample.repeat != (1, 1, 1) and structure.cell.rank < 3:
-            raise SpecError(f"sample.repeat={sample.repeat!r} cannot be used: {sample.path} has no unit cell")
-        if len(structure) * int(np.prod(sample.repeat)) > MAX_ATOMS:
-            raise SpecError(f"sample.repeat={sample.repeat!r} cannot be used: it makes more than {MAX_ATOMS} atoms")
-        if sample.repeat != (1, 1, 1):
-            structure = structure.repeat(sample.repeat)
-        numbers = np.array(structure.numbers, dtype=np.int64)
-        return numbers, np.asarray(structure.positions, dtype=np.float64).reshape(-1, 3)
+        if file_format in readers:
+            return readers[file_format](text)
+        return read_with_ase(text, file_format)
 
 
 def _content(path: Path, sample: SampleSpec) -> bytes:
@@ -141,24 +131,30 @@ def _content(path: Path, sample: SampleSpec) -> bytes:
     return content
 
 
-def _check_atoms(numbers: np.ndarray, positions_A: np.ndarray, sample: SampleSpec) -> None:
-    """Raise SpecError for no atoms, unknown elements, positions that are not finite, and sites listed twice."""
-    if len(numbers) == 0:
+def _check_atoms(sites: Sites, sample: SampleSpec) -> None:
+    """Raise SpecError for no atoms, unknown elements, and positions that are not finite."""
+    if len(sites) == 0:
         raise SpecError(f"sample.path={sample.path!r} cannot be used: it holds no atoms")
-    unknown = sorted(set(numbers.tolist()) - set(range(1, len(SYMBOLS))))
+    unknown = sorted(set(sites.numbers.tolist()) - set(range(1, len(SYMBOLS))))
     if unknown:
         raise SpecError(f"sample.path={sample.path!r} cannot be used: no potential for atomic number "
                         f"{', '.join(str(Z) for Z in unknown[:5])}; elements 1 to {len(SYMBOLS) - 1} are known")
-    if not (np.abs(positions_A) < FARTHEST_A).all():
+    if not (np.abs(sites.positions_A) < FARTHEST_A).all():
         raise SpecError(f"sample.path={sample.path!r} cannot be used: some positions are not finite or beyond "
                         f"{FARTHEST_A:.0e} Å")
-    if len(numbers) > 1 and cKDTree(positions_A).query(positions_A, 2)[0][:, 1].min() < SAME_SITE_A:
-        raise SpecError(f"sample.path={sample.path!r} cannot be used: it lists atoms nearer than {SAME_SITE_A} Å to "
-                        f"each other (partial occupancies, or a cell repeated twice?)")
+
+
+def _explain(error: Exception) -> str:
+    """Return the reason of a reader's error in one line."""
+    if isinstance(error, KeyError):
+        return f"{str(error.args[0] if error.args else '')[:30]!r} names no chemical element"
+    if isinstance(error, (StopIteration, EOFError)) and not str(error):
+        return "it ends too early, or holds no structure"
+    return _one_line(error) if isinstance(error, ValueError) else f"{type(error).__name__} {_one_line(error)}"
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]
+    return " ".join(str(error).split())[:200]
 
 
 def _centred(positions_A: np.ndarray) -> np.ndarray:

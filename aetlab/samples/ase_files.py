@@ -1,0 +1,152 @@
+"""Structures of the formats that ASE reads, with checks of what its readers take on trust."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aetlab.samples.sites import Sites, make_sites
+from aetlab.samples.text import Lines
+
+if TYPE_CHECKING:
+    import ase
+
+#: Names of a column of occupancies.
+_OCCUPANCY = ("occupancy", "occupancies", "occ")
+#: Symbols that are English words, as a comment begins with.
+_ENGLISH = {"Am", "As", "At", "Be", "He", "I", "In", "No"}
+
+
+def read_with_ase(text: str, file_format: str) -> Sites:
+    """Return the sites of the last structure of a text in one of ASE's formats.
+
+    Raises
+    ------
+    Exception
+        Of every kind, for text that is malformed; ValueError for counts beyond the text, and for what ASE would
+        misread.
+    """
+    import ase.io
+    import ase.io.cube
+
+    text = _CHECKS[file_format](text) if file_format in _CHECKS else text
+    if file_format == "cube":
+        structure: Any = ase.io.cube.read_cube(Lines(text), read_data=False)["atoms"]
+    else:
+        structure = ase.io.read(Lines(text), format=file_format)
+    if file_format == "cfg":
+        structure.set_cell(structure.cell * _cfg_unit(text), scale_atoms=True)
+    return sites_of(structure)
+
+
+def sites_of(structure: ase.Atoms) -> Sites:
+    """Return the sites of an ASE structure, with the occupancies of a column of that name."""
+    cell_A = np.array(structure.cell) if structure.cell.rank == 3 else None
+    shared, kinds = structure.info.get("occupancy"), structure.arrays.get("spacegroup_kinds")
+    if isinstance(shared, dict) and kinds is not None:
+        return _shared_sites(structure, shared, kinds, cell_A)
+    occupancy = next((structure.arrays[name] for name in structure.arrays if name.lower() in _OCCUPANCY), None)
+    if occupancy is not None and (occupancy.ndim != 1 or occupancy.dtype.kind not in "iuf"):
+        raise ValueError("its occupancies are not one number an atom")
+    return make_sites(np.array(structure.numbers), np.array(structure.positions), occupancy, cell_A=cell_A)
+
+
+def _shared_sites(structure: ase.Atoms, shared: dict[str, Any], kinds: np.ndarray, cell_A: np.ndarray | None) -> Sites:
+    """Return one site for each element at each position, as ASE keeps them of CIF files."""
+    from ase.data import atomic_numbers
+
+    rows = [(atomic_numbers[symbol], position, occupancy) for kind, position in zip(kinds, structure.positions)
+            for symbol, occupancy in shared[str(int(kind))].items()]
+    numbers, positions_A, occupancy = zip(*rows)
+    return make_sites(np.array(numbers), np.array(positions_A), np.array(occupancy), cell_A=cell_A)
+
+
+def _check_count(count: int, text: str, what: str = "atoms") -> None:
+    if not 0 <= count <= text.count("\n") + 1:
+        raise ValueError(f"it ends before all {count} {what} that it announces")
+
+
+def _check_gen(text: str) -> str:
+    lines = text.rstrip("\n").split("\n")
+    n_atoms = int(lines[0].split()[0])
+    if n_atoms > len(lines) - 2:
+        raise ValueError(f"it ends before all {n_atoms} atoms that it announces")
+    return text
+
+
+def _check_cfg(text: str) -> str:
+    for key, value in re.findall(r"^\s*(Number of particles|entry_count)\s*=\s*(-?\d+)", text, re.MULTILINE):
+        limit = text.count("\n") + 1 if key[0] == "N" else max(len(line.split()) for line in text.split("\n"))
+        if not 0 <= int(value) <= limit:
+            raise ValueError(f"it ends before all that it announces ({key} = {value})")
+    n_entries = re.search(r"^\s*entry_count\s*=\s*(\d+)", text, re.MULTILINE)
+    named = re.search(r"^\s*auxiliary\[", text, re.MULTILINE)
+    if n_entries and int(n_entries[1]) > 4 and ".NO_VELOCITY." in text and not named:
+        rows = [line.split() for line in text.split("\n")]
+        if any(len(row) == int(n_entries[1]) and float(row[4]) != 1 for row in rows if "=" not in row):
+            raise ValueError("its fifth column has no name and may be an occupancy: name it with the line "
+                             "'auxiliary[1] = occupancy', and the fourth likewise")
+    return text
+
+
+def _cfg_unit(text: str) -> float:
+    """Return the unit of length in Å, which ASE leaves out."""
+    unit = re.search(r"^\s*A\s*=\s*([-+.\deE]+)", text, re.MULTILINE)
+    return float(unit[1]) if unit else 1.0
+
+
+def _check_vasp(text: str) -> str:
+    """Check the numbers of atoms; a file without symbols needs them at the start of its first line."""
+    lines = text.split("\n")
+    words = lines[5].split("!")[0].split() if len(lines) > 5 else []
+    if not words:
+        raise ValueError("its sixth line holds no symbols or numbers of atoms")
+    if words[0].isdigit():
+        _check_old_vasp(lines[0], len(words))
+    else:
+        words = lines[6].split("!")[0].split()
+    _check_count(sum(int(word) for word in words if word.isdigit()), text)
+    return text
+
+
+def _check_old_vasp(comment: str, n_elements: int) -> None:
+    from ase.data import chemical_symbols
+    from ase.formula import Formula
+
+    words = comment.split()
+    if words and words[0] in _ENGLISH and len(words) > n_elements:
+        words = []
+    n_symbols = next((i for i, word in enumerate(words) if word not in chemical_symbols), len(words))
+    if n_symbols == n_elements:
+        return
+    try:
+        named = words and n_symbols < 2 and len(list(dict.fromkeys(Formula(words[0])))) == n_elements
+    except ValueError:
+        named = False
+    if not named:
+        raise ValueError(f"it names no elements for its {n_elements} numbers of atoms: write a line of symbols above")
+
+
+def _check_cube(text: str) -> str:
+    lines = text.split("\n")
+    _check_count(abs(int(lines[2].split()[0])), text)
+    if any(int(float(line.split()[0])) < 0 for line in lines[3:6]):
+        raise ValueError("its negative numbers of voxels say Å in place of Bohr radii, which is not read; convert it")
+    return text
+
+
+def _check_mol(text: str) -> str:
+    """Return the last record of an SDF file, which must be of the version V2000 and whole."""
+    records = [record for record in re.split(r"^\$\$\$\$.*\n?", text, flags=re.MULTILINE) if record.strip()]
+    lines = records[-1].split("\n")
+    if "V3000" in lines[3]:
+        raise ValueError("it is of the version V3000; V2000 is read")
+    _check_count(int(lines[3][:3]), records[-1])
+    return records[-1]
+
+
+_CHECKS: dict[str, Callable[[str], str]] = {"gen": _check_gen, "cfg": _check_cfg, "vasp": _check_vasp,
+                                            "cube": _check_cube, "sdf": _check_mol, "mol": _check_mol}

@@ -1,0 +1,129 @@
+"""Symmetry operations of a crystal from the items of a CIF file.
+
+The list of operations in the file counts above all. Without one, the space group must be in a setting of ASE's tables:
+settings 1 and 2 are origin choices 1 and 2, or hexagonal and rhombohedral axes. Where the file does not say which of
+two origins it means, both are returned.
+Source of the groups with two origins: International Tables for Crystallography A.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+#: Rotations (M, 3, 3) and translations (M, 3) in fractions of the cell.
+Operations = tuple[np.ndarray, np.ndarray]
+
+_TWO_ORIGINS = {48, 50, 59, 68, 70, 85, 86, 88, 125, 126, 129, 130, 133, 134, 137, 138, 141, 142, 201, 203, 222, 224,
+                227, 228}
+_RHOMBOHEDRAL = {146, 148, 155, 160, 161, 166, 167}
+_OPERATIONS = ("_space_group_symop_operation_xyz", "_space_group_symop.operation_xyz", "_symmetry_equiv_pos_as_xyz",
+               "_symmetry_equiv.pos_as_xyz")
+_NUMBER = ("_space_group_it_number", "_space_group.it_number", "_symmetry_int_tables_number",
+           "_symmetry.int_tables_number")
+_NAME = ("_space_group_name_h-m_alt", "_space_group.name_h-m_alt", "_symmetry_space_group_name_h-m",
+         "_symmetry.space_group_name_h-m", "_space_group_name_h-m_full")
+_HALL = ("_space_group_name_hall", "_space_group.name_hall", "_symmetry_space_group_name_hall",
+         "_symmetry.space_group_name_hall")
+_UNKNOWN = ("", ".", "?")
+_TERM = r"(?:[+-]?(?:\d+(?:\.\d*)?(?:/\d+(?:\.\d*)?)?|\.\d+)|[+-]?[xyz])"
+_OPERATION = re.compile(rf"{_TERM}(?:[+-](?:[xyz]|\d+(?:\.\d*)?(?:/\d+(?:\.\d*)?)?|\.\d+))*")
+
+
+def find_operations(tags: Mapping[str, Any], cellpar: list[float]) -> list[tuple[str, Operations]]:
+    """Return the possible symmetry operations of a crystal, each with the name of its setting.
+
+    There is one entry, or two where the file leaves the origin open.
+
+    Raises
+    ------
+    ValueError
+        If an operation cannot be read, or there is none and the setting of the space group is not known.
+    """
+    listed = _first(tags, _OPERATIONS)
+    if listed is not None:
+        words = [str(word) for word in (listed if isinstance(listed, list) else [listed])]
+        return [("", _parse_operations(words))]
+    number, name = _first(tags, _NUMBER), _first(tags, _NAME)
+    if number is None and name is None:
+        return [("", _parse_operations(["x,y,z"]))]
+    return _tabulated(None if number is None else int(number), None if name is None else str(name), tags, cellpar)
+
+
+def _first(tags: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    for name in names:
+        value = tags.get(name)
+        if isinstance(value, list) and value and not all(str(item).strip() in _UNKNOWN for item in value):
+            return value
+        if value is not None and not isinstance(value, list) and str(value).strip() not in _UNKNOWN:
+            return value
+    return None
+
+
+def _parse_operations(words: list[str]) -> Operations:
+    from ase.spacegroup.spacegroup import parse_sitesym
+
+    clean = [re.sub(r"[\s'\"]", "", word).lower() for word in words]
+    for word in clean:
+        parts = word.split(",")
+        if len(parts) != 3 or not all(_OPERATION.fullmatch(part) for part in parts):
+            raise ValueError(f"{word[:40]!r} is no symmetry operation")
+    rotations, translations = parse_sitesym(clean)
+    if not (np.abs(np.linalg.det(rotations)).round(6) == 1).all():
+        raise ValueError("one of its symmetry operations does not keep volumes")
+    return rotations, translations
+
+
+def _tabulated(number: int | None, name: str | None, tags: Mapping[str, Any],
+               cellpar: list[float]) -> list[tuple[str, Operations]]:
+    from ase.spacegroup import Spacegroup
+    from ase.spacegroup.spacegroup import SpacegroupNotFoundError
+
+    plain, stated = _split_setting(name)
+    try:
+        found = Spacegroup(number if number is not None else plain)
+        if plain and (found.no != Spacegroup(plain).no or number not in (None, found.no)):
+            raise ValueError(f"its space group is {number} by number and {name!r} by name")
+    except SpacegroupNotFoundError:
+        raise ValueError(f"it lists no symmetry operations, and its space group {name or number!r} is in a setting "
+                         "that is not tabulated here: save it with its operations") from None
+    setting = tags.get("_symmetry_space_group_setting")
+    if setting is not None and str(setting) in ("1", "2"):
+        return [(f"setting {setting}", _operations(Spacegroup(found.no, int(setting))))]
+    if found.no in _RHOMBOHEDRAL:
+        hexagonal = abs(cellpar[5] - 120) < 0.5 and abs(cellpar[3] - 90) < 0.5
+        if stated and stated != ("h" if hexagonal else "r"):
+            raise ValueError(f"its space group {name!r} does not go with the angles of its cell")
+        return [("hexagonal axes" if hexagonal else "rhombohedral axes",
+                 _operations(Spacegroup(found.no, 1 if hexagonal else 2)))]
+    hall = str(_first(tags, _HALL) or "").strip("'\" ")
+    if found.no in _TWO_ORIGINS:
+        if hall:  # the second origin lies at a centre of inversion, which Hall's symbol says by its sign
+            stated = "2" if hall.startswith("-") else "1"
+        choices = [{"s": 1, "1": 1, "z": 2, "2": 2}[stated]] if stated in ("1", "2", "s", "z") else [1, 2]
+        return [(f"origin choice {choice}", _operations(Spacegroup(found.no, choice))) for choice in choices]
+    if stated or (hall and not plain):
+        raise ValueError(f"it lists no symmetry operations, and the setting of {name or hall!r} is not tabulated here: "
+                         "save it with its operations")
+    return [("", _operations(found))]
+
+
+def _split_setting(name: str | None) -> tuple[str, str]:
+    """Return a Hermann-Mauguin symbol as ASE's table writes it, and its setting (1, 2, h, r; empty: not stated)."""
+    if name is None:
+        return "", ""
+    text = name.replace("_", " ").strip().strip("'\"")
+    match = re.fullmatch(r"(.*?)(?:\s*:\s*(\w+)|\s+([SZHR]))?", text)
+    assert match is not None
+    words = match[1].split()
+    if len(words) == 4 and words[1] == words[3] == "1":  # P 1 21/c 1 in full, b unique
+        words = [words[0], words[2]]
+    return " ".join(words), (match[2] or match[3] or "").lower()
+
+
+def _operations(group: Any) -> Operations:
+    rotations, translations = zip(*group.get_symop())
+    return np.array(rotations), np.array(translations)

@@ -1,0 +1,315 @@
+"""Structure files of others: elements by their words, occupancies that are drawn, symmetry, units, encodings."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import ase
+import ase.io
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aetlab.core.nouns import Atoms
+from aetlab.core.physics import SYMBOLS
+from aetlab.exchange.atom_files import read_atoms, write_atoms
+from aetlab.samples import describe_reading
+from aetlab.spec import SampleSpec, SpecError
+from tests.structure_files import cif, pdb_line, read
+
+OXYGEN = "\nO 0 0 2.0\n"
+
+
+def elements(atoms) -> list[str]:
+    return [SYMBOLS[number] for number in atoms.numbers]
+
+
+@pytest.mark.parametrize("word, symbol", [
+    ("14", "Si"), ("Si1", "Si"), ("O2-", "O"), ("Si4+", "Si"), ("D", "H"), ("SI", "Si"), ("cu", "Cu"),
+    ("CU2+", "Cu"),
+    ("AU1", "Au"), ("Ca", "Ca"), ("C1'", "C"), ("Fe_2", "Fe")])
+def test_numbers_labels_ions_and_isotopes_of_an_xyz_file_name_elements(tmp_path, word, symbol):
+    assert elements(read(tmp_path / "a.xyz", f"2\n\n{word} 0 0 0{OXYGEN}")) == [symbol, "O"]
+
+
+@pytest.mark.parametrize("word, message", [
+    ("CA", "'CA' can be Ca or a name of C"), ("SI1", "'SI1' can be Si or a name of S"), ("Ow", "'Ow' names no"),
+    ("1H", "'1H' names no"), ("999", "no atomic number 999"), ("119", "no atomic number 119")])
+def test_a_word_that_names_no_element_or_two_is_refused_with_its_line(tmp_path, word, message):
+    with pytest.raises(SpecError, match=f"line 4: .*{message}"):
+        read(tmp_path / "a.xyz", f"2\n\nO 0 0 2.0\n{word} 0 0 0\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1", "cp1252"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_encodings_and_line_ends_do_not_matter(tmp_path, encoding, line_end):
+    text = "2\nÅ, µm, é\nSi 0 0 0\nO 0 0 1.6\n".replace("\n", line_end)
+    atoms = read(tmp_path / "a.xyz", text.encode(encoding))
+    assert elements(atoms) == ["Si", "O"]
+    np.testing.assert_allclose(np.ptp(atoms.positions_A, axis=0), [0, 0, 1.6])
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"", "it is empty"), (b" \n\n", "it is empty"), ("1\n\nSi 0 0 0\n".encode("utf-16-le"), "UTF-16 without a mark"),
+    (b"\xff\xfe1", "say utf-16, which the rest is not"), (b"2\n\nSi 0 0 0\n", "ends before all 2 atoms"),
+    (b"1\n\nSi 0 0 0\nO 0 0 2\n", "line 4 should hold a number"), (b"1\n\nSi 0 0\n", "atom 1 has fewer than the 4"),
+    (b"1\nProperties=species:S:1:pos:R:3:q:R:999999\nSi 0 0 0\n", "atom 1 has fewer than"),
+    (b"1\nProperties=species:S:1:pos:R:100000000\nSi 0 0 0\n", "no list of name:type:count")])
+def test_xyz_files_that_are_not_whole_are_refused_in_one_line(tmp_path, content, message):
+    with pytest.raises(SpecError, match=f"cannot be read as extxyz: .*{message}") as caught:
+        read(tmp_path / "a.xyz", content)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name, symbol", [
+    (" CA ", "C"), ("CA  ", "Ca"), ("HG11", "H"), (" HG1", "H"), ("HG  ", "Hg"), (" ND1", "N"), ("AU  ", "Au"),
+    ("  AU", "Au"), ("1HB ", "H"), (" Fe ", "Fe"), ("SI1 ", "Si"), ("ZN  ", "Zn"), (" CL ", "C"), ("CL  ", "Cl")])
+def test_names_of_a_pdb_file_without_elements_are_read_by_their_alignment(tmp_path, name, symbol):
+    assert elements(read(tmp_path / "a.pdb", pdb_line(name))) == [symbol]
+
+
+def test_an_element_column_of_a_pdb_file_counts_above_the_name(tmp_path):
+    lines = [pdb_line(" CA ", element="CA"), pdb_line("CA  ", y=3, element="C"), pdb_line(" H  ", z=3, element="D")]
+    assert elements(read(tmp_path / "a.pdb", "".join(lines))) == ["Ca", "C", "H"]
+
+
+def test_a_pdb_file_with_names_that_are_not_aligned_is_refused_unless_its_residues_tell(tmp_path):
+    lines = [pdb_line("N   ", record="ATOM", residue="GLY"), pdb_line("CA  ", x=1.5, record="ATOM", residue="GLY")]
+    assert elements(read(tmp_path / "a.pdb", "".join(lines))) == ["N", "C"]
+    with pytest.raises(SpecError, match="line 2: the name 'CA' can be more than one element"):
+        read(tmp_path / "b.pdb", "".join(lines).replace("GLY", "UNK"))
+
+
+def test_the_last_model_of_a_pdb_file_with_an_end_is_taken(tmp_path):
+    one, two = pdb_line(" C  "), pdb_line(" O  ") + pdb_line(" O  ", x=1.3)
+    atoms = read(tmp_path / "a.pdb", f"MODEL 1\n{one}ENDMDL\nMODEL 2\n{two}ENDMDL\nMASTER\nEND\n")
+    assert elements(atoms) == ["O", "O"]
+
+
+def test_an_asymmetric_unit_of_a_pdb_file_is_not_repeated(tmp_path):
+    text = "CRYST1   20.000   30.000   40.000  90.00  90.00  90.00 {:11s}1\n" + pdb_line(" O  ")
+    assert len(read(tmp_path / "a.pdb", text.format("P 1"), repeat=(2, 1, 1))) == 2
+    with pytest.raises(SpecError, match="no unit cell"):
+        read(tmp_path / "a.pdb", text.format("P 21 21 21"), repeat=(2, 1, 1))
+    assert "not the whole cell of its space group P 21 21 21" in read(tmp_path / "a.pdb").notes[0]
+
+
+def residues(n: int, occupancy_b: float = 0.3) -> str:
+    """Return CO molecules 5 Å apart, each at one of two places 0.6 Å apart, at B by chance ``occupancy_b``."""
+    return "".join(pdb_line(f" {symbol}  ", x=5 * i, y=y, z=z, number=i, altloc=letter, occupancy=chance,
+                            element=symbol)
+                   for i in range(n) for letter, chance, y in (("A", 0.7, 0.0), ("B", occupancy_b, 0.6))
+                   for symbol, z in (("C", 0.0), ("O", 1.13)))
+
+
+def test_each_residue_has_one_of_its_alternate_locations_as_a_whole(tmp_path):
+    n = 900
+    atoms = read(tmp_path / "a.pdb", residues(n))
+    assert (atoms.counts, len(atoms)) == ({"n_partial": 4 * n, "n_drawn": 2 * n}, 2 * n)
+    y = atoms.positions_A[:, 1].reshape(n, 2) - atoms.positions_A[:, 1].min()
+    np.testing.assert_allclose(y[:, 0], y[:, 1], atol=1e-9)  # C and O of a residue belong to one location
+    assert abs((y[:, 0] > 0.3).mean() - 0.3) < 4 * math.sqrt(0.3 * 0.7 / n)
+    other = read(tmp_path / "a.pdb", seed=3)
+    assert (np.abs(other.positions_A - atoms.positions_A).max(axis=1) > 0.3).sum() > n / 3
+    np.testing.assert_array_equal(read(tmp_path / "a.pdb").positions_A, atoms.positions_A)
+
+
+def test_occupancies_of_a_pdb_file_are_drawn_and_nonsense_is_refused(tmp_path):
+    n = 1000
+    text = "".join(pdb_line(" C  ", x=3 * i, number=i, occupancy=0.25) for i in range(n))
+    atoms = read(tmp_path / "a.pdb", text)
+    assert atoms.counts == {"n_partial": n, "n_drawn": len(atoms)}
+    assert abs(len(atoms) - 0.25 * n) < 4 * math.sqrt(0.25 * 0.75 * n)
+    assert len(read(tmp_path / "a.pdb", pdb_line(" C  ", occupancy=None))) == 1
+    for text, message in ((residues(2, 0.7), "add up to 1.4"), (pdb_line(" C  ", occupancy=0), "occupancies are 0"),
+                          (pdb_line(" C  ", occupancy=1.5), "must lie between 0 and 1")):
+        with pytest.raises(SpecError, match=message):
+            read(tmp_path / "a.pdb", text)
+
+
+COLUMNS = "label type_symbol fract_x fract_y fract_z occupancy"
+
+
+@pytest.mark.parametrize("rows, chances", [
+    (["A1 Au 0 0 0 0.5", "A2 Cu 0 0 0 0.5"], {"Au": 0.5, "Cu": 0.5}),
+    (["A1 Au 0 0 0 0.4", "A2 Cu 0 0 0 0.4"], {"Au": 0.4, "Cu": 0.4}),  # and vacancies
+    (["A1 Cu 0 0 0 0.333", "A2 Au 0 0 0 0.333", "A3 Ag 0 0 0 0.334"], {"Cu": 0.333, "Au": 0.333, "Ag": 0.334}),
+    (["A1 Au 0 0 0 0.5", "A2 Au 0 0 0 0.25"], {"Au": 0.75}),
+    (["A1 Au 0 0 0 0.7", "A2 Cu 0.05 0 0 0.3"], {"Au": 0.7, "Cu": 0.3}),  # split: 0.25 Å apart
+])
+def test_elements_that_share_a_site_of_a_cif_file_are_drawn_by_their_occupancies(tmp_path, rows, chances):
+    text = cif([*rows, "B Si 0.5 0.5 0.5 1"], columns=COLUMNS, a=4.0)
+    atoms = read(tmp_path / "a.cif", text, repeat=(10, 10, 10))
+    found = elements(atoms)
+    assert found.count("Si") == 1000 and set(found) == {"Si", *chances}
+    for symbol, chance in chances.items():
+        assert abs(found.count(symbol) - 1000 * chance) <= 4 * math.sqrt(1000 * chance * (1 - chance))
+    assert len(np.unique(atoms.positions_A[np.array(found) != "Si"].round(1), axis=0)) == len(found) - 1000
+    assert atoms.counts == {"n_partial": 1000 * len(rows), "n_drawn": len(found) - 1000}
+
+
+@pytest.mark.parametrize("rows, message", [
+    (["A1 Au 0 0 0 0.7", "A2 Cu 0 0 0 0.5"], r"add up to 1\.2: Au 0\.7, Cu 0\.5"),
+    (["A1 Au 0 0 0 1", "A2 Cu 0 0 0 1"], "nearer to another than atoms can, Au and Cu 0 Å apart"),
+    (["A1 Au 0 0 0 1.2"], "occupancy of 1.2"), (["A1 Au 0 0 0 x"], "the occupancy of site 1 is 'x'"),
+    (["A1 Au 0 0 y 1"], "a coordinate of site 1 is 'y'"), (["A1 Au 0 0 0 1 1"], "as many values as its loop"),
+])
+def test_sites_of_a_cif_file_that_make_no_sense_are_refused(tmp_path, rows, message):
+    with pytest.raises(SpecError, match=message):
+        read(tmp_path / "a.cif", cif([*rows, "B Si 0.5 0.5 0.5 1"], columns=COLUMNS))
+
+
+def test_unknown_occupancies_are_full_and_sites_listed_twice_are_counted(tmp_path):
+    rows = ["A1 Au 0 0 0 ?", "A2 Au 0.0001 0 0 .", "B Si 0.5 0.5 0.5 1"]
+    atoms = read(tmp_path / "a.cif", cif(rows, columns=COLUMNS, a=3.0))
+    assert elements(atoms) == ["Au", "Si"] and "1 sites are listed twice" in atoms.notes[0]
+
+
+def test_occupancies_of_other_formats_are_drawn(tmp_path):
+    text = ('2\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3:occupancy:R:1\n'
+            "Au 0 0 0 0.2\nSi 2 2 2 1.0\n")
+    kirkland = "gold in silicon\n4 4 4\n79 0 0 0 0.2 0.08\n14 2 2 2 1 0.08\n-1\n"
+    for name, content in (("a.xyz", text), ("k.xyz", kirkland)):
+        atoms = read(tmp_path / name, content, repeat=(10, 10, 10))
+        assert abs(elements(atoms).count("Au") - 200) < 4 * math.sqrt(160)
+        assert atoms.counts["n_partial"] == 1000
+    (tmp_path / "shared.cif").write_text(cif(["A Au 0 0 0 0.5", "B Cu 0 0 0 0.5"], columns=COLUMNS, a=4.0))
+    ase.io.write(tmp_path / "shared.xyz", ase.io.read(tmp_path / "shared.cif"))
+    found = elements(read(tmp_path / "shared.xyz", repeat=(10, 10, 10)))
+    assert len(found) == 1000 and abs(found.count("Au") - 500) < 4 * math.sqrt(250)
+
+
+def silicon(symmetry: str, at: float = 0.0, more: str = "") -> str:
+    return cif([f"Si {at} {at} {at}"], symmetry=symmetry, a=5.431) + more
+
+
+DIAMOND = "_symmetry_space_group_name_H-M 'F d -3 m{}'\n_symmetry_Int_Tables_number 227\n"
+UNITS = "_chemical_formula_sum Si\n_cell_formula_units_Z 8\n"
+
+
+@pytest.mark.parametrize("text", [
+    silicon(DIAMOND.format(":1")), silicon(DIAMOND.format(" S")), silicon(DIAMOND.format(":2"), 0.125),
+    silicon(DIAMOND.format(" Z"), 0.125), silicon(DIAMOND.format(""), 0.125, UNITS),
+    silicon(DIAMOND.format(""), 0, UNITS),
+    silicon(DIAMOND.format(""), 0.125, "_symmetry_space_group_name_Hall '-F 4vw 2vw 3'\n"),
+    silicon(DIAMOND.format(""), 0.375, "_symmetry_space_group_name_Hall '-F 4vw 2vw 3'\n")])
+def test_silicon_has_eight_atoms_with_either_origin(tmp_path, text):
+    atoms = read(tmp_path / "a.cif", text, repeat=(2, 2, 2))
+    assert len(atoms) == 64
+    distance_A = np.linalg.norm(atoms.positions_A[:, None] - atoms.positions_A, axis=2) + 9 * np.eye(64)
+    assert distance_A.min() == pytest.approx(5.431 * math.sqrt(3) / 4)
+
+
+def test_an_origin_that_the_file_leaves_open_is_refused_or_told_by_distances(tmp_path):
+    with pytest.raises(SpecError, match="which of origin choice 1 and origin choice 2 it means: both are possible"):
+        read(tmp_path / "a.cif", silicon(DIAMOND.format("")))
+    rows = ["Mg .125 .125 .125", "Al .5 .5 .5", "O .2624 .2624 .2624"]
+    atoms = read(tmp_path / "a.cif", cif(rows, symmetry="_symmetry_space_group_name_H-M 'F d -3 m'\n", a=8.08))
+    assert [elements(atoms).count(symbol) for symbol in ("Mg", "Al", "O")] == [8, 16, 32]
+    assert "origin choice 2 is taken" in atoms.notes[0]
+
+
+def test_listed_operations_count_above_the_name_of_a_setting(tmp_path):
+    operations = ("loop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z'\n'1/2-x, 1/2+y, 1/2-z'\n'-x,-y,-z'\n"
+                  "'1/2+x,1/2-y,1/2+z'\n")
+    name = "_symmetry_space_group_name_H-M 'P 1 21/n 1'\n"
+    atoms = read(tmp_path / "a.cif", cif(["Si 0.1 0.2 0.3"], symmetry=name + operations, a=5.0))
+    expected = 5 * np.array([(0.1, 0.2, 0.3), (0.4, 0.7, 0.2), (0.9, 0.8, 0.7), (0.6, 0.3, 0.8)])
+    np.testing.assert_allclose(atoms.positions_A, expected - (expected.min(0) + expected.max(0)) / 2, atol=1e-9)
+    with pytest.raises(SpecError, match="'P 1 21/n 1' is in a setting that is not tabulated"):
+        read(tmp_path / "a.cif", cif(["Si 0.1 0.2 0.3"], symmetry=name))
+    with pytest.raises(SpecError, match="'x,y,w' is no symmetry operation"):
+        read(tmp_path / "a.cif", cif(["Si 0.1 0.2 0.3"], symmetry="_symmetry_equiv_pos_as_xyz 'x,y,w'\n"))
+
+
+def test_axes_of_rhombohedral_groups_follow_the_cell(tmp_path):
+    """Corundum, R -3 c in hexagonal axes, called trigonal: 12 Al and 18 O, which ASE alone takes for another cell."""
+    text = ("data_x\n_cell_length_a 4.76\n_cell_length_b 4.76\n_cell_length_c 12.99\n_cell_angle_alpha 90\n"
+            "_cell_angle_beta 90\n_cell_angle_gamma 120\n_space_group_crystal_system trigonal\n"
+            "_symmetry_Int_Tables_number 167\nloop_\n_atom_site_label\n_atom_site_fract_x\n_atom_site_fract_y\n"
+            "_atom_site_fract_z\nAl1 0 0 0.352\nO1 0.306 0 0.25\n")
+    found = elements(read(tmp_path / "a.cif", text))
+    assert (found.count("Al"), found.count("O")) == (12, 18)
+
+
+def test_labels_of_a_cif_file_without_types_are_refused_where_they_can_be_two_elements(tmp_path):
+    assert elements(read(tmp_path / "a.cif", cif(["Si1 0 0 0", "O2- 0.4 0 0"]))) == ["Si", "O"]
+    assert elements(read(tmp_path / "a.cif", cif(["X1 CA2+ 0 0 0 1"], columns=COLUMNS))) == ["Ca"]
+    with pytest.raises(SpecError, match="'SI1' can be Si or a name of S"):
+        read(tmp_path / "a.cif", cif(["SI1 0 0 0"]))
+
+
+def test_a_structure_in_nm_is_refused_and_one_in_pm_is_warned_of(tmp_path):
+    rows = np.array([(0, 0, 0), (1.6, 0, 0), (0, 1.6, 0)])
+    for scale in (0.1, 100):
+        ase.io.write(tmp_path / f"{scale}.xyz", ase.Atoms("SiO2", rows * scale))
+    with pytest.raises(SpecError, match=r"3 of its 3 atoms .* Si and O 0\.16 Å apart; are its coordinates in nm"):
+        read(tmp_path / "0.1.xyz")
+    assert "160 Å in the median; are its coordinates in Å?" in read(tmp_path / "100.xyz").notes[0]
+
+
+def test_what_the_readers_of_ase_take_on_trust_is_checked(tmp_path):
+    cell = "1\n4 0 0\n0 4 0\n0 0 4\n"
+    for name, text, message in (
+            ("POSCAR", f"As relaxed GaN\n{cell}1 1\nDirect\n0 0 0\n.5 .5 .5\n", "names no elements"),
+            ("POSCAR", f"x\n{cell}Ga\n1000000000\nDirect\n0 0 0\n", "ends before all 1000000000 atoms"),
+            ("a.gen", "5 C\nSi\n1 1 0 0 0\n2 1 0 0 3\n", "ends before all 5 atoms"),
+            ("a.cfg", "Number of particles = 99999999\n", "Number of particles = 99999999"),
+            ("a.mol", "\n\n\n  2  0            999 V3000\n", "version V3000"),
+            ("a.cube", "c\nc\n1 0 0 0\n-2 1 0 0\n-2 0 1 0\n-2 0 0 1\n14 0 0 0 0\n", "negative numbers of voxels")):
+        with pytest.raises(SpecError, match=message):
+            read(tmp_path / name, text)
+    assert elements(read(tmp_path / "POSCAR", f"GaN relaxed\n{cell}1 1\nDirect\n0 0 0\n.5 .5 .5\n")) == ["Ga", "N"]
+    unit = ("Number of particles = 1\nA = 4.0 Angstrom\nH0(1,1) = 1 A\nH0(2,2) = 1 A\nH0(3,3) = 1 A\n.NO_VELOCITY.\n"
+            "entry_count = 3\n28.0\nSi\n.1 .1 .1\n")
+    assert np.ptp(read(tmp_path / "a.cfg", unit, repeat=(2, 1, 1)).positions_A[:, 0]) == pytest.approx(4.0)
+
+
+#: Digits of the coordinates that a format keeps, in Å, and the greatest number of atoms.
+WRITTEN = {"a.xyz": ("extxyz", 1e-6, 5000), "a.cif": ("cif", 1e-6, 5000), "a.pdb": ("proteindatabank", 2e-3, 5000),
+           "POSCAR": ("vasp", 1e-6, 5000), "a.gen": ("gen", 1e-6, 5000), "a.xsf": ("xsf", 1e-6, 5000),
+           "a.cfg": ("cfg", 2e-3, 5000), "a.cube": ("cube", 1e-5, 5000), "a.sdf": ("sdf", 1e-3, 999),
+           "a.mol": ("mol", 1e-3, 999), "aetlab.xyz": ("", 2e-5, 5000),
+           "aetlab.csv": ("", 2e-5, 5000)}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(sorted(WRITTEN)), n_atoms=st.integers(1, 5000), n_elements=st.integers(1, 12),
+       spacing_A=st.floats(4.5, 6.0), seed=st.integers(0, 2**32 - 1))
+def test_what_is_read_is_what_was_written(tmp_path: Path, name: str, n_atoms: int, n_elements: int, spacing_A: float,
+                                          seed: int) -> None:
+    """Random structures of 1 to 12 elements and 1 to 5 000 atoms, written by ASE and aetlab, in all formats."""
+    ase_format, tolerance_A, n_most = WRITTEN[name]
+    rng = np.random.default_rng(seed)
+    n_atoms = min(n_atoms, n_most)
+    n_side = math.ceil(n_atoms ** (1 / 3))
+    grid = np.stack(np.unravel_index(rng.permutation(n_side**3)[:n_atoms], (n_side,) * 3), axis=1)
+    positions_A = spacing_A * (grid + 0.5) + rng.uniform(-0.3, 0.3, (n_atoms, 3))
+    symbols = rng.choice(rng.choice(SYMBOLS[1:], n_elements, replace=False), n_atoms)
+    structure = ase.Atoms(list(symbols), positions_A, cell=3 * [spacing_A * n_side], pbc=True)
+    path = tmp_path / name
+    if ase_format:
+        ase.io.write(path, structure, format=ase_format)
+    else:
+        write_atoms(path, Atoms(structure.numbers, positions_A, np.zeros(n_atoms, dtype=np.int64)))
+        np.testing.assert_array_equal(read_atoms(path).numbers, structure.numbers)
+        np.testing.assert_allclose(read_atoms(path).positions_A, positions_A, atol=tolerance_A)
+    if path.suffix == ".csv":
+        return
+    atoms = read(path)
+    np.testing.assert_array_equal(atoms.numbers, structure.numbers)
+    expected_A = positions_A - (positions_A.min(axis=0) + positions_A.max(axis=0)) / 2
+    np.testing.assert_allclose(atoms.positions_A, expected_A, atol=tolerance_A)
+    assert atoms.counts == {}
+
+
+def test_what_was_drawn_and_decided_is_said(tmp_path):
+    path = tmp_path / "a.cif"
+    atoms = read(path, cif(["A1 Au 0 0 0 0.5", "A2 Cu 0 0 0 0.3"], columns=COLUMNS, a=6.0), repeat=(3, 3, 3))
+    far, drawn = describe_reading(atoms, SampleSpec(kind="file", path=str(path)), 7)
+    assert far == f"{path}: its atoms are farther apart than bonded ones, 6 Å in the median; are its coordinates in Å?"
+    assert drawn == (f"{path}: 54 sites are occupied in part; {len(atoms)} atoms were drawn for them at random with "
+                     "seed=7")
+    assert 0 < len(atoms) < 27
