@@ -31,10 +31,13 @@ if TYPE_CHECKING:
     from aetlab.core.nouns import Volume as Volume
     from aetlab.core.poses import Poses as Poses
     from aetlab.core.progress import open_reporter as open_reporter
+    from aetlab.exchange.abtem_arrays import from_abtem as from_abtem
+    from aetlab.exchange.abtem_arrays import to_abtem as to_abtem
     from aetlab.exchange.ase_atoms import from_ase as from_ase
     from aetlab.exchange.ase_atoms import to_ase as to_ase
     from aetlab.exchange.atom_files import read_atoms as read_atoms
     from aetlab.exchange.atom_files import write_atoms as write_atoms
+    from aetlab.exchange.hyperspy_signals import to_hyperspy as to_hyperspy
     from aetlab.exchange.read_volume import read_volume as read_volume
     from aetlab.exchange.series_file import read_series as read_series
     from aetlab.exchange.series_file import write_series as write_series
@@ -76,6 +79,9 @@ _PUBLIC = {
     "write_atoms": "aetlab.exchange.atom_files:write_atoms",
     "from_ase": "aetlab.exchange.ase_atoms:from_ase",
     "to_ase": "aetlab.exchange.ase_atoms:to_ase",
+    "from_abtem": "aetlab.exchange.abtem_arrays:from_abtem",
+    "to_abtem": "aetlab.exchange.abtem_arrays:to_abtem",
+    "to_hyperspy": "aetlab.exchange.hyperspy_signals:to_hyperspy",
     "open_reporter": "aetlab.core.progress:open_reporter",
     "Atoms": "aetlab.core.nouns:Atoms",
     "TiltSeries": "aetlab.core.nouns:TiltSeries",

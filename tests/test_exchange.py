@@ -1,21 +1,24 @@
-"""Round trips of volumes and atoms through files and ASE."""
+"""Round trips of volumes, atoms and tilt series through files and the objects of other programs."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
+import abtem
 import ase
 import ase.build
+import ase.io
 import h5py
 import mrcfile
 import numpy as np
 import pytest
 
-from aetlab.core.nouns import Atoms, RefinedAtoms, Volume
+from aetlab.core.nouns import Atoms, RefinedAtoms, TiltSeries, Volume
 from aetlab.core.poses import Poses
+from aetlab.exchange.abtem_arrays import from_abtem, to_abtem
 from aetlab.exchange.ase_atoms import from_ase, to_ase
 from aetlab.exchange.atom_files import read_atoms, write_atoms
+from aetlab.exchange.hyperspy_signals import to_hyperspy
 from aetlab.exchange.read_volume import FileError, read_volume
 from aetlab.exchange.write_volume import write_volume
 from tests.trace_volumes import make_traced
@@ -132,7 +135,8 @@ def test_files_that_hold_no_atoms_are_refused_in_one_line(tmp_path: Path, name: 
 
 def test_ase_atoms_carry_every_quantity_of_an_atom() -> None:
     refined = to_ase(make_refined())
-    np.testing.assert_array_equal(refined.positions, POSITIONS_A)
+    np.testing.assert_allclose(refined.positions, POSITIONS_A + [13, 14, 15.5], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(refined.cell.lengths(), [26, 28, 31], rtol=0, atol=1e-12)  # 3 Å beyond the last atoms
     assert refined.get_chemical_symbols() == ["Si", "O", "X"] and not refined.pbc.any()
     assert set(refined.arrays) == {
         "numbers", "positions", "occupancy", "scattering_V_A3", "position_error_A", "occupancy_error", "probability",
@@ -146,14 +150,69 @@ def test_ase_atoms_carry_every_quantity_of_an_atom() -> None:
 def test_atoms_survive_a_round_trip_through_ase() -> None:
     atoms = make_atoms()
     back = from_ase(to_ase(atoms))
-    for field in dataclasses.fields(Atoms):
-        np.testing.assert_array_equal(getattr(back, field.name), getattr(atoms, field.name))
+    np.testing.assert_allclose(back.positions_A, atoms.positions_A, rtol=0, atol=1e-12)
+    for name in ("numbers", "part", "part_names"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(atoms, name))
     cell = ase.build.bulk("Si", cubic=True)
     silicon = from_ase(cell)
     assert silicon.numbers.tolist() == [14] * 8 and silicon.part_names == ("all",) and not silicon.part.any()
     np.testing.assert_array_equal(silicon.positions_A, cell.positions)
     silicon.positions_A[0] = 99.0  # a copy
     assert cell.positions[0, 0] == 0.0
+
+
+def test_atoms_survive_a_file_of_ase_in_the_box_of_the_volume(tmp_path: Path) -> None:
+    atoms = make_atoms()
+    in_box = to_ase(atoms, (30.0, 32.0, 34.0))
+    assert in_box.cell.lengths().tolist() == [30, 32, 34] and (in_box.positions > 0).all()
+    in_box.write(tmp_path / "a.extxyz")
+    back = from_ase(ase.io.read(tmp_path / "a.extxyz"))
+    np.testing.assert_allclose(back.positions_A, atoms.positions_A, rtol=0, atol=1e-7)
+    with pytest.raises(ValueError, match="beyond a box of 30 x 20 x 34 Å"):
+        to_ase(atoms, (30.0, 20.0, 34.0))
+
+
+def test_abtem_sees_the_potential_and_the_images_of_a_volume() -> None:
+    volume = make_volume()
+    potential = to_abtem(volume)
+    assert potential.sampling == (0.5, 0.5) and potential.thickness == pytest.approx(2.0)
+    np.testing.assert_allclose(potential.project().array, 0.5 * volume.potential_V.sum(axis=0), rtol=1e-4, atol=1e-4)
+    back = from_abtem(potential)
+    assert back.voxel_A == 0.5
+    np.testing.assert_allclose(back.potential_V, volume.potential_V, rtol=1e-6)
+    images = np.random.default_rng(2).random((3, 2, 6, 10), np.float32)
+    series = TiltSeries(images, np.array([-60.0, 1.5, 40.0]), np.array([-100.0, 250.0]), 0.42)
+    seen = to_abtem(series)
+    assert seen.shape == (3, 2, 6, 10) and seen.sampling == (0.42, 0.42)
+    assert [axis.label for axis in seen.ensemble_axes_metadata] == ["tilt", "C10"]
+    again = from_abtem(seen)
+    for name in ("images", "tilt_deg", "defocus_A", "pixel_A"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(series, name))
+
+
+def test_a_potential_of_abtem_that_is_not_of_cubes_and_other_images_are_refused() -> None:
+    flat = abtem.PotentialArray(np.zeros((2, 4, 4), np.float32), slice_thickness=1.0, sampling=0.5)
+    with pytest.raises(ValueError, match="0.5 to 1 Å are not cubes"):
+        from_abtem(flat)
+    with pytest.raises(ValueError, match="they need tilt"):
+        from_abtem(abtem.Images(np.zeros((4, 4), np.float32), sampling=0.5))
+    uneven = TiltSeries(np.ones((2, 1, 4, 4), np.float32), np.array([0.0, 9]), np.array([[10.0], [20]]), 0.5)
+    with pytest.raises(ValueError, match="differ between tilts"):
+        to_abtem(uneven)
+
+
+def test_hyperspy_shows_lengths_from_the_centre_and_the_tilts() -> None:
+    pytest.importorskip("hyperspy")
+    volume = make_volume()
+    signal = to_hyperspy(volume)
+    assert [axis.name for axis in signal.axes_manager.signal_axes] == ["x", "y"]
+    np.testing.assert_array_equal(signal.data[2, 7], volume.potential_V[2, :, 7])
+    np.testing.assert_allclose(signal.axes_manager["y"].axis, 0.5 * (np.arange(10) - 4.5))
+    series = TiltSeries(np.ones((3, 2, 6, 10), np.float32), np.array([-60.0, 1.5, 40.0]), np.array([-100.0, 250.0]),
+                        0.42)
+    shown = to_hyperspy(series)
+    assert shown.data.shape == (3, 2, 10, 6) and shown.axes_manager["tilt"].axis.tolist() == [-60, 1.5, 40]
+    assert np.array(shown.metadata.Acquisition_instrument.TEM.defocus_A)[0].tolist() == [-100, 250]
 
 
 def test_invalid_ase_atoms_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Volumes, atoms and tilt series to and from files and ASE, in one call each.
+"""Volumes, atoms and tilt series to and from files and the objects of other programs, in one call each.
 
 ========================  =====================================================================================
 volumes                   :func:`~aetlab.exchange.read_volume.read_volume` and
@@ -8,7 +8,10 @@ atoms                     :func:`~aetlab.exchange.atom_files.read_atoms` and
 tilt series               :func:`~aetlab.exchange.series_file.read_series` and
                           :func:`~aetlab.exchange.series_file.write_series`: HDF5
 ASE                       :func:`~aetlab.exchange.ase_atoms.to_ase` and :func:`~aetlab.exchange.ase_atoms.from_ase`
+abTEM                     :func:`~aetlab.exchange.abtem_arrays.to_abtem` and
+                          :func:`~aetlab.exchange.abtem_arrays.from_abtem`: potentials, images
+HyperSpy                  :func:`~aetlab.exchange.hyperspy_signals.to_hyperspy`
 ========================  =====================================================================================
 
-In all of them the coordinates of atoms are x, y, z in Å about the centre of the volume.
+Coordinates of atoms are x, y, z in Å about the centre of the volume; in ASE's cell that centre is ``info["centre_A"]``.
 """
