@@ -229,11 +229,11 @@ def _launch_hydra(args: argparse.Namespace, groups: Mapping[str, Sequence[str]],
     """
     from aetlab.cli.compose import prepare_hydra
     from aetlab.cli.launch import launch
-    from aetlab.cli.overrides import quote_choices
+    from aetlab.cli.overrides import join_lists, quote_choices
     from aetlab.cli.own_choices import own_choices
 
-    prepare_hydra()
-    words = () if args.hydra_help else args.overrides
+    words = () if args.hydra_help else args.overrides if plan.ledger else join_lists(args.overrides, groups)
+    prepare_hydra(words, groups)
 
     def start(one_at_a_time: bool) -> None:
         added = [*plan.hydra_words, *(_ONE_AT_A_TIME if one_at_a_time else ())]

@@ -99,7 +99,7 @@ def test_help_configuration_and_completion_work(aetlab: Aetlab, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (["dose=8k"], "dose=8k is not a choice: choose from 7k, 50k, inf"),
+    (["dose=8x"], "dose=8x is not a choice: choose from 7k, 50k, inf"),
     (["-m", "dose=inf,50k", "reg=tv,lassso"], "reg=lassso is not a choice: did you mean lasso?"),
     (["-m", "binning=4,64", "scale=smoke"], "binning.n_layers=64"),
     (["scale=smoke", "scale.core_radius_A=40", "scale.length_A=200"], "scale.core_radius_A=40.0 cannot be used"),

@@ -16,6 +16,7 @@ from hydra import compose
 from aetlab.cli.compose import CONFIG_NAME, SEARCH, _composer, compose_all, compose_jobs, compose_spec
 from aetlab.cli.overrides import quote_choices
 from aetlab.spec import RunSpec, SpecError, tilt_angles_deg
+from aetlab.spec.choices import settings
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 from aetlab.store.identity import record_id
 
@@ -86,6 +87,9 @@ def test_the_defaults_are_the_papers_at_scale_small() -> None:
     ("tilts=range(20,61,20)", "tilts='20','40','60'"),
     ("dose='inf'", "dose='inf'"),
     ('dose="inf",7k', 'dose="inf",7k'),
+    ("dose=3e4,20k", "dose='3e4','20k'"),
+    ("tilts=-70:70:2", "tilts='-70:70:2'"),
+    ("defocus=[-50,0,50],3", "defocus='[-50,0,50]','3'"),
     ("dose.total_e_A2=inf", "dose.total_e_A2=inf"),
     ("seed=1,2", "seed=1,2"),
     ("experiment=glob(fig4*)", "experiment=glob(fig4*)"),
@@ -190,7 +194,7 @@ def test_each_row_of_the_papers_table_has_its_experiment(experiments: dict[str, 
 
 
 @pytest.mark.parametrize(("words", "told"), [
-    (["dose=8k"], "dose=8k is not a choice: choose from 7k, 50k, inf"),
+    (["dose=8x"], "dose=8x is not a choice: choose from 7k, 50k, inf"),
     (["dosee=50k"], "dosee=50k is not a group or setting: did you mean dose?"),
     (["engine=gpus"], "engine=gpus is not a choice: did you mean gpu?"),
     (["engine.stepp=1"], "engine.stepp=1 is not a setting: did you mean engine.step?"),
@@ -238,9 +242,61 @@ def test_only_a_pattern_leaves_out_experiments_that_cannot_be_made() -> None:
             compose_jobs(words, multirun=True)
 
 
+@pytest.mark.parametrize(("word", "same"), [
+    ("dose=50000", ["dose=50k"]),
+    ("dose=7.0e3", ["dose=7k"]),
+    ("dose=20k", ["dose.total_e_A2=20000"]),
+    ("tilts=71", ["tilts.n_tilts=71"]),
+    ("tilts=-70:70:2", ["tilts=pm70_by_2"]),
+    ("tilts=-70,0,70.5", ["tilts.angles_deg=[-70,0,70.5]"]),
+    ("tilts=[0,3]", ["tilts.angles_deg=[0,3]"]),
+    ("defocus=-50,0,50", ["defocus.planes_nm=[-50,0,50]"]),
+    ("defocus=[20,45,100]", ["defocus=3"]),
+    ("wedge=45", ["wedge.missing_deg=45"]),
+    ("binning=5", ["binning.n_layers=5"]),
+    ("scale.shape_zxy=80,64,96", ["scale.shape_zxy=[80,64,96]"]),
+])
+def test_plain_numbers_bind_to_the_same_run_as_choices_and_keys(word: str, same: list[str]) -> None:
+    plain = compose_spec([word])
+    assert record_id(plain) == record_id(compose_spec(same))
+    key, value = word.split("=")
+    numbers: list[float] | str = [float(v) for v in value.strip("[]").split(",")] if "," in value else value
+    if "." not in key:  # the same in Python, as text, and as a list of numbers
+        assert settings(**{key: value if "," not in value else numbers}) == plain  # type: ignore[arg-type]
+
+
+def test_the_number_of_a_choice_is_that_choice_and_a_comma_sweeps() -> None:
+    assert compose_spec(["defocus=3"]).defocus.planes_nm == (20, 45, 100)
+    jobs = compose_jobs(["dose=3e4,inf", "defocus=[-50,0,50],1"], multirun=True)
+    assert [(job.label, job.spec.dose.total_e_A2) for job in jobs[::2]] == [
+        ("dose=3e4 defocus=[-50,0,50]", 30_000), ("dose=inf defocus=[-50,0,50]", math.inf)]
+    assert [job.spec.defocus.planes_nm for job in jobs[:2]] == [(-50, 0, 50), (100,)]
+
+
+@pytest.mark.parametrize(("words", "multirun", "told"), [
+    (["dose=[50k,7k]"], True, "dose=[50k,7k] cannot be used: a run has one dose; without the brackets, -m dose=50k,7k"),
+    (["dose=[50k,7k]"], False, "dose=[50k,7k] cannot be used: a run has one dose"),
+    (["reg=[tv,pos]"], True, "reg=[tv,pos] cannot be used: a run has one reg"),
+    (["dose={total_e_A2:3}"], False, "dose={total_e_A2:3} is not a choice"),
+    (["dose=50k,7k", "dose=inf"], True, "dose is given twice, as dose=50k,7k and dose=inf: give it once"),
+    (["engine.step=1,2", "engine.step=3"], True, "engine.step is given twice"),
+    (["defocus=5"], False, "defocus=5 is not a choice: choose from 1, 3, 9; or give a list of planes in nm such as"),
+    (["defocus=-50,0,50"], True, "defocus=-50 is not a choice: choose from 1, 3, 9; or give a list of planes"),
+    (["defocus=1,3"], False, "defocus=1,3 names several choices: add -m"),
+    (["tilts=60,71"], False, "tilts=60,71 names several choices: add -m"),
+    (["tilts=-70:70"], False, "tilts=-70:70 is not a choice"),
+    (["dose=-3"], False, "dose.total_e_A2=-3.0 cannot be used: it must be greater than 0 e/Å² (electrons summed over"),
+    (["scale.shape_zxy=80,64,96"], True, "write scale.shape_zxy=[80,64,96] for one list"),
+])
+def test_what_could_mean_two_things_is_refused(words: list[str], multirun: bool, told: str) -> None:
+    with pytest.raises(SpecError) as refusal:
+        compose_jobs(words, multirun=multirun)
+    assert told in str(refusal.value)
+
+
 def test_a_users_folder_adds_choices_to_the_groups(tmp_path: Path) -> None:
     (tmp_path / "dose").mkdir()
-    (tmp_path / "dose" / "20k.yaml").write_text("total_e_A2: 20000\n", encoding="utf-8")
-    assert compose_spec(["dose=20k"], config_dir=tmp_path).dose.total_e_A2 == 20_000
-    with pytest.raises(SpecError, match="dose=20k is not a choice"):
-        compose_spec(["dose=20k"])
+    (tmp_path / "dose" / "low.yaml").write_text("total_e_A2: 20000\n", encoding="utf-8")
+    assert compose_spec(["dose=low"], config_dir=tmp_path).dose.total_e_A2 == 20_000
+    with pytest.raises(SpecError, match="dose=low is not a choice"):
+        compose_spec(["dose=low"])

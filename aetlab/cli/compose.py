@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from aetlab.cli.hydra_settings import check_composed, check_overrides, switch_resolvers_off
-from aetlab.cli.overrides import JOB_KEYS, check_words, quote_choices
+from aetlab.cli.overrides import JOB_KEYS, check_words, join_lists, plain_values, quote_choices
 from aetlab.cli.own_choices import own_choices
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind, bind_run
-from aetlab.spec.data import refuse_settings_of_series
+from aetlab.spec.choices import read_choice
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 from aetlab.spec.inputs import bind_inputs
+from aetlab.spec.unread import refuse_unread, why_unread
 
 CONFIG_NAME = "config"
 #: Label of the single job that represents a search.
@@ -57,7 +58,10 @@ class JobSettings:
 
 @dataclass(frozen=True)
 class Job:
-    """One requested run: its overrides, the settings they compose to, and a label that is unique in its sweep."""
+    """One requested run: its overrides, the settings they compose to, and a label that is unique in its sweep.
+
+    ``notes`` are lines on settings of a sweep that other jobs read, but not this one.
+    """
 
     words: tuple[str, ...]
     label: str
@@ -65,6 +69,7 @@ class Job:
     settings: JobSettings
     launcher: str
     number: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,13 +82,16 @@ class LeftOut:
     reason: str
 
 
-def prepare_hydra() -> None:
-    """Register the files of experiments/ as group ``experiment`` in Hydra's ConfigStore, over all settings.
+def prepare_hydra(words: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
+    """Register in Hydra's ConfigStore what ``conf/`` does not hold.
 
-    The resolvers that read the environment are switched off.
+    Those are the files of experiments/ as group ``experiment``, over all settings, and the plain values in ``words`` as
+    choices of their groups. The resolvers that read the environment are switched off.
     """
     switch_resolvers_off()
     store = ConfigStore.instance()
+    for group, text in plain_values(words, groups):
+        store.store(group=group, name=text, node=read_choice(group, text), provider="aetlab")
     if "experiment" in store.repo:
         return
     for path in sorted(experiments_folder().glob("*.yaml")):
@@ -133,21 +141,25 @@ def compose_all(
         If an override is invalid, or a job's settings cannot be used.
     """
     groups = group_choices(config_dir)
+    words = words if multirun else join_lists(words, groups)
     check_words(words, groups, multirun=multirun)
     words = quote_choices(words, groups)
-    with _composer(config_dir) as parser:
+    with _composer(config_dir, words) as parser:
         with _errors_in_one_line():
             parsed = parser.parse_overrides(list(words))
         check_overrides(parsed)
         if multirun:
-            return _compose_sweep(words, parsed)
+            return _compose_sweep(words, parsed, groups)
         for override in parsed:
             if override.is_sweep_override():
                 raise SpecError(f"{override.input_line} names several values: add -m to sweep over them")
-        return [_compose_job(words, "run")], []
+        job = _compose_job(words, "run")
+        refuse_unread(job.spec, _keys(words))
+        return [job], []
 
 
-def _compose_sweep(words: Sequence[str], parsed: Sequence[Override]) -> tuple[list[Job], list[LeftOut]]:
+def _compose_sweep(words: Sequence[str], parsed: Sequence[Override],
+                   groups: Mapping[str, Sequence[str]]) -> tuple[list[Job], list[LeftOut]]:
     """Compose the jobs of a sweep over ``words``, or the one job of a search."""
     sweeping = [override for override in parsed if override.is_sweep_override()]
     fixed = [word for word, override in zip(words, parsed, strict=True) if not override.is_sweep_override()]
@@ -156,7 +168,8 @@ def _compose_sweep(words: Sequence[str], parsed: Sequence[Override]) -> tuple[li
         check_composed(config)
         sweeper = config.hydra.sweeper
     if not sweeper._target_.endswith(".BasicSweeper"):
-        return [_compose_search(fixed)], []
+        searched = {override.get_key_element() for override in sweeping}
+        return [_compose_search(fixed, check=not searched & set(groups))], []
     with _errors_in_one_line():
         batches = BasicSweeper.split_arguments(list(parsed), None)
     varied = {override.get_key_element() for override in sweeping}
@@ -165,8 +178,11 @@ def _compose_sweep(words: Sequence[str], parsed: Sequence[Override]) -> tuple[li
     return _compose_each(batches[0], varied, by_pattern)
 
 
-def _compose_search(fixed: Sequence[str]) -> Job:
+def _compose_search(fixed: Sequence[str], *, check: bool) -> Job:
+    """Return the job that stands for a search; ``check`` whether all its ``fixed`` settings are read."""
     job = _compose_job(fixed, SEARCH)
+    if check:
+        refuse_unread(job.spec, _keys(fixed))
     if job.spec.reg.held_out == 0:
         raise SpecError("reg.held_out=0 cannot be used in a search, whose objective is the cost of held-out tilts: "
                         "set the share to hold out, for example reg.held_out=0.1")
@@ -184,7 +200,23 @@ def _compose_each(jobs: Sequence[Sequence[str]], varied: set[str], by_pattern: b
             left_out.append(LeftOut(number, label, tuple(words), str(refusal)))
             if not by_pattern or len(left_out) == len(jobs):
                 raise
-    return made, left_out
+    return _note_unread(made), left_out
+
+
+def _note_unread(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs of a sweep with notes on settings that they do not read.
+
+    Raise :class:`SpecError` for a setting that none of them reads.
+    """
+    unread = [{key: why for key in _keys(job.words) if (why := why_unread(job.spec, key))} for job in jobs]
+    for job, reasons in zip(jobs, unread, strict=True):
+        if job.spec.data.kind == "measured" or any(all(key in others for others in unread) for key in reasons):
+            refuse_unread(job.spec, _keys(job.words))
+    return [replace(job, notes=tuple(reasons.values())) for job, reasons in zip(jobs, unread, strict=True)]
+
+
+def _keys(words: Sequence[str]) -> list[str]:
+    return [word.lstrip("+~").split("=", 1)[0] for word in words]
 
 
 def _label(words: Sequence[str], varied: set[str]) -> str:
@@ -192,9 +224,9 @@ def _label(words: Sequence[str], varied: set[str]) -> str:
 
 
 @contextmanager
-def _composer(config_dir: Path | None) -> Iterator[OverridesParser]:
+def _composer(config_dir: Path | None, words: Sequence[str] = ()) -> Iterator[OverridesParser]:
     GlobalHydra.instance().clear()
-    prepare_hydra()
+    prepare_hydra(words, group_choices(config_dir))
     version.setbase("1.3")
     try:
         with own_choices(config_dir):
@@ -212,8 +244,6 @@ def _compose_job(words: Sequence[str], label: str, number: int = 0) -> Job:
         launcher = str(config.hydra.runtime.choices.get("hydra/launcher", BASIC))
         settings = plain_settings(config)
     spec, job = bind_job(settings)
-    if spec.data.kind == "measured":
-        refuse_settings_of_series(word.lstrip("+~").split("=", 1)[0] for word in words)
     return Job(tuple(words), label, spec, job, launcher, number)
 
 

@@ -1,7 +1,8 @@
 """Check and quote the overrides of a command line before Hydra parses them.
 
-Hydra parses a bare ``inf`` or number as a value and refuses it as the choice of a config group; such names are quoted
-here. A misspelt group, choice or key is refused in one line that lists the valid ones.
+Hydra parses a bare ``inf`` or number as a value and refuses it as the choice of a config group; such names, and plain
+values in place of a choice, are quoted here. A misspelt group, choice or key is refused in one line that lists the
+valid ones.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import fnmatch
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from aetlab.spec import RunSpec, SpecError
+from aetlab.spec.plain_choices import no_choice, plain_choice
 
 _OVERRIDE = re.compile(r"(\+{0,2}|~)(?P<key>[A-Za-z_][\w./]*)(@[\w.:]*)?=(?P<value>.*)", re.DOTALL)
-_DELIMITERS = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\[\]{}(),:=])""")
 #: Words that Hydra does not parse as text.
 _NOT_TEXT = re.compile(
     r"[+-]?(\d[\d_]*(\.[\d_]*)?(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|inf|nan)|true|false|null", re.IGNORECASE)
@@ -35,7 +36,9 @@ _PLUGINS = {
 
 
 def quote_choices(argv: Sequence[str], groups: Mapping[str, Sequence[str]], *, twice: bool = False) -> list[str]:
-    """Return ``argv`` with choices of ``groups`` quoted where Hydra would not parse them as text (``dose=inf,50k``).
+    """Return ``argv`` with choices of ``groups``, and plain values in their place, quoted for Hydra.
+
+    Hydra would not parse them as text (``dose=inf,3e4``).
 
     ``twice`` is for a search: its sweeper removes one pair of quotes before it passes the words on. A single choice is
     then written as ``choice(...)`` with one entry, so that the sweeper parses it.
@@ -43,17 +46,75 @@ def quote_choices(argv: Sequence[str], groups: Mapping[str, Sequence[str]], *, t
     return [_quote(word, groups, twice) for word in argv]
 
 
+def join_lists(argv: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return ``argv`` of a single run with brackets about lists without them: ``scale.shape_zxy=80,64,96``.
+
+    A list of choices stays as it is, and so does one that could be meant for a sweep, such as ``tilts=60,71``.
+    """
+    return [_as_list(word, groups) for word in argv]
+
+
+def plain_values(words: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """Return group and text of every plain value in ``words`` that stands in place of a choice."""
+    return [(group, text) for word in words for group, text in _choices_of(word, groups)
+            if text not in groups[group] and plain_choice(group, text) is not None]
+
+
+def _choices_of(word: str, groups: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    match = _OVERRIDE.fullmatch(word)
+    if match is None or match["key"] not in groups:
+        return []
+    return [(match["key"], part.strip().strip("'\"")) for part in _split(_listed(match["value"]))]
+
+
+def _as_list(word: str, groups: Mapping[str, Sequence[str]]) -> str:
+    match = _OVERRIDE.fullmatch(word)
+    if match is None or "," not in match["value"] or match["value"].lstrip().startswith(("[", "'", '"')):
+        return word
+    key, listed = match["key"], f"[{match['value']}]"
+    if key in groups:
+        parts = [part.strip() for part in match["value"].split(",")]
+        is_sweep = all(part in groups[key] or plain_choice(key, part) is not None for part in parts)
+        is_list = not is_sweep and plain_choice(key, listed) is not None
+    else:
+        is_list = get_origin(_type_of(key)) is tuple and "(" not in match["value"]
+    return f"{word[: match.start('value')]}{listed}" if is_list else word
+
+
 def _quote(word: str, groups: Mapping[str, Sequence[str]], twice: bool) -> str:
     match = _OVERRIDE.fullmatch(word)
     if match is None or match["key"] not in groups:
         return word
-    parts = _DELIMITERS.split(_listed(match["value"]))
+    parts = _split(_listed(match["value"]))
     quotes = "\"'{}'\"" if twice else "'{}'"
-    quoted = [quotes.format(part.strip()) if _NOT_TEXT.fullmatch(part.strip()) else part for part in parts]
-    value = "".join(quoted)
+    quoted = [quotes.format(part.strip()) if _needs_quotes(match["key"], part.strip(), groups) else part
+              for part in parts]
+    value = ",".join(quoted)
     if twice and len(parts) == 1 and quoted != parts:
         value = f"choice({value})"
     return word[: match.start("value")] + value
+
+
+def _needs_quotes(group: str, text: str, groups: Mapping[str, Sequence[str]]) -> bool:
+    plain = text not in groups[group] and text[:1] not in "'\"" and plain_choice(group, text) is not None
+    return plain or _NOT_TEXT.fullmatch(text) is not None
+
+
+def _split(value: str) -> list[str]:
+    """Split ``value`` at the commas outside brackets and quotes."""
+    parts, depth, quote = [""], 0, ""
+    for character in value:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        else:
+            depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def _listed(value: str) -> str:
@@ -89,6 +150,24 @@ def check_words(words: Sequence[str], groups: Mapping[str, Sequence[str]], *, mu
                 raise _unknown(key, value, [*groups, "seed", *JOB_KEYS])
         else:
             _check_key(key, value)
+            if multirun and get_origin(_type_of(key)) is tuple and _is_bare_list(value):
+                raise SpecError(f"{key}={value} cannot be used: in a sweep (-m) commas separate the values of {key}; "
+                                f"write {key}=[{value}] for one list")
+    _refuse_lost_sweeps(words)
+
+
+def _refuse_lost_sweeps(words: Sequence[str]) -> None:
+    """Raise :class:`SpecError` for a key given twice, once as a sweep: only the last would count."""
+    values: dict[str, str] = {}
+    for match in filter(None, map(_OVERRIDE.fullmatch, words)):
+        key, value = match["key"], match["value"]
+        if key in values and max(len(_split(_listed(value))), len(_split(_listed(values[key])))) > 1:
+            raise SpecError(f"{key} is given twice, as {key}={values[key]} and {key}={value}: give it once")
+        values[key] = value
+
+
+def _is_bare_list(value: str) -> bool:
+    return "," in value and not any(bracket in value for bracket in "[]{}()")
 
 
 def _check_choices(group: str, value: str, choices: Sequence[str], multirun: bool) -> None:
@@ -99,22 +178,32 @@ def _check_choices(group: str, value: str, choices: Sequence[str], multirun: boo
         if re.fullmatch(r"[^,=\[\]]+", pattern) and not fnmatch.filter(choices, pattern):
             raise SpecError(f"{group}={value} matches nothing: choose from {', '.join(choices)}")
         return
-    if value.strip().startswith(("{", "[")) or "(" in value:
+    if "(" in value:
         return
-    names = [name.strip().strip("'\"") for name in value.split(",")]
+    names = [name.strip().strip("'\"") for name in _split(value)]
     if len(names) > 1 and not multirun:
         raise SpecError(f"{group}={value} names several choices: add -m to sweep over them")
     for name in names:
-        if name not in choices:
-            near = difflib.get_close_matches(name, choices, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise SpecError(f"{group}={name} is not a choice: {hint}choose from {', '.join(choices)}")
+        if name not in choices and plain_choice(group, name) is None:
+            if name.startswith("["):
+                raise SpecError(f"{group}={name} cannot be used: a run has one {group}; without the brackets, "
+                                f"-m {group}={name.strip('[]')} is a sweep")
+            raise no_choice(group, name, choices)
 
 
 def _check_plugin(word: str) -> None:
     plugin, extra = _PLUGINS.get(word, ("", ""))
     if plugin and importlib.util.find_spec(plugin) is None:
         raise SpecError(f"{word} needs a package that is not installed: pip install 'aetlab[{extra}]'")
+
+
+def _type_of(key: str) -> Any:
+    """Return the type of the setting ``key``, of an optional one the type that is not None; None if it is unknown."""
+    kind: Any = RunSpec
+    for part in key.split("."):
+        kind = get_type_hints(kind).get(part) if dataclasses.is_dataclass(kind) else None
+    given = [option for option in get_args(kind) if option is not type(None)]
+    return given[0] if type(None) in get_args(kind) else kind
 
 
 def _check_key(key: str, value: str) -> None:

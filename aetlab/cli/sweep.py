@@ -35,6 +35,9 @@ def prepare_sweep(jobs: Sequence[Job], left_out: Sequence[LeftOut], words: Seque
     for each in left_out:
         print(f"{each.label}: left out: {each.reason}")
         write_result(ledger, each.number, JobResult("", each.label, LEFT_OUT, 0.0, error=each.reason))
+    for job in jobs:
+        for note in job.notes:
+            print(f"{job.label}: {note}")
     size = "search" if searching else f"{len(requested)} runs"
     print(f"sweep {ledger.name}: {size}, launcher {first.launcher}", flush=True)
     escaped = str(ledger).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")

@@ -6,23 +6,24 @@ of all groups. The command line composes the same files with Hydra; a test check
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from aetlab.spec.bind import bind_run
-from aetlab.spec.checks import SpecError
-from aetlab.spec.data import refuse_settings_of_series
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 from aetlab.spec.inputs import bind_inputs
+from aetlab.spec.plain_choices import no_choice, plain_choice
 from aetlab.spec.run import RunSpec
+from aetlab.spec.unread import refuse_unread
 
-#: A choice of a group as users write it: its name, or the number or truth value that its name represents.
-Choice = str | int | float | bool
+#: A choice of a group as users write it: its name, the number or truth value that its name represents, or plain numbers
+#: in its place (:mod:`aetlab.spec.plain_choices`).
+Choice = str | int | float | bool | Sequence[float]
 
 
 def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilts: Choice = "", defocus: Choice = "",
@@ -36,7 +37,8 @@ def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilt
     ----------
     sample, scale, dose, tilts, defocus, wedge, reg, binning, simulate, microscope, engine, align, trace, refine, score
         A choice of the group of that name, for example ``dose="50k"``, ``tilts=60`` or ``align=True``; empty for the
-        default, or for what ``experiment`` chooses.
+        default, or for what ``experiment`` chooses. Some groups take numbers as well, for example ``dose=3e4``,
+        ``tilts="-70:70:2"`` and ``defocus=[-50, 0, 50]`` (in nm).
     data
         Likewise, the source of the images.
     experiment : str
@@ -52,13 +54,12 @@ def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilt
     Raises
     ------
     SpecError
-        For an unknown choice or key, and for a value that a setting does not accept.
+        For an unknown choice or key, for a value that a setting does not accept, and for a setting that nothing reads
+        under the other settings.
     """
     given = {"sample": sample, "scale": scale, "dose": dose, "tilts": tilts, "defocus": defocus, "wedge": wedge,
              "reg": reg, "binning": binning, "simulate": simulate, "microscope": microscope, "engine": engine,
              "align": align, "trace": trace, "refine": refine, "score": score, "data": data}
-    if data == "measured":
-        refuse_settings_of_series([*(group for group, choice in given.items() if choice != ""), *(overrides or {})])
     chosen = default_choices()
     delta: dict[str, Any] = {}
     if experiment:
@@ -67,7 +68,9 @@ def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilt
             (key, choice), = entry.items()
             chosen[key.removeprefix("override /")] = str(choice)
     chosen |= {group: _spell(choice) for group, choice in given.items() if choice != ""}
-    return bind_inputs(compose_choices(chosen, _merged(delta, {"seed": seed}), overrides))
+    bound = bind_inputs(compose_choices(chosen, _merged(delta, {"seed": seed}), overrides))
+    refuse_unread(bound, [*(group for group, choice in given.items() if choice != ""), *(overrides or {})])
+    return bound
 
 
 def compose_choices(chosen: Mapping[str, str], delta: Mapping[str, Any] | None = None,
@@ -87,7 +90,7 @@ def compose_choices(chosen: Mapping[str, str], delta: Mapping[str, Any] | None =
 
 @cache
 def _defaults() -> tuple[tuple[str, str], ...]:
-    content = yaml.safe_load((config_folder() / "config.yaml").read_text(encoding="utf-8"))
+    content = _load(config_folder() / "config.yaml")
     entries = [entry for entry in content["defaults"] if isinstance(entry, dict)]
     pairs = [next(iter(entry.items())) for entry in entries]
     return tuple((group, str(choice)) for group, choice in pairs if choice is not None and " " not in group)
@@ -101,33 +104,42 @@ def default_choices() -> dict[str, str]:
 def read_choice(group: str, choice: str) -> dict[str, Any]:
     """Return the settings of one choice of ``group``, merged over those of the choices that it is based on.
 
-    Raise :class:`SpecError` for an unknown choice.
+    A plain value may stand in place of a choice. Raise :class:`SpecError` for an unknown choice.
     """
+    plain = None if choice in group_choices()[group] else plain_choice(group, choice)
+    if plain is not None:
+        return plain
     _require_choice(group, choice)
-    own = yaml.safe_load((config_folder() / group / f"{choice}.yaml").read_text(encoding="utf-8"))
+    own = _load(config_folder() / group / f"{choice}.yaml")
     settings: dict[str, Any] = {}
-    for base in own.pop("defaults", []):
+    for base in own.get("defaults", []):
         if isinstance(base, str) and base != "_self_":
             settings = _merged(settings, read_choice(group, base))
-    return _merged(settings, own)
+    return _merged(settings, {key: value for key, value in own.items() if key != "defaults"})
 
 
-def _read_experiment(name: str) -> dict[str, Any]:
+def _read_experiment(name: str) -> Mapping[str, Any]:
     _require_choice("experiment", name)
-    content: dict[str, Any] = yaml.safe_load((experiments_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+    return _load(experiments_folder() / f"{name}.yaml")
+
+
+@cache
+def _load(path: Path) -> Mapping[str, Any]:
+    """Return the content of a YAML file, which must not be changed."""
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return content
 
 
 def _require_choice(group: str, choice: str) -> None:
     choices = group_choices()[group]
     if choice not in choices:
-        near = difflib.get_close_matches(choice, choices, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise SpecError(f"{group}={choice!r} is not a choice: {hint}choose from {', '.join(choices)}")
+        raise no_choice(group, choice, choices)
 
 
 def _spell(choice: Choice) -> str:
-    """Return the name of the choice that a number or a truth value represents."""
+    """Return the name of the choice that a number or a truth value represents, or the text of plain numbers."""
+    if isinstance(choice, Sequence) and not isinstance(choice, str):
+        return f"[{','.join(_spell(entry) for entry in choice)}]"
     if isinstance(choice, bool):
         return str(choice).lower()
     if isinstance(choice, float) and math.isfinite(choice) and choice.is_integer():

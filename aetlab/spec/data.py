@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from aetlab.spec.checks import SpecError, choice, not_negative, require
+from aetlab.spec.checks import SpecError, require
+from aetlab.spec.setting import check_ranges, documented, setting
 
 #: Groups whose settings a measured series brings, or that belong to a simulated sample, and the keys that stay free.
 _OF_SERIES = ("sample", "scale", "dose", "tilts", "defocus", "wedge", "simulate", "microscope", "score")
@@ -20,36 +21,28 @@ def refuse_settings_of_series(keys: Iterable[str]) -> None:
                             "those of the series; leave it out, or import the series with it")
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """Origin of the tilt series.
+    """Origin of the tilt series."""
 
-    Attributes
-    ----------
-    kind : str
-        ``simulated``: images of the sample are computed, with the noise of the dose. ``given``: the series was handed
-        over through the Python API; such settings name a record and cannot be run. ``measured``: the series file
-        ``path``, written by ``python -m aetlab.series import``.
-    path : str
-        File of a measured series. Its content, not its path, is part of a run's identity.
-    depth_A : float
-        Depth of the volume along the beam for a measured series in Å, at least 0; 0: the diameter of the sample that
-        the import found, with a margin.
-    digest : str
-        Hex SHA-256 of a given series, or of the file of a measured one. It is set when the settings are bound. A file
-        with another digest is refused.
-    """
-
-    kind: str = "simulated"
-    path: str = ""
-    depth_A: float = 0.0
-    digest: str = ""
+    kind: str = setting(
+        "simulated computes the images of the sample, with the noise of the dose; measured reads the series file path, "
+        "written by python -m aetlab.series import; given names a record of a series that was handed over through the "
+        "Python API, and cannot be run", choices=("simulated", "measured", "given"), default="simulated")
+    path: str = setting("file of a measured series; its content, not its path, is part of a run's identity",
+                        reads=("data=measured",), default="")
+    depth_A: float = setting(
+        "depth of the volume of a measured series along the beam; 0 for the diameter of the sample that the import "
+        "found, with a margin", unit="Å", within="[0, inf)", reads=("data=measured",), default=0.0)
+    digest: str = setting(
+        "SHA-256 of a given series, or of the file of a measured one, set when the settings are bound; a file with "
+        "another digest is refused", reads=("data=measured|given",), default="")
 
     def __post_init__(self) -> None:
-        choice("data.kind", self.kind, ("simulated", "measured", "given"))
+        check_ranges("data", self)
         require(bool(self.path) == (self.kind == "measured"), "data.path", self.path,
                 "data=measured needs the series file, for example data.path=pt.series.h5; other data have none")
-        not_negative("data.depth_A", self.depth_A)
         require(self.depth_A == 0 or self.kind == "measured", "data.depth_A", self.depth_A,
                 "it belongs to data=measured; give scale.shape_zxy")
         require(bool(self.digest) or self.kind != "given", "data.digest", self.digest, "data.kind=given needs it")

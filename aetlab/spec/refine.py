@@ -2,82 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from aetlab.core import physics
-from aetlab.spec.checks import choice, debye_waller, fraction, not_negative, positive, require
+from aetlab.spec.checks import debye_waller, require
+from aetlab.spec.setting import check_ranges, documented, setting
+
+_REFINED = ("refine=atoms",)
+_IN_ROUNDS = (*_REFINED, "refine.n_rounds>1")
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class RefineSpec:
-    """Refinement of the traced atoms against the images.
+    """Refinement of the traced atoms against the images."""
 
-    Attributes
-    ----------
-    kind : str
-        ``none`` or ``atoms``.
-    first_share : float
-        Share of the traced sites, the strongest, that the first round has, in (0, 1]. Later rounds add sites where the
-        images ask for them. A single round has all.
-    n_rounds : int
-        Rounds at most, at least 1. After each, sites are removed, added and named again; the last adds none.
-    n_passes, n_passes_last : int
-        Passes over the data at most in a round and in the last round, at least 1.
-    tolerance : float
-        A fit ends when the RMS change that remains is below this many standard errors, greater than 0.
-    n_information, n_information_last : int
-        Passes that estimate the information on each atom, in a round and for the standard errors, at least 1.
-    min_occupancy : float
-        Occupancy below which a site is removed, 0 to 1.
-    min_distance_A : float
-        Distance in Å below which the weaker of two sites is removed, at least 0.
-    max_distance_A : float
-        Largest distance in Å of a new site from its nearest neighbour, above ``min_distance_A``.
-    min_significance : float
-        Standard deviations of the noise that a new site stands above it, at least 0. ``surroundings`` may lower it.
-    parametrization : str
-        Scattering factors of the model: ``lobato`` or ``kirkland``.
-    debye_waller_A2 : dict
-        B = 8π²⟨u²⟩ in Å² of the model by element symbol, greater than 0, with the entry ``default``.
-    poses : bool
-        Whether the turn, shift and height of every tilt are refined.
-    thermal : bool
-        Whether one B is fitted for each element, from ``debye_waller_A2`` on.
-    imaging : bool
-        Whether defocus and brightness of every image are fitted.
-    surroundings : bool
-        Whether distances and elements of the neighbours count, besides the images, in naming a site.
-    """
-
-    kind: str = "none"
-    first_share: float = 0.8
-    n_rounds: int = 8
-    n_passes: int = 25
-    n_passes_last: int = 40
-    tolerance: float = 0.1
-    n_information: int = 2
-    n_information_last: int = 8
-    min_occupancy: float = 0.5
-    min_distance_A: float = 1.1
-    max_distance_A: float = 3.0
-    min_significance: float = 3.75
-    parametrization: str = "lobato"
-    debye_waller_A2: dict[str, float] = field(default_factory=lambda: {"default": 0.5})
-    poses: bool = False
-    thermal: bool = False
-    imaging: bool = False
-    surroundings: bool = True
+    kind: str = setting("whether the traced atoms are refined", choices=("none", "atoms"), default="none")
+    first_share: float = setting("share of the traced sites, the strongest, that the first round has; later rounds add "
+                                 "sites where the images ask for them", within="(0, 1]", reads=_IN_ROUNDS, default=0.8)
+    n_rounds: int = setting("rounds at most; after each, sites are removed, added and named again, and the last adds "
+                            "none", within="[1, inf)", reads=_REFINED, default=8)
+    n_passes: int = setting("passes over the data at most in a round", within="[1, inf)", reads=_REFINED, default=25)
+    n_passes_last: int = setting("passes over the data at most in the last round", within="[1, inf)", reads=_REFINED,
+                                 default=40)
+    tolerance: float = setting("RMS change that remains, in standard errors, below which a fit ends", within="(0, inf)",
+                               reads=_REFINED, default=0.1)
+    n_information: int = setting("passes that estimate the information on each atom in a round", within="[1, inf)",
+                                 reads=_REFINED, default=2)
+    n_information_last: int = setting("passes that estimate the information on each atom for the standard errors",
+                                      within="[1, inf)", reads=_REFINED, default=8)
+    min_occupancy: float = setting("occupancy below which a site is removed", within="[0, 1]", reads=_REFINED,
+                                   default=0.5)
+    min_distance_A: float = setting("distance below which the weaker of two sites is removed", unit="Å",
+                                    within="[0, inf)", reads=_REFINED, default=1.1)
+    max_distance_A: float = setting("largest distance of a new site from its nearest neighbour, above min_distance_A",
+                                    unit="Å", reads=_REFINED, default=3.0)
+    min_significance: float = setting("standard deviations of the noise that a new site stands above it; surroundings "
+                                      "may lower it", within="[0, inf)", reads=_IN_ROUNDS, default=3.75)
+    parametrization: str = setting("scattering factors of the model", choices=("lobato", "kirkland"), reads=_REFINED,
+                                   default="lobato")
+    debye_waller_A2: dict[str, float] = setting(
+        "B = 8π²⟨u²⟩ of the model by element symbol, with the entry default for the others", unit="Å²",
+        within="(0, inf)", reads=_REFINED, factory=lambda: {"default": 0.5})
+    poses: bool = setting("whether the turn, shift and height of every tilt are refined", reads=_REFINED, default=False)
+    thermal: bool = setting("whether one B is fitted for each element, from debye_waller_A2 on", reads=_REFINED,
+                            default=False)
+    imaging: bool = setting("whether defocus and brightness of every image are fitted", reads=_REFINED, default=False)
+    surroundings: bool = setting("whether distances and elements of the neighbours count, besides the images, in "
+                                 "naming a site", reads=_REFINED, default=True)
 
     def __post_init__(self) -> None:
-        choice("refine.kind", self.kind, ("none", "atoms"))
-        choice("refine.parametrization", self.parametrization, ("lobato", "kirkland"))
-        for name in ("n_rounds", "n_passes", "n_passes_last", "n_information", "n_information_last"):
-            require(getattr(self, name) >= 1, f"refine.{name}", getattr(self, name), "at least 1")
-        positive("refine.tolerance", self.tolerance)
-        fraction("refine.min_occupancy", self.min_occupancy)
-        require(0 < self.first_share <= 1, "refine.first_share", self.first_share, "it must lie in (0, 1]")
-        not_negative("refine.min_distance_A", self.min_distance_A)
+        check_ranges("refine", self)
         require(self.min_distance_A < self.max_distance_A, "refine.max_distance_A", self.max_distance_A,
                 f"it must be above refine.min_distance_A={self.min_distance_A}")
-        not_negative("refine.min_significance", self.min_significance)
         debye_waller("refine.debye_waller_A2", self.debye_waller_A2, physics.SYMBOLS[1:])

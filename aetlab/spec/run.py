@@ -22,21 +22,17 @@ from aetlab.spec.refine import RefineSpec
 from aetlab.spec.reg import RegSpec
 from aetlab.spec.sample import SampleSpec, ScaleSpec
 from aetlab.spec.score import ScoreSpec
+from aetlab.spec.setting import about, setting
 from aetlab.spec.simulate import SimulateSpec
 from aetlab.spec.trace import TraceSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """Settings of one run, a dataclass for each group.
+    """Settings of one run, a dataclass for each group."""
 
-    Attributes
-    ----------
-    seed : int
-        Seed of all random numbers of the run, from 0 to 2^63 - 1. Each purpose has a generator of its own.
-    """
-
-    seed: int
+    seed: int = setting("seed of all random numbers of the run; each purpose has a generator of its own",
+                        within=f"[0, {2**63})")
     data: DataSpec = field(default_factory=DataSpec)
     sample: SampleSpec
     scale: ScaleSpec
@@ -55,7 +51,8 @@ class RunSpec:
     score: ScoreSpec
 
     def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number from 0 to 2^63 - 1")
+        seed = about(RunSpec, "seed")
+        require(seed.allows(self.seed), "seed", self.seed, seed.refusal(self.seed))
         n_z = self.scale.shape_zxy[0]
         require(self.binning.n_layers <= n_z, "binning.n_layers", self.binning.n_layers,
                 f"the volume of scale={self.scale.name} has only {n_z} layers")

@@ -1,0 +1,129 @@
+"""Describe a setting where it is defined: its meaning, unit and range, and the choices under which anything reads it.
+
+:func:`setting` makes a field of a dataclass. Checks, refusals, docstrings and ``--help`` are made from it, so that a
+range or a unit is written once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import re
+import textwrap
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from aetlab.spec.checks import require
+
+T = TypeVar("T")
+_INTERVAL = re.compile(r"([(\[])(\S+), (\S+)([)\]])")
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """Description of a setting.
+
+    Attributes
+    ----------
+    meaning : str
+        The setting in words, without unit and range.
+    unit : str
+        Its unit; empty for a pure number.
+    within : str
+        The interval of its values, ``(0, 1]`` for example; of each entry for a list. A round bracket excludes the end,
+        so that ``(0, inf)`` refuses infinity and ``(0, inf]`` takes it.
+    choices : tuple of str
+        The only values, if there are few.
+    reads : tuple of str
+        Conditions on other settings, such as ``reg=tv|lasso`` or ``trace.smoothing>0``. Nothing reads the setting
+        unless all of them hold (:mod:`aetlab.spec.unread`).
+    """
+
+    meaning: str
+    unit: str = ""
+    within: str = "(-inf, inf)"
+    choices: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+
+    @property
+    def range(self) -> str:
+        """The allowed values in words; empty if any finite number, or any text, is allowed."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        opening, low, high, closing = self._interval
+        if math.isfinite(low) and math.isfinite(high):
+            return f"{low:.16g} to {high:.16g}" if opening + closing == "[]" else f"in {self.within}"
+        if math.isfinite(low):
+            return f"{'greater than' if opening == '(' else 'at least'} {low:.16g}"
+        return ""
+
+    def allows(self, value: Any) -> bool:
+        """Return whether ``value``, which has the type of the setting or of an entry of its list, is allowed."""
+        if self.choices:
+            return value in self.choices
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return True
+        opening, low, high, closing = self._interval
+        above = value > low or (value == low and opening == "[")
+        return above and (value < high or (value == high and closing == "]"))
+
+    def refusal(self, value: Any) -> str:
+        """Return what the setting takes instead of ``value``, in words, with its unit and meaning."""
+        if self.choices:
+            return f"choose {self.range}"
+        unit = f" {self.unit}" if self.unit else ""
+        low, high = self._interval[1:3]
+        if math.isfinite(low) and math.isfinite(high):
+            return f"it must lie in {self.within}{unit} ({self.meaning})"
+        finite = " and finite" if isinstance(value, float) and math.isinf(value) else ""
+        return f"it must be {f'{self.range}{unit}{finite}' if self.range else 'finite'} ({self.meaning})"
+
+    @property
+    def _interval(self) -> tuple[str, float, float, str]:
+        match = _INTERVAL.fullmatch(self.within)
+        assert match is not None, self.within
+        return match[1], float(match[2]), float(match[3]), match[4]
+
+
+def setting(meaning: str, *, unit: str = "", within: str = "(-inf, inf)", choices: tuple[str, ...] = (),
+            reads: tuple[str, ...] = (), default: Any = dataclasses.MISSING,
+            factory: Any = dataclasses.MISSING) -> Any:
+    """Return a field of a dataclass with its description :class:`About`, and a ``default`` or a ``factory`` of one."""
+    metadata = {"about": About(meaning=meaning, unit=unit, within=within, choices=choices, reads=reads)}
+    if factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=factory, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def about(kind: type, name: str) -> About:
+    """Return the description of field ``name`` of the dataclass ``kind``."""
+    found: About = kind.__dataclass_fields__[name].metadata["about"]  # type: ignore[attr-defined]
+    return found
+
+
+def check_ranges(group: str, settings: Any) -> None:
+    """Raise :class:`~aetlab.spec.SpecError` for the first value of the dataclass ``settings`` outside its range.
+
+    ``group`` stands before the name of the setting in the message.
+    """
+    for field in dataclasses.fields(settings):
+        described = field.metadata.get("about")
+        given = getattr(settings, field.name)
+        for value in given if isinstance(given, tuple) else (given,):
+            if described is not None and not described.allows(value):
+                require(False, f"{group}.{field.name}", value, described.refusal(value))
+
+
+def documented(kind: type[T]) -> type[T]:
+    """Return the dataclass ``kind`` with its settings added to its docstring, as a section of attributes."""
+    if kind.__doc__ is not None:  # python -OO has none
+        lines = [inspect.cleandoc(kind.__doc__), "", "Attributes", "----------"]
+        for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+            described = about(kind, field.name)
+            allowed = ", ".join(filter(None, (described.unit, described.range)))
+            lines.append(f"{field.name} : {field.type}{f', {allowed}' if allowed else ''}")
+            lines += textwrap.wrap(f"{described.meaning[0].upper()}{described.meaning[1:]}.", 116,
+                                   initial_indent="    ", subsequent_indent="    ")
+        kind.__doc__ = "\n".join(lines)
+    return kind
