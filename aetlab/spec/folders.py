@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -30,13 +31,16 @@ def group_choices(config_dir: Path | None = None) -> dict[str, tuple[str, ...]]:
 
     ``config_dir`` is the user's own folder of choices (``--config-dir``); it adds no groups.
     """
-    names: dict[str, set[str]] = {"experiment": _yaml_names(experiments_folder())}
-    for folder in sorted(config_folder().iterdir()):
-        if folder.is_dir() and folder.name != "hydra":
-            names[folder.name] = _yaml_names(folder)
-    if config_dir is not None:
-        for group in names:
-            names[group] |= _yaml_names(config_dir / group)
+    shipped = _shipped_choices()
+    if config_dir is None:
+        return dict(shipped)
+    return {group: _in_order({*choices, *_yaml_names(config_dir / group)}) for group, choices in shipped.items()}
+
+
+@cache
+def _shipped_choices() -> dict[str, tuple[str, ...]]:
+    folders = [folder for folder in sorted(config_folder().iterdir()) if folder.is_dir() and folder.name != "hydra"]
+    names = {"experiment": _yaml_names(experiments_folder())} | {folder.name: _yaml_names(folder) for folder in folders}
     return {group: _in_order(choices) for group, choices in names.items()}
 
 
