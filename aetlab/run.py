@@ -182,10 +182,10 @@ def _check_flags(args: argparse.Namespace) -> None:
 def _print_help(words: Sequence[str], groups: Mapping[str, Sequence[str]], config_dir: Path | None) -> None:
     from aetlab.cli.compose import compose_jobs
     from aetlab.cli.help import format_help
-    from aetlab.spec.bind import unbind
 
-    job = compose_jobs(words, multirun=False, config_dir=config_dir)[0]
-    print(format_help(groups, unbind(job.spec) | unbind(job.settings)))
+    only = [word for word in words if word in groups]
+    job = compose_jobs([word for word in words if word not in only], multirun=False, config_dir=config_dir)[0]
+    print(format_help(groups, job.spec, job.settings, only))
 
 
 def _plan(args: argparse.Namespace, config_dir: Path | None) -> _Plan:

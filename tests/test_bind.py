@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 
@@ -10,8 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aetlab.cli.compose import JobSettings
+from aetlab.cli.help import format_help
 from aetlab.spec import DefocusSpec, DoseSpec, EngineSpec, RunSpec, SampleSpec, SpecError
 from aetlab.spec.bind import bind, bind_run, unbind
+from aetlab.spec.folders import group_choices
+from aetlab.spec.setting import About, about
 
 
 def test_settings_survive_a_round_trip_through_json(smoke_spec: RunSpec) -> None:
@@ -69,6 +74,38 @@ def test_equal_numbers_of_different_types_bind_alike() -> None:
     assert bind(DoseSpec, {"total_e_A2": "inf"}).total_e_A2 == math.inf
     assert bind(DefocusSpec, {"planes_nm": (1, 2.5)}).planes_nm == (1.0, 2.5)
     assert bind(SampleSpec, {"vacancies": [{"fraction": 0.5, "x_A": ["-inf", 0]}]}).vacancies[0].x_A == (-math.inf, 0.0)
+
+
+#: Units by the ending of a setting's name, the longest first.
+UNITS = {"_e_A2": "e/Å²", "_per_A": "1/Å", "_waller_A2": "Å²", "_mrad": "mrad", "_keV": "keV", "_deg": "°", "_mm": "mm",
+         "_um": "µm", "_nm": "nm", "_A": "Å", "_V": "V"}
+
+
+def test_every_setting_is_described_in_help_with_the_unit_of_its_name(smoke_spec: RunSpec) -> None:
+    text = " ".join(format_help(group_choices(), smoke_spec, JobSettings()).split())
+    for group in dataclasses.fields(smoke_spec):
+        settings = getattr(smoke_spec, group.name)
+        for field in dataclasses.fields(settings) if dataclasses.is_dataclass(settings) else ():
+            described = about(type(settings), field.name)
+            unit = next((unit for ending, unit in UNITS.items() if field.name.endswith(ending)), None)
+            assert unit is None or described.unit == unit, f"{group.name}.{field.name}"
+            assert f" {group.name}.{field.name}=" in text and f" {described.meaning}" in text
+            assert f"{field.name} : " in str(type(settings).__doc__)
+    only = format_help(group_choices(), smoke_spec, JobSettings(), ["dose"])
+    assert only.splitlines()[-3:] == [
+        "dose: Total dose of the series.", "  dose.total_e_A2=50000  (e/Å²; greater than 0)",
+        "      electrons summed over all images; inf for images without noise"]
+
+
+@pytest.mark.parametrize(("within", "allowed", "refused"), [
+    ("(0, 1]", (1e-9, 1), (0, -1, 1.1, math.inf, math.nan)), ("[0, inf)", (0, 1e300), (-1e-9, math.inf)),
+    ("(0, inf]", (1, math.inf), (0,)), ("(-inf, inf)", (-1e9, 0), (-math.inf, math.inf)),
+    ("[2, 5)", (2, 4.9), (1.9, 5)),
+])
+def test_an_interval_holds_its_ends_as_its_brackets_say(within: str, allowed: tuple[float, ...],
+                                                        refused: tuple[float, ...]) -> None:
+    described = About(meaning="a number", within=within)
+    assert all(described.allows(value) for value in allowed) and not any(described.allows(value) for value in refused)
 
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

@@ -83,10 +83,11 @@ def test_a_terminal_shows_a_progress_bar(tmp_path: Path) -> None:
 
 def test_help_configuration_and_completion_work(aetlab: Aetlab, tmp_path: Path) -> None:
     shown = aetlab("run", "--help")
-    assert shown.returncode == 0 and "dose: 7k, 50k, inf" in shown.stdout and "total_e_A2: 50000" in shown.stdout
+    assert shown.returncode == 0 and "dose: 7k, 50k, inf; or electrons" in shown.stdout
+    assert "dose.total_e_A2=50000  (e/Å²; greater than 0)\n" in shown.stdout
     config = aetlab("run", "--cfg", "job", "dose=inf", "tilts=20")
     assert config.returncode == 0 and "total_e_A2: .inf" in config.stdout and "value: 20" in config.stdout
-    assert "  data: measured, simulated" in shown.stdout and "planes_nm" in shown.stdout
+    assert "  data: measured, simulated" in shown.stdout and max(map(len, shown.stdout.splitlines())) <= 120
     script = aetlab("run", "-sc", "install=bash")
     assert script.returncode == 0 and "complete -o nospace" in script.stdout
     (tmp_path / "completion.sh").write_text(script.stdout, encoding="utf-8")

@@ -29,6 +29,7 @@ from aetlab.spec.bind import bind, bind_run
 from aetlab.spec.choices import read_choice
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 from aetlab.spec.inputs import bind_inputs
+from aetlab.spec.setting import check_ranges, documented, setting
 from aetlab.spec.unread import refuse_unread, why_unread
 
 CONFIG_NAME = "config"
@@ -38,20 +39,17 @@ SEARCH = "search"
 BASIC = "basic"
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class JobSettings:
-    """Settings of a job that do not change its record.
+    """Settings of a job that do not change its record."""
 
-    ``outputs`` is the folder of all results. ``other_code`` decides about a record that another version of the code
-    made: ``remake`` it or ``use`` it.
-    """
-
-    outputs: str = "outputs"
-    other_code: str = "remake"
+    outputs: str = setting("folder of all results: records, shared stages, sweeps and the report", default="outputs")
+    other_code: str = setting("whether a record that another version of the code made is made again or used",
+                              choices=("remake", "use"), default="remake")
 
     def __post_init__(self) -> None:
-        if self.other_code not in ("remake", "use"):
-            raise SpecError(f"other_code={self.other_code!r} cannot be used: choose one of remake, use")
+        check_ranges("", self)
         if not self.outputs.strip():
             raise SpecError("outputs='' cannot be used: give a folder")
 

@@ -57,8 +57,12 @@ def _word(group: str, name: str, value: Any) -> str:
     return f"{added}{group}.{name}={_text(value)}"
 
 
+def format_value(value: Any) -> str:
+    """Return the value of a setting as it is written on the command line, in Hydra's override grammar."""
+    return _text(unbind(value))
+
+
 def _text(value: Any) -> str:
-    """Return ``value`` in Hydra's override grammar."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):

@@ -13,7 +13,10 @@ _ALIGNED = ("align=true",)
 @documented
 @dataclass(frozen=True, kw_only=True)
 class AlignSpec:
-    """Alignment of the tilts to the volume during the reconstruction (:mod:`aetlab.forward.alignment`)."""
+    """Alignment of the tilts to the volume during the reconstruction.
+
+    :mod:`aetlab.forward.alignment` computes it.
+    """
 
     enabled: bool = setting("whether tilts are aligned to the volume", default=False)
     at: tuple[int, ...] = setting("iterations, counted from 0 and rising, before which all tilts are aligned",

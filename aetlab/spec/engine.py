@@ -22,7 +22,10 @@ class BinningSpec:
 @documented
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
-    """Computation of the reconstruction. ``device`` and ``n_threads`` are not part of a run's identity."""
+    """Computation of the reconstruction.
+
+    ``device`` and ``n_threads`` are not part of a run's identity.
+    """
 
     device: str = setting("where the reconstruction is computed; auto is a GPU if one serves and the CPU otherwise",
                           choices=("auto", "cpu", "gpu"), default="auto")

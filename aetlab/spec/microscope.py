@@ -18,10 +18,11 @@ def _azimuth(coefficient: str, aberration: str) -> Any:
 @documented
 @dataclass(frozen=True, kw_only=True)
 class MicroscopeSpec:
-    """The microscope. Defocus is a group of its own.
+    """The microscope.
 
-    Aberration coefficients are those of Uhlemann and Haider (Ultramicroscopy 72, 109, 1998) and take any finite number;
-    :mod:`aetlab.forward.imaging` has the formula of each. Azimuths count from +x towards +y.
+    Defocus is a group of its own. Aberration coefficients are those of Uhlemann and Haider (Ultramicroscopy 72, 109,
+    1998) and take any finite number; :mod:`aetlab.forward.imaging` has the formula of each. Azimuths count from +x
+    towards +y.
     """
 
     name: str = setting("label; not part of a run's identity", default="aberration_corrected_300kV")

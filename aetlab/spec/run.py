@@ -22,7 +22,7 @@ from aetlab.spec.refine import RefineSpec
 from aetlab.spec.reg import RegSpec
 from aetlab.spec.sample import SampleSpec, ScaleSpec
 from aetlab.spec.score import ScoreSpec
-from aetlab.spec.setting import about, setting
+from aetlab.spec.setting import setting
 from aetlab.spec.simulate import SimulateSpec
 from aetlab.spec.trace import TraceSpec
 
@@ -32,7 +32,7 @@ class RunSpec:
     """Settings of one run, a dataclass for each group."""
 
     seed: int = setting("seed of all random numbers of the run; each purpose has a generator of its own",
-                        within=f"[0, {2**63})")
+                        within="[0, inf)")
     data: DataSpec = field(default_factory=DataSpec)
     sample: SampleSpec
     scale: ScaleSpec
@@ -51,8 +51,7 @@ class RunSpec:
     score: ScoreSpec
 
     def __post_init__(self) -> None:
-        seed = about(RunSpec, "seed")
-        require(seed.allows(self.seed), "seed", self.seed, seed.refusal(self.seed))
+        require(0 <= self.seed < 2**63, "seed", self.seed, "it must be a whole number from 0 to 2^63 - 1")
         n_z = self.scale.shape_zxy[0]
         require(self.binning.n_layers <= n_z, "binning.n_layers", self.binning.n_layers,
                 f"the volume of scale={self.scale.name} has only {n_z} layers")

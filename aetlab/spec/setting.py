@@ -105,14 +105,14 @@ def about(kind: type, name: str) -> About:
 def check_ranges(group: str, settings: Any) -> None:
     """Raise :class:`~aetlab.spec.SpecError` for the first value of the dataclass ``settings`` outside its range.
 
-    ``group`` stands before the name of the setting in the message.
+    ``group``, if not empty, stands before the name of the setting in the message.
     """
     for field in dataclasses.fields(settings):
         described = field.metadata.get("about")
         given = getattr(settings, field.name)
         for value in given if isinstance(given, tuple) else (given,):
             if described is not None and not described.allows(value):
-                require(False, f"{group}.{field.name}", value, described.refusal(value))
+                require(False, f"{group}.{field.name}".lstrip("."), value, described.refusal(value))
 
 
 def documented(kind: type[T]) -> type[T]:

@@ -11,7 +11,7 @@ from aetlab.spec.setting import check_ranges, documented, setting
 @documented
 @dataclass(frozen=True, kw_only=True)
 class TraceSpec:
-    """Constants of atom tracing; the defaults are those of the paper's code, except where they say so.
+    """Constants of atom tracing; lengths are in voxels.
 
     The smoothed volume decides which sites exist and gives the signal that tells elements; the volume as given decides
     position, intensity and width of each.
