@@ -9,29 +9,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from aetlab.cli.compose import compose_jobs, compose_spec
 from aetlab.cli.reproduce import reproducing_overrides
-from aetlab.core.files import StorageError, make_folder, write_text
-from aetlab.reporting.columns import describe_columns
+from aetlab.core.files import StorageError, locked, writing
+from aetlab.reporting.build import ATOMS, build_report, choose_content
 from aetlab.reporting.compare import compare_text, find_run
-from aetlab.reporting.figures.choose import accuracy_tasks, common_tasks, refined_tasks
-from aetlab.reporting.figures.kinds import FigureTask, keep_drawable
-from aetlab.reporting.figures.labels import run_labels
-from aetlab.reporting.figures.make import MadeFigure, make_figures
-from aetlab.reporting.figures.paper import paper_tasks
-from aetlab.reporting.page import Report, build_page
+from aetlab.reporting.drawn import ALL_UP_TO, OF_MORE, describe_choice
+from aetlab.reporting.folder import open_folder
 from aetlab.reporting.selection import SelectError, select_rows
 from aetlab.reporting.stored_run import StoredRun, read_runs
-from aetlab.reporting.studies import Study, find_studies
-from aetlab.reporting.table_files import to_markdown, write_table
-from aetlab.reporting.table_one import read_paper_values, table_one, table_one_text
-from aetlab.reporting.tables import fold_seeds, reader_frame, summary_frame
+from aetlab.reporting.table_files import to_markdown
+from aetlab.reporting.table_one import read_paper_values
+from aetlab.reporting.tables import reader_frame, summary_frame
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.folders import experiments_folder
+from aetlab.store.record import Places
 
 _EXAMPLES = """examples:
   python -m aetlab.report
@@ -51,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.compare:
             print(compare_text(find_run(runs, arguments.compare[0]), find_run(runs, arguments.compare[1])), end="")
             return
-        write_report(outputs, runs, problems, select=arguments.select, by=arguments.by, n_processes=arguments.processes)
+        write_report(outputs, runs, problems, select=arguments.select, by=arguments.by, n_drawn=arguments.draw,
+                     n_processes=arguments.processes)
+    except KeyboardInterrupt:
+        sys.exit("aetlab: interrupted; the report is as it was")
     except (StorageError, SelectError, SpecError) as error:
         sys.exit(f"aetlab: {error}")
 
@@ -82,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ID",
         help="print the settings that differ between two records and their results, and exit",
     )
+    parser.add_argument(
+        "--draw",
+        type=int,
+        metavar="N",
+        default=None,
+        help=f"number of records that figures and details show (default: all of up to {ALL_UP_TO}, {OF_MORE} of more)",
+    )
     parser.add_argument("--processes", type=int, default=None, help="processes that draw figures (default: all cores)")
     return parser
 
@@ -93,9 +96,12 @@ def write_report(
     *,
     select: str = "",
     by: str = "dose_e_A2",
+    n_drawn: int | None = None,
     n_processes: int | None = None,
 ) -> Path:
     """Write tables, figures and page under ``outputs/report``, and return the path of the page.
+
+    ``n_drawn`` is the number of records that figures show, see :func:`~aetlab.reporting.drawn.choose_drawn`.
 
     Raises
     ------
@@ -106,61 +112,43 @@ def write_report(
     """
     if not runs and not problems:
         raise StorageError(f"{outputs / 'records'} holds no records: run python -m aetlab.run first")
-    frame, runs = _choose(runs, select, by)
-    folder = make_folder(outputs / "report")
-    experiments = _experiments()
-    default = compose_spec()
-    studies = [study for study in find_studies(runs, experiments, default) if study.answers]
-    tasks, missing = _tasks(runs, frame, studies, experiments, by)
-    tables = _write_tables(frame, studies, folder)
-    figures: list[MadeFigure] = []
-    for figure in make_figures(tasks, folder / "figures", n_processes):
-        figures.append(figure)
-        print(figure.problem or f"figure {len(figures)}/{len(tasks)}: {figure.png}", flush=True)
-    report = Report(
-        runs=runs,
-        frame=frame,
-        folded=fold_seeds(frame),
-        labels=run_labels(frame),
-        tables_one=tables,
-        figures=figures,
-        problems=problems,
-        missing=missing,
-        default=default,
-        remake={run.identity: reproducing_overrides(run.spec, default) for run in runs},
-    )
-    page = folder / "report.html"
-    write_text(page, build_page(report))
-    if not frame.empty:
-        print("\n" + to_markdown(reader_frame(frame)))
-    for problem in problems:
+    runs = _choose(runs, select, by)
+    places = Places(outputs)
+    experiments, default = _experiments(), compose_spec()
+    lock = places.outputs / "locks" / "report.lock"
+    with locked(lock, lambda: print("another report is being written, waiting")), writing(outputs / "report"):
+        content, broken = choose_content(runs, experiments, default, by, n_drawn, places.cache / "verified.json")
+        remake = {run.identity: reproducing_overrides(run.spec, default) for run in content.drawn}
+        paper = read_paper_values(experiments_folder() / "paper_values.toml")
+        folder = open_folder(outputs / "report")
+        made = build_report(content, [*problems, *broken], folder, paper=paper, remake=remake, n_processes=n_processes)
+    page = outputs / "report" / "report.html"
+    if not content.frame.empty:
+        print("\n" + to_markdown(reader_frame(content.frame)))
+    for problem in (*problems, *broken):
         print(f"not used: {problem}")
-    for line in missing:
+    for line in content.missing:
         if not line.startswith("Figure"):  # parts of the paper that are absent are listed on the page
             print(line)
-    print(f"{len(runs)} records, {sum(figure.png is not None for figure in figures)} figures: {page}")
+    if line := describe_choice(len(content.drawn), len(content.runs)):
+        print(f"{line}.")
+    print(f"{len(content.runs)} records, {sum(figure.png is not None for figure in made)} figures: {page}")
     return page
 
 
-def _choose(runs: Sequence[StoredRun], select: str, by: str) -> tuple[pd.DataFrame, list[StoredRun]]:
-    """Return the table of the records that ``select`` keeps, sorted by ``by`` unless by default, and those records."""
+def _choose(runs: Sequence[StoredRun], select: str, by: str) -> list[StoredRun]:
+    """Return the records that ``select`` keeps."""
     frame = summary_frame(runs)
     if frame.empty:
-        return frame, []
+        return []
     if by not in frame.columns:
         raise SelectError(f"--by {by!r}: no such column; the columns are {', '.join(frame.columns)}")
-    if select:
-        frame = frame[select_rows(frame, select)].reset_index(drop=True)
-        if frame.empty:
-            raise SelectError(f"--select {select!r} matches none of {len(runs)} records")
-    if by != "dose_e_A2":
-        frame = frame.sort_values(by, kind="stable", ignore_index=True)
-    place = {identity: i for i, identity in enumerate(frame["record"])}
-    return frame, sorted((run for run in runs if run.identity in place), key=lambda run: place[run.identity])
-
-
-#: Experiments with this prefix are rows of the paper's table with the atoms prior: atoms4b is row fig4b.
-_ATOMS = "atoms"
+    if not select:
+        return list(runs)
+    kept = set(frame["record"][select_rows(frame, select)])
+    if not kept:
+        raise SelectError(f"--select {select!r} matches none of {len(runs)} records")
+    return [run for run in runs if run.identity in kept]
 
 
 def _experiments() -> dict[str, RunSpec]:
@@ -169,74 +157,8 @@ def _experiments() -> dict[str, RunSpec]:
     Records of other experiments, for example of another size, are reported without reference to the paper.
     """
     jobs = compose_jobs(["experiment=glob(fig*)"], multirun=True)
-    jobs += compose_jobs([f"experiment=glob({_ATOMS}*)"], multirun=True)
+    jobs += compose_jobs([f"experiment=glob({ATOMS}*)"], multirun=True)
     return {job.words[0].split("=", 1)[1]: job.spec for job in jobs}
-
-
-def _with_atoms(study: Study) -> dict[str, tuple[StoredRun, ...]]:
-    """Return the records with the atoms prior that answer rows of the paper's table, by the names of those rows."""
-    return {name.replace(_ATOMS, "fig"): runs for name, runs in study.answers.items() if name.startswith(_ATOMS)}
-
-
-def _tasks(
-    runs: Sequence[StoredRun], frame: pd.DataFrame, studies: Sequence[Study], experiments: dict[str, RunSpec], by: str
-) -> tuple[list[FigureTask], list[str]]:
-    """Return the figures of the paper for each study, those of all records, and a line on each one left out."""
-    tasks: list[FigureTask] = []
-    missing: list[str] = []
-    for i, study in enumerate(studies):
-        made, absent = paper_tasks(study, experiments, f"_{study.name}" if i else "")
-        tasks += made
-        missing += absent
-    shown = {frozenset(run.identity for run in task.runs) for task in tasks if task.kind == "panels"}
-    shown |= {frozenset([run.identity]) for task in tasks for run in task.runs}
-    tasks += common_tasks(runs, frame, shown if by == "dose_e_A2" else set(), by)
-    tasks, left_out = keep_drawable([*tasks, *accuracy_tasks(runs, frame), *refined_tasks(runs)])
-    return tasks, missing + left_out
-
-
-def _write_tables(frame: pd.DataFrame, studies: Sequence[Study], folder: Path) -> list[tuple[str, pd.DataFrame]]:
-    """Write the summary and Table I of each study that answers one of its rows; return the latter with their titles."""
-    if frame.empty:
-        return []
-    write_table(frame, reader_frame(frame), folder, "summary", "All records.")
-    columns = describe_columns(frame)
-    write_table(columns, columns, folder, "summary_columns", "Columns of the summary.")
-    folded = fold_seeds(frame)
-    if folded["n_seeds"].max() > 1:
-        write_table(
-            folded,
-            reader_frame(folded),
-            folder,
-            "summary_seeds",
-            "Means over records that differ in the seed only.",
-        )
-    paper = read_paper_values(experiments_folder() / "paper_values.toml")
-    tables = []
-    for i, study in enumerate(studies):
-        if set(study.answers) & set(paper["rows"]):
-            tables += _write_tables_one(study, paper, folder, f"_{study.name}" if i else "")
-    return tables
-
-
-def _write_tables_one(
-    study: Study, paper: dict[str, Any], folder: Path, suffix: str
-) -> list[tuple[str, pd.DataFrame]]:
-    """Write Table I of ``study`` and, where records answer it, that with the atoms prior; return both with titles."""
-    table = table_one(study.answers, paper)
-    caption = "Table I of the paper: its numbers, ours, and the difference."
-    write_table(table, table_one_text(table), folder, f"table_one{suffix}", caption)
-    tables = [(study.name, table)]
-    table = table_one(_with_atoms(study), paper, reg="atoms")
-    table = table[table["n_runs"] > 0].reset_index(drop=True)
-    if len(table):
-        caption = (
-            "Table I of the paper with the atoms prior: the paper's numbers for its own regulariser, ours with "
-            "reg=atoms, and the difference."
-        )
-        write_table(table, table_one_text(table), folder, f"table_one_atoms{suffix}", caption)
-        tables.append((f"{study.name}, with reg=atoms instead of the paper's regulariser", table))
-    return tables
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -168,6 +170,44 @@ def set_aside(path: Path, folder: Path) -> Path:
                 os.rename(path, goal)
                 return goal
     raise StorageError(f"cannot set {path} aside: {folder} holds too many entries")
+
+
+def put_in_place(made: Path, folder: Path) -> None:
+    """Rename the complete folder ``made`` to ``folder`` and remove the one that has this name, if any.
+
+    Linux exchanges both names in one step. Elsewhere there is a moment without ``folder``; if the process is killed in
+    it, :func:`restore` gives the earlier folder its name back.
+    """
+    with writing(folder):
+        earlier = _earlier(folder)
+        if folder.exists() and not _exchange(made, folder):
+            os.rename(folder, earlier)
+        if made.exists() and not folder.exists():
+            os.rename(made, folder)
+        flush(folder.parent)
+    remove_tree(made)
+    remove_tree(earlier)
+
+
+def restore(folder: Path) -> None:
+    """Complete a :func:`put_in_place` that was cut off."""
+    with writing(folder):
+        if _earlier(folder).exists() and not folder.exists():
+            os.rename(_earlier(folder), folder)
+    remove_tree(_earlier(folder))
+
+
+def _earlier(folder: Path) -> Path:
+    return folder.with_name(f".earlier-{folder.name}")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders in one step; return False, and change nothing, where the system cannot."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def remove_tree(folder: Path) -> None:

@@ -26,10 +26,11 @@ from aetlab.store.listing import flatten
 
 @dataclass(frozen=True)
 class Report:
-    """Contents of a page.
+    """Contents of a page: ``frame`` is the table of all records, ``runs`` are those of figures and details.
 
     ``tables_one`` are pairs of study and Table I. ``problems`` are lines on records that are not used, ``missing``
-    lines on figures that are left out. ``remake`` holds the arguments of the command that repeats each run.
+    lines on figures that are left out, and ``choice`` is the rule by which ``runs`` were chosen of all records.
+    ``remake`` holds the arguments of the command that repeats each run.
     """
 
     runs: Sequence[StoredRun]
@@ -42,6 +43,7 @@ class Report:
     missing: Sequence[str]
     default: RunSpec
     remake: Mapping[str, Sequence[str]]
+    choice: str = ""
     title: str = "aetlab report"
 
 
@@ -58,8 +60,8 @@ def build_page(report: Report) -> str:
         ("details", "Details of each record", _details(report)),
     ]
     sections = [section for section in sections if section[2]]
-    n_runs = len(report.runs)
-    devices = ", ".join(sorted({device_name(run) for run in report.runs})) or "none"
+    n_runs = len(report.frame)
+    devices = ", ".join(sorted(set(report.frame["device"]))) if n_runs else "none"
     parts = {
         "title": html.escape(report.title),
         "summary": f"{n_runs} record{'' if n_runs == 1 else 's'}; computed on: {html.escape(devices)}. "
@@ -85,10 +87,6 @@ def _template(name: str) -> str:
 
 def _anchor(record: str) -> str:
     return f"run-{record}"
-
-
-def _link(column: str, value: Any) -> str | None:
-    return f"#{_anchor(str(value))}" if column == "record" else None
 
 
 def _problems(report: Report) -> str:
@@ -122,7 +120,13 @@ def _runs(report: Report) -> str:
         return "<p>There are no records yet.</p>"
     truth = report.frame[truth_columns(report.frame)].isna().all(axis=1)
     note = "<p>Scores need a truth, which records of measured images do not have.</p>" if truth.any() else ""
-    return html.table(reader_frame(report.frame), reader_values(report.frame), link=_link) + note
+    note += f"<p>{html.escape(report.choice)}.</p>" if report.choice else ""
+    detailed = {run.identity for run in report.runs}
+
+    def link(column: str, value: Any) -> str | None:
+        return f"#{_anchor(str(value))}" if column == "record" and value in detailed else None
+
+    return html.table(reader_frame(report.frame), reader_values(report.frame), link=link) + note
 
 
 def _folded(report: Report) -> str:

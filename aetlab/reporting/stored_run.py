@@ -5,6 +5,7 @@ A record that cannot be used is no error here. It is reported in one line, and t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,8 @@ import numpy as np
 from aetlab.core.files import StorageError
 from aetlab.core.nouns import Atoms, Reconstruction, RefinedAtoms, TracedAtoms
 from aetlab.spec import RunSpec
-from aetlab.store.listing import CUT_OFF, FAILED, list_entries
+from aetlab.store.checksums import recall, remember
+from aetlab.store.listing import list_unfinished
 from aetlab.store.reading import read_reconstruction, read_refined, read_traced, read_true_atoms
 from aetlab.store.record import (
     History,
@@ -78,7 +80,7 @@ class StoredRun:
     @property
     def has_truth(self) -> bool:
         """True if the record holds the true atoms; records of measured images do not."""
-        return any(name.startswith("truth/") for name in self.array_names)
+        return "n_true" in self.metrics
 
     @property
     def voxel_A(self) -> float:
@@ -126,25 +128,38 @@ def load_record(folder: Path | str) -> StoredRun:
 
 
 def read_runs(outputs: Path) -> tuple[list[StoredRun], list[str]]:
-    """Return the usable records under ``outputs``, oldest first, and one line on each that cannot be used."""
+    """Return the usable records under ``outputs``, oldest first, and one line on each that cannot be used.
+
+    Text files are compared with their checksums here, arrays where they are first read.
+    """
     places = Places(outputs)
     records, broken = list_records(places.records)
     problems = [str(error) for error in broken]
-    if places.records.is_dir():
-        problems += [
-            f"record {path} is incomplete: writing it was interrupted or is in progress"
-            for path in sorted(places.records.glob(".partial-*"))
-        ]
+    names = {path.name for path in places.records.iterdir()} if places.records.is_dir() else set()
+    problems += [
+        f"record {places.records / name} is incomplete: writing it was interrupted or is in progress"
+        for name in sorted(names)
+        if name.startswith(".partial-")
+    ]
     problems += [
         f"run {entry.id}: {entry.status}{': ' + entry.note if entry.note else ''} (log: {entry.place})"
-        for entry in list_entries(places)
-        if entry.status in (CUT_OFF, FAILED)
+        for entry in list_unfinished(places, names)
     ]
-    runs = []
-    for run in map(StoredRun, records):
+    return [StoredRun(record) for record in records], problems
+
+
+def check_arrays(runs: Sequence[StoredRun], memory: Path) -> dict[str, str]:
+    """Compare the arrays of ``runs`` with their checksums; return one line on each damaged record by its identity.
+
+    ``memory`` is a file that holds the stamps of files that agreed before, so that an unchanged file is read once.
+    """
+    checksums = {run.identity: run.record.checksums for run in runs}
+    recall(memory, checksums)
+    broken = {}
+    for run in runs:
         try:
-            _ = run.array_names  # read once here, so that figures can be chosen without reading files
-            runs.append(run)
+            _ = run.array_names
         except StorageError as error:
-            problems.append(str(error))
-    return runs, problems
+            broken[run.identity] = str(error)
+    remember(memory, checksums)
+    return broken

@@ -65,15 +65,15 @@ def find_studies(runs: Sequence[StoredRun], experiments: Mapping[str, RunSpec], 
     usual = flat_settings(default)
     asked = {name: flat_settings(spec) for name, spec in experiments.items()}
     questions = {key for settings in asked.values() for key in _different(settings, usual)}
+    given = {run.identity: flat_settings(run.spec) for run in runs}
     by_circumstances: dict[str, list[StoredRun]] = {}
     for run in runs:
-        circumstances = {
-            key: value for key, value in flat_settings(run.spec).items() if key not in questions | {"seed"}
-        }
+        circumstances = {key: value for key, value in given[run.identity].items() if key not in questions | {"seed"}}
         by_circumstances.setdefault(json.dumps(circumstances, sort_keys=True), []).append(run)
     studies, names = [], set()
     for members in by_circumstances.values():
-        answers = {name: _answers(members, settings, questions) for name, settings in asked.items()}
+        own = [(run, given[run.identity]) for run in members]
+        answers = {name: _answers(own, settings, questions) for name, settings in asked.items()}
         name = scale = members[0].spec.scale.name
         number = 1
         while name in names:
@@ -88,12 +88,13 @@ def _different(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> set[str
     return {key for key in settings.keys() | usual.keys() if settings.get(key) != usual.get(key)}
 
 
-def _answers(runs: Iterable[StoredRun], asked: Mapping[str, Any], questions: set[str]) -> tuple[StoredRun, ...]:
+def _answers(
+    given: Sequence[tuple[StoredRun, Mapping[str, Any]]], asked: Mapping[str, Any], questions: set[str]
+) -> tuple[StoredRun, ...]:
     """Return the repeats that answer ``asked``, exactly or except for :data:`NEGLIGIBLE` settings.
 
-    Of several sets of repeats the largest is chosen, then the latest.
+    ``given`` are records with their settings. Of several sets of repeats the largest is chosen, then the latest.
     """
-    given = [(run, flat_settings(run.spec)) for run in runs]
     for keys in (questions, questions - set(NEGLIGIBLE)):
         fitting = [run for run, settings in given if all(settings.get(key) == asked.get(key) for key in keys)]
         if fitting:

@@ -24,7 +24,7 @@ def read_paper_values(path: Path) -> dict[str, Any]:
 
 
 def table_one(
-    chosen: Mapping[str, Sequence[StoredRun]], paper: dict[str, Any], reg: str | None = None
+    chosen: Mapping[str, Sequence[StoredRun]], paper: Mapping[str, Any], reg: str | None = None
 ) -> pd.DataFrame:
     """Return Table I in the paper's layout: for each row the paper's number, ours, and the difference.
 

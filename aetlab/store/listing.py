@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Entry:
 
 
 def list_entries(places: Places) -> list[Entry]:
-    """Return all runs under ``places``, the oldest record first; check the sizes of files, not their checksums."""
+    """Return all runs under ``places``, the oldest record first; check all text files, and the size of the arrays."""
     entries, seen = [], set()
     for folder in sorted(places.records.iterdir()) if places.records.is_dir() else []:
         if folder.name.startswith("."):
@@ -53,10 +53,13 @@ def list_entries(places: Places) -> list[Entry]:
         except RecordError as error:
             entries.append(Entry(folder.name, DAMAGED, folder, str(error), {}, {}, "", _size(folder)))
     entries.sort(key=lambda entry: (entry.finished, entry.id))
-    for log in sorted(places.logs.glob("*.log")) if places.logs.is_dir() else []:
-        if log.stem not in seen:
-            entries.append(_of_log(places, log))
-    return entries
+    return entries + list_unfinished(places, seen)
+
+
+def list_unfinished(places: Places, records: Collection[str]) -> list[Entry]:
+    """Return the runs under ``places`` that were cut off or failed: those with a log and none of the ``records``."""
+    logs = sorted(places.logs.glob("*.log")) if places.logs.is_dir() else []
+    return [_of_log(places, log) for log in logs if log.stem not in records]
 
 
 def differing(entries: Sequence[Entry]) -> list[str]:

@@ -4,12 +4,13 @@ A record holds ``spec.json`` (settings), ``metrics.json`` (metrics by flat names
 seconds of each iteration), ``arrays.h5`` (arrays with units), ``environment.json`` (versions, device, times and
 memory), ``log.txt``, and ``MANIFEST.json`` (schema version, identity, and the SHA-256 and size of each file). It is
 written to a temporary folder and renamed into place; nothing edits it later. Before allocating memory, reading checks
-that no file lies outside the folder and that the sizes match.
+that no file lies outside the folder and that the sizes match. Whatever is read is compared with its SHA-256.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -34,6 +35,7 @@ from aetlab.core.files import (
 )
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind_run, unbind
+from aetlab.store.checksums import Checksums
 from aetlab.store.identity import code_id, record_id
 
 SCHEMA = 1
@@ -76,6 +78,7 @@ class Record:
     metrics: dict[str, float]
     environment: dict[str, Any]
     n_bytes: int
+    checksums: Checksums = field(repr=False, compare=False)
 
     @property
     def made_by_other_code(self) -> bool:
@@ -92,6 +95,7 @@ class Summary:
     metrics: dict[str, float]
     environment: dict[str, Any]
     n_bytes: int
+    checksums: Checksums
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,7 @@ def write_record(
 
 
 def read_record(folder: Path, *, verify: bool = True) -> Record:
-    """Return the record in ``folder``; with ``verify`` check the SHA-256 of every file, else only the sizes.
+    """Return the record in ``folder``; with ``verify`` check the SHA-256 of every file, else of those that are read.
 
     Raises
     ------
@@ -210,7 +214,7 @@ def read_record(folder: Path, *, verify: bool = True) -> Record:
         made_by = "" if summary.environment.get("code") == code_id() else (
             "; it was made by other code with other settings: use the version of aetlab that wrote it, or run again")
         raise RecordError(f"record {folder}: spec.json: {error}{made_by}") from None
-    return Record(summary.id, folder, spec, summary.metrics, summary.environment, summary.n_bytes)
+    return Record(summary.id, folder, spec, summary.metrics, summary.environment, summary.n_bytes, summary.checksums)
 
 
 def read_summary(folder: Path, *, verify: bool) -> Summary:
@@ -231,16 +235,18 @@ def read_summary(folder: Path, *, verify: bool) -> Summary:
         size = path.stat().st_size
         if not isinstance(entry, dict) or entry.get("bytes") != size:
             raise RecordError(f"record {folder} is damaged: {name} has {size} bytes, not the size in the manifest")
-        if verify and sha256(path) != entry.get("sha256"):
-            raise RecordError(f"record {folder} is damaged: {name} has changed since it was written")
         n_bytes += size
+    checksums = Checksums({name: str(files[name].get("sha256")) for name in FILES})
+    for name in FILES if verify else ():
+        _checked(folder, name, checksums)
     metrics = {}
-    for name, value in _read_json(folder, "metrics.json").items():
+    for name, value in _read_json(folder, "metrics.json", checksums).items():
         if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
             raise RecordError(f"record {folder}: metrics.json: {name} is not a number")
         metrics[name] = math.nan if value is None else value
-    settings, environment = _read_json(folder, "spec.json"), _read_json(folder, "environment.json")
-    return Summary(folder.name, settings, metrics, environment, n_bytes)
+    settings = _read_json(folder, "spec.json", checksums)
+    environment = _read_json(folder, "environment.json", checksums)
+    return Summary(folder.name, settings, metrics, environment, n_bytes, checksums)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -265,7 +271,7 @@ def list_records(records: Path, *, verify: bool = False) -> tuple[list[Record], 
 def read_history(record: Record) -> History:
     """Return the history of ``record``."""
     try:
-        rows = list(csv.DictReader(_read_text(record.folder, "history.csv").splitlines()))
+        rows = list(csv.DictReader(_read_text(record.folder, "history.csv", record.checksums).splitlines()))
         columns = {name: np.array([float(row[name]) for row in rows]) for name in ("cost", "seconds")}
         return History(**columns)
     except (KeyError, TypeError, ValueError, csv.Error):
@@ -276,7 +282,7 @@ def read_array(record: Record, name: str) -> Dataset:
     """Return the array ``name`` of ``record`` with its unit, for example ``"volume/potential_V"``."""
     from aetlab.core.hdf5 import read_dataset
 
-    values, attributes = read_dataset(_inside(record.folder, "arrays.h5"), name)
+    values, attributes = read_dataset(_checked(record.folder, "arrays.h5", record.checksums), name)
     unit = str(attributes.pop("unit", "1"))
     return Dataset(values, unit, attributes)
 
@@ -285,7 +291,7 @@ def array_names(record: Record) -> tuple[str, ...]:
     """Return the sorted names of all arrays of ``record``."""
     from aetlab.core.hdf5 import dataset_names
 
-    return dataset_names(_inside(record.folder, "arrays.h5"))
+    return dataset_names(_checked(record.folder, "arrays.h5", record.checksums))
 
 
 def find_record(places: Places, spec: RunSpec, *, use_other_code: bool = False) -> tuple[Record | None, str]:
@@ -359,21 +365,36 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _read_text(folder: Path, name: str) -> str:
+def _checked(folder: Path, name: str, checksums: Checksums) -> Path:
+    """Return the path of a file of the record whose content has the checksum of the manifest."""
+    path = _inside(folder, name)
+    try:
+        if checksums.hold(path):
+            return path
+    except OSError as error:
+        raise RecordError(f"record {folder}: {name} cannot be read: {describe(error)}") from None
+    raise RecordError(f"record {folder} is damaged: {name} has changed since it was written")
+
+
+def _read_text(folder: Path, name: str, checksums: Checksums | None = None) -> str:
+    """Return a text file of the record, which is compared with its checksum where ``checksums`` are given."""
     path = _inside(folder, name)
     try:
         if path.stat().st_size > MAX_TEXT_BYTES:
             raise RecordError(f"record {folder}: {name} is longer than {MAX_TEXT_BYTES} bytes")
-        return path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        if checksums is not None and hashlib.sha256(content).hexdigest() != checksums.expected[name]:
+            raise RecordError(f"record {folder} is damaged: {name} has changed since it was written")
+        return content.decode("utf-8")
     except OSError as error:
         raise RecordError(f"record {folder}: {name} cannot be read: {describe(error)}") from None
     except UnicodeDecodeError:
         raise RecordError(f"record {folder} is damaged: {name} is not text") from None
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
+def _read_json(folder: Path, name: str, checksums: Checksums | None = None) -> dict[str, Any]:
     try:
-        content = json.loads(_read_text(folder, name), parse_constant=_refuse_constant)
+        content = json.loads(_read_text(folder, name, checksums), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise RecordError(f"record {folder} is damaged: {name} is not JSON") from None
     if not isinstance(content, dict):

@@ -32,6 +32,7 @@ def make_figure(task: FigureTask, folder: Path) -> MadeFigure:
     try:
         png, pdf = save_figure(task.make(), folder, task.name)
         web, width, height = web_image(png)
+        png.with_suffix(".webp").write_bytes(web)
     except (StorageError, OSError, KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return MadeFigure(task, problem=f"{task.title}: not drawn: {type(error).__name__}: {reason}")
