@@ -20,12 +20,14 @@ import numpy as np
 
 from aetlab import samples
 from aetlab.cli.compose import Job, compose_jobs
+from aetlab.cli.file_patterns import expand_file_patterns
 from aetlab.core.physics import SYMBOLS
 from aetlab.core.seeds import generator
 from aetlab.forward import effective_electrons_per_pixel
 from aetlab.refinement.bound import Bound, compute_bound
 from aetlab.spec import DoseSpec, RunSpec, SpecError, dose_per_image_e_A2, missing_wedge_deg, tilt_angles_deg
 from aetlab.spec.bind import unbind
+from aetlab.spec.folders import group_choices
 
 _DESCRIPTION = """Print the best precision of atoms that a planned experiment can reach: the Cramér–Rao bound of the
 mean position error and the least share of mistaken elements. A plan is a list of settings as for aetlab.run; several
@@ -60,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.passes < 1:
         sys.exit(f"--passes={arguments.passes} cannot be used: it must be at least 1")
     try:
-        jobs = [job for words in split_plans(arguments.settings) for job in compose_jobs(words, multirun=True)]
+        settings = expand_file_patterns(arguments.settings, group_choices())
+        jobs = [job for words in split_plans(settings) for job in compose_jobs(words, multirun=True)]
     except SpecError as error:
         sys.exit(str(error))
     rows: list[PlanRow] = []

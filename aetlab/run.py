@@ -138,6 +138,7 @@ def _main(argv: list[str]) -> int:
     from hydra._internal.utils import get_args_parser
 
     from aetlab.cli.estimates import FLAG, print_estimates
+    from aetlab.cli.file_patterns import expand_file_patterns
     from aetlab.cli.launch import EXIT_UNUSABLE, launch
     from aetlab.core.files import StorageError
     from aetlab.spec.folders import group_choices
@@ -148,6 +149,8 @@ def _main(argv: list[str]) -> int:
     config_dir = Path(args.config_dir) if args.config_dir else None
     groups = group_choices(config_dir)
     try:
+        argv = expand_file_patterns(argv, groups)
+        args = get_args_parser().parse_args(argv)
         _check_flags(args)
         if args.help:
             _print_help(args.overrides, groups, config_dir)
