@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import io
+import os
 import struct
+from pathlib import Path
 
 import ase.io
 import h5py
@@ -207,6 +210,53 @@ def test_command_line_needs_neither_elements_nor_unit(potential_V, traced, tmp_p
     assert set(atoms.get_chemical_symbols()) == {"X"}
     np.testing.assert_array_equal(read_mrc(tmp_path / "o.volume.mrc")[0], (potential_V * 1e-3).astype(np.float32))
     np.testing.assert_allclose(atoms.positions, traced.positions_A, atol=1e-3)
+
+
+def fail(*_: object, **__: object) -> None:
+    raise AssertionError("the volume was read or traced before the results were checked")
+
+
+def test_results_never_replace_the_volume_nor_files_that_are_there(potential_V, tmp_path, capsys, monkeypatch):
+    """p.mrc and p.npy share the names of their results; tracing q.volume.mrc with --out q --mrc would rewrite it."""
+    own, other = tmp_path / "q.volume.mrc", tmp_path / "q.npy"
+    write_mrc(own, as_volume(potential_V))
+    np.save(other, potential_V.transpose(0, 2, 1))
+    content = own.read_bytes()
+    (tmp_path / "q.atoms.csv").write_text("mine")
+    monkeypatch.setattr("aetlab.cli.trace_volume.read_volume", fail)
+    for words, problem in (([str(own), "--out", str(tmp_path / "q"), "--mrc", "--overwrite"], "is the volume itself"),
+                           ([str(other), "--voxel-A", "0.5"], "q.atoms.csv is there already: choose another path"),
+                           ([str(own), "--out", f"{own}/q"], "cannot write")):
+        assert main(words) == 2
+        told = capsys.readouterr().err.strip()
+        assert problem in told and "\n" not in told
+    monkeypatch.undo()
+    assert main([str(other), "--voxel-A", "0.5", "--out", str(tmp_path / "q"), "--overwrite"]) == 0
+    assert main([str(other), "--voxel-A", "0.5"]) == 0  # its own results are written again
+    assert main([str(own), "--out", str(tmp_path / "q")]) == 2
+    assert own.read_bytes() == content
+    assert (tmp_path / "q.atoms.csv").read_text().startswith("species,") and not list(tmp_path.glob(".partial*"))
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_work(potential_V, tmp_path, capsys, monkeypatch):
+    write_mrc(tmp_path / "v.mrc", as_volume(potential_V))
+
+    def refuse(dir: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("aetlab.cli.trace_volume.read_volume", fail)
+    assert main([str(tmp_path / "v.mrc")]) == 2
+    assert capsys.readouterr().err.strip() == f"python -m aetlab.trace: cannot write {tmp_path}: Permission denied"
+
+
+def test_the_command_says_what_a_header_decided(potential_V, tmp_path, capsys):
+    write_mrc(tmp_path / "v.mrc", as_volume(potential_V))
+    raw = bytearray((tmp_path / "v.mrc").read_bytes())
+    raw[196:208] = struct.pack("<3f", 100.0, 0.0, 0.0)
+    (tmp_path / "v.mrc").write_bytes(raw)
+    assert main([str(tmp_path / "v.mrc")]) == 0
+    assert "v.mrc: the origin in its header is left out" in capsys.readouterr().err
 
 
 def test_records_state_their_axes_and_voxel_size(potential_V, tmp_path):

@@ -6,13 +6,15 @@ import argparse
 import dataclasses
 import math
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from aetlab.core.files import StorageError, make_folder, write_atomically, writing
 from aetlab.core.nouns import TracedAtoms
 from aetlab.core.physics import SYMBOLS
-from aetlab.exchange.atom_files import write_csv, write_xyz
+from aetlab.exchange.atom_files import is_traced_from, write_csv, write_xyz
 from aetlab.exchange.mrc import write_mrc
 from aetlab.exchange.read_volume import FileError, read_volume
 from aetlab.forward import expected_signals
@@ -60,6 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
                              "(default: %(default)s)")
     parser.add_argument("--out", type=Path, help="path of the output without suffix (default: that of the volume)")
     parser.add_argument("--mrc", action="store_true", help="also write the volume as MRC, with voxel size and origin")
+    parser.add_argument("--overwrite", action="store_true",
+                        help="write over results of another volume and over other files")
     return parser
 
 
@@ -69,6 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         elements = _read_elements(options.elements)
+        results = _check_results(options)
         volume = read_volume(options.volume, voxel_A=options.voxel_A, dataset=options.dataset, axes=options.axes)
         finite_maximum = float(np.max(volume.potential_V, initial=0.0, where=np.isfinite(volume.potential_V)))
         least = options.min_intensity if options.min_intensity is not None else 0.1 * finite_maximum
@@ -81,24 +86,24 @@ def main(arguments: list[str] | None = None) -> int:
         spec = scale_lengths(usual, options.width_A / volume.voxel_A / usual.width_start)
         spec = dataclasses.replace(spec, min_intensity_V=least)
         contrast = describe_contrast(volume)
-        for line in contrast:
+        for line in (*volume.notes, *contrast):
             print(f"{parser.prog}: {options.volume}: {line}", file=sys.stderr)
         expected = None if 0 in elements else expected_signals(
             elements, volume.voxel_A, fit_radius=spec.fit_radius, blur_A=spec.smoothing * volume.voxel_A)
         # The unit of the volume and the power of its signals are those of another program.
         traced = trace_atoms(volume, spec, elements, _print_round, expected_signal=expected, in_volts=False)
-        out = options.out or options.volume.with_suffix("")
         n_z, n_x, n_y = volume.potential_V.shape
         box = (n_x * volume.voxel_A, n_y * volume.voxel_A, n_z * volume.voxel_A)
-        write_xyz(Path(f"{out}.atoms.xyz"), traced, box_A=box)
-        write_csv(Path(f"{out}.atoms.csv"), traced)
+        write_atomically(results[0], lambda partial: write_xyz(partial, traced, box_A=box,
+                                                                traced_from=options.volume.name))
+        write_atomically(results[1], lambda partial: write_csv(partial, traced))
         if options.mrc:
-            write_mrc(Path(f"{out}.volume.mrc"), volume)
-    except (FileError, SpecError, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+            write_atomically(results[2], lambda partial: write_mrc(partial, volume))
+    except (FileError, SpecError, StorageError, OSError, MemoryError) as error:
+        print(f"{parser.prog}: {str(error) or 'out of memory'}", file=sys.stderr)
         return 2
     print("\n".join([_summarise(traced), *describe(traced)]))
-    print(f"{out}.atoms.xyz\n{out}.atoms.csv" + (f"\n{out}.volume.mrc" if options.mrc else ""))
+    print("\n".join(str(path) for path in results))
     if not len(traced):
         for line in explain_nothing(volume, spec):
             if line not in contrast:
@@ -106,6 +111,32 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{parser.prog}: no atoms were found", file=sys.stderr)
         return 1
     return 0
+
+
+def _check_results(options: argparse.Namespace) -> list[Path]:
+    """Return the paths of the results, in a folder that can be written.
+
+    Raises
+    ------
+    FileError
+        If a result would replace the volume itself, or, without ``--overwrite``, files that were not traced in it.
+    StorageError
+        If the folder cannot be made or written.
+    """
+    out = options.out or options.volume.with_suffix("")
+    endings = (".atoms.xyz", ".atoms.csv", *((".volume.mrc",) if options.mrc else ()))
+    results = [Path(f"{out}{ending}") for ending in endings]
+    again = options.overwrite or is_traced_from(results[0], options.volume.name)
+    for path in results:
+        if path.exists() and options.volume.exists() and path.samefile(options.volume):
+            raise FileError(f"{path} is the volume itself: choose another path for the results with --out")
+        if path.is_dir() or (path.exists() and not again):
+            raise FileError(f"{path} is there already: choose another path with --out"
+                            + ("" if path.is_dir() else ", or write over it with --overwrite"))
+    folder = make_folder(results[0].parent)
+    with writing(folder), tempfile.TemporaryFile(dir=folder):
+        pass
+    return results
 
 
 def _read_elements(text: str) -> tuple[int, ...]:

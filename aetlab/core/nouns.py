@@ -43,10 +43,14 @@ class Atoms:
 
 @dataclass(frozen=True)
 class Volume:
-    """Electrostatic potential in V averaged over each voxel, float32 (Z, X, Y)."""
+    """Electrostatic potential in V averaged over each voxel, float32 (Z, X, Y).
+
+    ``notes`` holds what was decided on reading a file, one line each.
+    """
 
     potential_V: Array
     voxel_A: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

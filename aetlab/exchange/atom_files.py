@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -129,10 +130,12 @@ def _columns_of_traced(traced: TracedAtoms) -> dict[str, np.ndarray]:
     return columns | {"flag": traced.flag.astype(np.int64)}
 
 
-def write_xyz(path: Path | str, atoms: AnyAtoms, *, box_A: tuple[float, float, float] | None = None) -> None:
+def write_xyz(path: Path | str, atoms: AnyAtoms, *, box_A: tuple[float, float, float] | None = None,
+              traced_from: str = "") -> None:
     """Write extended XYZ with all per-atom columns; positions in Å about the volume's centre.
 
     With ``box_A`` (x, y, z) the lattice is the volume's box, with its corner as the origin that OVITO reads.
+    ``traced_from`` is the name of the file that the atoms were traced in.
     """
     columns = list_columns(atoms)
     properties = "species:S:1:pos:R:3:" + ":".join(
@@ -140,6 +143,8 @@ def write_xyz(path: Path | str, atoms: AnyAtoms, *, box_A: tuple[float, float, f
     head = f'Properties={properties} pbc="F F F"'
     if isinstance(atoms, Atoms):
         head += f' part_names="{",".join(atoms.part_names)}"'
+    if traced_from:
+        head += f' traced_from="{_plain_name(traced_from)}"'
     if box_A is not None:
         x, y, z = box_A
         head = f'Lattice="{x:g} 0 0 0 {y:g} 0 0 0 {z:g}" Origin="{-x / 2:g} {-y / 2:g} {-z / 2:g}" ' + head
@@ -147,6 +152,21 @@ def write_xyz(path: Path | str, atoms: AnyAtoms, *, box_A: tuple[float, float, f
         file.write(f"{len(atoms)}\n{head}\n")
         for symbol, position, values in _rows(atoms, columns):
             file.write(" ".join([symbol, *position, *values]) + "\n")
+
+
+def is_traced_from(path: Path, name: str) -> bool:
+    """Return whether ``path`` is a file of :func:`write_xyz` with the atoms that were traced in the file ``name``."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            head = file.read(2**16).split("\n")[1:2]
+    except OSError:
+        return False
+    return bool(head) and f' traced_from="{_plain_name(name)}"' in head[0]
+
+
+def _plain_name(name: str) -> str:
+    """Return a file's name in ASCII, without the characters that end a value in the comment of an XYZ file."""
+    return re.sub(r'["\\\n\r]', "_", name.encode("ascii", "xmlcharrefreplace").decode())
 
 
 def write_csv(path: Path | str, atoms: AnyAtoms) -> None:

@@ -21,6 +21,11 @@ HEADER_BYTES = 1024
 MODES: dict[int, np.dtype] = {
     mode: np.dtype(code) for mode, code in ((0, "i1"), (1, "i2"), (2, "f4"), (6, "u2"), (12, "f2"))}
 
+#: Space groups from here on are stacks of volumes.
+FIRST_STACK_OF_VOLUMES = 401
+#: Greatest deviation of a cell's angle from 90°.
+RIGHT_ANGLE_DEG = 0.05
+
 #: Stamp of files that IMOD or SerialEM wrote; the flags behind it say whether bytes are signed.
 IMOD_STAMP = 1146047817
 
@@ -78,6 +83,10 @@ class MrcHeader:
         Samplings along z in the unit cell.
     has_stamp : bool
         Whether "MAP" stands where MRC2014 wants it.
+    first_A : (float, float, float)
+        Coordinates x, y, z of the first voxel's centre in Å as the file states them; 0 where it does not.
+    bytes_are : str
+        How the sign of bytes (mode 0) is known; empty: another mode.
     """
 
     shape: tuple[int, int, int]
@@ -92,6 +101,8 @@ class MrcHeader:
     space_group: int
     n_sections_z: int
     has_stamp: bool
+    first_A: tuple[float, float, float]
+    bytes_are: str
 
     @property
     def array_axes(self) -> tuple[int, int, int]:
@@ -103,12 +114,14 @@ class MrcHeader:
 def read_mrc_header(path: Path | str) -> MrcHeader:
     """Return the header of an MRC or CCP4 file whose data are all there.
 
-    Bytes (mode 0) are signed, as MRC2014 says, unless IMOD's stamp or a greatest value above 127 says otherwise.
+    Bytes (mode 0) have the sign that IMOD's stamp states; without one the least and greatest value of the header
+    decide, or else the data: values that lie next to each other in an image are near each other.
 
     Raises
     ------
     ValueError
-        If the file is no such map, holds no real numbers, or is truncated.
+        If the file is no such map, holds no real numbers, is truncated, holds several volumes, or has a cell whose axes
+        are not at right angles.
     """
     with open(path, "rb") as file:
         header = file.read(HEADER_BYTES)
@@ -120,34 +133,85 @@ def read_mrc_header(path: Path | str) -> MrcHeader:
             axes = (1, 2, 3)
             order = "<" if 0 <= struct.unpack("<i", header[12:16])[0] < 256 else ">"
         n_fast, n_mid, n_slow, mode = struct.unpack(order + "4i", header[:16])
+        starts = struct.unpack(order + "3i", header[16:28])
         samplings = struct.unpack(order + "3i", header[28:40])
-        cell = struct.unpack(order + "3f", header[40:52])
+        cell = struct.unpack(order + "6f", header[40:64])
         space_group, n_extended = struct.unpack(order + "2i", header[88:96])
         if sorted(axes) != [1, 2, 3] or min(n_fast, n_mid, n_slow) < 1 or n_extended < 0:
             raise ValueError(f"{path} is no MRC file: its header makes no sense")
         if mode not in MODES:
             raise ValueError(f"{path} has MRC mode {mode}; modes {', '.join(map(str, MODES))} can be read")
-        dtype = MODES[mode].newbyteorder(order)
-        if mode == 0 and not _bytes_are_signed(header, order):
-            dtype = np.dtype("u1")
+        _check_cell(path, cell[3:], space_group, n_slow, samplings[2])
+        shape, dtype = (n_slow, n_mid, n_fast), MODES[mode].newbyteorder(order)
         there = max(file.seek(0, 2) - HEADER_BYTES - n_extended, 0) // dtype.itemsize
         if there < n_fast * n_mid * n_slow:
             raise ValueError(f"{path} is cut off: {there} of {n_fast * n_mid * n_slow} voxels are there")
         file.seek(HEADER_BYTES)
         extended = file.read(n_extended)
+    bytes_are = ""
+    if mode == 0:
+        signed, bytes_are = _sign_of_bytes(header, order, np.memmap(path, "u1", "r", HEADER_BYTES + n_extended, shape))
+        dtype = np.dtype("i1" if signed else "u1")
     sides = None
-    if min(samplings) >= 1 and min(cell) > 0 and np.isfinite(cell).all():
+    if min(samplings) >= 1 and min(cell[:3]) > 0 and np.isfinite(cell[:3]).all():
         sides = (cell[0] / samplings[0], cell[1] / samplings[1], cell[2] / samplings[2])
-    return MrcHeader((n_slow, n_mid, n_fast), axes, mode, dtype, sides, HEADER_BYTES + n_extended, extended,
+    return MrcHeader(shape, axes, mode, dtype, sides, HEADER_BYTES + n_extended, extended,
                      header[104:108].decode("latin-1").strip("\0 "), struct.unpack(order + "2h", header[128:132]),
-                     space_group, samplings[2], header[208:211] == b"MAP")
+                     space_group, samplings[2], header[208:211] == b"MAP",
+                     _first_A(struct.unpack(order + "3f", header[196:208]), starts, axes, sides), bytes_are)
 
 
-def _bytes_are_signed(header: bytes, order: str) -> bool:
+def _check_cell(path: Path | str, angles_deg: tuple[float, ...], space_group: int, n_slow: int, n_z: int) -> None:
+    if space_group >= FIRST_STACK_OF_VOLUMES:
+        count = f"{n_slow // n_z} volumes" if 0 < n_z < n_slow else "a stack of volumes"
+        raise ValueError(f"{path} holds {count} (space group {space_group}); save one of them")
+    if any(angles_deg) and not np.allclose(angles_deg, 90, atol=RIGHT_ANGLE_DEG):
+        raise ValueError(f"{path} has a cell with angles of {', '.join(f'{angle:g}' for angle in angles_deg)}°; its "
+                         "axes must be at right angles: resample it")
+
+
+def _sign_of_bytes(header: bytes, order: str, data: np.ndarray) -> tuple[bool, str]:
+    """Return whether bytes are signed, and how that is known."""
     stamp, flags = struct.unpack(order + "2i", header[152:160])
     if stamp == IMOD_STAMP:
-        return bool(flags & 1)
-    return not struct.unpack(order + "f", header[80:84])[0] > 127
+        return bool(flags & 1), "by the stamp of IMOD"
+    least, greatest, _ = struct.unpack(order + "3f", header[76:88])
+    if least <= greatest:
+        if greatest > 127:
+            return False, f"by the greatest value of the header, {greatest:g}"
+        if least < 0:
+            return True, f"by the least value of the header, {least:g}"
+    sample = data[:: max(len(data) // 8, 1)]
+    if not (sample > 127).any():
+        return True, "which makes no difference here"
+    jumps = [float(np.abs(np.diff(sample.view(kind).astype(np.int16), axis=-1)).mean()) for kind in ("i1", "u1")]
+    return jumps[0] < jumps[1], "by the differences of neighbours; no stamp and no range says so"
+
+
+def _first_A(origin: tuple[float, ...], starts: tuple[int, ...], axes: tuple[int, int, int],
+             sides: tuple[float, float, float] | None) -> tuple[float, float, float]:
+    """Return the coordinates of the first voxel: the origin, else the numbers of the first column, row and section."""
+    if any(origin) and np.isfinite(origin).all():
+        return origin[0], origin[1], origin[2]
+    if not any(starts) or sides is None:
+        return 0.0, 0.0, 0.0
+    start = {axis: number for axis, number in zip(axes, starts, strict=True)}
+    return start[1] * sides[0], start[2] * sides[1], start[3] * sides[2]
+
+
+def describe_mrc(header: MrcHeader) -> tuple[str, ...]:
+    """Return what was decided on reading a volume, one line each: the sign of bytes, and an origin that is left out."""
+    notes = []
+    if header.bytes_are:
+        notes.append(f"bytes are {'signed' if header.dtype.kind == 'i' else 'unsigned'}, {header.bytes_are}")
+    if header.voxel_A is not None and any(header.first_A):
+        n_xyz = [header.shape[axis] for axis in reversed(header.array_axes)]
+        centre = [first - coordinates_A(n, side)[0] for first, n, side in
+                  zip(header.first_A, n_xyz, header.voxel_A, strict=True)]
+        if max(abs(value) for value in centre) > 1e-3 * min(header.voxel_A):
+            notes.append("the origin in its header is left out: positions count from the centre of the volume, which "
+                         f"it puts at ({', '.join(f'{value:.6g}' for value in centre)}) Å")
+    return tuple(notes)
 
 
 def read_mrc(path: Path | str) -> tuple[np.ndarray, float | None]:
@@ -156,7 +220,7 @@ def read_mrc(path: Path | str) -> tuple[np.ndarray, float | None]:
     Raises
     ------
     ValueError
-        If the file is no such map, holds no real numbers, is truncated, or has voxels that are not cubes.
+        If :func:`read_mrc_header` refuses the file, or its voxels are not cubes.
     """
     header = read_mrc_header(path)
     data = np.fromfile(path, dtype=header.dtype, count=int(np.prod(header.shape)), offset=header.data_offset)

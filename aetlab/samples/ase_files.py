@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aetlab.core.text import Lines
 from aetlab.samples.sites import Sites, make_sites
-from aetlab.samples.text import Lines
 
 if TYPE_CHECKING:
     import ase

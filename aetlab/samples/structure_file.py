@@ -15,13 +15,13 @@ from scipy.spatial.transform import Rotation
 
 from aetlab.core.nouns import Atoms
 from aetlab.core.physics import SYMBOLS
+from aetlab.core.text import decode_text
 from aetlab.samples.ase_files import read_with_ase
 from aetlab.samples.cif import read_cif
 from aetlab.samples.occupancy import draw_atoms
 from aetlab.samples.pdb import read_pdb
 from aetlab.samples.sites import Sites, repeat_cell
 from aetlab.samples.spacing import check_spacing
-from aetlab.samples.text import decode_text
 from aetlab.samples.xyz import read_xyz
 from aetlab.spec import SampleSpec, SpecError
 from aetlab.spec.sample import format_ending

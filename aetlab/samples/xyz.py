@@ -10,10 +10,10 @@ import re
 
 import numpy as np
 
+from aetlab.core.text import Lines
 from aetlab.samples.ase_files import sites_of
 from aetlab.samples.element_names import read_element
 from aetlab.samples.sites import Sites, make_sites
-from aetlab.samples.text import Lines
 
 _PROPERTIES = re.compile(r"""(?:^|\s)Properties\s*=\s*["'{]?([^\s"'}]+)""")
 

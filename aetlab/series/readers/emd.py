@@ -17,12 +17,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from aetlab.exchange.foreign_hdf5 import child, find_datasets, read_axes, to_text
+from aetlab.exchange.units import is_reciprocal, length_A
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import LENS_READING, StackFile
-from aetlab.series.readers.hdf5 import child, list_datasets, open_hdf5, open_safely, per_frame, spacing_A, stack_of
-from aetlab.series.readers.units import is_reciprocal, length_A
-
-_ANGLES = ("angle", "angles", "tilt", "tilts", "tiltangle", "tilt_angle", "tilt angle")
+from aetlab.series.readers.hdf5 import ANGLES, open_hdf5, open_safely, order_of, per_frame, pixel_of, stack_of
 
 
 def open_emd(path: Path) -> StackFile:
@@ -63,7 +62,7 @@ def _berkeley_groups(file: h5py.File) -> list[str]:
 
 
 def _berkeley(path: Path, file: h5py.File, groups: list[str]) -> StackFile:
-    datasets = list_datasets(file)
+    datasets = find_datasets(file)
     names = [f"{group}/data" for group in groups if f"{group}/data" in datasets]
     images = [name for name in names if datasets[name].ndim in (2, 3)]
     if not images:
@@ -72,40 +71,21 @@ def _berkeley(path: Path, file: h5py.File, groups: list[str]) -> StackFile:
     if len(images) > 1:
         raise SeriesError(f"{path} holds {len(images)} stacks of images, {', '.join(images[:4])}; wanted one")
     dataset = datasets[images[0]]
-    group = dataset.parent
-    dims = [child(group, f"dim{k + 1}") for k in range(dataset.ndim)]
-    labels = [_text(dim.attrs.get("name", "")).casefold() if dim is not None else "" for dim in dims]
-    units = [_text(dim.attrs.get("units", "")) if dim is not None else "" for dim in dims]
-    axes = _axes(labels)
+    stated = read_axes(dataset)
+    axes = order_of(path, stated)
     frame, row, column = axes
-    if is_reciprocal(units[row]) or is_reciprocal(units[column]):
-        raise SeriesError(f"{path} holds diffraction patterns (axes in {units[row]}), no images")
-    sides = [spacing_A(dims[k], units[k]) if dims[k] is not None else None for k in (column, row)]
-    pixel_A = None if sides[0] is None or sides[1] is None else (sides[0], sides[1])
+    if is_reciprocal(stated[row].unit) or is_reciprocal(stated[column].unit):
+        raise SeriesError(f"{path} holds diffraction patterns (axes in {stated[row].unit}), no images")
     known = per_frame(dataset, frame) if frame >= 0 else {}
-    if frame >= 0 and labels[frame] in _ANGLES and "tilt_deg" not in known:
-        angles = np.asarray(dims[frame][()], float)
-        if angles.shape == dataset.shape[frame:frame + 1]:
-            known["tilt_deg"] = np.degrees(angles) if units[frame].strip("[]").casefold().startswith("rad") else angles
-    return stack_of(path, dataset, axes, pixel_A, known)
-
-
-def _axes(labels: list[str]) -> tuple[int, int, int]:
-    """Axes of image, row and column by the names of the axes; (image, row, column) where they do not say."""
-    if len(labels) == 2:
-        return (-1, 1, 0) if labels == ["x", "y"] else (-1, 0, 1)
-    if labels.count("x") == 1 and labels.count("y") == 1:
-        row, column = labels.index("y"), labels.index("x")
-        return 3 - row - column, row, column
-    angles = [k for k, label in enumerate(labels) if label in _ANGLES]
-    if len(angles) == 1:
-        row, column = [k for k in range(3) if k != angles[0]]
-        return angles[0], row, column
-    return 0, 1, 2
+    angles = stated[frame] if frame >= 0 else None
+    if angles is not None and angles.name in ANGLES and angles.coordinates is not None and "tilt_deg" not in known:
+        in_radians = angles.unit.strip("[] ").casefold().startswith("rad")
+        known["tilt_deg"] = np.degrees(angles.coordinates) if in_radians else angles.coordinates
+    return stack_of(path, dataset, axes, pixel_of(stated, axes), known, stated=stated)
 
 
 def _velox(path: Path, images: h5py.Group) -> StackFile:
-    datasets = list_datasets(images)
+    datasets = find_datasets(images)
     real = [images[name].parent for name, dataset in datasets.items()
             if name.count("/") == 1 and name.endswith("/Data") and dataset.ndim == 3]
     if not real:
@@ -117,7 +97,7 @@ def _velox(path: Path, images: h5py.Group) -> StackFile:
     n = dataset.shape[2]
     result = records[0].get("BinaryResult", {}) if records else {}
     header: dict[str, Any] = {}
-    unit = _text(result.get("PixelUnitX", ""))
+    unit = to_text(result.get("PixelUnitX", ""))
     if is_reciprocal(unit):
         raise SeriesError(f"{path} holds diffraction patterns (pixels in {unit}), no images")
     size, factor = result.get("PixelSize", {}), length_A(unit)
@@ -160,9 +140,3 @@ def _number(value: object) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
-
-
-def _text(value: object) -> str:
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.ravel()[0]
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,8 +1,10 @@
-"""Stacks of images in plain HDF5 files: one dataset (image, row, column), the first row the lowest."""
+"""Stacks of images in plain HDF5 files: one dataset (image, row, column), the first row the lowest.
+
+Axes that the file names or that fall are obeyed.
+"""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,15 @@ from typing import Any
 import h5py
 import numpy as np
 
-from aetlab.exchange.read_volume import MOST_PACKED
+from aetlab.exchange.foreign_hdf5 import Axis, check_dataset, check_texts, child, find_datasets, read_axes
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile, make_infos, one_line
-from aetlab.series.readers.units import length_A
 
 #: Datasets that may stand beside the images, one number per image.
 PER_FRAME = ("tilt_deg", "defocus_nm", "dose_e_A2")
-_MAX_ITEMS = 10_000
-_HEADERS_WITHIN = 64 * 2**20
+#: Names of an axis of tilt angles, and of any other axis of images.
+ANGLES = ("angle", "angles", "tilt", "tilts", "tiltangle", "tilt_angle", "tilt angle", "tilt_deg")
+_IMAGES = (*ANGLES, "image", "images", "frame", "frames", "section", "sections", "n", "t", "time", "z", "")
 
 
 def open_hdf5(path: Path) -> StackFile:
@@ -33,7 +35,7 @@ def open_hdf5(path: Path) -> StackFile:
         If there is no such dataset or more than one, or the file is damaged.
     """
     def find(file: h5py.File) -> StackFile:
-        found = list_datasets(file)
+        found = find_datasets(file)
         if found.get("images") is not None and found["images"].ndim == 4:
             raise SeriesError(f"{path} holds a tilt series of aetlab; it needs no import")
         for ndim in (3, 2):
@@ -43,10 +45,14 @@ def open_hdf5(path: Path) -> StackFile:
                                   "wanted one")
             if names:
                 dataset = found[names[0]]
-                axes = (0, 1, 2) if ndim == 3 else (-1, 0, 1)
+                stated = read_axes(dataset)
+                axes = order_of(path, stated)
                 pixel_A = dataset.attrs.get("pixel_A")
-                sides = (float(pixel_A),) * 2 if isinstance(pixel_A, (int, float, np.number)) and pixel_A > 0 else None
-                return stack_of(path, dataset, axes, sides, per_frame(dataset))
+                sides = pixel_of(stated, axes)
+                if isinstance(pixel_A, (int, float, np.number)) and pixel_A > 0:
+                    sides = float(pixel_A), float(pixel_A)
+                known = per_frame(dataset, axes[0]) if axes[0] >= 0 else {}
+                return stack_of(path, dataset, axes, sides, known, stated=stated)
         raise SeriesError(f"{path} holds no stack of images (image, row, column)")
     return open_safely(path, find)
 
@@ -54,7 +60,7 @@ def open_hdf5(path: Path) -> StackFile:
 def open_safely(path: Path, find: Callable[[h5py.File], StackFile]) -> StackFile:
     """Return what ``find`` makes of the open file; raises SeriesError for whatever a damaged file makes of it."""
     try:
-        _check_heaps(path)
+        check_texts(path)
         with h5py.File(path, "r") as file:
             return find(file)
     except SeriesError:
@@ -63,60 +69,40 @@ def open_safely(path: Path, find: Callable[[h5py.File], StackFile]) -> StackFile
         raise SeriesError(f"{path} cannot be read: {one_line(error)}") from None
 
 
-def _check_heaps(path: Path) -> None:
-    """Raise SeriesError for a heap of texts that the HDF5 library would walk without end.
+def order_of(path: Path, axes: list[Axis]) -> tuple[int, int, int]:
+    """Return the axes of image (-1: there is one), row and column by their names; (image, row, column) without names.
 
-    Texts of free length lie in collections, each a chain of objects with their sizes; an object of no size stops the
-    chain. Source: the HDF5 file format specification 3.0, section III.E. Looked at are the ends of the file, where the
-    headers lie.
+    Raises
+    ------
+    SeriesError
+        If the names are those of other quantities.
     """
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        for start in {0, max(size - _HEADERS_WITHIN, 0)}:
-            file.seek(start)
-            part = file.read(_HEADERS_WITHIN)
-            at = part.find(b"GCOL\1\0\0\0")
-            while at >= 0:
-                if _never_ends(part[at:at + int.from_bytes(part[at + 8:at + 16], "little")]):
-                    raise SeriesError(f"{path} is damaged: its texts cannot be read")
-                at = part.find(b"GCOL\1\0\0\0", at + 8)
+    names = [_plain(axis.name) for axis in axes]
+    if names.count("x") == 1 and names.count("y") == 1:
+        row, column = names.index("y"), names.index("x")
+        return (3 - row - column if len(axes) == 3 else -1), row, column
+    others = [k for k, name in enumerate(names) if name in ANGLES]
+    if len(axes) == 3 and len(others) == 1:
+        row, column = [k for k in range(3) if k != others[0]]
+        return others[0], row, column
+    if not all(name in (*_IMAGES, "x", "y", "row", "column") for name in names):
+        raise SeriesError(f"{path} holds no images: its axes are named "
+                          f"{', '.join(name or 'nothing' for name in names)}")
+    return (0, 1, 2) if len(axes) == 3 else (-1, 0, 1)
 
 
-def _never_ends(heap: bytes) -> bool:
-    at = 16
-    while at + 16 <= len(heap):
-        index, n_bytes = struct.unpack_from("<H6xQ", heap, at)
-        step = 16 + (n_bytes + 7) // 8 * 8 if index else n_bytes
-        if step == 0:
-            return True
-        at += step
-    return False
+def _plain(name: str) -> str:
+    """Return the letter of names such as "x axis" and "y (nm)"."""
+    for letter in "xy":
+        if name.startswith((f"{letter} ", f"{letter}_", f"{letter}-", f"{letter}(")):
+            return letter
+    return name
 
 
-def list_datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Return the datasets of numbers in the file by name. Links, external and virtual data are left out."""
-    found: dict[str, h5py.Dataset] = {}
-    n_seen = 0
-
-    def visit(name: str, item: Any) -> None:
-        nonlocal n_seen
-        n_seen += 1
-        if n_seen > _MAX_ITEMS:
-            raise SeriesError(f"{file.filename} holds more than {_MAX_ITEMS} items")
-        if isinstance(item, h5py.Dataset) and not item.external and not item.is_virtual and item.dtype.kind in "iuf":
-            found[name] = item
-    file.visititems(visit)
-    return found
-
-
-def child(group: h5py.Group, path: str) -> Any:
-    """Return the item at a ``path`` below ``group``, None where there is none or only a link leads there."""
-    item: Any = group
-    for part in path.split("/"):
-        if not isinstance(item, h5py.Group) or not isinstance(item.get(part, getlink=True), h5py.HardLink):
-            return None
-        item = item[part]
-    return item
+def pixel_of(axes: list[Axis], order: tuple[int, int, int]) -> tuple[float, float] | None:
+    """Return the pixel along x and y in Å, None where the file does not state both."""
+    x_A, y_A = axes[order[2]].step_A, axes[order[1]].step_A
+    return None if x_A is None or y_A is None else (x_A, y_A)
 
 
 def per_frame(dataset: h5py.Dataset, axis: int = 0) -> dict[str, np.ndarray]:
@@ -134,36 +120,36 @@ def per_frame(dataset: h5py.Dataset, axis: int = 0) -> dict[str, np.ndarray]:
 
 def stack_of(path: Path, dataset: h5py.Dataset, axes: tuple[int, int, int], pixel_A: tuple[float, float] | None,
              known: dict[str, np.ndarray], *, first_row_on_top: bool = False, header: dict[str, Any] | None = None,
-             notes: tuple[str, ...] = ()) -> StackFile:
-    """Return the images of a ``dataset`` whose ``axes`` are image (-1: there is one), row and column."""
+             notes: tuple[str, ...] = (), stated: list[Axis] | None = None) -> StackFile:
+    """Return the images of a ``dataset`` whose ``axes`` are image (-1: there is one), row and column.
+
+    ``stated`` is what the file says of the axes: images whose x or y falls along their rows are turned round.
+    """
     name, (i_frame, i_row, i_column) = dataset.name, axes
     n = 1 if i_frame < 0 else dataset.shape[i_frame]
     ndim = dataset.ndim
-    if not dataset.size:
-        raise SeriesError(f"{path}: {name} is empty")
-    n_bytes, n_stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
-    if n_bytes > n_stored * (1 if dataset.chunks is None else MOST_PACKED):
-        raise SeriesError(f"{path} is cut off: {name} claims {n_bytes} bytes, more than the file holds")
+    try:
+        check_dataset(dataset, path)
+    except ValueError as error:
+        raise SeriesError(f"{path}: {error}") from None
+    fall_row, fall_column = (stated is not None and (stated[k].step or 0) < 0 for k in (i_row, i_column))
+    n_rows, n_columns = dataset.shape[i_row], dataset.shape[i_column]
 
     def take(index: int, rows: slice, columns: slice) -> np.ndarray:
         selection: list[Any] = [0] * ndim
-        selection[i_row], selection[i_column] = rows, columns
+        selection[i_row] = _mirrored(rows, n_rows) if fall_row else rows
+        selection[i_column] = _mirrored(columns, n_columns) if fall_column else columns
         if i_frame >= 0:
             selection[i_frame] = index
         with h5py.File(path, "r") as file:
             part = file[name][tuple(selection)]
-        return part if i_row < i_column else part.T
+        part = part if i_row < i_column else part.T
+        return part[::-1 if fall_row else 1, ::-1 if fall_column else 1]
 
     infos = make_infos(path, n, {name: list(values) for name, values in known.items()})
-    return StackFile(path, take, (dataset.shape[i_row], dataset.shape[i_column]), first_row_on_top, dataset.dtype,
+    return StackFile(path, take, (n_rows, n_columns), first_row_on_top, dataset.dtype,
                      infos, pixel_A, header or {}, notes)
 
 
-def spacing_A(positions: h5py.Dataset, unit: object) -> float | None:
-    """Return the mean spacing in Å of the coordinates of an axis, None where the unit is no length."""
-    factor = length_A(unit)
-    values = np.asarray(positions[()], float).ravel()
-    if factor is None or len(values) < 2 or not np.isfinite(values).all():
-        return None
-    step = abs(values[-1] - values[0]) / (len(values) - 1)
-    return float(step * factor) if step > 0 else None
+def _mirrored(part: slice, n: int) -> slice:
+    return slice(n - part.stop, n - part.start)

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from aetlab.exchange.units import is_reciprocal, length_A
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import one_line
-from aetlab.series.readers.units import is_reciprocal, length_A
 
 
 @contextmanager

@@ -47,7 +47,10 @@ def open_mrc(path: Path) -> StackFile:
     if not header.has_stamp:
         notes.append(f"{path.name}: no MAP stamp; read as MRC by its header")
     if header.mode == 0:
-        notes.append(f"{path.name}: bytes are {'signed' if header.dtype.kind == 'i' else 'unsigned'}")
+        notes.append(f"{path.name}: bytes are {'signed' if header.dtype.kind == 'i' else 'unsigned'}, "
+                     f"{header.bytes_are}")
+    if any(header.first_A):
+        notes.append(f"{path.name}: the origin in its header is left out: images count from their own centre")
     frames, from_header = _extended(path, header, n)
     if "pixel_A" in from_header:
         found = from_header.pop("pixel_A")

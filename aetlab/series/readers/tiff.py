@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.exchange.read_volume import MOST_PACKED
+from aetlab.exchange.foreign_hdf5 import MOST_PACKED
+from aetlab.exchange.units import length_A
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile, make_infos, one_line
 from aetlab.series.readers.library import import_library, quiet
-from aetlab.series.readers.units import length_A
 
 _ORIENTATION, _WHITE_IS_ZERO = 274, 0
 #: DigitalMicrograph: pixel along x and y, and their units. Resolution along x and y.
