@@ -114,10 +114,10 @@ def test_an_empty_list_of_atoms_survives_a_round_trip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "text", "problem"), [
     ("a.pdb", "", r"no known ending: give \.xyz, \.extxyz or \.csv"), ("none.xyz", None, "is not there"),
-    ("a.xyz", "99999999999999999999\n\nSi 0 0 0\n", "announces 99999999999999999999 atoms"),
-    ("a.xyz", "-1\n\nSi 0 0 0\n", "announces -1 atoms"), ("a.xyz", "", "cannot be read"),
+    ("a.xyz", "99999999999999999999\n\nSi 0 0 0\n", "all 99999999999999999999 atoms that it announces"),
+    ("a.xyz", "-1\n\nSi 0 0 0\n", "line 1 should hold a number of atoms"), ("a.xyz", "", "cannot be read"),
     ("a.xyz", "1\n\nSi 0 0 nan\n", "not finite"), ("a.xyz", "1\n\nQq 0 0 0\n", "cannot be read"),
-    ("a.csv", "species,x_A,y_A\nSi,0,0\n", "no column z_A"), ("a.csv", "", "no column species"),
+    ("a.csv", "species,x_A,y_A\nSi,0,0\n", "no column z_A"), ("a.csv", "", "it is empty"),
     ("a.csv", "species,x_A,y_A,z_A\nQq,0,0,0\n", "'Qq' is not a chemical symbol"),
     ("a.csv", "species,x_A,y_A,z_A\nSi,0,0,inf\n", "not finite"),
     ("a.csv", "species,x_A,y_A,z_A,part\nSi,0,0,0,-1\n", "numbers from 0")])
@@ -222,3 +222,11 @@ def test_invalid_ase_atoms_are_refused() -> None:
     wrong.set_array("part", np.array([0, -1]))
     with pytest.raises(ValueError, match="one number from 0"):
         from_ase(wrong)
+
+
+def test_atoms_of_other_programs_are_read_by_the_words_of_structure_files(tmp_path: Path) -> None:
+    (tmp_path / "a.xyz").write_bytes("3\nÅ\nSi1 0 0 0\nO2- 0 0 2\n79 0 0 4\n".encode("utf-16"))
+    assert read_atoms(tmp_path / "a.xyz").numbers.tolist() == [14, 8, 79]
+    (tmp_path / "a.xyz").write_text("1\nProperties=species:S:1:pos:R:3:q:R:100000\nSi 0 0 0\n")
+    with pytest.raises(FileError, match="line 3 has fewer than the 100004 columns"):
+        read_atoms(tmp_path / "a.xyz")

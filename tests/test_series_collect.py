@@ -215,7 +215,7 @@ TWO = ONE + "3,-20\n"
     (lambda d: (stacks(d, "a.mrc", "b.mrc"), "frame,tilt_deg\n0,1\n1,2\n0,1\n1,2\n"), "give the column file"),
     (lambda d: (stacks(d, "a.mrc"), "tilt_deg,defocus_nm\n"), "has no rows"),
     (lambda d: (stacks(d, "a.mrc"), "# nothing\n"), "is empty, wanted columns"),
-    (lambda d: (stacks(d, "a.mrc"), "tilt_deg\0,defocus_nm\n"), "no text file"),
+    (lambda d: (stacks(d, "a.mrc"), "tilt_deg\0,defocus_nm\n"), "is no text"),
     (lambda d: (angled(d, "b.rawtlt", "0\n3\n6\n"), TWO), "holds 3 angles, the files hold 2"),
     (lambda d: (angled(d, "a.tlt", "0\nx\n"), TWO), "line 2: 'x' is no tilt angle"),
     (lambda d: (angled(d, "a.tlt", "\n"), TWO), "holds no tilt angles"),

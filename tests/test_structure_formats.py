@@ -54,8 +54,8 @@ def test_encodings_and_line_ends_do_not_matter(tmp_path, encoding, line_end):
 @pytest.mark.parametrize("content, message", [
     (b"", "it is empty"), (b" \n\n", "it is empty"), ("1\n\nSi 0 0 0\n".encode("utf-16-le"), "UTF-16 without a mark"),
     (b"\xff\xfe1", "say utf-16, which the rest is not"), (b"2\n\nSi 0 0 0\n", "ends before all 2 atoms"),
-    (b"1\n\nSi 0 0 0\nO 0 0 2\n", "line 4 should hold a number"), (b"1\n\nSi 0 0\n", "atom 1 has fewer than the 4"),
-    (b"1\nProperties=species:S:1:pos:R:3:q:R:999999\nSi 0 0 0\n", "atom 1 has fewer than"),
+    (b"1\n\nSi 0 0 0\nO 0 0 2\n", "line 4 should hold a number"), (b"1\n\nSi 0 0\n", "line 3 has fewer than the 4"),
+    (b"1\nProperties=species:S:1:pos:R:3:q:R:999999\nSi 0 0 0\n", "line 3 has fewer than"),
     (b"1\nProperties=species:S:1:pos:R:100000000\nSi 0 0 0\n", "no list of name:type:count")])
 def test_xyz_files_that_are_not_whole_are_refused_in_one_line(tmp_path, content, message):
     with pytest.raises(SpecError, match=f"cannot be read as extxyz: .*{message}") as caught:

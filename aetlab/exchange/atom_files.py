@@ -11,6 +11,8 @@ import numpy as np
 
 from aetlab.core.nouns import Atoms, RefinedAtoms, TracedAtoms
 from aetlab.core.physics import SYMBOLS
+from aetlab.core.text import decode_text
+from aetlab.core.xyz_text import plain_frames
 from aetlab.exchange.ase_atoms import from_ase, per_atom_names
 from aetlab.exchange.read_volume import FileError
 
@@ -56,7 +58,7 @@ def read_atoms(path: Path | str) -> Atoms:
     if not path.is_file():
         raise FileError(f"{path} is not there")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = decode_text(path.read_bytes())
         return _read_xyz(text) if suffix in XYZ else _read_csv(text)
     except Exception as error:  # the readers raise exceptions of every kind on malformed files
         raise FileError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
@@ -70,12 +72,7 @@ def _read_xyz(text: str) -> Atoms:
     import ase
     import ase.io
 
-    lines = text.splitlines()
-    n_atoms = int(lines[0])
-    # Checked here, since a reader that believes a number beyond the file's lines takes for ever.
-    if not 0 <= n_atoms <= len(lines) - 2:
-        raise ValueError(f"it announces {n_atoms} atoms and has {len(lines)} lines")
-    frame = ase.io.read(io.StringIO("\n".join(lines[: n_atoms + 2]) + "\n"), index=0, format="extxyz")
+    frame = ase.io.read(io.StringIO(plain_frames(text)[0]), index=0, format="extxyz")
     assert isinstance(frame, ase.Atoms)
     return from_ase(frame)
 

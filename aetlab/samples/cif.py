@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from aetlab.samples.element_names import read_element
+from aetlab.core.element_names import read_element
 from aetlab.samples.sites import MAX_ATOMS, Sites, make_sites
 from aetlab.samples.space_group import Operations, find_operations
 from aetlab.samples.spacing import least_ratio

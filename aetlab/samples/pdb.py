@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from aetlab.samples.element_names import number_of_symbol, read_element
+from aetlab.core.element_names import number_of_symbol, read_element
 from aetlab.samples.sites import Sites, make_sites
 
 _ATOMS = ("ATOM  ", "HETATM")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from aetlab.core.text import decode_text
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import one_line
 
@@ -44,6 +45,7 @@ def read_text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise SeriesError(f"{path} cannot be read: {one_line(error)}") from None
-    if b"\0" in raw:
-        raise SeriesError(f"{path} is no text file")
-    return raw.decode("utf-8-sig", errors="replace")
+    try:
+        return decode_text(raw) if raw.strip() else ""
+    except ValueError as error:
+        raise SeriesError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,73 @@
+"""Text of XYZ files before ASE parses it: frames that are whole, columns that are there, words that name elements."""
+
+from __future__ import annotations
+
+import re
+
+from aetlab.core.element_names import read_element
+
+_PROPERTIES = re.compile(r"""(?:^|\s)Properties\s*=\s*["'{]?([^\s"'}]+)""")
+
+
+def plain_frames(text: str) -> list[str]:
+    """Return the text of each structure of an XYZ file, with chemical symbols in place of labels, ions and numbers.
+
+    Raises
+    ------
+    ValueError
+        If a structure is not whole, announces columns that are not there, or a word names no element. A reader that
+        believed such numbers would take any memory or time.
+    """
+    lines = text.removesuffix("\n").split("\n")
+    frames: list[tuple[int, int]] = []
+    at = 0
+    while at < len(lines) and (lines[at].strip() or not frames):
+        word = (lines[at].split() or [""])[0]
+        if not (word.isascii() and word.isdigit()):
+            raise ValueError(f"line {at + 1} should hold a number of atoms and holds {lines[at][:40]!r}")
+        if len(word) > 9 or at + 2 + int(word) > len(lines):
+            raise ValueError(f"it ends before all {word[:30]} atoms that it announces")
+        frames.append((at, at + 2 + int(word)))
+        at += 2 + int(word)
+    if any(line.strip() for line in lines[at:]):
+        raise ValueError(f"lines follow the empty line {at + 1}")
+    return ["\n".join(_plain(lines[start:stop], start)) + "\n" for start, stop in frames]
+
+
+def _plain(frame: list[str], start: int) -> list[str]:
+    column = _check_columns(frame, start)
+    if column is None:
+        return frame
+    named = []
+    for at, line in enumerate(frame[2:], start + 3):
+        words = line.split()
+        words[column] = _symbol(words[column], at)
+        named.append(" ".join(words))
+    return [*frame[:2], *named]
+
+
+def _check_columns(frame: list[str], start: int) -> int | None:
+    """Return the column of the symbols; None if the frame gives atomic numbers alone."""
+    match = _PROPERTIES.search(frame[1])
+    fields = (match[1] if match else "species:S:1:pos:R:3").split(":")
+    if len(fields) % 3 or not all(count.isascii() and count.isdigit() and len(count) < 7 for count in fields[2::3]):
+        raise ValueError("its Properties are no list of name:type:count")
+    counts = [int(count) for count in fields[2::3]]
+    n_columns = sum(counts)
+    for at, line in enumerate(frame[2:], start + 3):
+        if len(line.split(None, n_columns)) < n_columns:
+            raise ValueError(f"line {at} has fewer than the {n_columns} columns that are announced")
+    names = fields[0::3]
+    return sum(counts[: names.index("species")]) if "species" in names else None
+
+
+def _symbol(word: str, line: int) -> str:
+    from ase.data import chemical_symbols
+
+    try:
+        number = read_element(word)
+    except ValueError as error:
+        raise ValueError(f"line {line}: {error}") from None
+    if number >= len(chemical_symbols):
+        raise ValueError(f"line {line}: there is no atomic number {number}")
+    return chemical_symbols[number]
