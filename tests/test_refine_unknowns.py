@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 from test_refine import (
     DEFOCUS_A,
     ELECTRONS,
@@ -27,6 +28,7 @@ from aetlab.refinement.fisher import sample_information, separate_thermal
 from aetlab.refinement.fit import LEAST_THERMAL_A2
 from aetlab.refinement.geometry import settle
 from aetlab.refinement.image_parameters import calibrate_images, take_heights
+from aetlab.refinement.kept import why_kept
 from aetlab.refinement.model import THERMAL_STEP_A2, AtomModel, Sites
 from aetlab.refinement.tables import broaden
 from aetlab.spec import MicroscopeSpec, RefineSpec
@@ -233,8 +235,51 @@ def test_images_without_atoms_determine_only_their_brightness() -> None:
     series = dataclasses.replace(experiment.series,
                                  images=np.ones((*N_IMAGES, *SHAPE[1:])) * brightness[:, :, None, None])
     model = make_model(series)
-    poses, change = calibrate_images(model, empty, experiment.poses)
+    step = calibrate_images(model, empty, experiment.poses)
+    poses, change = step.poses, step.change
     extra = 0.25 / ELECTRONS
     assert change == 0 and not poses.defocus_A.any()
     assert np.allclose(poses.brightness, brightness + extra, rtol=1e-5)
     assert model.mean_electrons(poses) == pytest.approx(ELECTRONS * (1 + extra))
+
+
+def test_the_contrast_of_all_images_is_found_and_no_atom_is_dropped_or_renamed_for_it() -> None:
+    """With 70 % of the modulation, occupancies of 0.7 would make silicon oxygen and oxygen nothing."""
+    experiment = make_experiment(36)
+    images = experiment.series.images.astype(float)
+    images = images.mean(axis=(2, 3), keepdims=True) * 0.3 + 0.7 * images
+    faded = dataclasses.replace(experiment, series=dataclasses.replace(experiment.series, images=images))
+    refined = faded.refine(36, imaging=True, contrast=True)
+    assert refined.summary["contrast"] == pytest.approx(0.7, abs=0.02)
+    assert np.median(refined.occupancy) == pytest.approx(1, abs=0.02)
+    distance_A, nearest = cKDTree(refined.positions_A).query(experiment.sites.positions_A)
+    assert distance_A.max() < 0.5
+    np.testing.assert_array_equal(refined.numbers[nearest], np.array(ELEMENTS)[experiment.sites.kinds])
+
+
+def test_traced_atoms_that_a_refinement_loses_are_kept_and_it_says_so() -> None:
+    """Images of vacuum drop every site."""
+    experiment = make_experiment(37)
+    vacuum = dataclasses.replace(experiment.series, images=np.ones_like(experiment.series.images))
+    traced = traced_from(experiment.sites.positions_A, np.array(ELEMENTS)[experiment.sites.kinds])
+    refined = refine_atoms(vacuum, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms", n_rounds=2),
+                           microscope=MicroscopeSpec(), n_layers_per_slice=4, seed=37)
+    assert "traced atoms are kept" in refined.summary["stopped"]
+    assert sorted(map(tuple, refined.positions_A)) == sorted(map(tuple, traced.positions_A))
+
+
+def test_information_of_no_sites_is_empty() -> None:
+    experiment = make_experiment(38)
+    empty = experiment.sites.select(np.zeros(64, bool))
+    model = make_model(experiment.series)
+    assert sample_information(model, empty, experiment.poses, 1, 0, tried=(0, 1)).shape == (0, 5, 5)
+
+
+def test_a_refinement_is_judged_by_cost_and_by_the_well_traced_sites() -> None:
+    places_A = 3.0 * np.arange(90.0).reshape(30, 3)
+    traced = traced_from(places_A, np.full(30, 14))
+    assert why_kept(traced, places_A + 0.1, 2.0, 1.0) == ""
+    assert "worse" in why_kept(traced, places_A, 1.0, 1.1)
+    assert "4 of 30" in why_kept(traced, places_A[4:], 2.0, 1.0)
+    faint = dataclasses.replace(traced, signal=np.where(np.arange(30) < 4, 0.4, 1.0))
+    assert why_kept(faint, places_A[4:], 2.0, 1.0) == ""

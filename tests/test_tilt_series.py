@@ -359,8 +359,9 @@ def test_images_are_calibrated_beside_missing_ones(sites: Sites) -> None:
     by_pixel[1, 1, 5:8, 5:8], images[1, 1, 5:8, 5:8] = 0, 50.0
     model = make_atoms(make_series(ATOM_SHAPE, images=images, weight=weight, pixel_weight=by_pixel))
     for _ in range(3):
-        poses, change = calibrate_images(model, sites, poses)
-    assert np.isfinite(change)
+        step = calibrate_images(model, sites, poses)
+        poses = step.poses
+    assert np.isfinite(step.change)
     there = weight > 0
     np.testing.assert_allclose(poses.brightness[there], brightness[there], rtol=2e-4)
     np.testing.assert_allclose(poses.defocus_A[there], offset_A[there], atol=0.3)

@@ -42,7 +42,7 @@ def sample_information(model: AtomModel, sites: Sites, poses: Poses, n_passes: i
     n, k = len(sites), len(tried)
     information = np.zeros((n, 3 + k + thermal, 3 + k + thermal))
     # The own table of a site is either None, or one of those that are tried.
-    own = np.full(n, tried.index(None)) if None in tried else np.array([tried.index(kind) for kind in sites.kinds])
+    own = np.full(n, tried.index(None)) if None in tried else np.array([tried.index(k) for k in sites.kinds], int)
     for child in np.random.SeedSequence(seed).spawn(n_passes):
         for tilt in model.gradients(sites, poses, tried=tried, noise=child, thermal=thermal):
             parts = [tilt.gradient[own, np.arange(n), :3] @ poses.rotation(tilt.i_tilt), tilt.gradient[:, :, 3].T]

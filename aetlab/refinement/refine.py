@@ -23,7 +23,8 @@ from aetlab.refinement.fisher import (
     variance_factors,
 )
 from aetlab.refinement.fit import Fit, fit_poses, fit_to_images
-from aetlab.refinement.image_parameters import calibrate_images, take_heights
+from aetlab.refinement.image_parameters import at_usual_occupancy, calibrate_images, take_heights
+from aetlab.refinement.kept import count_lost, keep_traced, why_kept
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import name_sites
 from aetlab.refinement.search import (
@@ -87,15 +88,19 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
     model = AtomModel(series, shape_zxy, tuple(sorted(elements)), microscope=microscope,
                       n_layers_per_slice=n_layers_per_slice, parametrization=spec.parametrization,
                       debye_waller_A2=spec.debye_waller_A2, make_tilt_cost=make_tilt_cost)
-    first = _first_sites(traced, model, spec.first_share if spec.n_rounds > 1 else 1.0)
-    return _Refinement(model, spec, seed, report).run(first, Poses.nominal(series.tilt_deg, model.n_defoci))
+    poses = Poses.nominal(series.tilt_deg, model.n_defoci)
+    refinement = _Refinement(model, spec, seed, report)
+    refined = refinement.run(traced, poses) if len(traced) else None
+    if refined is not None and not refinement.kept:
+        return refined
+    return refinement.keep(traced, poses if refined is None else refined.poses)
 
 
 def most_passes(spec: RefineSpec) -> int:
     """Return the largest number of passes over the data of a refinement."""
     beside = (N_CALIBRATIONS if spec.imaging else 0) + (spec.n_information if spec.thermal else 0)
     between = spec.n_passes + 4 + spec.n_information + beside
-    most = (spec.n_information + (spec.n_rounds - 1) * between + spec.n_passes_last + beside
+    most = (1 + spec.n_information + (spec.n_rounds - 1) * between + spec.n_passes_last + beside
             + spec.n_information_last + 2 + (spec.n_passes + 1 if spec.poses else 0))
     if spec.imaging:
         most += N_SETTLING * (spec.n_passes_last + beside) + (N_CALIBRATIONS if spec.poses else 0)
@@ -130,13 +135,22 @@ class _Refinement:
         self._model, self._spec, self._report = model, spec, report
         self._seeds = iter(np.random.SeedSequence(seed).generate_state(64).tolist())
         self._n_passes = 0
+        self._contrast_error = 0.0
         self._rounds: list[dict[str, float]] = []
+        self._first_cost, self._lost = math.inf, 0
+        #: Why the traced atoms are kept; empty if the refined ones are better.
+        self.kept = ""
 
-    def run(self, sites: Sites, poses: Poses) -> RefinedAtoms:
+    def run(self, traced: TracedAtoms, poses: Poses) -> RefinedAtoms:
+        """Return the refined atoms, and set :attr:`kept` if the traced ones are better."""
         spec = self._spec
+        sites = _first_sites(traced, self._model, spec.first_share if spec.n_rounds > 1 else 1.0)
         sites = sites.select(drop_duplicates(sites, spec.min_distance_A))
         if spec.poses:
             poses = self._align(sites, poses)
+        whole = _first_sites(traced, self._model, 1.0)
+        self._first_cost = sum(tilt.cost for tilt in self._model.gradients(whole, poses))
+        self._passed(f"{len(whole)} traced sites, cost {self._first_cost:.6g}")
         information = self._information(sites, poses, spec.n_information)
         n_new = len(sites)
         for i_round in range(spec.n_rounds):
@@ -147,6 +161,7 @@ class _Refinement:
             n_before = len(sites)
             keep = (sites.occupancy >= spec.min_occupancy) & drop_duplicates(sites, spec.min_distance_A)
             sites, information = sites.select(keep), information[keep]
+            last = last or not len(sites)
             n_new = 0
             if not last:
                 new = self._propose(sites, poses, information, i_round)
@@ -156,9 +171,19 @@ class _Refinement:
             self._rounds.append({"round": i_round + 1, "n_sites": len(sites), "n_gone": n_before - int(keep.sum()),
                                  "n_new": n_new, "passes": self._n_passes, "cost": fit.descent.cost,
                                  "remaining_standard_errors": fit.remaining})
-            if last:
+            if last or not len(sites):
                 break
-        return self._finish(fit, sites, poses)
+        self.kept = why_kept(traced, sites.positions_A, self._first_cost, fit.descent.cost)
+        self._lost = count_lost(traced, sites.positions_A)[0]
+        return self._finish(fit, sites, poses) if len(sites) else self.keep(traced, poses)
+
+    def keep(self, traced: TracedAtoms, poses: Poses) -> RefinedAtoms:
+        """Return the traced atoms, and say why they are kept."""
+        model = self._model
+        kinds = np.minimum(np.searchsorted(model.elements, traced.numbers), len(model.elements) - 1)
+        scattering = model.tables.weight.sum(axis=1)[kinds].astype(np.float64) * model.voxel_A**3
+        summary = {"stopped": self.kept or "there are no traced atoms", "passes": self._n_passes}
+        return keep_traced(traced, poses, model.thermal_A2, scattering, self._first_cost, tuple(self._rounds), summary)
 
     def _align(self, sites: Sites, poses: Poses) -> Poses:
         """Search for the poses and fit them to the images, with fixed sites."""
@@ -167,21 +192,30 @@ class _Refinement:
         self._passed(f"{model.n_tilts} tilts aligned")
         if spec.imaging:
             poses, _ = self._calibrated(sites, poses)
+            model = self._model
         information = sample_pose_information(model, sites, poses, spec.n_information, next(self._seeds))
         poses, _ = fit_poses(model, sites, poses, information, n_passes=spec.n_passes, tolerance=3 * spec.tolerance,
                              on_pass=lambda cost: self._passed(f"poses, cost {cost:.6g}"))
         return poses
 
-    def _calibrated(self, sites: Sites, poses: Poses) -> tuple[Poses, float]:
-        """Fit defocus and brightness of each image; return poses and the first change of defocus in standard errors."""
-        changes = []
+    def _calibrated(self, sites: Sites, poses: Poses) -> tuple[Poses, bool]:
+        """Fit defocus and brightness of each image; return poses and whether the first step changed little.
+
+        On request the contrast of the model is fitted with them.
+        """
+        settled = []
         for _ in range(N_CALIBRATIONS):
-            poses, change = calibrate_images(self._model, sites, poses)
-            changes.append(change)
-            self._passed(f"defocus and brightness, by {change:.3g} standard errors")
-            if change < self._spec.tolerance:
+            step = calibrate_images(self._model, sites, poses, contrast=self._spec.contrast)
+            poses = step.poses
+            detail = f"defocus and brightness, by {step.change:.3g} standard errors"
+            if self._spec.contrast:
+                self._model, self._contrast_error = self._model.with_contrast(step.contrast), step.contrast_error
+                detail += f", contrast {step.contrast:.3f}"
+            settled.append(step.found(self._spec.tolerance))
+            self._passed(detail)
+            if settled[-1]:
                 break
-        return take_heights(poses, self._model.present) if self._spec.poses else poses, changes[0]
+        return take_heights(poses, self._model.present) if self._spec.poses else poses, settled[0]
 
     def _fit(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool, *, thermal: bool) -> Fit:
         """Fit, after a calibration of the images on request; the last fit is repeated until both agree."""
@@ -190,8 +224,8 @@ class _Refinement:
         poses, _ = self._calibrated(sites, poses)
         fit = self._fit_once(sites, poses, information, last, thermal)
         for _ in range(N_SETTLING if last else 0):
-            poses, change = self._calibrated(fit.sites, fit.poses)
-            if change < self._spec.tolerance:
+            poses, settled = self._calibrated(fit.sites, fit.poses)
+            if settled:
                 break
             fit = self._fit_once(fit.sites, poses, information, last, thermal)
         return fit
@@ -211,6 +245,8 @@ class _Refinement:
                             on_pass=lambda cost: self._passed(f"{len(sites)} sites, cost {cost:.6g}"))
         if thermal:
             self._model = self._model.with_thermal(fit.thermal_A2)
+        if spec.contrast and len(sites):
+            fit = replace(fit, sites=at_usual_occupancy(fit.sites, information))
         return fit
 
     def _propose(self, sites: Sites, poses: Poses, information: np.ndarray, i_round: int) -> Sites:
@@ -302,7 +338,7 @@ class _Refinement:
                      "chi_square": 8 * n_electrons * fit.descent.cost / model.n_values,
                      "variance_factor_position": float(factors[:, :3].mean()),
                      "variance_factor_occupancy": float(factors[:, 3].mean())}
-            | self._summary(thermal_A2, poses))
+            | self._summary(thermal_A2, poses) | {"traced_lost": self._lost})
 
     def _thermal(self, fit: Fit, sites: Sites, errors: np.ndarray,
                  n_electrons: float) -> tuple[np.ndarray, np.ndarray]:
@@ -331,6 +367,8 @@ class _Refinement:
         if spec.imaging:
             found["defocus_offset_rms_A"] = float(np.sqrt((poses.defocus_A[model.present] ** 2).mean()))
             found["brightness_rms_percent"] = 100 * float(np.sqrt(((poses.brightness[model.present] - 1) ** 2).mean()))
+        if spec.contrast:
+            found |= {"contrast": model.contrast, "contrast_error": self._contrast_error}
         return found
 
     def _passed(self, detail: str) -> None:

@@ -48,6 +48,8 @@ class RefineSpec:
     thermal: bool = setting("whether one B is fitted for each element, from debye_waller_A2 on", reads=_REFINED,
                             default=False)
     imaging: bool = setting("whether defocus and brightness of every image are fitted", reads=_REFINED, default=False)
+    contrast: bool = setting("whether a factor of the modulation that all images share is fitted; occupancies then tell "
+                             "only how the sites differ", reads=_REFINED, default=False)
     surroundings: bool = setting("whether distances and elements of the neighbours count, besides the images, in "
                                  "naming a site", reads=_REFINED, default=True)
 
@@ -55,4 +57,6 @@ class RefineSpec:
         check_ranges("refine", self)
         require(self.min_distance_A < self.max_distance_A, "refine.max_distance_A", self.max_distance_A,
                 f"it must be above refine.min_distance_A={self.min_distance_A}")
+        require(self.imaging or not self.contrast, "refine.contrast", self.contrast,
+                "it is fitted with defocus and brightness: give refine.imaging=true, or refine.contrast=false")
         debye_waller("refine.debye_waller_A2", self.debye_waller_A2, physics.SYMBOLS[1:])

@@ -1,0 +1,65 @@
+"""Judge a refinement by what it began with: it must explain the images better and keep the well-traced sites."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from aetlab.core.nouns import RefinedAtoms, TracedAtoms
+from aetlab.core.poses import Poses
+
+#: A traced site of at least this share of the median signal of its element is well traced.
+WELL_TRACED = 0.5
+#: Distance in Å within which a refined atom is a traced one.
+SAME_A = 0.8
+#: Share of the well-traced sites that a refinement may lose.
+MOST_LOST = 0.1
+
+
+def well_traced(traced: TracedAtoms) -> np.ndarray:
+    """Return which traced sites are well traced, bool (N,): named atoms that are not much fainter than the others."""
+    good = traced.numbers > 0
+    for number in np.unique(traced.numbers[good]):
+        own = traced.numbers == number
+        good &= ~own | (traced.signal >= WELL_TRACED * np.median(traced.signal[own]))
+    return good
+
+
+def count_lost(traced: TracedAtoms, positions_A: np.ndarray) -> tuple[int, int]:
+    """Return how many of the well-traced sites have no atom at ``positions_A`` (N, 3) near them, and how many are."""
+    places_A = traced.positions_A[well_traced(traced)]
+    if not len(positions_A) or not len(places_A):
+        return len(places_A), len(places_A)
+    return int((cKDTree(positions_A).query(places_A)[0] > SAME_A).sum()), len(places_A)
+
+
+def why_kept(traced: TracedAtoms, positions_A: np.ndarray, first_cost: float, cost: float) -> str:
+    """Return why the traced atoms are better than the refined ones at ``positions_A``; empty if they are not.
+
+    ``first_cost`` is that of the traced atoms at the poses found for them, ``cost`` that of the refined ones.
+    """
+    lost, n_good = count_lost(traced, positions_A)
+    if not len(positions_A):
+        return "no site is left: the traced atoms are kept"
+    if not cost <= first_cost:
+        return f"the images are explained worse, cost {cost:.5g} after {first_cost:.5g}: the traced atoms are kept"
+    if lost > MOST_LOST * n_good:
+        return f"{lost} of {n_good} well-traced sites are lost: the traced atoms are kept"
+    return ""
+
+
+def keep_traced(traced: TracedAtoms, poses: Poses, thermal_A2: np.ndarray, scattering_V_A3: np.ndarray, cost: float,
+                rounds: tuple[dict[str, float], ...], summary: dict[str, float]) -> RefinedAtoms:
+    """Return the named traced atoms as the result of a refinement; errors are those of the tracing.
+
+    ``scattering_V_A3`` (N,) is that of whole atoms of the traced elements.
+    """
+    order = np.lexsort((traced.positions_A[:, 1], traced.positions_A[:, 0], traced.positions_A[:, 2]))
+    order = order[traced.numbers[order] > 0]
+    return RefinedAtoms(
+        positions_A=traced.positions_A[order], occupancy=np.ones(len(order)), scattering_V_A3=scattering_V_A3[order],
+        numbers=traced.numbers[order], position_error_A=traced.position_error_A[order],
+        occupancy_error=np.full(len(order), np.nan), probability=traced.probability[order],
+        posterior=traced.posterior[order], not_atom_probability=traced.not_atom_probability[order], poses=poses,
+        thermal_A2=thermal_A2, thermal_error_A2=np.zeros(len(thermal_A2)), cost=np.array([cost]), rounds=rounds,
+        summary=summary)
