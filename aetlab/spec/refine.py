@@ -48,8 +48,8 @@ class RefineSpec:
     thermal: bool = setting("whether one B is fitted for each element, from debye_waller_A2 on", reads=_REFINED,
                             default=False)
     imaging: bool = setting("whether defocus and brightness of every image are fitted", reads=_REFINED, default=False)
-    contrast: bool = setting("whether a factor of the modulation that all images share is fitted; occupancies then tell "
-                             "only how the sites differ", reads=_REFINED, default=False)
+    contrast: bool = setting("whether a factor of the modulation that all images share is fitted; occupancies then "
+                             "tell only how the sites differ", reads=_REFINED, default=False)
     surroundings: bool = setting("whether distances and elements of the neighbours count, besides the images, in "
                                  "naming a site", reads=_REFINED, default=True)
 
