@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.spatial import cKDTree
 
@@ -49,7 +51,7 @@ def why_kept(traced: TracedAtoms, positions_A: np.ndarray, first_cost: float, co
 
 
 def keep_traced(traced: TracedAtoms, poses: Poses, thermal_A2: np.ndarray, scattering_V_A3: np.ndarray, cost: float,
-                rounds: tuple[dict[str, float], ...], summary: dict[str, float]) -> RefinedAtoms:
+                rounds: tuple[dict[str, float], ...], summary: dict[str, Any]) -> RefinedAtoms:
     """Return the named traced atoms as the result of a refinement; errors are those of the tracing.
 
     ``scattering_V_A3`` (N,) is that of whole atoms of the traced elements.

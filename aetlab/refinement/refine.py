@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -182,7 +183,7 @@ class _Refinement:
         model = self._model
         kinds = np.minimum(np.searchsorted(model.elements, traced.numbers), len(model.elements) - 1)
         scattering = model.tables.weight.sum(axis=1)[kinds].astype(np.float64) * model.voxel_A**3
-        summary = {"stopped": self.kept or "there are no traced atoms", "passes": self._n_passes}
+        summary: dict[str, Any] = {"stopped": self.kept or "there are no traced atoms", "passes": self._n_passes}
         return keep_traced(traced, poses, model.thermal_A2, scattering, self._first_cost, tuple(self._rounds), summary)
 
     def _align(self, sites: Sites, poses: Poses) -> Poses:
