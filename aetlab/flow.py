@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -38,6 +37,7 @@ from aetlab.core.seeds import generator
 from aetlab.reconstruction.device import choose_tilt_cost, solver_parts
 from aetlab.reconstruction.fit import align_when_due, fit_volume, make_aligner, make_model, step_of
 from aetlab.reconstruction.iterations import find_iterations
+from aetlab.reconstruction.resumable import Checkpoints, Resumption
 from aetlab.reconstruction.weight import hold_out, prediction_cost, regulariser_weight
 from aetlab.spec import RunSpec, SpecError, dose_per_image_e_A2, tilt_angles_deg
 
@@ -47,19 +47,6 @@ VIEWS_DEG = (0.0, 5.0)
 _SLAB = 32
 #: Maximum distance in Å of two atoms that are paired when the truth is registered to the traced atoms.
 _REGISTERED_A = 1.2
-
-
-class Checkpoints(Protocol):
-    """The interface of checkpoints: store the state of a reconstruction, so that an interrupted one can continue."""
-
-    def load(self, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """Return the arrays and values last saved, and set ``rng`` to its saved state; None if there are none."""
-
-    def due(self) -> bool:
-        """Return whether the state should be saved now."""
-
-    def save(self, arrays: dict[str, np.ndarray], values: dict[str, Any], rng: np.random.Generator) -> None:
-        """Save the state."""
 
 
 def sample(settings: RunSpec) -> Atoms:
@@ -95,6 +82,7 @@ def elements(settings: RunSpec) -> tuple[int, ...]:
 def simulate(settings: RunSpec, atoms: Atoms, *, noise: bool = True, progress: Reporter = SILENT) -> TiltSeries:
     """Return the simulated tilt series of ``atoms``, with the shot noise of the dose unless ``noise`` is False."""
     with _computing(settings):
+        progress.step("simulate", 0, len(_tilts_deg(settings)), "tilts")
         ideal = _simulate(settings, atoms, _tilts_deg(settings), _defocus_A(settings), "phonons",
                           lambda done, total: progress.step("simulate", done, total, "tilts"), true_poses(settings))
     return add_noise(settings, ideal) if noise else ideal
@@ -145,26 +133,30 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
     _check_fit(settings, series)
     with _computing(settings):
         fitted, held = hold_out(series, settings.reg.held_out, generator(settings.seed, "held out"))
-        n_iterations = find_iterations(settings, series, fitted, progress)
+        resumption = Resumption(checkpoints, settings.seed)
+        n_iterations = find_iterations(settings, series, fitted, progress, resumption)
         model = make_model(settings, series, progress.say)
-        weight = regulariser_weight(settings, series, model,
-                                    lambda other: simulate(other, sample(other), progress=progress), progress)
+        weight = resumption.notes["weight_per_V"] if "weight_per_V" in resumption.notes else regulariser_weight(
+            settings, series, model, lambda other: simulate(other, sample(other), progress=progress), progress)
         progress.say(f"regulariser {settings.reg.kind} with weight {weight:.3g} per V, "
                      f"step {step_of(settings, len(fitted)) / model.lipschitz:.4g} V²")
         aligner = make_aligner(settings, series, model)
-        rng = generator(settings.seed, "tilt order")
-        saved = checkpoints.load(rng) if checkpoints else None
+        rng, saved = resumption.begin("reconstruct")
+        if saved:
+            progress.say(f"goes on after iteration {saved.n_done} of {n_iterations}")
         if aligner and saved:
-            aligner.restore(saved[0]["tilts"])
+            aligner.restore(resumption.arrays["tilts"])
+
+        progress.step("reconstruct", saved.n_done if saved else 0, n_iterations)
 
         def on_iteration(state: solve.State) -> None:
             progress.step("reconstruct", state.n_done, n_iterations, f"cost {state.cost[-1]:.5g}")
-            if checkpoints and state.n_done < n_iterations and checkpoints.due():
-                arrays = state.arrays() | ({"tilts": aligner.table} if aligner else {})
-                checkpoints.save(arrays, state.values(), rng)
+            before_refinement = state.n_done == n_iterations and settings.refine.kind != "none"
+            resumption.keep("reconstruct", state, rng, {"n_iterations": n_iterations, "weight_per_V": weight},
+                            arrays={"tilts": aligner.table} if aligner else {}, at_once=before_refinement)
 
         solution = fit_volume(settings, model, fitted, weight, n_iterations=n_iterations, rng=rng,
-                              on_iteration=on_iteration, resume=solve.State.restore(*saved) if saved else None,
+                              on_iteration=on_iteration, resume=saved,
                               align=(lambda state: align_when_due(settings, aligner, state)) if aligner else None)
         volume = Volume(to_numpy(model.form_potential(solution.volume)), settings.scale.voxel_A)
         predicted = prediction_cost(model, solution.volume, held) if len(held) else float("nan")
@@ -188,6 +180,7 @@ def trace(settings: RunSpec, reconstruction: Reconstruction, *, elements: Sequen
             parametrization=settings.simulate.parametrization, debye_waller_A2=settings.sample.debye_waller_A2)
         traced = tracing.trace_atoms(reconstruction.volume, spec, numbers, _listener(progress, "trace"),
                                      expected_signal=expected, in_volts=True)
+    progress.step("trace", len(traced.rounds), len(traced.rounds), f"{len(traced)} atoms")
     for line in tracing.describe(traced):
         progress.say(f"trace: {line}")
     if not len(traced):

@@ -33,6 +33,7 @@ from aetlab.store.checkpoint import CheckpointFile
 from aetlab.store.contents import RunContent, describe_arrays, plain
 from aetlab.store.environment import StageClock, describe_environment
 from aetlab.store.identity import identity, record_id
+from aetlab.store.interruption import PostponedStop
 from aetlab.store.run_log import LogReporter
 from aetlab.store.sharing import find_reconstruction
 
@@ -167,8 +168,10 @@ def _reconstruct(spec: RunSpec, series: TiltSeries, places: record.Places, repor
         reporter.say(f"reconstruction: shared, read from record {held[1].id}")
         return held[0], held[1].id, False
     run_id = record_id(spec)
-    checkpoints = CheckpointFile(places.checkpoint(run_id), run=run_id, data=series.digest(), say=reporter.say)
-    made = flow.reconstruct(spec, series, progress=reporter, checkpoints=checkpoints)
+    with PostponedStop() as stop:
+        checkpoints = CheckpointFile(places.checkpoint(run_id), run=run_id, data=series.digest(), say=reporter.say,
+                                     stop=stop)
+        made = flow.reconstruct(spec, series, progress=reporter, checkpoints=checkpoints)
     return made, None, checkpoints.resumed
 
 

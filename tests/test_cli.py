@@ -78,7 +78,8 @@ def test_a_terminal_shows_a_progress_bar(tmp_path: Path) -> None:
     assert process.wait(30) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode(errors="replace"))
     assert "\x1b[" in seen.decode(errors="replace") and "━" in text
-    assert re.search(r"reconstruct\s+━+.*\d+/60\s+cost \S+", text) and "left" in text
+    assert re.search(r"reconstruct\s+━+.*\d+/60\s+cost \S+.* about \d+ s left", text)
+    assert re.match(r"trace\s+━+ (\d+)/\1 \d+ atoms", text[text.rindex("trace  "):])  # at the end, not "9/17"
 
 
 def test_help_configuration_and_completion_work(aetlab: Aetlab, tmp_path: Path) -> None:

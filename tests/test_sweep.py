@@ -248,7 +248,8 @@ def test_a_run_interrupted_twice_gives_the_same_volume(tmp_path: Path, unbroken:
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == status, errors
-        assert errors == ("" if number == signal.SIGKILL else "stopped; repeat the command to continue from here\n")
+        told = "" if number == signal.SIGKILL else "stopped; repeat the command to continue from here\n"
+        assert errors.endswith(told)
         assert whole_records(tmp_path) == {}
     listed = subprocess.run([sys.executable, "-m", "aetlab.runs", "--json"], cwd=tmp_path, env=ENVIRONMENT, text=True,
                             capture_output=True, timeout=60, check=True)

@@ -116,9 +116,11 @@ def _make(places: Places, spec: RunSpec, run_id: str, label: str, reporter: Repo
     try:
         from aetlab import keeper
         from aetlab.core import backend
+        from aetlab.core.kernel_cache import announcing_compilation
 
         backend.prepare_process()
-        with backend.threads(spec.engine.n_threads or backend.n_threads()):
+        n_threads = spec.engine.n_threads or backend.n_threads()
+        with backend.threads(n_threads), announcing_compilation(reporter.say):
             result = keeper.run(spec, places=places, reporter=reporter, use_other_code=use_other_code)
     except Exception as error:
         message = _in_one_line(error)

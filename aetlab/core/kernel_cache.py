@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numba
+from numba.core import event
 
 _PREFIX = "aetlab-kernels-"
 #: Number of folders of other source states that are kept; older ones are removed.
@@ -37,6 +38,28 @@ def njit(*, parallel: bool = False, forceinline: bool = False, error_model: Lite
             return decorate(function)
 
     return kernel
+
+
+@contextmanager
+def announcing_compilation(say: Callable[[str], None]) -> Iterator[None]:
+    """Call ``say`` with one line when the first kernel is compiled in the block; kernels that are loaded need none."""
+    with event.install_listener("numba:compile", _FirstCompilation(say)):
+        yield
+
+
+class _FirstCompilation(event.Listener):
+    """Say that kernels are compiled, once."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say: Callable[[str], None] | None = say
+
+    def on_start(self, event: object) -> None:
+        say, self._say = self._say, None
+        if say is not None:
+            say("compiling kernels, once for this version of the code: about a minute in all")
+
+    def on_end(self, event: object) -> None:
+        pass
 
 
 @functools.cache

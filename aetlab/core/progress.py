@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol, TextIO
@@ -34,6 +35,31 @@ class SilentReporter:
 SILENT = SilentReporter()
 
 
+class Pace:
+    """The time left of a stage, from the time of its steps after the first one.
+
+    The first step is left out: it may include compiling, and a stage that was interrupted begins with many steps done.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first: tuple[float, int] | None = None
+        self._last = (0.0, 0)
+
+    def step(self, done: int) -> None:
+        """Take note that ``done`` steps are done now."""
+        self._last = (self._clock(), done)
+        if self._first is None and done > 0:
+            self._first = self._last
+
+    def left_s(self, total: int) -> float | None:
+        """Return the seconds left until ``total`` steps are done; None if fewer than two steps were seen."""
+        if self._first is None or self._last[1] <= self._first[1]:
+            return None
+        each_s = (self._last[0] - self._first[0]) / (self._last[1] - self._first[1])
+        return max(self._last[0] + each_s * (total - self._last[1]) - self._clock(), 0.0)
+
+
 class PlainReporter(AbstractContextManager["PlainReporter"]):
     """Print a line at the end of each stage, and in between at most one line every ``interval_s`` seconds."""
 
@@ -41,20 +67,21 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         self._label = label
         self._stream = stream or sys.stdout
         self._interval_s = interval_s
-        self._stage = ""
+        self._stage, self._done, self._ended = "", 0, False
+        self._pace = Pace()
         self._started = self._last = time.monotonic()
 
     def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
         now = time.monotonic()
-        if stage != self._stage:
-            self._stage, self._started, self._last = stage, now, now
-        elif done < total and now - self._last < self._interval_s:
+        if stage != self._stage or done < self._done:
+            self._stage, self._started, self._last, self._pace, self._ended = stage, now, now, Pace(), False
+        self._done = done
+        self._pace.step(done)
+        if done == 0 or self._ended or (done < total and now - self._last < self._interval_s):
             return
-        if done == 0 or (done < total and now - self._started < self._interval_s):
-            return
-        self._last = now
-        spent = now - self._started
-        left = f", {spent / done * (total - done):.0f} s left" if done < total else f" in {spent:.1f} s"
+        self._last, self._ended = now, done == total
+        left_s = self._pace.left_s(total)
+        left = f" in {now - self._started:.1f} s" if done == total else f", {left_s:.0f} s left" if left_s else ""
         self.say(f"{stage} {done}/{total}{', ' + detail if detail else ''}{left}")
 
     def say(self, text: str) -> None:
@@ -65,35 +92,10 @@ class PlainReporter(AbstractContextManager["PlainReporter"]):
         self._stream.flush()
 
 
-class BarReporter(AbstractContextManager["BarReporter"]):
-    """Show a bar with the stage, the step, the latest value (the cost in a reconstruction) and the time left."""
-
-    def __init__(self, label: str) -> None:
-        from rich import progress
-
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.fields[label]}"), progress.TextColumn("{task.description:<11}"),
-            progress.BarColumn(), progress.MofNCompleteColumn(), progress.TextColumn("{task.fields[detail]}"),
-            progress.TimeElapsedColumn(), progress.TextColumn("left"), progress.TimeRemainingColumn())
-        self._label = label
-        self._stage = ""
-        self._task = self._bar.add_task("start", total=None, label=label, detail="")
-        self._bar.start()
-
-    def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
-        if stage != self._stage:
-            self._stage = stage
-            self._bar.reset(self._task, total=total, label=self._label, description=stage, detail="")
-        self._bar.update(self._task, completed=done, total=total, detail=detail)
-
-    def say(self, text: str) -> None:
-        self._bar.console.print(f"{self._label}: {text}", highlight=False, markup=False)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self._bar.stop()
-
-
-def open_reporter(label: str) -> BarReporter | PlainReporter:
+def open_reporter(label: str) -> AbstractContextManager[Reporter]:
     """Return the reporter that suits standard output, as a context manager."""
-    return BarReporter(label) if sys.stdout.isatty() else PlainReporter(label)
+    if not sys.stdout.isatty():
+        return PlainReporter(label)
+    from aetlab.core.progress_bar import BarReporter
+
+    return BarReporter(label)

@@ -21,6 +21,7 @@ from aetlab.core.progress import Reporter
 from aetlab.core.seeds import generator
 from aetlab.reconstruction.device import solver_parts
 from aetlab.reconstruction.fit import fit_volume, make_model
+from aetlab.reconstruction.resumable import Resumption
 from aetlab.reconstruction.weight import prediction_cost, rule_weight
 from aetlab.spec import RunSpec, leaves_counts_out
 
@@ -46,18 +47,25 @@ def split_counts(images: np.ndarray, electrons_per_pixel: float | np.ndarray, sh
     return kept.astype(np.float32), (left_out / (share * electrons_per_pixel)).astype(np.float32)
 
 
-def find_iterations(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, reporter: Reporter) -> int:
+def find_iterations(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, reporter: Reporter,
+                    resumption: Resumption | None = None) -> int:
     """Return the number of iterations of the fit to ``tilts`` (indices) of ``series``.
 
     It is ``spec.reg.iterations_factor`` times the number that predicts best, and at most ``spec.engine.n_iterations``.
-    It is ``spec.engine.n_iterations`` if the factor is 0, without noise, and with align=true.
+    It is ``spec.engine.n_iterations`` if the factor is 0, without noise, and with align=true. An interrupted search
+    continues from ``resumption``, and one that is complete is not repeated.
     """
     most = spec.engine.n_iterations
+    resumption = resumption or Resumption(None, spec.seed)
+    if "n_iterations" in resumption.notes:
+        return int(resumption.notes["n_iterations"])
     if not leaves_counts_out(spec):
         if spec.reg.iterations_factor > 0 and spec.data.kind == "measured":
             reporter.say(f"prepared images are no counts that could be left out: the fit takes all {most} iterations")
         return most
-    costs = _costs_of_prediction(spec, series, tilts, reporter)
+    reporter.step("split", 0, most)
+    costs = _costs_of_prediction(spec, series, tilts, reporter, resumption)
+    reporter.step("split", len(costs) - 1, len(costs) - 1)
     if not _n_changes(costs):
         return most
     best = vertex(costs)
@@ -86,11 +94,14 @@ def _n_changes(costs: list[float]) -> int:
     return sum(one != other for one, other in pairwise(costs))
 
 
-def _costs_of_prediction(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, reporter: Reporter) -> list[float]:
+def _costs_of_prediction(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, reporter: Reporter,
+                         resumption: Resumption) -> list[float]:
     """Return the costs of the left-out counts before the first iteration and after each, until they rise."""
     model = make_model(spec, _with_counts_left_out(spec, series, tilts), lambda text: None)
     predicted = np.arange(len(tilts), model.n_tilts)
-    costs = [prediction_cost(model, solver_parts(model).zeros(spec.scale.shape_zxy), predicted)]
+    rng, saved = resumption.begin("split")
+    costs = resumption.notes["costs"] if saved else [
+        prediction_cost(model, solver_parts(model).zeros(spec.scale.shape_zxy), predicted)]
 
     def worse(state: solve.State) -> str:
         costs.append(prediction_cost(model, state.proximal, predicted))
@@ -98,8 +109,8 @@ def _costs_of_prediction(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, r
         return "predicts worse" if _n_changes(costs[int(np.argmin(costs)):]) >= PATIENCE else ""
 
     weight = spec.reg.weight if isinstance(spec.reg.weight, float) else rule_weight(spec, series)
-    fit_volume(spec, model, np.arange(len(tilts)), weight, n_iterations=spec.engine.n_iterations,
-               rng=generator(spec.seed, "tilt order"), enough=worse)
+    fit_volume(spec, model, np.arange(len(tilts)), weight, n_iterations=spec.engine.n_iterations, rng=rng, enough=worse,
+               on_iteration=lambda state: resumption.keep("split", state, rng, {"costs": costs}), resume=saved)
     return costs
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from aetlab.core.files import StorageError
 from aetlab.store.array_file import read_container, write_container
 from aetlab.store.identity import code_id
+from aetlab.store.interruption import PostponedStop
 
 
 def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any], rng: np.random.Generator,
@@ -75,10 +76,13 @@ class Schedule:
 class CheckpointFile:
     """The checkpoint file ``path`` of the reconstruction of ``run`` from the series with the digest ``data``.
 
-    ``say`` is called with one line if a checkpoint cannot be used. ``resumed`` is True if one was found and used.
+    ``say`` is called with one line if a checkpoint cannot be used. ``resumed`` is True if one was found and used. A
+    signal that waits in ``stop`` acts once the state is saved.
     """
 
-    def __init__(self, path: Path, *, run: str, data: str, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, *, run: str, data: str, say: Callable[[str], None],
+                 stop: PostponedStop | None = None) -> None:
+        self._stop = stop
         self._path = path
         self._run = run
         self._data = data
@@ -99,10 +103,16 @@ class CheckpointFile:
         return saved
 
     def due(self) -> bool:
-        """Return whether the state should be saved now."""
+        """Return whether the state should be saved now; to be asked after every iteration."""
+        if self._stop is not None:
+            self._stop.iterated()
+            if self._stop.pending:
+                return True
         return self._schedule.due()
 
     def save(self, arrays: dict[str, np.ndarray], values: dict[str, Any], rng: np.random.Generator) -> None:
         """Save the state and replace the last one."""
         self._schedule.write(lambda: save_checkpoint(self._path, arrays, values, rng, run=self._run,
                                                      data=self._data))
+        if self._stop is not None:
+            self._stop.act()

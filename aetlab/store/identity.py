@@ -38,6 +38,7 @@ NOT_DECIDING = (
     "run.py", "runs.py", "series", "spec", "store", "trace.py",
     # In deciding folders: messages, labels, choice of the device, estimates, and results of the command bound alone.
     "core/errors.py", "core/files.py", "core/hdf5.py", "core/kernel_cache.py", "core/metrics.py", "core/progress.py",
+    "core/progress_bar.py",
     "core/yaml_file.py", "gpu/choose.py", "reconstruction/estimate.py", "reconstruction/memory.py",
     "refinement/bound.py",
 )
