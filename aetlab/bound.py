@@ -6,6 +6,11 @@ reconstruction.
 
 from __future__ import annotations
 
+from aetlab.core import console
+
+if __name__ == "__main__":
+    console.stop_at_once()
+
 import argparse
 import csv
 import dataclasses
@@ -56,6 +61,7 @@ class PlanRow:
     n_atoms: int
 
 
+@console.command
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line of ``python -m aetlab.bound``."""
     arguments = _parser().parse_args(argv)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from aetlab.core import console
+
+if __name__ == "__main__":
+    console.stop_at_once()
+
 import argparse
 import contextlib
 import importlib.util
@@ -71,6 +76,7 @@ def try_runs() -> Finding:
     return Finding("trial runs", OK, f"three took {time.monotonic() - started:.0f} s; the kernels are compiled")
 
 
+@console.command
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line of ``python -m aetlab.doctor``; the exit status is 1 if a required part is broken."""
     parser = argparse.ArgumentParser(prog="python -m aetlab.doctor", description=_DESCRIPTION)

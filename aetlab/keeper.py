@@ -61,12 +61,15 @@ def run(spec: RunSpec, *, places: record.Places, reporter: Reporter = SILENT,
     StorageError
         If a file cannot be written.
     """
-    with record.run_lock(places, spec, lambda: reporter.say("another process makes this record, waiting")):
+    with record.run_lock(places, spec, lambda: reporter.say("another process makes this record, waiting")
+                         ) as held:
         found, note = record.find_record(places, spec, use_other_code=use_other_code)
         if found is not None:
             return RunResult("skipped", found, "complete")
         path = places.log(record_id(spec))
         log = LogReporter(reporter, path)
+        if not held:
+            log.say("this file system has no file locks: another process may compute the same at the same time")
         retried = record.failed_before(path)
         for line in (["failed before, retrying"] if retried else []) + ([note] if note else []):
             log.say(line)

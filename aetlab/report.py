@@ -5,6 +5,11 @@ Only records are read; nothing is simulated, reconstructed or traced.
 
 from __future__ import annotations
 
+from aetlab.core import console
+
+if __name__ == "__main__":
+    console.stop_at_once()
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -33,6 +38,7 @@ _EXAMPLES = """examples:
 """
 
 
+@console.command
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``python -m aetlab.report``."""
     arguments = _parser().parse_args(argv)

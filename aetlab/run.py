@@ -7,7 +7,6 @@ they name is imported or called.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aetlab.spec import RunSpec, SpecError
+from aetlab.core import console
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from aetlab.cli.compose import Job
     from aetlab.cli.jobs import JobResult
+    from aetlab.spec import RunSpec
 
 #: Overrides that make joblib start one run at a time. (With one worker it would run them in this process.)
 _ONE_AT_A_TIME = ("hydra.launcher.n_jobs=2", "hydra.launcher.pre_dispatch='1'")
@@ -41,16 +41,12 @@ class _Plan:
     jobs: Sequence[Job] = ()
 
 
+@console.command
 def main() -> None:
     """Run the command line of ``python -m aetlab.run``."""
+    console.stop_at_once()
     warnings.filterwarnings("ignore", message="'hydra/launcher/ray' is validated against")  # as the plugin intends
-    try:
-        status = _main(sys.argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of the output has closed it, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
-    sys.exit(status)
+    sys.exit(_main(sys.argv[1:]))
 
 
 def task(config: DictConfig) -> float | None:
@@ -58,6 +54,7 @@ def task(config: DictConfig) -> float | None:
 
     Returns the objective of a search (see :func:`_objective`).
     """
+    console.protect_streams()
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -141,6 +138,7 @@ def _main(argv: list[str]) -> int:
     from aetlab.cli.file_patterns import expand_file_patterns
     from aetlab.cli.launch import EXIT_UNUSABLE, launch
     from aetlab.core.files import StorageError
+    from aetlab.spec import SpecError
     from aetlab.spec.folders import group_choices
 
     estimating = FLAG in argv
@@ -162,12 +160,15 @@ def _main(argv: list[str]) -> int:
     except (SpecError, StorageError) as error:
         print(f"aetlab: {error}", file=sys.stderr)
         return EXIT_UNUSABLE
+    console.raise_on_interrupt()
     if plan.jobs:
         return launch(plan.ledger, lambda one_at_a_time: _run_here(plan.jobs, plan.ledger))
     return _launch_hydra(args, groups, plan, config_dir)
 
 
 def _check_flags(args: argparse.Namespace) -> None:
+    from aetlab.spec import SpecError
+
     if args.experimental_rerun:
         raise SpecError("--experimental-rerun cannot be used: it would run code from a file")
     if args.config_dir and not Path(args.config_dir).is_dir():

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from aetlab.core import console
+
+if __name__ == "__main__":
+    console.stop_at_once()
+
 import argparse
 import datetime
 import json
@@ -38,6 +43,7 @@ _EXAMPLES = """examples:
 _WIDEST = 60
 
 
+@console.command
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line of ``python -m aetlab.runs``."""
     arguments = _parser().parse_args(_with_command(list(sys.argv[1:] if argv is None else argv)))

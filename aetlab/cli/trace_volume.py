@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aetlab.core import console
 from aetlab.core.files import StorageError, make_folder, write_atomically, writing
 from aetlab.core.nouns import TracedAtoms
 from aetlab.core.physics import SYMBOLS
@@ -67,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@console.command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 1 if no atoms were found, 2 for input that cannot be used."""
     parser = build_parser()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from aetlab.core.files import StorageError, writing
+from aetlab.core.files import StorageError, has_locks, writing
 
 #: Launchers that start several workers on this machine.
 ON_CORES, ON_GPUS = "cores", "gpus"
@@ -63,8 +63,12 @@ def claim_gpu(folder: Path | None = None) -> str:
         raise StorageError("no GPU is visible to this worker")
     while True:
         for gpu in gpus:
-            lock = FileLock(locks / f"aetlab-gpu-{gpu.replace('/', '_')}.lock")
+            path = locks / f"aetlab-gpu-{gpu.replace('/', '_')}.lock"
+            lock = FileLock(path)
             with writing(locks):
+                if not has_locks(path):
+                    raise StorageError(f"{locks} has no file locks, by which workers share GPUs: set TMPDIR to a "
+                                       "folder of a local disk, or use one worker")
                 try:
                     lock.acquire(timeout=0)
                 except Timeout:

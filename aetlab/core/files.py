@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
+import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from aetlab.core.errors import AetlabError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+#: Errors of a file system without locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+#: Numbers of the file systems that have refused a lock to this process.
+_WITHOUT_LOCKS: set[int] = set()
 
 
 class StorageError(AetlabError):
@@ -37,7 +48,7 @@ def describe(error: OSError) -> str:
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
         if error.errno == number or f"errno = {number}," in str(error):
             return os.strerror(number)
-    return error.strerror or str(error).splitlines()[0]
+    return error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def make_folder(folder: Path) -> Path:
@@ -50,11 +61,10 @@ def make_folder(folder: Path) -> Path:
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call ``write`` with a temporary path next to ``path``, flush the file to the disk and rename it to ``path``.
 
-    The temporary name is always the same, so that a file left by a killed process is overwritten. Only one process may
-    write ``path`` at a time.
+    Only one process may write ``path`` at a time, unless the file system has no locks (:func:`partial_path`).
     """
     make_folder(path.parent)
-    partial = path.with_name(f".partial-{path.name}")
+    partial = partial_path(path)
     with writing(path):
         try:
             write(partial)
@@ -89,7 +99,7 @@ def flush(path: Path) -> None:
 
 def open_regular(path: Path) -> BufferedReader:
     """Open a regular file to read; raise OSError for anything else, such as a pipe, which could block for ever."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         _require_regular(os.fstat(handle))
         return os.fdopen(handle, "rb")
@@ -139,13 +149,22 @@ def _require_regular(status: os.stat_result) -> None:
 
 
 @contextmanager
-def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
     """Hold the lock file ``path`` inside the block; call ``waiting`` before waiting for another process.
 
-    The system releases the lock when a process dies. Lock files are never removed: if one were removed while another
-    process waits for it, two processes could hold the lock at the same time.
+    Yield False where the file system has no locks: nothing is held then, and temporary files have names of their own
+    (:func:`partial_path`), so that several processes can write the same file. The system releases the lock when a
+    process dies. Lock files are never removed: if one were removed while another process waits for it, two processes
+    could hold the lock at the same time.
     """
     make_folder(path.parent)
+    with writing(path):
+        device = path.parent.stat().st_dev
+        if not has_locks(path):
+            _WITHOUT_LOCKS.add(device)
+    if device in _WITHOUT_LOCKS:
+        yield False
+        return
     lock = FileLock(path)
     with writing(path):
         try:
@@ -155,9 +174,41 @@ def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[No
                 waiting()
             lock.acquire()
     try:
-        yield
+        yield True
     finally:
         lock.release()
+
+
+def has_locks(path: Path) -> bool:
+    """Return whether the file system locks the file ``path``, which is made if it is missing."""
+    if fcntl is None:
+        return True
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        raise
+    finally:
+        os.close(handle)
+    return True
+
+
+def partial_path(path: Path) -> Path:
+    """Return the temporary name under which ``path`` is written.
+
+    It is always the same, so that what a killed process left is overwritten. Where the file system has no locks it
+    names the process.
+    """
+    try:
+        shared = path.parent.stat().st_dev in _WITHOUT_LOCKS
+    except OSError:
+        shared = False
+    own = f"{socket.gethostname()}-{os.getpid()}-" if shared else ""
+    return path.with_name(f".partial-{own}{path.name}")
 
 
 def set_aside(path: Path, folder: Path) -> Path:
@@ -211,7 +262,9 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove ``folder`` with all its contents; do nothing if it does not exist."""
+    """Remove ``folder`` with all its contents, a file, or a link but not what it points to; do nothing if missing."""
     with writing(folder):
         if folder.is_dir() and not folder.is_symlink():
             shutil.rmtree(folder)
+        else:
+            folder.unlink(missing_ok=True)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from aetlab.core import console
+
+if __name__ == "__main__":
+    console.stop_at_once()
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -36,6 +41,7 @@ _HEAD = ("# One row for each image, in the order of the files. defocus_nm: overf
          "leaves the image out.")
 
 
+@console.command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     arguments = _parser().parse_args(argv)

@@ -10,11 +10,12 @@ that no file lies outside the folder and that the sizes match. Whatever is read 
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from aetlab.core.files import (
     flush,
     locked,
     make_folder,
+    partial_path,
     remove_tree,
     set_aside,
     sha256,
@@ -121,7 +123,8 @@ def write_record(
     """
     run_id = record_id(spec)
     make_folder(records)
-    folder, partial = records / run_id, records / f".partial-{run_id}"
+    folder = records / run_id
+    partial = partial_path(folder)
     remove_tree(partial)
     try:
         with writing(partial):
@@ -139,12 +142,30 @@ def write_record(
             _write_json(partial / MANIFEST, {"schema": SCHEMA, "id": run_id, "files": files})
             flush(partial / MANIFEST)
             flush(partial)
-            os.rename(partial, folder)
+            _put_in_place(partial, folder)
             flush(records)
     except BaseException:
         _forget(partial)
         raise
     return folder
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    """Rename ``partial`` to ``folder``, unless another process has completed the same record meanwhile.
+
+    That happens where the file system has no locks.
+    """
+    try:
+        os.rename(partial, folder)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        try:
+            read_record(folder)
+            remove_tree(partial)
+        except RecordError:
+            set_aside(folder, Places(folder.parents[1]).damaged)
+            os.rename(partial, folder)
 
 
 def read_record(folder: Path, *, verify: bool = True) -> Record:
@@ -249,7 +270,7 @@ def find_record(places: Places, spec: RunSpec, *, use_other_code: bool = False) 
     caller holds the run's lock.
     """
     folder = places.records / record_id(spec)
-    if not folder.exists():
+    if not folder.exists() and not folder.is_symlink():
         return None, ""
     try:
         record = read_record(folder)
@@ -270,10 +291,13 @@ def failed_before(log_path: Path) -> bool:
 
 
 @contextmanager
-def run_lock(places: Places, spec: RunSpec, waiting: Any = None) -> Any:
-    """Hold the lock of the run of ``spec`` inside the block, so that two processes never make the same record."""
-    with locked(places.lock(record_id(spec)), waiting):
-        yield
+def run_lock(places: Places, spec: RunSpec, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
+    """Hold the lock of the run of ``spec`` inside the block, so that two processes never make the same record.
+
+    Yield False where the file system has no locks.
+    """
+    with locked(places.lock(record_id(spec)), waiting) as held:
+        yield held
 
 
 def _plain_number(value: float) -> float | None:

@@ -1,0 +1,85 @@
+"""Locks, temporary names and removal of files, also where the file system has no locks."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aetlab.core import files
+from aetlab.core.files import StorageError, locked, open_regular, partial_path, remove_tree, sha256
+from aetlab.spec import RunSpec
+from aetlab.store.cache import shared_stage
+from aetlab.store.record import Places, list_records, read_record, run_lock
+from tests.test_record import write
+
+
+@pytest.fixture(params=[errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the file system refuse all locks."""
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setattr(files, "_WITHOUT_LOCKS", set())
+
+
+def test_a_lock_is_held_and_temporary_names_are_reused(tmp_path: Path) -> None:
+    waited = []
+    with locked(tmp_path / "a.lock") as held, pytest.raises(ZeroDivisionError):
+        assert held and partial_path(tmp_path / "a") == tmp_path / ".partial-a"
+
+        def waiting() -> None:
+            waited.append(1)
+            raise ZeroDivisionError
+
+        with locked(tmp_path / "a.lock", waiting):
+            pass
+    assert waited == [1]
+
+
+def test_without_locks_runs_go_on_under_names_of_their_own(tmp_path: Path, smoke_spec: RunSpec,
+                                                           no_locks: None) -> None:
+    places = Places(tmp_path)
+    with run_lock(places, smoke_spec) as held:
+        assert not held and str(os.getpid()) in partial_path(places.records).name
+        first = write(places.records, smoke_spec)
+        mtime_ns = (first / "MANIFEST.json").stat().st_mtime_ns
+        assert write(places.records, smoke_spec) == first  # another process was faster
+        assert (first / "MANIFEST.json").stat().st_mtime_ns == mtime_ns
+        (first / "log.txt").write_text("damaged", encoding="utf-8")
+        assert read_record(write(places.records, smoke_spec)).id == first.name
+    assert len(list(places.damaged.iterdir())) == 1 and len(list_records(places.records)[0]) == 1
+    assert [path.name for path in places.records.iterdir()] == [first.name]
+    assert shared_stage(tmp_path / "cache", "stage", 1, lambda: {"x": np.ones(2)})["x"].tolist() == [1, 1]
+
+
+def test_other_errors_of_a_lock_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(errno.EIO, "")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(StorageError, match=r"cannot write .*a\.lock: Input/output error"), locked(tmp_path / "a.lock"):
+        pass
+
+
+def test_links_are_removed_and_their_targets_kept(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (tmp_path / "link").symlink_to(kept)
+    for name in ("link", "missing"):
+        remove_tree(tmp_path / name)
+        assert not (tmp_path / name).is_symlink()
+    assert kept.is_dir()
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(OSError):
+            open_regular(path)
+        with pytest.raises(OSError):
+            sha256(path)
