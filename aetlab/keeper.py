@@ -7,6 +7,7 @@ decides a number is in :mod:`aetlab.flow`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def run(spec: RunSpec, *, places: record.Places, reporter: Reporter = SILENT,
         for line in (["failed before, retrying"] if retried else []) + ([note] if note else []):
             log.say(line)
         made, resumed = _make(spec, places, log, use_other_code)
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # the record is complete
+            path.unlink(missing_ok=True)
         return RunResult("resumed" if resumed else "retried" if retried else "done", made, note)
 
 
@@ -116,9 +118,10 @@ def _make(spec: RunSpec, places: record.Places, reporter: LogReporter,
         with clock.stage("score"):
             comparison = flow.compare(spec, truth, series, reconstruction, traced, refined, progress=reporter)
     content = RunContent(spec, series, reconstruction, traced, refined, comparison)
-    made = _write(places, content, clock, log=places.log(record_id(spec)).read_text(encoding="utf-8"),
+    made = _write(places, content, clock, log=reporter.text,
                   shared_from=shared_from, resumed=resumed)
-    places.checkpoint(made.id).unlink(missing_ok=True)
+    with suppress(OSError):  # the record is complete
+        places.checkpoint(made.id).unlink(missing_ok=True)
     return made, resumed
 
 

@@ -120,8 +120,11 @@ def _run_single(spec: RunSpec, outputs: Path, use_other_code: bool) -> None:
 def _run_here(jobs: Sequence[Job], ledger: Path | None) -> None:
     """Run composed jobs one after another in this process; Hydra would compose all of them again."""
     from aetlab.cli.jobs import run_job
+    from aetlab.cli.ledger import require_ledger
 
     for job in jobs:
+        if ledger is not None:
+            require_ledger(ledger)
         outputs, use_other_code = Path.cwd() / job.settings.outputs, job.settings.other_code == "use"
         if ledger is None:
             _run_single(job.spec, outputs, use_other_code)

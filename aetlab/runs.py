@@ -164,11 +164,22 @@ def _remove(places: Places, entries: list[Entry], arguments: argparse.Namespace)
         return 1
     if arguments.cache:
         remove_cache(places)
-    else:
-        for entry in entries:
-            remove_entry(places, entry)
-    print(f"removed {subject}")
-    return 0
+        print(f"removed {subject}")
+        return 0
+    kept = [reason for entry in entries if (reason := _remove_one(places, entry))]
+    for reason in kept:
+        print(f"aetlab: {reason}", file=sys.stderr)
+    print(f"removed {subject}" if not kept else f"removed {len(entries) - len(kept)} of {len(entries)} runs")
+    return 1 if kept else 0
+
+
+def _remove_one(places: Places, entry: Entry) -> str:
+    """Remove one run; return the reason why it cannot be removed, or ""."""
+    try:
+        remove_entry(places, entry)
+    except StorageError as error:
+        return str(error)
+    return ""
 
 
 def _agreed(question: str) -> bool:

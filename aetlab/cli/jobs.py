@@ -6,6 +6,7 @@ A job that fails prints one line and keeps its log; it never stops the other job
 from __future__ import annotations
 
 import json
+import math
 import signal
 import threading
 import time
@@ -49,8 +50,9 @@ class JobResult:
     note: str = ""
 
     def to_json(self) -> str:
-        """Return this result as JSON text."""
-        return json.dumps(asdict(self))
+        """Return this result as JSON text, without metrics that are not finite."""
+        metrics = {name: value for name, value in self.metrics.items() if math.isfinite(value)}
+        return json.dumps({**asdict(self), "metrics": metrics}, allow_nan=False)
 
 
 def run_job(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -> JobResult:

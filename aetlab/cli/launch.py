@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 
 from aetlab.cli.jobs import Terminated, terminable
 from aetlab.cli.ledger import has_work, print_best, print_table, record_worker_death
+from aetlab.core.files import StorageError
 
 #: Exit statuses: a run failed; invalid command line; stopped by Ctrl-C; stopped by SIGTERM.
 EXIT_FAILED, EXIT_UNUSABLE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
@@ -58,8 +60,12 @@ def _finish(ledger: Path | None) -> int:
     """Print the table of a sweep; return the exit status."""
     if ledger is None:
         return 0
-    n_bad = print_table(ledger)
-    print_best(ledger)
+    try:
+        n_bad = print_table(ledger)
+        print_best(ledger)
+    except StorageError as error:
+        print(f"aetlab: {error}", file=sys.stderr)
+        return EXIT_FAILED
     return EXIT_FAILED if n_bad else 0
 
 
@@ -67,6 +73,12 @@ def _stopped(stop: BaseException, ledger: Path | None) -> int:
     """Print why the jobs ended early, after the table of a sweep; return the exit status."""
     if isinstance(stop, SystemExit):
         return stop.code if isinstance(stop.code, int) else EXIT_FAILED if stop.code else 0
+    if isinstance(stop, StorageError):
+        with suppress(StorageError):  # the ledger may be what is missing
+            if ledger is not None:
+                print_table(ledger)
+        print(f"aetlab: {stop}", file=sys.stderr)
+        return EXIT_FAILED
     _finish(ledger)
     if isinstance(stop, (KeyboardInterrupt, Terminated)):
         print("stopped; repeat the command to continue from here", file=sys.stderr)

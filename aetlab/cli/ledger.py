@@ -1,24 +1,28 @@
 """The ledger of a sweep: the requested jobs, the result of each finished job, and the final table.
 
 A job may run in any process on any machine; it writes its result atomically to ``jobs/<number>.json``. Ledger folders
-are numbered, not dated, so that a wrong clock has no effect.
+are numbered, not dated, so that a wrong clock has no effect. A ledger that is gone or damaged raises
+:class:`StorageError`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aetlab.cli.compose import SEARCH
 from aetlab.cli.jobs import FAILED, LEFT_OUT, JobResult, relative_path
-from aetlab.core.files import make_folder, write_text, writing
+from aetlab.core.files import StorageError, describe, make_folder, open_regular, write_text, writing
 from aetlab.core.metrics import HEADLINES
 from aetlab.spec import RunSpec, SpecError
+from aetlab.spec.bind import bind
 from aetlab.store.identity import record_id
 
 _REQUESTED = "wanted.json"
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ def open_ledger(sweeps: Path, requested: Sequence[RequestedJob], fixed: Sequence
     digests of input files by their paths.
     """
     make_folder(sweeps)
-    number = 1 + max((int(path.name) for path in sweeps.iterdir() if path.name.isdigit()), default=0)
+    number = 1 + max((int(path.name) for path in sweeps.iterdir() if _NUMBER.fullmatch(path.name)), default=0)
     while True:
         folder = sweeps / f"{number:04d}"
         with writing(folder):
@@ -48,10 +52,8 @@ def open_ledger(sweeps: Path, requested: Sequence[RequestedJob], fixed: Sequence
             except FileExistsError:
                 number += 1
     make_folder(folder / "jobs")
-    rows = [{"number": i, "label": job.label, "id": job.id, "words": list(job.words)}
-            for i, job in enumerate(requested)]
-    content = {"jobs": rows, "fixed": list(fixed), "inputs": dict(inputs or {})}
-    write_text(folder / _REQUESTED, json.dumps(content, indent=1) + "\n")
+    planned = _Planned(tuple(requested), tuple(fixed), dict(inputs or {}))
+    write_text(folder / _REQUESTED, json.dumps(asdict(planned), indent=1) + "\n")
     return folder
 
 
@@ -65,44 +67,55 @@ def require_planned(folder: Path, number: int, spec: RunSpec) -> None:
 
     A worker binds the settings of its job again, when an input file may have changed.
     """
-    planned = json.loads((folder / _REQUESTED).read_text(encoding="utf-8"))
+    planned = _read(folder)
     for path, found in input_digests(spec).items():
-        if planned["inputs"].get(path, found) != found:
+        if planned.inputs.get(path, found) != found:
             raise SpecError(f"{path} has changed since the sweep started; start the sweep again")
-    if number < len(planned["jobs"]) and planned["jobs"][number]["id"] != record_id(spec):
+    if number < len(planned.jobs) and planned.jobs[number].id != record_id(spec):
         raise SpecError("the configuration has changed since the sweep started; start the sweep again")
 
 
 def read_requested(folder: Path) -> list[RequestedJob]:
     """Return the jobs that the sweep of this ledger requests; none for a search."""
-    rows = json.loads((folder / _REQUESTED).read_text(encoding="utf-8"))["jobs"]
-    return [RequestedJob(row["label"], row["id"], tuple(row["words"])) for row in rows]
+    return list(_read(folder).jobs)
 
 
 def read_label(folder: Path, number: int, words: Sequence[str]) -> str:
     """Return the label of job ``number``; that of a search's job lists the ``words`` that the search has chosen."""
-    requested = read_requested(folder)
-    if number < len(requested):
-        return requested[number].label
-    fixed = _fixed_keys(folder)
+    planned = _read(folder)
+    if number < len(planned.jobs):
+        return planned.jobs[number].label
+    fixed = planned.fixed_keys
     return " ".join(word.replace("'", "") for word in words if word.split("=")[0] not in fixed) or SEARCH
 
 
 def write_result(folder: Path, number: int, result: JobResult) -> None:
-    """Write the result of job ``number``."""
+    """Write the result of job ``number`` to a ledger that is still in its place."""
+    _read(folder)
     write_text(make_folder(folder / "jobs") / f"{number:05d}.json", result.to_json() + "\n")
 
 
 def read_result(folder: Path, number: int) -> JobResult | None:
     """Return the result of job ``number``; None if it has none yet."""
     path = folder / "jobs" / f"{number:05d}.json"
-    return JobResult(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    return _read_job(path) if path.exists() else None
 
 
 def read_results(folder: Path) -> dict[int, JobResult]:
     """Return the results of the finished jobs by their number."""
-    paths = sorted((folder / "jobs").glob("[0-9]*.json"))
-    return {int(path.stem): JobResult(**json.loads(path.read_text(encoding="utf-8"))) for path in paths}
+    paths = sorted(path for path in (folder / "jobs").glob("*.json") if _NUMBER.fullmatch(path.stem))
+    return {int(path.stem): _read_job(path) for path in paths}
+
+
+def _read_job(path: Path) -> JobResult:
+    """Return a result; one that cannot be read counts as failed."""
+    try:
+        with open_regular(path) as file:
+            result = bind(JobResult, json.load(file))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = describe(error) if isinstance(error, OSError) else "it is no result of a run"
+        return JobResult("", "", FAILED, 0.0, error=f"{path} cannot be read: {reason}")
+    return result
 
 
 def has_work(folder: Path) -> bool:
@@ -120,6 +133,11 @@ def record_worker_death(folder: Path) -> JobResult:
     result = JobResult(run_id, label, FAILED, 0.0, error="its worker died (out of memory?)")
     write_result(folder, number, result)
     return result
+
+
+def require_ledger(folder: Path) -> None:
+    """Raise :class:`StorageError` if the ledger is gone or damaged."""
+    _read(folder)
 
 
 def print_table(folder: Path) -> int:
@@ -156,7 +174,7 @@ def print_table(folder: Path) -> int:
     for result in results.values():
         if result.status == FAILED:
             log = f"; log: {relative_path(result.log)}" if result.log else ""
-            console.print(f"failed: {result.label}: {result.error}{log}", soft_wrap=True)
+            console.print(f"failed: {result.label or 'run'}: {result.error}{log}", soft_wrap=True)
     return n_bad
 
 
@@ -167,11 +185,30 @@ def print_best(folder: Path) -> None:
     found = folder / "optimization_results.yaml"
     if found.exists():
         best = yaml.safe_load(found.read_text(encoding="utf-8"))
-        fixed = _fixed_keys(folder)
+        fixed = _read(folder).fixed_keys
         words = " ".join(f"{name}={value}" for name, value in best["best_params"].items() if name not in fixed)
         print(f"best settings of the search: {words}; mean cost of a held-out tilt: {best['best_value']:.6g}")
 
 
-def _fixed_keys(folder: Path) -> set[str]:
-    content = json.loads((folder / _REQUESTED).read_text(encoding="utf-8"))
-    return {word.split("=")[0] for word in content["fixed"]}
+@dataclass(frozen=True)
+class _Planned:
+    """What ``wanted.json`` holds."""
+
+    jobs: tuple[RequestedJob, ...]
+    fixed: tuple[str, ...]
+    inputs: dict[str, str]
+
+    @property
+    def fixed_keys(self) -> set[str]:
+        return {word.split("=")[0] for word in self.fixed}
+
+
+def _read(folder: Path) -> _Planned:
+    try:
+        with open_regular(folder / _REQUESTED) as file:
+            return bind(_Planned, json.load(file))
+    except OSError as error:
+        raise StorageError(f"the ledger {folder} cannot be read: {describe(error)}; was the outputs folder moved or "
+                           "removed during the sweep? Repeat the command to continue") from None
+    except (ValueError, RecursionError):
+        raise StorageError(f"the ledger {folder} is damaged: repeat the command") from None

@@ -52,6 +52,9 @@ _TOKEN = re.compile(
     rf"""(?:{_BLANK})*+([ \t]*+))""", re.DOTALL)
 
 
+_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
+
+
 def canonical_json(value: Any) -> str:
     """Return JSON text that is equal for equal values; ``value`` may hold dataclasses and nested containers."""
     return json.dumps(_canonical(unbind(value)), sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -68,6 +71,11 @@ def record_id(spec: RunSpec) -> str:
     Raise :class:`SpecError` if the digest of an input file is missing.
     """
     return digest(identity(spec))
+
+
+def is_id(name: str) -> bool:
+    """Return whether ``name`` has the form of a run's id."""
+    return _ID.fullmatch(name) is not None
 
 
 def identity(spec: RunSpec) -> dict[str, Any]:

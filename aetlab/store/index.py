@@ -17,14 +17,13 @@ from typing import Any
 
 from aetlab.core.files import StorageError, open_regular, write_text
 from aetlab.spec import RunSpec, SpecError
-from aetlab.store.identity import digest, identity, identity_of
+from aetlab.store.identity import digest, identity, identity_of, is_id
 from aetlab.store.record import Places, RecordError, read_settings
 
 #: Groups of settings that come after the reconstruction.
 AFTER = ("trace", "refine", "score")
 _HEADER = f"aetlab index 1 of settings before {', '.join(AFTER)}"
 _LINE = re.compile(r"([0-9a-f]{16}) ([0-9a-f]{16})")
-_ID = re.compile(r"[0-9a-f]{16}")
 
 
 def records_with_reconstruction(places: Places, spec: RunSpec) -> list[Path]:
@@ -36,7 +35,7 @@ def records_with_reconstruction(places: Places, spec: RunSpec) -> list[Path]:
 def _keys(places: Places) -> dict[str, str]:
     """Return the keys of all records by their ids, and bring the index up to date."""
     try:
-        names = [entry.name for entry in os.scandir(places.records) if _ID.fullmatch(entry.name)]
+        names = [entry.name for entry in os.scandir(places.records) if is_id(entry.name)]
     except OSError:
         return {}
     known, usable = _read(places.index)

@@ -1,20 +1,28 @@
-"""List, filter and remove the runs of an outputs folder: complete, damaged, cut off or failed."""
+"""List, filter and remove the runs of an outputs folder: complete, damaged, cut off or failed.
+
+What lies among the records without the name of one, such as Thumbs.db, is listed as foreign and never removed. A file
+that cannot be read is named in the note of its entry; the others are listed.
+"""
 
 from __future__ import annotations
 
 import datetime
 import operator
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aetlab.core.files import StorageError, locked, remove_tree, writing
-from aetlab.store.identity import code_id
+from aetlab.core.files import StorageError, describe, locked, open_regular, remove_tree, writing
+from aetlab.store.identity import code_id, is_id
 from aetlab.store.record import FAILURE, Places, RecordError, Summary, read_summary
 
-COMPLETE, DAMAGED, CUT_OFF, FAILED = "complete", "damaged", "cut off", "failed"
+COMPLETE, DAMAGED, CUT_OFF, FAILED, FOREIGN = "complete", "damaged", "cut off", "failed", "foreign"
+#: Most bytes at the end of a log in which its last line is searched.
+_END_BYTES = 1 << 16
 _CONDITION = re.compile(r"(?P<name>[\w.]+)\s*(?P<relation><=|>=|!=|=|<|>)\s*(?P<value>.*)")
 _RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
@@ -44,10 +52,13 @@ class Entry:
 def list_entries(places: Places) -> list[Entry]:
     """Return all runs under ``places``, the oldest record first; check all text files, and the size of the arrays."""
     entries, seen = [], set()
-    for folder in sorted(places.records.iterdir()) if places.records.is_dir() else []:
+    for folder in _names(places.records):
         if folder.name.startswith("."):
             continue
         seen.add(folder.name)
+        if not is_id(folder.name):
+            entries.append(Entry(folder.name, FOREIGN, folder, "not a record, left alone", {}, {}, "", 0))
+            continue
         try:
             entries.append(_of_record(folder, read_summary(folder, verify=False)))
         except RecordError as error:
@@ -58,7 +69,7 @@ def list_entries(places: Places) -> list[Entry]:
 
 def list_unfinished(places: Places, records: Collection[str]) -> list[Entry]:
     """Return the runs under ``places`` that were cut off or failed: those with a log and none of the ``records``."""
-    logs = sorted(places.logs.glob("*.log")) if places.logs.is_dir() else []
+    logs = [path for path in _names(places.logs) if path.suffix == ".log" and is_id(path.stem)]
     return [_of_log(places, log) for log in logs if log.stem not in records]
 
 
@@ -99,9 +110,17 @@ def choose(entries: Sequence[Entry], words: Sequence[str]) -> list[Entry]:
 
 
 def remove_entry(places: Places, entry: Entry) -> None:
-    """Remove the record of a run with its checkpoint and log, under the lock of the run."""
-    if not re.fullmatch(r"[\w-]{1,80}", entry.id):
-        raise StorageError(f"{entry.id!r} is not the name of a record")
+    """Remove the record of a run with its checkpoint and log, under the lock of the run.
+
+    Of a record that is a link, the link is removed and its target is kept.
+
+    Raises
+    ------
+    StorageError
+        If the entry is foreign, or a file cannot be removed.
+    """
+    if not is_id(entry.id):
+        raise StorageError(f"{entry.place} is not a record and is left alone")
     with locked(places.lock(entry.id)):
         remove_tree(places.records / entry.id)
         remove_tree(places.work(entry.id))
@@ -112,7 +131,7 @@ def remove_entry(places: Places, entry: Entry) -> None:
 def remove_cache(places: Places) -> int:
     """Remove all shared stages, each under its lock, and return the number of bytes freed."""
     n_bytes = 0
-    for path in sorted(places.cache.glob("*/*.arrays")):
+    for path in _stages(places):
         stem = path.stem.removeprefix(".partial-")
         with locked(places.cache / "locks" / f"{path.parent.name}-{stem}.lock"), writing(path):
             n_bytes += path.stat().st_size
@@ -122,8 +141,13 @@ def remove_cache(places: Places) -> int:
 
 def cache_size(places: Places) -> tuple[int, int]:
     """Return the number of shared stages and their size in bytes."""
-    sizes = [path.stat().st_size for path in places.cache.glob("*/*.arrays")]
+    sizes = [path.stat().st_size for path in _stages(places)]
     return len(sizes), sum(sizes)
+
+
+def _stages(places: Places) -> list[Path]:
+    """Return the files of shared stages, also those of interrupted runs."""
+    return [path for path in sorted(places.cache.glob("*/*.arrays")) if path.is_file()]
 
 
 def flatten(settings: Any, name: str = "") -> dict[str, Any]:
@@ -143,15 +167,33 @@ def _of_record(folder: Path, summary: Summary) -> Entry:
 
 
 def _of_log(places: Places, log: Path) -> Entry:
-    checkpoint = places.checkpoint(log.stem)
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-1:] or [""]
-    failed = lines[-1].startswith(FAILURE)
-    note = "continues from its checkpoint" if checkpoint.exists() else ""
+    try:
+        with open_regular(log) as file:
+            status = os.fstat(file.fileno())
+            file.seek(max(0, status.st_size - _END_BYTES))
+            last = (file.read(_END_BYTES).decode(errors="replace").splitlines() or [""])[-1]
+    except OSError as error:
+        return Entry(log.stem, FAILED, log, f"its log cannot be read: {describe(error)}", {}, {}, "", 0)
+    failed = last.startswith(FAILURE)
+    try:
+        n_checkpoint = places.checkpoint(log.stem).stat().st_size
+        note = "continues from its checkpoint"
+    except OSError:
+        n_checkpoint, note = 0, ""
     if failed:
-        note = lines[-1].removeprefix(FAILURE).strip()
-    finished = datetime.datetime.fromtimestamp(log.stat().st_mtime, datetime.UTC).isoformat()
-    n_bytes = log.stat().st_size + (checkpoint.stat().st_size if checkpoint.exists() else 0)
-    return Entry(log.stem, FAILED if failed else CUT_OFF, log, note, {}, {}, finished, n_bytes)
+        note = last.removeprefix(FAILURE).strip()
+    finished = datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC).isoformat()
+    return Entry(log.stem, FAILED if failed else CUT_OFF, log, note, {}, {}, finished, status.st_size + n_checkpoint)
+
+
+def _names(folder: Path) -> list[Path]:
+    """Return the sorted content of ``folder``, nothing if it is missing; raise :class:`StorageError` if unreadable."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be read: {describe(error)}") from None
 
 
 def _fits(entry: Entry, name: str, relation: str, value: str) -> bool:
@@ -167,4 +209,9 @@ def _fits(entry: Entry, name: str, relation: str, value: str) -> bool:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    """Return the size of the files in ``folder`` that can be seen, 0 for a link."""
+    n_bytes = 0
+    for path in [] if folder.is_symlink() else folder.rglob("*"):
+        with suppress(OSError):
+            n_bytes += path.stat().st_size if path.is_file() and not path.is_symlink() else 0
+    return n_bytes

@@ -29,6 +29,7 @@ from aetlab.core.files import (
     flush,
     locked,
     make_folder,
+    open_regular,
     partial_path,
     remove_tree,
     set_aside,
@@ -285,7 +286,8 @@ def find_record(places: Places, spec: RunSpec, *, use_other_code: bool = False) 
 def failed_before(log_path: Path) -> bool:
     """Return whether the log of a run records a failure."""
     try:
-        return FAILURE in log_path.read_text(encoding="utf-8", errors="replace")
+        with open_regular(log_path) as file:
+            return FAILURE.encode() in file.read()
     except OSError:
         return False
 

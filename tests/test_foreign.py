@@ -1,0 +1,146 @@
+"""Foreign and unreadable content of an outputs folder: named in one line, and the others go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aetlab import keeper, runs
+from aetlab.cli.jobs import FAILED, JobResult
+from aetlab.cli.ledger import RequestedJob, open_ledger, print_table, read_result, read_results, write_result
+from aetlab.core.files import StorageError
+from aetlab.spec import RunSpec
+from aetlab.store.listing import list_entries
+from aetlab.store.record import Places, record_id
+from tests.commands import perform
+from tests.conftest import TINY
+from tests.test_record import write
+from tests.test_sweep import ENVIRONMENT
+
+
+@pytest.fixture
+def places(tmp_path: Path, smoke_spec: RunSpec) -> Places:
+    """Three records, Thumbs.db among them, and the log of a run that was cut off."""
+    places = Places(tmp_path / "outputs")
+    for seed in range(3):
+        write(places.records, dataclasses.replace(smoke_spec, seed=seed))
+    (places.records / "Thumbs.db").write_bytes(b"\0" * 100)
+    (places.records / "919857d939f2cbe8 (copy)").mkdir()
+    places.logs.mkdir()
+    places.log("0" * 16).write_text("begun\n", encoding="utf-8")
+    return places
+
+
+def run(places: Places, *words: str) -> int:
+    """Run ``python -m aetlab.runs``; return its exit status."""
+    try:
+        runs.main([*words, "--outputs", str(places.outputs)])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def statuses(places: Places) -> dict[str, str]:
+    return {entry.id: entry.status for entry in list_entries(places)}
+
+
+def test_what_is_no_record_is_listed_and_left_alone(places: Places, smoke_spec: RunSpec,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = places.records / record_id(smoke_spec)
+    (damaged / "metrics.json").unlink()
+    found = statuses(places)
+    assert found["Thumbs.db"] == found["919857d939f2cbe8 (copy)"] == "foreign" and found["0" * 16] == "cut off"
+    assert run(places, "remove", "status=damaged", "--yes") == 0
+    assert not damaged.exists() and (places.records / "Thumbs.db").exists()
+    capsys.readouterr()
+    assert run(places, "remove", "status!=complete", "--yes") == 1
+    told = capsys.readouterr()
+    assert "removed 1 of 3 runs" in told.out and told.err.count("is not a record and is left alone\n") == 2
+    assert list(statuses(places).values()).count("complete") == 2 and not places.log("0" * 16).exists()
+
+
+def test_a_linked_record_is_removed_as_a_link(places: Places, smoke_spec: RunSpec, tmp_path: Path) -> None:
+    record = places.records / record_id(smoke_spec)
+    shutil.move(record, tmp_path / "elsewhere")
+    record.symlink_to(tmp_path / "elsewhere")
+    assert statuses(places)[record.name] == "damaged"
+    assert run(places, "remove", record.name[:8], "--yes") == 0
+    assert not record.is_symlink() and (tmp_path / "elsewhere" / "spec.json").exists()
+
+
+def fill_with_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replace_by_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("name", ["spec.json", "environment.json", "MANIFEST.json", "arrays.h5"])
+@pytest.mark.parametrize("harm", [fill_with_a_pipe, replace_by_a_folder])
+def test_a_record_with_a_pipe_or_a_folder_is_named_and_the_others_are_listed(
+        places: Places, smoke_spec: RunSpec, harm: Callable[[Path], None], name: str) -> None:
+    record = places.records / record_id(smoke_spec)
+    harm(record / name)
+    entries = {entry.id: entry for entry in list_entries(places)}
+    assert entries[record.name].status == "damaged" and name in entries[record.name].note
+    assert [entry.status for entry in entries.values()].count("complete") == 2
+
+
+def test_logs_that_cannot_be_read_are_named(places: Places) -> None:
+    fill_with_a_pipe(places.log("0" * 16))
+    places.log("1" * 16).mkdir()
+    notes = {entry.id: entry.note for entry in list_entries(places)}
+    assert notes["0" * 16] == "its log cannot be read: it is not a regular file"
+    assert notes["1" * 16] == "its log cannot be read: Is a directory"
+
+
+def test_a_ledger_survives_results_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = open_ledger(tmp_path, [RequestedJob(f"seed={n}", "", ()) for n in range(4)])
+    done = JobResult("a", "seed=0", "done", 1.5, metrics={"found_percent": 99.5, "position_error_pm": float("nan")})
+    write_result(ledger, 0, done)
+    assert read_result(ledger, 0) == dataclasses.replace(done, metrics={"found_percent": 99.5})
+    jobs = ledger / "jobs"
+    (jobs / "00001.json").write_text("[" * 200_000, encoding="utf-8")
+    (jobs / "00002.json").write_text(json.dumps({"id": 3}), encoding="utf-8")
+    os.mkfifo(jobs / "00003.json")
+    (jobs / "0 (copy).json").write_text("{}", encoding="utf-8")
+    results = read_results(ledger)
+    assert [results[n].status for n in sorted(results)] == ["done", FAILED, FAILED, FAILED]
+    assert print_table(ledger) == 3
+    assert capsys.readouterr().out.count("cannot be read: ") == 3
+    (tmp_path / "²").mkdir()
+    assert open_ledger(tmp_path, []).name == "0002"
+    shutil.move(ledger, tmp_path / "moved")
+    for use in (print_table, lambda folder: write_result(folder, 1, done)):
+        with pytest.raises(StorageError, match="was the outputs folder moved or removed during the sweep"):
+            use(ledger)
+    assert not ledger.exists()
+
+
+def move_outputs_during_the_first_run() -> None:
+    """Move the outputs folder away while the first run of a sweep reconstructs."""
+    reconstruct = keeper.flow.reconstruct
+
+    def moving(*words: Any, **rest: Any) -> Any:
+        os.rename("outputs", "moved")
+        return reconstruct(*words, **rest)
+
+    keeper.flow.reconstruct = moving
+
+
+def test_a_sweep_whose_outputs_are_moved_away_ends_in_one_line(tmp_path: Path) -> None:
+    result = perform("run", ["-m", "seed=0,1", *TINY], tmp_path, ENVIRONMENT, 240, move_outputs_during_the_first_run)
+    assert result.returncode == 1 and "Traceback" not in result.stdout + result.stderr
+    assert "seed=0: FAILED" in result.stdout and "seed=1" not in result.stdout
+    assert result.stderr.count("\n") == 2 and "was the outputs folder moved or removed during" in result.stderr
+    assert not (tmp_path / "outputs" / "records").exists() or not list((tmp_path / "outputs" / "records").iterdir())
