@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from aetlab.cli.hydra_settings import check_composed, check_overrides, switch_resolvers_off
 from aetlab.cli.overrides import JOB_KEYS, check_words, join_lists, plain_values, quote_choices
 from aetlab.cli.own_choices import own_choices
+from aetlab.cli.sweep_settings import Composition, SweepSettings
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind, bind_run
 from aetlab.spec.choices import read_choice
@@ -147,7 +148,8 @@ def compose_all(
             parsed = parser.parse_overrides(list(words))
         check_overrides(parsed)
         if multirun:
-            return _compose_sweep(words, parsed, groups)
+            settings = SweepSettings(_compose_settings, lambda word: parser.parse_overrides([word])[0].value(), groups)
+            return _compose_sweep(words, parsed, groups, settings)
         for override in parsed:
             if override.is_sweep_override():
                 raise SpecError(f"{override.input_line} names several values: add -m to sweep over them")
@@ -157,7 +159,7 @@ def compose_all(
 
 
 def _compose_sweep(words: Sequence[str], parsed: Sequence[Override],
-                   groups: Mapping[str, Sequence[str]]) -> tuple[list[Job], list[LeftOut]]:
+                   groups: Mapping[str, Sequence[str]], settings: SweepSettings) -> tuple[list[Job], list[LeftOut]]:
     """Compose the jobs of a sweep over ``words``, or the one job of a search."""
     sweeping = [override for override in parsed if override.is_sweep_override()]
     fixed = [word for word, override in zip(words, parsed, strict=True) if not override.is_sweep_override()]
@@ -173,7 +175,7 @@ def _compose_sweep(words: Sequence[str], parsed: Sequence[Override],
     varied = {override.get_key_element() for override in sweeping}
     by_pattern = any(override.key_or_group == "experiment" and override.value_type == ValueType.GLOB_CHOICE_SWEEP
                      for override in parsed)
-    return _compose_each(batches[0], varied, by_pattern)
+    return _compose_each(batches[0], varied, by_pattern, settings)
 
 
 def _compose_search(fixed: Sequence[str], *, check: bool) -> Job:
@@ -187,13 +189,14 @@ def _compose_search(fixed: Sequence[str], *, check: bool) -> Job:
     return job
 
 
-def _compose_each(jobs: Sequence[Sequence[str]], varied: set[str], by_pattern: bool) -> tuple[list[Job], list[LeftOut]]:
+def _compose_each(jobs: Sequence[Sequence[str]], varied: set[str], by_pattern: bool,
+                  settings: SweepSettings) -> tuple[list[Job], list[LeftOut]]:
     made: list[Job] = []
     left_out: list[LeftOut] = []
     for number, words in enumerate(jobs):
         label = _label(words, varied)
         try:
-            made.append(_compose_job(words, label, number))
+            made.append(_bind_composed(words, label, settings.compose(words), number))
         except SpecError as refusal:
             left_out.append(LeftOut(number, label, tuple(words), str(refusal)))
             if not by_pattern or len(left_out) == len(jobs):
@@ -235,21 +238,32 @@ def _composer(config_dir: Path | None, words: Sequence[str] = ()) -> Iterator[Ov
         GlobalHydra.instance().clear()
 
 
-def _compose_job(words: Sequence[str], label: str, number: int = 0) -> Job:
+def _compose_job(words: Sequence[str], label: str) -> Job:
+    return _bind_composed(words, label, _compose_settings(words))
+
+
+def _compose_settings(words: Sequence[str]) -> Composition:
     with _errors_in_one_line():
         config = compose(CONFIG_NAME, list(words), return_hydra_config=True)
         check_composed(config)
         launcher = str(config.hydra.runtime.choices.get("hydra/launcher", BASIC))
-        settings = plain_settings(config)
-    spec, job = bind_job(settings)
-    return Job(tuple(words), label, spec, job, launcher, number)
+        raw = OmegaConf.to_container(_own(config), resolve=False)
+        return Composition(plain_settings(config), launcher, "${" in str(raw))
+
+
+def _bind_composed(words: Sequence[str], label: str, composed: Composition, number: int = 0) -> Job:
+    spec, job = bind_job(composed.settings)
+    return Job(tuple(words), label, spec, job, composed.launcher, number)
 
 
 def plain_settings(config: DictConfig) -> Any:
     """Return the composed settings as plain values, without Hydra's own."""
     switch_resolvers_off()  # this may be a worker's process
-    settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    return OmegaConf.to_container(settings, resolve=True)
+    return OmegaConf.to_container(_own(config), resolve=True)
+
+
+def _own(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 @contextmanager

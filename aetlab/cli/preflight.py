@@ -17,11 +17,14 @@ _LOCAL = ("basic", "joblib", "cores", "submitit_local")
 
 
 def check_jobs(jobs: Iterable[Job]) -> None:
-    """Raise :class:`SpecError` or :class:`StorageError` for the first job that cannot run."""
+    """Raise :class:`SpecError` or :class:`StorageError` for the first job that cannot run.
+
+    Samples that differ in the seed only are built once: whether they fit does not depend on it.
+    """
     samples: set[str] = set()
     folders: set[str] = set()
     for job in jobs:
-        key = digest({"sample": job.spec.sample, "scale": job.spec.scale, "seed": job.spec.seed})
+        key = digest({"sample": job.spec.sample, "scale": job.spec.scale})
         if key not in samples:
             samples.add(key)
             _check_sample(job.spec)
