@@ -210,8 +210,9 @@ def _note_unread(jobs: Sequence[Job]) -> list[Job]:
     Raise :class:`SpecError` for a setting that none of them reads.
     """
     unread = [{key: why for key in _keys(job.words) if (why := why_unread(job.spec, key))} for job in jobs]
-    for job, reasons in zip(jobs, unread, strict=True):
-        if job.spec.data.kind == "measured" or any(all(key in others for others in unread) for key in reasons):
+    by_none = set.intersection(*(set(reasons) for reasons in unread)) if unread else set()
+    for job in jobs:
+        if by_none or job.spec.data.kind == "measured":
             refuse_unread(job.spec, _keys(job.words))
     return [replace(job, notes=tuple(reasons.values())) for job, reasons in zip(jobs, unread, strict=True)]
 
