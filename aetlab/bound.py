@@ -14,6 +14,7 @@ if __name__ == "__main__":
 import argparse
 import csv
 import dataclasses
+import io
 import json
 import math
 import sys
@@ -26,6 +27,7 @@ import numpy as np
 from aetlab import samples
 from aetlab.cli.compose import Job, compose_jobs
 from aetlab.cli.file_patterns import expand_file_patterns
+from aetlab.core.files import StorageError, write_atomically, write_text
 from aetlab.core.physics import SYMBOLS
 from aetlab.core.seeds import generator
 from aetlab.forward import effective_electrons_per_pixel
@@ -83,10 +85,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                   file=sys.stderr)
         rows.append(row_of(job, bounds[key][1]))
     _print(rows)
-    if arguments.csv:
-        _write(rows, Path(arguments.csv))
-    if arguments.figure:
-        _draw(rows, bounds, Path(arguments.figure))
+    try:
+        if arguments.csv:
+            _write(rows, Path(arguments.csv))
+        if arguments.figure:
+            _draw(rows, bounds, Path(arguments.figure))
+    except (StorageError, ValueError) as error:  # a full disk, or a figure format that does not exist
+        sys.exit(str(error))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -177,8 +182,8 @@ def _print(rows: Sequence[PlanRow]) -> None:
 
 
 def _write(rows: Sequence[PlanRow], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
+    with io.StringIO() as file:
+        writer = csv.writer(file, lineterminator="\n")
         symbols = sorted({symbol for row in rows for symbol in row.by_element})
         writer.writerow(["plan", "n_tilts", "n_defoci", "dose_e_A2", "electrons_per_pixel", "position_pm",
                          *(f"position_pm_{s}" for s in symbols), "confused_percent", "n_atoms"])
@@ -186,6 +191,7 @@ def _write(rows: Sequence[PlanRow], path: Path) -> None:
             writer.writerow([row.label, row.n_tilts, row.n_defoci, row.dose_e_A2, row.electrons_per_pixel,
                              row.position_pm, *(row.by_element.get(s, "") for s in symbols), row.confused_percent,
                              row.n_atoms])
+        write_text(path, file.getvalue())
 
 
 def _draw(rows: Sequence[PlanRow], bounds: dict[str, tuple[Job, Bound]], path: Path) -> None:
@@ -198,7 +204,8 @@ def _draw(rows: Sequence[PlanRow], bounds: dict[str, tuple[Job, Bound]], path: P
         doses = [row.dose_e_A2 for row in rows if row.label == _plan(job.spec)]
         curves.append(PlanCurve(_plan(job.spec), _CURVE_E_A2, np.array([bound.position_pm(n) for n in at]),
                                 np.array([bound.confused_percent(n) for n in at]), doses))
-    plot_bound(curves).savefig(path)
+    figure, kind = plot_bound(curves), path.suffix.removeprefix(".") or "png"
+    write_atomically(path, lambda partial: figure.savefig(partial, format=kind))
 
 
 if __name__ == "__main__":

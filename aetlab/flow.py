@@ -265,10 +265,13 @@ def compare(settings: RunSpec, truth: Truth, series: TiltSeries, reconstruction:
         return Comparison(scored, potential, views, metrics, truth.ideal, truth.poses)
 
 
-def measure(reconstruction: Reconstruction, refined: RefinedAtoms | None = None) -> dict[str, float]:
+def measure(reconstruction: Reconstruction, traced: TracedAtoms,
+            refined: RefinedAtoms | None = None) -> dict[str, float]:
     """Return the metrics of a run that need no truth, by name; ``refined_*`` are of the refinement's summary."""
     metrics = {"final_cost": float(reconstruction.cost[-1]), "held_out_cost": reconstruction.held_out_cost,
-               "weight_per_V": reconstruction.weight_per_V}
+               "weight_per_V": reconstruction.weight_per_V, "n_atoms_traced": float(len(traced))}
+    if refined is not None:
+        metrics["n_atoms_refined"] = float(len(refined))
     summary = refined.summary if refined is not None else {}
     return metrics | {f"refined_{name}": float(value) for name, value in summary.items()
                       if isinstance(value, (int, float))}

@@ -194,7 +194,7 @@ def _find_atoms(spec: RunSpec, series: TiltSeries, reconstruction: Reconstructio
 def _write(places: record.Places, content: RunContent, clock: StageClock, *, log: str, shared_from: str | None,
            resumed: bool) -> record.Record:
     reconstruction, traced, refined = content.reconstruction, content.traced, content.refined
-    metrics = flow.measure(reconstruction, refined)
+    metrics = flow.measure(reconstruction, traced, refined)
     if content.comparison is not None:
         metrics = content.comparison.metrics | metrics
     folder = record.write_record(

@@ -18,6 +18,7 @@ from pathlib import Path
 from aetlab.cli.compose import compose_jobs, compose_spec
 from aetlab.cli.reproduce import reproducing_overrides
 from aetlab.core.files import StorageError, locked, writing
+from aetlab.core.inert import one_line, printable
 from aetlab.reporting.build import ATOMS, build_report, choose_content
 from aetlab.reporting.compare import compare_text, find_run
 from aetlab.reporting.drawn import ALL_UP_TO, OF_MORE, describe_choice
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit("aetlab: interrupted; the report is as it was")
     except (StorageError, SelectError, SpecError) as error:
-        sys.exit(f"aetlab: {error}")
+        sys.exit(f"aetlab: {printable(str(error))}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -132,10 +133,10 @@ def write_report(
     if not content.frame.empty:
         print("\n" + to_markdown(reader_frame(content.frame)))
     for problem in (*problems, *broken):
-        print(f"not used: {problem}")
+        print(f"not used: {one_line(problem)}")
     for line in content.missing:
         if not line.startswith("Figure"):  # parts of the paper that are absent are listed on the page
-            print(line)
+            print(one_line(line))
     if line := describe_choice(len(content.drawn), len(content.runs)):
         print(f"{line}.")
     print(f"{len(content.runs)} records, {sum(figure.png is not None for figure in made)} figures: {page}")

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from aetlab.core.files import StorageError
-from aetlab.core.metrics import HEADLINES
+from aetlab.core.inert import one_line, printable
+from aetlab.core.metrics import HEADLINES, best_name, count_atoms
 from aetlab.spec.bind import unbind
 from aetlab.store.listing import (
     COMPLETE,
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif arguments.command == "show":
             _show(chosen, arguments.json)
         elif arguments.command == "export":
-            _export(chosen, Path(arguments.to))
+            _export(chosen, Path(arguments.to), traced=arguments.traced)
         else:
             sys.exit(_remove(places, chosen, arguments))
     except (StorageError, ValueError) as error:
@@ -81,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
                                  help="remove the cached stages (tilt series that runs share) instead of runs")
         elif name == "export":
             command.add_argument("--to", default=".", help="folder to write to (default: the current one)")
+            command.add_argument("--traced", action="store_true",
+                                 help="write the traced atoms, not the refined ones (default: the refined ones if "
+                                      "there are any)")
         else:
             command.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -96,20 +100,21 @@ def _list(places: Places, entries: list[Entry], as_json: bool) -> None:
         print(f"[{lines}]")
         return
     differ = differing(entries)
-    rows = [["id", "status", *differ, *(score.short_heading for score in HEADLINES), "age", "size"]]
+    rows = [["id", "status", *differ, "atoms", *(score.short_heading for score in HEADLINES), "age", "size"]]
     now = datetime.datetime.now(datetime.UTC)
     for entry in entries:
         status = f"{entry.status}: {entry.note}" if entry.note else entry.status
-        scores = [score.text(entry.metrics.get(score.name)) for score in HEADLINES]
+        scores = [score.text(entry.metrics.get(best_name(score, entry.metrics))) for score in HEADLINES]
         settings = [str(entry.settings.get(name, "")) for name in differ]
-        rows.append([entry.id, status, *settings, *scores, _age(entry.age_s(now)), _bytes(entry.n_bytes)])
+        atoms = count_atoms(entry.metrics)
+        rows.append([entry.id, status, *settings, atoms, *scores, _age(entry.age_s(now)), _bytes(entry.n_bytes)])
     if entries:
         n_left = 2 + len(differ)
         widths = [min(max(len(row[i]) for row in rows), _WIDEST) for i in range(len(rows[0]))]
         for row in rows:
             cells = [cell.ljust(width) if i < n_left else cell.rjust(width)
                      for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
-            print("  ".join(cells).rstrip())
+            print(one_line("  ".join(cells).rstrip()))
     n_stages, n_bytes = cache_size(places)
     print(f"{len(entries)} runs, {_bytes(sum(entry.n_bytes for entry in entries))}; "
           f"{n_stages} cached stages, {_bytes(n_bytes)}")
@@ -131,17 +136,17 @@ def _show(entries: list[Entry], as_json: bool) -> None:
     import yaml
 
     content.pop("history", None)
-    print(yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True), end="")
+    print(printable(yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True)), end="")
 
 
-def _export(entries: list[Entry], folder: Path) -> None:
+def _export(entries: list[Entry], folder: Path, *, traced: bool) -> None:
     from aetlab.store.export import export_record
 
     complete = [entry for entry in entries if entry.status == COMPLETE]
     if not complete:
         raise ValueError(f"nothing to export: {len(entries)} runs match, none of them complete")
     for entry in complete:
-        for path in export_record(read_record(entry.place), folder):
+        for path in export_record(read_record(entry.place), folder, traced=traced):
             print(path)
 
 
@@ -193,8 +198,15 @@ def _agreed(question: str) -> bool:
 def _plain(entry: Entry) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC)
     return {"id": entry.id, "status": entry.status, "place": str(entry.place), "note": entry.note,
+            "atoms": count_atoms(entry.metrics), "scores": _scores(entry),
             "settings": dict(entry.settings), "metrics": unbind(dict(entry.metrics)), "finished": entry.finished,
             "age_s": round(entry.age_s(now), 1), "bytes": entry.n_bytes}
+
+
+def _scores(entry: Entry) -> dict[str, float]:
+    """Return the scores of the best atoms of a run, by the names under which its metrics hold them."""
+    names = [best_name(score, entry.metrics) for score in HEADLINES]
+    return {name: unbind(entry.metrics[name]) for name in names if name in entry.metrics}
 
 
 def _age(seconds: float) -> str:
@@ -213,7 +225,7 @@ def _bytes(count: float) -> str:
 
 
 def _refuse(message: str) -> int:
-    print(f"aetlab: {message}", file=sys.stderr)
+    print(f"aetlab: {printable(message)}", file=sys.stderr)
     return 2
 
 

@@ -20,6 +20,7 @@ from aetlab.scoring import compare_errors, errors_of_pairs
 from aetlab.spec import RefineSpec, SpecError
 from aetlab.store.contents import describe_match, describe_refined
 from aetlab.store.record import Dataset, History, write_record
+from tests.trace_volumes import make_traced
 
 N = 600
 
@@ -59,9 +60,10 @@ def test_the_summary_of_a_refinement_needs_no_truth() -> None:
     refined = make_refinement()[0]
     reconstruction = Reconstruction(Volume(np.zeros((1, 1, 1)), 0.5), np.array([2.0, 1.0]), np.ones(2), (), (), "", 0.1,
                                     float("nan"))
-    metrics = flow.measure(reconstruction, refined)
+    metrics = flow.measure(reconstruction, make_traced(np.zeros((2, 3)), np.full(2, 14)), refined)
     assert metrics["refined_passes"] == 30 and metrics["refined_chi_square"] == 0.98 and metrics["final_cost"] == 1.0
     assert "refined_stopped" not in metrics
+    assert metrics["n_atoms_traced"] == 2 and metrics["n_atoms_refined"] == N
 
 
 def test_the_refinement_runs_only_if_set_and_reports_its_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +104,7 @@ def test_the_figure_shows_traced_and_refined_errors_of_the_record(tmp_path: Path
     arrays = {"truth/positions_A": Dataset(atoms.positions_A, "Å"), "truth/numbers": Dataset(atoms.numbers, "1"),
               "traced/positions_A": Dataset(atoms.positions_A + rng.normal(0, 0.1, (N, 3)), "Å"),
               "match/traced": Dataset(np.arange(N), "1"), "match/true": Dataset(np.arange(N), "1")}
-    write_record(tmp_path / "records", fake_spec(), metrics={}, history=History(np.ones(1), np.ones(1)),
+    write_record(tmp_path / "records", fake_spec(), metrics={"n_true": N}, history=History(np.ones(1), np.ones(1)),
                  arrays=arrays | describe_refined(refined) | describe_match(match, "refined_match"),
                  environment={}, log="fake\n")
     run = read_runs(tmp_path)[0][0]

@@ -11,6 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
+import matplotlib as mpl
 import pandas as pd
 import pytest
 
@@ -21,6 +22,7 @@ from aetlab.reporting.figures.choose import accuracy_tasks, common_tasks
 from aetlab.reporting.figures.labels import run_labels
 from aetlab.reporting.figures.make import make_figure, make_figures
 from aetlab.reporting.figures.paper import paper_tasks
+from aetlab.reporting.figures.style import style
 from aetlab.reporting.html import script_data, table
 from aetlab.reporting.packed_atoms import MAX_ATOMS, pack_atoms
 from aetlab.reporting.stored_run import read_runs
@@ -347,3 +349,15 @@ def test_text_from_records_cannot_become_markup():
     assert "</script" not in script_data({"a": hostile})
     assert json.loads(script_data({"a": hostile})) == {"a": hostile}
     assert "<img" not in table(pd.DataFrame({hostile: [hostile]}))
+
+
+def test_the_users_settings_of_matplotlib_do_not_reach_figures() -> None:
+    foreign = {"text.usetex": True, "figure.autolayout": True, "axes.grid": True, "savefig.dpi": 30,
+               "savefig.bbox": "tight", "lines.marker": "o", "font.weight": "bold", "figure.facecolor": "black"}
+    with mpl.rc_context(foreign), style():
+        assert {name: mpl.rcParams[name] for name in foreign} == {name: mpl.rcParamsDefault[name] for name in foreign}
+        assert mpl.rcParams["font.size"] == 7.5
+    with mpl.rc_context(foreign):
+        backend = mpl.get_backend()
+        with style():
+            assert mpl.get_backend() == backend

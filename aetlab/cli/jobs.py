@@ -19,7 +19,7 @@ from types import FrameType
 
 from aetlab.core.errors import AetlabError
 from aetlab.core.files import StorageError, make_folder
-from aetlab.core.metrics import HEADLINES
+from aetlab.core.metrics import HEADLINES, best_name, count_atoms
 from aetlab.core.progress import Reporter, open_reporter
 from aetlab.spec import RunSpec
 from aetlab.store.identity import record_id
@@ -82,12 +82,14 @@ def failed_job(label: str, error: Exception) -> JobResult:
 
 
 def summary_line(result: JobResult) -> str:
-    """Return the result of a job in one line."""
+    """Return the result of a job in one line; scores are of the refined atoms if there are any."""
     if result.status == FAILED:
         log = f"; log: {relative_path(result.log)}" if result.log else ""
         return f"FAILED after {result.seconds:.1f} s: {result.error}{log}"
-    scores = ", ".join(f"{score.short or score.label} {score.text(value)} {score.unit}" for score in HEADLINES
-                       if (value := result.metrics.get(score.name)) is not None and value == value)
+    counted = count_atoms(result.metrics)
+    scores = ", ".join([f"{counted} atoms"] * bool(counted) + [
+        f"{score.short or score.label} {score.text(value)} {score.unit}" for score in HEADLINES
+        if (value := result.metrics.get(best_name(score, result.metrics))) is not None and value == value])
     status = {SKIPPED: "skipped, the record is complete", RESUMED: "resumed from its checkpoint, done",
               RETRIED: "retried after a failure, done"}.get(result.status, result.status)
     note = f" ({result.note})" if result.note else ""

@@ -16,7 +16,7 @@ from pathlib import Path
 from aetlab.cli.compose import SEARCH
 from aetlab.cli.jobs import FAILED, LEFT_OUT, JobResult, relative_path
 from aetlab.core.files import StorageError, describe, make_folder, open_regular, write_text, writing
-from aetlab.core.metrics import HEADLINES
+from aetlab.core.metrics import HEADLINES, best_name, count_atoms
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind
 from aetlab.store.identity import record_id
@@ -151,8 +151,8 @@ def print_table(folder: Path) -> int:
     requested, results = read_requested(folder), read_results(folder)
     n_jobs = max(len(requested), *(number + 1 for number in results)) if results else len(requested)
     table = Table(title=f"sweep {folder.name}: {n_jobs} runs", title_justify="left", box=None, pad_edge=False)
-    for name in ("run", *(score.short_heading for score in HEADLINES), "time (s)", "status", "folder"):
-        right = "(" in name
+    for name in ("run", "atoms", *(score.short_heading for score in HEADLINES), "time (s)", "status", "folder"):
+        right = "(" in name or name == "atoms"
         table.add_column(name, justify="right" if right else "left", no_wrap=name != "run", overflow="fold")
     n_bad = 0
     for number in range(n_jobs):
@@ -160,13 +160,13 @@ def print_table(folder: Path) -> int:
         label = requested[number].label if number < len(requested) else result.label if result else "?"
         if result is None:
             n_bad += 1
-            table.add_row(label, *("" for _ in HEADLINES), "", "not run", "")
+            table.add_row(label, "", *("" for _ in HEADLINES), "", "not run", "")
             continue
         n_bad += result.status == FAILED
-        scores = [score.text(result.metrics.get(score.name)) for score in HEADLINES]
+        scores = [score.text(result.metrics.get(best_name(score, result.metrics))) for score in HEADLINES]
         status = result.status + (f" ({result.note})" if result.note else "")
         seconds = "" if result.status == LEFT_OUT else f"{result.seconds:.1f}"
-        table.add_row(label, *scores, seconds, status, relative_path(result.folder))
+        table.add_row(label, count_atoms(result.metrics), *scores, seconds, status, relative_path(result.folder))
     console = Console(soft_wrap=False, highlight=False, markup=False)
     if not console.is_terminal:
         console = Console(width=200, highlight=False, markup=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from aetlab.core import console
-from aetlab.core.files import StorageError, make_folder, write_atomically, writing
+from aetlab.core.files import StorageError, make_folder, writing
 from aetlab.core.nouns import TracedAtoms
 from aetlab.core.physics import SYMBOLS
 from aetlab.exchange.atom_files import is_traced_from, write_csv, write_xyz
@@ -96,11 +96,10 @@ def main(arguments: list[str] | None = None) -> int:
         traced = trace_atoms(volume, spec, elements, _print_round, expected_signal=expected, in_volts=False)
         n_z, n_x, n_y = volume.potential_V.shape
         box = (n_x * volume.voxel_A, n_y * volume.voxel_A, n_z * volume.voxel_A)
-        write_atomically(results[0], lambda partial: write_xyz(partial, traced, box_A=box,
-                                                                traced_from=options.volume.name))
-        write_atomically(results[1], lambda partial: write_csv(partial, traced))
+        write_xyz(results[0], traced, box_A=box, traced_from=options.volume.name)
+        write_csv(results[1], traced)
         if options.mrc:
-            write_atomically(results[2], lambda partial: write_mrc(partial, volume))
+            write_mrc(results[2], volume)
     except (FileError, SpecError, StorageError, OSError, MemoryError) as error:
         print(f"{parser.prog}: {str(error) or 'out of memory'}", file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,6 +66,21 @@ HEADLINES = (
     Metric("correct_species_percent", "correct species", "%", 2, "higher", True,
           "found atoms with the right element, of the found atoms", "species"),
 )
+
+
+def best_name(score: Metric, metrics: Collection[str]) -> str:
+    """Return the name of ``score`` for the best atoms of a run with these ``metrics``: the refined ones if any."""
+    refined = f"refined_{score.name}"
+    return refined if refined in metrics else score.name
+
+
+def count_atoms(metrics: Mapping[str, float]) -> str:
+    """Return number and kind of the best atoms of a run, such as ``"4496 refined"``; empty where none were counted."""
+    for kind in ("refined", "traced"):
+        if (count := metrics.get(f"n_atoms_{kind}")) is not None:
+            return f"{count:.0f} {kind}"
+    return ""
+
 
 #: Metrics of a match with the true atoms. All except the counts have ``*_low`` and ``*_high``. All exist for the
 #: refined atoms too, as ``refined_*``.
@@ -163,6 +179,9 @@ _OF_A_RUN = (
           "root mean square error of the defocus of the tilts, less a motion of the whole sample"),
     Metric("brightness_error_rms", "brightness error", "1", 5, "lower", True,
           "root mean square error of the vacuum intensities of the tilts"),
+    Metric("n_atoms_traced", "traced atoms of the volume", "1", 0, "neither", False, "atoms that were traced"),
+    Metric("n_atoms_refined", "refined atoms of the volume", "1", 0, "neither", False,
+          "atoms after the refinement against the images"),
     Metric("n_all_atoms", "atoms of the sample", "1", 0, "neither", True, "atoms of the sample before vacancies"),
     Metric("n_in_volume_atoms", "atoms in the volume", "1", 0, "neither", True,
           "atoms of the sample inside the volume before vacancies"),

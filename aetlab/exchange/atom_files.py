@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aetlab.core.files import write_atomically
 from aetlab.core.nouns import Atoms, RefinedAtoms, TracedAtoms
 from aetlab.core.physics import SYMBOLS
 from aetlab.core.text import decode_text
@@ -145,10 +146,14 @@ def write_xyz(path: Path | str, atoms: AnyAtoms, *, box_A: tuple[float, float, f
     if box_A is not None:
         x, y, z = box_A
         head = f'Lattice="{x:g} 0 0 0 {y:g} 0 0 0 {z:g}" Origin="{-x / 2:g} {-y / 2:g} {-z / 2:g}" ' + head
-    with open(path, "w", encoding="ascii", newline="\n") as file:
-        file.write(f"{len(atoms)}\n{head}\n")
-        for symbol, position, values in _rows(atoms, columns):
-            file.write(" ".join([symbol, *position, *values]) + "\n")
+
+    def write(partial: Path) -> None:
+        with open(partial, "w", encoding="ascii", newline="\n") as file:
+            file.write(f"{len(atoms)}\n{head}\n")
+            for symbol, position, values in _rows(atoms, columns):
+                file.write(" ".join([symbol, *position, *values]) + "\n")
+
+    write_atomically(Path(path), write)
 
 
 def is_traced_from(path: Path, name: str) -> bool:
@@ -169,10 +174,14 @@ def _plain_name(name: str) -> str:
 def write_csv(path: Path | str, atoms: AnyAtoms) -> None:
     """Write a table with one atom a line: species, x_A, y_A, z_A and all per-atom columns."""
     columns = list_columns(atoms)
-    with open(path, "w", encoding="ascii", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["species", "x_A", "y_A", "z_A", *columns])
-        writer.writerows([symbol, *position, *values] for symbol, position, values in _rows(atoms, columns))
+
+    def write(partial: Path) -> None:
+        with open(partial, "w", encoding="ascii", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["species", "x_A", "y_A", "z_A", *columns])
+            writer.writerows([symbol, *position, *values] for symbol, position, values in _rows(atoms, columns))
+
+    write_atomically(Path(path), write)
 
 
 def _rows(atoms: AnyAtoms, columns: dict[str, np.ndarray]) -> list[tuple[str, list[str], list[str]]]:

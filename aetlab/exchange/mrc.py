@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from aetlab.core.files import write_atomically
 from aetlab.core.grid import coordinates_A
 from aetlab.core.nouns import Volume
 
@@ -47,10 +48,14 @@ def write_mrc(path: Path | str, volume: Volume) -> None:
                          float(potential_V.min()), float(potential_V.max()), mean, 1, 0)
     header += struct.pack("<8x4si84x3f4s4sfi", b"", 20140, *origin, b"MAP ", b"\x44\x44\x00\x00", rms, 1)
     header += label.ljust(80)
-    with open(path, "wb") as file:
-        file.write(header.ljust(HEADER_BYTES, b"\0"))
-        for layer in potential_V:
-            file.write(np.ascontiguousarray(layer.T, dtype="<f4").tobytes())
+
+    def write(partial: Path) -> None:
+        with open(partial, "wb") as file:
+            file.write(header.ljust(HEADER_BYTES, b"\0"))
+            for layer in potential_V:
+                file.write(np.ascontiguousarray(layer.T, dtype="<f4").tobytes())
+
+    write_atomically(Path(path), write)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from aetlab.core.files import write_atomically
 from aetlab.core.nouns import Volume
 from aetlab.exchange.mrc import write_mrc
 from aetlab.exchange.read_volume import HDF5, MRC, NPY, FileError, unknown_suffix
@@ -29,11 +30,20 @@ def write_volume(path: Path | str, volume: Volume) -> None:
     if suffix in MRC:
         write_mrc(path, volume)
     elif suffix in HDF5:
-        with h5py.File(path, "w") as file:
-            file["potential_V"] = np.asarray(volume.potential_V, dtype=np.float32)
-            file["potential_V"].attrs.update({"voxel_A": float(volume.voxel_A), "axes": "zxy", "unit": "V"})
+        write_atomically(path, lambda partial: _write_hdf5(partial, volume))
     elif suffix in NPY:
-        with open(path, "wb") as file:
-            np.save(file, np.ascontiguousarray(volume.potential_V.transpose(0, 2, 1), dtype=np.float32))
+        values = np.ascontiguousarray(volume.potential_V.transpose(0, 2, 1), dtype=np.float32)
+        write_atomically(path, lambda partial: _save(partial, values))
     else:
         raise FileError(unknown_suffix(path))
+
+
+def _write_hdf5(path: Path, volume: Volume) -> None:
+    with h5py.File(path, "w") as file:
+        file["potential_V"] = np.asarray(volume.potential_V, dtype=np.float32)
+        file["potential_V"].attrs.update({"voxel_A": float(volume.voxel_A), "axes": "zxy", "unit": "V"})
+
+
+def _save(path: Path, values: np.ndarray) -> None:
+    with open(path, "wb") as file:
+        np.save(file, values)

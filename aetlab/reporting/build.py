@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from aetlab.core.inert import one_line
 from aetlab.reporting.columns import describe_columns
 from aetlab.reporting.drawn import choose_drawn, describe_choice
 from aetlab.reporting.figures.choose import accuracy_tasks, common_tasks, refined_tasks
@@ -123,7 +124,7 @@ def _make_figures(tasks: Sequence[FigureTask], folder: ReportFolder, n_processes
         figures.append(figure)
         state = " (unchanged)" if task.name in unchanged else ""
         name = folder.final / "figures" / f"{task.name}.png"
-        print(figure.problem or f"figure {len(figures)}/{len(tasks)}: {name}{state}", flush=True)
+        print(one_line(figure.problem) or f"figure {len(figures)}/{len(tasks)}: {name}{state}", flush=True)
     return figures
 
 

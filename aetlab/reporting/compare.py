@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from aetlab.core.inert import one_line
 from aetlab.reporting.selection import SelectError
 from aetlab.reporting.stored_run import StoredRun
 from aetlab.reporting.table_files import to_markdown
@@ -66,7 +67,7 @@ def compare_text(first: StoredRun, second: StoredRun) -> str:
     results["change"] = ["" if math.isnan(value) else f"{value:+.6g}" for value in results["change"]]
     settings = differing_settings(first, second)
     return (
-        f"first: {first.identity}\nsecond: {second.identity}\n\n"
+        f"first: {one_line(first.identity)}\nsecond: {one_line(second.identity)}\n\n"
         + (to_markdown(settings) if len(settings) else "No setting differs.\n")
         + "\n"
         + to_markdown(results)

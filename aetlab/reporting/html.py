@@ -12,7 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-escape = html.escape
+from aetlab.core.inert import printable
+
+
+def escape(text: str) -> str:
+    """Return ``text`` for an element or a quoted attribute, with hidden characters in writing."""
+    return html.escape(printable(text))
 
 
 def table(

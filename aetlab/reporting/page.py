@@ -86,7 +86,7 @@ def _template(name: str) -> str:
 
 
 def _anchor(record: str) -> str:
-    return f"run-{record}"
+    return html.escape(f"run-{record}")
 
 
 def _problems(report: Report) -> str:
@@ -124,7 +124,7 @@ def _runs(report: Report) -> str:
     detailed = {run.identity for run in report.runs}
 
     def link(column: str, value: Any) -> str | None:
-        return f"#{_anchor(str(value))}" if column == "record" and value in detailed else None
+        return f"#run-{value}" if column == "record" and value in detailed else None
 
     return html.table(reader_frame(report.frame), reader_values(report.frame), link=link) + note
 
@@ -194,7 +194,7 @@ def _compare(report: Report) -> str:
     if len(report.runs) < 2:
         return ""
     options = "".join(
-        f"<option>{html.escape(report.labels[run.identity])} ({run.identity[:6]})</option>" for run in report.runs
+        f"<option>{html.escape(f'{report.labels[run.identity]} ({run.identity[:6]})')}</option>" for run in report.runs
     )
     return (
         f'<div class="controls"><label>first <select id="compare-a">{options}</select></label>'
@@ -248,9 +248,9 @@ def _detail(run: StoredRun, report: Report, usual: Mapping[str, Any], shown_in: 
     links = ", ".join(f'<a href="#{html.escape(name)}">{html.escape(name)}</a>' for name in shown_in) or "none"
     return (
         f'<details id="{_anchor(run.identity)}"><summary>{html.escape(report.labels.get(run.identity, ""))} '
-        f"<code>{run.identity}</code></summary>"
+        f"<code>{html.escape(run.identity)}</code></summary>"
         f"{repeat}<p>Figures: {links}. "
-        f"Folder: <code>records/{run.identity}</code></p>"
+        f"Folder: <code>records/{html.escape(run.identity)}</code></p>"
         '<div class="columns"><div><h3>Settings that differ from the defaults</h3>'
         f"{html.pairs(different) if different else '<p>None.</p>'}"
         f"<h3>Wall time of each stage (s)</h3>{html.pairs({name: f'{value:.2f}' for name, value in seconds.items()})}"

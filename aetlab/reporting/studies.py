@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aetlab.core.inert import file_name
 from aetlab.reporting.stored_run import StoredRun
 from aetlab.spec import RunSpec
 from aetlab.spec.bind import unbind
@@ -36,7 +37,10 @@ _LABELS = {f"{group}.{label}" for group, labels in NOT_IN_IDENTITY.items() for l
 
 @dataclass(frozen=True)
 class Study:
-    """Records with equal circumstances; ``answers`` holds the records of each experiment, the lowest seed first."""
+    """Records with equal circumstances.
+
+    ``name`` can be part of a file's name. ``answers`` holds the records of each experiment, the lowest seed first.
+    """
 
     name: str
     runs: tuple[StoredRun, ...]
@@ -74,7 +78,7 @@ def find_studies(runs: Sequence[StoredRun], experiments: Mapping[str, RunSpec], 
     for members in by_circumstances.values():
         own = [(run, given[run.identity]) for run in members]
         answers = {name: _answers(own, settings, questions) for name, settings in asked.items()}
-        name = scale = members[0].spec.scale.name
+        name = scale = file_name(members[0].spec.scale.name)
         number = 1
         while name in names:
             number += 1

@@ -10,12 +10,17 @@ from typing import Any
 
 import pandas as pd
 
+from aetlab.core.inert import one_line, spreadsheet_cell
+
+#: Characters that begin a link, an element, code, a formula or another column in Markdown.
+_MARKUP = re.compile(r"[\\|\[\]<`*$]")
+
 
 def to_markdown(frame: pd.DataFrame) -> str:
     """Return ``frame`` as a Markdown table without its index."""
 
     def line(cells: Iterable[Any]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(_MARKUP.sub(r"\\\g<0>", one_line(str(cell))) for cell in cells) + " |"
 
     return (
         "\n".join(
@@ -38,6 +43,9 @@ _LATEX = {
     "_": r"\_",
     "{": r"\{",
     "}": r"\}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "Å": r"\AA{}",
@@ -57,7 +65,7 @@ def to_latex(frame: pd.DataFrame, caption: str) -> str:
     """
 
     def cell(value: Any) -> str:
-        text = re.sub(r"^-(?=[\d.])", "\N{MINUS SIGN}", str(value))
+        text = re.sub(r"^-(?=[\d.])", "\N{MINUS SIGN}", one_line(str(value)))
         return "".join(_LATEX.get(character, character) for character in text)
 
     def line(cells: Iterable[Any]) -> str:
@@ -88,10 +96,15 @@ def to_latex(frame: pd.DataFrame, caption: str) -> str:
 
 
 def write_table(frame: pd.DataFrame, shown: pd.DataFrame, folder: Path, name: str, caption: str) -> list[Path]:
-    """Write ``frame`` as CSV and Parquet, and ``shown``, which is formatted for readers, as Markdown and LaTeX."""
+    """Write ``frame`` as CSV and Parquet, and ``shown``, which is formatted for readers, as Markdown and LaTeX.
+
+    Text in the CSV file that a spreadsheet would take for a formula has an apostrophe in front.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{suffix}" for suffix in ("csv", "parquet", "md", "tex")]
-    frame.to_csv(paths[0], index=False, lineterminator="\n")
+    inert = frame.rename(columns=spreadsheet_cell).map(
+        lambda value: spreadsheet_cell(value) if isinstance(value, str) else value)
+    inert.to_csv(paths[0], index=False, lineterminator="\n")
     frame.to_parquet(paths[1], index=False)
     paths[2].write_text(to_markdown(shown), encoding="utf-8")
     paths[3].write_text(to_latex(shown, caption), encoding="utf-8")

@@ -130,6 +130,7 @@ def half_width_95(values: np.ndarray) -> float:
 def reader_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """Return ``frame`` formatted for readers: the settings that vary, the scores of the paper's Table I, and the time.
 
+    Scores are those of the refined atoms where a record has them; the column ``atoms`` then says which they are of.
     Scores that no record has are no columns; a record without a truth has empty cells.
     """
     if frame.empty:
@@ -145,9 +146,12 @@ def reader_frame(frame: pd.DataFrame) -> pd.DataFrame:
                 if name == "dose_e_A2"
                 else [f"{value:g}" if isinstance(value, float) else value for value in frame[name]]
             )
+    refined = _refined(frame)
+    if refined.any():
+        shown["atoms"] = np.where(refined, "refined", "traced")
     for score in HEADLINES:
         if score.name in frame:
-            shown[score.heading] = [score.text(value) for value in frame[score.name]]
+            shown[score.heading] = [score.text(value) for value in best_column(frame, score.name)]
     if f"{SECONDS}total" in frame:
         shown["time (s)"] = [number_text(value, 1) for value in frame[f"{SECONDS}total"]]
     return shown
@@ -159,8 +163,20 @@ def reader_values(frame: pd.DataFrame) -> pd.DataFrame:
     names = {"dose (e/Å²)": "dose_e_A2", "time (s)": f"{SECONDS}total", **{s.heading: s.name for s in HEADLINES}}
     for heading, name in names.items():
         if heading in values:
-            values[heading] = frame[name].astype(float)
+            values[heading] = best_column(frame, name).astype(float)
     return values
+
+
+def best_column(frame: pd.DataFrame, name: str) -> pd.Series:
+    """Return the column ``name`` of the best atoms of each row: the refined ones if there are any."""
+    refined = f"refined_{name}"
+    return frame[name].where(~_refined(frame), frame[refined]) if refined in frame else frame[name]
+
+
+def _refined(frame: pd.DataFrame) -> pd.Series:
+    """Return whether each row has scores of refined atoms."""
+    scores = [name for score in HEADLINES if (name := f"refined_{score.name}") in frame]
+    return frame[scores].notna().any(axis=1)
 
 
 def dose_text(dose_e_A2: float) -> str:

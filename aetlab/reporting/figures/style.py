@@ -78,8 +78,9 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Apply the style of all figures within a context."""
-    with mpl.rc_context(_RC):
+    """Apply the style of all figures within a context, over matplotlib's defaults and not the user's settings."""
+    defaults: dict[Any, Any] = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
+    with mpl.rc_context({**defaults, **_RC}):
         yield
 
 
