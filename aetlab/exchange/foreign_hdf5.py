@@ -129,7 +129,7 @@ def check_texts(path: Path) -> None:
     with open(path, "rb") as file:
         for start in {0, max(size - _HEADERS_WITHIN, 0)}:
             file.seek(start)
-            part = file.read(_HEADERS_WITHIN)
+            part = file.read(min(size, _HEADERS_WITHIN))
             at = part.find(b"GCOL\1\0\0\0")
             while at >= 0:
                 if _never_ends(part[at:at + int.from_bytes(part[at + 8:at + 16], "little")]):

@@ -144,7 +144,9 @@ def _check_mol(text: str) -> str:
     lines = records[-1].split("\n")
     if "V3000" in lines[3]:
         raise ValueError("it is of the version V3000; V2000 is read")
-    _check_count(int(lines[3][:3]), records[-1])
+    n_atoms = int(lines[3][:3])
+    if n_atoms > len(lines) - 4 or not any(line.startswith("M  END") for line in lines):
+        raise ValueError(f"it ends before all {n_atoms} atoms that it announces, or without M  END")
     return records[-1]
 
 

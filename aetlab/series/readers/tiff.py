@@ -15,6 +15,7 @@ from aetlab.exchange.units import length_A
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile, make_infos, one_line
 from aetlab.series.readers.library import import_library, quiet
+from aetlab.series.readers.tiff_pages import check_pages
 
 _ORIENTATION, _WHITE_IS_ZERO = 274, 0
 #: DigitalMicrograph: pixel along x and y, and their units. Resolution along x and y.
@@ -32,6 +33,7 @@ def open_tiff(path: Path) -> StackFile:
     """
     tifffile = import_library("tifffile", path)
     try:
+        check_pages(path)
         with quiet(), tifffile.TiffFile(path) as file:
             return _open(path, file)
     except SeriesError:
