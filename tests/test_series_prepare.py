@@ -15,15 +15,16 @@ from aetlab.core.grid import in_plane_rotation
 from aetlab.series.collect import collect
 from aetlab.series.prepare import PrepareSpec, Recorded, prepare, record_collection
 from aetlab.series.prepare.axis import find_axis
-from aetlab.series.prepare.bad_frames import find_bad_frames, find_dark
-from aetlab.series.prepare.bad_pixels import fill_bad_pixels, find_bad_pixels
+from aetlab.series.prepare.bad_frames import find_bad_frames, find_odd_levels
+from aetlab.series.prepare.bad_pixels import fill_bad_pixels, find_bad_pixels, no_bad_pixels
 from aetlab.series.prepare.drift import find_drift
 from aetlab.series.prepare.electrons import find_electrons
 from aetlab.series.prepare.gain import find_gain_residue
 from aetlab.series.prepare.planes import contrast_transfer, crop_spectrum, ramp
 from aetlab.series.prepare.region import Grid, choose_grid, place_image
 from aetlab.series.prepare.shifts import find_shifts
-from aetlab.series.prepare.vacuum import find_mask, measure_vacuum
+from aetlab.series.prepare.silhouette import locate, signal_of
+from aetlab.series.prepare.vacuum import Vacuum, find_mask, measure_vacuum
 from aetlab.spec.checks import SpecError
 
 SHARED = Path(os.environ.get("AETLAB_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -68,9 +69,9 @@ def test_hot_dead_and_stuck_pixels_are_found_and_no_sound_one(scene: np.ndarray)
     assert sorted(map(tuple, np.argwhere(found.mask))) == [(5, 9), (40, 33), (60, 50)]
     assert (found.n_hot, found.n_dead, found.n_stuck) == (1, 1, 1)
     assert found.hits.tolist() == [[3, 1, 20, 20]]
-    weights = found.weights(counts.shape)
-    assert (weights == 0).sum() == 3 * 24 + 1
-    assert abs(fill_bad_pixels(counts, weights)[0, 0, 5, 9] / 2000 - 1) < 0.2
+    good = np.array([[found.good((t, f)) for f in range(2)] for t in range(12)])
+    assert (~good).sum() == 3 * 24 + 1
+    assert abs(fill_bad_pixels(counts, good)[0, 0, 5, 9] / 2000 - 1) < 0.2
 
 
 def test_sound_pixels_stay_where_the_scene_is_strong(scene: np.ndarray) -> None:
@@ -88,13 +89,13 @@ def test_vacuum_level_and_illumination_are_those_of_the_beam(scene: np.ndarray) 
     mask = find_mask(counts, usable)
     assert 0.2 < mask.mean() < 0.9
     assert not mask[..., 30:42, 26:38].any()
-    vacuum = measure_vacuum(counts, mask, np.ones(counts.shape), usable, illumination=True)
+    vacuum = measure_vacuum(counts, mask, no_bad_pixels(SHAPE), usable, illumination=True)
     # One image knows its level to 1/√(n · pixels) = 0.2 %.
     assert np.abs(vacuum.level / (2000 * bright) - 1).max() < 0.01
-    assert np.sqrt(((vacuum.field - field) ** 2).mean()) < 0.002
+    assert max(np.sqrt(((vacuum.field((t, f)) - field) ** 2).mean()) for t in range(12) for f in range(2)) < 0.003
     flat = measure_vacuum(poisson(rng, np.ones_like(scene), 200, 10), np.ones(scene.shape, bool),
-                          np.ones(scene.shape), usable, illumination=True)
-    assert np.abs(flat.field - 1).max() < 0.001
+                          no_bad_pixels(SHAPE), usable, illumination=True)
+    assert flat.field_peak.max() < 0.001
 
 
 def test_an_image_without_vacuum_is_refused_or_worth_a_look() -> None:
@@ -107,21 +108,23 @@ def test_an_image_without_vacuum_is_refused_or_worth_a_look() -> None:
         find_mask(poisson(rng, ringed, 1000, 1), np.ones((1, 1), bool))
     # Contrast everywhere looks like noise: the variance says fewer electrons than the table.
     every = np.ones((1, 1))
-    found = find_electrons(counts / 1000, np.ones(counts.shape, bool), 1000 * every, every > 0, mtf=None, dqe=1.0,
-                           pattern_variance=np.zeros(SHAPE), dose_e_A2=1000 * every, pixel_A=1.0, source="find",
-                           counts_per_electron=None)
+    found = find_electrons(counts / 1000, np.ones(counts.shape, bool), no_bad_pixels(SHAPE), 1000 * every, every > 0,
+                           mtf=None, dqe=1.0, pattern_variance=np.zeros(SHAPE), dose_e_A2=1000 * every, pixel_A=1.0,
+                           source="find", counts_per_electron=None)
     assert found.verdict == "look" and found.by_variance < 10
 
 
 def test_a_fixed_pattern_is_found_with_its_size_and_none_where_there_is_none() -> None:
     rng = np.random.default_rng(6)
     pattern = 1 + 0.02 * rng.normal(size=SHAPE)
-    expected, vacuum = np.full((30, 1, *SHAPE), 1000.0), np.ones((30, 1, *SHAPE), bool)
-    found = find_gain_residue(poisson(rng, np.broadcast_to(pattern, expected.shape), 100, 10), expected, vacuum)
+    shape, flat = (30, 1, *SHAPE), np.zeros((30, 1))
+    vacuum = Vacuum(np.ones(shape, bool), flat + 1000, flat, np.zeros((30, 1, 5)), flat, "")
+    none_bad = no_bad_pixels(SHAPE)
+    found = find_gain_residue(poisson(rng, np.broadcast_to(pattern, shape), 100, 10), vacuum, none_bad)
     assert found.pattern_rms == pytest.approx(0.02, rel=0.1)
     # The error of the corrected gain is √(SN/(S + N)), S = 0.02², N = 1/3000.
     assert np.std(pattern / found.gain) == pytest.approx(np.sqrt(4e-4 / 3000 / (4e-4 + 1 / 3000)), rel=0.1)
-    none = find_gain_residue(poisson(rng, np.ones_like(expected), 100, 10), expected, vacuum)
+    none = find_gain_residue(poisson(rng, np.ones(shape), 100, 10), vacuum, none_bad)
     assert none.part == 0 and (none.gain == 1).all()
 
 
@@ -136,9 +139,9 @@ def test_electrons_per_pixel_come_from_variance_also_through_an_mtf(known: bool)
     table = (curve, np.exp(-((curve / 0.4) ** 2))) if known else None
     for images, mtf, limit in ((counts, table, 0.02), (blurred, table, 0.05)):
         every = np.ones((40, 1))
-        found = find_electrons(images / (n * gain), np.ones(shape, bool), n * gain * every, every > 0, mtf=mtf, dqe=1.0,
-                               pattern_variance=np.zeros(SHAPE), dose_e_A2=200 * every, pixel_A=0.5, source="find",
-                               counts_per_electron=60.0)
+        found = find_electrons(images / (n * gain), np.ones(shape, bool), no_bad_pixels(SHAPE), n * gain * every,
+                               every > 0, mtf=mtf, dqe=1.0, pattern_variance=np.zeros(SHAPE),
+                               dose_e_A2=200 * every, pixel_A=0.5, source="find", counts_per_electron=60.0)
         assert found.by_variance == pytest.approx(n, rel=limit)
         assert found.by_table == pytest.approx(50) and found.by_gain == pytest.approx(25)
         assert found.verdict == "look" and "the gain says -" in found.line
@@ -157,9 +160,23 @@ def test_blank_doubled_and_drifted_images_are_found() -> None:
     found = find_bad_frames(images, vacuum, np.ones((len(TILT_DEG), 1), bool))
     assert sorted(found.reasons) == [(5, 0), (9, 0), (14, 0)]
     assert found.reasons[14, 0].startswith("blank") and "6, -4" in found.reasons[5, 0].replace("-6, 4", "6, -4")
-    dark = find_dark(images * np.where(np.arange(len(TILT_DEG)) == 3, 0.1, 100)[:, None, None, None],
-                     np.ones((len(TILT_DEG), 1), bool))
-    assert list(dark) == [(3, 0)]
+
+
+def test_dark_images_and_double_exposures_are_found_by_their_level_and_not_by_a_dose_that_follows_the_tilt() -> None:
+    exposure = 1 / np.cos(np.deg2rad(TILT_DEG))
+    odd = np.where(np.arange(len(TILT_DEG)) == 3, 0.1, np.where(np.arange(len(TILT_DEG)) == 17, 2.0, 1.0))
+    counts = (100 * exposure * odd)[:, None, None, None] * np.ones((1, 1, 4, 4))
+    present = np.ones((len(TILT_DEG), 1), bool)
+    found = find_odd_levels(counts, present, None)
+    assert sorted(found) == [(3, 0), (17, 0)]
+    assert found[3, 0].startswith("dark") and found[17, 0].startswith("exposed twice or longer: 247.2 counts, 134.6 ")
+    # A table that knows the long exposure clears it, and makes one that is not there odd.
+    dose = np.where(np.arange(len(TILT_DEG)) == 9, 3.0, odd)[:, None]
+    assert sorted(find_odd_levels(counts, present, dose)) == [(9, 0)]
+    # A weak beam hides a double exposure among the tilts; the other image of its tilt shows it.
+    pairs = 100 * np.ones((len(TILT_DEG), 2, 4, 4))
+    pairs[8] *= np.array([0.72, 1.44])[:, None, None]
+    assert sorted(find_odd_levels(pairs, np.ones(pairs.shape[:2], bool), None)) == [(8, 1)]
 
 
 def test_drift_between_defoci_is_found_through_contrast_transfer() -> None:
@@ -169,8 +186,8 @@ def test_drift_between_defoci_is_found_through_contrast_transfer() -> None:
     shift = np.array([[0, 0], [3.3, -2.6], [-1.2, 4.7]])
     images = np.stack([[1 + 2 * scipy.fft.ifft2(phase * contrast_transfer(SHAPE, 0.42, d, 300.0) * ramp(SHAPE, -s)).real
                         for d, s in zip(defocus_A[0], shift)]])
-    found = find_drift(rng.poisson(2000 * images) / 2000, np.ones((1, 3), bool), defocus_A, 0.42, 300.0)
-    assert np.abs(found.position_px[0] - shift).max() < 0.2
+    found = find_drift(rng.poisson(2000 * images[0]) / 2000, np.ones(3, bool), defocus_A[0], 0.42, 300.0)
+    assert np.abs(found.position_px - shift).max() < 0.2
 
 
 @pytest.mark.parametrize("angle_deg", [-3.4, 62.0])
@@ -183,6 +200,29 @@ def test_the_axis_is_found_from_common_lines(angle_deg: float) -> None:
                       whole_band=True)
     assert abs(found.angle_deg - angle_deg) < 0.1 + 2 * found.error_deg
     assert found.error_deg < 0.2 and found.verdict == "ok"
+
+
+def test_a_direction_that_no_line_supports_is_not_believed() -> None:
+    noise = np.random.default_rng(16).normal(size=(len(TILT_DEG), *SHAPE))
+    found = find_axis(noise, TILT_DEG, centre_deg=0.0, range_deg=90.0, extent_px=34.0, whole_band=True)
+    assert found.verdict == "cannot be used" and "no direction stands out" in found.line
+    p = balls(np.random.default_rng(17))
+    images = np.stack([project(p, t, 62.0) for t in TILT_DEG])
+    wrong = find_axis(images, TILT_DEG, centre_deg=0.0, range_deg=10.0, extent_px=34.0, whole_band=True)
+    assert wrong.verdict != "ok"
+
+
+def test_outlines_give_the_place_of_the_sample_in_each_image() -> None:
+    rng = np.random.default_rng(18)
+    shift = rng.uniform(-6, 6, (8, 2))
+    signals = []
+    for k, t in enumerate(np.linspace(-60, 60, 8)):
+        image = 1 - 0.25 * project(balls(np.random.default_rng(19), 200, 14.0), t, shift=shift[k], width=1.0)
+        signals.append(signal_of(poisson(rng, np.clip(image, 0, None), 300, 1.0)[None], np.zeros((1, 2))))
+    found = locate(np.array(signals), np.array(signals))
+    off = found.centre_px - shift
+    assert np.abs(off - off.mean(axis=0)).max() < 1.5
+    assert 11 < found.half_px.max() < 19
 
 
 def test_shifts_follow_from_the_other_projections() -> None:
@@ -263,16 +303,16 @@ def test_missing_images_and_given_rectangles_pass_through_all_steps(scene: np.nd
     recorded = Recorded(counts, np.linspace(-66, 66, 12), np.full((12, 2), -300.0), 0.5, weight=weight,
                         counts_per_electron=12.0)
     spec = PrepareSpec(vacuum="rectangles", vacuum_rectangles=((0, 10, 0, 64), (62, 72, 0, 64)), electrons="gain",
-                       bad_frames="keep", axis="given", size=(80, 60), illumination="flat", gain="keep")
+                       bad_frames="keep", axis="given", axis_deg=0.0, size=(80, 60), illumination="flat", gain="keep")
     done = prepare(recorded, spec)
     assert done.series.images.shape == (12, 2, 80, 60)
     assert (done.series.weight == weight).all() and not done.excluded
     assert done.series.electrons_per_pixel[weight > 0] == pytest.approx(100, rel=0.02)
     assert [step.name for step in done.steps] == [
         "bad pixels", "gain residue", "vacuum", "electrons per pixel", "bad images", "drift between defoci",
-        "tilt axis", "shifts", "region"]
-    whole = prepare(replace(recorded, counts=counts), PrepareSpec(vacuum="mean", shifts="keep", axis="given",
-                                                                  bad_pixels="keep", electrons="gain"))
+        "tilt axis", "shifts", "region", "sense of the tilt"]
+    whole = prepare(replace(recorded, counts=counts), PrepareSpec(
+        vacuum="mean", shifts="keep", axis="given", axis_deg=0.0, bad_pixels="keep", electrons="gain"))
     assert whole.poses.shift_A == pytest.approx(0)
 
 

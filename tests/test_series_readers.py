@@ -160,7 +160,7 @@ def test_extended_headers_of_fei_as_mrcfile_writes_them(tmp_path, kind):
     assert [info.tilt_deg for info in source.infos] == [-3, 0, 3]
     np.testing.assert_allclose([info.defocus_nm for info in source.infos], [-20, -45, -75])
     np.testing.assert_allclose([info.dose_e_A2 for info in source.infos], [680] * 3)
-    assert source.header == {"energy_keV": 300.0, "axis_deg": 85.3, "mode": "TEM"}
+    assert source.header == {"energy_keV": 300.0, "fei_axis_deg": 85.3, "mode": "TEM"}
     assert "pixel 0.5 Å from the header is used; the extended header says 0.6 Å" in source.notes[0]
     np.testing.assert_array_equal(source.read(2), chiral_images()[2])
     plain = raw[:1024] + raw[1024 + len(fei_header(kind, 3)):]

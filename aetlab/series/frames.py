@@ -62,7 +62,8 @@ class FrameSource(Protocol):
     """A file of images of one size.
 
     ``header`` holds what the file says of all its images, where it says so: ``counts_per_electron``, ``axis_deg`` (from
-    image y towards -x, as SerialEM counts), ``energy_keV``, ``Cs_mm``, ``mode`` ("TEM", "STEM").
+    image y towards -x, as SerialEM counts), ``fei_axis_deg`` (as FEI counts, in a sense that is not documented),
+    ``energy_keV``, ``Cs_mm``, ``mode`` ("TEM", "STEM").
     """
 
     @property

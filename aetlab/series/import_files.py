@@ -39,7 +39,7 @@ def import_files(files: Sequence[Path | str], *, table: Path | str | None = None
             say(note)
         if collection.microscope is None:
             raise SeriesError("no microscope: give its energy and lens in a YAML file (--microscope)")
-        prepared = prepare(record_collection(collection), settings)
+        prepared = prepare(record_collection(collection), settings, overwrite=True)
     for step in prepared.steps:
         say(f"{step.name}: {step.line}" + ("" if step.verdict == "ok" else f" ({step.verdict})"))
     # An MTF counts in cycles per recorded pixel; the images may have larger ones.

@@ -17,14 +17,15 @@ from aetlab.core.physics import wavelength_A
 from aetlab.core.yaml_file import parse_mapping, read_text
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import one_line
+from aetlab.series.senses import SENSES
 from aetlab.spec.bind import bind
-from aetlab.spec.checks import SpecError
+from aetlab.spec.checks import SpecError, choice
 from aetlab.spec.microscope import MicroscopeSpec
 
 #: Keys of the file that are not settings of MicroscopeSpec.
-_OWN_KEYS = ("mtf", "elements", "pixel_A", "aperture_mrad")
-#: What the images depend on most; a default in its place is said.
-_TOLD = ("aperture_per_A", "Cs_mm", "focal_spread_sigma_nm", "convergence_sigma_mrad")
+_OWN_KEYS = ("mtf", "elements", "pixel_A", "aperture_mrad", "axis_deg", "sense")
+#: Settings on which images depend most: a note names those that are left at their default.
+_IMPORTANT = ("aperture_per_A", "Cs_mm", "focal_spread_sigma_nm", "convergence_sigma_mrad")
 _FROM_HEADER = {"energy_keV": 1e-3, "Cs_mm": 1e-2}
 
 
@@ -69,6 +70,10 @@ class Microscope:
         Elements of the sample; empty: not given.
     pixel_A : float or None
         Pixel in Å where the file gives one; it overrules headers.
+    axis_deg : float or None
+        Direction of the tilt axis in the images, from +y counter-clockwise, where the file gives it.
+    sense : str
+        Sense of the tilt angles about that direction, ``right`` or ``left`` handed; empty: not known.
     notes : tuple of str
         What was taken from headers or left at its default.
     """
@@ -77,6 +82,8 @@ class Microscope:
     mtf: MtfTable | None = None
     elements: tuple[str, ...] = ()
     pixel_A: float | None = None
+    axis_deg: float | None = None
+    sense: str = ""
     notes: tuple[str, ...] = ()
 
     def in_pixels(self, ratio: float) -> Microscope:
@@ -92,8 +99,8 @@ def read_microscope(file: Path | str | None, header: Mapping[str, Any], elements
     """Return the microscope of a YAML ``file``, completed by the ``header`` of the images.
 
     The file has the keys of the group ``microscope``, at its top or under ``microscope:``, and may have ``mtf`` (lists
-    ``cycles_per_pixel`` and ``mtf``), ``elements``, ``pixel_A``, and ``aperture_mrad`` in the place of
-    ``aperture_per_A``. ``elements`` overrule those of the file.
+    ``cycles_per_pixel`` and ``mtf``), ``elements``, ``pixel_A``, ``aperture_mrad`` in the place of ``aperture_per_A``,
+    ``axis_deg`` and ``sense`` of the tilt. ``elements`` overrule those of the file.
 
     Raises
     ------
@@ -124,16 +131,19 @@ def read_microscope(file: Path | str | None, header: Mapping[str, Any], elements
         mtf = _mtf(own["mtf"]) if own.get("mtf") is not None else None
         pixel_A = _number("pixel_A", own["pixel_A"]) if own.get("pixel_A") is not None else None
         named = check_elements(elements or own.get("elements") or ())
+        axis_deg = _direction(own["axis_deg"]) if own.get("axis_deg") is not None else None
+        sense = str(own.get("sense") or "")
+        choice("sense", sense, ("", *SENSES))
     except (SpecError, SeriesError) as error:
         raise SeriesError(f"{where}: {one_line(error)}") from None
     if mtf is not None and "mtf_half" in given:
         raise SeriesError(f"{where}: give mtf as a table or mtf_half, not both")
-    missing = [f"{key} {getattr(spec, key):g}" for key in _TOLD if key not in given]
+    missing = [f"{key} {getattr(spec, key):g}" for key in _IMPORTANT if key not in given]
     if missing:
         notes.append(f"microscope: not given and left at the default: {', '.join(missing)}")
     if mtf is None and "mtf_half" not in given:
         notes.append("microscope: no MTF given; the detector counts as ideal")
-    return Microscope(spec, mtf, named, pixel_A, tuple(notes))
+    return Microscope(spec, mtf, named, pixel_A, axis_deg, sense, tuple(notes))
 
 
 def check_elements(elements: object) -> tuple[str, ...]:
@@ -169,6 +179,12 @@ def _mtf(value: object) -> MtfTable:
         return MtfTable(np.array(value["cycles_per_pixel"], float), np.array(value["mtf"], float))
     except (TypeError, ValueError) as error:
         raise SeriesError(f"mtf: {one_line(error)}" if not isinstance(error, SeriesError) else str(error)) from None
+
+
+def _direction(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= 360:
+        raise SeriesError(f"axis_deg: {value!r}, wanted an angle between -360 and 360")
+    return float(value)
 
 
 def _number(name: str, value: object) -> float:

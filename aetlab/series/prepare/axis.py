@@ -16,30 +16,57 @@ Common lines leave 180° open: an axis that points the other way is a tilt of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-from scipy import ndimage
-
-from aetlab.series.prepare.vacuum import AVERAGE_PX
 
 #: Greatest frequency of the lines, in cycles per pixel of the images that are given.
 _HIGHEST = 0.5
 #: Greatest shift along the axis that is searched, as part of the image, and its step in pixels.
 _REACH, _STEP_PX = 0.1, 0.25
+#: Robust standard deviations of the agreement over all directions by which the best one beats all that lie elsewhere.
+_CLEAR = 1.0
+#: The same by which it beats the median: of some hundred directions one reaches 3 by chance.
+_CHANCE = 5.0
+#: Standard error in degrees that is worth a look.
+_ROUGH_DEG = 0.5
 #: Least number of tilts for a regression of a, b and δ.
 _ENOUGH_TILTS = 5
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Direction of the tilt axis, its standard error and the agreement of the lines, 0 to 1; found or taken."""
+    """Direction of the tilt axis, its standard error and the agreement of the lines, 0 to 1; found or taken.
+
+    ``how`` says how it is known. ``curve`` (2, N) holds the directions that were searched and the agreement at each.
+    ``doubts`` are reasons to look at it; with ``stands_out`` False, nothing in the images speaks for this direction,
+    and it is that of a file or setting if it is ``known``.
+    """
 
     angle_deg: float
     error_deg: float
     agreement: float
-    verdict: str
-    line: str
+    how: str
+    curve: np.ndarray = field(default_factory=lambda: np.zeros((2, 0)))
+    doubts: tuple[str, ...] = ()
+    stands_out: bool = True
+    known: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """``ok``; ``look`` where there are doubts or the error exceeds half a degree; ``cannot be used``."""
+        if not self.stands_out and not self.known and self.curve.size:
+            return "cannot be used"
+        return "look" if self.doubts or self.error_deg > _ROUGH_DEG else "ok"
+
+    @property
+    def line(self) -> str:
+        """The direction in one line."""
+        error = f" ± {self.error_deg:.2f}°" if self.curve.size else "°"
+        agreement = f" (agreement {self.agreement:.2f})" if self.curve.size else ""
+        return "; ".join([f"direction of the tilt axis {self.angle_deg:.2f}{error} from image y, {self.how}{agreement}",
+                          *self.doubts])
 
 
 @dataclass(frozen=True)
@@ -51,54 +78,86 @@ class _Lines:
     q: np.ndarray
 
 
-def soft_box(shape: tuple[int, int], half_px: tuple[float, float]) -> np.ndarray:
-    """Return a window (X, Y) that is 1 within ``half_px`` of the centre and falls to 0 over a tenth of it."""
-    window = np.ones(shape)
-    for axis, (n, half) in enumerate(zip(shape, half_px)):
-        edge = max(0.1 * half, 1.0)
-        away = np.abs(np.arange(n) - (n - 1) / 2)
-        fall = 0.5 + 0.5 * np.cos(np.pi * np.clip((away - half) / edge + 0.5, 0, 1))
-        window *= fall[:, None] if axis == 0 else fall
-    return window
+def soft_disc(shape: tuple[int, int], radius_px: float) -> np.ndarray:
+    """Return a window (X, Y) that is 1 within ``radius_px`` of the centre and falls to 0 over a fifth of it.
+
+    It prefers no direction.
+    """
+    x, y = (np.arange(n) - (n - 1) / 2 for n in shape)
+    away = np.hypot(x[:, None], y) - radius_px
+    return np.asarray(0.5 + 0.5 * np.cos(np.pi * np.clip(away / max(0.2 * radius_px, 1.0) + 0.5, 0, 1)))
 
 
 def find_axis(images: np.ndarray, tilt_deg: np.ndarray, *, centre_deg: float, range_deg: float, extent_px: float,
               whole_band: bool) -> Axis:
     """Return the direction of the axis in ``images`` (T, X, Y), windowed and centred, at ``tilt_deg`` (T,).
 
-    ``centre_deg`` ± ``range_deg`` is searched; ``extent_px`` is the diameter of the sample. ``whole_band`` says whether
-    the images hold the sample at all frequencies; if not, the direction is worth a look whatever its error.
+    All directions are compared; the result lies within ``range_deg`` of ``centre_deg``, and is worth a look where one
+    elsewhere agrees as well. ``extent_px`` is the diameter of the sample. ``whole_band`` says whether the images hold
+    the sample at all frequencies; if not, the direction is worth a look whatever its error.
     """
-    span = float(np.ptp(tilt_deg)) if len(tilt_deg) else 0.0
     if len(tilt_deg) < _ENOUGH_TILTS or not images.any():
-        return Axis(centre_deg, range_deg, 0.0, "look", f"direction of the axis taken as {centre_deg:.2f}°: "
-                    f"{len(tilt_deg)} tilts are too few to find it")
-    lowest = 1 / extent_px
-    q = np.arange(lowest, _HIGHEST, 1 / max(images.shape[1:]))
-    # A line differs from its neighbour where they are 1/extent apart at the highest frequency.
-    step = np.rad2deg(0.5 / (extent_px * _HIGHEST))
-    tried = centre_deg + np.arange(-np.ceil(range_deg / step), np.ceil(range_deg / step) + 0.5) * step
+        return Axis(centre_deg, range_deg, 0.0, "taken without a search",
+                    doubts=(f"{len(tilt_deg)} tilts are too few to find it",), stands_out=False)
+    q, step = _frequencies(images, extent_px)
+    tried = centre_deg + np.arange(-np.ceil(90 / step), np.ceil(90 / step) + 0.5) * step
     score = np.array([_agreement(_lines(images, angle, q, first=False))[0] for angle in tried])
-    angle = float(tried[score.argmax()])
-    error = step
+    allowed = np.abs(tried - centre_deg) <= range_deg + step
+    best = int(np.where(allowed, score, -np.inf).argmax())
+    angle, error = _settle(images, tilt_deg, float(tried[best]), q, step)
+    angle = float(centre_deg + _within_90(angle - centre_deg))
+    scatter = 1.4826 * float(np.median(np.abs(score - np.median(score))))
+    rival = int(np.where(np.abs(_within_90(tried - tried[best])) > 3 * step, score, -np.inf).argmax())
+    doubts, stands_out = [], bool(score[best] - np.median(score) > _CHANCE * scatter)
+    if not stands_out:
+        doubts.append(f"no direction stands out: the agreement is {np.median(score):.2f} ± {scatter:.2f} elsewhere")
+    elif score[best] - score[rival] < _CLEAR * scatter:
+        doubts.append(f"{tried[rival]:.0f}° agrees {'better' if score[rival] > score[best] else 'nearly as well'} "
+                      f"({score[rival]:.2f} against {score[best]:.2f})")
+    if not whole_band:
+        doubts.append("rough: without the energy of the electrons only low frequencies are compared")
+    if abs(angle - centre_deg) > range_deg:
+        doubts.append("it lies at the end of the search")
+    return Axis(angle, error, _agreement(_lines(images, angle, q, first=False))[0],
+                f"by common lines of {len(tilt_deg)} tilts over {np.ptp(tilt_deg):.0f}°", np.stack([tried, score]),
+                tuple(doubts), stands_out)
+
+
+def refine_axis(axis: Axis, images: np.ndarray, tilt_deg: np.ndarray, extent_px: float) -> Axis:
+    """Return ``axis`` with its direction refined in ``images`` (T, X, Y) that are centred better; see find_axis."""
+    if not axis.curve.size:
+        return axis
+    q, step = _frequencies(images, extent_px)
+    angle, error = _settle(images, tilt_deg, axis.angle_deg, q, step)
+    agreement = _agreement(_lines(images, angle, q, first=False))[0]
+    return replace(axis, angle_deg=angle, error_deg=error, agreement=agreement)
+
+
+def _frequencies(images: np.ndarray, extent_px: float) -> tuple[np.ndarray, float]:
+    """Return the frequencies of the lines (Q,) and the step in degrees from one direction to the next.
+
+    A line differs from its neighbour where they are 1/extent apart at the highest frequency.
+    """
+    return (np.arange(1 / extent_px, _HIGHEST, 1 / max(images.shape[1:])),
+            float(np.rad2deg(0.5 / (extent_px * _HIGHEST))))
+
+
+def _settle(images: np.ndarray, tilt_deg: np.ndarray, angle_deg: float, q: np.ndarray,
+            step_deg: float) -> tuple[float, float]:
+    """Return the direction that the regression reaches from ``angle_deg``, and its standard error."""
+    error = step_deg
     for _ in range(12):
-        lines = _lines(images, angle, q, first=True)
+        lines = _lines(images, angle_deg, q, first=True)
         change, error = _regress(lines, _agreement(lines)[1], np.deg2rad(tilt_deg))
-        angle += float(np.clip(change, -step, step))
+        angle_deg += float(np.clip(change, -step_deg, step_deg))
         if abs(change) < 0.005:
             break
-    agreement = _agreement(_lines(images, angle, q, first=False))[0]
-    others = np.sort(score[np.abs(tried - tried[score.argmax()]) > 3 * step])
-    scatter = 1.4826 * float(np.median(np.abs(score - np.median(score))))
-    clear = not len(others) or score.max() - others[-1] > scatter / 3
-    inside = abs(angle - centre_deg) <= range_deg
-    verdict = "ok" if clear and inside and whole_band and error < 0.5 else "look"
-    line = (f"direction of the tilt axis {angle:.2f} ± {error:.2f}° from image y, by common lines of "
-            f"{len(tilt_deg)} tilts over {span:.0f}° (agreement {agreement:.2f})")
-    line += "" if clear else "; other directions agree nearly as well"
-    line += "" if whole_band else "; rough: without the energy of the electrons only low frequencies are compared"
-    line += "" if inside else "; it lies at the end of the search"
-    return Axis(angle, error, agreement, verdict, line + "; the sense of the tilt is not found by common lines")
+    return angle_deg, error
+
+
+def _within_90(angle_deg: Any) -> Any:
+    """Return a direction modulo 180°, from -90 to 90."""
+    return (angle_deg + 90) % 180 - 90
 
 
 def _lines(images: np.ndarray, angle_deg: float, q: np.ndarray, *, first: bool) -> _Lines:
@@ -166,22 +225,3 @@ def _regress(lines: _Lines, shift: np.ndarray, tilt: np.ndarray) -> tuple[float,
     change = -float((left * turned.conj() * weight).real.sum()) / power
     error = np.sqrt(float((np.abs(left) ** 2 * weight).mean()) / 2 / power)
     return float(np.rad2deg(change)), float(np.rad2deg(error))
-
-
-def centre_of_sample(vacuum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return centre (2,) and half extent (2,) in pixels of the largest part of an image (X, Y) that is no vacuum.
-
-    The centre counts from the middle of the image. Where all is vacuum it is 0, and the extent half the image. The
-    mask of the vacuum comes from a local average, which widens the sample by about two of its standard deviations;
-    the extent is less by that.
-    """
-    middle = (np.array(vacuum.shape) - 1) / 2
-    labels, n = ndimage.label(~vacuum)
-    if not n:
-        return np.zeros(2), np.array(vacuum.shape) / 2
-    sizes = np.bincount(labels.ravel())[1:]
-    sample = ndimage.binary_fill_holes(labels == 1 + int(sizes.argmax()))
-    places = np.argwhere(sample)
-    half = (np.ptp(places, axis=0) + 1) / 2
-    narrow = np.maximum(half - 2 * AVERAGE_PX, 1)
-    return places.mean(axis=0) - middle, np.where(half < np.array(vacuum.shape) / 2, narrow, half)

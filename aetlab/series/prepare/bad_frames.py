@@ -1,6 +1,8 @@
 r"""Images that show no sample, two samples, or a sample that moved while it was recorded.
 
-- **dark**: the level is below half the median level.
+- **dark, bright**: the level over the dose of the table lies below half, or above one and a half times, that of the
+  tilts around it, or that of the other images of its tilt while it is off the tilts around it to the same side. Beams
+  and thickness change it less, a missed or a second exposure more.
 - **blank**: the mean square contrast where the sample is does not exceed that of the vacuum significantly, while that
   of other images at the same defocus does.
 - **doubled**: an image plus itself moved by d multiplies the power spectrum by |1 + exp(2πi q·d)|². The logarithm of
@@ -24,12 +26,18 @@ import scipy.fft
 from scipy import ndimage
 
 _PER_MAD = 1.4826
-#: An image whose level is below this part of the median level is dark.
-_DARK = 0.5
+#: Level over the usual one below and above which an image was not exposed once, and for as long as the others.
+_DARK, _BRIGHT = 0.5, 1.5
+#: The same against the tilts around, where an image is odd among those of its own tilt.
+_DARKER, _BRIGHTER = 0.8, 1.25
+#: Tilts to each side whose levels are the usual ones: the exposure may follow the tilt.
+_AROUND = 3
 #: Standard errors of a significant contrast, and least number of tilts that others are compared with.
 _SIGNIFICANT, _ENOUGH_TILTS = 5.0, 5
 #: Limit of the logarithm of the power over its median.
 _LIMIT = 0.5
+#: Most pixels along a side of the part about the middle whose spectra are compared.
+_MOST_PX = 512
 #: Least peak of a double: a third of the 0.3 that the limited logarithm of |1 + exp(ix)|² has without noise.
 _LEAST_PEAK = 0.1
 #: Lags in pixels from which a copy differs from the envelope of the spectrum.
@@ -38,11 +46,17 @@ _LEAST_LAG = 3.0
 
 @dataclass(frozen=True)
 class BadFrames:
-    """Images left out: ``reasons`` by (i_tilt, i_defocus); ``double_peak`` and ``drift_px`` (T, F) found in each."""
+    """Images left out: ``reasons`` by (i_tilt, i_defocus).
+
+    Of each image (T, F): ``double_peak``, the peak of its cepstrum; ``drift_px``, a motion while it was recorded,
+    beyond that of most images at its defocus; ``sharpness``, the root mean square frequency of its signal, noise
+    subtracted, in cycles per pixel. They are 0 where fewer than five tilts could be compared.
+    """
 
     reasons: dict[tuple[int, int], str]
     double_peak: np.ndarray
     drift_px: np.ndarray
+    sharpness: np.ndarray
     line: str
 
     @property
@@ -54,12 +68,43 @@ class BadFrames:
         return keep
 
 
-def find_dark(counts: np.ndarray, present: np.ndarray) -> dict[tuple[int, int], str]:
-    """Return the reason for images of ``counts`` (T, F, X, Y) whose median lies below half that of the ``present``."""
-    level = np.array([[np.median(image) for image in images] for images in counts])
-    usual = float(np.median(level[present])) if present.any() else 0.0
-    return {(int(t), int(f)): f"blank: {level[t, f]:.3g} counts, others {usual:.4g}"
-            for t, f in np.argwhere(present & (level < _DARK * usual))}
+def no_bad_frames(shape: tuple[int, ...]) -> BadFrames:
+    """Return the bad frames of a series (T, F) in which none was searched."""
+    zero = np.zeros(shape)
+    return BadFrames({}, zero, zero, zero, "not searched")
+
+
+def find_odd_levels(counts: np.ndarray, present: np.ndarray,
+                    dose_e_A2: np.ndarray | None) -> dict[tuple[int, int], str]:
+    """Return the reason for images of ``counts`` (T, F, X, Y) that are much darker or brighter than those around them.
+
+    Only the ``present`` (T, F) are judged. Levels are medians, over the doses (T, F) where they are known.
+    """
+    level = np.array([[np.median(image) for image in images] for images in counts], float)
+    share = np.ones_like(level)
+    if dose_e_A2 is not None and present.any():
+        share = np.where(present, dose_e_A2, 1) / np.median(dose_e_A2[present])
+    usual = np.ones_like(level)
+    for t in np.flatnonzero(present.any(axis=1)):
+        near = np.s_[max(t - _AROUND, 0):t + _AROUND + 1]
+        usual[t] = share[t] * max(float(np.median((level[near] / share[near])[present[near]])), 1e-300)
+    around = level / usual
+    reasons = {}
+    for t, f in np.argwhere(present):
+        others = present[t] & (np.arange(len(present[t])) != f)
+        within = around[t, f] / max(float(np.median(around[t, others])), 1e-300) if others.any() else 1.0
+        # Of two images that disagree, the one that is further off the tilts around is odd.
+        further = _off(around[t, f]) >= max((_off(value) for value in around[t, others]), default=0.0)
+        if not _DARK <= around[t, f] <= _BRIGHT or further and (
+                (within < _DARK and around[t, f] < _DARKER) or (within > _BRIGHT and around[t, f] > _BRIGHTER)):
+            word = "dark" if around[t, f] < 1 else "exposed twice or longer"
+            reasons[int(t), int(f)] = f"{word}: {level[t, f]:.4g} counts, {usual[t, f]:.4g} expected"
+    return reasons
+
+
+def _off(ratio: float) -> float:
+    """Return how far a ratio is from 1, the same for its inverse."""
+    return abs(float(np.log(max(ratio, 1e-300))))
 
 
 def find_bad_frames(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) -> BadFrames:
@@ -68,14 +113,17 @@ def find_bad_frames(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) 
     sound = usable.copy()
     for place in reasons:
         sound[place] = False
-    peak, far = np.zeros(usable.shape), np.zeros(usable.shape)
+    peak, far, sharpness = (np.zeros(usable.shape) for _ in range(3))
     where, motion = np.zeros((*usable.shape, 2)), np.zeros((*usable.shape, 2))
+    starts = [max(n - _MOST_PX, 0) // 2 for n in images.shape[2:]]
+    part = tuple(slice(start, start + _MOST_PX) for start in starts)
     for i_image in range(usable.shape[1]):
         tilts = np.flatnonzero(sound[:, i_image])
         if len(tilts) < _ENOUGH_TILTS:
             continue
-        power = np.abs(scipy.fft.fft2(images[tilts, i_image] - 1)) ** 2
+        power = np.stack([np.abs(scipy.fft.fft2(images[t, i_image][part] - 1)) ** 2 for t in tilts])
         noise = _noise_power(power)
+        sharpness[tilts, i_image] = _sharpness(power, noise)
         logarithm = np.log(ndimage.uniform_filter(power, (0, 3, 3), mode="wrap") + noise)
         middle = np.median(logarithm, axis=0)
         signal = np.clip(1 - 2 * noise / np.exp(middle), 0, None)
@@ -87,6 +135,7 @@ def find_bad_frames(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) 
             peak[i_tilt, i_image], where[i_tilt, i_image] = _cepstral_peak(flat, signal)
             motion[i_tilt, i_image] = _motion(ratio, signal)
         off = motion[tilts, i_image] - np.median(motion[tilts, i_image], axis=0)
+        motion[tilts, i_image] = off
         far[tilts, i_image] = np.hypot(*off.T) / max(_PER_MAD * float(np.median(np.abs(off))), 1e-12)
     for t, f in _outliers(peak, sound & (peak > 0)):
         if peak[t, f] > _LEAST_PEAK:
@@ -94,7 +143,7 @@ def find_bad_frames(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) 
     drift = np.sqrt(np.hypot(motion[..., 0], motion[..., 1]))
     for t, f in np.argwhere(sound & (far > _SIGNIFICANT)):
         reasons.setdefault((int(t), int(f)), f"drifted by {drift[t, f]:.1f} px or more while recorded")
-    return BadFrames(reasons, peak, drift, describe(reasons, usable))
+    return BadFrames(reasons, peak, drift, sharpness, describe(reasons, usable))
 
 
 def describe(reasons: dict[tuple[int, int], str], present: np.ndarray) -> str:
@@ -107,7 +156,9 @@ def describe(reasons: dict[tuple[int, int], str], present: np.ndarray) -> str:
 
 def _find_blank(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) -> dict[tuple[int, int], str]:
     contrast, error = np.zeros(usable.shape), np.zeros(usable.shape)
-    n = vacuum[usable].sum(axis=0) if usable.any() else np.zeros(images.shape[2:])
+    n = np.zeros(images.shape[2:], int)
+    for place in map(tuple, np.argwhere(usable)):
+        n += vacuum[place]
     sample = n < usable.sum() / 2
     if not sample.any() or sample.all():
         return {}
@@ -142,6 +193,17 @@ def _noise_power(power: np.ndarray) -> float:
     """Return the power of the noise: the median at the highest quarter of the frequencies, of all images."""
     q = _frequency(power.shape[1:])
     return float(np.median(power[:, q > np.quantile(q, 0.75)]) / np.log(2))
+
+
+def _sharpness(power: np.ndarray, noise: float) -> np.ndarray:
+    """Return the root mean square frequency (T,) of signals from the ``power`` (T, X, Y) of their images."""
+    q = _frequency(power.shape[1:])
+    ring = np.rint(q * max(q.shape)).astype(int)
+    mean_q = np.bincount(ring.ravel(), weights=q.ravel()) / np.bincount(ring.ravel())
+    inside = (mean_q > 0) & (mean_q < 0.5)
+    total = np.stack([np.bincount(ring.ravel(), weights=(one - noise).ravel()) for one in power])[:, inside]
+    total = np.maximum(total, 0)
+    return np.asarray(np.sqrt((total * mean_q[inside] ** 2).sum(axis=1) / np.maximum(total.sum(axis=1), 1e-300)))
 
 
 def _frequency(shape: tuple[int, ...]) -> np.ndarray:

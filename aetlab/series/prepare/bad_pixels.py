@@ -45,12 +45,17 @@ class BadPixels:
     n_stuck: int
     line: str
 
-    def weights(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return weights float32 (T, F, X, Y): 0 where a pixel is bad, else 1."""
-        weights = np.ones(shape, np.float32)
-        weights[..., self.mask] = 0
-        weights[tuple(self.hits.T)] = 0
-        return weights
+    def good(self, place: tuple[int, ...]) -> np.ndarray:
+        """Return the good pixels of one image (i_tilt, i_defocus), bool (X, Y)."""
+        good = ~self.mask
+        own = self.hits[(self.hits[:, :2] == place).all(axis=1)] if len(self.hits) else self.hits
+        good[own[:, 2], own[:, 3]] = False
+        return good
+
+
+def no_bad_pixels(shape_xy: tuple[int, ...]) -> BadPixels:
+    """Return the bad pixels of images (X, Y) in which none was searched."""
+    return BadPixels(np.zeros(shape_xy, bool), np.zeros((0, 4), int), 0, 0, 0, "not searched")
 
 
 def find_bad_pixels(counts: np.ndarray, usable: np.ndarray, false_alarms: float) -> BadPixels:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aetlab.core.errors import DataError
+from aetlab.series.prepare.bad_pixels import BadPixels
 
 #: Lags in pixels over which the autocovariance is summed.
 _LAGS = 3
@@ -79,17 +80,20 @@ class VacuumNoise:
         return float(self.covariance[:, 0].sum() + 2 * self.covariance[:, 1:].sum())
 
 
-def measure_noise(images: np.ndarray, vacuum: np.ndarray, pattern_variance: np.ndarray) -> VacuumNoise:
-    """Return the noise of ``images`` (N, X, Y) with vacuum 1, times the root of their level, in the pixels ``vacuum``.
+def measure_noise(images: np.ndarray, vacuum: np.ndarray, pixels: BadPixels, relative_level: np.ndarray,
+                  usable: np.ndarray, pattern_variance: np.ndarray) -> VacuumNoise:
+    """Return the noise of ``images`` (T, F, X, Y) with vacuum 1 in the pixels ``vacuum`` that are good.
 
-    ``pattern_variance`` (X, Y) is what a fixed pattern adds to the variance of a pixel of an image of level 1.
+    Images are brought to the noise of the level 1 by the root of their ``relative_level`` (T, F). ``pattern_variance``
+    (X, Y) is what a fixed pattern adds to the variance of a pixel.
     """
     lags = (2 * _LAGS + 1, _LAGS + 1)
     covariance, pairs = np.zeros(lags), np.zeros(lags)
-    for image, inside in zip(images, vacuum):
+    for place in map(tuple, np.argwhere(usable)):
+        inside = vacuum[place] & pixels.good(place)
         if not inside.any():
             continue
-        z = np.where(inside, image - 1, 0).astype(np.float64)
+        z = np.where(inside, images[place] - 1, 0) * np.sqrt(relative_level[place])
         z = np.where(inside, z - z[inside].mean(), 0)
         for i, dx in enumerate(range(-_LAGS, _LAGS + 1)):
             for dy in range(_LAGS + 1):
@@ -100,13 +104,13 @@ def measure_noise(images: np.ndarray, vacuum: np.ndarray, pattern_variance: np.n
     return VacuumNoise(covariance / np.maximum(pairs, 1), pairs)
 
 
-def find_electrons(normalised: np.ndarray, vacuum: np.ndarray, level: np.ndarray, usable: np.ndarray, *,
-                   pattern_variance: np.ndarray, dose_e_A2: np.ndarray | None, pixel_A: float, dqe: float,
-                   counts_per_electron: float | None, mtf: tuple[np.ndarray, np.ndarray] | None,
-                   source: str) -> Electrons:
+def find_electrons(normalised: np.ndarray, vacuum: np.ndarray, pixels: BadPixels, level: np.ndarray,
+                   usable: np.ndarray, *, pattern_variance: np.ndarray, dose_e_A2: np.ndarray | None,
+                   pixel_A: float, dqe: float, counts_per_electron: float | None,
+                   mtf: tuple[np.ndarray, np.ndarray] | None, source: str) -> Electrons:
     """Return electrons per pixel of images ``normalised`` (T, F, X, Y) to vacuum 1, of ``level`` (T, F) in counts.
 
-    ``vacuum`` (T, F, X, Y) marks good vacuum pixels; ``source`` is that of :class:`PrepareSpec`.
+    ``vacuum`` (T, F, X, Y) marks vacuum, ``pixels`` are the bad ones; ``source`` is that of :class:`PrepareSpec`.
 
     Raises
     ------
@@ -114,10 +118,8 @@ def find_electrons(normalised: np.ndarray, vacuum: np.ndarray, level: np.ndarray
         Where the source that was asked for is not there.
     """
     levels = level[usable]
-    # Images of different level are brought to the noise that they have at the mean level.
-    scale = np.sqrt(levels / levels.mean())[:, None, None] if len(levels) else 1.0
-    images = (normalised[usable] - 1) * scale + 1
-    noise = measure_noise(images, vacuum[usable], pattern_variance)
+    relative_level = level / levels.mean() if len(levels) else level
+    noise = measure_noise(normalised, vacuum, pixels, relative_level, usable, pattern_variance)
     measured = noise.variance > 0 and noise.pairs[_LAGS, 0] > 100
     unknown = (np.nan, "no vacuum to measure the noise", np.inf)
     relative, kind, error = _power_at_zero(noise, mtf) if measured else unknown

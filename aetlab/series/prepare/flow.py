@@ -9,24 +9,30 @@ import numpy as np
 from aetlab.core.errors import DataError
 from aetlab.core.poses import Poses
 from aetlab.core.tilt_series import TiltSeries
-from aetlab.series.prepare.bad_frames import BadFrames, describe, find_bad_frames, find_dark
-from aetlab.series.prepare.bad_pixels import BadPixels, fill_bad_pixels, find_bad_pixels
+from aetlab.series.prepare.bad_frames import describe, find_bad_frames, find_odd_levels, no_bad_frames
+from aetlab.series.prepare.bad_pixels import BadPixels, fill_bad_pixels, find_bad_pixels, no_bad_pixels
 from aetlab.series.prepare.electrons import Electrons, find_electrons
-from aetlab.series.prepare.gain import GainResidue, find_gain_residue
+from aetlab.series.prepare.gain import GainResidue, find_gain_residue, no_gain_residue
 from aetlab.series.prepare.geometry import Geometry, find_geometry
-from aetlab.series.prepare.nouns import Prepared, Recorded, Step
+from aetlab.series.prepare.nouns import Measures, Prepared, Recorded, Step
+from aetlab.series.prepare.pictures import along_axis, shrink
 from aetlab.series.prepare.region import Grid, choose_grid, place_image
 from aetlab.series.prepare.settings import PrepareSpec
-from aetlab.series.prepare.vacuum import Vacuum, find_mask, mask_of_rectangles, measure_vacuum
+from aetlab.series.prepare.vacuum import Vacuum, find_mask, mask_of_rectangles, measure_vacuum, take_mean
 
 #: Drift between the defoci, rms in pixels, up to which images are moved by whole pixels.
 _WHOLE_PX = 0.25
 #: Relative error of the level that is worth a look.
 _ROUGH_LEVEL = 0.01
+#: Greatest side in pixels of the thumbnails.
+_THUMBNAIL_PX = 96
 
 
-def prepare(recorded: Recorded, spec: PrepareSpec | None = None) -> Prepared:
+def prepare(recorded: Recorded, spec: PrepareSpec | None = None, *, overwrite: bool = False) -> Prepared:
     """Return the series that ``recorded`` images give, with every step that led to it.
+
+    With ``overwrite`` the float32 counts of ``recorded`` are the working space and are lost: the images are then held
+    once. Without, they are copied.
 
     Raises
     ------
@@ -35,83 +41,114 @@ def prepare(recorded: Recorded, spec: PrepareSpec | None = None) -> Prepared:
     """
     spec = spec or PrepareSpec()
     recorded = _of_region(recorded, spec)
-    counts, steps = recorded.counts, []
+    present, steps = recorded.present, []
+    images = recorded.counts if overwrite else recorded.counts.copy()
+    images = np.ascontiguousarray(images, np.float32)
     show = _image_to_show(recorded)
-    excluded = find_dark(counts, recorded.present) if spec.bad_frames == "find" else {}
-    usable = _without(recorded.present, excluded)
+    mean_counts = np.where(present, images.mean(axis=(2, 3), dtype=np.float64), np.nan)
+    excluded = find_odd_levels(images, present, recorded.dose_e_A2) if spec.bad_frames == "find" else {}
+    usable = _without(present, excluded)
 
-    pixels, good = _bad_pixels(counts, usable, spec)
-    filled = fill_bad_pixels(counts, good)
+    pixels = find_bad_pixels(images, usable, spec.false_alarms) if spec.bad_pixels == "find" else no_bad_pixels(
+        images.shape[2:])
+    before, thumbnails = images[show].copy(), _thumbnails(images, pixels, present)
+    for place in map(tuple, np.argwhere(usable)):
+        images[place] = fill_bad_pixels(images[place], pixels.good(place))
     steps.append(Step("bad pixels", spec.bad_pixels, pixels.line,
                       {"n_hot": pixels.n_hot, "n_dead": pixels.n_dead, "n_stuck": pixels.n_stuck,
-                       "n_hits": len(pixels.hits)}, before=counts[show], after=filled[show]))
+                       "n_hits": len(pixels.hits)}, before=shrink(before), after=shrink(images[show])))
 
-    vacuum = _vacuum(filled, good, usable, spec)
-    expected = np.where(usable, vacuum.level, 1).astype(np.float32)[..., None, None] * vacuum.field
-    sound_vacuum = vacuum.mask & (good > 0)
-    gain = _gain(filled, expected, sound_vacuum, spec)
-    images = filled / (gain.gain * expected)
-    steps.append(Step("gain residue", spec.gain, gain.line, {"pattern_rms": gain.pattern_rms, "part": gain.part},
-                      after=gain.gain))
-    worst = float(vacuum.level_error[usable].max()) if usable.any() else 0.0
-    steps.append(Step("vacuum", spec.vacuum, vacuum.line, {
-        "level_counts": float(np.median(vacuum.level[usable])), "level_error_percent": 100 * worst,
-        "illumination_peak_percent": 100 * float(vacuum.field_peak[usable].max())},
-        "look" if worst > _ROUGH_LEVEL else "ok", before=filled[show], after=images[show]))
+    vacuum = _vacuum(images, pixels, usable, spec)
+    gain = (find_gain_residue(images, vacuum, pixels) if spec.gain == "find" else no_gain_residue(images.shape[2:]))
+    before = images[show] / max(float(vacuum.level[show]), 1e-30)
+    for place in map(tuple, np.argwhere(present)):
+        images[place] /= gain.gain * vacuum.expected(place) if usable[place] else 1
+    steps += _normalising_steps(spec, vacuum, gain, usable, before, images[show])
 
-    bad = _bad_frames(images, vacuum.mask, usable, spec)
+    bad = find_bad_frames(images, vacuum.mask, usable) if spec.bad_frames == "find" else no_bad_frames(usable.shape)
     excluded |= bad.reasons
-    usable = _without(recorded.present, excluded)
+    known = usable
+    usable = _without(present, excluded)
     if not usable.any():
-        raise DataError(f"no image is left: {describe(excluded, recorded.present)}")
-    electrons = find_electrons(images, sound_vacuum, vacuum.level, usable, pattern_variance=gain.added_variance,
+        raise DataError(f"no image is left: {describe(excluded, present)}")
+    electrons = find_electrons(images, vacuum.mask, pixels, vacuum.level, usable, pattern_variance=gain.added_variance,
                                dose_e_A2=recorded.dose_e_A2, pixel_A=recorded.pixel_A, dqe=recorded.dqe,
                                counts_per_electron=recorded.counts_per_electron, mtf=recorded.mtf,
                                source=spec.electrons)
     steps.append(_electrons_step(electrons, spec))
-    worst_image = min(excluded, default=None)
-    steps.append(Step("bad images", spec.bad_frames, describe(excluded, recorded.present),
-                      {"n_excluded": len(excluded)}, "look" if excluded else "ok",
-                      before=counts[worst_image] if worst_image is not None else None))
+    steps.append(Step("bad images", spec.bad_frames, describe(excluded, present), {"n_excluded": len(excluded)},
+                      "look" if excluded else "ok"))
+    measures = Measures(mean_counts, *(np.where(known, value, np.nan) for value in (
+        vacuum.level, vacuum.level_error, vacuum.field_peak, bad.sharpness / recorded.pixel_A,
+        bad.drift_px * recorded.pixel_A)))
 
-    geometry = find_geometry(images, vacuum.mask, usable, np.asarray(recorded.tilt_deg, float), recorded.defocus_A,
-                             recorded.pixel_A, recorded.energy_keV, spec)
-    return _place(recorded, spec, images, good, usable, electrons, geometry, steps, excluded)
+    recorded, sense_step = _with_sense(recorded, spec)
+    has_vacuum = bool(vacuum.mask[usable].any())
+    del vacuum
+    geometry = find_geometry(images, usable, np.asarray(recorded.tilt_deg, float), recorded.defocus_A, recorded.pixel_A,
+                             recorded.energy_keV, has_vacuum=has_vacuum, known_deg=recorded.axis_deg, spec=spec)
+    series, poses, placing = _place(recorded, spec, images, pixels, usable, electrons, geometry)
+    return Prepared(series, poses, (*steps, *placing, sense_step), excluded, geometry.axis.angle_deg,
+                    geometry.position_px * recorded.pixel_A, geometry.radius_px * recorded.pixel_A, measures,
+                    thumbnails, geometry.axis.curve)
 
 
-def _place(recorded: Recorded, spec: PrepareSpec, images: np.ndarray, good: np.ndarray, usable: np.ndarray,
-           electrons: Electrons, geometry: Geometry, steps: list[Step],
-           excluded: dict[tuple[int, int], str]) -> Prepared:
-    """Return the images moved to their grid, with the poses that remain."""
+def _place(recorded: Recorded, spec: PrepareSpec, images: np.ndarray, pixels: BadPixels, usable: np.ndarray,
+           electrons: Electrons, geometry: Geometry) -> tuple[TiltSeries, Poses, list[Step]]:
+    """Return the images moved to their grid, with the poses that remain and the steps."""
     shape = (images.shape[2], images.shape[3])
     axis = geometry.axis
     grid = choose_grid(shape, recorded.pixel_A, voxel_A=spec.voxel_A, size=spec.size,
                        angle_deg=axis.angle_deg if geometry.rotate else 0.0)
-    drift_px = _drift_rms(geometry.drift.position_px[geometry.found])
-    whole = grid.ratio == 1 and grid.angle_deg == 0 and drift_px < _WHOLE_PX
+    whole = grid.ratio == 1 and grid.angle_deg == 0 and geometry.drift_px < _WHOLE_PX
     applied = geometry.position_px
     if whole:
         applied = np.broadcast_to(np.rint(applied.mean(axis=1, keepdims=True)), applied.shape)
     left = (geometry.position_px - applied).mean(axis=1) * recorded.pixel_A
-    new = np.ones((*usable.shape, *grid.shape_xy), np.float32)
-    weights = np.zeros_like(new)
-    for place in map(tuple, np.argwhere(usable)):
-        new[place], weights[place] = place_image(images[place], good[place], applied[place], grid)
+    show = tuple(int(k) for k in np.argwhere(usable)[len(np.argwhere(usable)) // 2])
+    before, lines = shrink(images[show]), along_axis(images, usable)
+    new, weights = _room(images, grid.shape_xy), np.zeros((*usable.shape, *grid.shape_xy), np.float32)
+    for place in np.ndindex(usable.shape):
+        if usable[place]:
+            new[place], weights[place] = place_image(images[place], pixels.good(place), applied[place], grid)
+        else:
+            new[place] = 1
     n = len(recorded.tilt_deg)
-    poses = Poses.nominal(recorded.tilt_deg, usable.shape[1])
     turn = np.zeros((n, 3))
     turn[:, 2] = 0.0 if geometry.rotate else axis.angle_deg
-    poses = replace(poses, turn_deg=turn, shift_A=np.column_stack([left, np.zeros(n)]))
+    poses = replace(Poses.nominal(recorded.tilt_deg, usable.shape[1]), turn_deg=turn,
+                    shift_A=np.column_stack([left, np.zeros(n)]))
     series = TiltSeries(new, recorded.tilt_deg, recorded.defocus_A, recorded.pixel_A * grid.ratio,
                         np.where(usable, electrons.per_pixel, 1.0) * grid.ratio**2, usable.astype(float), weights)
-    show = tuple(int(k) for k in np.argwhere(usable)[len(np.argwhere(usable)) // 2])
-    steps += _placing_steps(spec, geometry, grid, whole, drift_px, left, images[show], new[show],
-                            float(weights[usable].mean()))
-    return Prepared(series, poses, tuple(steps), excluded, axis.angle_deg, geometry.position_px * recorded.pixel_A,
-                    geometry.radius_px * recorded.pixel_A)
+    steps = _placing_steps(spec, geometry, grid, whole, left, before, shrink(new[show]), float(weights[usable].mean()))
+    steps[2] = replace(steps[2], before=lines, after=along_axis(new, usable))
+    return series, poses, steps
 
 
-def _placing_steps(spec: PrepareSpec, geometry: Geometry, grid: Grid, whole: bool, drift_px: float, left: np.ndarray,
+def _room(images: np.ndarray, shape_xy: tuple[int, int]) -> np.ndarray:
+    """Return an array (T, F, *shape_xy) for images in the memory of ``images`` where it is large enough.
+
+    Written in order, an image of at most the size of its source never reaches a source that is still to be read.
+    """
+    n = int(np.prod((*images.shape[:2], *shape_xy)))
+    if np.prod(shape_xy) > np.prod(images.shape[2:]):
+        return np.ones((*images.shape[:2], *shape_xy), np.float32)
+    return images.reshape(-1)[:n].reshape(*images.shape[:2], *shape_xy)
+
+
+def _normalising_steps(spec: PrepareSpec, vacuum: Vacuum, gain: GainResidue, usable: np.ndarray, before: np.ndarray,
+                       after: np.ndarray) -> list[Step]:
+    worst = float(vacuum.level_error[usable].max()) if usable.any() else 0.0
+    return [
+        Step("gain residue", spec.gain, gain.line, {"pattern_rms": gain.pattern_rms, "part": gain.part},
+             before=shrink(gain.ratio), after=shrink(gain.gain)),
+        Step("vacuum", spec.vacuum, vacuum.line, {
+            "level_counts": float(np.median(vacuum.level[usable])), "level_error_percent": 100 * worst,
+            "illumination_peak_percent": 100 * float(vacuum.field_peak[usable].max())},
+            "look" if worst > _ROUGH_LEVEL else "ok", before=shrink(before), after=shrink(after))]
+
+
+def _placing_steps(spec: PrepareSpec, geometry: Geometry, grid: Grid, whole: bool, left: np.ndarray,
                    before: np.ndarray, after: np.ndarray, good_part: float) -> list[Step]:
     axis, rim = geometry.axis, np.deg2rad(abs(geometry.axis.angle_deg)) * geometry.radius_px
     turned = f"; images rotated by {-axis.angle_deg:.2f}°" if geometry.rotate else "; left to the poses"
@@ -121,7 +158,7 @@ def _placing_steps(spec: PrepareSpec, geometry: Geometry, grid: Grid, whole: boo
     resampled = f"{grid.shape_xy[0]} x {grid.shape_xy[1]} pixels"
     resampled += f" of {grid.ratio:.4g} recorded ones" if grid.ratio != 1 else ", not resampled"
     return [
-        Step("drift between defoci", spec.shifts, geometry.drift.line, {"drift_rms_px": drift_px}),
+        Step("drift between defoci", spec.shifts, geometry.drift_line, {"drift_rms_px": geometry.drift_px}),
         Step("tilt axis", spec.axis, axis.line + turned, {"axis_deg": axis.angle_deg, "axis_error_deg": axis.error_deg},
              axis.verdict),
         Step("shifts", spec.shifts, geometry.line + ("; " + how if spec.shifts == "find" else ""),
@@ -130,10 +167,19 @@ def _placing_steps(spec: PrepareSpec, geometry: Geometry, grid: Grid, whole: boo
              {"good_part": good_part, "ratio": grid.ratio}, before=before, after=after)]
 
 
-def _drift_rms(position_px: np.ndarray) -> float:
-    """Return the rms distance of positions (T, F, 2) from the mean of their tilt, along one axis."""
-    off = position_px - np.nanmean(position_px, axis=1, keepdims=True)
-    return float(np.sqrt(np.nanmean(off**2)))
+def _with_sense(recorded: Recorded, spec: PrepareSpec) -> tuple[Recorded, Step]:
+    """Return the images with tilt angles that turn the sample right-handed, and the step."""
+    sense, source = (spec.sense, "the settings") if spec.sense else (recorded.sense, "the microscope's file")
+    numbers = {"sign": -1.0 if sense == "left" else 1.0}
+    if not sense:
+        return recorded, Step("sense of the tilt", "not given", "no file says in which sense the tilt counts; positive "
+                              "angles are taken as right-handed about the axis. If that is wrong, the atoms come out "
+                              "as their mirror image", numbers, "look")
+    line = f"{sense}-handed about the axis, as {source} says" + (
+        "; all angles have changed their sign" if sense == "left" else "")
+    if sense == "left":
+        recorded = replace(recorded, tilt_deg=-np.asarray(recorded.tilt_deg, float))
+    return recorded, Step("sense of the tilt", sense, line, numbers)
 
 
 def _electrons_step(electrons: Electrons, spec: PrepareSpec) -> Step:
@@ -167,33 +213,16 @@ def _image_to_show(recorded: Recorded) -> tuple[int, int]:
     return i_tilt, int(np.flatnonzero(recorded.present[i_tilt])[-1])
 
 
-def _bad_pixels(counts: np.ndarray, usable: np.ndarray, spec: PrepareSpec) -> tuple[BadPixels, np.ndarray]:
-    if spec.bad_pixels == "find":
-        pixels = find_bad_pixels(counts, usable, spec.false_alarms)
-        return pixels, pixels.weights(counts.shape)
-    none = BadPixels(np.zeros(counts.shape[2:], bool), np.zeros((0, 4), int), 0, 0, 0, "not searched")
-    return none, np.ones(counts.shape, np.float32)
+def _thumbnails(images: np.ndarray, pixels: BadPixels, present: np.ndarray) -> np.ndarray:
+    """Return small images over the median of the series, bad pixels filled, float16 (T, F, x, y)."""
+    usual = max(float(np.median([np.median(images[place]) for place in map(tuple, np.argwhere(present))])), 1e-30)
+    return np.stack([[shrink(fill_bad_pixels(image, pixels.good((t, f))) / usual, _THUMBNAIL_PX)
+                      for f, image in enumerate(row)] for t, row in enumerate(images)]).astype(np.float16)
 
 
-def _vacuum(counts: np.ndarray, good: np.ndarray, usable: np.ndarray, spec: PrepareSpec) -> Vacuum:
+def _vacuum(counts: np.ndarray, pixels: BadPixels, usable: np.ndarray, spec: PrepareSpec) -> Vacuum:
     if spec.vacuum == "mean":
-        level = np.where(usable, counts.mean(axis=(2, 3)), 0.0)
-        zero, flat = np.zeros(usable.shape), np.ones(counts.shape, np.float32)
-        return Vacuum(np.zeros(counts.shape, bool), level, zero, flat, zero,
-                      "level is the mean of each image; the brightness is left to the alignment")
+        return take_mean(counts, usable)
     mask = (mask_of_rectangles(counts.shape, spec.vacuum_rectangles) if spec.vacuum == "rectangles"
             else find_mask(counts, usable))
-    return measure_vacuum(counts, mask, good, usable, illumination=spec.illumination == "find")
-
-
-def _gain(counts: np.ndarray, expected: np.ndarray, vacuum: np.ndarray, spec: PrepareSpec) -> GainResidue:
-    if spec.gain == "find":
-        return find_gain_residue(counts, expected, vacuum)
-    shape = counts.shape[2:]
-    return GainResidue(np.ones(shape, np.float32), 0.0, 0.0, 0.0, np.zeros(shape), "not searched")
-
-
-def _bad_frames(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray, spec: PrepareSpec) -> BadFrames:
-    if spec.bad_frames == "find":
-        return find_bad_frames(images, vacuum, usable)
-    return BadFrames({}, np.zeros(usable.shape), np.zeros(usable.shape), "not searched")
+    return measure_vacuum(counts, mask, pixels, usable, illumination=spec.illumination == "find")

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.fft
 
+from aetlab.core.errors import DataError
 from aetlab.core.grid import in_plane_rotation
 from aetlab.forward.image_rotation import rotate_images
-from aetlab.series.prepare.axis import Axis, centre_of_sample, find_axis, soft_box
-from aetlab.series.prepare.drift import Drift, find_drift
+from aetlab.series.prepare.axis import Axis, find_axis, refine_axis, soft_disc
+from aetlab.series.prepare.drift import drift_rms, find_drift
 from aetlab.series.prepare.planes import crop_spectrum, ramp
 from aetlab.series.prepare.settings import PrepareSpec
 from aetlab.series.prepare.shifts import centre_sample, find_shifts
+from aetlab.series.prepare.silhouette import Outline, locate, signal_of
 
 #: Lines and moments use the images below this frequency, in cycles per pixel and in 1/Å, whichever is lower.
 _HIGHEST_CYCLES, _HIGHEST_PER_A = 0.25, 0.6
 #: Rotation that moves the rim of the sample by more than this many pixels is applied to the images.
 _RIM_PX = 0.5
+#: Half-widths of the search for the axis: about a known direction, and where nothing is known.
+_KNOWN_RANGE_DEG, _UNKNOWN_RANGE_DEG = 10.0, 90.0
+#: Radius of the window over that of the sample.
+_ROOM = 1.15
+#: Times that axis and shifts are found in turn.
+_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -26,70 +35,113 @@ class Geometry:
 
     ``position_px`` (T, F, 2) counts from the middle of the image; missing images have the position of their tilt.
     ``found`` (T,) marks tilts with a good image; ``radius_px`` is half the diameter of the sample, ``rotate`` whether
-    the axis lies so far off that the images are to be rotated.
+    the axis lies so far off that the images are to be rotated, ``drift_px`` the rms drift between the defoci.
     """
 
     position_px: np.ndarray
     found: np.ndarray
     axis: Axis
-    drift: Drift
+    drift_px: float
+    drift_line: str
     radius_px: float
     rotate: bool
     line: str
     shift_rms_px: float
 
 
-def find_geometry(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray, tilt_deg: np.ndarray,
-                  defocus_A: np.ndarray, pixel_A: float, energy_keV: float | None, spec: PrepareSpec) -> Geometry:
+def find_geometry(images: np.ndarray, usable: np.ndarray, tilt_deg: np.ndarray, defocus_A: np.ndarray,
+                  pixel_A: float, energy_keV: float | None, *, has_vacuum: bool, known_deg: float | None,
+                  spec: PrepareSpec) -> Geometry:
     """Return the geometry of ``images`` (T, F, X, Y) of vacuum 1, found in the ``usable`` ones (T, F).
 
-    ``vacuum`` (T, F, X, Y) says where the sample is not.
+    ``has_vacuum`` says whether the sample leaves some vacuum in every image; ``known_deg`` is the direction of the axis
+    by file or log.
+
+    Raises
+    ------
+    DataError
+        If the axis is to be taken as given and no direction is given.
     """
-    drift = find_drift(images, usable, defocus_A, pixel_A, energy_keV)
     tilts = np.flatnonzero(usable.any(axis=1))
-    centres, halves = np.zeros((len(tilts), 2)), np.zeros((len(tilts), 2))
-    for k, i_tilt in enumerate(tilts):
-        found = [(*centre_of_sample(vacuum[i_tilt, j]), drift.position_px[i_tilt, j])
-                 for j in np.flatnonzero(usable[i_tilt])]
-        centres[k] = np.median([centre - moved for centre, _, moved in found], axis=0)
-        halves[k] = np.median([half for _, half, _ in found], axis=0)
-    half = np.median(halves, axis=0)
     shape = (images.shape[2], images.shape[3])
     factor = max(1.0, 0.5 / min(_HIGHEST_CYCLES, _HIGHEST_PER_A * pixel_A))
     small = (int(2 * np.ceil(shape[0] / factor / 2)), int(2 * np.ceil(shape[1] / factor / 2)))
     scale = np.array(shape) / np.array(small)
-    centred = crop_spectrum(drift.joined[tilts] * ramp(shape, centres), small)
+    drifts, joined = np.full((*usable.shape, 2), np.nan), np.zeros((len(tilts), *small))
+    signals, near_focus = [], []
+    for k, i_tilt in enumerate(tilts):
+        sound = usable[i_tilt]
+        drift = find_drift(images[i_tilt], sound, defocus_A[i_tilt], pixel_A, energy_keV)
+        drifts[i_tilt] = drift.position_px
+        joined[k] = crop_spectrum(drift.joined, small)
+        if has_vacuum:
+            near = np.where(sound, np.abs(defocus_A[i_tilt]), np.inf).argmin()
+            signals.append(signal_of(images[i_tilt][sound], drift.position_px[sound]))
+            near_focus.append(signal_of(images[i_tilt, near:near + 1], drift.position_px[near:near + 1]))
+    outline = locate(np.array(signals), np.array(near_focus)) if has_vacuum else Outline(
+        np.zeros((len(tilts), 2)), np.array(shape) / 2)
+    centres, half = outline.centre_px, outline.half_px
     # Room for centres that are a few pixels off.
-    window = soft_box(small, (min(1.1 * half[0] / scale[0], small[0] / 2), min(1.1 * half[1] / scale[1], small[1] / 2)))
-    if spec.axis == "given":
-        axis = Axis(spec.axis_deg, 0.0, 0.0, "ok", f"direction of the tilt axis {spec.axis_deg:g}° as given")
-    else:
-        axis = find_axis(centred * window, tilt_deg[tilts], centre_deg=spec.axis_deg, range_deg=spec.axis_range_deg,
-                         extent_px=float(2 * half.min() / scale.mean()), whole_band=energy_keV is not None)
+    window = soft_disc(small, min(float(half.max() / scale.mean()) * _ROOM, max(small) / 2))
+    angles, places = tilt_deg[tilts], centres / scale
+    for repeat in range(_ROUNDS):
+        centred = scipy.fft.ifft2(scipy.fft.fft2(joined) * ramp(small, places)).real
+        if repeat == 0:
+            axis = _axis(centred * window, angles, float(2 * half.max() / scale.mean()), energy_keV is not None,
+                         known_deg, spec)
+        elif spec.axis == "find" and axis.stands_out:
+            axis = refine_axis(axis, centred * window, angles, float(2 * half.max() / scale.mean()))
+        if not axis.stands_out:
+            break
+        places = _shifts(centred, places, centres / scale, axis.angle_deg, angles, float(half.max() / scale[0]))
     position = np.zeros((*usable.shape, 2))
     if spec.shifts == "find":
-        by_tilt = _shifts(centred, centres / scale, axis.angle_deg, tilt_deg[tilts], float(half.max() / scale[0]))
-        moved = drift.position_px[tilts]
-        mean = np.where(np.isfinite(moved), moved, 0)
-        position[tilts] = (by_tilt * scale)[:, None] + mean
+        moved = drifts[tilts]
+        position[tilts] = (places * scale)[:, None] + np.where(np.isfinite(moved), moved, 0)
         for i_tilt in tilts:
             missing = ~usable[i_tilt]
             position[i_tilt, missing] = position[i_tilt, usable[i_tilt]].mean(axis=0)
     radius = float(half.max())
     rms = float(np.sqrt((position[tilts] ** 2).mean())) if len(tilts) else 0.0
     line = f"sample lies {rms:.2f} px rms along each axis from the middle" if spec.shifts == "find" else "not searched"
+    line += ", by its outline alone, as no axis is known" if spec.shifts == "find" and not axis.stands_out else ""
     rotate = bool(np.deg2rad(abs(axis.angle_deg)) * radius > _RIM_PX)
     found_tilts = np.zeros(len(usable), bool)
     found_tilts[tilts] = True
-    return Geometry(position, found_tilts, axis, drift, radius, rotate, line, rms)
+    drift_px = drift_rms(drifts)
+    drift_line = (f"images of a tilt lie {drift_px:.2f} px rms along each axis from their mean, found by their "
+                  + ("contrast transfer" if energy_keV else "darkness"))
+    return Geometry(position, found_tilts, axis, drift_px, drift_line, radius, rotate, line, rms)
 
 
-def _shifts(centred: np.ndarray, centres: np.ndarray, angle_deg: float, tilt_deg: np.ndarray,
+def _axis(centred: np.ndarray, tilt_deg: np.ndarray, extent_px: float, whole_band: bool, known_deg: float | None,
+          spec: PrepareSpec) -> Axis:
+    centre_deg = known_deg if spec.axis_deg is None else spec.axis_deg
+    if spec.axis == "given":
+        if centre_deg is None:
+            raise DataError("axis=given needs a direction: give axis_deg")
+        return Axis(centre_deg, 0.0, 0.0, "as given")
+    range_deg = spec.axis_range_deg or (_UNKNOWN_RANGE_DEG if centre_deg is None else _KNOWN_RANGE_DEG)
+    found = find_axis(centred, tilt_deg, centre_deg=centre_deg or 0.0, range_deg=range_deg, extent_px=extent_px,
+                      whole_band=whole_band)
+    if centre_deg is not None and not found.stands_out:
+        return replace(found, angle_deg=centre_deg, error_deg=range_deg, known=True,
+                       how="as known; the images do not confirm it")
+    if centre_deg is None:
+        return replace(found, how=f"{found.how}; no file says which way it points, and 180° more is the other sense of "
+                       "tilt")
+    return replace(found, how=f"{found.how}, within {range_deg:g}° of the known {centre_deg:g}°")
+
+
+def _shifts(centred: np.ndarray, places: np.ndarray, centres: np.ndarray, angle_deg: float, tilt_deg: np.ndarray,
             radius_px: float) -> np.ndarray:
-    """Return positions (T, 2) in pixels of ``centred`` (T, X, Y), whose middle lies at ``centres`` in the images."""
+    """Return positions (T, 2) in pixels of the sample in images, of which ``centred`` (T, X, Y) are at ``places``.
+
+    ``centres`` (T, 2) are those of the outlines, which the positions follow on average.
+    """
     turn = in_plane_rotation(angle_deg)
     upright = rotate_images(centred, -angle_deg)
     found = find_shifts(upright, tilt_deg, min(radius_px, centred.shape[1] / 2))
-    # Positions in the upright frame, where the centres of the images lie at 0.
-    placed = centre_sample(found.position_px, np.zeros_like(found.position_px), tilt_deg)
-    return np.asarray(centres + placed @ turn.T)
+    # Positions and centres in the upright frame, where the middle of the images lies at 0.
+    placed = centre_sample(found.position_px, (centres - places) @ turn, tilt_deg)
+    return np.asarray(places + placed @ turn.T)

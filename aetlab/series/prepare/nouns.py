@@ -38,6 +38,10 @@ class Recorded:
         Detective quantum efficiency at zero frequency.
     mtf : (cycles_per_pixel (N,), mtf (N,)), optional
         Modulation transfer of the detector, with the area of the pixel.
+    axis_deg : float, optional
+        Direction of the tilt axis as the microscope's file or the log says, see :class:`PrepareSpec`.
+    sense : str
+        Sense of the tilt angles as the microscope's file says, see :class:`PrepareSpec`; empty: not known.
 
     Raises
     ------
@@ -55,6 +59,8 @@ class Recorded:
     energy_keV: float | None = None
     dqe: float = 1.0
     mtf: tuple[np.ndarray, np.ndarray] | None = None
+    axis_deg: float | None = None
+    sense: str = ""
 
     def __post_init__(self) -> None:
         if self.counts.ndim != 4:
@@ -93,6 +99,32 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Measures:
+    """Measures of the images of T tilts at F defoci, each (T, F), NaN where an image is missing or left out early.
+
+    Attributes
+    ----------
+    mean_counts, level_counts : float
+        Mean over the image, and level of the vacuum, in counts.
+    level_error : float
+        Relative standard error of the level.
+    illumination_peak : float
+        Greatest relative deviation of the illumination from its mean.
+    sharpness_per_A : float
+        Root mean square frequency of the signal in 1/Å, noise subtracted.
+    drift_A : float
+        Motion while the image was recorded, beyond that of most images at its defocus, in Å.
+    """
+
+    mean_counts: np.ndarray
+    level_counts: np.ndarray
+    level_error: np.ndarray
+    illumination_peak: np.ndarray
+    sharpness_per_A: np.ndarray
+    drift_A: np.ndarray
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A series that can be reconstructed, with all that was found on the way.
 
@@ -113,6 +145,12 @@ class Prepared:
         Position (x, y) of the sample in each image as recorded, about its centre, in Å.
     radius_A : float
         Half the diameter of the sample in Å.
+    measures : Measures
+        Level, sharpness and drift of each image.
+    thumbnails : float16 (T, F, x, y)
+        Small images as recorded, over their vacuum level.
+    axis_curve : (2, N)
+        Directions that were searched, in degrees, and how well the lines of all tilts agree.
     """
 
     series: TiltSeries
@@ -122,3 +160,6 @@ class Prepared:
     axis_deg: float
     shift_A: np.ndarray
     radius_A: float
+    measures: Measures
+    thumbnails: np.ndarray
+    axis_curve: np.ndarray

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aetlab.series.senses import SENSES
 from aetlab.spec.checks import choice, not_negative, positive, require
 
 Rectangle = tuple[int, int, int, int]
@@ -41,10 +42,16 @@ class PrepareSpec:
     axis : str
         ``find``: the direction of the tilt axis is searched within ``axis_range_deg`` of ``axis_deg``. ``given``: it is
         ``axis_deg``.
-    axis_deg : float
-        Direction of the tilt axis from the y axis of the images, from +x towards +y, in degrees.
-    axis_range_deg : float
-        Half-width of the search in degrees, 0 to 90; 90 where nothing is known.
+    axis_deg : float, optional
+        Direction of the tilt axis from the y axis of the images, counter-clockwise (from +x towards +y), in degrees.
+        Default: that of the microscope's file or of the log.
+    axis_range_deg : float, optional
+        Half-width of the search in degrees, greater than 0, at most 90. Default: 10 where ``axis_deg`` is known, else
+        90, which covers all directions.
+    sense : str, optional
+        Sense of the tilt angles. ``right``: a positive angle turns the sample right-handed about the axis, the beam
+        along +z. ``left``: the other way; the angles change their sign. Default: that of the microscope's file, else
+        ``right`` without being known.
     voxel_A : float
         Pixel of the result in Å, by Fourier cropping; 0 keeps that of the images.
     size : (X, Y), optional
@@ -62,8 +69,9 @@ class PrepareSpec:
     bad_frames: str = "find"
     shifts: str = "find"
     axis: str = "find"
-    axis_deg: float = 0.0
-    axis_range_deg: float = 10.0
+    axis_deg: float | None = None
+    axis_range_deg: float | None = None
+    sense: str = ""
     voxel_A: float = 0.0
     size: tuple[int, int] | None = None
 
@@ -76,8 +84,12 @@ class PrepareSpec:
         choice("prepare.bad_frames", self.bad_frames, ("find", "keep"))
         choice("prepare.shifts", self.shifts, ("find", "keep"))
         choice("prepare.axis", self.axis, ("find", "given"))
+        choice("prepare.sense", self.sense, ("", *SENSES))
         positive("prepare.false_alarms", self.false_alarms)
         not_negative("prepare.voxel_A", self.voxel_A)
-        require(0 < self.axis_range_deg <= 90, "prepare.axis_range_deg", self.axis_range_deg, "it must lie in (0, 90]")
+        require(self.axis_range_deg is None or 0 < self.axis_range_deg <= 90, "prepare.axis_range_deg",
+                self.axis_range_deg, "it must lie in (0, 90]")
+        require(self.axis_deg is None or abs(self.axis_deg) <= 360, "prepare.axis_deg", self.axis_deg,
+                "it must lie between -360 and 360")
         require(bool(self.vacuum_rectangles) == (self.vacuum == "rectangles"), "prepare.vacuum_rectangles",
                 self.vacuum_rectangles, "they belong to vacuum=rectangles alone, which needs them")

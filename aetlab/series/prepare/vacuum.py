@@ -22,6 +22,7 @@ import scipy.fft
 from scipy import ndimage
 
 from aetlab.core.errors import DataError
+from aetlab.series.prepare.bad_pixels import BadPixels
 
 #: Gaussians of the band and of the average, in pixels.
 _FINE, _COARSE, AVERAGE_PX = 1.0, 4.0, 4.0
@@ -38,16 +39,24 @@ class Vacuum:
     """Vacuum of T tilts at F defoci.
 
     ``mask`` bool (T, F, X, Y), ``level`` (T, F) in counts, ``level_error`` (T, F) its relative standard error,
-    ``field`` float32 (T, F, X, Y) the illumination with mean 1 over the image, ``field_peak`` (T, F) its greatest
-    deviation from 1.
+    ``coefficients`` (T, F, 5) those of the illumination, ``field_peak`` (T, F) its greatest deviation from 1.
     """
 
     mask: np.ndarray
     level: np.ndarray
     level_error: np.ndarray
-    field: np.ndarray
+    coefficients: np.ndarray
     field_peak: np.ndarray
     line: str
+
+    def field(self, place: tuple[int, ...]) -> np.ndarray:
+        """Return the illumination of one image (i_tilt, i_defocus), float32 (X, Y) with mean 1."""
+        basis = _basis(self.mask.shape[2:])
+        return np.asarray(1 + np.tensordot(self.coefficients[place], basis[1:], axes=1), np.float32)
+
+    def expected(self, place: tuple[int, ...]) -> np.ndarray:
+        """Return the counts of vacuum in one image (i_tilt, i_defocus), float32 (X, Y)."""
+        return np.asarray(np.float32(self.level[place]) * self.field(place), np.float32)
 
 
 def find_mask(counts: np.ndarray, usable: np.ndarray) -> np.ndarray:
@@ -59,7 +68,7 @@ def find_mask(counts: np.ndarray, usable: np.ndarray) -> np.ndarray:
         Where an image has no vacuum.
     """
     mask, mean, n = np.zeros(counts.shape, bool), np.zeros(counts.shape[2:]), 0
-    spread = _spread(counts.shape[2:])
+    spread = noise_of_detail(counts.shape[2:])
     for place in map(tuple, np.argwhere(usable)):
         energy = _energy(counts[place])
         energy = energy / _lowest_level(energy, spread)
@@ -87,14 +96,21 @@ def mask_of_rectangles(shape: tuple[int, ...], rectangles: tuple[tuple[int, int,
     return mask
 
 
-def measure_vacuum(counts: np.ndarray, mask: np.ndarray, good: np.ndarray, usable: np.ndarray, *,
+def take_mean(counts: np.ndarray, usable: np.ndarray) -> Vacuum:
+    """Return the mean of each image ``counts`` (T, F, X, Y) as its level, and no vacuum."""
+    level = np.where(usable, counts.mean(axis=(2, 3)), 0.0)
+    return Vacuum(np.zeros(counts.shape, bool), level, np.zeros(usable.shape), np.zeros((*usable.shape, 5)),
+                  np.zeros(usable.shape), "level is the mean of each image; the brightness is left to the alignment")
+
+
+def measure_vacuum(counts: np.ndarray, mask: np.ndarray, pixels: BadPixels, usable: np.ndarray, *,
                    illumination: bool) -> Vacuum:
-    """Return level and illumination of the vacuum ``mask`` (T, F, X, Y) in pixels of weight ``good`` > 0."""
+    """Return level and illumination of the vacuum ``mask`` (T, F, X, Y), without the bad ``pixels``."""
     grid, basis = counts.shape[:2], _basis(counts.shape[2:])
     n_terms = len(basis) if illumination else 1
     terms, errors = np.zeros((*grid, n_terms)), np.zeros((*grid, n_terms))
     for place in map(tuple, np.argwhere(usable)):
-        inside = mask[place] & (good[place] > 0)
+        inside = mask[place] & pixels.good(place)
         design = basis[:n_terms, inside].T
         seen = counts[place][inside].astype(np.float64)
         normal = np.linalg.inv(design.T @ design)
@@ -103,22 +119,22 @@ def measure_vacuum(counts: np.ndarray, mask: np.ndarray, good: np.ndarray, usabl
         terms[place] = found / found[0]
         terms[place][0] = found[0]
         errors[place] = np.sqrt(np.diag(normal) * noise.var()) / found[0]
-    field, peak, kept = _field(terms, errors, usable, basis[:n_terms])
+    coefficients, peak, kept = _illumination(terms, errors, usable, basis)
     level = np.where(usable, terms[..., 0], 0.0)
     line = f"vacuum fills {100 * mask[usable].mean():.0f} % of the images; level {np.median(level[usable]):.5g} counts"
     line += f", {100 * _relative_spread(level[usable]):.1f} % rms between images"
     if illumination:
         line += f"; illumination varies by up to {100 * peak[usable].max():.1f} %" if kept else (
             "; illumination flat within its error, not changed")
-    return Vacuum(mask, level, np.where(usable, errors[..., 0], 0.0), field, peak, line)
+    return Vacuum(mask, level, np.where(usable, errors[..., 0], 0.0), coefficients, peak, line)
 
 
-def _field(terms: np.ndarray, errors: np.ndarray, usable: np.ndarray,
-           basis: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return the illumination (T, F, X, Y), its peak (T, F) and whether any of it is significant."""
-    shape = (*usable.shape, *basis.shape[1:])
-    if len(basis) == 1:
-        return np.ones(shape, np.float32), np.zeros(usable.shape), False
+def _illumination(terms: np.ndarray, errors: np.ndarray, usable: np.ndarray,
+                  basis: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return coefficients (T, F, 5) of the illumination, its peak (T, F) and whether any of it is significant."""
+    coefficients, peak = np.zeros((*usable.shape, len(basis) - 1)), np.zeros(usable.shape)
+    if terms.shape[2] == 1:
+        return coefficients, peak, False
     own, expected = terms[usable][:, 1:], errors[usable][:, 1:] ** 2
     common = own.mean(axis=0)
     chance = expected.mean(axis=0)
@@ -126,11 +142,10 @@ def _field(terms: np.ndarray, errors: np.ndarray, usable: np.ndarray,
     significant = found > chance * (1 + _SIGNIFICANT * np.sqrt(2 / max(len(own) - 1, 1)))
     share = np.where(significant, 1 - chance / np.maximum(found, 1e-300), 0)
     error = np.sqrt(np.where(significant, found, chance) / len(own))
-    coefficients = np.zeros((*usable.shape, len(basis) - 1))
     coefficients[usable] = np.where(np.abs(common) > _SIGNIFICANT * error, common, 0) + share * (own - common)
-    field = 1 + np.tensordot(coefficients, basis[1:], axes=1)
-    peak = np.abs(field - 1).max(axis=(2, 3))
-    return field.astype(np.float32), peak, bool((coefficients != 0).any())
+    for place in map(tuple, np.argwhere(usable)):
+        peak[place] = np.abs(np.tensordot(coefficients[place], basis[1:], axes=1)).max()
+    return coefficients, peak, bool((coefficients != 0).any())
 
 
 def _basis(shape: tuple[int, ...]) -> np.ndarray:
@@ -147,7 +162,7 @@ def _energy(counts: np.ndarray) -> np.ndarray:
     return energy
 
 
-def _spread(shape: tuple[int, ...]) -> float:
+def noise_of_detail(shape: tuple[int, ...]) -> float:
     """Return the relative standard deviation ε of e in white noise.
 
     For a Gaussian field of autocorrelation ρ, averaged with weights w: ε² = 2 Σ_d ρ(d)² (w ⋆ w)(d).
@@ -160,6 +175,13 @@ def _spread(shape: tuple[int, ...]) -> float:
     correlation = scipy.fft.ifft2((gaussian(_FINE) - gaussian(_COARSE)) ** 2).real
     weights = scipy.fft.ifft2(gaussian(AVERAGE_PX) ** 2).real
     return float(np.sqrt(2 * ((correlation / correlation[0, 0]) ** 2 * weights).sum()))
+
+
+def detail_over_vacuum(image: np.ndarray) -> np.ndarray:
+    """Return the local mean square e of the detail of an image (X, Y), in units of that of its vacuum."""
+    energy = _energy(image)
+    level = _lowest_level(energy, noise_of_detail(image.shape))
+    return np.asarray(energy / max(level, 1e-300))
 
 
 def _lowest_level(energy: np.ndarray, spread: float) -> float:

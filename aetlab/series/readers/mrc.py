@@ -58,9 +58,9 @@ def open_mrc(path: Path) -> StackFile:
             notes.append(f"{path.name}: pixel {pixel_A[0]:.5g} Å from the header is used; the extended header says "
                          f"{found[0]:.5g} Å")
         pixel_A = pixel_A or found
-    if "axis_deg" in from_header:
-        notes.append(f"{path.name}: axis angle {from_header['axis_deg']:g}° from the header of FEI, whose sense is not "
-                     "documented; compare it with what the images show")
+    if "fei_axis_deg" in from_header:
+        notes.append(f"{path.name}: axis angle {from_header['fei_axis_deg']:g}° from the header of FEI, whose sense is "
+                     "not documented: it is not used; compare it with what the images show")
     if any("defocus_nm" in frame for frame in frames):
         notes.append(f"{path.name}: {LENS_READING}")
     facts.update(from_header)
@@ -124,7 +124,7 @@ def _fei(path: Path, extended: bytes, n: int) -> tuple[list[dict[str, float]], d
     if first.get("energy_V"):
         common["energy_keV"] = first["energy_V"] * 1e-3
     if first.get("axis_deg"):
-        common["axis_deg"] = first["axis_deg"]
+        common["fei_axis_deg"] = first["axis_deg"]
     if first["mode"] in (1, 2):
         common["mode"] = "TEM" if first["mode"] == 1 else "STEM"
     if first.get("pixel_x_m", 0) > 0 and first.get("pixel_y_m", 0) > 0:
