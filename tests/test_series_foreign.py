@@ -158,8 +158,8 @@ def test_mrc_without_the_stamp():
 
 
 def test_density_maps_are_volumes_and_not_stacks():
-    for name in ("EMD-3001.map", "EMD-3197.map"):
-        with pytest.raises(SeriesError, match="holds a volume"):
+    for name, reason in (("EMD-3001.map", "a cell with angles of 90, 94.326, 90°"), ("EMD-3197.map", "holds a volume")):
+        with pytest.raises(SeriesError, match=reason):
             open_frames(FOREIGN / name)
     volume, voxel_A = read_mrc(FOREIGN / "EMD-3197.map")
     with mrcfile.open(FOREIGN / "EMD-3197.map") as file:

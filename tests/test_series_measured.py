@@ -134,7 +134,7 @@ def test_settings_that_a_series_brings_are_refused(series_file: Path, words: lis
 def test_a_measured_run_needs_a_series_file(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="data.path='' cannot be used"):
         compose_spec(["data=measured"])
-    with pytest.raises(aetlab.AetlabError, match="nothing.h5 is not there"):
+    with pytest.raises(aetlab.AetlabError, match="nothing.h5 cannot be read: No such file"):
         compose_spec(["data=measured", f"data.path={tmp_path / 'nothing.h5'}"])
     with pytest.raises(SpecError, match="data.path='a.h5' cannot be used"):
         compose_spec(["data.path=a.h5"])
