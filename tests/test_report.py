@@ -27,8 +27,10 @@ from aetlab.reporting.html import script_data, table
 from aetlab.reporting.packed_atoms import MAX_ATOMS, pack_atoms
 from aetlab.reporting.stored_run import read_runs
 from aetlab.reporting.studies import find_studies
+from aetlab.reporting.table_one import read_paper_values, table_one
 from aetlab.reporting.tables import summary_frame
 from aetlab.spec import RunSpec, ScaleSpec
+from aetlab.spec.folders import experiments_folder
 from aetlab.spec.inputs import bind_inputs
 from tests.conftest import Once
 from tests.fake_records import fake_spec, write_fake_record
@@ -361,3 +363,20 @@ def test_the_users_settings_of_matplotlib_do_not_reach_figures() -> None:
         backend = mpl.get_backend()
         with style():
             assert mpl.get_backend() == backend
+
+
+def test_a_row_states_the_settings_that_differ_from_its_experiment(tmp_path, experiments, default):
+    """A record of the exact settings is used before others, whatever their number or age."""
+    paper = read_paper_values(experiments_folder() / "paper_values.toml")
+    usual = dataclasses.replace(experiments["fig4c"], trace=default.trace)
+    for seed in (0, 7):
+        write_fake_record(tmp_path, dataclasses.replace(tiny(usual), seed=seed))
+
+    def row() -> str:
+        study = find_studies(read_runs(tmp_path)[0], experiments, default)[0]
+        return table_one(study.answers, paper, experiments).set_index("figure").loc["4(c)", "differences"]
+
+    assert row() == ("scale fake24 (small); trace.min_intensity_V 30.0 (20.0); trace.min_significance 6.5 (5.0); "
+                     "seeds 0, 7 (0)")
+    write_fake_record(tmp_path, tiny(experiments["fig4c"]))
+    assert row() == "scale fake24 (small)"

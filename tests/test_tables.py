@@ -17,7 +17,7 @@ from aetlab.reporting.stored_run import read_runs
 from aetlab.reporting.studies import find_studies
 from aetlab.reporting.table_files import to_latex, to_markdown, write_table
 from aetlab.reporting.table_one import read_paper_values, table_one, table_one_text
-from aetlab.reporting.tables import fold_seeds, half_width_95, load_records, reader_frame, summary_frame
+from aetlab.reporting.tables import fold_seeds, half_width_95, interval_95, load_records, reader_frame, summary_frame
 from aetlab.spec.folders import experiments_folder
 from tests.fake_records import fake_spec, write_fake_record
 
@@ -66,7 +66,7 @@ def test_every_column_is_described(frame):
     described = describe_columns(fold_seeds(frame)).set_index("column")
     assert described["meaning"].str.len().min() > 0 and not described["meaning"].str.contains("unknown to this").any()
     assert described.loc["found_percent"].tolist()[:3] == ["%", "higher", True]
-    assert described.loc["position_error_pm_ci95"].tolist()[:3] == ["pm", "lower", True]
+    assert described.loc["position_error_pm_low95"].tolist()[:3] == ["pm", "lower", True]
     assert not described.loc["final_cost", "needs_truth"]
     assert described.loc["seconds_total", "unit"] == "s"
 
@@ -93,8 +93,20 @@ def test_seeds_fold_into_mean_and_interval(frame):
     ]
     assert row["found_percent"] == pytest.approx(values.mean())
     # Student's t for 2 degrees of freedom at 97.5 %: 4.302653
-    assert row["found_percent_ci95"] == pytest.approx(4.302653 * values.std() / math.sqrt(3), rel=1e-6)
-    assert folded.loc[folded["n_seeds"] == 1, "found_percent_ci95"].isna().all()
+    half = 4.302653 * values.std() / math.sqrt(3)
+    assert row["found_percent_low95"] == pytest.approx(values.mean() - half, rel=1e-6)
+    assert row["found_percent_high95"] == pytest.approx(min(values.mean() + half, 100.0), rel=1e-6)
+    assert folded.loc[folded["n_seeds"] == 1, ["found_percent_low95", "found_percent_high95"]].isna().all(axis=None)
+
+
+def test_an_interval_stays_within_the_range_of_its_score():
+    """Two seeds; Student's t for 1 degree of freedom at 97.5 % is 12.7062."""
+    found = np.array([99.9, 100.0])
+    assert interval_95(found, "found_percent") == pytest.approx((99.95 - 12.7062 * 0.05, 100.0), rel=1e-6)
+    assert interval_95(found, "refined_found_percent")[1] == 100.0
+    assert interval_95(np.array([0.0, 0.1]), "false_positive_percent") == pytest.approx((0.0, 0.05 + 12.7062 * 0.05))
+    assert interval_95(np.array([-1.0, 1.0]), "change") == pytest.approx((-12.7062, 12.7062), rel=1e-5)
+    assert np.isnan(interval_95(np.array([99.9]), "found_percent")).all()
 
 
 def test_half_width_covers_the_mean_in_95_of_100_samples():
@@ -182,18 +194,20 @@ def test_table_one_puts_paper_ours_and_difference_side_by_side(runs):
         "fig4a": fake_spec(n_voxels=24, dose_e_A2=math.inf),
     }
     study = find_studies(runs, experiments, fake_spec(n_voxels=24))[0]
-    table = table_one(study.answers, paper).set_index("figure")
+    table = table_one(study.answers, paper, experiments).set_index("figure")
     ours = np.mean([run.metrics["found_percent"] for run in study.answers["fig4b"]])
     assert len(study.answers["fig4b"]) == 3
     assert table.loc["4(b)", "found_percent_ours"] == pytest.approx(ours)
     assert table.loc["4(b)", "found_percent_difference"] == pytest.approx(ours - 99.94)
-    assert table.loc["4(b)", "n_runs"] == 3 and table.loc["4(b)", "found_percent_ci95"] > 0
+    assert table.loc["4(b)", "n_runs"] == 3
+    assert table.loc["4(b)", "found_percent_low95"] < ours < table.loc["4(b)", "found_percent_high95"]
     assert table.loc["6(b)"].drop("n_runs").equals(table.loc["4(b)"].drop("n_runs"))
     assert math.isnan(table.loc["8(b)", "found_percent_ours"])
     shown = table_one_text(table.reset_index()).set_index("figure")
     assert shown.loc["8(b)", "found (%): ours"] == "–" and shown.loc["8(b)", "found (%): paper"] == "99.78"
-    assert shown.loc["4(b)", "found (%): ours"].startswith(f"{ours:.2f} ± ")
-    other = table_one(study.answers, paper, reg="atoms").set_index("figure")
+    assert shown.loc["4(b)", "found (%): ours"].startswith(f"{ours:.2f} (")
+    assert shown.loc["4(b)", "other settings (the experiment's)"] == "seeds 0, 1, 2 (0)"
+    other = table_one(study.answers, paper, experiments, reg="atoms").set_index("figure")
     assert other.loc["4(b)", "reg"] == "TV; atoms"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -28,6 +28,7 @@ from aetlab.spec import RunSpec
 
 #: Experiments with this prefix are rows of the paper's table with the atoms prior: atoms4b is row fig4b.
 ATOMS = "atoms"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Content:
     tasks: Sequence[FigureTask]
     missing: Sequence[str]
     default: RunSpec
+    experiments: Mapping[str, RunSpec]
 
 
 def choose_content(
@@ -72,7 +74,7 @@ def choose_content(
         problems += broken.values()
         runs = [run for run in runs if run.identity not in broken]
     tasks, missing = _tasks(drawn, frame, studies, experiments, by)
-    return Content(runs, frame, studies, drawn, tasks, missing, default), problems
+    return Content(runs, frame, studies, drawn, tasks, missing, default, experiments), problems
 
 
 def build_report(
@@ -88,7 +90,7 @@ def build_report(
 
     ``paper`` holds the paper's own numbers, ``remake`` the arguments of the command that repeats each drawn run.
     """
-    tables = _write_tables(content.frame, content.studies, paper, folder.partial)
+    tables = _write_tables(content.frame, content.studies, content.experiments, paper, folder.partial)
     figures = _make_figures(content.tasks, folder, n_processes)
     report = Report(
         runs=content.drawn,
@@ -128,9 +130,9 @@ def _make_figures(tasks: Sequence[FigureTask], folder: ReportFolder, n_processes
     return figures
 
 
-def _with_atoms(study: Study) -> dict[str, tuple[StoredRun, ...]]:
-    """Return the records with the atoms prior that answer rows of the paper's table, by the names of those rows."""
-    return {name.replace(ATOMS, "fig"): runs for name, runs in study.answers.items() if name.startswith(ATOMS)}
+def _with_atoms(by_experiment: Mapping[str, T]) -> dict[str, T]:
+    """Return what belongs to experiments with the atoms prior, by the names of the rows of the paper's table."""
+    return {name.replace(ATOMS, "fig"): value for name, value in by_experiment.items() if name.startswith(ATOMS)}
 
 
 def _tasks(
@@ -159,8 +161,8 @@ def _only(study: Study, identities: set[str]) -> Study:
     return replace(study, answers={name: runs for name, runs in answers.items() if runs})
 
 
-def _write_tables(frame: pd.DataFrame, studies: Sequence[Study], paper: Mapping[str, Any],
-                  folder: Path) -> list[tuple[str, pd.DataFrame]]:
+def _write_tables(frame: pd.DataFrame, studies: Sequence[Study], experiments: Mapping[str, RunSpec],
+                  paper: Mapping[str, Any], folder: Path) -> list[tuple[str, pd.DataFrame]]:
     """Write the summary and Table I of each study that answers one of its rows; return the latter with their titles."""
     if frame.empty:
         return []
@@ -179,19 +181,19 @@ def _write_tables(frame: pd.DataFrame, studies: Sequence[Study], paper: Mapping[
     tables = []
     for i, study in enumerate(studies):
         if set(study.answers) & set(paper["rows"]):
-            tables += _write_tables_one(study, paper, folder, f"_{study.name}" if i else "")
+            tables += _write_tables_one(study, experiments, paper, folder, f"_{study.name}" if i else "")
     return tables
 
 
 def _write_tables_one(
-    study: Study, paper: Mapping[str, Any], folder: Path, suffix: str
+    study: Study, experiments: Mapping[str, RunSpec], paper: Mapping[str, Any], folder: Path, suffix: str
 ) -> list[tuple[str, pd.DataFrame]]:
     """Write Table I of ``study`` and, where records answer it, that with the atoms prior; return both with titles."""
-    table = table_one(study.answers, paper)
+    table = table_one(study.answers, paper, experiments)
     caption = "Table I of the paper: its numbers, ours, and the difference."
     write_table(table, table_one_text(table), folder, f"table_one{suffix}", caption)
     tables = [(study.name, table)]
-    table = table_one(_with_atoms(study), paper, reg="atoms")
+    table = table_one(_with_atoms(study.answers), paper, _with_atoms(experiments), reg="atoms")
     table = table[table["n_runs"] > 0].reset_index(drop=True)
     if len(table):
         caption = (

@@ -16,8 +16,8 @@ import pandas as pd
 from aetlab.core.metrics import find_metric
 from aetlab.spec import RunSpec, missing_wedge_deg, tilt_angles_deg, tilt_span_deg
 
-#: Suffix of the column with the half width of the 95 % confidence interval of a mean over seeds.
-CI95 = "_ci95"
+#: Suffixes of the columns with the ends of the 95 % confidence interval of a mean over seeds.
+LOW95, HIGH95 = "_low95", "_high95"
 #: Prefix of the columns with the wall time of a stage.
 SECONDS = "seconds_"
 
@@ -119,9 +119,10 @@ def _describe(name: str) -> tuple[str, str, bool, str]:
             return column.unit, "neither", False, column.meaning
     if name in _OTHERS:
         return _OTHERS[name][0], "neither", False, _OTHERS[name][1]
-    if name.endswith(CI95):
-        unit, _, needs_truth, meaning = _describe(name.removesuffix(CI95))
-        return unit, "lower", needs_truth, f"half width of the 95 % confidence interval of the mean: {meaning}"
+    for suffix, end in ((LOW95, "lower"), (HIGH95, "upper")):
+        if name.endswith(suffix):
+            unit, better, needs_truth, meaning = _describe(name.removesuffix(suffix))
+            return unit, better, needs_truth, f"{end} end of the 95 % confidence interval of the mean: {meaning}"
     if name.startswith(SECONDS):
         return "s", "lower", False, f"wall time of the stage {name.removeprefix(SECONDS).replace('_', ' ')}"
     try:

@@ -13,12 +13,12 @@ import pandas as pd
 from aetlab.core.files import StorageError
 from aetlab.core.metrics import HEADLINES, find_metric
 from aetlab.reporting import html
-from aetlab.reporting.columns import CI95, truth_columns
+from aetlab.reporting.columns import HIGH95, LOW95, truth_columns
 from aetlab.reporting.figures.make import MadeFigure
 from aetlab.reporting.packed_atoms import GROUPS, no_atoms, pack_atoms
 from aetlab.reporting.stored_run import StoredRun
 from aetlab.reporting.table_one import table_one_text, table_one_values
-from aetlab.reporting.tables import device_name, reader_frame, reader_values, stage_seconds
+from aetlab.reporting.tables import best_column, device_name, interval_text, reader_frame, reader_values, stage_seconds
 from aetlab.spec import RunSpec
 from aetlab.spec.bind import unbind
 from aetlab.store.listing import flatten
@@ -110,7 +110,10 @@ def _tables_one(report: Report) -> str:
         parts.append(f"<h3>scale = {html.escape(study)}</h3>{html.table(shown, table_one_values(table))}")
     note = (
         "<p>Found and false positives are percentages of the true atoms, correct species is a percentage of the found "
-        "atoms. Smaller volumes give better scores: they need fewer tilts for the same resolution.</p>"
+        "atoms. Smaller volumes give better scores: they need fewer tilts for the same resolution. "
+        "Of several seeds, ours is the mean, with its 95 % confidence interval (Student's t, cut to the range of the "
+        "score). The last column states the settings of ours that differ from those of the experiment, which stand in "
+        "parentheses.</p>"
     )
     return "".join(parts) + note if parts else ""
 
@@ -136,12 +139,13 @@ def _folded(report: Report) -> str:
     shown, values = reader_frame(repeated), reader_values(repeated)
     for score in HEADLINES:
         if score.heading in shown:
-            halves = repeated[f"{score.name}{CI95}"]
+            lows, highs = (best_column(repeated, score.name, end) for end in (LOW95, HIGH95))
             shown[score.heading] = [
-                text and f"{text} ± {score.text(half)}" for text, half in zip(shown[score.heading], halves, strict=True)
+                text and text + interval_text(score, low, high)
+                for text, low, high in zip(shown[score.heading], lows, highs, strict=True)
             ]
     shown["seeds"] = values["seeds"] = repeated["n_seeds"]
-    note = "<p>Mean over seeds ± half the width of the 95 % confidence interval (Student's t).</p>"
+    note = "<p>Mean over seeds, with its 95 % confidence interval (Student's t, cut to the range of the score).</p>"
     return note + html.table(shown, values)
 
 

@@ -97,15 +97,21 @@ def _answers(
 ) -> tuple[StoredRun, ...]:
     """Return the repeats that answer ``asked``, exactly or except for :data:`NEGLIGIBLE` settings.
 
-    ``given`` are records with their settings. Of several sets of repeats the largest is chosen, then the latest.
+    ``given`` are records with their settings. Of several sets of repeats the one that differs in the fewest settings
+    is chosen, then the largest, then the latest.
     """
     for keys in (questions, questions - set(NEGLIGIBLE)):
         fitting = [run for run, settings in given if all(settings.get(key) == asked.get(key) for key in keys)]
         if fitting:
             repeats = group_repeats(fitting)
-            latest = max(enumerate(repeats), key=lambda item: (len(item[1]), item[0]))[1]
-            return tuple(sorted(latest, key=lambda run: run.spec.seed))
+            ranks = [(-_n_different(flat_settings(group[0].spec), asked, questions), len(group), i)
+                     for i, group in enumerate(repeats)]
+            return tuple(sorted(repeats[max(ranks)[-1]], key=lambda run: run.spec.seed))
     return ()
+
+
+def _n_different(settings: Mapping[str, Any], asked: Mapping[str, Any], keys: Iterable[str]) -> int:
+    return sum(settings.get(key) != asked.get(key) for key in keys)
 
 
 def group_repeats(runs: Iterable[StoredRun]) -> list[list[StoredRun]]:
@@ -120,6 +126,26 @@ def group_but_for(runs: Iterable[StoredRun], free: Callable[[str], bool]) -> lis
         settings = {name: value for name, value in flat_settings(run.spec).items() if not free(name)}
         groups.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
     return list(groups.values())
+
+
+def differences(runs: Sequence[StoredRun], asked: RunSpec) -> str:
+    """Return the settings in which repeats differ from ``asked``, each with the one asked for; empty where none do.
+
+    Settings of a scale of another name count as one.
+    """
+    wanted, own = flat_settings(asked), flat_settings(runs[0].spec)
+    scales = asked.scale.name, runs[0].spec.scale.name
+    whole = scales[0] != scales[1]
+    lines = [f"scale {scales[1]} ({scales[0]})"] if whole else []
+    lines += [
+        f"{name} {own.get(name, 'none')} ({wanted.get(name, 'none')})"
+        for name in dict.fromkeys([*wanted, *own])
+        if wanted.get(name) != own.get(name) and name != "seed" and not (whole and name.startswith("scale."))
+    ]
+    seeds = [run.spec.seed for run in runs]
+    if seeds != [asked.seed]:
+        lines.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))} ({asked.seed})")
+    return "; ".join(lines)
 
 
 def departures(run: StoredRun, asked: RunSpec) -> dict[str, tuple[Any, Any]]:

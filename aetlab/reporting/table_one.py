@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aetlab.core.metrics import HEADLINES
-from aetlab.reporting.columns import CI95
+from aetlab.core.metrics import HEADLINES, best_name
+from aetlab.reporting.columns import HIGH95, LOW95
 from aetlab.reporting.stored_run import StoredRun
-from aetlab.reporting.tables import dose_text, half_width_95, number_text
+from aetlab.reporting.studies import differences
+from aetlab.reporting.tables import dose_text, interval_95, interval_text, number_text
+from aetlab.spec import RunSpec
 
 
 def read_paper_values(path: Path) -> dict[str, Any]:
@@ -24,13 +26,15 @@ def read_paper_values(path: Path) -> dict[str, Any]:
 
 
 def table_one(
-    chosen: Mapping[str, Sequence[StoredRun]], paper: Mapping[str, Any], reg: str | None = None
+    chosen: Mapping[str, Sequence[StoredRun]], paper: Mapping[str, Any], experiments: Mapping[str, RunSpec],
+    reg: str | None = None
 ) -> pd.DataFrame:
     """Return Table I in the paper's layout: for each row the paper's number, ours, and the difference.
 
     ``chosen`` gives the records of each experiment by name. Several records are repeats with other seeds: ours is their
-    mean, with a column of the 95 % confidence interval. An experiment without a record keeps its row, with ours empty.
-    ``reg`` is the regulariser of ours where it differs from the paper's.
+    mean, with columns of the 95 % confidence interval. An experiment without a record keeps its row, with ours empty.
+    Ours are of the refined atoms where a record has them. The column ``differences`` states the settings in which the
+    records differ from ``experiments``. ``reg`` is the regulariser of ours where it differs from the paper's.
     """
     rows = []
     for name, row in paper["rows"].items():
@@ -45,20 +49,25 @@ def table_one(
             "n_runs": len(runs),
         }
         for score in HEADLINES:
-            values = np.array([run.metrics.get(score.name, math.nan) for run in runs], float)
+            values = np.array([run.metrics.get(best_name(score, run.metrics), math.nan) for run in runs], float)
+            low, high = interval_95(values, score.name)
             ours = float(values.mean()) if len(values) else math.nan
             entry |= {
                 f"{score.name}_paper": row[score.name],
                 f"{score.name}_ours": ours,
                 f"{score.name}_difference": ours - row[score.name],
-                f"{score.name}{CI95}": half_width_95(values),
+                f"{score.name}{LOW95}": low,
+                f"{score.name}{HIGH95}": high,
             }
-        rows.append(entry)
+        rows.append(entry | {"differences": differences(runs, experiments[name]) if runs else ""})
     return pd.DataFrame(rows)
 
 
 def table_one_text(table: pd.DataFrame) -> pd.DataFrame:
-    """Return Table I with formatted numbers: three columns (paper, ours, difference) for each score."""
+    """Return Table I with formatted numbers: three columns (paper, ours, difference) for each score.
+
+    Ours is followed by the 95 % confidence interval of the mean where it is of several seeds.
+    """
     shown = pd.DataFrame(
         {
             "figure": table["figure"],
@@ -70,14 +79,17 @@ def table_one_text(table: pd.DataFrame) -> pd.DataFrame:
         }
     )
     for score in HEADLINES:
-        halves = [f" ± {score.text(half)}" if not math.isnan(half) else "" for half in table[f"{score.name}{CI95}"]]
+        intervals = [interval_text(score, low, high) for low, high in
+                     zip(table[f"{score.name}{LOW95}"], table[f"{score.name}{HIGH95}"], strict=True)]
         shown[f"{score.heading}: paper"] = [score.text(value, "–") for value in table[f"{score.name}_paper"]]
         shown[f"{score.heading}: ours"] = [
-            score.text(value, "–") + half for value, half in zip(table[f"{score.name}_ours"], halves, strict=True)
+            score.text(value, "–") + interval
+            for value, interval in zip(table[f"{score.name}_ours"], intervals, strict=True)
         ]
         shown[f"{score.heading}: difference"] = [
             number_text(value, score.digits, sign=True) for value in table[f"{score.name}_difference"]
         ]
+    shown["other settings (the experiment's)"] = table["differences"]
     return shown
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from aetlab.core.metrics import HEADLINES
+from aetlab.core.metrics import HEADLINES, Metric
 from aetlab.reporting.columns import (
-    CI95,
+    HIGH95,
+    LOW95,
     SECONDS,
     SETTINGS,
     describe_columns,
@@ -29,6 +30,8 @@ from aetlab.reporting.stored_run import StoredRun, read_runs
 #: Order of the rows of a table of records.
 _ORDER = ("scale", "sample", "reg", "dose_e_A2", "n_tilts", "missing_wedge_deg", "n_binned_layers", "vacancies", "seed",
           "record")
+#: Scores of the paper's Table I that are never above 100.
+_PERCENTAGES = {score.name for score in HEADLINES if score.unit == "%" and score.better == "higher"}
 #: Settings that a table for readers shows even where all records agree, and those that it never shows.
 _ALWAYS_SHOWN = ("dose_e_A2", "n_tilts", "n_defoci", "tilt_span_deg", "reg")
 _NEVER_SHOWN = ("n_voxels", "missing_wedge_deg")
@@ -97,8 +100,9 @@ def _row(run: StoredRun) -> dict[str, Any]:
 def fold_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """Return records that differ in the seed only as one row: mean, 95 % confidence interval (Student's t), and count.
 
-    A numeric column ``name`` becomes ``name`` (the mean) and ``name_ci95`` (half the width of the interval, NaN for a
-    single record); ``n_seeds`` is the count. Records without a truth are never averaged with others.
+    A numeric column ``name`` becomes ``name`` (the mean), ``name_low95`` and ``name_high95`` (the ends of
+    :func:`interval_95`, NaN for a single record); ``n_seeds`` is the count. Records without a truth are never averaged
+    with others.
     """
     if frame.empty:
         return frame
@@ -115,7 +119,7 @@ def fold_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, Any] = dict(zip(settings, key[:-1], strict=True)) | {"n_seeds": n_seeds}
         for name in results:
             row[name] = group[name].mean()
-            row[f"{name}{CI95}"] = half_width_95(group[name].to_numpy(float))
+            row[f"{name}{LOW95}"], row[f"{name}{HIGH95}"] = interval_95(group[name].to_numpy(float), name)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -125,6 +129,24 @@ def half_width_95(values: np.ndarray) -> float:
     if len(values) < 2:
         return math.nan
     return float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def interval_95(values: np.ndarray, name: str) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the mean of the metric ``name`` (Student's t), cut to its range.
+
+    A percentage lies between 0 and 100, and the mean of values that are never negative is at least 0. NaN for fewer
+    than two values.
+    """
+    half, mean = half_width_95(values), float(np.mean(values)) if len(values) else math.nan
+    low, high = mean - half, mean + half
+    if (values >= 0).all():
+        low = float(np.maximum(low, 0.0))
+    return low, float(np.minimum(high, 100.0)) if name.removeprefix("refined_") in _PERCENTAGES else high
+
+
+def interval_text(score: Metric, low: float, high: float) -> str:
+    """Return an interval in parentheses with the digits of ``score``, behind a space; empty for NaN."""
+    return "" if math.isnan(low) else f" ({score.text(low)} to {score.text(high)})"
 
 
 def reader_frame(frame: pd.DataFrame) -> pd.DataFrame:
@@ -167,10 +189,10 @@ def reader_values(frame: pd.DataFrame) -> pd.DataFrame:
     return values
 
 
-def best_column(frame: pd.DataFrame, name: str) -> pd.Series:
-    """Return the column ``name`` of the best atoms of each row: the refined ones if there are any."""
-    refined = f"refined_{name}"
-    return frame[name].where(~_refined(frame), frame[refined]) if refined in frame else frame[name]
+def best_column(frame: pd.DataFrame, name: str, suffix: str = "") -> pd.Series:
+    """Return the column ``name`` with ``suffix`` of the best atoms of each row: the refined ones if there are any."""
+    usual, refined = f"{name}{suffix}", f"refined_{name}{suffix}"
+    return frame[usual].where(~_refined(frame), frame[refined]) if refined in frame else frame[usual]
 
 
 def _refined(frame: pd.DataFrame) -> pd.Series:
