@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import hashlib
 import json
 import os
 import shutil
@@ -17,8 +19,8 @@ from aetlab.cli.jobs import FAILED, JobResult
 from aetlab.cli.ledger import RequestedJob, open_ledger, print_table, read_result, read_results, write_result
 from aetlab.core.files import StorageError
 from aetlab.spec import RunSpec
-from aetlab.store.listing import list_entries
-from aetlab.store.record import Places, record_id
+from aetlab.store.listing import list_entries, remove_entry
+from aetlab.store.record import Places, RecordError, list_records, read_record, record_id
 from tests.commands import perform
 from tests.conftest import TINY
 from tests.test_record import write
@@ -94,6 +96,82 @@ def test_a_record_with_a_pipe_or_a_folder_is_named_and_the_others_are_listed(
     entries = {entry.id: entry for entry in list_entries(places)}
     assert entries[record.name].status == "damaged" and name in entries[record.name].note
     assert [entry.status for entry in entries.values()].count("complete") == 2
+
+
+def rewrite(record: Path, name: str, text: str) -> None:
+    """Replace a file of a record, with a manifest that agrees."""
+    (record / name).write_text(text, encoding="utf-8")
+    manifest = json.loads((record / "MANIFEST.json").read_text(encoding="utf-8"))
+    manifest["files"][name] = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "bytes": len(text.encode())}
+    (record / "MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+@pytest.mark.parametrize(("entry", "value", "told"), [
+    ("species", 3, "species is not a mapping"), ("species", {"threshold": {}}, "species.threshold is not a list"),
+    ("rounds", [3], "an entry of rounds is not a mapping"), ("restarts", "12", "restarts is not a list"),
+    ("seconds_by_stage", {"trace": "long"}, "an entry of seconds_by_stage is not a number"),
+    ("finished", ["now"], "finished is not text"), ("candidates", True, "candidates is not a number"),
+])
+def test_wrong_types_in_the_environment_are_named(places: Places, smoke_spec: RunSpec, entry: str, value: object,
+                                                  told: str) -> None:
+    record = places.records / record_id(smoke_spec)
+    content = json.loads((record / "environment.json").read_text(encoding="utf-8"))
+    rewrite(record, "environment.json", json.dumps({**content, entry: value}))
+    with pytest.raises(RecordError, match=f"environment.json: {told}"):
+        read_record(record)
+    assert statuses(places)[record.name] == "damaged" and list(statuses(places).values()).count("complete") == 2
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"data": []}', "{}"])
+def test_settings_that_are_those_of_no_run_are_refused(places: Places, smoke_spec: RunSpec, text: str) -> None:
+    record = places.records / record_id(smoke_spec)
+    rewrite(record, "spec.json", text)
+    with pytest.raises(RecordError, match="is not JSON|does not hold the settings of its id"):
+        read_record(record)
+
+
+def test_a_record_under_the_name_of_another_is_refused(places: Places, smoke_spec: RunSpec) -> None:
+    """Its manifest names the other run, and all its checksums agree."""
+    one, other = (places.records / record_id(dataclasses.replace(smoke_spec, seed=seed)) for seed in (0, 1))
+    shutil.rmtree(one)
+    shutil.copytree(other, one)
+    path = one / "MANIFEST.json"
+    path.write_text(path.read_text(encoding="utf-8").replace(other.name, one.name), encoding="utf-8")
+    with pytest.raises(RecordError, match="spec.json does not hold the settings of its id"):
+        read_record(one)
+    assert read_record(other).id == other.name
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_record_that_the_system_refuses_is_named_and_the_others_are_read(
+        places: Places, smoke_spec: RunSpec, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    refused = record_id(smoke_spec)
+    opened = os.open
+
+    def refuse(path: Any, *words: Any, **options: Any) -> int:
+        if refused in str(path):
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, *words, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    sound, broken = list_records(places.records)
+    assert len(sound) == 2 and sum(os.strerror(number) in str(error) for error in broken) == 1
+    assert statuses(places)[refused] == "damaged"
+    assert all("\n" not in str(error) for error in broken)
+
+
+def test_a_removal_that_is_cut_off_leaves_no_damaged_record(places: Places, smoke_spec: RunSpec,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    run_id = record_id(smoke_spec)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", die)
+        remove_entry(places, next(entry for entry in list_entries(places) if entry.id == run_id))
+    assert statuses(places)[run_id] == "cut off" and "damaged" not in statuses(places).values()
+    assert run(places, "remove", run_id, "--yes") == 0
+    assert run_id not in statuses(places) and not list(places.records.glob(".partial*"))
 
 
 def test_logs_that_cannot_be_read_are_named(places: Places) -> None:

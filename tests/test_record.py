@@ -155,7 +155,7 @@ def test_a_record_with_other_settings_is_refused_clearly(written: Record, monkey
     manifest = json.loads(path.read_text(encoding="utf-8"))
     manifest["files"]["spec.json"] = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "bytes": len(text)}
     path.write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(RecordError, match="engine.pace"):
+    with pytest.raises(RecordError, match="spec.json does not hold the settings of its id"):
         read_record(written.folder)
     monkeypatch.setattr(records, "code_id", lambda: "changed")
     with pytest.raises(RecordError, match="made by other code with other settings"):

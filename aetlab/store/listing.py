@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aetlab.core.files import StorageError, describe, locked, open_regular, remove_tree, writing
+from aetlab.core.files import StorageError, describe, locked, open_regular, partial_path, remove_tree, writing
 from aetlab.store.identity import code_id, is_id
 from aetlab.store.record import FAILURE, Places, RecordError, Summary, read_summary
 
@@ -54,6 +54,11 @@ def list_entries(places: Places) -> list[Entry]:
     entries, seen = [], set()
     for folder in _names(places.records):
         if folder.name.startswith("."):
+            run_id = folder.name[-16:]
+            named = (places.records / run_id).exists() or places.log(run_id).exists()
+            if folder.name.startswith(".partial-") and is_id(run_id) and not named:
+                entries.append(Entry(run_id, CUT_OFF, folder, "its record is being written or removed, or was cut off",
+                                     {}, {}, "", _size(folder)))
             continue
         seen.add(folder.name)
         if not is_id(folder.name):
@@ -112,7 +117,8 @@ def choose(entries: Sequence[Entry], words: Sequence[str]) -> list[Entry]:
 def remove_entry(places: Places, entry: Entry) -> None:
     """Remove the record of a run with its checkpoint and log, under the lock of the run.
 
-    Of a record that is a link, the link is removed and its target is kept.
+    The record loses its name first, so that a removal that is cut off leaves no damaged record. Of a record that is a
+    link, the link is removed and its target is kept.
 
     Raises
     ------
@@ -122,7 +128,13 @@ def remove_entry(places: Places, entry: Entry) -> None:
     if not is_id(entry.id):
         raise StorageError(f"{entry.place} is not a record and is left alone")
     with locked(places.lock(entry.id)):
-        remove_tree(places.records / entry.id)
+        folder = places.records / entry.id
+        remove_tree(partial_path(folder))
+        if folder.is_dir() and not folder.is_symlink():
+            with writing(folder):
+                os.rename(folder, partial_path(folder))
+            remove_tree(partial_path(folder))
+        remove_tree(folder)
         remove_tree(places.work(entry.id))
         with writing(places.log(entry.id)):
             places.log(entry.id).unlink(missing_ok=True)

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import csv
 import errno
-import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,20 +38,16 @@ from aetlab.core.files import (
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind_run, unbind
 from aetlab.store.checksums import Checksums
-from aetlab.store.identity import code_id, record_id
+from aetlab.store.environment_types import wrong_type
+from aetlab.store.identity import code_id, digest, identity_of, record_id
 from aetlab.store.places import Places as Places
+from aetlab.store.record_files import RecordError, checked, read_json, read_text, size_of
 
 SCHEMA = 1
 FILES = ("spec.json", "metrics.json", "history.csv", "arrays.h5", "environment.json", "log.txt")
 MANIFEST = "MANIFEST.json"
 #: Start of the last line in the log of a failed run.
 FAILURE = "FAILED:"
-#: Largest text file that is read, in bytes.
-MAX_TEXT_BYTES = 64 << 20
-
-
-class RecordError(StorageError):
-    """A record that is damaged, has another schema, or holds contents that are refused."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +184,7 @@ def read_record(folder: Path, *, verify: bool = True) -> Record:
 
 def read_summary(folder: Path, *, verify: bool) -> Summary:
     """Return the text files of the record in ``folder``; as :func:`read_record`, but without checking settings."""
-    manifest = _read_json(folder, MANIFEST)
+    manifest = read_json(folder, MANIFEST)
     if manifest.get("schema") != SCHEMA:
         raise RecordError(f"record {folder} has schema {manifest.get('schema')!r}, this version of aetlab "
                           f"reads {SCHEMA}: use the version that wrote it, or remove it and run again")
@@ -201,34 +196,49 @@ def read_summary(folder: Path, *, verify: bool) -> Summary:
     n_bytes = 0
     for name in FILES:
         entry = files[name]
-        path = _inside(folder, name)
-        size = path.stat().st_size
+        size = size_of(folder, name)
         if not isinstance(entry, dict) or entry.get("bytes") != size:
             raise RecordError(f"record {folder} is damaged: {name} has {size} bytes, not the size in the manifest")
         n_bytes += size
     checksums = Checksums({name: str(files[name].get("sha256")) for name in FILES})
     for name in FILES if verify else ():
-        _checked(folder, name, checksums)
+        checked(folder, name, checksums)
     metrics = {}
-    for name, value in _read_json(folder, "metrics.json", checksums).items():
+    for name, value in read_json(folder, "metrics.json", checksums).items():
         if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
             raise RecordError(f"record {folder}: metrics.json: {name} is not a number")
         metrics[name] = math.nan if value is None else value
-    settings = _read_json(folder, "spec.json", checksums)
-    environment = _read_json(folder, "environment.json", checksums)
+    settings = read_json(folder, "spec.json", checksums)
+    environment = read_json(folder, "environment.json", checksums)
+    wrong = wrong_type(environment)
+    if wrong:
+        raise RecordError(f"record {folder}: environment.json: {wrong}")
+    if environment.get("code") == code_id() and _id_of(settings) != folder.name:
+        raise RecordError(f"record {folder} is damaged: spec.json does not hold the settings of its id")
     return Summary(folder.name, settings, metrics, environment, n_bytes, checksums)
+
+
+def _id_of(settings: dict[str, Any]) -> str:
+    """Return the id of a run with plain ``settings``; "" if they are not those of a run."""
+    try:
+        return digest(identity_of(settings))
+    except (SpecError, KeyError, TypeError, AttributeError, ValueError):
+        return ""
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
     """Return the settings of the record in ``folder`` as written; raise :class:`RecordError` if they cannot be read."""
-    return _read_json(folder, "spec.json")
+    return read_json(folder, "spec.json")
 
 
 def list_records(records: Path, *, verify: bool = False) -> tuple[list[Record], list[RecordError]]:
     """Return all readable records under ``records``, oldest first, and the errors of the others."""
     sound: list[Record] = []
     broken: list[RecordError] = []
-    folders = [path for path in records.iterdir() if not path.name.startswith(".")] if records.is_dir() else []
+    try:
+        folders = [path for path in records.iterdir() if not path.name.startswith(".")] if records.is_dir() else []
+    except OSError as error:
+        return [], [RecordError(f"{records} cannot be read: {describe(error)}")]
     for folder in sorted(folders):
         try:
             sound.append(read_record(folder, verify=verify))
@@ -241,7 +251,7 @@ def list_records(records: Path, *, verify: bool = False) -> tuple[list[Record], 
 def read_history(record: Record) -> History:
     """Return the history of ``record``."""
     try:
-        rows = list(csv.DictReader(_read_text(record.folder, "history.csv", record.checksums).splitlines()))
+        rows = list(csv.DictReader(read_text(record.folder, "history.csv", record.checksums).splitlines()))
         columns = {name: np.array([float(row[name]) for row in rows]) for name in ("cost", "seconds")}
         return History(**columns)
     except (KeyError, TypeError, ValueError, csv.Error):
@@ -252,7 +262,7 @@ def read_array(record: Record, name: str) -> Dataset:
     """Return the array ``name`` of ``record`` with its unit, for example ``"volume/potential_V"``."""
     from aetlab.core.hdf5 import read_dataset
 
-    values, attributes = read_dataset(_checked(record.folder, "arrays.h5", record.checksums), name)
+    values, attributes = read_dataset(checked(record.folder, "arrays.h5", record.checksums), name)
     unit = str(attributes.pop("unit", "1"))
     return Dataset(values, unit, attributes)
 
@@ -261,7 +271,7 @@ def array_names(record: Record) -> tuple[str, ...]:
     """Return the sorted names of all arrays of ``record``."""
     from aetlab.core.hdf5 import dataset_names
 
-    return dataset_names(_checked(record.folder, "arrays.h5", record.checksums))
+    return dataset_names(checked(record.folder, "arrays.h5", record.checksums))
 
 
 def find_record(places: Places, spec: RunSpec, *, use_other_code: bool = False) -> tuple[Record | None, str]:
@@ -330,51 +340,3 @@ def _forget(partial: Path) -> None:
         remove_tree(partial)
     except StorageError:
         pass  # the removal may fail for the same reason as the write; the next run removes the folder
-
-
-def _inside(folder: Path, name: str) -> Path:
-    path = folder / name
-    if folder.is_symlink() or path.is_symlink() or not path.is_file():
-        raise RecordError(f"record {folder} is damaged: {name} is missing or leads outside the record")
-    return path
-
-
-def _checked(folder: Path, name: str, checksums: Checksums) -> Path:
-    """Return the path of a file of the record whose content has the checksum of the manifest."""
-    path = _inside(folder, name)
-    try:
-        if checksums.hold(path):
-            return path
-    except OSError as error:
-        raise RecordError(f"record {folder}: {name} cannot be read: {describe(error)}") from None
-    raise RecordError(f"record {folder} is damaged: {name} has changed since it was written")
-
-
-def _read_text(folder: Path, name: str, checksums: Checksums | None = None) -> str:
-    """Return a text file of the record, which is compared with its checksum where ``checksums`` are given."""
-    path = _inside(folder, name)
-    try:
-        if path.stat().st_size > MAX_TEXT_BYTES:
-            raise RecordError(f"record {folder}: {name} is longer than {MAX_TEXT_BYTES} bytes")
-        content = path.read_bytes()
-        if checksums is not None and hashlib.sha256(content).hexdigest() != checksums.expected[name]:
-            raise RecordError(f"record {folder} is damaged: {name} has changed since it was written")
-        return content.decode("utf-8")
-    except OSError as error:
-        raise RecordError(f"record {folder}: {name} cannot be read: {describe(error)}") from None
-    except UnicodeDecodeError:
-        raise RecordError(f"record {folder} is damaged: {name} is not text") from None
-
-
-def _read_json(folder: Path, name: str, checksums: Checksums | None = None) -> dict[str, Any]:
-    try:
-        content = json.loads(_read_text(folder, name, checksums), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        raise RecordError(f"record {folder} is damaged: {name} is not JSON") from None
-    if not isinstance(content, dict):
-        raise RecordError(f"record {folder} is damaged: {name} does not hold a mapping")
-    return content
-
-
-def _refuse_constant(name: str) -> Sequence[None]:
-    raise ValueError(f"{name} is not JSON")
