@@ -215,16 +215,10 @@ def _is_installed(package: str) -> bool:
 
 
 def _kernels() -> Finding:
-    from aetlab.core.kernel_cache import kernel_folder
+    from aetlab.core.kernel_cache import describe_folder, kernel_folder
 
-    folder = kernel_folder()
-    place = folder
-    while not place.exists():
-        place = place.parent
-    if not os.access(place, os.W_OK):
-        return Finding("compiled kernels", ADVICE, f"{folder} is not writable: set NUMBA_CACHE_DIR to a folder that "
-                                                   "is, else every process compiles for half a minute")
-    return Finding("compiled kernels", OK, f"cached in {folder}")
+    advice = describe_folder()
+    return Finding("compiled kernels", ADVICE if advice else OK, advice or f"cached in {kernel_folder()}")
 
 
 def _launchers() -> list[Finding]:

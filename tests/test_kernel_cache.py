@@ -13,7 +13,8 @@ import numba
 import pytest
 
 import aetlab
-from aetlab.core.kernel_cache import choose_folder, kernel_folder, sources_key
+from aetlab.core.kernel_cache import choose_folder, describe_folder, kernel_folder, sources_key
+from aetlab.core.scratch import scratch_folder
 from aetlab.solve import kernels_numba
 
 PACKAGE = Path(aetlab.__file__).parent
@@ -49,7 +50,8 @@ def test_a_change_in_an_inlined_file_reaches_the_kernel(tmp_path: Path) -> None:
     (tmp_path / "aetlab" / "core").mkdir(parents=True)
     for name in ("__init__.py", "core/__init__.py"):
         (tmp_path / "aetlab" / name).touch()
-    shutil.copy(PACKAGE / "core" / "kernel_cache.py", tmp_path / "aetlab" / "core")
+    for name in ("kernel_cache.py", "scratch.py"):
+        shutil.copy(PACKAGE / "core" / name, tmp_path / "aetlab" / "core")
     (tmp_path / "aetlab" / "outer.py").write_text(OUTER)
     results = []
     for added in (10, 10, 200):  # of another length: Python tells a source of the same second by its size
@@ -72,11 +74,44 @@ def test_the_second_process_loads_the_kernel_and_gets_the_same_bits(tmp_path: Pa
 
 
 def test_the_cache_folder_is_named_by_the_sources() -> None:
-    assert kernel_folder().name == f"aetlab-kernels-{sources_key(PACKAGE)}"
-    assert kernel_folder() in Path(kernels_numba.tv_primal.stats.cache_path).parents
+    folder = kernel_folder()
+    assert folder is not None and folder.name == f"aetlab-kernels-{sources_key(PACKAGE)}"
+    assert folder in Path(kernels_numba.tv_primal.stats.cache_path).parents
     assert numba.config.CACHE_DIR == os.environ.get("NUMBA_CACHE_DIR", "")
 
 
-@pytest.mark.parametrize("given", ["", "/somewhere"])
-def test_the_cache_is_in_the_folder_of_the_user_or_in_the_package(given: str) -> None:
-    assert choose_folder(PACKAGE, given).parent == (Path(given) if given else PACKAGE / "__pycache__")
+def test_the_cache_is_in_the_first_folder_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read-only package and a read-only home, as in containers; root may write where permissions forbid it."""
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    scratch_folder.cache_clear()
+    read_only: set[Path] = set()
+    monkeypatch.setattr("aetlab.core.kernel_cache.writable", lambda place: place not in read_only)
+    key = f"aetlab-kernels-{sources_key(PACKAGE)}"
+    assert choose_folder(PACKAGE, str(tmp_path)) == tmp_path / key
+    assert choose_folder(PACKAGE, "") == PACKAGE / "__pycache__" / key
+    read_only |= {tmp_path, PACKAGE / "__pycache__"}
+    assert choose_folder(PACKAGE, "") == choose_folder(PACKAGE, str(tmp_path)) == home / key
+    read_only.add(home)
+    own = temporary / f"aetlab-{os.getuid()}"
+    assert choose_folder(PACKAGE, "") == own / key and own.stat().st_mode & 0o777 == 0o700
+    scratch_folder.cache_clear()
+    own.chmod(0o777)  # others could put their own code there
+    found = scratch_folder()
+    assert found is not None and found.parent == temporary and found != own
+    scratch_folder.cache_clear()
+
+
+def test_the_folder_is_named_where_it_does_not_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    assert describe_folder() == ""
+    monkeypatch.setattr("aetlab.core.kernel_cache.kernel_folder", lambda: None)
+    assert describe_folder().startswith("no folder can be written: every process compiles its kernels")
+    scratch = scratch_folder()
+    assert scratch is not None
+    monkeypatch.setattr("aetlab.core.kernel_cache.kernel_folder", lambda: scratch / "aetlab-kernels-0")
+    assert describe_folder().startswith(f"compiled kernels are kept in {scratch}/aetlab-kernels-0 for now")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/nowhere")
+    assert describe_folder().startswith("NUMBA_CACHE_DIR=/nowhere cannot be written: compiled kernels are kept in")

@@ -120,9 +120,11 @@ def _make(places: Places, spec: RunSpec, run_id: str, label: str, reporter: Repo
     try:
         from aetlab import keeper
         from aetlab.core import backend
-        from aetlab.core.kernel_cache import announcing_compilation
+        from aetlab.core.kernel_cache import announcing_compilation, describe_folder
 
         backend.prepare_process()
+        if describe_folder():
+            reporter.say(describe_folder())
         n_threads = spec.engine.n_threads or backend.n_threads()
         with backend.threads(n_threads), announcing_compilation(reporter.say):
             result = keeper.run(spec, places=places, reporter=reporter, use_other_code=use_other_code)

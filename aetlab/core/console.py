@@ -5,6 +5,7 @@ A reader that closes the output (``| head -1``), a full disk behind it, or an en
 
 from __future__ import annotations
 
+import codecs
 import functools
 import io
 import os
@@ -17,17 +18,32 @@ from typing import ParamSpec, TypeVar
 
 #: Exit status of a command that Ctrl-C stopped.
 EXIT_INTERRUPTED = 130
+#: Exit status of a command that cannot be carried out.
+EXIT_UNUSABLE = 2
+#: What is printed for signs that the encoding of the output has no code for.
+_SPELLED = str.maketrans({
+    "Å": "A", "×": "x", "±": "+/-", "°": " deg", "µ": "u", "σ": "sigma", "λ": "lambda", "Δ": "d", "²": "^2", "³": "^3",
+    "·": "*", "π": "pi", "√": "sqrt ", "≥": ">=", "≤": "<=", "–": "-", "—": "-", "…": "...", "‘": "'", "’": "'",
+    "“": '"', "”": '"', "⟨": "<", "⟩": ">", "→": "->", "∗": "*", "é": "e", "ö": "o"})
+_SPELLING = "aetlab.spelling"
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def command(main: Callable[P, T]) -> Callable[P, T]:
-    """Let the function of a command print without errors, and end in one line on Ctrl-C."""
+    """Let the function of a command print without errors, and end in one line on Ctrl-C.
+
+    An environment in which nothing can be computed is refused.
+    """
 
     @functools.wraps(main)
     def guarded(*words: P.args, **options: P.kwargs) -> T:
         protect_streams()
         raise_on_interrupt()
+        if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+            print("aetlab: NUMBA_DISABLE_JIT cannot be used: kernels that are not compiled take days; unset it",
+                  file=sys.stderr)
+            sys.exit(EXIT_UNUSABLE)
         try:
             return main(*words, **options)
         except KeyboardInterrupt:
@@ -39,6 +55,7 @@ def command(main: Callable[P, T]) -> Callable[P, T]:
 
 def protect_streams() -> None:
     """Replace standard output and error by streams that drop what cannot be written and spell out what has no code."""
+    codecs.register_error(_SPELLING, _spell)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, io.TextIOWrapper) or isinstance(stream, _ProtectedStream):
@@ -49,8 +66,14 @@ def protect_streams() -> None:
         except (OSError, ValueError):  # closed, or not a file of the system
             continue
         output = io.BufferedWriter(_PatientOutput(number))
-        setattr(sys, name, _ProtectedStream(output, encoding=stream.encoding, errors="backslashreplace",
+        setattr(sys, name, _ProtectedStream(output, encoding=stream.encoding, errors=_SPELLING,
                                             line_buffering=True))
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start:error.end].translate(_SPELLED)
+    return text.encode("ascii", "backslashreplace").decode("ascii"), error.end
 
 
 def stop_at_once() -> None:

@@ -18,6 +18,8 @@ from typing import Any, Literal
 import numba
 from numba.core import event
 
+from aetlab.core.scratch import scratch_folder, user_folder, writable
+
 _PREFIX = "aetlab-kernels-"
 #: Number of folders of other source states that are kept; older ones are removed.
 _KEPT = 4
@@ -30,11 +32,14 @@ def njit(*, parallel: bool = False, forceinline: bool = False, error_model: Lite
     Numba chooses the folder when a function is decorated. The setting is changed only during the decoration, so that
     other packages are not affected.
     """
-    decorate = numba.njit(cache=True, nogil=True, parallel=parallel, forceinline=forceinline, error_model=error_model,
-                          fastmath=fastmath)
+    folder = kernel_folder()
+    decorate = numba.njit(cache=folder is not None, nogil=True, parallel=parallel, forceinline=forceinline,
+                          error_model=error_model, fastmath=fastmath)
 
     def kernel(function: Callable[..., Any]) -> Any:
-        with _cache_in(kernel_folder()):
+        if folder is None:
+            return decorate(function)
+        with _cache_in(folder):
             return decorate(function)
 
     return kernel
@@ -63,26 +68,38 @@ class _FirstCompilation(event.Listener):
 
 
 @functools.cache
-def kernel_folder() -> Path:
+def kernel_folder() -> Path | None:
     """Return the folder of the kernels of this code; if it does not exist yet, remove folders of old states.
 
-    It lies in ``NUMBA_CACHE_DIR`` if that is set, else in the package if that is writable, else in the user's cache.
+    It lies in ``NUMBA_CACHE_DIR`` if that is set, else in the package, in the user's cache or in a temporary folder,
+    wherever it can be written. None if no folder can.
     """
     folder = choose_folder(Path(__file__).parents[1], os.environ.get("NUMBA_CACHE_DIR", ""))
-    if not folder.exists():
+    if folder is not None and not folder.exists():
         _remove_old(folder.parent)
     return folder
 
 
-def choose_folder(package: Path, given: str) -> Path:
-    """Return the folder for the kernels of ``package``: in ``given``, in the package, or in the user's cache."""
-    if given:
-        place = Path(given)
-    elif os.access(package, os.W_OK):
-        place = package / "__pycache__"
-    else:
-        place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return place / f"{_PREFIX}{sources_key(package)}"
+def choose_folder(package: Path, given: str) -> Path | None:
+    """Return the folder for the kernels of ``package``, in the first of these places that can be written.
+
+    They are ``given``, the package, the user's cache, and a folder for temporary files; None if none can.
+    """
+    places = [Path(given) if given else package / "__pycache__", user_folder("XDG_CACHE_HOME", ".cache")]
+    place = next((place for place in places if place is not None and writable(place)), None) or scratch_folder()
+    return place / f"{_PREFIX}{sources_key(package)}" if place is not None else None
+
+
+def describe_folder() -> str:
+    """Return in one line where compiled kernels are kept if that is no lasting place; empty if it is."""
+    folder, given = kernel_folder(), os.environ.get("NUMBA_CACHE_DIR", "")
+    if folder is None:
+        return "no folder can be written: every process compiles its kernels, for a minute (set NUMBA_CACHE_DIR)"
+    if given and folder.parent != Path(given):
+        return f"NUMBA_CACHE_DIR={given} cannot be written: compiled kernels are kept in {folder}"
+    if folder.parent == scratch_folder():
+        return f"compiled kernels are kept in {folder} for now (set NUMBA_CACHE_DIR to a folder that lasts)"
+    return ""
 
 
 def sources_key(package: Path) -> str:

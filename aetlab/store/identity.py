@@ -37,9 +37,9 @@ NOT_DECIDING = (
     "__init__.py", "bound.py", "cli", "doctor.py", "exchange", "keeper.py", "py.typed", "report.py", "reporting",
     "run.py", "runs.py", "series", "spec", "store", "trace.py",
     # In deciding folders: messages, labels, choice of the device, estimates, and results of the command bound alone.
-    "core/errors.py", "core/files.py", "core/hdf5.py", "core/inert.py", "core/kernel_cache.py", "core/metrics.py",
-    "core/progress.py", "core/progress_bar.py", "core/yaml_file.py", "gpu/choose.py", "reconstruction/estimate.py",
-    "reconstruction/memory.py", "refinement/bound.py",
+    "core/console.py", "core/errors.py", "core/files.py", "core/hdf5.py", "core/inert.py", "core/kernel_cache.py",
+    "core/metrics.py", "core/progress.py", "core/progress_bar.py", "core/scratch.py", "core/yaml_file.py",
+    "gpu/choose.py", "reconstruction/estimate.py", "reconstruction/memory.py", "refinement/bound.py",
 )
 #: In Python source: a colon and the docstring behind it, any other string, or the end of a line with its comment, the
 #: lines of comments that follow it and the next indent.
