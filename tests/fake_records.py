@@ -39,6 +39,7 @@ from aetlab.spec import (
     tilt_angles_deg,
 )
 from aetlab.store.contents import kept_tilts
+from aetlab.store.pairs import pack_pairs
 from aetlab.store.record import Dataset, History, write_record
 
 PLANES_NM = {1: (100.0,), 3: (20.0, 45.0, 100.0), 9: tuple(20.0 + 10 * i for i in range(9))}
@@ -281,6 +282,9 @@ def write_fake_record(
     if refined:
         _put_refined(put, positions_A[found], numbers[found], rng, turned=truth)
         put("refined_match/true", found, dtype=np.int64)
+    structure = {name.removeprefix("structure/"): arrays.pop(name).values
+                 for name in list(arrays) if name.startswith("structure/")}
+    arrays |= {name: Dataset(values, "1") for name, values in pack_pairs(structure).items()}
     if not truth:
         arrays = {name: data for name, data in arrays.items() if not name.startswith(OF_THE_TRUTH)}
         metrics = {name: value for name, value in metrics.items() if not find_metric(name).needs_truth}

@@ -114,8 +114,9 @@ def test_a_record_holds_profiles_and_structure_with_units(made: tuple[Places, Re
             assert {f"profiles/{place}/{score}{bound}" for bound in ("", "_low", "_high")} <= names
         assert read_array(record, f"profiles/{place}/n_true").values.sum() == record.metrics["n_true"]
     assert read_array(record, "profiles/axis/position_error_pm_low").unit == "pm"
-    lengths = read_array(record, "structure/Si-O/length_true").values
-    assert lengths.sum() > 50 and read_array(record, "structure/Si-O/length_edges_A").unit == "Å"
+    pairs = read_array(record, "structure/pairs/elements").values.tolist()
+    lengths = read_array(record, "structure/pairs/length_true").values[pairs.index([14, 8])]
+    assert lengths.sum() > 50 and read_array(record, "structure/pairs/length_edges_A").unit == "Å"
     assert 1.5 < record.metrics["bond_Si_O_true_A"] < 1.7 and 2.3 < record.metrics["bond_Si_Si_true_A"] < 2.4
     assert record.metrics["tetrahedra_n_true"] > 0
     assert {"n_all_atoms", "n_in_volume_atoms", "n_vacancies_atoms"} <= set(record.metrics)

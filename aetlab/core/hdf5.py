@@ -20,7 +20,17 @@ _MAX_DATASETS = 1000
 
 
 def write_datasets(path: Path, datasets: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]]) -> None:
-    """Write ``name: (array, attributes)`` to a new file ``path``; raise OSError if the file cannot be written."""
+    """Write ``name: (array, attributes)`` to a new file ``path``.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    StorageError
+        If there are more datasets than :func:`dataset_names` reads.
+    """
+    if len(datasets) > _MAX_DATASETS:
+        raise StorageError(f"{path} cannot hold {len(datasets)} datasets: a file has up to {_MAX_DATASETS}")
     with open(path, "w+b") as raw:
         patient = _PatientFile(raw)
         with h5py.File(patient, "w") as file:

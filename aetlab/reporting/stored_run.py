@@ -18,11 +18,13 @@ from aetlab.core.nouns import Atoms, Reconstruction, RefinedAtoms, TracedAtoms
 from aetlab.spec import RunSpec
 from aetlab.store.checksums import recall, remember
 from aetlab.store.listing import list_unfinished
+from aetlab.store.pairs import ELEMENTS, pair_names, pair_place
 from aetlab.store.reading import read_reconstruction, read_refined, read_traced, read_true_atoms
 from aetlab.store.record import (
     History,
     Places,
     Record,
+    RecordError,
     array_names,
     list_records,
     read_array,
@@ -74,8 +76,9 @@ class StoredRun:
 
     @cached_property
     def array_names(self) -> tuple[str, ...]:
-        """Names of all stored arrays."""
-        return array_names(self.record)
+        """Names of all stored arrays; those of pairs of elements by pair, such as ``structure/Si-O/length_true``."""
+        names = array_names(self.record)
+        return pair_names(names, read_array(self.record, ELEMENTS).values) if ELEMENTS in names else names
 
     @property
     def has_truth(self) -> bool:
@@ -108,8 +111,15 @@ class StoredRun:
         return read_true_atoms(self.record)
 
     def array(self, name: str) -> np.ndarray:
-        """Return the stored array ``name``, for example ``traced/positions_A``."""
-        return read_array(self.record, name).values
+        """Return the array ``name``, for example ``traced/positions_A``, or the row of a pair of elements."""
+        place, pair = pair_place(name)
+        values = read_array(self.record, place).values
+        if not pair:
+            return values
+        rows = np.flatnonzero((read_array(self.record, ELEMENTS).values == pair).all(axis=1))
+        if not len(rows):
+            raise RecordError(f"record {self.folder} has no array {name}")
+        return values[rows[0]]
 
     def attribute(self, name: str, attribute: str) -> Any:
         """Return an attribute of the stored array ``name``; None where there is none."""

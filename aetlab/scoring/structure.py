@@ -7,6 +7,7 @@ truth, except :func:`compare_tetrahedra` and :func:`compare_structure`.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ BOND_REACH = 1.2
 #: Range of the stored pair distribution functions in Å, and the least range that is stored.
 R_MAX_A, R_MAX_LEAST_A = 8.0, 3.0
 N_LENGTH_BINS = 60
+#: Up to this number of elements, all pairs are measured, also those without a bond.
+FEW_ELEMENTS = 4
 ANGLE_EDGES_DEG = np.linspace(40.0, 180.0, 71)
 
 
@@ -175,9 +178,10 @@ def compare_structure(match: Match, traced: TracedAtoms, atoms: Atoms, *, traced
     Returns
     -------
     arrays : dict
-        For each pair of elements such as ``Si-O``: counts ``Si-O/length_true`` and ``_traced`` between
-        ``Si-O/length_edges_A``; counts of the angles of each two O at one Si, ``Si-O/angle_*``, between
-        ``angle_edges_deg``; and ``Si-O/coordination_*`` (13,), the number of Si with 0, 1 … 12 O or more.
+        For each pair of elements such as ``Si-O`` (of more than :data:`FEW_ELEMENTS` elements, those that are near):
+        counts ``Si-O/length_true`` and ``_traced`` between ``Si-O/length_edges_A``; counts of the angles of each two O
+        at one Si, ``Si-O/angle_*``, between ``angle_edges_deg``; and ``Si-O/coordination_*`` (13,), the number of Si
+        with 0, 1 … 12 O or more.
         ``pair_distribution/r_A``, ``g_true`` and ``g_traced`` if there are atoms deep enough.
     metrics : dict
         Means such as ``bond_Si_O_true_A``, ``angle_Si_O_true_deg`` and ``coordination_Si_O_true``, the same for
@@ -190,7 +194,7 @@ def compare_structure(match: Match, traced: TracedAtoms, atoms: Atoms, *, traced
     arrays: dict[str, np.ndarray] = {"angle_edges_deg": ANGLE_EDGES_DEG}
     metrics: dict[str, float] = {}
     elements = [int(number) for number in np.unique(parts["true"][0])]
-    for centre, end in itertools.product(elements, elements):
+    for centre, end in _near_pairs(elements, parts.values()):
         length_A, tolerance_A = _bond_range_A(centre, end)
         key, name = f"{SYMBOLS[centre]}-{SYMBOLS[end]}", f"{SYMBOLS[centre]}_{SYMBOLS[end]}"
         edges_A = np.linspace(length_A - tolerance_A, length_A + tolerance_A, N_LENGTH_BINS + 1)
@@ -211,6 +215,23 @@ def compare_structure(match: Match, traced: TracedAtoms, atoms: Atoms, *, traced
     tetrahedra = compare_tetrahedra(find_tetrahedra(*parts["traced"]), find_tetrahedra(*parts["true"]),
                                     place_traced[match.traced[both]], place_true[match.true[both]])
     return arrays, metrics | {f"tetrahedra_{name}": value for name, value in tetrahedra.items()}
+
+
+def _near_pairs(elements: Sequence[int], parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[tuple[int, int]]:
+    """Return the pairs of ``elements`` whose atoms may be bonded in any of ``parts`` (numbers, positions in Å).
+
+    Of few elements these are all pairs; of many, one search finds those of atoms within the longest bond.
+    """
+    pairs = list(itertools.product(elements, elements))
+    if len(elements) <= FEW_ELEMENTS:
+        return pairs
+    reach_A = max(sum(_bond_range_A(element, element)) for element in elements)
+    near: set[tuple[int, int]] = set()
+    for numbers, positions_A in parts:
+        if len(numbers):
+            i, j = cKDTree(positions_A).query_pairs(reach_A, output_type="ndarray").T
+            near |= set(map(tuple, np.unique(np.stack([numbers[i], numbers[j]], axis=1), axis=0).tolist()))
+    return [(centre, end) for centre, end in pairs if (centre, end) in near or (end, centre) in near]
 
 
 def _bond_range_A(centre: int, end: int) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from aetlab.core.grid import coordinates_A
 from aetlab.core.nouns import Comparison, Match, Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Volume
 from aetlab.core.poses import Poses
 from aetlab.spec import RunSpec
+from aetlab.store.pairs import pack_pairs
 from aetlab.store.record import Dataset
 
 #: Thickness of the central cuts of the potential, in Å.
@@ -97,7 +98,7 @@ def _describe_comparison(comparison: Comparison, series: TiltSeries, kept: np.nd
     for name, profile in score.profiles.items():
         arrays |= {f"profiles/{name}/{quantity}": Dataset(values, unit_of(quantity))
                    for quantity, values in profile.items()}
-    arrays |= {f"structure/{name}": Dataset(values, unit_of(name)) for name, values in score.structure.items()}
+    arrays |= {name: Dataset(values, unit_of(name)) for name, values in pack_pairs(score.structure).items()}
     if comparison.poses is not None:
         arrays |= describe_poses(comparison.poses, "truth/poses")
     if score.refined is not None:
