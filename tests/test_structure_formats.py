@@ -137,7 +137,7 @@ COLUMNS = "label type_symbol fract_x fract_y fract_z occupancy"
     (["A1 Au 0 0 0 0.4", "A2 Cu 0 0 0 0.4"], {"Au": 0.4, "Cu": 0.4}),  # and vacancies
     (["A1 Cu 0 0 0 0.333", "A2 Au 0 0 0 0.333", "A3 Ag 0 0 0 0.334"], {"Cu": 0.333, "Au": 0.333, "Ag": 0.334}),
     (["A1 Au 0 0 0 0.5", "A2 Au 0 0 0 0.25"], {"Au": 0.75}),
-    (["A1 Au 0 0 0 0.7", "A2 Cu 0.05 0 0 0.3"], {"Au": 0.7, "Cu": 0.3}),  # split: 0.25 Å apart
+    (["A1 Au 0 0 0 0.7", "A2 Cu 0.05 0 0 0.3"], {"Au": 0.7, "Cu": 0.3}),  # split: 0.2 Å apart
 ])
 def test_elements_that_share_a_site_of_a_cif_file_are_drawn_by_their_occupancies(tmp_path, rows, chances):
     text = cif([*rows, "B Si 0.5 0.5 0.5 1"], columns=COLUMNS, a=4.0)
@@ -218,8 +218,14 @@ def test_listed_operations_count_above_the_name_of_a_setting(tmp_path):
     atoms = read(tmp_path / "a.cif", cif(["Si 0.1 0.2 0.3"], symmetry=name + operations, a=5.0))
     expected = 5 * np.array([(0.1, 0.2, 0.3), (0.4, 0.7, 0.2), (0.9, 0.8, 0.7), (0.6, 0.3, 0.8)])
     np.testing.assert_allclose(atoms.positions_A, expected - (expected.min(0) + expected.max(0)) / 2, atol=1e-9)
-    with pytest.raises(SpecError, match="'P 1 21/n 1' is in a setting that is not tabulated"):
-        read(tmp_path / "a.cif", cif(["Si 0.1 0.2 0.3"], symmetry=name))
+    tabulated = read(tmp_path / "a.cif", cif(["Si 0.1 0.2 0.3"], symmetry=name, a=5.0)).positions_A
+    np.testing.assert_allclose(np.sort(tabulated, axis=0), np.sort(atoms.positions_A, axis=0), atol=1e-9)
+    with pytest.raises(SpecError, match="'P 1 21/a 1' is in a setting that is not tabulated"):
+        read(tmp_path / "a.cif", cif(["Si 0.1 0.2 0.3"], symmetry=name.replace("/n", "/a")))
+    with pytest.raises(SpecError, match="does not go with the angles"):
+        read(tmp_path / "a.cif", cif(["Si 0.1 0.2 0.3"], symmetry=name, gamma=100))
+    with pytest.raises(SpecError, match="space group is 15 by number and 'P 1 21/n 1' by name"):
+        read(tmp_path / "a.cif", cif(["Si 0.1 0.2 0.3"], symmetry=name + "_symmetry_Int_Tables_number 15\n"))
     with pytest.raises(SpecError, match="'x,y,w' is no symmetry operation"):
         read(tmp_path / "a.cif", cif(["Si 0.1 0.2 0.3"], symmetry="_symmetry_equiv_pos_as_xyz 'x,y,w'\n"))
 

@@ -39,9 +39,13 @@ def _plain(frame: list[str], start: int) -> list[str]:
     if column is None:
         return frame
     named = []
+    known: dict[str, str] = {}
     for at, line in enumerate(frame[2:], start + 3):
         words = line.split()
-        words[column] = _symbol(words[column], at)
+        word = words[column]
+        if word not in known:
+            known[word] = _symbol(word, at)
+        words[column] = known[word]
         named.append(" ".join(words))
     return [*frame[:2], *named]
 

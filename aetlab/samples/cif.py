@@ -21,8 +21,9 @@ from aetlab.samples.sites import MAX_ATOMS, Sites, make_sites
 from aetlab.samples.space_group import Operations, find_operations
 from aetlab.samples.spacing import least_ratio
 
-#: Images of a site nearer than this in Å are one site on a symmetry element; its coordinates are rounded.
-SAME_SITE_A = 0.1
+#: Images of a site nearer than this in Å are one site on a symmetry element; its coordinates are rounded. Sites that
+#: are occupied in part can be split by little.
+SAME_SITE_A, SAME_PARTIAL_SITE_A = 0.1, 0.03
 #: Two origins can both be meant if all atoms are farther apart than this, in sums of covalent radii.
 _POSSIBLE_RATIO = 0.6
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
@@ -143,7 +144,7 @@ def _fill(operations: Operations, cellpar: list[float], numbers: np.ndarray, fra
           occupancy: np.ndarray, notes: tuple[str, ...]) -> Sites:
     """Return the sites that the operations make in the cell."""
     cell_A = _cell_vectors_A(cellpar)
-    filled, source = _apply(operations, fractions, cell_A)
+    filled, source = _apply(operations, fractions, occupancy, cell_A)
     keep, n_twice = _drop_listed_twice(filled, numbers[source], occupancy[source], cell_A)
     if n_twice:
         notes = (*notes, f"{n_twice} sites are listed twice in the cell and taken once")
@@ -180,7 +181,8 @@ def _expected_atoms(tags: Mapping[str, Any]) -> float | None:
     return float(units) * sum(float(count or 1) for symbol, count in counts if symbol not in ("H", "D"))
 
 
-def _apply(operations: Operations, fractions: np.ndarray, cell_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _apply(operations: Operations, fractions: np.ndarray, occupancy: np.ndarray,
+           cell_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct images (M, 3) in the cell of sites (N, 3), both in fractions, and the site of each image."""
     rotations, translations = operations
     if len(rotations) * len(fractions) > MAX_ATOMS:
@@ -188,7 +190,7 @@ def _apply(operations: Operations, fractions: np.ndarray, cell_A: np.ndarray) ->
     images, source = [], []
     for i, site in enumerate(fractions):
         orbit = _into_cell(rotations @ site + translations)
-        images.append(orbit[_first_of_each(orbit, cell_A)])
+        images.append(orbit[_first_of_each(orbit, cell_A, SAME_SITE_A if occupancy[i] == 1 else SAME_PARTIAL_SITE_A)])
         source.append(np.full(len(images[-1]), i))
     if not images:
         return fractions, np.zeros(0, dtype=np.int64)
@@ -201,21 +203,21 @@ def _into_cell(fractions: np.ndarray) -> np.ndarray:
     return inside
 
 
-def _near_pairs(fractions: np.ndarray, cell_A: np.ndarray) -> np.ndarray:
-    """Return the pairs (P, 2) of places in a periodic cell nearer than :data:`SAME_SITE_A`."""
-    reach = min(SAME_SITE_A * float(np.linalg.norm(np.linalg.inv(cell_A), axis=0).max()), 0.49)
+def _near_pairs(fractions: np.ndarray, cell_A: np.ndarray, reach_A: float) -> np.ndarray:
+    """Return the pairs (P, 2) of places in a periodic cell nearer than ``reach_A``."""
+    reach = min(reach_A * float(np.linalg.norm(np.linalg.inv(cell_A), axis=0).max()), 0.49)
     pairs = cKDTree(_into_cell(fractions), boxsize=1.0).query_pairs(reach, output_type="ndarray")
     apart = fractions[pairs[:, 0]] - fractions[pairs[:, 1]]
     apart -= np.round(apart)
-    return pairs[np.linalg.norm(apart @ cell_A, axis=1) < SAME_SITE_A]
+    return pairs[np.linalg.norm(apart @ cell_A, axis=1) < reach_A]
 
 
-def _first_of_each(fractions: np.ndarray, cell_A: np.ndarray) -> np.ndarray:
+def _first_of_each(fractions: np.ndarray, cell_A: np.ndarray, reach_A: float) -> np.ndarray:
     """Return the indices of places that no earlier one coincides with."""
     if len(fractions) == 1:
         return np.zeros(1, dtype=np.int64)
     keep = np.ones(len(fractions), dtype=bool)
-    pairs = np.sort(_near_pairs(fractions, cell_A), axis=1)
+    pairs = np.sort(_near_pairs(fractions, cell_A, reach_A), axis=1)
     for first, second in pairs[np.lexsort(pairs.T[::-1])]:
         if keep[first]:
             keep[second] = False
@@ -226,7 +228,7 @@ def _drop_listed_twice(fractions: np.ndarray, numbers: np.ndarray, occupancy: np
                        cell_A: np.ndarray) -> tuple[np.ndarray, int]:
     """Return which sites to keep, without full ones that repeat another full one of their element, and how many go."""
     keep = np.ones(len(fractions), dtype=bool)
-    pairs = np.sort(_near_pairs(fractions, cell_A), axis=1)
+    pairs = np.sort(_near_pairs(fractions, cell_A, SAME_SITE_A), axis=1)
     for first, second in pairs[np.lexsort(pairs.T[::-1])]:
         if keep[first] and numbers[first] == numbers[second] and occupancy[first] == occupancy[second] == 1:
             keep[second] = False

@@ -58,7 +58,8 @@ def make_sites(numbers: np.ndarray, positions_A: np.ndarray, occupancy: np.ndarr
     out_of_range = ~((full >= 0) & (full <= 1))  # nan included
     if out_of_range.any():
         i = int(np.flatnonzero(out_of_range)[0])
-        raise ValueError(f"site {i + 1} of {n} has an occupancy of {full[i]:g}; it must lie between 0 and 1")
+        raise ValueError(f"site {i + 1} of {n} has an occupancy of {full[i]:g}; it must lie between 0 and 1 "
+                         "(without occupancies all sites are full)")
     none = np.full(n, -1, dtype=np.int64)
     return Sites(np.asarray(numbers, dtype=np.int64), np.asarray(positions_A, dtype=np.float64).reshape(n, 3), full,
                  none if choice is None else choice, none if option is None else option, cell_A, notes)

@@ -19,6 +19,7 @@ Operations = tuple[np.ndarray, np.ndarray]
 
 _TWO_ORIGINS = {48, 50, 59, 68, 70, 85, 86, 88, 125, 126, 129, 130, 133, 134, 137, 138, 141, 142, 201, 203, 222, 224,
                 227, 228}
+_MONOCLINIC = range(3, 16)
 _RHOMBOHEDRAL = {146, 148, 155, 160, 161, 166, 167}
 _OPERATIONS = ("_space_group_symop_operation_xyz", "_space_group_symop.operation_xyz", "_symmetry_equiv_pos_as_xyz",
                "_symmetry_equiv.pos_as_xyz")
@@ -80,16 +81,12 @@ def _parse_operations(words: list[str]) -> Operations:
 def _tabulated(number: int | None, name: str | None, tags: Mapping[str, Any],
                cellpar: list[float]) -> list[tuple[str, Operations]]:
     from ase.spacegroup import Spacegroup
-    from ase.spacegroup.spacegroup import SpacegroupNotFoundError
 
     plain, stated = _split_setting(name)
-    try:
-        found = Spacegroup(number if number is not None else plain)
-        if plain and (found.no != Spacegroup(plain).no or number not in (None, found.no)):
-            raise ValueError(f"its space group is {number} by number and {name!r} by name")
-    except SpacegroupNotFoundError:
-        raise ValueError(f"it lists no symmetry operations, and its space group {name or number!r} is in a setting "
-                         "that is not tabulated here: save it with its operations") from None
+    found = _look_up(number, plain, name)
+    if found.no in _MONOCLINIC and max(abs(cellpar[3] - 90), abs(cellpar[5] - 90)) > 0.5:
+        raise ValueError(f"its space group {name or number!r} does not go with the angles of its cell; save it with "
+                         "its operations")
     setting = tags.get("_symmetry_space_group_setting")
     if setting is not None and str(setting) in ("1", "2"):
         return [(f"setting {setting}", _operations(Spacegroup(found.no, int(setting))))]
@@ -109,6 +106,24 @@ def _tabulated(number: int | None, name: str | None, tags: Mapping[str, Any],
         raise ValueError(f"it lists no symmetry operations, and the setting of {name or hall!r} is not tabulated here: "
                          "save it with its operations")
     return [("", _operations(found))]
+
+
+def _look_up(number: int | None, plain: str, name: str | None) -> Any:
+    """Return ASE's space group; a name of ASE's second setting, such as P 21/n, is one of b as the unique axis."""
+    from ase.spacegroup import Spacegroup
+    from ase.spacegroup.spacegroup import SpacegroupNotFoundError
+
+    tries: list[tuple[str | int, int]] = [(plain, 1), (plain, 2)] if plain else [(number or 1, 1)]
+    for key, setting in tries:
+        try:
+            found = Spacegroup(key, setting)
+        except SpacegroupNotFoundError:
+            continue
+        if number not in (None, found.no):
+            raise ValueError(f"its space group is {number} by number and {name!r} by name")
+        return found
+    raise ValueError(f"it lists no symmetry operations, and its space group {name or number!r} is in a setting that is "
+                     "not tabulated here: save it with its operations")
 
 
 def _split_setting(name: str | None) -> tuple[str, str]:
