@@ -17,7 +17,7 @@ import tifffile
 
 from aetlab.core.errors import AetlabError
 from aetlab.exchange.atom_files import read_atoms
-from aetlab.exchange.read_volume import read_volume
+from aetlab.exchange.read_volume import FileError, read_volume
 from aetlab.series.errors import SeriesError
 from aetlab.series.readers import open_frames
 from tests.series_files import chiral_images, write_mrc, write_ser, write_tiff
@@ -129,3 +129,20 @@ def test_a_tiff_file_that_is_cut_off_is_refused_wherever(tmp_path, options, shar
     (tmp_path / "a.tif").write_bytes(raw[: int(share * len(raw))])
     with pytest.raises(SeriesError):
         open_frames(tmp_path / "a.tif")
+
+
+def test_bytes_behind_what_a_header_announces_are_refused_or_named(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((2, 3, 4), "f4"))
+    write_mrc(tmp_path / "a.mrc", chiral_images(), pixel_A=(1.0, 1.0))
+    for name in ("a.npy", "a.mrc"):
+        with open(tmp_path / name, "ab") as file:
+            file.write(bytes(100))
+    for call, error in ((lambda path: read_volume(path, voxel_A=1.0), FileError), (open_frames, SeriesError)):
+        with pytest.raises(error, match="100 bytes follow the array"):
+            call(tmp_path / "a.npy")
+    for notes in (read_volume(tmp_path / "a.mrc", voxel_A=1.0).notes, open_frames(tmp_path / "a.mrc").notes):
+        assert any("100 bytes follow" in note for note in notes)
+    np.savez(tmp_path / "z.npz", np.ones(3))
+    (tmp_path / "z.npz").rename(tmp_path / "z.npy")
+    with pytest.raises(FileError, match="archive of arrays"):
+        read_volume(tmp_path / "z.npy", voxel_A=1.0)

@@ -92,6 +92,8 @@ class MrcHeader:
         Coordinates x, y, z of the first voxel's centre in Å as the file states them; 0 where it does not.
     bytes_are : str
         How the sign of bytes (mode 0) is known; empty: another mode.
+    n_more_bytes : int
+        Bytes of the file behind the data.
     """
 
     shape: tuple[int, int, int]
@@ -108,6 +110,7 @@ class MrcHeader:
     has_stamp: bool
     first_A: tuple[float, float, float]
     bytes_are: str
+    n_more_bytes: int
 
     @property
     def array_axes(self) -> tuple[int, int, int]:
@@ -148,9 +151,10 @@ def read_mrc_header(path: Path | str) -> MrcHeader:
             raise ValueError(f"{path} has MRC mode {mode}; modes {', '.join(map(str, MODES))} can be read")
         _check_cell(path, cell[3:], space_group, n_slow, samplings[2])
         shape, dtype = (n_slow, n_mid, n_fast), MODES[mode].newbyteorder(order)
-        there = max(file.seek(0, 2) - HEADER_BYTES - n_extended, 0) // dtype.itemsize
-        if there < n_fast * n_mid * n_slow:
-            raise ValueError(f"{path} is cut off: {there} of {n_fast * n_mid * n_slow} voxels are there")
+        n_voxels = n_fast * n_mid * n_slow
+        there = max(file.seek(0, 2) - HEADER_BYTES - n_extended, 0)
+        if there < n_voxels * dtype.itemsize:
+            raise ValueError(f"{path} is cut off: {there // dtype.itemsize} of {n_voxels} voxels are there")
         file.seek(HEADER_BYTES)
         extended = file.read(n_extended)
     bytes_are = ""
@@ -163,7 +167,8 @@ def read_mrc_header(path: Path | str) -> MrcHeader:
     return MrcHeader(shape, axes, mode, dtype, sides, HEADER_BYTES + n_extended, extended,
                      header[104:108].decode("latin-1").strip("\0 "), struct.unpack(order + "2h", header[128:132]),
                      space_group, samplings[2], header[208:211] == b"MAP",
-                     _first_A(struct.unpack(order + "3f", header[196:208]), starts, axes, sides), bytes_are)
+                     _first_A(struct.unpack(order + "3f", header[196:208]), starts, axes, sides), bytes_are,
+                     there - n_voxels * dtype.itemsize)
 
 
 def _check_cell(path: Path | str, angles_deg: tuple[float, ...], space_group: int, n_slow: int, n_z: int) -> None:
@@ -205,8 +210,10 @@ def _first_A(origin: tuple[float, ...], starts: tuple[int, ...], axes: tuple[int
 
 
 def describe_mrc(header: MrcHeader) -> tuple[str, ...]:
-    """Return what was decided on reading a volume, one line each: the sign of bytes, and an origin that is left out."""
+    """Return what was decided on reading a volume, one line each: bytes left over, their sign, an origin left out."""
     notes = []
+    if header.n_more_bytes:
+        notes.append(f"{header.n_more_bytes} bytes follow the voxels that the header announces")
     if header.bytes_are:
         notes.append(f"bytes are {'signed' if header.dtype.kind == 'i' else 'unsigned'}, {header.bytes_are}")
     if header.voxel_A is not None and any(header.first_A):

@@ -12,6 +12,7 @@ from aetlab.core.errors import AetlabError
 from aetlab.core.nouns import Volume
 from aetlab.exchange.foreign_hdf5 import Axis, check_dataset, check_texts, child, find_datasets, read_axes, split_axes
 from aetlab.exchange.mrc import describe_mrc, read_mrc, read_mrc_header
+from aetlab.exchange.npy import map_npy
 from aetlab.exchange.units import is_reciprocal
 
 #: Suffixes of the formats that are read and written.
@@ -62,15 +63,14 @@ def read_volume(path: Path | str, *, voxel_A: float | None = None, dataset: str 
         elif suffix in HDF5:
             array, found_A, notes = _read_hdf5(path, dataset, axes)
         elif suffix in NPY:
-            # Mapped, so that a size beyond the file's is an error and takes no memory.
-            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-            array, found_A = _order_axes(mapped, axes or "zyx", str(path)), None
+            array, found_A = _order_axes(map_npy(path), axes or "zyx", str(path)), None
         else:
             raise FileError(unknown_suffix(path))
     except FileError:
         raise
     except Exception as error:  # the readers raise exceptions of every kind on malformed files
-        raise FileError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise FileError(reason if reason.startswith(str(path)) else f"{path} cannot be read: {reason}") from error
     chosen_A = voxel_A if voxel_A is not None else found_A
     if chosen_A is None:
         raise FileError(f"{path} states no voxel size: give it (--voxel-A)")

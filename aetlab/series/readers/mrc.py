@@ -49,6 +49,8 @@ def open_mrc(path: Path) -> StackFile:
     if header.mode == 0:
         notes.append(f"{path.name}: bytes are {'signed' if header.dtype.kind == 'i' else 'unsigned'}, "
                      f"{header.bytes_are}")
+    if header.n_more_bytes:
+        notes.append(f"{path.name}: {header.n_more_bytes} bytes follow the images that the header announces")
     if any(header.first_A):
         notes.append(f"{path.name}: the origin in its header is left out: images count from their own centre")
     frames, from_header = _extended(path, header, n)

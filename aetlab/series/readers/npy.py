@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aetlab.exchange.npy import map_npy
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile, make_infos, one_line
 
@@ -13,7 +14,7 @@ from aetlab.series.frames import StackFile, make_infos, one_line
 def open_npy(path: Path) -> StackFile:
     """Return the images of an NPY file; raises SeriesError for another shape, other than real numbers, or damage."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = map_npy(path)
     except Exception as error:  # numpy raises whatever parsing the header meets
         raise SeriesError(f"{path} cannot be read: {one_line(error)}") from None
     if array.ndim not in (2, 3) or array.dtype.kind not in "iuf" or not array.size:
