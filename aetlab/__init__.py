@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from aetlab.keeper import save_record as save_record
     from aetlab.reporting.stored_run import load_record as load_record
     from aetlab.reporting.tables import load_records as load_records
+    from aetlab.samples.fit_box import fit_scale as fit_scale
     from aetlab.series.import_files import import_files as import_files
     from aetlab.series.imported import bind_measured as bind_measured
     from aetlab.series.imported import load_measured as load_measured
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 #: Where each public name is defined, as ``module:name``; the order is the table of contents.
 _PUBLIC = {
     "settings": "aetlab.spec.choices:settings",
+    "fit_scale": "aetlab.samples.fit_box:fit_scale",
     "sample": "aetlab.flow:sample",
     "simulate": "aetlab.flow:simulate",
     "reconstruct": "aetlab.flow:reconstruct",

@@ -27,7 +27,7 @@ from aetlab.store.record import Places, Record, array_names, list_records, read_
 ROOT = Path(__file__).resolve().parents[1]
 OVERRIDES = {"tilts.n_tilts": 6, "engine.n_iterations": 4, "simulate.n_layers": 8, "engine.n_threads": 1}
 #: Choices that need a further setting or choice.
-NEEDS_MORE = {"sample": "file", "engine": "gpu", "data": "measured"}
+NEEDS_MORE = {"sample": "file", "scale": "fit", "engine": "gpu", "data": "measured"}
 NOTEBOOK = """
 import aetlab
 settings = aetlab.settings(scale="smoke", dose="50k", reg="tv", overrides={overrides})

@@ -42,7 +42,8 @@ def test_every_promised_choice_exists() -> None:
 @pytest.mark.parametrize(("group", "choice"), OPTIONS)
 def test_every_choice_composes_and_binds(group: str, choice: str, tmp_path: Path) -> None:
     words = [f"{group}={choice}"]
-    if (group, choice) == ("sample", "file"):
+    if (group, choice) in {("sample", "file"), ("scale", "fit")}:
+        words.append("sample=file")
         (tmp_path / "particle.xyz").write_text("1\n\nSi 0 0 0\n", encoding="utf-8")
         words.append(f"sample.path={tmp_path / 'particle.xyz'}")
     assert isinstance(compose_spec(words), RunSpec)

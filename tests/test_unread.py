@@ -45,7 +45,7 @@ UNREAD_WITH: dict[tuple[str, str], set[str]] = {
     ("trace", "paper"): {"trace.link_factor", "trace.n_sharp_fits"},
 }
 CHOICES = [(group, choice) for group, choices in group_choices().items() for choice in choices
-           if group != "experiment" and (group, choice) != ("data", "measured")]
+           if group != "experiment" and (group, choice) not in {("data", "measured"), ("scale", "fit")}]
 
 
 @pytest.fixture(scope="module")

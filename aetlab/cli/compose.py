@@ -111,7 +111,16 @@ def bind_job(settings: Any) -> tuple[RunSpec, JobSettings]:
         from aetlab.series.imported import bind_measured
 
         spec = bind_measured(spec)
-    return bind_inputs(spec), bind(JobSettings, own)
+    return _with_box(bind_inputs(spec)), bind(JobSettings, own)
+
+
+def _with_box(spec: RunSpec) -> RunSpec:
+    """Return ``spec`` with the volume that ``scale=fit`` chooses; reading a structure imports its readers."""
+    if spec.scale.voxel_A > 0 and 0 not in spec.scale.shape_zxy:
+        return spec
+    from aetlab.samples import fit_scale
+
+    return fit_scale(spec)
 
 
 def compose_spec(words: Sequence[str] = (), config_dir: Path | None = None) -> RunSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,18 +23,23 @@ def check_jobs(jobs: Iterable[Job]) -> None:
     Samples that differ in the seed only are built once: whether they fit does not depend on it.
     """
     samples: set[str] = set()
+    limits: dict[str, str] = {}
     folders: set[str] = set()
     for job in jobs:
         key = digest({"sample": job.spec.sample, "scale": job.spec.scale})
         if key not in samples:
             samples.add(key)
             _check_sample(job.spec)
+        for line in _limits(job.spec):
+            limits.setdefault(line, job.label)
         if job.launcher in _LOCAL:
             _check_device(job.spec)
             require_memory(job.spec)
         folders.add(job.settings.outputs)
     for folder in sorted(folders):
         _check_outputs(Path(folder))
+    for line, label in limits.items():
+        print(f"{label}: {line}", file=sys.stderr)
 
 
 def _check_sample(spec: RunSpec) -> None:
@@ -43,6 +49,15 @@ def _check_sample(spec: RunSpec) -> None:
     from aetlab.samples import build_sample
 
     build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
+
+
+def _limits(spec: RunSpec) -> list[str]:
+    """Return lines on what voxels and box of a simulated sample cannot show."""
+    if spec.data.kind == "measured":
+        return []
+    from aetlab.samples import describe_limits, extent_of_file_A
+
+    return describe_limits(spec, extent_of_file_A(spec.sample) if spec.sample.kind == "file" else None)
 
 
 def _check_device(spec: RunSpec) -> None:

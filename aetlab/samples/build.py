@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -29,6 +30,8 @@ def build_sample(sample: SampleSpec, scale: ScaleSpec, rng: np.random.Generator)
         A sample that does not fit, a needle that cannot be made, a file that cannot be used; the message says which
         setting to change.
     """
+    if scale.voxel_A == 0 or 0 in scale.shape_zxy:
+        raise SpecError("scale=fit is not joined with its structure yet: settings = aetlab.fit_scale(settings)")
     if sample.kind == "needle":
         atoms = build_needle(scale, sample.min_distance_A, rng)
         _check_needle_fits(scale)
@@ -76,9 +79,10 @@ def _check_needle_fits(scale: ScaleSpec) -> None:
     room_A = min(n_z, n_x) * scale.voxel_A / 2 - LEAST_MARGIN_A
     widest_A = max(shape.base_radius_A, shape.apex_radius_A)
     if widest_A > room_A:
+        height_A = n_y * scale.voxel_A - 2 * LEAST_MARGIN_A
         raise SpecError(f"scale.core_radius_A={scale.core_radius_A!r} cannot be used: with its shell the needle has a "
                         f"radius of {widest_A:.1f} Å, and the volume has room for {room_A:.1f} Å at every tilt; take a "
-                        f"thinner needle or a larger scale.shape_zxy")
+                        f"thinner needle or scale.shape_zxy={least_shape(widest_A, height_A, scale.voxel_A)}")
     if scale.apex_gap_A < LEAST_MARGIN_A:
         raise SpecError(f"scale.apex_gap_A={scale.apex_gap_A!r} cannot be used: the apex needs {LEAST_MARGIN_A} Å")
     below_A = n_y * scale.voxel_A - scale.apex_gap_A - scale.length_A
@@ -96,4 +100,12 @@ def _check_file_fits(atoms: Atoms, sample: SampleSpec, scale: ScaleSpec) -> None
     if radius_A > room_A or height_A > room_y_A:
         raise SpecError(f"sample.path={sample.path!r} does not fit: the structure needs a radius of {radius_A:.1f} Å "
                         f"about the tilt axis and {2 * height_A:.1f} Å along it, and scale={scale.name} has room for "
-                        f"{room_A:.1f} Å and {2 * room_y_A:.1f} Å; set sample.crop, or a larger scale.shape_zxy")
+                        f"{room_A:.1f} Å and {2 * room_y_A:.1f} Å; choose scale=fit, or set sample.crop or "
+                        f"scale.shape_zxy={least_shape(radius_A, 2 * height_A, scale.voxel_A)}")
+
+
+def least_shape(radius_A: float, height_A: float, voxel_A: float) -> str:
+    """Return the voxels (z, x, y) that hold a cylinder about the tilt axis with margins, as ``[64,64,80]``."""
+    widths_A = (2 * radius_A, 2 * radius_A, height_A)
+    counts = [8 * math.ceil((width_A + 2 * LEAST_MARGIN_A) / voxel_A / 8 - 1e-9) for width_A in widths_A]
+    return f"[{','.join(map(str, counts))}]"

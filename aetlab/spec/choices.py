@@ -49,7 +49,8 @@ def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilt
         Single settings by their dotted keys, for example ``{"engine.n_iterations": 20, "reg.weight": 1e-4}``.
 
     The digest of a structure file (``sample="file"``) is taken here. Settings of ``data="measured"`` are joined with
-    their series file by :func:`aetlab.bind_measured`.
+    their series file by :func:`aetlab.bind_measured`, those of ``scale="fit"`` with their structure by
+    :func:`aetlab.fit_scale`.
 
     Raises
     ------

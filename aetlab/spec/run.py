@@ -53,7 +53,9 @@ class RunSpec:
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", self.seed, "it must be a whole number from 0 to 2^63 - 1")
         n_z = self.scale.shape_zxy[0]
-        require(self.binning.n_layers <= n_z, "binning.n_layers", self.binning.n_layers,
+        require(self.sample.kind == "file" or (n_z > 0 and self.scale.voxel_A > 0), "scale", self.scale.name,
+                "it fits the volume to a structure; add sample=file sample.path=FILE, or choose another scale")
+        require(self.binning.n_layers <= n_z or n_z == 0, "binning.n_layers", self.binning.n_layers,
                 f"the volume of scale={self.scale.name} has only {n_z} layers")
         require(self.tilts.n_tilts is not None or self.wedge.missing_deg == 0, "wedge.missing_deg",
                 self.wedge.missing_deg, "it leaves out the end of equal steps (tilts.n_tilts); a list or a range says "

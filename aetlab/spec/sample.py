@@ -20,8 +20,10 @@ class ScaleSpec:
 
     name: str = setting("label; not part of a run's identity")
     shape_zxy: tuple[int, int, int] = setting(
-        "voxels along the beam at tilt 0 (z), across it (x) and along the tilt axis (y)", within="[8, inf)")
-    voxel_A: float = setting("edge of a voxel and of a pixel", unit="Å", within="(0, inf)")
+        "voxels along the beam at tilt 0 (z), across it (x) and along the tilt axis (y), each at least 8; 0 for the "
+        "smallest box of a structure from a file", within="[0, inf)")
+    voxel_A: float = setting("edge of a voxel and of a pixel; 0 for 0.5 Å, or less where the aperture shows more",
+                             unit="Å", within="[0, inf)")
     core_radius_A: float = setting("greatest radius of the needle's core, at its base", unit="Å", within="(0, inf)",
                                    reads=_NEEDLE)
     shell_thickness_A: float = setting("thickness of the needle's shell", unit="Å", within="[0, inf)", reads=_NEEDLE)
@@ -36,6 +38,8 @@ class ScaleSpec:
 
     def __post_init__(self) -> None:
         check_ranges("scale", self)
+        require(min(self.shape_zxy) >= 8 or self.shape_zxy == (0, 0, 0), "scale.shape_zxy", self.shape_zxy,
+                "give three counts of at least 8 voxels, or scale=fit")
 
 
 def format_ending(path: str) -> str:
