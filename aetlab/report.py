@@ -53,8 +53,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         write_report(outputs, runs, problems, select=arguments.select, by=arguments.by, n_drawn=arguments.draw,
                      n_processes=arguments.processes)
-    except KeyboardInterrupt:
-        sys.exit("aetlab: interrupted; the report is as it was")
     except (StorageError, SelectError, SpecError) as error:
         sys.exit(f"aetlab: {printable(str(error))}")
 
@@ -87,13 +85,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--draw",
-        type=int,
+        type=_count,
         metavar="N",
         default=None,
         help=f"number of records that figures and details show (default: all of up to {ALL_UP_TO}, {OF_MORE} of more)",
     )
     parser.add_argument("--processes", type=int, default=None, help="processes that draw figures (default: all cores)")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of records: give 0 or more")
+    return int(text)
 
 
 def write_report(

@@ -17,7 +17,12 @@ from aetlab.core.files import StorageError, put_in_place, restore
 from aetlab.core.nouns import Volume
 from aetlab.exchange.atom_files import write_atoms
 from aetlab.exchange.write_volume import write_volume
-from aetlab.reporting.stored_run import check_arrays, read_runs
+from aetlab.reporting.drawn import choose_drawn, describe_choice
+from aetlab.reporting.figures.kinds import FigureTask
+from aetlab.reporting.figures.make import MadeFigure
+from aetlab.reporting.folder import ReportFolder, open_folder
+from aetlab.reporting.stored_run import StoredRun, check_arrays, read_runs
+from aetlab.reporting.studies import Study
 from aetlab.store.checksums import Checksums, recall, remember
 from aetlab.store.record import FILES, RecordError, array_names, read_array, read_history, read_record
 from tests.fake_records import fake_spec, write_fake_record
@@ -63,6 +68,48 @@ def test_a_folder_is_put_in_place_as_a_whole(tmp_path: Path, exchange: bool, mon
     os.rename(folder, tmp_path / ".earlier-report")
     restore(folder)
     assert (folder / "n").read_text(encoding="utf-8") == "2"
+
+
+def test_a_report_that_was_cut_off_leaves_the_last_one_and_the_files_of_others(tmp_path: Path) -> None:
+    final = tmp_path / "report"
+
+    def write(names: list[str]) -> ReportFolder:
+        folder = open_folder(final)
+        for name in names:
+            (folder.partial / name).write_text(name, encoding="utf-8")
+        return folder
+
+    write(["report.html", "old.csv"]).finish({})
+    (final / "notes").mkdir()
+    (final / "notes" / "mine.txt").write_text("mine", encoding="utf-8")
+    write(["report.html"])  # killed before it was finished
+    assert sorted(path.name for path in final.iterdir()) == ["contents.json", "figures", "notes", "old.csv",
+                                                             "report.html"]
+    for _ in range(2):
+        write(["report.html", "new.csv"]).finish({})
+        assert sorted(path.name for path in final.iterdir()) == ["contents.json", "figures", "new.csv", "notes",
+                                                                 "report.html"]
+    assert (final / "notes" / "mine.txt").read_text(encoding="utf-8") == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_figure_is_drawn_again_only_if_what_it_shows_or_its_files_changed(outputs: Path, tmp_path: Path) -> None:
+    runs_ = read_runs(outputs)[0]
+    task = FigureTask(name="c", kind="convergence", title="t", runs=tuple(runs_), labels=("a", "b"))
+    folder = open_folder(tmp_path / "report")
+    files_ = [folder.partial / "figures" / f"c.{suffix}" for suffix in ("png", "pdf", "webp")]
+    for path in files_:
+        path.write_bytes(path.name.encode())
+    folder.finish({"c": MadeFigure(task, files_[0], files_[1], b"c.webp", (3, 4))})
+    again = open_folder(tmp_path / "report")
+    kept = again.unchanged(task)
+    assert kept is not None and kept.web == b"c.webp" and kept.size_px == (3, 4)
+    assert kept.png is not None and kept.png.read_bytes() == b"c.png"
+    for other in (dataclasses.replace(task, labels=("a", "c")), dataclasses.replace(task, runs=tuple(runs_[:1])),
+                  dataclasses.replace(task, runs=tuple(runs_[::-1])), dataclasses.replace(task, notes=("n",))):
+        assert again.unchanged(other) is None
+    (tmp_path / "report" / "figures" / "c.pdf").write_bytes(b"edited")
+    assert open_folder(tmp_path / "report").unchanged(task) is None
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +185,21 @@ def test_a_damaged_memory_is_ignored(tmp_path: Path, content: str) -> None:
     assert sums.agreed == {}
     remember(memory, {"x": sums})
     assert json.loads(memory.read_text(encoding="utf-8")) == {"x": {}}
+
+
+def test_of_many_records_some_of_each_sample_are_drawn(outputs: Path) -> None:
+    """Three samples of 40, 30 and 1 records, each record later than the one before."""
+    record = read_runs(outputs)[0][0].record
+
+    def run(sample: str, i: int) -> StoredRun:
+        spec = dataclasses.replace(record.spec, sample=dataclasses.replace(record.spec.sample, path=sample))
+        return StoredRun(dataclasses.replace(record, id=f"{sample}{i:02d}", spec=spec,
+                                             environment={"finished": f"2026-01-01T00:00:{i:02d}"}))
+
+    runs_ = [run(sample, i) for sample, n in (("a", 40), ("b", 30), ("c", 1)) for i in range(n)]
+    answers = {"fig4a": (runs_[0],), "fig4b": (runs_[1], runs_[2])}
+    drawn = [run.identity for run in choose_drawn(runs_, [Study("s", tuple(runs_), answers)], None)]
+    assert drawn == ["a00", "a01", "a37", "a38", "a39", "b28", "b29", "c00"]
+    assert "8 of 71 records" in describe_choice(len(drawn), len(runs_))
+    assert choose_drawn(runs_[:60], [], None) == runs_[:60] and describe_choice(60, 60) == ""
+    assert [run.identity for run in choose_drawn(runs_, [], 2)] == ["a39", "b29"] and choose_drawn(runs_, [], 0) == []
