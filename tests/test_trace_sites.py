@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
+from aetlab.core.radii import least_distance_A
 from aetlab.spec import TraceSpec
 from aetlab.tracing.kernels_numba import measure_amplitudes, subtract_gaussians
-from aetlab.tracing.sites import fit_sites, gather_fits, list_neighbours, merge_sites
+from aetlab.tracing.sites import drop_crowded_sites, fit_sites, gather_fits, list_neighbours, merge_sites
 from tests.trace_volumes import draw_volume, place_sites
 
 SPEC = TraceSpec()
@@ -112,3 +113,20 @@ def test_neighbours_are_those_of_brute_force():
     for i in range(80):
         expected = np.flatnonzero((distance[i] <= 5.0) & (np.arange(80) != i))
         np.testing.assert_array_equal(neighbours[first[i] : first[i + 1]], expected)
+
+
+def test_of_two_sites_nearer_than_atoms_lie_the_weaker_goes_and_the_stronger_stays_where_it_is() -> None:
+    """A chain of sites 3 voxels apart: every other one is faint; then one that is near to a dropped site only."""
+    chain = np.array([[3.0 * i, 0, 0, 100.0 if i % 2 == 0 else 30.0, 1.0] for i in range(6)] + [[18.5, 0, 0, 20.0, 1.0]])
+    kept = drop_crowded_sites(chain, 4.0)
+    np.testing.assert_array_equal(kept[:, 0], [0, 6, 12, 18.5])
+    np.testing.assert_array_equal(drop_crowded_sites(chain, 2.0), chain)
+    assert len(drop_crowded_sites(chain[:0], 4.0)) == 0
+
+
+def test_least_distances_come_from_the_smallest_element() -> None:
+    """Platinum atoms are 2.77 Å apart, carbon atoms in graphene 1.42 Å, oxygen atoms in O2 1.21 Å."""
+    assert least_distance_A((78,), 0.75) == pytest.approx(2.04, abs=0.01)
+    assert 1.1 < least_distance_A((6, 78), 0.75) < 1.2
+    assert least_distance_A((8, 14), 0.75) < 1.0
+    assert least_distance_A((0,), 0.75) == 0

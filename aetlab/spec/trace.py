@@ -56,6 +56,9 @@ class TraceSpec:
                                       "site is dropped (paper: 0, no such test)", within="[0, inf)", default=6.5)
     min_signal: float = setting("share of the median signal of the lightest element below which a site is dropped "
                                 "(paper: 0)", within="[0, 1)", default=0.0)
+    min_bond_part: float = setting(
+        "distance below which the weaker of two sites is dropped, in sums of two covalent radii of the smallest "
+        "element (paper: 0)", within="[0, 1]", default=0.0)
     link_factor: float = setting("longest step from site to site within a group, in median distances of nearest "
                                  "neighbours", within="(0, inf)", reads=("trace.min_group>1",), default=2.0)
     min_group: int = setting("sites of a group, themselves included, below which all of it are dropped (paper: 0)",

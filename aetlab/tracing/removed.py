@@ -10,6 +10,7 @@ import numpy as np
 RULES = {
     "same_atom": "maxima of one atom",
     "close": "merged with a site nearer than trace.merge_distance",
+    "crowded": "nearer to a stronger site than atoms lie (trace.min_bond_part)",
     "weak": "below trace.min_intensity_V",
     "insignificant": "within the noise (trace.min_significance)",
     "narrow": "narrower than trace.min_width",

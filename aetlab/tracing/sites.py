@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from aetlab.core.radii import covalent_radii_A
 from aetlab.spec import TraceSpec
 from aetlab.tracing import kernels_numba
 from aetlab.tracing.noise import Noise
@@ -128,6 +129,20 @@ def merge_sites(sites: np.ndarray, distance: float) -> np.ndarray:
     return sites
 
 
+def drop_crowded_sites(sites: np.ndarray, distance: float) -> np.ndarray:
+    """Return the sites (N, 5) without the weaker one of every two that are nearer than ``distance`` voxels.
+
+    The strongest sites (of the greatest I·s) are kept first.
+    """
+    sites = sites[canonical_order(sites)]
+    keep = np.ones(len(sites), bool)
+    near = cKDTree(sites[:, :3]).query_ball_point(sites[:, :3], distance) if len(sites) else []
+    for i in np.argsort(-sites[:, 3] * sites[:, 4], kind="stable"):
+        if keep[i]:
+            keep[[j for j in near[i] if j != i]] = False
+    return sites[keep]
+
+
 def drop_lone_sites(sites: np.ndarray, factor: float, n_least: int, *, bond: float = 0.0) -> np.ndarray:
     """Return the sites of groups of at least ``n_least`` sites; all sites if there is no such group.
 
@@ -150,10 +165,7 @@ def longest_bond_A(elements: tuple[int, ...]) -> float:
 
     It is :data:`BOND_REACH` times twice the largest covalent radius (Cordero et al., Dalton Trans. 2008, 2832).
     """
-    from ase.data import covalent_radii  # tracing without groups does not load ASE
-
-    radii_A = [float(covalent_radii[z]) for z in elements if 0 < z < len(covalent_radii)]
-    return 2 * BOND_REACH * max(radii_A, default=0.0)
+    return 2 * BOND_REACH * max(covalent_radii_A(elements), default=0.0)
 
 
 def drop_doubtful_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, noise: Noise, *,

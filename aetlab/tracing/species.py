@@ -12,7 +12,7 @@ the reconstruction. It becomes a class of its own if the ratios of the other mea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.integrate import trapezoid
@@ -20,6 +20,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import least_squares
 from scipy.special import ndtr
 
+from aetlab.tracing.bright import classes_below_bright
 from aetlab.tracing.signal_model import FACTOR_IN_VOLTS, fit_signals
 
 #: Fewest atoms per class for a fit of the histogram.
@@ -48,9 +49,9 @@ class Species:
 
     ``numbers`` (N,) are atomic numbers, 0 for no atom; ``posterior`` (N, K) and ``not_atom`` (N,) the probabilities,
     which sum to 1. ``summary`` holds ``elements``; ``classes`` (the elements, after 0 if some sites are no atoms); the
-    ``rule`` (``gaussians`` or ``ratios``); ``mean``, ``std`` and ``share`` of each class, NaN without atoms;
-    ``threshold`` between each class and the next, NaN if there is none, and their ``overlap_percent`` (the common area
-    of two unit Gaussians); ``expected_percent``, the share of the row's class that is named as the column's;
+    ``rule`` (``gaussians``, ``ratios`` or ``bright``); ``mean``, ``std`` and ``share`` of each class, NaN without
+    atoms; ``threshold`` between each class and the next, NaN if there is none, and their ``overlap_percent`` (the common
+    area of two unit Gaussians); ``expected_percent``, the share of the row's class that is named as the column's;
     ``n_undecided``, the names of a probability below :data:`DECIDED`; the histogram, ``bin_edges`` and ``counts``.
     """
 
@@ -75,7 +76,8 @@ def name_species(signal: np.ndarray, elements: tuple[int, ...], expected_signal:
 
     Two elements are named by the thresholds of two Gaussians if these are two modes whose ratio is that of the
     elements. All others are named by :func:`aetlab.tracing.signal_model.fit_signals`; of equally probable elements the
-    one of the largest atomic number is given.
+    one of the largest atomic number is given. Few bright sites correct a naming that leaves no element for them
+    (:mod:`aetlab.tracing.bright`).
 
     Parameters
     ----------
@@ -98,11 +100,22 @@ def name_species(signal: np.ndarray, elements: tuple[int, ...], expected_signal:
     if expected_signal is not None and not {*elements} <= {NO_ATOM, *expected_signal}:
         raise ValueError(f"expected signals of {sorted(expected_signal)} are not those of elements={elements}")
     signal = np.asarray(signal, dtype=np.float64)
-    counts, edges = _histogram(signal)
-    histogram: dict = {"elements": elements, "bin_edges": edges, "counts": counts}
     expected = np.array([expected_signal[z] if expected_signal and z else max(z, 1) ** SIGNAL_EXPONENT
                          for z in elements])
-    scale = expected if in_volts and expected_signal else None
+    named = _name_sites(signal, elements, expected, in_volts=in_volts and expected_signal is not None)
+    classes = classes_below_bright(signal, named.numbers == elements[int(expected.argmax())], expected)
+    if classes is None:
+        return named
+    histogram = {key: named.summary[key] for key in ("elements", "bin_edges", "counts")}
+    corrected = _name(signal, elements, *classes, histogram)
+    return replace(corrected, summary=corrected.summary | {"rule": "bright"})
+
+
+def _name_sites(signal: np.ndarray, elements: tuple[int, ...], expected: np.ndarray, *, in_volts: bool) -> Species:
+    """Name sites by two Gaussians, by classes with one more of no atoms, or by ratios."""
+    counts, edges = _histogram(signal)
+    histogram: dict = {"elements": elements, "bin_edges": edges, "counts": counts}
+    scale = expected if in_volts else None
     if NO_ATOM not in elements and _count_peaks(counts) > len(elements):
         fitted = _fit_gaussians(counts, edges, signal, len(elements) + 1)
         threshold = _crossings(fitted, len(signal))
@@ -117,7 +130,7 @@ def name_species(signal: np.ndarray, elements: tuple[int, ...], expected_signal:
         if (np.isfinite(threshold).all() and _are_modes_of_elements(fitted, expected, scale)
                 and _gain_of_two(signal, fitted) > GAIN_MIN):
             return _name(signal, elements, fitted, threshold, histogram)
-    return _name_by_ratios(signal, elements, expected, scale is not None, histogram)
+    return _name_by_ratios(signal, elements, expected, in_volts, histogram)
 
 
 def _has_ratios(means: np.ndarray, expected: np.ndarray) -> bool:

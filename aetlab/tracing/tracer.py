@@ -8,6 +8,7 @@ import numpy as np
 
 from aetlab.core.backend import to_numpy
 from aetlab.core.nouns import Array, TracedAtoms, Volume
+from aetlab.core.radii import least_distance_A
 from aetlab.spec import TraceSpec
 from aetlab.tracing.candidates import find_candidates
 from aetlab.tracing.errors import Flag, estimate_errors
@@ -15,6 +16,7 @@ from aetlab.tracing.noise import measure_noise
 from aetlab.tracing.removed import Removed
 from aetlab.tracing.sites import (
     canonical_order,
+    drop_crowded_sites,
     drop_doubtful_sites,
     drop_lone_sites,
     fit_sites,
@@ -93,7 +95,8 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...], repo
         sites, _ = fit_sites(potential_V, np.concatenate([sites, more]), spec, n_fixed=len(sites))
         sites = removed.by("same_atom", sites, merge_sites(sites, SAME_ATOM))
     bond = longest_bond_A(elements) / volume.voxel_A if spec.min_group > 1 else 0.0
-    sites, status, rounds = _refine_in_rounds(potential_V, searched, sites, spec, bond, removed, report)
+    least = least_distance_A(elements, spec.min_bond_part) / volume.voxel_A if spec.min_bond_part else 0.0
+    sites, status, rounds = _refine_in_rounds(potential_V, searched, sites, spec, bond, least, removed, report)
     order = canonical_order(sites)
     bright = _bright_enough(sites[order], elements, spec.min_signal, expected_signal, in_volts)
     order = removed.by("faint", order, order[bright])
@@ -152,11 +155,11 @@ def _sharpen(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec) -> tup
 
 
 def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarray, spec: TraceSpec, bond: float,
-                      removed: Removed, report: RoundReport | None,
+                      least: float, removed: Removed, report: RoundReport | None,
                       ) -> tuple[np.ndarray, np.ndarray, tuple[dict[str, float], ...]]:
     """Return the sites, the status of their last fits, and a summary of each round; count in ``removed``.
 
-    ``bond`` is the length of the longest bond in voxels.
+    ``bond`` is the length of the longest bond in voxels, ``least`` the least distance of two atoms.
     """
     rounds: list[dict[str, float]] = []
     total = spec.n_refine_first + 1 + spec.n_rounds_max
@@ -169,6 +172,8 @@ def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarra
         n_before = len(sites)
         if i_round >= spec.n_refine_first:
             sites = removed.by("close", sites, merge_sites(sites, spec.merge_distance))
+            if least > spec.merge_distance and i_round > spec.n_refine_first:
+                sites = removed.by("crowded", sites, drop_crowded_sites(sites, least))
             sites = removed.by("weak", sites, sites[sites[:, 3] >= spec.min_intensity_V])
             sites, counts = drop_doubtful_sites(potential_V, sites, spec, noise, narrow=i_round > spec.n_refine_first)
             removed.add(counts)
