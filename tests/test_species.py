@@ -271,7 +271,7 @@ def test_order_of_the_atoms_changes_no_name():
 @pytest.mark.parametrize("power", [0.8, 1.0, 1.2])
 @pytest.mark.parametrize("factor", [0.5, 1.0])
 def test_few_atoms_of_a_heavy_element_do_not_make_the_others_heavy(factor, power):
-    """2 % are twice as bright as the rest, a sixth of which is faint: faint sites are no reason to call the rest gold."""
+    """2 % are twice as bright as the rest, a sixth of which is faint: that is no reason to call the rest gold."""
     rng = np.random.default_rng(1)
     expected = {29: 239.0, 79: 505.0}
     gold = rng.random(800) < 0.02
@@ -285,8 +285,7 @@ def test_few_atoms_of_a_heavy_element_do_not_make_the_others_heavy(factor, power
 
 def test_bright_sites_that_are_not_as_far_away_as_the_element_is_expected_change_no_name():
     rng = np.random.default_rng(2)
-    signal = np.concatenate([240 * np.exp(0.05 * rng.standard_normal(600)), 505 * np.exp(0.05 * rng.standard_normal(300)),
-                             np.full(6, 3000.0)])
+    signal = np.repeat([240.0, 505.0, 3000.0], [600, 300, 6]) * np.exp(0.05 * rng.standard_normal(906))
     species = name_species(signal, (29, 79), {29: 239.0, 79: 505.0}, in_volts=True)
     assert species.summary["rule"] != "bright"
     assert (species.numbers[:900] == np.repeat([29, 79], [600, 300])).mean() > 0.99

@@ -117,7 +117,7 @@ def test_neighbours_are_those_of_brute_force():
 
 def test_of_two_sites_nearer_than_atoms_lie_the_weaker_goes_and_the_stronger_stays_where_it_is() -> None:
     """A chain of sites 3 voxels apart: every other one is faint; then one that is near to a dropped site only."""
-    chain = np.array([[3.0 * i, 0, 0, 100.0 if i % 2 == 0 else 30.0, 1.0] for i in range(6)] + [[18.5, 0, 0, 20.0, 1.0]])
+    chain = np.array([[3.0 * i, 0, 0, 30.0 if i % 2 else 100.0, 1.0] for i in range(6)] + [[18.5, 0, 0, 20.0, 1.0]])
     kept = drop_crowded_sites(chain, 4.0)
     np.testing.assert_array_equal(kept[:, 0], [0, 6, 12, 18.5])
     np.testing.assert_array_equal(drop_crowded_sites(chain, 2.0), chain)
