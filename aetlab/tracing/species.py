@@ -51,8 +51,9 @@ class Species:
     which sum to 1. ``summary`` holds ``elements``; ``classes`` (the elements, after 0 if some sites are no atoms); the
     ``rule`` (``gaussians``, ``ratios`` or ``bright``); ``mean``, ``std`` and ``share`` of each class, NaN without
     atoms; ``threshold`` between each class and the next, NaN if there is none, and their ``overlap_percent`` (the
-    common area of two unit Gaussians); ``expected_percent``, the share of the row's class that is named as the column's;
-    ``n_undecided``, the names of a probability below :data:`DECIDED`; the histogram, ``bin_edges`` and ``counts``.
+    common area of two unit Gaussians); ``expected_percent``, the share of the row's class that is named as the
+    column's; ``n_undecided``, the names of a probability below :data:`DECIDED`; the histogram, ``bin_edges`` and
+    ``counts``.
     """
 
     numbers: np.ndarray
