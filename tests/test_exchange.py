@@ -21,6 +21,7 @@ from aetlab.exchange.atom_files import read_atoms, write_atoms
 from aetlab.exchange.hyperspy_signals import to_hyperspy
 from aetlab.exchange.read_volume import FileError, read_volume
 from aetlab.exchange.write_volume import write_volume
+from tests.structure_files import cif
 from tests.trace_volumes import make_traced
 
 POSITIONS_A = np.array([[0.12345, -1.5, 2.0], [3.25, 0.00001, -7.125], [-10.0, 11.0, 12.5]])
@@ -230,3 +231,16 @@ def test_atoms_of_other_programs_are_read_by_the_words_of_structure_files(tmp_pa
     (tmp_path / "a.xyz").write_text("1\nProperties=species:S:1:pos:R:3:q:R:100000\nSi 0 0 0\n")
     with pytest.raises(FileError, match="line 3 has fewer than the 100004 columns"):
         read_atoms(tmp_path / "a.xyz")
+
+
+def test_ase_atoms_whose_sites_are_shared_are_refused(tmp_path: Path) -> None:
+    """ASE names such a site by the commonest element, at full occupancy."""
+    columns = "label type_symbol fract_x fract_y fract_z occupancy"
+    for rows, shared in ((["A Au 0 0 0 0.6", "B Cu 0 0 0 0.4"], True), (["A Au 0 0 0 1"], False)):
+        (tmp_path / "a.cif").write_text(cif(rows, columns=columns))
+        atoms = ase.io.read(tmp_path / "a.cif")
+        if shared:
+            with pytest.raises(ValueError, match="occupied in part or by several elements"):
+                from_ase(atoms)
+        else:
+            assert from_ase(atoms).numbers.tolist() == [79]

@@ -56,8 +56,12 @@ def from_ase(atoms: ase.Atoms) -> Atoms:
     Raises
     ------
     ValueError
-        If a position is not finite or a part is negative.
+        If a position is not finite, a part is negative, or sites are occupied in part: ASE keeps one element of each.
     """
+    shared = atoms.info.get("occupancy")
+    if isinstance(shared, dict) and any(list(site.values()) != [1] for site in shared.values()):
+        raise ValueError("some sites of these atoms are occupied in part or by several elements; ASE keeps one: "
+                         "read their file with sample=file, which draws them, or delete atoms.info['occupancy']")
     centre_A = np.array(atoms.info.get("centre_A", np.zeros(3)), dtype=np.float64)
     positions_A = np.array(atoms.get_positions(), dtype=np.float64) - centre_A
     if not np.isfinite(positions_A).all():
