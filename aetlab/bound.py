@@ -36,6 +36,8 @@ from aetlab.spec import DoseSpec, RunSpec, SpecError, dose_per_image_e_A2, missi
 from aetlab.spec.bind import unbind
 from aetlab.spec.folders import group_choices
 
+#: Groups and keys that no bound depends on.
+_UNREAD = ("data", "reg", "simulate", "engine", "align", "trace", "refine", "score", "outputs", "other_code")
 _DESCRIPTION = """Print the best precision of atoms that a planned experiment can reach: the Cramér–Rao bound of the
 mean position error and the least share of mistaken elements. A plan is a list of settings as for aetlab.run; several
 values of a setting, separated by commas, give several plans. Nothing is reconstructed."""
@@ -71,9 +73,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"--passes={arguments.passes} cannot be used: it must be at least 1")
     try:
         settings = expand_file_patterns(arguments.settings, group_choices())
+        refuse_unread(settings)
         jobs = [job for words in split_plans(settings) for job in compose_jobs(words, multirun=True)]
+        _print_bounds(jobs, arguments)
     except SpecError as error:
         sys.exit(str(error))
+
+
+def _print_bounds(jobs: Sequence[Job], arguments: argparse.Namespace) -> None:
+    """Compute the bound of each plan, print the table, and write the files that are asked for."""
     rows: list[PlanRow] = []
     bounds: dict[str, tuple[Job, Bound]] = {}
     for job in jobs:
@@ -105,6 +113,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--csv", help="write the table to this file")
     parser.add_argument("--figure", help="draw the bound against dose to this file (.pdf, .png or .svg)")
     return parser
+
+
+def refuse_unread(words: Sequence[str]) -> None:
+    """Raise :class:`SpecError` for the first word that sets what no bound depends on."""
+    for word in words:
+        key = word.lstrip("+~").split("=")[0]
+        if "=" in word and key.split(".")[0] in _UNREAD and key != "simulate.parametrization":
+            raise SpecError(f"{key} cannot be set: nothing is simulated, reconstructed, traced or kept for a bound; it "
+                            "depends on sample, scale, dose, tilts, wedge, defocus, binning, microscope and seed")
 
 
 def split_plans(words: Sequence[str]) -> list[list[str]]:

@@ -124,5 +124,9 @@ def test_the_command_compares_plans(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_invalid_settings_are_refused_in_one_line() -> None:
     with pytest.raises(SystemExit, match="dosee=7k is not a group or setting"):
         main(["dosee=7k"])
+    with pytest.raises(SystemExit, match="reg cannot be set: nothing is simulated, reconstructed, traced or kept"):
+        main(["scale=smoke", "reg=tv"])
+    with pytest.raises(SystemExit, match="scale.core_radius_A=40.0 cannot be used"):
+        main(["scale=smoke", "scale.core_radius_A=40", "scale.length_A=200"])
     with pytest.raises(SystemExit, match="--passes=0 cannot be used: it must be at least 1"):
         main(["--passes", "0"])

@@ -75,6 +75,13 @@ def test_refusals_propose_a_box_that_fits(path: str) -> None:
         compose_spec(["scale.shape_zxy=[0,8,8]"])
 
 
+def test_a_factor_of_an_element_that_no_sample_has_is_refused() -> None:
+    words = ["scale=smoke", "+sample.debye_waller_A2.Au=0.3"]
+    with pytest.raises(SpecError, match="sample.debye_waller_A2.Au cannot be set, for nothing reads it: no sample has"):
+        check_jobs(compose_jobs(words, multirun=False))
+    check_jobs(compose_jobs([*words, "sample.elements=[Si,O,Au]"], multirun=False))
+
+
 def test_what_box_and_voxels_cut_off_is_said_once(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sample=file", f"sample.path={path}", "scale.shape_zxy=[64,64,96]", "microscope.aperture_per_A=1.25"]
     check_jobs(compose_jobs([*words, "dose=inf,50k"], multirun=True))

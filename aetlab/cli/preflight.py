@@ -10,7 +10,7 @@ from pathlib import Path
 from aetlab.cli.compose import Job
 from aetlab.core.files import StorageError, make_folder
 from aetlab.reconstruction.memory import require_memory
-from aetlab.spec import RunSpec
+from aetlab.spec import RunSpec, SpecError
 from aetlab.store.identity import digest
 
 #: Launchers whose jobs run on this machine.
@@ -25,30 +25,41 @@ def check_jobs(jobs: Iterable[Job]) -> None:
     samples: set[str] = set()
     limits: dict[str, str] = {}
     folders: set[str] = set()
+    absent: dict[str, bool] = {}
     for job in jobs:
         key = digest({"sample": job.spec.sample, "scale": job.spec.scale})
         if key not in samples:
             samples.add(key)
-            _check_sample(job.spec)
+            for name, has in _check_sample(job.spec).items():
+                absent[name] = absent.get(name, True) and not has
         for line in _limits(job.spec):
             limits.setdefault(line, job.label)
         if job.launcher in _LOCAL:
             _check_device(job.spec)
             require_memory(job.spec)
         folders.add(job.settings.outputs)
+    for name in (name for name, nowhere in absent.items() if nowhere):
+        raise SpecError(f"{name} cannot be set, for nothing reads it: no sample has this element")
     for folder in sorted(folders):
         _check_outputs(Path(folder))
     for line, label in limits.items():
         print(f"{label}: {line}", file=sys.stderr)
 
 
-def _check_sample(spec: RunSpec) -> None:
+def _check_sample(spec: RunSpec) -> dict[str, bool]:
+    """Build the sample; return for each setting of one element whether the sample may have the element."""
     if spec.data.kind == "measured":
-        return
+        return {}
+    from aetlab.core.physics import SYMBOLS
     from aetlab.core.seeds import generator
-    from aetlab.samples import build_sample
+    from aetlab.samples import build_sample, sample_elements
 
-    build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
+    atoms = build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
+    present = {SYMBOLS[number] for number in sample_elements(atoms)} | set(spec.sample.elements)
+    factors = {"sample": spec.sample.debye_waller_A2} | (
+        {"refine": spec.refine.debye_waller_A2} if spec.refine.kind == "atoms" else {})
+    return {f"{group}.debye_waller_A2.{symbol}": symbol in present
+            for group, values_A2 in factors.items() for symbol in values_A2 if symbol != "default"}
 
 
 def _limits(spec: RunSpec) -> list[str]:
