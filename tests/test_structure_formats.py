@@ -16,6 +16,7 @@ from aetlab.core.nouns import Atoms
 from aetlab.core.physics import SYMBOLS
 from aetlab.exchange.atom_files import read_atoms, write_atoms
 from aetlab.samples import describe_reading
+from aetlab.samples.structure_file import site_positions_A
 from aetlab.spec import SampleSpec, SpecError
 from tests.structure_files import cif, pdb_line, read
 
@@ -309,6 +310,16 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, name: str, n_atoms: in
     expected_A = positions_A - (positions_A.min(axis=0) + positions_A.max(axis=0)) / 2
     np.testing.assert_allclose(atoms.positions_A, expected_A, atol=tolerance_A)
     assert atoms.counts == {}
+
+
+def test_the_place_of_a_structure_does_not_depend_on_what_is_drawn(tmp_path):
+    text = cif(["A Au 0 0 0 0.5"], columns=COLUMNS, a=4.0)
+    sites_A = 4.0 * (np.array(list(np.ndindex(4, 4, 4))) - 1.5)
+    for seed in (1, 2):
+        found = read(tmp_path / "a.cif", text, repeat=(4, 4, 4), seed=seed).positions_A
+        assert 0 < len(found) < 64 and {tuple(row) for row in found.round(6)} <= {tuple(row) for row in sites_A}
+    sample = SampleSpec(kind="file", path=str(tmp_path / "a.cif"), repeat=(4, 4, 4))
+    np.testing.assert_allclose(np.ptp(site_positions_A(sample), axis=0), 12.0)
 
 
 def test_what_was_drawn_and_decided_is_said(tmp_path):

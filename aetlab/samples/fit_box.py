@@ -17,7 +17,7 @@ import numpy as np
 
 from aetlab.core import physics
 from aetlab.samples.build import LEAST_MARGIN_A
-from aetlab.samples.structure_file import read_structure
+from aetlab.samples.structure_file import site_positions_A
 from aetlab.spec import MicroscopeSpec, RunSpec, SampleSpec, SpecError
 
 #: The largest voxel that is chosen, in Å. The lengths of the tracing's settings are made for it.
@@ -113,7 +113,7 @@ def _extent_A(path: str, digest: str, repeat: Any, rotate_deg: Any, tilt_axis: s
     """Return the extent of a file, which the jobs of a sweep share."""
     sample = SampleSpec(kind="file", path=path, digest=digest, repeat=repeat, rotate_deg=rotate_deg,
                         tilt_axis=tilt_axis, crop=crop, crop_size_A=crop_size_A)
-    positions_A = read_structure(sample, np.random.default_rng(0)).positions_A
+    positions_A = site_positions_A(sample)
     return (float(np.hypot(positions_A[:, 0], positions_A[:, 2]).max()), float(2 * np.abs(positions_A[:, 1]).max()))
 
 

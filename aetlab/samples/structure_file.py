@@ -53,13 +53,7 @@ def read_structure(sample: SampleSpec, rng: np.random.Generator) -> Atoms:
         A file that cannot be read, holds no atoms or elements without a potential, or whose atoms lie nearer to each
         other than atoms can.
     """
-    sites = _read(sample)
-    positions_A = _centred(sites.positions_A)[:, _FILE_AXIS_TO_Y[sample.tilt_axis]]
-    positions_A = Rotation.from_euler("xyz", sample.rotate_deg, degrees=True).apply(positions_A)
-    inside = _inside_crop(_centred(positions_A), sample)
-    if not inside.any():
-        raise SpecError(f"sample.crop_size_A={sample.crop_size_A!r} cannot be used: it leaves no atoms of "
-                        f"{sample.path}")
+    sites, positions_A, inside = _place(sample)
     try:
         filled, counts = draw_atoms(sites, rng)
         keep = inside & filled
@@ -68,12 +62,35 @@ def read_structure(sample: SampleSpec, rng: np.random.Generator) -> Atoms:
         notes = (*sites.notes, *check_spacing(sites.numbers[keep], positions_A[keep]))
     except ValueError as error:
         raise SpecError(f"sample.path={sample.path!r} cannot be used: {error}") from None
-    middle_A = (positions_A[inside].min(axis=0) + positions_A[inside].max(axis=0)) / 2
     if counts:
         partial = inside & ((sites.occupancy < 1) | (sites.choice >= 0))
         counts = {"n_partial": int(partial.sum()), "n_drawn": int((partial & filled).sum())}
-    return Atoms(sites.numbers[keep], positions_A[keep] - middle_A, np.zeros(int(keep.sum()), dtype=np.int64),
-                 counts=counts, notes=notes)
+    return Atoms(sites.numbers[keep], positions_A[keep], np.zeros(int(keep.sum()), dtype=np.int64), counts=counts,
+                 notes=notes)
+
+
+def site_positions_A(sample: SampleSpec) -> np.ndarray:
+    """Return the positions (N, 3) in Å of all sites that can hold an atom, placed as :func:`read_structure` does.
+
+    Raises
+    ------
+    SpecError
+        A file that cannot be read, or holds no atoms.
+    """
+    _, positions_A, inside = _place(sample)
+    return positions_A[inside]
+
+
+def _place(sample: SampleSpec) -> tuple[Sites, np.ndarray, np.ndarray]:
+    """Return the sites of the file, their positions (N, 3) in Å about the centre of the crop, and which lie in it."""
+    sites = _read(sample)
+    positions_A = _centred(sites.positions_A)[:, _FILE_AXIS_TO_Y[sample.tilt_axis]]
+    positions_A = Rotation.from_euler("xyz", sample.rotate_deg, degrees=True).apply(positions_A)
+    inside = _inside_crop(_centred(positions_A), sample)
+    if not inside.any():
+        raise SpecError(f"sample.crop_size_A={sample.crop_size_A!r} cannot be used: it leaves no atoms of "
+                        f"{sample.path}")
+    return sites, positions_A - (positions_A[inside].min(axis=0) + positions_A[inside].max(axis=0)) / 2, inside
 
 
 def _read(sample: SampleSpec) -> Sites:
