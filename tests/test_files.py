@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from aetlab.core import files
-from aetlab.core.files import StorageError, locked, open_regular, partial_path, remove_tree, sha256
+from aetlab.core.files import StorageError, append_text, locked, open_regular, partial_path, remove_tree, sha256
 from aetlab.spec import RunSpec
 from aetlab.store.cache import shared_stage
 from aetlab.store.record import Places, list_records, read_record, run_lock
@@ -76,9 +76,15 @@ def test_links_are_removed_and_their_targets_kept(tmp_path: Path) -> None:
     assert kept.is_dir()
 
 
-def test_only_regular_files_are_read(tmp_path: Path) -> None:
+def test_only_regular_files_are_read_and_appended_to(tmp_path: Path) -> None:
+    """A pipe would block for ever, a device would never end."""
+    append_text(tmp_path / "text", "a")
+    append_text(tmp_path / "text", "Å\n")
+    assert (tmp_path / "text").read_text(encoding="utf-8") == "aÅ\n"
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(OSError):
+            append_text(path, "a")
         with pytest.raises(OSError):
             open_regular(path)
         with pytest.raises(OSError):

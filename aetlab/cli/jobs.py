@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from aetlab.core.errors import AetlabError
-from aetlab.core.files import StorageError, make_folder
+from aetlab.core.files import StorageError, append_text, make_folder
 from aetlab.core.metrics import HEADLINES, best_name, count_atoms
 from aetlab.core.progress import Reporter, open_reporter
 from aetlab.spec import RunSpec
@@ -147,8 +147,7 @@ def _result_of(record: Record, label: str, status: str, started: float) -> JobRe
 def _log_failure(log_path: Path, message: str) -> None:
     try:
         make_folder(log_path.parent)
-        with open(log_path, "a", encoding="utf-8") as log:
-            log.write(f"{traceback.format_exc()}{FAILURE} {message}\n")
+        append_text(log_path, f"{traceback.format_exc()}{FAILURE} {message}\n")
     except (OSError, StorageError):
         pass  # a full disk may refuse the log too; the message is printed in any case
 

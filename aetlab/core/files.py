@@ -85,6 +85,14 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, write)
 
 
+def append_text(path: Path, text: str) -> None:
+    """Append ``text`` as UTF-8 to the regular file ``path``, which is made if missing; raise OSError for others."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o666)
+    with os.fdopen(handle, "a", encoding="utf-8") as file:
+        _require_regular(os.fstat(handle))
+        file.write(text)
+
+
 def flush(path: Path) -> None:
     """Flush a file, or the entries of a folder, to the disk, so that a power failure cannot reorder writes."""
     handle = os.open(path, os.O_RDONLY)

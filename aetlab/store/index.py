@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aetlab.core.files import StorageError, open_regular, write_text
+from aetlab.core.files import StorageError, append_text, open_regular, write_text
 from aetlab.spec import RunSpec, SpecError
 from aetlab.store.identity import digest, identity, identity_of, is_id
 from aetlab.store.record import Places, RecordError, read_settings
@@ -79,5 +79,5 @@ def _write(path: Path, keys: Mapping[str, str]) -> None:
 
 
 def _append(path: Path, keys: Mapping[str, str]) -> None:
-    with suppress(OSError), open(path, "a", encoding="utf-8") as file:
-        file.write("".join(f"{name} {key}\n" for name, key in keys.items()))
+    with suppress(OSError):
+        append_text(path, "".join(f"{name} {key}\n" for name, key in keys.items()))

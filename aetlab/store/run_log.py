@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from aetlab.core.files import describe, make_folder, open_regular, writing
+from aetlab.core.files import append_text, describe, make_folder, open_regular, writing
 from aetlab.core.progress import Reporter
 
 
@@ -38,8 +38,8 @@ class LogReporter:
         """Append ``text`` to the log only."""
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
         self.text += line
-        with writing(self._path), open(self._path, "a", encoding="utf-8") as log:
-            log.write(line)
+        with writing(self._path):
+            append_text(self._path, line)
 
 
 def _earlier(path: Path) -> str:
