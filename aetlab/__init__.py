@@ -16,7 +16,7 @@ nothing outside it, and what computes is imported when it is first used.
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ __all__ = list(_PUBLIC)
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib import metadata  # takes longer than the rest of this file
+
         return metadata.version("aetlab")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'aetlab' has no attribute {name!r}")

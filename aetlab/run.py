@@ -6,6 +6,11 @@ they name is imported or called.
 
 from __future__ import annotations
 
+from aetlab.core import console
+
+if __name__ == "__main__":
+    console.stop_at_once()
+
 import argparse
 import sys
 import warnings
@@ -13,8 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from aetlab.core import console
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
