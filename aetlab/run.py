@@ -163,13 +163,13 @@ def _main(argv: list[str]) -> int:
             print_estimates(args.overrides, multirun=args.multirun, config_dir=config_dir)
             return 0
         plan = _plan(args, config_dir)
+        console.raise_on_interrupt()
+        if plan.jobs:
+            return launch(plan.ledger, lambda one_at_a_time: _run_here(plan.jobs, plan.ledger))
+        return _launch_hydra(args, groups, plan, config_dir)
     except (SpecError, StorageError) as error:
         print(f"aetlab: {error}", file=sys.stderr)
         return EXIT_UNUSABLE
-    console.raise_on_interrupt()
-    if plan.jobs:
-        return launch(plan.ledger, lambda one_at_a_time: _run_here(plan.jobs, plan.ledger))
-    return _launch_hydra(args, groups, plan, config_dir)
 
 
 def _check_flags(args: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from aetlab.core.metrics import HEADLINES, best_name, count_atoms
 from aetlab.spec.bind import unbind
 from aetlab.store.listing import (
     COMPLETE,
+    DAMAGED,
     Entry,
     cache_size,
     choose,
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif arguments.command == "show":
             _show(chosen, arguments.json)
         elif arguments.command == "export":
-            _export(chosen, Path(arguments.to), traced=arguments.traced)
+            if status := _export(chosen, Path(arguments.to), traced=arguments.traced):
+                sys.exit(status)
         else:
             sys.exit(_remove(places, chosen, arguments))
     except (StorageError, ValueError) as error:
@@ -139,15 +141,23 @@ def _show(entries: list[Entry], as_json: bool) -> None:
     print(printable(yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True)), end="")
 
 
-def _export(entries: list[Entry], folder: Path, *, traced: bool) -> None:
+def _export(entries: list[Entry], folder: Path, *, traced: bool) -> int:
+    """Export the complete runs, and name the others; return the exit status."""
     from aetlab.store.export import export_record
 
-    complete = [entry for entry in entries if entry.status == COMPLETE]
-    if not complete:
+    if not any(entry.status == COMPLETE for entry in entries):
         raise ValueError(f"nothing to export: {len(entries)} runs match, none of them complete")
-    for entry in complete:
-        for path in export_record(read_record(entry.place), folder, traced=traced):
-            print(path)
+    status = 0
+    for entry in entries:
+        try:
+            if entry.status != COMPLETE:
+                raise StorageError(entry.note if entry.status == DAMAGED else f"run {entry.id}: {entry.status}")
+            for path in export_record(read_record(entry.place), folder, traced=traced):
+                print(path)
+        except StorageError as error:
+            status = 1
+            print(f"not exported: {error}", file=sys.stderr)
+    return status
 
 
 def _remove(places: Places, entries: list[Entry], arguments: argparse.Namespace) -> int:

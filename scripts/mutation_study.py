@@ -26,7 +26,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def main() -> None:
     chance = random.Random(arguments.seed)
     _prepare(base, folder / "wanted", specs)
     files = sorted(path for path in base.rglob("*") if path.is_file() and path.parent.name != "locks")
-    reference = _answers(shutil.copytree(base, folder / "reference" / "outputs"), specs, drawn=False)
+    reference = _answers(shutil.copytree(base, folder / "reference" / "outputs"), specs, specs, drawn=False)
     counts: dict[str, collections.Counter[str]] = {command: collections.Counter() for command in COMMANDS}
     by_file: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     wrong: list[str] = []
@@ -79,7 +79,7 @@ def main() -> None:
         shutil.copytree(base, case, copy_function=_link_large)
         path = case / chance.choice(files).relative_to(base)
         kind = _mutate(path, chance)
-        answers = _answers(case, specs, drawn=number % _DRAWN_EVERY == 0)
+        answers = _answers(case, specs, _readers(path, specs), drawn=number % _DRAWN_EVERY == 0)
         bad = False
         for command in COMMANDS:
             verdict, reason = _judge(command, answers, reference, case, folder / "wanted", specs)
@@ -173,8 +173,18 @@ def _kind_of_file(path: Path) -> str:
     return path.name if path.parent.parent.name in ("records", "work") or path.suffix == "" else path.suffix
 
 
-def _answers(outputs: Path, specs: dict[tuple[str, ...], RunSpec], *, drawn: bool) -> dict[str, Any]:
-    """Return exit status and text of each command in a forked process."""
+def _readers(path: Path, specs: dict[tuple[str, ...], RunSpec]) -> set[tuple[str, ...]]:
+    """Return the runs that read the file ``path``; of an index, one that looks for a record to share."""
+    if path.parent.parent.name == "records":
+        return {words for words in RECORDS if record_id(specs[words]) == path.parent.name}
+    if "cache" in path.parts:
+        return {FROM_CACHE}
+    return {CUT_OFF} if path.suffix in (".log", ".arrays") else {FROM_CACHE}
+
+
+def _answers(outputs: Path, specs: dict[tuple[str, ...], RunSpec], started: Collection[tuple[str, ...]], *,
+             drawn: bool) -> dict[str, Any]:
+    """Return exit status and text of each command in a forked process; of the runs, those ``started``."""
     ids = [record_id(specs[words]) for words in RECORDS]
     exported = outputs.parent / "exported"
     calls: dict[str, Callable[[], object]] = {
@@ -185,7 +195,7 @@ def _answers(outputs: Path, specs: dict[tuple[str, ...], RunSpec], *, drawn: boo
         "report": lambda: _report(outputs, drawn=drawn),
         **{f"run {' '.join(words)}": lambda spec=spec: sys.exit(
             run_job(spec, "run", outputs=outputs, use_other_code=False).status == FAILED)
-           for words, spec in specs.items()},
+           for words, spec in specs.items() if words in started},
     }
     told, telling = os.pipe()
     child = os.fork()
@@ -242,7 +252,7 @@ def _judge(command: str, answers: dict[str, Any], reference: dict[str, Any], cas
     verdicts = {"list": _judge_list, "show": _judge_show, "export": _judge_export, "report": _judge_report}
     if command == "run":
         found = [_judge_run(words, given[f"run {' '.join(words)}"], case, wanted, spec)
-                 for words, spec in specs.items()]
+                 for words, spec in specs.items() if f"run {' '.join(words)}" in given]
     else:
         found = list(verdicts[command](given, reference, case))
     for verdict, reason in found:

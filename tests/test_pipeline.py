@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from aetlab.flow import VIEWS_DEG
 from aetlab.samples import build_sample
 from aetlab.spec import MicroscopeSpec, RunSpec
 from aetlab.store.contents import kept_tilts, unit_of
-from aetlab.store.record import Places, Record, array_names, read_array
+from aetlab.store.record import History, Places, Record, array_names, read_array, write_record
 from tests.conftest import TINY
 
 #: For each setting a value other than the default; an azimuth acts on the coefficient of the same name.
@@ -138,6 +139,26 @@ def test_a_record_is_exported_for_other_programs(made: tuple[Places, Record], tm
         volume_V = read_array(record, "volume/potential_V").values
         np.testing.assert_array_equal(file.data, volume_V.transpose(0, 2, 1))
         assert file.voxel_size.x == 0.5 and file.header.origin.x == pytest.approx(-0.5 * (volume_V.shape[1] - 1) / 2)
+
+
+def test_an_export_names_records_that_cannot_be_used_and_writes_the_others(
+        made: tuple[Places, Record], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One record stands under another's name, one has no volume, one is whole."""
+    places, record = made
+    outputs = tmp_path / "outputs"
+    for name in (record.id, "0" * 16):
+        shutil.copytree(record.folder, outputs / "records" / name)
+    without = write_record(outputs / "records", dataclasses.replace(record.spec, seed=7), metrics={}, arrays={},
+                           history=History(np.ones(1), np.ones(1)), environment={}, log="")
+    with pytest.raises(SystemExit) as ended:
+        runs.main(["export", "--outputs", str(outputs), "--to", str(tmp_path / "to")])
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert ended.value.code == 1 and len(lines) == 2 and all(line.startswith("not exported: ") for line in lines)
+    assert all(any(name in line for line in lines) for name in ("0" * 16, without.name))
+    assert {path.name for path in (tmp_path / "to").iterdir()} == {
+        f"{record.id}.{end}" for end in ("atoms.xyz", "atoms.csv", "volume.mrc")}
+    assert printed.out.count("\n") == 3
 
 
 def test_an_export_without_matching_records_is_refused(made: tuple[Places, Record], tmp_path: Path,

@@ -99,7 +99,8 @@ def test_a_folder_of_choices_can_run_no_code(tmp_path: Path, attack: str) -> Non
     assert "evil.yaml" not in ConfigStore.instance().repo.get(str(Path(name).parent), {})
 
 
-@pytest.mark.parametrize(("words", "told"), [
+#: Typed words and their refusals.
+WORDS = [
     (["hydra.job.env_set.GIT_DIR=x"], "of Hydra's own settings, hydra/launcher"),
     (["+hydra.job.env_set.GIT-DIR=x"], "of Hydra's own settings"),
     (["+hydra.callbacks.x._target_=os.system"], "of Hydra's own settings"),
@@ -120,7 +121,12 @@ def test_a_folder_of_choices_can_run_no_code(tmp_path: Path, attack: str) -> Non
     (["scale.name='a${oc.decode:1}'"], "only settings can be referred to"),
     (["outputs=${hydra:runtime.cwd}"], "only settings can be referred to"),
     (["scale.name=${scale.name"], "cannot be read as key=value"),
-])
+    (["hydra.launcher._target_=logging.os.system,subprocess.run"], "may not name code to run"),
+    (["scale=small,smoke", "scale.name='${oc.env:HOME}'"], "only settings can be referred to"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), WORDS)
 def test_typed_words_can_name_no_code_and_read_no_environment(words: list[str], told: str) -> None:
     with pytest.raises(SpecError) as refusal:
         compose_jobs(words, multirun=True)
