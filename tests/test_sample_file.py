@@ -154,7 +154,7 @@ PIECES = st.sampled_from(["1", "2", "-1", "99999999999", "Si", "O 0 0 0", "Latti
                           "Number of particles = 1", "H0(1,1) = 1 A", "entry_count = 3", ".NO_VELOCITY."])
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ending=st.sampled_from(sorted(FORMATS)), pieces=st.lists(PIECES | st.text(max_size=8), max_size=25))
 def test_any_file_gives_atoms_or_a_spec_error(tmp_path, ending, pieces):
     path = tmp_path / f"fuzz{ending}"
@@ -167,7 +167,7 @@ def test_any_file_gives_atoms_or_a_spec_error(tmp_path, ending, pieces):
         assert len(atoms) > 0 and math.isfinite(atoms.positions_A.sum())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(["a.xyz", "a.cif", "a.pdb", "POSCAR", "a.gen", "a.xsf", "a.cfg", "a.cube"]),
        data=st.data())
 def test_damaged_files_give_atoms_or_a_spec_error(tmp_path, name, data):
