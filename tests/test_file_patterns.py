@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
+from aetlab import run
 from aetlab.cli.compose import compose_jobs
 from aetlab.cli.file_patterns import expand_file_patterns
 from aetlab.spec import SpecError
 from aetlab.spec.folders import group_choices
-from tests.commands import perform
 
 
 @pytest.fixture
@@ -39,6 +38,9 @@ def test_a_pattern_that_matches_nothing_or_names_no_file_is_refused(folder):
         expand_file_patterns(["seed=glob(*)"], group_choices())
 
 
-def test_the_command_expands_patterns_before_it_composes(folder):
-    run = perform("run", ["scale=smoke", "sample=file", "sample.path=glob(*.xyz)"], folder, os.environ, 60)
-    assert run.returncode == 2 and "'b.xyz'" in run.stderr and "names several values: add -m" in run.stderr
+def test_the_command_expands_patterns_before_it_composes(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert run._main(["scale=smoke", "sample=file", "sample.path=glob(*.xyz)"]) == 2
+    assert "'b.xyz'" in (said := capsys.readouterr().err) and "names several values: add -m" in said
+    assert run._main(["-m", "scale=smoke", "sample=file", "sample.path=glob(*.pdb)"]) == 2
+    assert capsys.readouterr().err == "aetlab: sample.path=glob(*.pdb) matches no file\n"
