@@ -62,7 +62,8 @@ def keys(spec: RunSpec) -> Iterator[str]:
 
 def test_every_setting_is_read_or_refused_under_every_choice(defaults: dict[str, Any]) -> None:
     """Against tables written by hand; ``refine`` has all its settings but one read or unread together."""
-    by_default = OF_FILES | OF_ATOMS_PRIOR | OF_ALIGNMENT | OF_SERIES | AZIMUTHS
+    by_default = OF_FILES | OF_ATOMS_PRIOR | OF_ALIGNMENT | OF_SERIES | AZIMUTHS | {
+        "microscope.mtf_cycles_per_pixel"}
     assert len(CHOICES) > 50
     for group, choice in CHOICES:
         changed = defaults | {group: read_choice(group, choice)}
@@ -82,6 +83,7 @@ def test_a_setting_is_read_once_the_advice_of_its_refusal_is_followed(defaults: 
         "align=true": {"enabled": True}, "refine=atoms": {"kind": "atoms"},
         "data=measured": {"kind": "measured", "path": "a.h5"},
         "data=measured|given": {"kind": "measured", "path": "a.h5"},
+        "microscope.mtf_values!=[]": {"mtf_cycles_per_pixel": [0, 0.5], "mtf_values": [1, 0.5]},
         "sample.crop!=none": {"crop": "sphere", "crop_size_A": [9]}}
     for key in keys(spec):
         if why_unread(spec, key):

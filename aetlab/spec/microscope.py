@@ -63,7 +63,7 @@ class MicroscopeSpec:
                               reads=("microscope.mtf_values=[]",), default=1.0)
     mtf_cycles_per_pixel: tuple[float, ...] = setting(
         "spatial frequencies of the detector's MTF as a table in place of mtf_half, rising from 0 to at least 0.5; "
-        "empty for mtf_half", unit="cycles per pixel", default=())
+        "empty for mtf_half", unit="cycles per pixel", reads=("microscope.mtf_values!=[]",), default=())
     mtf_values: tuple[float, ...] = setting("values of the detector's MTF at mtf_cycles_per_pixel, starting at 1",
                                             default=())
     dqe: float = setting("detective quantum efficiency of the detector at zero frequency; 1 is ideal",
