@@ -24,7 +24,7 @@ from aetlab.core.nouns import RefinedAtoms, TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward import add_shot_noise
 from aetlab.refinement import most_passes, refine_atoms
-from aetlab.refinement.fisher import sample_information, separate_thermal
+from aetlab.refinement.fisher import sample_information, separate_thermal, spread_of_tilts, tilt_factors
 from aetlab.refinement.fit import LEAST_THERMAL_A2
 from aetlab.refinement.geometry import settle
 from aetlab.refinement.image_parameters import calibrate_images, take_heights
@@ -283,3 +283,37 @@ def test_a_refinement_is_judged_by_cost_and_by_the_well_traced_sites() -> None:
     assert "4 of 30" in why_kept(traced, places_A[4:], 2.0, 1.0)
     faint = dataclasses.replace(traced, signal=np.where(np.arange(30) < 4, 0.4, 1.0))
     assert why_kept(faint, places_A[4:], 2.0, 1.0) == ""
+
+
+def test_tilts_that_differ_more_than_the_counts_explain_raise_the_errors() -> None:
+    """Gradients of independent tilts with covariance c² JᵀJ/(4n T): the factor is c² for each element."""
+    rng, n_tilts, electrons = np.random.default_rng(39), 40, 100.0
+    root = rng.normal(size=(300, 4, 4)) + 3 * np.eye(4)
+    information, kinds = root @ root.transpose(0, 2, 1), rng.integers(0, 2, 300)
+    scale = np.array([1.5, 0.5])[kinds] / np.sqrt(4 * electrons * n_tilts)
+    draws = scale[:, None] * np.einsum("nij,tnj->tni", root, rng.standard_normal((n_tilts, 300, 4)))
+    # The gradient is information times the error: its covariance is that of the sum of all tilts.
+    factors = tilt_factors(information, spread_of_tilts(draws), kinds, 2, electrons, n_tilts)
+    np.testing.assert_allclose(factors[0], 2.25, rtol=0.1)
+    np.testing.assert_array_equal(factors[1], 1)
+
+
+def test_one_refinement_in_which_images_shake_states_larger_errors() -> None:
+    """Each tilt saw the atoms at places of their own, 0.1 Å off along each axis."""
+    experiment = make_experiment(40)
+    model, rng = make_model(experiment.series), np.random.default_rng(40)
+    images = np.empty_like(experiment.series.images)
+    for i_tilt in range(len(TILT_DEG)):
+        moved_A = experiment.sites.positions_A + rng.normal(0, 0.1, experiment.sites.positions_A.shape)
+        shaken = dataclasses.replace(experiment.sites, positions_A=moved_A)
+        images[i_tilt] = model.images(shaken, experiment.poses)[i_tilt]
+    noisy = add_shot_noise(dataclasses.replace(experiment.series, images=images, electrons_per_pixel=np.inf), ELECTRONS,
+                           rng)
+    still, shaken_atoms = (dataclasses.replace(experiment, series=series).refine(40)
+                           for series in (experiment.series, noisy))
+    error_A = shaken_atoms.positions_A[:, None] - experiment.sites.positions_A
+    nearest = np.linalg.norm(error_A, axis=2).argmin(axis=1)
+    calibration = (error_A[np.arange(64), nearest] / shaken_atoms.position_error_A).std()
+    assert still.summary["tilt_factor_position"] < 1.3 < 2 < shaken_atoms.summary["tilt_factor_position"]
+    # Without the factor it is about 4.
+    assert 0.7 < calibration < 1.6

@@ -147,6 +147,8 @@ _OF_REFINEMENT = (
           "misfit of the images per recorded value in units of its variance; 1 is expected"),
     Metric("refined_variance_factor_position", "variance factor of positions, refined", "1", 3, "lower", False,
           "factor by which the uncertainty of all other atoms raises the variance of a coordinate"),
+    Metric("refined_tilt_factor_position", "variance factor by tilts, refined", "1", 3, "lower", False,
+          "factor by which the tilts differ more in the positions than the counts explain"),
     Metric("refined_variance_factor_occupancy", "variance factor of occupancies, refined", "1", 3, "lower", False,
           "factor by which the uncertainty of all other atoms raises the variance of an occupancy"),
     Metric("refined_thermal_{element}_A2", "thermal factor B of {element}, refined", "Å²", 3, "neither", False,

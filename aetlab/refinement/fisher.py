@@ -29,6 +29,8 @@ from aetlab.refinement.model import AtomModel, Sites
 STEP_A = 0.01
 #: Median of χ² of one degree of freedom.
 CHI_SQUARE_MEDIAN = 0.4549
+#: Fewest tilts whose spread tells an error.
+LEAST_TILTS = 8
 
 
 def sample_information(model: AtomModel, sites: Sites, poses: Poses, n_passes: int, seed: int, *,
@@ -142,4 +144,43 @@ def variance_factors(model: AtomModel, sites: Sites, poses: Poses, information: 
         if chosen.any():
             ratio = np.median(solution[chosen] ** 2 / expected[chosen], axis=0)
             factors[kind] = np.maximum(ratio / CHI_SQUARE_MEDIAN, 1.0)
+    return factors
+
+
+def spread_of_tilts(gradients: np.ndarray) -> np.ndarray:
+    """Return the sum over tilts of outer products, (N, 4, 4), of the gradients (T, N, 4) less their mean."""
+    off = gradients - gradients.mean(axis=0)
+    return np.einsum("tni,tnj->nij", off, off)
+
+
+def tilt_factors(information: np.ndarray, spread: np.ndarray, kinds: np.ndarray, n_kinds: int, electrons: float,
+                 n_tilts: int) -> np.ndarray:
+    """Return the factors by which tilts differ more than counts explain, (K, 4) by element, at least 1.
+
+    At the minimum the gradients g_t of a site's tilts sum to 0; their spread gives its covariance without a model of
+    the noise, T/(T - 1) H⁻¹ Σ g_t g_tᵀ H⁻¹ with H = JᵀJ: the infinitesimal jackknife over the tilts (White,
+    Econometrica 48, 817, 1980). Everything that differs from tilt to tilt is in it: vibration caught in a few images,
+    errors of poses, drift. Errors that all tilts share are not. The ratio to (4n JᵀJ)⁻¹ has the median of a χ² of T - 1
+    degrees of freedom over them without such errors.
+
+    Parameters
+    ----------
+    information, spread : (N, 4, 4)
+        JᵀJ of each site, and :func:`spread_of_tilts` of its gradient.
+    kinds, n_kinds : (N,), int
+        Element of each site, and their number.
+    electrons : float
+        n, the electrons of a vacuum pixel.
+    n_tilts : int
+        T, the tilts with an image.
+    """
+    factors = np.ones((n_kinds, 4))
+    if n_tilts < LEAST_TILTS or not len(kinds) or math.isinf(electrons):
+        return factors
+    inverse = invert_blocks(information)
+    variance = np.diagonal(inverse @ spread @ inverse, axis1=1, axis2=2) * n_tilts / (n_tilts - 1)
+    ratio = 4 * electrons * variance / np.diagonal(inverse, axis1=1, axis2=2)
+    median = (1 - 2 / (9 * (n_tilts - 1))) ** 3
+    for kind in np.unique(kinds):
+        factors[kind] = np.maximum(np.median(ratio[kinds == kind], axis=0) / median, 1.0)
     return factors

@@ -20,7 +20,9 @@ from aetlab.refinement.first_poses import align_tilts
 from aetlab.refinement.fisher import (
     sample_information,
     sample_pose_information,
+    spread_of_tilts,
     standard_errors,
+    tilt_factors,
     variance_factors,
 )
 from aetlab.refinement.fit import Fit, fit_poses, fit_to_images
@@ -106,18 +108,6 @@ def most_passes(spec: RefineSpec) -> int:
     if spec.imaging:
         most += N_SETTLING * (spec.n_passes_last + beside) + (N_CALIBRATIONS if spec.poses else 0)
     return most
-
-
-def as_traced(refined: RefinedAtoms) -> TracedAtoms:
-    """Return refined atoms as traced ones, for scoring; intensity and signal are the scattering."""
-    n = len(refined)
-    unknown = np.full(n, np.nan)
-    return TracedAtoms(
-        positions_A=refined.positions_A, intensity_V=refined.scattering_V_A3, width_A=unknown,
-        signal=refined.scattering_V_A3, numbers=refined.numbers, position_error_A=refined.position_error_A,
-        intensity_error_V=unknown, width_error_A=unknown, probability=refined.probability,
-        flag=np.zeros(n, np.uint8), residual_V=unknown, posterior=refined.posterior,
-        not_atom_probability=refined.not_atom_probability)
 
 
 def _first_sites(traced: TracedAtoms, model: AtomModel, share: float) -> Sites:
@@ -273,25 +263,31 @@ class _Refinement:
         return log_surroundings(places_A, sites, n_kinds, own=own, min_distance_A=spec.min_distance_A,
                                 max_distance_A=spec.max_distance_A, seed=next(self._seeds))
 
-    def _try_elements(self, sites: Sites, poses: Poses, n_passes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the gradient (N, K) with respect to the amounts of all elements, and JᵀJ of positions and amounts."""
-        model = self._model
+    def _try_elements(self, sites: Sites, poses: Poses, n_passes: int) -> tuple[np.ndarray, np.ndarray,
+                                                                                       np.ndarray]:
+        """Return the gradient (N, K) with respect to the amounts of all elements, and JᵀJ of positions and amounts.
+
+        The third array is the gradient (T, N, 4) of each tilt with respect to position and own amount.
+        """
+        model, n = self._model, len(sites)
         tables = tuple(range(len(model.elements)))
-        by_amount = np.zeros((len(sites), len(tables)))
+        by_amount, by_tilt = np.zeros((n, len(tables))), np.zeros((model.n_tilts, n, 4))
         for tilt in model.gradients(sites, poses, tried=tables):
             by_amount += tilt.gradient[:, :, 3].T
+            by_tilt[tilt.i_tilt] = own = tilt.gradient[sites.kinds, np.arange(n)]
+            by_tilt[tilt.i_tilt, :, :3] = own[:, :3] @ poses.rotation(tilt.i_tilt)
         self._passed("elements tried")
         full = sample_information(model, sites, poses, n_passes, next(self._seeds), tried=tables)
         for _ in range(n_passes):
             self._passed("information")
-        return by_amount, full
+        return by_amount, full, by_tilt
 
     def _rename(self, sites: Sites, poses: Poses, n_new: int) -> tuple[Sites, np.ndarray]:
         """Return sites with their likeliest elements, and their information.
 
         Sites that are probably no atom are dropped; new sites keep their element.
         """
-        by_amount, full = self._try_elements(sites, poses, self._spec.n_information + 1)
+        by_amount, full, _ = self._try_elements(sites, poses, self._spec.n_information + 1)
         posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, self._model.mean_electrons(poses),
                                USUAL_FACTOR, self._surroundings(sites.positions_A, sites, own=True))
         new = np.arange(len(sites)) >= len(sites) - n_new
@@ -313,7 +309,7 @@ class _Refinement:
     def _finish(self, fit: Fit, sites: Sites, poses: Poses) -> RefinedAtoms:
         spec, model = self._spec, self._model
         n_electrons = model.mean_electrons(poses)
-        by_amount, full = self._try_elements(sites, poses, spec.n_information_last)
+        by_amount, full, by_tilt = self._try_elements(sites, poses, spec.n_information_last)
         information = own_information(full, sites.kinds, np.ones(len(sites)))
         factors = variance_factors(model, sites, poses, information, next(self._seeds))
         self._passed("overlap")
@@ -321,6 +317,10 @@ class _Refinement:
                                float(factors[:, 3].mean()), self._surroundings(sites.positions_A, sites, own=True))
         errors = standard_errors(information, n_electrons, factors[sites.kinds])
         thermal_A2, thermal_error_A2 = self._thermal(fit, sites, errors, n_electrons)
+        seen = model.present.any(axis=1)
+        repeated = tilt_factors(information, spread_of_tilts(by_tilt[seen]), sites.kinds, len(model.elements),
+                                n_electrons, int(seen.sum()))
+        errors = errors * np.sqrt(repeated[sites.kinds])
         best = posterior.argmax(axis=1)
         numbers = np.append(model.elements, 0)[best]
         keep = numbers > 0
@@ -338,7 +338,8 @@ class _Refinement:
                      "remaining_standard_errors": fit.remaining,
                      "chi_square": 8 * n_electrons * fit.descent.cost / model.n_values,
                      "variance_factor_position": float(factors[:, :3].mean()),
-                     "variance_factor_occupancy": float(factors[:, 3].mean())}
+                     "variance_factor_occupancy": float(factors[:, 3].mean()),
+                     "tilt_factor_position": float(repeated[np.unique(sites.kinds), :3].mean())}
             | self._summary(thermal_A2, poses) | {"traced_lost": self._lost})
 
     def _thermal(self, fit: Fit, sites: Sites, errors: np.ndarray,
