@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.image import AxesImage
+from matplotlib.patches import Polygon, Rectangle
 from matplotlib.text import Text
 from PIL import Image
 
 from aetlab.core.physics import wavelength_A
 from aetlab.reporting.figures.accuracy import error_over_sigma, main_pair, plot_accuracy
 from aetlab.reporting.figures.atoms import ShownAtoms, outlines, read_atoms, species_thresholds
+from aetlab.reporting.figures.bound import PlanCurve, plot_bound
 from aetlab.reporting.figures.convergence import (
     axial_bound_A,
     plot_binning,
@@ -25,7 +27,7 @@ from aetlab.reporting.figures.depth import plot_depths
 from aetlab.reporting.figures.geometry import on_page, plot_geometry
 from aetlab.reporting.figures.images import plot_images
 from aetlab.reporting.figures.panels import plot_panels
-from aetlab.reporting.figures.slices import average_slab, in_slab, thickest_y_A
+from aetlab.reporting.figures.slices import average_slab, fitting_high_V, in_slab, square_root_ticks, thickest_y_A
 from aetlab.reporting.figures.style import PNG_DPI, round_length_A, save_figure, style, web_image
 from aetlab.reporting.figures.vacancies import plot_vacancies, removed_positions_A
 from aetlab.reporting.stored_run import StoredRun, read_runs
@@ -108,7 +110,7 @@ def test_panels_mark_every_atom_of_the_cut(paper):
 
 def test_slices_show_z_to_the_right_and_x_upwards(paper):
     run = paper["fig4a"]
-    figure = plot_panels([run], ["infinite"])
+    figure = plot_panels([run], ["infinite"], high_V=80)
     image = figure.axes[0].findobj(AxesImage)[0]
     assert image.norm(80) == 1 and image.norm(20) == pytest.approx(0.5) and image.norm(0) == 0
     volume = run.array("volume/potential_V")
@@ -227,8 +229,93 @@ def test_error_bars_are_plotted_against_the_errors_of_the_found_atoms(paper):
     assert figure.axes[0].lines[0].get_ydata()[0] == pytest.approx(math.sqrt(2 / math.pi))
 
 
-def test_accuracy_of_a_run_that_found_nothing_is_drawn(tmp_path):
+def test_accuracy_of_a_run_that_found_nothing_has_no_empty_panel(tmp_path):
     write_fake_record(tmp_path, fake_spec(n_voxels=24), found_nothing=True)
     figure = plot_accuracy([read_runs(tmp_path)[0][0]], ["nothing"])
     figure.draw_without_rendering()
-    assert len(figure.axes) == 9
+    assert "|error| / standard error" not in [axes.get_xlabel() for axes in figure.axes]
+    assert all(axes.has_data() for axes in figure.axes)
+
+
+def with_arrays(run, **values):
+    """Return ``run`` with other arrays; their names are written with two underscores for a slash."""
+    stored = {name.replace("__", "/"): value for name, value in values.items()}
+
+    class Changed(StoredRun):
+        def array(self, name):
+            return stored[name] if name in stored else run.array(name)
+
+    return Changed(run.record)
+
+
+def test_panels_without_content_are_left_out(paper):
+    run = paper["fig4b"]
+    r_A = np.arange(0.05, 4, 0.1)
+    shell = np.exp(-(((r_A - 2.9) / 0.1) ** 2)) * (r_A > 2.6)
+    changed = with_arrays(
+        run,
+        profiles__axis__found_percent=np.full(4, 100.0),  # the same everywhere
+        profiles__surface__found_percent=np.array([90.0, np.nan, np.nan, np.nan]),  # one point
+        structure__pair_distribution__r_A=r_A,
+        structure__pair_distribution__g_true=shell,  # one shell
+        structure__pair_distribution__g_traced=shell,
+    )
+    labels = [axes.get_ylabel() for axes in plot_accuracy([run], ["whole"]).axes]
+    assert labels.count("found (%)") == 2 and "pair distribution g(r)" in labels
+    figure = plot_accuracy([changed], ["small"])
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert "found (%)" not in labels and "pair distribution g(r)" not in labels and len(labels) == 6
+
+
+def test_counts_of_neighbours_have_whole_ticks_and_shares_end_at_100_percent(paper):
+    figure = plot_accuracy([paper["fig4c"]], ["7 000 e/Å²"])
+    figure.draw_without_rendering()
+    ticks = next(axes.get_xticks() for axes in figure.axes if axes.get_xlabel().startswith("O bonded"))
+    np.testing.assert_array_equal(ticks, np.round(ticks))
+    found = [axes.get_ylim()[1] for axes in figure.axes if axes.get_ylabel() == "found (%)"]
+    assert found == [100, 100]
+
+
+def test_colour_scale_and_histogram_fit_the_data(paper):
+    run = paper["fig4b"]
+    volume = run.array("volume/potential_V")
+    bright = with_arrays(run, volume__potential_V=6 * volume, traced__signal=6 * run.array("traced/signal"))
+    image = plot_panels([bright], ["bright"]).axes[0].findobj(AxesImage)[0]
+    peak_V = np.percentile(bright_slice := np.asarray(image.get_array()), 99.8)
+    assert peak_V <= image.norm.vmax * 1.001 and image.norm.vmax <= 1.7 * peak_V and bright_slice.size > 100
+    axes = next(axes for axes in plot_panels([bright], ["bright"]).axes if axes.get_xlabel().startswith("site"))
+    low, high = axes.get_xlim()
+    signal = 6 * run.array("traced/signal")
+    assert low > 0.3 * signal.min() and signal.max() * 0.95 <= high <= 1.4 * signal.max()
+    assert fitting_high_V([np.array([80.0])]) == 80 and fitting_high_V([np.zeros(4)]) == 1
+    assert square_root_ticks(80) == [0, 5, 20, 45, 80]
+
+
+def test_slices_end_at_the_faces_of_the_volume(paper):
+    run = paper["fig4b"]  # 32 voxels of 0.5 Å in slices of 10: three of 5 Å and one of 1 Å
+    axes = plot_geometry(run).subfigs[0].axes[0]
+    corners = [patch.get_xy() for patch in axes.patches if isinstance(patch, Polygon)]
+    heights_A = sorted({round(-float(xy[:4, 1].mean()), 6) for xy in corners})[:5]
+    assert heights_A == [-8, -3, 2, 7, 8]
+    assert any("4 slices\nof 5 Å,\nthe last 1 Å" in text.get_text() for text in axes.texts)
+
+
+def test_marks_of_a_slice_cover_no_atom(paper):
+    figure = plot_panels([paper["fig4c"]], ["7 000 e/Å²"])
+    figure.draw_without_rendering()
+    axes = figure.axes[2]
+    lowest = min(collection.get_offsets()[:, 1].min() for collection in axes.collections
+                 if isinstance(collection, PathCollection) and len(collection.get_offsets()))
+    patch = next(artist for artist in axes.patches if isinstance(artist, Rectangle) and artist.get_alpha() is not None)
+    top = axes.transData.inverted().transform(axes.transAxes.transform((0, patch.get_y() + patch.get_height())))[1]
+    assert top < lowest
+
+
+def test_a_bound_of_one_element_has_one_panel():
+    dose = np.geomspace(1e3, 1e6, 7)
+    one = PlanCurve("60 tilts", dose, 1e4 / np.sqrt(dose), np.full(7, np.nan))
+    two = PlanCurve("20 tilts", dose, 2e4 / np.sqrt(dose), 1e5 / dose)
+    assert len(plot_bound([one]).axes) == 1
+    assert len(plot_bound([one, two]).axes) == 2
+    figure = plot_bound([PlanCurve(f"{i} tilts", dose, dose, dose) for i in range(9)])
+    assert len({line.get_color() for line in figure.axes[0].lines}) == 9

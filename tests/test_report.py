@@ -22,7 +22,7 @@ from aetlab.reporting.figures.choose import accuracy_tasks, common_tasks
 from aetlab.reporting.figures.labels import run_labels
 from aetlab.reporting.figures.make import make_figure, make_figures
 from aetlab.reporting.figures.paper import paper_tasks
-from aetlab.reporting.figures.style import style
+from aetlab.reporting.figures.style import line_colours, style
 from aetlab.reporting.html import script_data, table
 from aetlab.reporting.packed_atoms import MAX_ATOMS, pack_atoms
 from aetlab.reporting.stored_run import read_runs
@@ -80,9 +80,10 @@ def test_report_writes_all_files(made):
         for suffix in ("csv", "md", "tex", "parquet"):
             assert (report / f"{name}.{suffix}").stat().st_size > 0
     figures = {path.name for path in (report / "figures").iterdir()}
-    for name in ("figure_04", "figure_08", "convergence"):
+    for name in ("figure_04", "figure_08"):
         assert {f"{name}.png", f"{name}.pdf"} <= figures
-    assert not {"figure_03.png", "figure_10.png"} & figures
+    assert any(name.startswith("convergence_") for name in figures)
+    assert not {f"figure_{number:02d}.png" for number in (3, 6, 7, 10)} & figures
     assert len(pd.read_csv(report / "summary.csv")) == 5
 
 
@@ -238,16 +239,18 @@ def test_studies_separate_scales_and_find_every_experiment(tmp_path, experiments
 def test_a_run_with_fewer_iterations_is_used_with_a_note(tmp_path, experiments, default):
     spec = tiny(experiments["fig8a"])
     write_fake_record(tmp_path, dataclasses.replace(spec, engine=dataclasses.replace(spec.engine, n_iterations=3)))
+    write_fake_record(tmp_path, tiny(experiments["fig8b"]))
     study = find_studies(read_runs(tmp_path)[0], experiments, default)[0]
     tasks, missing = paper_tasks(study, experiments, "")
     notes = next(task.notes for task in tasks if task.name == "figure_08")
     assert notes == ("fig8a: engine.n_iterations is 3 instead of 60",)
-    assert any("fig8b" in line for line in missing)
+    assert any("fig8c" in line for line in missing)
 
 
 def test_a_run_traced_with_the_default_thresholds_is_used_with_a_note(tmp_path, experiments, default):
     spec = tiny(dataclasses.replace(experiments["fig4c"], trace=default.trace))
     write_fake_record(tmp_path, spec)
+    write_fake_record(tmp_path, tiny(experiments["fig4b"]))
     study = find_studies(read_runs(tmp_path)[0], experiments, default)[0]
     task = next(task for task in paper_tasks(study, experiments, "")[0] if task.name == "figure_04")
     assert task.notes == ("fig4c: trace.min_intensity_V is 30.0 instead of 20.0",
@@ -267,7 +270,7 @@ def test_dose_figures_hold_every_run_once(tmp_path):
         for reg in ("tv", "lasso", "pos"):
             write_fake_record(tmp_path, fake_spec(n_voxels=24, dose_e_A2=dose, reg=reg))
     runs = read_runs(tmp_path)[0]
-    tasks = [task for task in common_tasks(runs, summary_frame(runs), set(), "dose_e_A2") if task.name != "convergence"]
+    tasks = [task for task in common_tasks(runs, summary_frame(runs), set(), "dose_e_A2") if task.kind == "panels"]
     assert len(tasks) == 3
     assert all(task.labels == ("infinite dose", "50 000 e/Å²", "7 000 e/Å²") for task in tasks)
     assert sorted(run.identity for task in tasks for run in task.runs) == sorted(run.identity for run in runs)
@@ -280,8 +283,59 @@ def test_more_runs_than_columns_make_more_figures(tmp_path):
     for dose in (1e3, 2e3, 3e3, 4e3, 5e3):
         write_fake_record(tmp_path, fake_spec(n_voxels=24, dose_e_A2=dose))
     runs = read_runs(tmp_path)[0]
-    tasks = [task for task in common_tasks(runs, summary_frame(runs), set(), "dose_e_A2") if task.name != "convergence"]
+    tasks = [task for task in common_tasks(runs, summary_frame(runs), set(), "dose_e_A2") if task.kind == "panels"]
     assert [len(task.runs) for task in tasks] == [3, 2]
+
+
+def test_paper_figures_and_tables_are_for_the_papers_experiments_alone(tmp_path, experiments, default):
+    structure = tmp_path / "au ico.xyz"
+    structure.write_text("1\n\nAu 0 0 0\n", encoding="utf-8")
+    own = dataclasses.replace(default.sample, kind="file", path=str(structure))
+    needle = tiny(experiments["fig4b"])
+    specs = [needle]
+    for dose in ("fig4a", "fig4b"):
+        specs.append(dataclasses.replace(tiny(experiments[dose]), sample=own))
+    specs.append(dataclasses.replace(needle, microscope=dataclasses.replace(needle.microscope, Cs_mm=1.2)))
+    specs.append(dataclasses.replace(needle, align=dataclasses.replace(needle.align, enabled=True)))
+    folders = [write_fake_record(tmp_path, spec) for spec in specs]
+    runs = read_runs(tmp_path)[0]
+    studies = find_studies(runs, experiments, default)
+    assert [[run.identity for run in study.runs] for study in studies] == [[folders[0].name]]
+    tasks = [task for task in common_tasks(runs, summary_frame(runs), set(), "dose_e_A2")
+             if folders[1].name in {run.identity for run in task.runs}]
+    assert {task.kind for task in tasks} == {"images", "convergence", "panels"}
+    assert all(task.title.startswith("au ico.xyz: ") and task.name.startswith("au_ico_") for task in tasks)
+    panels = next(task for task in tasks if task.kind == "panels")
+    assert len(panels.runs) == 2 and panels.high_V is None  # its colour scale fits the data
+    labels = run_labels(summary_frame(runs))
+    assert labels[folders[1].name].startswith("au ico.xyz, no noise") and labels[folders[0].name].startswith("needle, ")
+
+
+def test_a_comparison_of_the_paper_needs_two_records(tmp_path, experiments, default):
+    for name in ("fig4a", "fig4b", "fig4c"):  # 4(b) is 6(b), 7(a), 8(c) and 9(b) as well
+        write_fake_record(tmp_path, tiny(experiments[name]))
+    study = find_studies(read_runs(tmp_path)[0], experiments, default)[0]
+    tasks = paper_tasks(study, experiments, "")[0]
+    assert [task.name for task in tasks] == ["figure_01", "figure_02", "figure_04", "figure_05"]
+    assert all(task.high_V == 80 for task in tasks)
+
+
+def test_lines_of_one_figure_of_convergence_have_colours_of_their_own(tmp_path):
+    for i in range(9):
+        write_fake_record(tmp_path, fake_spec(n_voxels=24, n_tilts=30 + i))
+    runs = read_runs(tmp_path)[0]
+    tasks = [task for task in common_tasks(runs, summary_frame(runs), set(), "dose_e_A2") if task.kind == "convergence"]
+    assert [len(task.runs) for task in tasks] == [5, 4]
+    assert [task.title for task in tasks] == ["Convergence (1 of 2)", "Convergence (2 of 2)"]
+    for n in (3, 7, 8, 27):
+        assert len(set(line_colours(n))) == n
+
+
+def test_labels_hold_no_names_of_settings(tmp_path):
+    for dose, n_layers in ((5e4, 10), (7e3, 10), (5e4, 4)):
+        write_fake_record(tmp_path, fake_spec(n_voxels=24, dose_e_A2=dose, n_layers=n_layers))
+    labels = run_labels(summary_frame(read_runs(tmp_path)[0]))
+    assert sorted(labels.values()) == ["50 000 e/Å², tv", "50 000 e/Å², tv, 4 layers per slice", "7 000 e/Å², tv"]
 
 
 def test_accuracy_is_compared_within_one_sample_and_size(tmp_path):

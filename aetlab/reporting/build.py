@@ -149,7 +149,8 @@ def _tasks(
         tasks += made
         missing += absent
     shown = {frozenset(run.identity for run in task.runs) for task in tasks if task.kind == "panels"}
-    shown |= {frozenset([run.identity]) for task in tasks for run in task.runs}
+    shown |= {frozenset([run.identity]) for task in tasks if task.kind not in ("geometry", "images")
+              for run in task.runs}
     tasks += common_tasks(drawn, frame, shown if by == "dose_e_A2" else set(), by)
     tasks, left_out = keep_drawable([*tasks, *accuracy_tasks(drawn, frame), *refined_tasks(drawn)])
     return tasks, missing + left_out

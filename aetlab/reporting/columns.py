@@ -41,9 +41,15 @@ def _data(spec: RunSpec) -> str:
     return f"{spec.data.kind} {spec.data.digest[:6]}".strip()
 
 
+def sample_name(spec: RunSpec) -> str:
+    """Return the name of a sample for readers: its file, its kind, or the file or digest of its tilt series."""
+    if spec.data.kind != "simulated":
+        return Path(spec.data.path).name.removesuffix(".series.h5") or f"series {spec.data.digest[:6]}"
+    return Path(spec.sample.path).name if spec.sample.kind == "file" else spec.sample.kind
+
+
 def _sample(spec: RunSpec) -> str:
-    return f"{Path(spec.sample.path).name} {spec.sample.digest[:6]}".strip() if spec.sample.kind == "file" else (
-        spec.sample.kind)
+    return f"{sample_name(spec)} {spec.sample.digest[:6] if spec.sample.kind == 'file' else ''}".strip()
 
 
 def _vacancies(spec: RunSpec) -> str:
@@ -53,7 +59,8 @@ def _vacancies(spec: RunSpec) -> str:
 #: Columns of settings, in the order of the table.
 SETTINGS = (
     SettingColumn("data", "data", "1", "origin of the tilt series; a given one with its first digits", _data),
-    SettingColumn("sample", "sample", "1", "kind of sample, or the name of its file with its first digits", _sample),
+    SettingColumn("sample", "sample", "1", "kind of sample, or the name of its series, or of its file with its first "
+                  "digits", _sample),
     SettingColumn("vacancies", "vacancies", "1", "fraction of removed atoms by part of the sample", _vacancies),
     SettingColumn("scale", "scale", "1", "name of the volume's size", lambda spec: spec.scale.name),
     SettingColumn("n_voxels", "voxels", "1", "voxels of the volume", lambda spec: math.prod(spec.scale.shape_zxy)),

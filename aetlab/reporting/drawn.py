@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from aetlab.reporting.columns import sample_name
 from aetlab.reporting.stored_run import StoredRun
 from aetlab.reporting.studies import Study
 
@@ -41,10 +42,10 @@ def describe_choice(n_drawn: int, n_runs: int) -> str:
             "paper and the latest one of each sample and size; --select chooses other records, --draw their number")
 
 
-def sample_key(run: StoredRun) -> tuple[bool, str, str, str]:
-    """Return what records of one sample and size have in common: truth, kind and file of the sample, and scale."""
+def sample_key(run: StoredRun) -> tuple[bool, str, str, str, str]:
+    """Return what records of one sample and size have in common: truth, sample, its file, its series, and scale."""
     spec = run.spec
-    return run.has_truth, spec.sample.kind, spec.sample.path, spec.scale.name
+    return run.has_truth, sample_name(spec), spec.sample.digest or spec.sample.path, spec.data.digest, spec.scale.name
 
 
 def _answers(studies: Sequence[Study]) -> Iterator[StoredRun]:
@@ -52,7 +53,7 @@ def _answers(studies: Sequence[Study]) -> Iterator[StoredRun]:
 
 
 def _latest_by_sample(runs: Sequence[StoredRun]) -> list[list[StoredRun]]:
-    groups: dict[tuple[bool, str, str, str], list[StoredRun]] = {}
+    groups: dict[tuple[bool, str, str, str, str], list[StoredRun]] = {}
     for run in sorted(runs, key=lambda run: str(run.environment.get("finished", "")), reverse=True):
         groups.setdefault(sample_key(run), []).append(run)
     return list(groups.values())

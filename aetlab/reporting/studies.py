@@ -1,8 +1,9 @@
 """Studies: which records answer which experiments, that is the rows and panels of the paper.
 
 An experiment is a small change of the default settings. The settings that any experiment changes are the questions; all
-others (scale, microscope, ...) are the circumstances. Records with equal circumstances form a study, and a record of it
-answers an experiment if it agrees with it in every question. Records that differ in the seed only are repeats.
+others (scale, engine, ...) are the circumstances. Records with equal circumstances form a study, and a record of it
+answers an experiment if it agrees with it in every question. Records of another sample or microscope than the paper's
+are of no study. Records that differ in the seed only are repeats.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ NEGLIGIBLE = (
     "trace.min_intensity_V",
     "trace.min_significance",
 )
+#: Beginnings of the names of circumstances that a record of the paper's experiments shares with them.
+OF_THE_PAPER = ("data.", "sample.", "microscope.", "simulate.kind", "align.enabled")
 _LABELS = {f"{group}.{label}" for group, labels in NOT_IN_IDENTITY.items() for label in labels}
 
 
@@ -63,16 +66,18 @@ def flat_settings(spec: RunSpec) -> dict[str, Any]:
 def find_studies(runs: Sequence[StoredRun], experiments: Mapping[str, RunSpec], default: RunSpec) -> list[Study]:
     """Return the studies among ``runs``, the one that answers the most experiments first.
 
-    Only records whose tilt series has the origin of the default's (simulated) are considered.
+    Only records that share the circumstances :data:`OF_THE_PAPER` with the default are considered.
     """
-    runs = [run for run in runs if run.spec.data.kind == default.data.kind]
     usual = flat_settings(default)
     asked = {name: flat_settings(spec) for name, spec in experiments.items()}
     questions = {key for settings in asked.values() for key in _different(settings, usual)}
     given = {run.identity: flat_settings(run.spec) for run in runs}
     by_circumstances: dict[str, list[StoredRun]] = {}
     for run in runs:
-        circumstances = {key: value for key, value in given[run.identity].items() if key not in questions | {"seed"}}
+        settings = given[run.identity]
+        if any(name.startswith(OF_THE_PAPER) for name in _different(settings, usual) - questions):
+            continue
+        circumstances = {key: value for key, value in settings.items() if key not in questions | {"seed"}}
         by_circumstances.setdefault(json.dumps(circumstances, sort_keys=True), []).append(run)
     studies, names = [], set()
     for members in by_circumstances.values():

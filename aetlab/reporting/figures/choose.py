@@ -1,16 +1,20 @@
-"""Figures of any set of records: convergence, panels, accuracy, refined atoms, and the images of measured series."""
+"""Figures of any set of records by sample: images, convergence, panels, accuracy, refined atoms, slices at depths."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import PurePath
 
 import pandas as pd
 
-from aetlab.reporting.columns import settings_row
+from aetlab.reporting.columns import sample_name, settings_row
+from aetlab.reporting.drawn import sample_key
 from aetlab.reporting.figures.kinds import FigureTask
 from aetlab.reporting.figures.labels import common_settings, run_labels, setting_label
 from aetlab.reporting.figures.panels import MAX_COLUMNS
 from aetlab.reporting.figures.refined import MAX_RECORDS, has_refined
+from aetlab.reporting.figures.style import CYCLE
 from aetlab.reporting.stored_run import StoredRun
 from aetlab.reporting.studies import group_but_for, group_repeats
 from aetlab.reporting.tables import summary_frame
@@ -19,84 +23,114 @@ from aetlab.reporting.tables import summary_frame
 _WITH_DOSE = ("dose.total_e_A2", "reg.weight", "seed")
 #: Records of one figure of accuracy.
 _ACCURACY_RUNS = 6
+#: The only sample whose figures do not state its name: that of the paper.
+_NEEDLE = "needle"
 
 
 def common_tasks(
     runs: Sequence[StoredRun], frame: pd.DataFrame, shown: set[frozenset[str]], by: str
 ) -> list[FigureTask]:
-    """Return the convergence of all records, and panels for each group of records that differ in dose only.
+    """Return for each sample its images, the convergence of its records, and panels of records that differ in dose.
 
-    ``by`` is the column of ``frame`` (the table of all records) in which the records of one group differ, by default
-    the dose. Panels whose records are all in one figure of ``shown`` (sets of identities) are left out. Records without
-    a truth are never in one group with others, and have figures of their images and of slices at several depths.
+    ``by`` is the column of ``frame`` (the table of all records) in which the records of one group of panels differ, by
+    default the dose. Panels whose records are all in one figure of ``shown`` (sets of identities) are left out. Records
+    without a truth are never in one group with others, and have figures of slices at several depths.
     """
-    labels = run_labels(frame)
-    first = [group[0] for group in group_repeats(runs)]
-    convergence = FigureTask(
-        name="convergence",
-        kind="convergence",
-        title="Convergence of all records",
-        runs=tuple(first),
-        labels=tuple(labels[run.identity] for run in first),
-    )
-    tasks = [convergence] if first else []
+    tasks: list[FigureTask] = []
+    for sample in _by_sample(runs):
+        tasks += _sample_tasks(sample) + _convergence_tasks(sample, frame)
     for truth in (True, False):
         own = [group[0] for group in group_repeats([run for run in runs if run.has_truth == truth])]
         for group in _groups(own, frame, by):
             n_columns = MAX_COLUMNS if len(group) <= MAX_COLUMNS else MAX_COLUMNS - 1
             parts = [group[start : start + n_columns] for start in range(0, len(group), n_columns)]
             tasks += [
-                _panels(part, labels, frame, by)
+                _panels(part, frame, by)
                 for part in parts
                 if not any({run.identity for run in part} <= figure for figure in shown)
             ]
             if not truth:
-                tasks += _measured_tasks(parts[0], labels, frame, by)
+                tasks.append(_depths(parts[0], frame, by))
     return tasks
 
 
-def _panels(part: Sequence[StoredRun], labels: dict[str, str], frame: pd.DataFrame, by: str) -> FigureTask:
+def _name(kind: str, run: StoredRun) -> str:
+    """Return the name of the file of a figure: sample, kind, and the first digits of its first record."""
+    sample = re.sub(r"\W+", "_", PurePath(sample_name(run.spec)).stem).strip("_")
+    return f"{'' if sample == _NEEDLE else f'{sample}_'}{kind}_{run.identity[:8]}"
+
+
+def _title(text: str, run: StoredRun) -> str:
+    """Return the title of a figure, which begins with the sample's name."""
+    sample = sample_name(run.spec)
+    return text if sample == _NEEDLE else f"{sample}: {text[0].lower()}{text[1:]}"
+
+
+def _sample_tasks(sample: Sequence[StoredRun]) -> list[FigureTask]:
+    """Return the figures of a sample that its first record stands for; the needle's are those of the paper."""
+    first = sample[0]
+    if sample_name(first.spec) == _NEEDLE:
+        return []
+    images = FigureTask(name=_name("images", first), kind="images", runs=(first,),
+                        title=_title("From atoms to images" if first.has_truth else "Atoms, reconstruction and images",
+                                     first))
+    if first.has_truth:
+        return [images]
+    return [images, FigureTask(name=_name("geometry", first), kind="geometry", runs=(first,),
+                               title=_title("Geometry of the experiment", first))]
+
+
+def _convergence_tasks(sample: Sequence[StoredRun], frame: pd.DataFrame) -> list[FigureTask]:
+    """Return figures of convergence with one colour for each record."""
+    labels = run_labels(frame[frame["record"].isin([run.identity for run in sample])])
+    size = -(-len(sample) // -(-len(sample) // len(CYCLE)))  # of equally full figures
+    parts = [sample[start : start + size] for start in range(0, len(sample), size)]
+    return [
+        FigureTask(
+            name=_name("convergence", part[0]),
+            kind="convergence",
+            title=_title(f"Convergence{f' ({i} of {len(parts)})' if len(parts) > 1 else ''}", part[0]),
+            runs=tuple(part),
+            labels=tuple(labels[run.identity] for run in part),
+        )
+        for i, part in enumerate(parts, 1)
+    ]
+
+
+def _panels(part: Sequence[StoredRun], frame: pd.DataFrame, by: str) -> FigureTask:
     return FigureTask(
-        name=f"{'dose' if by == 'dose_e_A2' else by}_{part[0].identity[:8]}",
+        name=_name("panels" if len(part) == 1 else "dose" if by == "dose_e_A2" else by, part[0]),
         kind="panels",
-        title=labels[part[0].identity] if len(part) == 1 else common_settings(part[0].spec, by),
+        title=_title(common_settings(part[0].spec, by if len(part) > 1 else ""), part[0]),
         runs=tuple(part),
         labels=tuple(setting_label(run.spec, by, frame, run.identity) for run in part),
     )
 
 
-def _measured_tasks(part: Sequence[StoredRun], labels: dict[str, str], frame: pd.DataFrame,
-                    by: str) -> list[FigureTask]:
-    """Return slices at several depths of records without a truth, and geometry and images of the first of them."""
-    first = part[0]
-    name, label = first.identity[:8], labels[first.identity]
-    return [
-        FigureTask(
-            name=f"depths_{name}",
-            kind="depths",
-            title=f"Slices at several depths: {label if len(part) == 1 else common_settings(first.spec, by)}",
-            runs=tuple(part),
-            labels=tuple(setting_label(run.spec, by, frame, run.identity) for run in part),
-            letters=tuple("abcd"[: len(part)]),
-        ),
-        FigureTask(name=f"geometry_{name}", kind="geometry", title=f"Geometry of the experiment: {label}",
-                   runs=(first,)),
-        FigureTask(name=f"images_{name}", kind="images", title=f"Atoms, reconstruction and images: {label}",
-                   runs=(first,)),
-    ]
+def _depths(part: Sequence[StoredRun], frame: pd.DataFrame, by: str) -> FigureTask:
+    settings = common_settings(part[0].spec, by if len(part) > 1 else "")
+    return FigureTask(
+        name=_name("depths", part[0]),
+        kind="depths",
+        title=_title(f"Slices at several depths; {settings}", part[0]),
+        runs=tuple(part),
+        labels=tuple(setting_label(run.spec, by, frame, run.identity) for run in part),
+        letters=tuple("abcd"[: len(part)]),
+    )
 
 
 def accuracy_tasks(runs: Sequence[StoredRun], frame: pd.DataFrame) -> list[FigureTask]:
     """Return figures of errors, error bars and local structure, each of records of one sample and size."""
     labels = run_labels(frame)
-    parts = [group[start : start + _ACCURACY_RUNS] for group in _by_sample(runs)
+    structured = [run for run in runs if any(name.startswith("structure/") for name in run.array_names)]
+    parts = [group[start : start + _ACCURACY_RUNS] for group in _by_sample(structured)
              for start in range(0, len(group), _ACCURACY_RUNS)]
     return [
         FigureTask(
-            name=f"accuracy_{part[0].identity[:8]}",
+            name=_name("accuracy", part[0]),
             kind="accuracy",
-            title="Error bars, scores against position, and local structure" if part[0].has_truth
-            else "Local structure of the traced atoms",
+            title=_title("Error bars, scores against position, and local structure" if part[0].has_truth
+                         else "Local structure of the traced atoms", part[0]),
             runs=tuple(part),
             labels=tuple(labels[run.identity] for run in part),
         )
@@ -112,9 +146,9 @@ def refined_tasks(runs: Sequence[StoredRun]) -> list[FigureTask]:
         part = group[:MAX_RECORDS]
         tasks.append(
             FigureTask(
-                name=f"refined_{part[0].identity[:8]}",
+                name=_name("refined", part[0]),
                 kind="refined",
-                title="Refined and traced atoms",
+                title=_title("Refined and traced atoms", part[0]),
                 runs=tuple(part),
                 labels=tuple(labels[run.identity] for run in part),
             )
@@ -124,12 +158,10 @@ def refined_tasks(runs: Sequence[StoredRun]) -> list[FigureTask]:
 
 def _by_sample(runs: Sequence[StoredRun]) -> list[list[StoredRun]]:
     """Return the first record of each set of repeats, grouped by sample, size, and whether there is a truth."""
-    groups: dict[tuple[bool, str, str, str], list[StoredRun]] = {}
+    groups: dict[tuple[bool, str, str, str, str], list[StoredRun]] = {}
     for truth in (True, False):
         for repeats in group_repeats([run for run in runs if run.has_truth == truth]):
-            spec = repeats[0].spec
-            sample = spec.sample.digest or spec.sample.path
-            groups.setdefault((truth, spec.sample.kind, sample, spec.scale.name), []).append(repeats[0])
+            groups.setdefault(sample_key(repeats[0]), []).append(repeats[0])
     return list(groups.values())
 
 

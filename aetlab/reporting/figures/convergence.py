@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,11 +17,11 @@ from aetlab.core.physics import wavelength_A
 from aetlab.reporting.figures.style import (
     BLACK,
     BLUE,
-    CYCLE,
     LINES,
     ONE_COLUMN_IN,
     TWO_COLUMNS_IN,
     VERMILION,
+    line_colours,
     new_figure,
     panel_letter,
     style,
@@ -32,15 +33,16 @@ from aetlab.spec import RunSpec
 def plot_convergence(runs: Sequence[StoredRun], labels: Sequence[str]) -> Figure:
     """Draw cost (a) and its excess over the lowest cost reached (b) against iteration, one line for each record.
 
-    The excess shows convergence with noise, where the cost itself hardly falls. Colour and line style together identify
-    a record, and dashes keep equal curves visible. The legend is below the panels for few records, else to the right.
+    The excess shows convergence with noise, where the cost itself hardly falls. Each record has a colour of its own,
+    and dashes keep equal curves visible. The legend is below the panels for short labels, else to the right.
     """
-    few = len(runs) <= 4 or (len(runs) <= 8 and max(map(len, labels)) <= 12)
+    below = len(runs) <= 8 and max(map(len, labels)) <= (44 if len(runs) <= 4 else 14)
+    labels = [fill(label, 44) for label in labels]
     with style():
-        figure = new_figure(ONE_COLUMN_IN if few else TWO_COLUMNS_IN, max(3.6, 0.9 + 0.155 * len(runs)))
+        figure = new_figure(ONE_COLUMN_IN if below else TWO_COLUMNS_IN, max(3.6, 0.9 + 0.155 * len(runs)))
         top, bottom = figure.subplots(2, 1, sharex=True)
-        for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
-            look = {"color": CYCLE[i % len(CYCLE)], "linestyle": LINES[i % len(LINES)]}
+        for i, (run, label, colour) in enumerate(zip(runs, labels, line_colours(len(runs)), strict=True)):
+            look = {"color": colour, "linestyle": LINES[i % len(LINES)]}
             cost = run.history.cost
             iteration = np.arange(1, len(cost) + 1)
             top.semilogy(iteration, cost, label=label, **look)
@@ -52,7 +54,7 @@ def plot_convergence(runs: Sequence[StoredRun], labels: Sequence[str]) -> Figure
         bottom.set_xlim(left=0)
         panel_letter(top, "(a)")
         panel_letter(bottom, "(b)")
-        if few:
+        if below:
             widest = max(map(len, labels))
             columns = 4 if widest <= 10 else 3 if widest <= 14 else 2 if widest <= 25 else 1
             figure.legend(loc="outside lower center", ncols=columns, columnspacing=1.0, handlelength=2.4)

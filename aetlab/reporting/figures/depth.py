@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aetlab.reporting.figures.atoms import read_atoms
-from aetlab.reporting.figures.panels import SLICE_HIGH_V, SLICE_TICKS_V
-from aetlab.reporting.figures.slices import COLUMNS, average_slab, thickest_y_A
+from aetlab.reporting.figures.slices import COLUMNS, average_slab, fitting_high_V, square_root_ticks, thickest_y_A
 from aetlab.reporting.figures.style import (
     TWO_COLUMNS_IN,
     axis_arrows,
@@ -28,11 +27,13 @@ N_DEPTHS = 5
 _MARGIN_A = 2.5
 
 
-def plot_depths(runs: Sequence[StoredRun], titles: Sequence[str], letters: Sequence[str] = "abc") -> Figure:
+def plot_depths(runs: Sequence[StoredRun], titles: Sequence[str], letters: Sequence[str] = "abc",
+                high_V: float | None = None) -> Figure:
     """Draw 1 Å slices normal to the beam at five depths, with the tilt axis vertical.
 
     Arrows mark the height of the slice that :func:`~aetlab.reporting.figures.panels.plot_panels` shows.
-    Depths and limits follow the true atoms of the first record, or its traced atoms where it has no truth.
+    Depths and limits follow the true atoms of the first record, or its traced atoms where it has no truth. ``high_V``
+    is the upper limit of the colour scale, by default one that fits the slices.
     """
     atoms = read_atoms(runs[0])
     atoms_A = atoms.sample_A if len(atoms.sample_A) else np.zeros((1, 3))
@@ -49,11 +50,12 @@ def plot_depths(runs: Sequence[StoredRun], titles: Sequence[str], letters: Seque
     with style():
         figure = new_figure(TWO_COLUMNS_IN, len(runs) * (height_in + 0.25) + 0.1)
         grid = figure.subplots(len(runs), N_DEPTHS, squeeze=False)
-        for row, run, title, letter in zip(grid, runs, titles, letters, strict=False):
-            volume = run.array("volume/potential_V")
-            for axes, depth_A in zip(row, depths_A, strict=True):
-                plane = average_slab(volume, voxel_A, "z", depth_A)
-                image = show_plane(axes, plane, voxel_A, low=0, high=SLICE_HIGH_V, square_root=True)
+        planes = [[average_slab(volume, voxel_A, "z", depth_A) for depth_A in depths_A]
+                  for volume in (run.array("volume/potential_V") for run in runs)]
+        high_V = high_V or fitting_high_V([plane for own in planes for plane in own])
+        for row, own, title, letter in zip(grid, planes, titles, letters, strict=False):
+            for axes, plane, depth_A in zip(row, own, depths_A, strict=True):
+                image = show_plane(axes, plane, voxel_A, low=0, high=high_V, square_root=True)
                 axes.set_xlim(-half_x_A, half_x_A)
                 axes.set_ylim(low_y_A, high_y_A)
                 _mark_height(axes, y_slice_A)
@@ -61,7 +63,7 @@ def plot_depths(runs: Sequence[StoredRun], titles: Sequence[str], letters: Seque
             panel_letter(row[0], f"({letter})", title)
             scale_bar(row[0], 2 * half_x_A)
             axis_arrows(row[-1], "x", "y")
-        colour_bar(figure, image, "potential (V)", beside=list(grid.flat), ticks=SLICE_TICKS_V)
+        colour_bar(figure, image, "potential (V)", beside=list(grid.flat), ticks=square_root_ticks(high_V))
     return figure
 
 

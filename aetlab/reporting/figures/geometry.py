@@ -23,16 +23,15 @@ from aetlab.reporting.figures.atoms import element_name
 from aetlab.reporting.figures.style import (
     BLACK,
     BLUE,
-    GREEN,
-    ORANGE,
-    SKY,
     TWO_COLUMNS_IN,
     VERMILION,
     axis_arrows,
     dots,
+    element_colours,
     extent_A,
     marker_area,
     new_figure,
+    number_label,
     panel_letter,
     scale_bar,
     show_plane,
@@ -43,10 +42,9 @@ from aetlab.reporting.stored_run import StoredRun
 #: x is drawn shortened by this factor, at this angle to the right and upwards.
 _DEPTH, _ANGLE_RAD = 0.5, math.radians(38)
 _SHEAR = np.array([_DEPTH * math.cos(_ANGLE_RAD), _DEPTH * math.sin(_ANGLE_RAD)])
-#: Tilt in degrees at which the sample is drawn, and the largest number of slices that are outlined.
+#: Tilt in degrees at which the sample is drawn, and the largest number of slices that are outlined one by one.
 _TILT_DEG = 20.0
-_SLICES_DRAWN = 7
-_COLOURS = (SKY, ORANGE, GREEN, VERMILION)
+_SLICES_DRAWN = 8
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def plot_geometry(run: StoredRun) -> Figure:
     stored = noise_free if noise_free in run.array_names else "tilt_series/images_of_kept_tilts"
     images = np.where(weight[:, shown, None, None] > 0, run.array(stored)[:, shown], np.nan)
     with style():
-        figure = new_figure(TWO_COLUMNS_IN, 4.4)
+        figure = new_figure(TWO_COLUMNS_IN, max(1.45 * len(shown), 3.2))
         halves = np.asarray(figure.subfigures(1, 2, width_ratios=[0.9, 1]))
         axes = halves[0].subplots()
         _draw_experiment(axes, run, atoms, images[0], defocus_nm[0, shown])
@@ -118,18 +116,25 @@ def _make_box(run: StoredRun, n_planes: int) -> _Box:
 
 
 def _draw_slices(axes: Axes, run: StoredRun, box: _Box) -> None:
-    """Outline at most :data:`_SLICES_DRAWN` slices, and write how many there are."""
-    slices = n_slices(run.spec.scale.shape_zxy[0], run.spec.binning.n_layers)
-    for height in np.linspace(-box.half_z, box.half_z, min(slices, _SLICES_DRAWN) + 1):
-        _outline_plane(axes, box, height, edgecolor="0.6")
-    text = f"{slices} slices\nof {run.spec.binning.n_layers * run.voxel_A:g} Å"
-    axes.text(box.half_y + 0.55 * box.half_x, box.half_z * 0.55, text, ha="left", va="center")
+    """Outline the boundaries of the slices, of every second or third where there are many, and write their number."""
+    n_voxels, n_layers = run.spec.scale.shape_zxy[0], run.spec.binning.n_layers
+    slices = n_slices(n_voxels, n_layers)
+    step = -(-slices // _SLICES_DRAWN)
+    for first in [*range(0, n_voxels, step * n_layers), n_voxels]:
+        _outline_plane(axes, box, first * run.voxel_A - box.half_z, edgecolor="0.6")
+    text = f"{slices} slices\nof {n_layers * run.voxel_A:.3g} Å"
+    rest = n_voxels - (slices - 1) * n_layers
+    if rest < n_layers:
+        text += f",\nthe last {rest * run.voxel_A:.3g} Å"
+    if step > 1:
+        text += f"\n(one in {step} drawn)"
+    axes.text(box.half_y + 0.75 * box.half_x, 1.1 * box.half_z + 0.5 * box.half_x, text, ha="left", va="top")
 
 
 def _draw_atoms(axes: Axes, box: _Box, numbers: np.ndarray, positions_A: np.ndarray) -> None:
     """Draw the atoms of the tilted sample with the nearest last, and a legend of the elements."""
     atoms_A = positions_A @ rotation_matrix(_TILT_DEG).T
-    kinds = {int(number): _COLOURS[i % len(_COLOURS)] for i, number in enumerate(np.unique(numbers))}
+    kinds = element_colours(numbers)
     order = np.argsort(-atoms_A[:, 0], kind="stable")
     page = on_page(atoms_A[order])
     axes.scatter(
@@ -174,7 +179,7 @@ def _draw_planes(
             interpolation="bilinear",
         )
         _outline_plane(axes, box, height, edgecolor=BLUE, zorder=4)
-        label = f"Δf = {plane_nm:g} nm"
+        label = f"Δf = {number_label(plane_nm)} nm"
         axes.text(box.half_y + 0.55 * box.half_x, -height, label, ha="left", va="center", color=BLUE)
 
 
@@ -250,8 +255,8 @@ def _draw_images(
         if not np.isfinite(images[j, i]).any():
             axes.text(0.5, 0.5, "missing image", transform=axes.transAxes, ha="center", va="center")
         if i == 0:
-            panel_letter(axes, "(b)" if j == 0 else "", f"θ = {tilt_deg[j]:g}°")
+            panel_letter(axes, "(b)" if j == 0 else "", f"θ = {number_label(float(tilt_deg[j]))}°")
         if j == 0 or defocus_nm[j, i] != defocus_nm[0, i]:
-            axes.set_ylabel(f"Δf = {defocus_nm[j, i]:g} nm")
+            axes.set_ylabel(f"Δf = {number_label(float(defocus_nm[j, i]))} nm")
     scale_bar(grid[-1, 0], width_A)
     axis_arrows(grid[-1, 0], "x", "y")

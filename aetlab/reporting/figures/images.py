@@ -12,17 +12,15 @@ from matplotlib.figure import Figure
 from aetlab.reporting.figures.atoms import element_name
 from aetlab.reporting.figures.slices import AXES, COLUMNS, in_slab
 from aetlab.reporting.figures.style import (
-    GREEN,
-    ORANGE,
-    SKY,
     TWO_COLUMNS_IN,
-    VERMILION,
     axis_arrows,
     bare,
     colour_bar,
     dots,
+    element_colours,
     marker_area,
     new_figure,
+    number_label,
     panel_letter,
     scale_bar,
     show_plane,
@@ -32,9 +30,10 @@ from aetlab.reporting.stored_run import StoredRun
 from aetlab.spec import dose_per_image_e_A2
 
 X, Y = COLUMNS["x"], COLUMNS["y"]
-_COLOURS = (SKY, ORANGE, GREEN, VERMILION)
 #: Thickness of the slice of atoms in (a), in Å: one period of silicon.
 _SLICE_A = 5.4
+#: Margin around the atoms of (a) in Å.
+_MARGIN_A = 1.5
 
 
 def plot_images(run: StoredRun) -> Figure:
@@ -52,9 +51,10 @@ def _plot_simulated(run: StoredRun) -> Figure:
     defocus_nm = run.attribute("views/ideal", "defocus_nm")
     dose = dose_per_image_e_A2(run.spec)
     recorded = "no noise" if math.isinf(dose) else f"{dose:.3g} e/Å²"
-    potentials = [(plane, f"potential, {angle_deg:g}°") for plane, angle_deg in zip(projected, tilt_deg, strict=True)]
+    potentials = [(plane, f"potential, {number_label(angle_deg)}°")
+                  for plane, angle_deg in zip(projected, tilt_deg, strict=True)]
     rows = [
-        ((ideal[i], f"ideal, {defocus_nm:g} nm"), (images[i], recorded)) for i in range(len(potentials))
+        ((ideal[i], f"ideal, {number_label(defocus_nm)} nm"), (images[i], recorded)) for i in range(len(potentials))
     ]
     low, high = (float(value) for value in np.percentile(ideal, [0.3, 99.7]))
     return _plot(run, "truth", potentials, rows, (low, high))
@@ -64,7 +64,7 @@ def _plot_measured(run: StoredRun) -> Figure:
     kept = run.array("tilt_series/kept_tilts")
     tilt_deg, defocus_nm, weight = (run.array(f"tilt_series/{name}")[kept] for name in ("tilt_deg", "defocus_nm",
                                                                                        "weight"))
-    i_plane = np.where(weight > 0, defocus_nm, -np.inf).argmax(axis=1)  # the greatest defocus that is not missing
+    i_plane = np.where(weight > 0, np.abs(defocus_nm), -1.0).argmax(axis=1)  # of those that are not missing
     i_tilt = np.arange(len(kept))
     images = run.array("tilt_series/images_of_kept_tilts")[i_tilt, i_plane]
     volume = np.asarray(run.array("volume/potential_V"), np.float32)
@@ -72,7 +72,7 @@ def _plot_measured(run: StoredRun) -> Figure:
         (run.voxel_A * volume.sum(axis=AXES[axis]), f"reconstruction along {axis}") for axis in ("z", "x")
     ]
     rows = [
-        ((image, f"θ = {angle_deg:g}°, {defocus:g} nm"),)
+        ((image, f"θ = {number_label(angle_deg)}°, {number_label(defocus)} nm"),)
         for image, angle_deg, defocus in zip(images, tilt_deg, defocus_nm[i_tilt, i_plane], strict=True)
     ]
     low, high = (float(value) for value in np.nanpercentile(images, [0.3, 99.7]))
@@ -91,7 +91,7 @@ def _plot(
     letters = "bcdefg"[: 2 + 2 * n_images]
     mosaic = [["a", *letters[::2]], ["a", *letters[1::2]]]
     with style():
-        figure = new_figure(TWO_COLUMNS_IN, 4.15 if n_images == 2 else 5.5)
+        figure = new_figure(TWO_COLUMNS_IN, 4.15 if n_images == 2 else 5.5, gap_in=0.06)
         grid = figure.subplot_mosaic(mosaic, width_ratios=[1.15] + [1] * (1 + n_images))
         _draw_atoms(grid["a"], run, atoms)
         panel_letter(grid["a"], "(a)", f"{_SLICE_A:g} Å slice of {'' if atoms == 'truth' else 'traced '}atoms")
@@ -119,29 +119,31 @@ def _plot(
 def _draw_atoms(axes: Axes, run: StoredRun, atoms: str) -> None:
     positions_A, numbers = run.array(f"{atoms}/positions_A"), run.array(f"{atoms}/numbers")
     near = in_slab(positions_A, "z", 0.0, _SLICE_A)
-    _, n_x, n_y = run.spec.scale.shape_zxy
-    width_A, height_A = n_x * run.voxel_A, n_y * run.voxel_A
+    half_A = float(np.abs(positions_A[:, [X, Y]]).max(initial=2.0)) + _MARGIN_A
     order = np.argsort(positions_A[near, COLUMNS["z"]], kind="stable")
     points, kinds = positions_A[near][order], numbers[near][order]
-    colours = {int(number): _COLOURS[i % len(_COLOURS)] for i, number in enumerate(np.unique(numbers))}
+    colours = element_colours(numbers)
     axes.scatter(
         points[:, X],
         points[:, Y],
-        s=marker_area(1.75, width_A, 1.4),
+        s=marker_area(1.75, 2 * half_A, 1.4),
         edgecolors="0.2",
         linewidths=0.15,
         c=[colours[int(number)] for number in kinds],
         rasterized=len(points) > 5000,
     )
     axes.set_aspect("equal", anchor="N")
-    axes.set_xlim(-width_A / 2, width_A / 2)
-    axes.set_ylim(-height_A / 2, height_A / 2)
+    axes.set_xlim(-half_A, half_A)
+    axes.set_ylim(-1.45 * half_A, half_A)  # room for the scale bar below the atoms
     bare(axes)
-    scale_bar(axes, width_A, "black")
+    scale_bar(axes, 2 * half_A, "black")
     axis_arrows(axes, "x", "y", "black")
     axes.legend(
         handles=dots({element_name(number): colour for number, colour in colours.items()}),
-        loc="upper right",
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.02),
+        ncols=3,
         handletextpad=0.1,
+        columnspacing=1.0,
         borderaxespad=0.2,
     )

@@ -45,7 +45,10 @@ class Needs:
 
 @dataclass(frozen=True)
 class FigureTask:
-    """A figure to draw: its kind, title, records, and their labels and letters where the kind takes them."""
+    """A figure to draw: its kind, title, records, and their labels and letters where the kind takes them.
+
+    ``high_V`` is the upper limit of the colour scale of slices; None lets it fit the data.
+    """
 
     name: str
     kind: str
@@ -54,6 +57,7 @@ class FigureTask:
     labels: tuple[str, ...] = ()
     letters: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    high_V: float | None = None
 
     @property
     def has_truth(self) -> bool:
@@ -112,7 +116,7 @@ def _records(runs: Sequence[StoredRun]) -> str:
 
 
 def _with_letters(plot: Callable[..., Figure], task: FigureTask) -> Figure:
-    return plot(task.runs, task.labels, task.letters) if task.letters else plot(task.runs, task.labels)
+    return plot(task.runs, task.labels, task.letters or "abcd", task.high_V)
 
 
 _ATOMS = ("traced/positions_A", "traced/numbers")
@@ -147,9 +151,9 @@ KINDS: dict[str, FigureKind] = {
     "depths": FigureKind(
         draw=lambda task: _with_letters(plot_depths, task),
         needs=Needs(always=("volume/potential_V", *TRACED_ARRAYS), with_truth=MATCH_ARRAYS, without_truth=()),
-        caption="1 Å slices normal to the beam (square root of the potential from 0 to 80 V); the tilt axis is "
+        caption="1 Å slices normal to the beam (square root of the potential); the tilt axis is "
         "vertical. Arrows mark the height of the slices normal to the tilt axis in figure 4.",
-        caption_without_truth="1 Å slices normal to the beam (square root of the potential from 0 to 80 V); the tilt "
+        caption_without_truth="1 Å slices normal to the beam (square root of the potential); the tilt "
         "axis is vertical. Arrows mark the height at which the sample is thickest.",
     ),
     "panels": FigureKind(
@@ -160,11 +164,11 @@ KINDS: dict[str, FigureKind] = {
             without_truth=("traced/position_error_A",),
         ),
         caption="From top to bottom: 1 Å slice normal to the tilt axis where the sample is thickest (square root of "
-        "the potential from 0 to 80 V); traced atoms of that slice with tetrahedra whose centre lies in it; site "
+        "the potential); traced atoms of that slice with tetrahedra whose centre lies in it; site "
         "intensities of the found atoms by true element, with the threshold between the species assigned; 3D "
         "position errors of the found atoms with their standard deviation along x, y and z.",
         caption_without_truth="From top to bottom: 1 Å slice normal to the tilt axis where the sample is thickest "
-        "(square root of the potential from 0 to 80 V); traced atoms of that slice by assigned element; site "
+        "(square root of the potential); traced atoms of that slice by assigned element; site "
         "intensities of the traced atoms by assigned element, with the threshold between the species; standard "
         "errors of the traced positions along x, y and z with their medians.",
     ),
@@ -178,7 +182,9 @@ KINDS: dict[str, FigureKind] = {
         draw=lambda task: plot_binning(task.runs),
         needs=Needs(with_truth=("metrics/potential_error",)),
         caption="Median time of an iteration saved (left) and relative error of the potential in the scored part "
-        "(right) against the layers binned; the dotted line is the paper's bound on the thickness of a slice.",
+        "(right) against the layers binned; the dotted line is the paper's bound on the thickness of a slice. The "
+        "error that remains with thin slices is of spatial frequencies that the images hardly hold: below 0.1/Å, "
+        "where phase contrast is weak, and towards the aperture and beyond it.",
     ),
     "vacancies": FigureKind(
         draw=lambda task: plot_vacancies(*task.runs),
@@ -210,10 +216,10 @@ KINDS: dict[str, FigureKind] = {
             where_stored=("profiles/axis/*", "profiles/surface/*", "structure/pair_distribution/*"),
         ),
         caption="|error| over standard error along each axis of the found atoms, and the half-normal density of "
-        "correct error bars (a): a tail beyond it shows errors that a fit to one volume cannot detect, such as the "
+        "correct error bars: a tail beyond it shows errors that a fit to one volume cannot detect, such as the "
         "regulariser's bias. Scores with 95 % intervals against distance from the tilt axis and depth below the "
-        "surface. Bond lengths, bond angles, coordination and pair distribution of the traced atoms, and of the "
-        "true atoms of the first record.",
+        "surface, where they change. Bond lengths, bond angles, coordination and, where it reaches a second shell, "
+        "pair distribution of the traced atoms, and of the true atoms of the first record.",
         caption_without_truth="Bond lengths, bond angles, coordination and pair distribution of the traced atoms.",
     ),
     "refined": FigureKind(
@@ -224,12 +230,12 @@ KINDS: dict[str, FigureKind] = {
             without_truth=("traced/position_error_A", "refined/numbers", "refined/probability"),
             where_stored=("refined_match/rotation", "refined_match/shift_A"),
         ),
-        caption="Position errors of the found atoms, traced (dashed) and refined (a). Root mean square error of the "
+        caption="Position errors of the found atoms, traced (dashed) and refined. Root mean square error of the "
         "refined atoms along each axis against their standard errors from the Fisher information of the images, in "
-        "bins of equal counts; on the dashed line they agree (b). |error| over standard error with the half-normal "
-        "density (c). Occupancy by true element (d).",
-        caption_without_truth="Standard errors of the positions, traced (dashed) and refined (a). Distance from each "
-        "refined atom to the nearest traced one (b). Occupancy by assigned element (c). Probability of the assigned "
-        "element (d).",
+        "bins of equal counts; on the dashed line they agree. |error| over standard error with the half-normal "
+        "density. Occupancy by true element.",
+        caption_without_truth="Standard errors of the positions, traced (dashed) and refined. Distance from each "
+        "refined atom to the nearest traced one. Occupancy by assigned element, and, where any is uncertain, the "
+        "probability of the assigned element.",
     ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import pandas as pd
 
@@ -14,20 +15,19 @@ from aetlab.spec import RunSpec, tilt_span_deg
 _REG_NAMES = {"tv": "total variation", "lasso": "Lasso", "pos": "real, positive", "none": "none",
               "atoms": "atoms"}
 #: Settings that a label states where they differ from those of most records.
-_LABELLED = {
+_LABELLED: dict[str, str | dict[Any, str]] = {
     "data": "{} series",
     "n_tilts": "{} tilts",
     "n_defoci": "{} defoci",
     "missing_wedge_deg": "{:g}° wedge",
-    "n_binned_layers": "N_B {}",
+    "n_binned_layers": "{} layers per slice",
     "vacancies": "vacancies {}",
-    "sample": "{}",
     "scale": "{}",
     "simulate": "from {}",
     "microscope": "{}",
     "rotation": "{} rotation",
-    "align": "aligned: {}",
-    "refine": "refined: {}",
+    "align": {True: "aligned", False: "not aligned"},
+    "refine": {"none": "not refined", "atoms": "refined"},
     "n_iterations": "{} iterations",
     "seed": "seed {}",
 }
@@ -85,14 +85,26 @@ def common_settings(spec: RunSpec, but: str) -> str:
 
 
 def run_labels(frame: pd.DataFrame) -> dict[str, str]:
-    """Return a label for each record by identity: dose, regulariser, and settings that differ from most records."""
+    """Return a label for each record by identity: dose, regulariser, and settings that differ from most records.
+
+    The sample comes first where the records have several.
+    """
     labels: dict[str, str] = {}
     if frame.empty:
         return labels
     usual = {name: frame[name].mode().iloc[0] for name in _LABELLED}
-    for row in frame.to_dict("records"):
-        parts = ["no noise" if math.isinf(row["dose_e_A2"]) else f"{dose_text(row['dose_e_A2'])} e/Å²", row["reg"]]
-        parts += [text.format(row[name]) for name, text in _LABELLED.items() if row[name] != usual[name]]
+    names = frame["sample"].astype(str)
+    short = names.str.replace(r" [0-9a-f]{6}$", "", regex=True)
+    names = short if short.nunique() == names.nunique() else names
+    for row, name in zip(frame.to_dict("records"), names, strict=True):
+        parts = [name] if names.nunique() > 1 else []
+        parts += ["no noise" if math.isinf(row["dose_e_A2"]) else f"{dose_text(row['dose_e_A2'])} e/Å²", row["reg"]]
+        parts += [_value_label(text, row[name]) for name, text in _LABELLED.items() if row[name] != usual[name]]
         labels[row["record"]] = ", ".join(parts)
     counts = Counter(labels.values())
     return {record: f"{label} ({record[:6]})" if counts[label] > 1 else label for record, label in labels.items()}
+
+
+def _value_label(text: str | dict[Any, str], value: Any) -> str:
+    """Return the label of ``value``: ``text`` with it filled in, or its own text."""
+    return text.format(value) if isinstance(text, str) else text[value]

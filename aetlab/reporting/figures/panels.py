@@ -1,6 +1,6 @@
 """Figures 4, 6, 7 and 8 of the paper and similar ones: one column for each record, so that a setting's effect shows.
 
-From top to bottom: a 1 Å slice normal to the tilt axis (square root of the potential from 0 to 80 V, as in the paper);
+From top to bottom: a 1 Å slice normal to the tilt axis (square root of the potential);
 the traced atoms of the slice with tetrahedra; histograms of site intensities with the threshold between species;
 position errors. Without a truth, atoms are grouped by the element assigned instead of found, missing and false, and
 standard errors take the place of position errors.
@@ -22,7 +22,14 @@ from matplotlib.patches import Patch
 
 from aetlab.core.physics import SYMBOLS
 from aetlab.reporting.figures.atoms import ShownAtoms, element_name, outlines, read_atoms, species_thresholds
-from aetlab.reporting.figures.slices import COLUMNS, in_slab, slice_V, thickest_y_A
+from aetlab.reporting.figures.slices import (
+    COLUMNS,
+    fitting_high_V,
+    in_slab,
+    slice_V,
+    square_root_ticks,
+    thickest_y_A,
+)
 from aetlab.reporting.figures.style import (
     BLACK,
     BLUE,
@@ -31,14 +38,12 @@ from aetlab.reporting.figures.style import (
     GREEN,
     MISSING,
     ONE_COLUMN_IN,
-    ORANGE,
-    PURPLE,
-    SKY,
     TWO_COLUMNS_IN,
     VERMILION,
     YELLOW,
     axis_arrows,
     colour_bar,
+    element_colours,
     marker_area,
     new_figure,
     panel_letter,
@@ -48,15 +53,13 @@ from aetlab.reporting.figures.style import (
 )
 from aetlab.reporting.stored_run import StoredRun
 
-#: Upper limit in V of the colour scale of slices (the paper, figure 3).
-SLICE_HIGH_V = 80.0
-SLICE_TICKS_V = (0, 5, 20, 45, 80)
 #: Columns of one figure; more records are drawn in several figures.
 MAX_COLUMNS = 4
 Z, X = COLUMNS["z"], COLUMNS["x"]
-_SPECIES_COLOURS = (SKY, ORANGE, PURPLE, YELLOW, GREEN)
 #: Margin around the atoms of a slice in Å.
 _MARGIN_A = 2.5
+#: Height of the strip below a slice that holds its scale bar, over half the side of the slice.
+_STRIP = 0.36
 #: How standard errors along each axis are drawn.
 _AXIS_LINES: dict[str, dict[str, Any]] = {
     "x": {"color": BLUE, "linestyle": "-"},
@@ -95,25 +98,32 @@ def read_columns(runs: Sequence[StoredRun], titles: Sequence[str]) -> list[Colum
     ]
 
 
-def plot_panels(runs: Sequence[StoredRun], titles: Sequence[str], letters: Sequence[str] = "abcd") -> Figure:
-    """Draw one column for each record (at most :data:`MAX_COLUMNS`), headed by ``letters`` and ``titles``."""
+def plot_panels(
+    runs: Sequence[StoredRun], titles: Sequence[str], letters: Sequence[str] = "abcd", high_V: float | None = None
+) -> Figure:
+    """Draw one column for each record (at most :data:`MAX_COLUMNS`), headed by ``letters`` and ``titles``.
+
+    ``high_V`` is the upper limit of the colour scale of the slices, by default one that fits them.
+    """
     columns = read_columns(runs, titles)
+    high_V = high_V or fitting_high_V([column.slice_V for column in columns])
     n = len(columns)
     width_in = ONE_COLUMN_IN if n == 1 else TWO_COLUMNS_IN
     picture_in = (width_in - 1.05) / n
     with style():
-        figure = new_figure(width_in, 2 * picture_in + 3.25)
+        height_in = (1 + _STRIP / 2) * picture_in
+        figure = new_figure(width_in, 2 * height_in + 3.25)
         grid = figure.subplots(
-            4, n + 1, height_ratios=[picture_in, picture_in, 1.05, 1.05], width_ratios=[picture_in] * n + [0.12]
+            4, n + 1, height_ratios=[height_in, height_in, 1.05, 1.05], width_ratios=[picture_in] * n + [0.12]
         )
         for axes in grid[1:, n]:
             axes.remove()
         half_A = _half_width_A(columns)
         for i, column in enumerate(columns):
-            image = show_slice(grid[0, i], column, half_A)
+            image = show_slice(grid[0, i], column, half_A, high_V)
             panel_letter(grid[0, i], f"({letters[i]})", column.title)
-            show_atoms(grid[1, i], column, _elements(columns), half_A, picture_in)
-        colour_bar(figure, image, "potential (V)", inside=grid[0, n], ticks=SLICE_TICKS_V)
+            show_atoms(grid[1, i], column, _elements(columns), half_A, picture_in, high_V)
+        colour_bar(figure, image, "potential (V)", inside=grid[0, n], ticks=square_root_ticks(high_V))
         _species_histograms(list(grid[2, :n]), columns)
         if columns[0].atoms.truth is not None:
             _error_histograms(list(grid[3, :n]), columns)
@@ -131,19 +141,19 @@ def _half_width_A(columns: Sequence[Column]) -> float:
     return float(min(max(max(reach) + _MARGIN_A, 4.0), volume))
 
 
-def show_slice(axes: Axes, column: Column, half_A: float) -> AxesImage:
-    """Show the slice on a square root scale, with a scale bar and the directions of the axes."""
-    image = show_plane(axes, column.slice_V, column.run.voxel_A, low=0, high=SLICE_HIGH_V, square_root=True)
+def show_slice(axes: Axes, column: Column, half_A: float, high_V: float) -> AxesImage:
+    """Show the slice on a square root scale up to ``high_V``, with a scale bar and the directions of the axes."""
+    image = show_plane(axes, column.slice_V, column.run.voxel_A, low=0, high=high_V, square_root=True)
     _frame(axes, half_A, "white")
     return image
 
 
 def show_atoms(
-    axes: Axes, column: Column, elements: Sequence[tuple[int, str]], half_A: float, width_in: float
+    axes: Axes, column: Column, elements: Sequence[tuple[int, str]], half_A: float, width_in: float, high_V: float
 ) -> None:
     """Show the atoms of the slice and the tetrahedra of traced atoms over a faint image of the slice."""
     atoms = column.atoms
-    show_plane(axes, column.slice_V, column.run.voxel_A, low=0, high=4 * SLICE_HIGH_V, cmap="gray_r", square_root=True)
+    show_plane(axes, column.slice_V, column.run.voxel_A, low=0, high=4 * high_V, cmap="gray_r", square_root=True)
     centres = in_slab(atoms.positions_A[atoms.tetrahedra[:, 0]], "y", column.y_A)
     axes.add_collection(
         PolyCollection(
@@ -205,15 +215,16 @@ def _groups(atoms: ShownAtoms, elements: Sequence[tuple[int, str]]) -> list[tupl
 
 def _frame(axes: Axes, half_A: float, colour: str) -> None:
     axes.set_xlim(-half_A, half_A)
-    axes.set_ylim(-half_A, half_A)
+    axes.set_ylim(-(1 + _STRIP) * half_A, half_A)
+    axes.set_facecolor("black" if colour == "white" else "white")
     scale_bar(axes, 2 * half_A, colour)
     axis_arrows(axes, "z", "x", colour)
 
 
 def _species_histograms(axes: Sequence[Axes], columns: Sequence[Column]) -> None:
     """Draw site intensities by element: true element of the found atoms, or element assigned without a truth."""
-    high = 1.05 * max(np.percentile(c.atoms.signal, 99.8) if len(c.atoms.signal) else 1.0 for c in columns)
-    edges = np.linspace(0, high, 61)
+    low, high = _signal_range(columns)
+    edges = np.linspace(low, high, 61)
     tallest = 0
     for ax, column in zip(axes, columns, strict=True):
         atoms, truth = column.atoms, column.atoms.truth
@@ -226,8 +237,18 @@ def _species_histograms(axes: Sequence[Axes], columns: Sequence[Column]) -> None
         for threshold in _thresholds(column):
             ax.axvline(threshold, color=BLACK, linestyle="--", linewidth=0.9)
         ax.set_xlabel("site intensity I·s (V voxel)")
-        ax.set_xlim(0, high)
+        ax.set_xlim(low, high)
     _same_height(axes, tallest)
+
+
+def _signal_range(columns: Sequence[Column]) -> tuple[float, float]:
+    """Return the range of nearly all site intensities and of the thresholds, with a margin, in V voxel."""
+    signals = np.concatenate([*(c.atoms.signal for c in columns), *(_thresholds(c) for c in columns)])
+    if not len(signals):
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(signals, [0.2, 99.8]))
+    margin = max(0.12 * (high - low), 0.02 * abs(high), 1e-6)
+    return max(low - margin, 0.0), high + margin
 
 
 def _error_histograms(axes: Sequence[Axes], columns: Sequence[Column]) -> None:
@@ -288,8 +309,7 @@ def _same_height(axes: Sequence[Axes], tallest: int, room: float = 1.08) -> None
 def _elements(columns: Sequence[Column]) -> list[tuple[int, str]]:
     """Return the atomic numbers of all true atoms (traced atoms without a truth) with their colours, light first."""
     found = [c.atoms.numbers if c.atoms.truth is None else c.atoms.truth.numbers for c in columns]
-    numbers = sorted({int(number) for own in found for number in np.unique(own)})
-    return [(number, _SPECIES_COLOURS[i % len(_SPECIES_COLOURS)]) for i, number in enumerate(numbers)]
+    return list(element_colours(number for own in found for number in np.unique(own)).items())
 
 
 def _thresholds(column: Column) -> list[float]:
@@ -301,6 +321,10 @@ def _thresholds(column: Column) -> list[float]:
 def _legend(figure: Figure, columns: Sequence[Column]) -> None:
     elements = _elements(columns)
     with_truth = columns[0].atoms.truth is not None
+    drawn = {
+        name for c in columns for name, positions_A, _ in _groups(c.atoms, elements)
+        if in_slab(positions_A, "y", c.y_A).any()
+    }
     handles: list[Line2D | Patch] = [
         Line2D(
             [],
@@ -314,6 +338,7 @@ def _legend(figure: Figure, columns: Sequence[Column]) -> None:
             label=name,
         )
         for name, _, look in _groups(columns[0].atoms, elements)
+        if name in drawn
     ]
     if any(len(column.atoms.tetrahedra) for column in columns):
         handles.append(Patch(facecolor=GREEN, alpha=0.35, edgecolor=GREEN, label="tetrahedra"))
@@ -322,7 +347,8 @@ def _legend(figure: Figure, columns: Sequence[Column]) -> None:
             Patch(facecolor=colour, alpha=0.6, edgecolor=colour, label=f"true {SYMBOLS[number]}")
             for number, colour in elements
         ]
-        handles.append(Line2D([], [], color=BLACK, linewidth=0.8, label="false positives (histogram)"))
+        if any(c.atoms.truth is not None and len(c.atoms.truth.false) for c in columns):
+            handles.append(Line2D([], [], color=BLACK, linewidth=0.8, label="false positives (histogram)"))
     if any(_thresholds(column) for column in columns):
         handles.append(Line2D([], [], color=BLACK, linestyle="--", linewidth=0.9, label="species threshold"))
     if not with_truth:

@@ -15,6 +15,7 @@ from aetlab.reporting.figures.labels import (
     span_label,
     tilts_label,
 )
+from aetlab.reporting.figures.slices import PAPER_HIGH_V
 from aetlab.reporting.stored_run import StoredRun
 from aetlab.reporting.studies import Study, departures
 from aetlab.spec import RunSpec
@@ -24,7 +25,8 @@ from aetlab.spec import RunSpec
 class PaperFigure:
     """A figure of the paper: its number, kind and title, and the experiments that it shows.
 
-    ``label`` heads the columns or names the lines. ``least`` is the smallest number of experiments that make a figure.
+    ``label`` heads the columns or names the lines. ``least`` is the smallest number of records that make a figure: a
+    comparison needs two.
     """
 
     number: int
@@ -33,19 +35,20 @@ class PaperFigure:
     experiments: tuple[str, ...]
     label: Callable[[RunSpec], str] | None = None
     letters: str = ""
-    least: int = 1
+    least: int = 2
 
 
 _DOSES = ("fig4a", "fig4b", "fig4c")
 #: Figures with fixed experiments. Figures 1 and 2 show one of those of figure 4, and 10 and 11 all with binned layers.
 _FIXED = (
-    PaperFigure(3, "depths", "Slices at several depths", ("fig3a", "fig3b", "fig3c"), dose_and_tilts_label, "abc"),
+    PaperFigure(3, "depths", "Slices at several depths", ("fig3a", "fig3b", "fig3c"), dose_and_tilts_label, "abc",
+                least=1),
     PaperFigure(4, "panels", "Reconstructions at three doses", _DOSES, dose_label, "abc"),
     PaperFigure(5, "convergence", "Convergence at three doses", _DOSES, dose_label),
     PaperFigure(6, "panels", "Tilts against defoci at one total dose", ("fig6a", "fig6b", "fig6c"), tilts_label, "abc"),
     PaperFigure(7, "panels", "Missing wedge", ("fig7a", "fig7b", "fig7c"), span_label, "abc"),
     PaperFigure(8, "panels", "Regularisers", ("fig8a", "fig8b", "fig8c"), reg_label, "abc"),
-    PaperFigure(9, "vacancies", "Vacancies", ("fig9b", "fig9c"), least=2),
+    PaperFigure(9, "vacancies", "Vacancies", ("fig9b", "fig9c")),
 )
 
 
@@ -60,8 +63,9 @@ def paper_tasks(study: Study, experiments: Mapping[str, RunSpec], suffix: str) -
         absent = [name for name in figure.experiments if study.one(name) is None]
         if absent:
             missing.append(f"Figure {figure.number}: no record of {', '.join(absent)} in study {study.name}")
-        if len(figure.experiments) - len(absent) >= figure.least:
-            tasks.append(_task(figure, study, experiments, suffix))
+        task = _task(figure, study, experiments, suffix)
+        if len({run.identity for run in task.runs}) >= figure.least:
+            tasks.append(task)
     return tasks, missing
 
 
@@ -74,12 +78,12 @@ def _figures(study: Study, experiments: Mapping[str, RunSpec]) -> list[PaperFigu
         )
     )
     first = [
-        PaperFigure(1, "geometry", "Geometry of the experiment", any_dose),
-        PaperFigure(2, "images", "From atoms to images", any_dose),
+        PaperFigure(1, "geometry", "Geometry of the experiment", any_dose, least=1),
+        PaperFigure(2, "images", "From atoms to images", any_dose, least=1),
     ]
     last = [
         PaperFigure(10, "convergence", "Convergence for binned slices", binned, layers_label),
-        PaperFigure(11, "binning", "Time saved and error caused by binning", binned, least=2),
+        PaperFigure(11, "binning", "Time saved and error caused by binning", binned),
     ]
     return [*first, *_FIXED, *last]
 
@@ -96,6 +100,7 @@ def _task(figure: PaperFigure, study: Study, experiments: Mapping[str, RunSpec],
         letters=tuple(
             letter for letter, name in zip(figure.letters, figure.experiments, strict=False) if name in found
         ),
+        high_V=PAPER_HIGH_V,
         notes=_departures(found, experiments) + (_timing(runs) if figure.kind == "binning" else ()),
     )
 

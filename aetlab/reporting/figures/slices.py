@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from aetlab.reporting.stored_run import StoredRun
@@ -10,6 +13,8 @@ from aetlab.reporting.stored_run import StoredRun
 AXES = {"z": 0, "x": 1, "y": 2}
 #: Column of positions (N, 3) that holds each coordinate.
 COLUMNS = {"x": 0, "y": 1, "z": 2}
+#: Upper limit in V of the colour scale of slices in the paper's figures (its figure 3).
+PAPER_HIGH_V = 80.0
 
 
 def average_slab(
@@ -32,6 +37,20 @@ def average_slab(
 def slice_V(run: StoredRun, axis: str, centre_A: float) -> np.ndarray:
     """Return a 1 Å slice in V of the reconstructed potential of ``run``; see :func:`average_slab`."""
     return average_slab(run.array("volume/potential_V"), run.voxel_A, axis, centre_A)
+
+
+def fitting_high_V(planes: Sequence[np.ndarray]) -> float:
+    """Return the upper limit in V of a colour scale that shows the peaks of ``planes``: 16 times a round number."""
+    peak_V = max((float(np.percentile(plane, 99.8)) for plane in planes if plane.size), default=0.0)
+    if not peak_V > 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(peak_V / 16))
+    return 16 * power * min(step for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power * 16 >= peak_V * 0.999)
+
+
+def square_root_ticks(high: float) -> list[float]:
+    """Return the values at 0, 1/4, 1/2, 3/4 and 1 of a square root scale from 0 to ``high``."""
+    return [high * share for share in (0.0, 1 / 16, 1 / 4, 9 / 16, 1.0)]
 
 
 def in_slab(positions_A: np.ndarray, axis: str, centre_A: float, thickness_A: float = 1.0) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import PowerNorm, to_hex
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from PIL import Image
 
 #: Widths of one and of two columns of a journal, in inches.
@@ -35,7 +37,11 @@ BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 #: Colours and line styles of the lines of one plot, in order.
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
-LINES = ("-", "--", "-.", ":")
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":")
+#: Colours of elements, the lightest first; those of found and missing atoms come last.
+ELEMENT_CYCLE = (SKY, ORANGE, PURPLE, GREEN, YELLOW, BLACK, BLUE, VERMILION)
+#: Opacity of the patch behind a scale bar or the directions of the axes.
+_BEHIND_ALPHA = 0.5
 
 #: Found, missing and false atoms: colour and marker.
 FOUND, MISSING, FALSE = BLUE, VERMILION, BLACK
@@ -68,12 +74,25 @@ _RC: dict[Any, Any] = {
 }
 
 
-def new_figure(width_in: float, height_in: float) -> Figure:
-    """Return an empty figure of this size with a layout that prevents overlaps."""
-    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+def new_figure(width_in: float, height_in: float, gap_in: float = 0.03) -> Figure:
+    """Return an empty figure with a layout that prevents overlaps, and ``gap_in`` above and below each panel."""
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=gap_in, wspace=0.02, hspace=0.02)
     figure = Figure(figsize=(width_in, height_in), layout=layout)
     FigureCanvasAgg(figure)
     return figure
+
+
+def line_colours(n: int, cycle: Sequence[str] = CYCLE) -> list[str]:
+    """Return ``n`` colours that differ: those of ``cycle``, or of the map viridis where there are more."""
+    if n <= len(cycle):
+        return list(cycle[:n])
+    return [to_hex(colour) for colour in mpl.colormaps["viridis"](np.linspace(0, 0.95, n))]
+
+
+def element_colours(numbers: Iterable[int]) -> dict[int, str]:
+    """Return a colour for each of the atomic ``numbers``, in their order."""
+    known = sorted({int(number) for number in numbers})
+    return dict(zip(known, line_colours(len(known), ELEMENT_CYCLE), strict=True))
 
 
 @contextmanager
@@ -111,6 +130,11 @@ def web_image(png: Path, width_px: int = 1400) -> tuple[bytes, int, int]:
 def panel_letter(axes: Axes, letter: str, title: str = "") -> None:
     """Write the letter of a panel in bold and its title above the panel, flush left."""
     axes.set_title(rf"$\bf{{{letter}}}$" + (f"  {title}" if title else ""), loc="left", pad=3)
+
+
+def number_label(value: float) -> str:
+    """Return ``value`` to one decimal, without a trailing zero, with a minus sign."""
+    return f"{round(value, 1) + 0.0:g}".replace("-", "\N{MINUS SIGN}")
 
 
 def extent_A(n_horizontal: int, n_vertical: int, voxel_A: float) -> tuple[float, float, float, float]:
@@ -165,41 +189,36 @@ def dots(colours: Mapping[str, Any]) -> list[Line2D]:
     ]
 
 
-def scale_bar(axes: Axes, width_A: float, colour: str = "white", *, label: bool = True) -> None:
+def scale_bar(axes: Axes, width_A: float, colour: str = "white") -> None:
     """Draw a scale bar of a round length, about a quarter of ``width_A``, in the lower left corner of a picture."""
     length_A = round_length_A(width_A / 4)
-    left, right = axes.get_xlim()
     bottom, top = axes.get_ylim()
-    x, y = left + 0.05 * (right - left), bottom + 0.045 * (top - bottom)
-    axes.add_patch(
-        Rectangle(
-            (x, y),
-            length_A,
-            0.016 * (top - bottom),
-            facecolor=colour,
-            edgecolor="none",
-            zorder=9,
-            path_effects=outlined(colour),
-        )
+    bar = AnchoredSizeBar(
+        axes.transData,
+        length_A,
+        f"{length_A / 10:g} nm" if length_A >= 10 else f"{length_A:g} Å",
+        "lower left",
+        pad=0.25,
+        borderpad=0.3,
+        sep=1.5,
+        label_top=True,
+        color=colour,
+        size_vertical=0.012 * (top - bottom),
+        fontproperties=FontProperties(size=6.5),
     )
-    if label:
-        text = f"{length_A / 10:g} nm" if length_A >= 10 else f"{length_A:g} Å"
-        axes.text(
-            x + length_A / 2,
-            y + 0.035 * (top - bottom),
-            text,
-            color=colour,
-            ha="center",
-            va="bottom",
-            fontsize=6.5,
-            zorder=9,
-            path_effects=outlined(colour),
-        )
+    bar.patch.set(facecolor=_behind(colour), alpha=_BEHIND_ALPHA, edgecolor="none")
+    bar.set_zorder(9)
+    axes.add_artist(bar)
+
+
+def _behind(colour: str) -> str:
+    """Return the colour of a patch that keeps marks of ``colour`` readable on any picture."""
+    return "black" if colour == "white" else "white"
 
 
 def outlined(colour: str) -> list[patheffects.AbstractPathEffect]:
     """Return the effect of a thin rim in the opposite colour, which keeps marks readable on any picture."""
-    return [patheffects.withStroke(linewidth=1.6, foreground="black" if colour == "white" else "white")]
+    return [patheffects.withStroke(linewidth=1.6, foreground=_behind(colour))]
 
 
 def round_length_A(length_A: float) -> float:
@@ -219,6 +238,8 @@ def axis_arrows(axes: Axes, horizontal: str, vertical: str, colour: str = "white
         "path_effects": outlined(colour),
     }
     x, y, length = 0.83, 0.06, 0.1
+    axes.add_patch(Rectangle((x - 0.05, 0.015), 1 - x + 0.035, y + length + 0.07, transform=axes.transAxes, zorder=8,
+                             facecolor=_behind(colour), alpha=_BEHIND_ALPHA, edgecolor="none"))
     for end, name, align in (
         ((x + length, y), horizontal, ("left", "center")),
         ((x, y + length), vertical, ("center", "bottom")),

@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
 
-from aetlab.reporting.figures.panels import SLICE_HIGH_V, SLICE_TICKS_V
-from aetlab.reporting.figures.slices import COLUMNS, average_slab, in_slab
+from aetlab.reporting.figures.slices import COLUMNS, PAPER_HIGH_V, average_slab, in_slab, square_root_ticks
 from aetlab.reporting.figures.style import (
     TWO_COLUMNS_IN,
     YELLOW,
@@ -54,7 +53,7 @@ def plot_vacancies(whole: StoredRun, with_vacancies: StoredRun) -> Figure:
             true_slice = with_vacancies.array(f"truth/potential_{horizontal}{vertical}_V")
             planes = (true_slice, *(average_slab(volume, voxel_A, normal, 0.0) for volume in volumes))
             for i, (axes, plane) in enumerate(zip(row, planes, strict=True)):
-                image = show_plane(axes, plane, voxel_A, low=0, high=SLICE_HIGH_V, square_root=True)
+                image = show_plane(axes, plane, voxel_A, low=0, high=PAPER_HIGH_V, square_root=True)
                 limits = (half_A[COLUMNS[horizontal]], half_A[COLUMNS[vertical]])
                 axes.set_xlim(-limits[0], limits[0])
                 axes.set_ylim(-limits[1], limits[1])
@@ -65,7 +64,7 @@ def plot_vacancies(whole: StoredRun, with_vacancies: StoredRun) -> Figure:
                 if i == 0:
                     scale_bar(axes, 2 * limits[0])
                     axis_arrows(axes, horizontal, vertical)
-        colour_bar(figure, image, "potential (V)", beside=list(grid.flat), ticks=SLICE_TICKS_V)
+        colour_bar(figure, image, "potential (V)", beside=list(grid.flat), ticks=square_root_ticks(PAPER_HIGH_V))
     return figure
 
 
