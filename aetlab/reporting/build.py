@@ -18,7 +18,8 @@ from aetlab.reporting.figures.labels import run_labels
 from aetlab.reporting.figures.make import MadeFigure, make_figures
 from aetlab.reporting.figures.paper import paper_tasks
 from aetlab.reporting.folder import ReportFolder
-from aetlab.reporting.page import Report, build_page
+from aetlab.reporting.page import build_page
+from aetlab.reporting.report_contents import Report
 from aetlab.reporting.stored_run import StoredRun, check_arrays
 from aetlab.reporting.studies import Study, find_studies
 from aetlab.reporting.table_files import write_table

@@ -6,7 +6,7 @@ import base64
 import html
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -25,31 +25,46 @@ def table(
     values: pd.DataFrame | None = None,
     *,
     sortable: bool = True,
-    link: Callable[[str, Any], str | None] = lambda column, value: None,
+    records: Sequence[Sequence[str]] | None = None,
+    link: Callable[[str, str], str | None] = lambda column, record: None,
+    row_id: Callable[[str], str] | None = None,
 ) -> str:
     """Return ``frame`` as a table; ``values`` (same shape) are the numbers to sort by where cells are formatted text.
 
-    ``link(column, value)`` returns the address that a cell links to, or None.
+    ``records`` are the identities of the records behind each row. ``link(column, record)`` returns the address that the
+    cells of a column link to in a row whose first record is ``record``, or None. Of the links of a row, the first takes
+    part in the order of the Tab key. ``row_id(record)`` returns the id of a row.
     """
     values = frame if values is None else values
     numeric = [pd.api.types.is_numeric_dtype(values.iloc[:, i]) for i in range(frame.shape[1])]
     head = _head([str(name) for name in frame.columns], numeric, sortable)
     lines = []
-    for shown, sorted_by in zip(frame.itertuples(index=False), values.itertuples(index=False), strict=True):
+    of_rows = records if records is not None else [()] * len(frame)
+    rows = zip(frame.itertuples(index=False), values.itertuples(index=False), of_rows, strict=True)
+    for shown, sorted_by, own in rows:
         cells = []
+        reached = ""
         for name, text, value, number in zip(frame.columns, shown, sorted_by, numeric, strict=True):
-            address = link(str(name), text)
+            address = link(str(name), own[0]) if own else None
             content = escape(str(text))
-            content = f'<a href="{escape(address)}">{content}</a>' if address else content
+            if address and content:
+                content = f'<a href="{escape(address)}"{reached}>{content}</a>'
+                reached = " tabindex=-1"
             key = f' data-value="{_number(value)}"' if number else ""
             cells.append(f"<td{_class(number)}{key}>{content}</td>")
-        lines.append(f"<tr>{''.join(cells)}</tr>")
+        name = f' id="{escape(row_id(own[0]))}"' if row_id and own else ""
+        lines.append(f"<tr{name}{shown_with(own)}>{''.join(cells)}</tr>")
     kind = ' class="sortable"' if sortable else ""
     return (
         f'<div class="scroll"><table{kind}><thead>{head}</thead>\n<tbody>\n'
         + "\n".join(lines)
         + "\n</tbody></table></div>"
     )
+
+
+def shown_with(records: Sequence[str]) -> str:
+    """Return the attribute of an element that the page shows where one of ``records`` is chosen; nothing for none."""
+    return f' data-records="{escape(" ".join(records))}"' if records else ""
 
 
 def _head(names: list[str], numeric: list[bool], sortable: bool) -> str:

@@ -34,7 +34,8 @@ def table_one(
     ``chosen`` gives the records of each experiment by name. Several records are repeats with other seeds: ours is their
     mean, with columns of the 95 % confidence interval. An experiment without a record keeps its row, with ours empty.
     Ours are of the refined atoms where a record has them. The column ``differences`` states the settings in which the
-    records differ from ``experiments``. ``reg`` is the regulariser of ours where it differs from the paper's.
+    records differ from ``experiments``, ``records`` holds the identities of the records of a row. ``reg`` is the
+    regulariser of ours where it differs from the paper's.
     """
     rows = []
     for name, row in paper["rows"].items():
@@ -47,6 +48,7 @@ def table_one(
             "tilt_span_deg": row["tilt_span_deg"],
             "reg": row["reg"] if reg is None else f"{row['reg']}; {reg}",
             "n_runs": len(runs),
+            "records": " ".join(run.identity for run in runs),
         }
         for score in HEADLINES:
             values = np.array([run.metrics.get(best_name(score, run.metrics), math.nan) for run in runs], float)

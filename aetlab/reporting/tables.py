@@ -101,8 +101,8 @@ def fold_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """Return records that differ in the seed only as one row: mean, 95 % confidence interval (Student's t), and count.
 
     A numeric column ``name`` becomes ``name`` (the mean), ``name_low95`` and ``name_high95`` (the ends of
-    :func:`interval_95`, NaN for a single record); ``n_seeds`` is the count. Records without a truth are never averaged
-    with others.
+    :func:`interval_95`, NaN for a single record); ``n_seeds`` is the count and ``records`` holds the identities.
+    Records without a truth are never averaged with others.
     """
     if frame.empty:
         return frame
@@ -117,6 +117,7 @@ def fold_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     for key, group in frame.groupby([*settings, without_truth.rename("_")], sort=False, dropna=False):
         n_seeds = len(group)
         row: dict[str, Any] = dict(zip(settings, key[:-1], strict=True)) | {"n_seeds": n_seeds}
+        row["records"] = " ".join(group["record"])
         for name in results:
             row[name] = group[name].mean()
             row[f"{name}{LOW95}"], row[f"{name}{HIGH95}"] = interval_95(group[name].to_numpy(float), name)
