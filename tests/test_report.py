@@ -22,9 +22,12 @@ from aetlab.reporting.figures.choose import accuracy_tasks, common_tasks
 from aetlab.reporting.figures.labels import run_labels
 from aetlab.reporting.figures.make import make_figure, make_figures
 from aetlab.reporting.figures.paper import paper_tasks
+from aetlab.reporting.figures.slices import average_slab
 from aetlab.reporting.figures.style import line_colours, style
 from aetlab.reporting.html import script_data, table
+from aetlab.reporting.overview import describe_records
 from aetlab.reporting.packed_atoms import MAX_ATOMS, pack_atoms
+from aetlab.reporting.packed_slices import pack_slices
 from aetlab.reporting.stored_run import read_runs
 from aetlab.reporting.studies import find_studies
 from aetlab.reporting.table_one import read_paper_values, table_one
@@ -103,7 +106,8 @@ def test_page_is_one_file_that_needs_no_network(made):
     page = page_of(made)
     assert not re.search(r"""<[^>]*\b(src|href)\s*=\s*(?!"data:|"#)""", page)
     assert "@import" not in page and "url(" not in page and "fetch(" not in page
-    assert page.count("data:image/webp") == page.count("<figure ")
+    n_records = len(read_runs(made[0])[0])  # each has one picture of its slices
+    assert page.count("data:image/webp") == page.count("<figure ") + n_records
     assert "{{" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
 
 
@@ -398,6 +402,44 @@ def test_atoms_are_packed_for_the_page_and_thinned_evenly(tmp_path, monkeypatch)
     kept = np.bincount(np.frombuffer(base64.b64decode(fewer["kinds"]), np.uint8), minlength=3)
     assert kept.tolist() == [packed["counts"][0] - 10, *packed["counts"][1:3]]
     assert fewer["counts"] == packed["counts"] and "are drawn" in fewer["note"]
+
+
+def test_slices_of_the_page_are_those_of_the_reconstruction(tmp_path):
+    import base64
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    write_fake_record(tmp_path, fake_spec(n_voxels=24))
+    run = read_runs(tmp_path)[0][0]
+    packed = pack_slices(run)
+    picture = Image.open(io.BytesIO(base64.b64decode(packed["picture"].split(",")[1]))).convert("L")
+    width, height, index = packed["width"], packed["height"], packed["n"] // 2
+    left, top = index % packed["columns"] * width, index // packed["columns"] * height
+    shown = np.asarray(picture.crop((left, top, left + width, top + height)), float)
+    plane = average_slab(run.array("volume/potential_V"), 0.5, "z", packed["firstA"] + index * packed["stepA"])
+    # Voxels whose left and lower faces lie at xA and yA; x to the right, y upwards.
+    x, y = (slice(*(round((end + 6) / 0.5) for end in packed[name])) for name in ("xA", "yA"))
+    expected = 255 * np.sqrt(np.clip(plane[x, y] / packed["highV"], 0, 1)).T[::-1]
+    assert shown.shape == expected.shape and np.corrcoef(shown.ravel(), expected.ravel())[0, 1] > 0.95
+    for turned in (expected[::-1], expected[:, ::-1], expected.T):
+        assert np.corrcoef(shown.ravel(), turned.ravel())[0, 1] < 0.9
+    z_A = run.array("truth/positions_A")[:, 2]
+    assert packed["firstA"] <= z_A.min() and packed["firstA"] + (packed["n"] - 1) * packed["stepA"] >= z_A.max()
+
+
+def test_the_first_line_says_what_the_report_holds(tmp_path):
+    for dose in (math.inf, 5e4):
+        for reg in ("tv", "lasso"):
+            write_fake_record(tmp_path, fake_spec(n_voxels=24, dose_e_A2=dose, reg=reg))
+    frame = summary_frame(read_runs(tmp_path)[0])
+    errors = sorted(frame["position_error_pm"])
+    assert describe_records(frame) == (
+        "4 records of 1 sample (needle); 2 priors (lasso, tv); 2 doses (50 000, no noise) in e/Å²; position errors "
+        f"{errors[0]:.2f} to {errors[-1]:.2f} pm; computed on cpu.")
+    assert describe_records(frame[:1]).startswith("1 record of 1 sample (needle); 1 prior (lasso); 1 dose (no noise)")
+    assert describe_records(frame[:0]) == "No records."
 
 
 def test_text_from_records_cannot_become_markup():

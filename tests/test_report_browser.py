@@ -62,8 +62,68 @@ function turning() {
   answers.withoutFound = Number(canvas.dataset.drawn);
   answers.blueWithoutFound = blue();
   document.getElementById("show-0").click();
-  document.getElementById("view-species").click();
-  answers.species = document.getElementById("view-legend").textContent;
+  const colour = document.getElementById("view-colour");
+  const paint = (mode) => { colour.value = mode; colour.dispatchEvent(new Event("change")); };
+  const legend = () => document.getElementById("view-legend").textContent;
+  paint("species");
+  answers.species = legend();
+  paint("error");
+  answers.errors = legend();
+  paint("sigma");
+  answers.sigmas = legend();
+  paint("kind");
+}
+function slicing() {
+  const slider = document.getElementById("slice-depth"), slice = document.getElementById("slice");
+  const place = () => document.getElementById("slice-place").textContent;
+  const press = (key) => slice.dispatchEvent(new KeyboardEvent("keydown", {key}));
+  answers.depths = Number(slider.max) + 1;
+  answers.middle = place();
+  press("ArrowUp");
+  dispatchEvent(new Event("beforeprint"));
+  answers.deeper = place();
+  const places = new Set();
+  let atoms = 0;
+  for (let i = 0; i < answers.depths; i++) {
+    slider.value = String(i);
+    dispatchEvent(new Event("beforeprint"));
+    places.add(place());
+    atoms += Number(slice.dataset.drawn);
+  }
+  answers.places = places.size;
+  answers.sliced = atoms;
+}
+function finding() {
+  const shown = (selector) => [...document.querySelectorAll(selector)].filter((element) => !element.hidden).length;
+  const filter = document.getElementById("filter");
+  const dose = filter.querySelector("[data-field=dose_e_A2]"), words = filter.querySelector("[data-field=words]");
+  answers.rows = shown("#runs tbody tr");
+  answers.figures = shown("figure");
+  dose.value = "inf";
+  filter.dispatchEvent(new Event("input"));
+  answers.rowsOfDose = shown("#runs tbody tr");
+  answers.figuresOfDose = shown("figure");
+  answers.count = document.getElementById("filter-count").textContent;
+  answers.viewed = document.getElementById("view-run").selectedOptions[0].hidden;
+  dose.value = "";
+  words.value = "lasso n_tilts=60";
+  filter.dispatchEvent(new Event("input"));
+  answers.rowsOfWords = shown("#runs tbody tr");
+  words.value = "";
+  filter.dispatchEvent(new Event("input"));
+  answers.rowsOfAll = shown("#runs tbody tr");
+}
+function following() {
+  const row = document.querySelector("#runs tbody tr");
+  const links = [...row.querySelectorAll("a")];
+  answers.links = links.map((link) => link.hash === links[0].hash);
+  answers.reached = links.filter((link) => link.tabIndex >= 0).length;
+  links[links.length - 1].click();
+  const target = document.getElementById(links[0].hash.slice(1));
+  dispatchEvent(new Event("hashchange"));
+  answers.opened = target.tagName === "DETAILS" && target.open;
+  target.querySelector("[data-view]").click();
+  answers.viewedRun = document.getElementById("view-run").value === target.querySelector("[data-view]").dataset.view;
 }
 function comparing() {
   const count = (id) => document.querySelectorAll(`#${id} tr`).length;
@@ -75,7 +135,7 @@ function comparing() {
   answers.results = count("compare-results");
 }
 addEventListener("load", () => {
-  for (const action of [sorting, turning, comparing]) {
+  for (const action of [sorting, turning, slicing, finding, following, comparing]) {
     try { action(); } catch (error) { answers.error = `${action.name}: ${error}`; }
   }
   answers.images = [...document.images].every((image) => image.complete && image.naturalWidth > 0);
@@ -141,7 +201,17 @@ def test_page_works_in_a_browser(browser, made, tmp_path):  # noqa: F811
     assert "found: " in answers["legend"] and "missing: " in answers["legend"]
     assert answers["steady"] is True and answers["turned"] is True
     assert answers["withoutFound"] < answers["drawn"]
-    assert answers["species"] == "OSi"
+    assert answers["species"].startswith("OSi") and "traced positions" in answers["species"]
+    low, high = map(float, re.search(r"position error (\S+) +(\S+) pm", answers["errors"]).groups())
+    assert 0 <= low < high < 100
+    assert re.search(r"error bar \S+ +\S+ pm", answers["sigmas"])
+    assert answers["places"] == answers["depths"] > 5 and answers["middle"] != answers["deeper"]
+    assert answers["sliced"] == answers["drawn"]  # each atom lies in one slice
+    assert answers["rows"] == answers["rowsOfAll"] == 5 and answers["rowsOfDose"] == 1 == answers["rowsOfWords"]
+    assert answers["count"] == "1 of 5 records" and answers["viewed"] is False
+    assert 0 < answers["figuresOfDose"] < answers["figures"]
+    assert len(answers["links"]) > 4 and all(answers["links"]) and answers["reached"] == 1
+    assert answers["opened"] is True and answers["viewedRun"] is True
     assert answers["compared"] > 0 and answers["same"] == 0 and answers["results"] > 5
     assert answers["images"] is True
     assert answers["wide"] <= 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,6 +17,7 @@ from aetlab.report import main
 from aetlab.reporting.columns import describe_columns
 from aetlab.reporting.figures.kinds import KINDS, FigureTask, keep_drawable, matches
 from aetlab.reporting.figures.style import style
+from aetlab.reporting.measured import measured_frame
 from aetlab.reporting.packed_atoms import pack_atoms
 from aetlab.reporting.stored_run import StoredRun, read_runs
 from aetlab.reporting.studies import find_studies
@@ -174,8 +177,26 @@ def test_a_given_series_answers_no_experiment(records: dict[bool, list[StoredRun
 def test_the_3d_view_holds_traced_atoms_where_there_is_no_truth(records: dict[bool, list[StoredRun]]) -> None:
     run = records[False][0]
     packed = pack_atoms(run)
-    assert packed["counts"] == [None, None, None, len(run.array("traced/numbers"))]
+    assert packed["source"] == "refined"
+    assert packed["counts"] == [None, None, None, len(run.array("refined/numbers"))]
+    sigmas_pm = 0.1 * np.frombuffer(base64.b64decode(packed["sigmas"]), "<u2")
+    expected_A = np.sqrt((run.array("refined/position_error_A").astype(float) ** 2).mean(axis=1))
+    np.testing.assert_allclose(sigmas_pm, 100 * expected_A, atol=0.051)
+    assert set(np.frombuffer(base64.b64decode(packed["errors"]), "<u2")) == {65535}  # no error without a truth
     assert packed["speciesNames"] == ["O", "Si"]
+
+
+def test_measured_series_have_a_table_of_images_atoms_and_error_bars(records: dict[bool, list[StoredRun]]) -> None:
+    run = records[False][0]
+    row = measured_frame([run]).iloc[0]
+    positions_A = run.array("refined/positions_A")
+    distance_A = np.linalg.norm(positions_A[:, None] - positions_A[None], axis=2)
+    np.fill_diagonal(distance_A, np.inf)
+    assert row["images"] == str(60 * 3) and row["tilts"].startswith("60, ") and row["positions"] == "refined"
+    assert sum(int(word) for word in row["atoms"].replace(",", "").split() if word.isdigit()) == len(positions_A)
+    assert float(row["nearest neighbours (Å)"]) == pytest.approx(np.median(distance_A.min(axis=0)), abs=0.006)
+    bars_pm = [float(word) for word in row["error bar x, y, z (pm)"].split(",")]
+    np.testing.assert_allclose(bars_pm, 100 * np.median(run.array("refined/position_error_A"), axis=0), atol=0.06)
 
 
 @pytest.mark.parametrize("mixed", [False, True])

@@ -46,7 +46,7 @@ def pack_slices(run: StoredRun) -> dict[str, Any]:
     for i, picture in enumerate(pictures):
         sheet.paste(picture, (i % columns * width, i // columns * height))
     buffer = io.BytesIO()
-    sheet.save(buffer, "WEBP", quality=70, method=2)
+    sheet.save(buffer, "WEBP", quality=80, method=2)
     return {
         "picture": "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"),
         "n": n_slices,

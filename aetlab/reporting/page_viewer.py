@@ -42,8 +42,8 @@ def viewer_section(report: Report) -> str:
         '<div class="legend" id="view-legend"></div>'
         "<p>In 3D, drag or press the arrow keys to rotate and + and − to zoom; the frame is the slice shown. Slices "
         "are 1 Å thick and normal to the beam (square root of the potential); the slider or the arrow keys go through "
-        "the depth. The wheel zooms and goes through the depth in the picture that was clicked last. y is the tilt axis, "
-        "z is along the beam. Error bars are root mean squares of the standard errors of x, y and z."
+        "the depth. The wheel zooms and goes through the depth in the picture that was clicked last. y is the tilt "
+        "axis, z is along the beam. Error bars are root mean squares of the standard errors of x, y and z."
         f"{missing}</p>"
     )
 

@@ -16,7 +16,6 @@ _REG_NAMES = {"tv": "total variation", "lasso": "Lasso", "pos": "real, positive"
               "atoms": "atoms"}
 #: Settings that a label states where they differ from those of most records.
 _LABELLED: dict[str, str | dict[Any, str]] = {
-    "data": "{} series",
     "n_tilts": "{} tilts",
     "n_defoci": "{} defoci",
     "missing_wedge_deg": "{:g}° wedge",

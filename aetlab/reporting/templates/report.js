@@ -50,13 +50,11 @@ function find() {
     if (element.tagName === "OPTION") element.disabled = hidden;
   }
   document.getElementById("filter-count").textContent = `${found.size} of ${names.length} records`;
-  for (const chooser of document.querySelectorAll("select:has(option[data-records])")) {
-    const option = chooser.selectedOptions[0];
-    if (!option || !option.hidden) continue;
-    const next = [...chooser.options].find((other) => !other.hidden);
-    if (!next) continue;
+  const viewed = document.getElementById("view-run");
+  const next = viewed && [...viewed.options].find((option) => !option.hidden);
+  if (next && viewed.selectedOptions[0].hidden) {
     next.selected = true;
-    chooser.dispatchEvent(new Event("change"));
+    viewed.dispatchEvent(new Event("change"));
   }
 }
 if (filter) {

@@ -326,6 +326,7 @@ if (canvas && data.view.runs.length) {
     document.getElementById("view-legend").replaceChildren(...entries);
   };
   const paint = () => {
+    mode.options[0].text = atoms.run.counts[0] === null ? "one colour" : "found, missing, false";
     for (const option of mode.options) option.hidden = option.disabled = !atoms.has(option.value);
     if (mode.selectedOptions[0].hidden) mode.value = "kind";
     atoms.paint(mode.value);
