@@ -3,7 +3,8 @@
     python scripts/kill_study.py --kills 200 40 60 120 80 --seed 0 --folder kills --add kill_study.json
 
 The numbers are kills of a sweep with the launcher basic, a sweep with the launcher cores, a report, an export and a
-removal. ``--add FILE`` appends the results to a JSON list, so that a study can be made in parts with different seeds.
+removal. ``--add FILE`` appends the results to a JSON list, so that a study can be made in parts with different seeds;
+``--minutes`` ends each of them earlier, and the numbers are then those reached.
 
 - sweep: it is killed and repeated until one repetition ends before its kill. All records must then be complete and
   equal, bit for bit, to those of the undisturbed sweep.
@@ -21,6 +22,7 @@ import argparse
 import functools
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -54,6 +56,7 @@ def main() -> None:
                         help=f"kills of: {', '.join(OPERATIONS)}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=1e6, help="longest time of one operation")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--add", type=Path)
     arguments = parser.parse_args()
@@ -65,6 +68,7 @@ def main() -> None:
         if n_kills == 0:
             continue
         started = time.monotonic()
+        study.deadline = started + 60 * arguments.minutes
         found = {"operation": operation, "seed": arguments.seed, **study.kill(operation, n_kills),
                  "seconds": round(time.monotonic() - started)}
         print(f"{operation}: {found['kills']} kills, {found['checks']} comparisons: all complete and equal", flush=True)
@@ -79,6 +83,7 @@ class Study:
     def __init__(self, folder: Path, iterations: int, chance: random.Random) -> None:
         self.folder = folder
         self.chance = chance
+        self.deadline = math.inf
         self.sweep = [*SWEEP, f"engine.n_iterations={iterations}"]
         self.quiet = Places(folder / "quiet")
         self._finish("run", [*self.sweep, f"outputs={self.quiet.outputs}"])
@@ -102,7 +107,7 @@ class Study:
         seconds = self._finish("run", words)
         counts = {"kills": 0, "left_unfinished": 0, "checks": 0}
         shutil.rmtree(killed.outputs)
-        while counts["kills"] < n_kills:
+        while self._goes_on(counts["kills"] < n_kills):
             if self._was_killed("run", words, seconds):
                 counts["kills"] += 1
                 counts["left_unfinished"] += any(killed.outputs.glob("work/*/checkpoint.arrays"))
@@ -119,7 +124,7 @@ class Study:
         seconds = self._finish(module, words)
         made = digests(goal)
         counts = {"kills": 0, "left_unfinished": 0, "checks": 0}
-        while counts["kills"] < n_kills:
+        while self._goes_on(counts["kills"] < n_kills):
             if counts["kills"] % 2 == 0:  # every other time there is no earlier result
                 shutil.rmtree(goal, ignore_errors=True)
             was_killed = self._was_killed(module, words, seconds)
@@ -140,7 +145,7 @@ class Study:
         shutil.copytree(self.quiet.outputs, goal.outputs)
         seconds = self._finish("runs", words)
         counts = {"kills": 0, "left_unfinished": 0, "checks": 0}
-        while counts["kills"] < n_kills:
+        while self._goes_on(counts["kills"] < n_kills):
             shutil.rmtree(goal.outputs)
             shutil.copytree(self.quiet.outputs, goal.outputs)
             counts["kills"] += self._was_killed("runs", words, seconds)
@@ -151,6 +156,9 @@ class Study:
             counts["left_unfinished"] += any(goal.records.glob(".*")) or len(records) > 1
             counts["checks"] += 1
         return counts
+
+    def _goes_on(self, wanted: bool) -> bool:
+        return wanted and time.monotonic() < self.deadline
 
     def _compare_records(self, killed: Places) -> None:
         wanted, broken = list_records(self.quiet.records, verify=True)

@@ -149,6 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--swaps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=1e6, help="longest time; the numbers are those reached")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--to", type=Path)
     arguments = parser.parse_args()
@@ -160,10 +161,12 @@ def main() -> None:
     study = Study(arguments.folder, random.Random(arguments.seed))
     outcomes: dict[str, Counter[str]] = {}
     for _ in range(arguments.swaps):
+        if time.monotonic() - started > 60 * arguments.minutes:
+            break
         what, outcome = study.try_one()
         outcomes.setdefault(what, Counter())[outcome] += 1
     total = sum(outcomes.values(), Counter[str]())
-    found = {"swaps": arguments.swaps, "seed": arguments.seed, "silent wrong numbers": total["silent wrong numbers"],
+    found = {"swaps": total.total(), "seed": arguments.seed, "silent wrong numbers": total["silent wrong numbers"],
              "detected": total["detected"], "harmless": total["harmless"],
              "seconds": round(time.monotonic() - started),
              "by_exchange": {what: dict(outcomes[what]) for what in sorted(outcomes)}}

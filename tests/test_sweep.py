@@ -349,9 +349,11 @@ def test_a_full_disk_is_reported_and_leaves_no_partial_record(tiny_disk: Path) -
 
 
 @pytest.mark.slow
-def test_a_sweep_survives_a_kill_at_a_random_moment(tmp_path: Path) -> None:
+def test_a_sweep_an_export_and_a_removal_survive_a_kill_at_a_random_moment(tmp_path: Path) -> None:
     script = str(ROOT / "scripts" / "kill_study.py")
-    study = subprocess.run([sys.executable, script, "--kills", "1", "--iterations", "20", "--folder", str(tmp_path)],
+    study = subprocess.run([sys.executable, script, "--kills", "1", "0", "0", "1", "1", "--folder", str(tmp_path)],
                            env=ENVIRONMENT, text=True, capture_output=True, timeout=240, check=False)
     assert study.returncode == 0, study.stdout + study.stderr
-    assert study.stdout.startswith("1 kills") and "all records whole and equal" in study.stdout
+    lines = study.stdout.splitlines()
+    assert [line.split(" kills")[0] for line in lines] == ["sweep basic: 1", "export: 1", "remove: 1"]
+    assert all(line.endswith("all complete and equal") for line in lines)
