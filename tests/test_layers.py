@@ -23,7 +23,12 @@ PACKAGE = "__init__"
 
 
 def room_of(path: Path) -> str:
-    """Return the first part of a file's path inside the package, without the suffix."""
+    """Return the first part of a file's path inside the package, without the suffix.
+
+    A room's ``__main__`` is a command, which nothing imports, and belongs to ``cli``.
+    """
+    if path.name == "__main__.py":
+        return "cli"
     return Path(path.relative_to(ROOT / "aetlab").parts[0]).stem
 
 

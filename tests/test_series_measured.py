@@ -16,9 +16,9 @@ import pytest
 import aetlab
 from aetlab import flow, keeper
 from aetlab.cli.compose import compose_spec
+from aetlab.cli.measured_series import main
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
-from aetlab.series.__main__ import main
 from aetlab.series.errors import SeriesError
 from aetlab.series.imported import ImportedSeries, bind_measured, read_imported, write_imported
 from aetlab.series.microscope import MtfTable
@@ -64,7 +64,7 @@ def series_file(laboratory: tuple[Path, Atoms]) -> Path:
     folder = laboratory[0]
     path = folder / "pt.series.h5"
     assert main(["import", str(folder / "pt.mrc"), "--table", str(folder / "pt.csv"), "--microscope",
-                 str(folder / "titan.yaml"), "--elements", "Pt", "--to", str(path)]) == 0
+                 str(folder / "titan.yaml"), "--elements", "Pt", "--to", str(path), "--no-bound"]) == 0
     return path
 
 
@@ -181,7 +181,7 @@ def test_settings_are_bound_to_the_series(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [
     lambda content: b"", lambda content: content[:2000], lambda content: content.replace(b"version", b"vers\xffon"),
-    lambda content: content.replace(b'"version": 1', b'"version": 7'),
+    lambda content: content.replace(b'"version": 2', b'"version": 7'),
     lambda content: content.replace(b"cycles_per_pixel", b"cycles_per_pixle"),
 ])
 def test_a_damaged_series_file_ends_in_one_line(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:

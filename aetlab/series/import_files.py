@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aetlab.core.files import unchanged
 from aetlab.series.collect import Collection, collect
 from aetlab.series.errors import SeriesError
+from aetlab.series.facts import ImageFacts
 from aetlab.series.frames import Region
 from aetlab.series.imported import ImportedSeries
 from aetlab.series.prepare import Prepared, PrepareSpec, Step, prepare, record_collection
@@ -22,8 +25,9 @@ def import_files(files: Sequence[Path | str], *, table: Path | str | None = None
                  settings: PrepareSpec | None = None, say: Callable[[str], None] = lambda line: None) -> ImportedSeries:
     """Return the measured series of some files, prepared with the defaults or with ``settings``.
 
-    Parameters are those of :func:`aetlab.series.collect.collect`; ``say`` is called with one line for everything that
-    was found, taken, overruled or guessed.
+    Parameters are those of :func:`aetlab.series.collect.collect`; ``region`` is that of ``settings`` if not given. Only
+    the region is held in memory. ``say`` is called with one line for everything that was found, taken, overruled or
+    guessed.
 
     Raises
     ------
@@ -33,15 +37,21 @@ def import_files(files: Sequence[Path | str], *, table: Path | str | None = None
         If the images cannot be prepared.
     """
     settings = settings or PrepareSpec()
+    if region is None and settings.region is not None:
+        x_from, x_to, y_from, y_to = settings.region
+        region = (slice(x_from, x_to), slice(y_from, y_to))
     with unchanged(*(Path(file) for file in (*files, table, microscope) if file is not None)) as digests:
         collection = collect(files, table, microscope, elements, region, pixel_A)
         for note in collection.notes:
             say(note)
         if collection.microscope is None:
             raise SeriesError("no microscope: give its energy and lens in a YAML file (--microscope)")
-        prepared = prepare(record_collection(collection), settings, overwrite=True)
+        prepared = prepare(record_collection(collection), replace(settings, region=None), overwrite=True)
     for step in prepared.steps:
         say(f"{step.name}: {step.line}" + ("" if step.verdict == "ok" else f" ({step.verdict})"))
+    excluded = _excluded(collection, prepared)
+    for name, reason in excluded.items():
+        say(f"left out: {name}: {reason}")
     # An MTF counts in cycles per recorded pixel; the images may have larger ones.
     scope = collection.microscope.in_pixels(prepared.series.pixel_A / collection.pixel_A)
     return ImportedSeries(
@@ -49,7 +59,8 @@ def import_files(files: Sequence[Path | str], *, table: Path | str | None = None
         prepared.axis_deg, prepared.radius_A, {
             "files": _by_name(digests), "settings": asdict(settings),
             "notes": list(collection.notes), "steps": [_plain_step(step) for step in prepared.steps],
-            "excluded": _excluded(collection, prepared), "aetlab": metadata.version("aetlab")})
+            "excluded": excluded, "aetlab": metadata.version("aetlab")},
+        _facts(collection, prepared))
 
 
 def _by_name(digests: Mapping[Path, str]) -> dict[str, str]:
@@ -69,3 +80,17 @@ def _excluded(collection: Collection, prepared: Prepared) -> dict[str, str]:
 def _plain_step(step: Step) -> dict[str, Any]:
     numbers = {name: float(value) if math.isfinite(value) else None for name, value in step.numbers.items()}
     return {"name": step.name, "setting": step.setting, "line": step.line, "verdict": step.verdict, "numbers": numbers}
+
+
+def _facts(collection: Collection, prepared: Prepared) -> ImageFacts:
+    """Return the facts of an import."""
+    grid, infos = collection.grid, collection.infos
+    there = grid >= 0
+    names = tuple(tuple(infos[i].name if i >= 0 else "" for i in row) for row in grid)
+    tilt = np.array([info.tilt_deg for info in infos], float)
+    order = np.array([info.order for info in infos])
+    pictures = {f"{step.name}/{when}": np.asarray(picture, np.float32) for step in prepared.steps
+                for when, picture in (("before", step.before), ("after", step.after)) if picture is not None}
+    return ImageFacts(names, np.where(there, order[grid], -1), np.where(there, tilt[grid], np.nan),
+                      np.where(there, collection.defocus_A / 10, np.nan), collection.dose_e_A2, prepared.measures,
+                      prepared.shift_A, prepared.thumbnails, prepared.axis_curve, pictures)

@@ -1,7 +1,7 @@
 """A measured tilt series as a file: images, first poses, microscope, elements, and how it was made.
 
-The HDF5 file has the layout of :mod:`aetlab.exchange.series_file`, the poses under ``poses/`` and one text in JSON with
-everything else, the attribute ``imported`` of ``images``.
+The HDF5 file has the layout of :mod:`aetlab.exchange.series_file`, the poses under ``poses/``, what the check page
+shows under ``check/``, and everything else as one text in JSON, the bytes ``imported``.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import numpy as np
 
 from aetlab.core.errors import AetlabError
 from aetlab.core.files import unchanged, write_atomically
-from aetlab.core.hdf5 import read_dataset, write_datasets
+from aetlab.core.hdf5 import dataset_names, read_dataset, write_datasets
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.exchange.series_file import describe_series, read_series
 from aetlab.series.errors import SeriesError
+from aetlab.series.facts import ImageFacts, bytes_text, describe_facts, read_facts, text_bytes
 from aetlab.series.microscope import MtfTable
 from aetlab.spec import DefocusSpec, DoseSpec, MicroscopeSpec, RunSpec, SpecError, TiltsSpec, WedgeSpec
 from aetlab.spec.bind import bind, unbind
 from aetlab.spec.inputs import require_digest
 
 #: Version of the text ``imported``.
-_VERSION = 1
+_VERSION = 2
 #: Room in Å between the sample and the faces of the volume along the beam.
 MARGIN_A = 4.0
 _POSES = {"turn_deg": "degree", "shift_A": "Å", "defocus_A": "Å", "brightness": "1"}
@@ -55,6 +56,8 @@ class ImportedSeries:
         Half the diameter of the sample in Å.
     provenance : dict
         Plain values: files with their digests, settings, notes, steps of the preparation, excluded images, version.
+    facts : ImageFacts or None
+        What the import found of each image.
     """
 
     series: TiltSeries
@@ -65,6 +68,7 @@ class ImportedSeries:
     axis_deg: float = 0.0
     radius_A: float = 0.0
     provenance: dict[str, Any] = field(default_factory=dict)
+    facts: ImageFacts | None = None
 
     def bind(self, settings: RunSpec, digest: str) -> RunSpec:
         """Return ``settings`` with the voxels, tilts, defoci, dose, microscope and elements of the series.
@@ -93,9 +97,9 @@ class ImportedSeries:
             scale=replace(settings.scale, name="measured", shape_zxy=(n_z, n_x, n_y), voxel_A=pixel_A),
             tilts=TiltsSpec(angles_deg=tuple(float(angle) for angle in series.tilt_deg)), wedge=WedgeSpec(),
             defocus=DefocusSpec(planes_nm=defocus_nm), dose=DoseSpec(total_e_A2=dose_e_A2),
-            microscope=self._seen_by())
+            microscope=self.seen_by())
 
-    def _seen_by(self) -> MicroscopeSpec:
+    def seen_by(self) -> MicroscopeSpec:
         """Return the microscope with the detector's table."""
         if self.mtf is None:
             return self.microscope
@@ -106,14 +110,15 @@ class ImportedSeries:
 def write_imported(path: Path | str, imported: ImportedSeries) -> None:
     """Write a measured series to the HDF5 file ``path``, whole or not at all; StorageError if the disk refuses."""
     arrays = describe_series(imported.series)
-    values, attributes = arrays["images"]
     mtf = imported.mtf
     text = json.dumps({
         "version": _VERSION, "microscope": unbind(imported.microscope), "elements": list(imported.elements),
         "mtf": None if mtf is None else {"cycles_per_pixel": mtf.cycles_per_pixel.tolist(), "mtf": mtf.mtf.tolist()},
         "axis_deg": imported.axis_deg, "radius_A": imported.radius_A, "provenance": imported.provenance},
         allow_nan=False)
-    arrays["images"] = (values, {**attributes, "imported": text})
+    arrays["imported"] = (text_bytes(text), {})
+    if imported.facts is not None:
+        arrays |= describe_facts(imported.facts)
     arrays |= {f"poses/{name}": (getattr(imported.poses, name), {"unit": unit}) for name, unit in _POSES.items()}
     write_atomically(Path(path), lambda partial: write_datasets(partial, arrays))
 
@@ -129,7 +134,10 @@ def read_imported(path: Path | str) -> ImportedSeries:
     path = Path(path)
     series = read_series(path)
     try:
-        content = json.loads(str(read_dataset(path, "images")[1]["imported"]))
+        if "imported" not in dataset_names(path):
+            raise SeriesError(f"{path} was not imported from files of a microscope, or by an earlier version; make one "
+                              "with python -m aetlab.series import")
+        content = json.loads(bytes_text(read_dataset(path, "imported")[0]))
         if content["version"] != _VERSION:
             raise SeriesError(f"{path} has version {content['version']!r} of a measured series; this aetlab reads "
                               f"{_VERSION}: import its images again")
@@ -139,7 +147,7 @@ def read_imported(path: Path | str) -> ImportedSeries:
             series, poses, bind(MicroscopeSpec, content["microscope"], "microscope"),
             None if mtf is None else MtfTable(np.array(mtf["cycles_per_pixel"]), np.array(mtf["mtf"])),
             tuple(str(symbol) for symbol in content["elements"]), float(content["axis_deg"]),
-            float(content["radius_A"]), dict(content["provenance"]))
+            float(content["radius_A"]), dict(content["provenance"]), read_facts(path))
     except SeriesError:
         raise
     except (AetlabError, KeyError, TypeError, ValueError, RecursionError) as error:

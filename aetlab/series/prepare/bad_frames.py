@@ -150,7 +150,7 @@ def describe(reasons: dict[tuple[int, int], str], present: np.ndarray) -> str:
     """Return in one line how many of the ``present`` images (T, F) are bad, and why."""
     if not reasons:
         return f"none of {present.sum()} images is blank, doubled or drifted"
-    named = "; ".join(f"tilt {t} defocus {f} {reason}" for (t, f), reason in sorted(reasons.items())[:5])
+    named = "; ".join(reason for _, reason in sorted(reasons.items())[:5])
     return f"{len(reasons)} of {present.sum()} images left out: {named}" + ("; …" if len(reasons) > 5 else "")
 
 

@@ -9,12 +9,13 @@ import numpy as np
 from aetlab.core.errors import DataError
 from aetlab.core.poses import Poses
 from aetlab.core.tilt_series import TiltSeries
+from aetlab.series.measures import Measures
 from aetlab.series.prepare.bad_frames import describe, find_bad_frames, find_odd_levels, no_bad_frames
 from aetlab.series.prepare.bad_pixels import BadPixels, fill_bad_pixels, find_bad_pixels, no_bad_pixels
 from aetlab.series.prepare.electrons import Electrons, find_electrons
 from aetlab.series.prepare.gain import GainResidue, find_gain_residue, no_gain_residue
 from aetlab.series.prepare.geometry import Geometry, find_geometry
-from aetlab.series.prepare.nouns import Measures, Prepared, Recorded, Step
+from aetlab.series.prepare.nouns import Prepared, Recorded, Step
 from aetlab.series.prepare.pictures import along_axis, shrink
 from aetlab.series.prepare.region import Grid, choose_grid, place_image
 from aetlab.series.prepare.settings import PrepareSpec

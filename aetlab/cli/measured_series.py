@@ -1,0 +1,176 @@
+"""Import, check, show and start measured series: ``python -m aetlab.series``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from aetlab.core import console
+from aetlab.core.errors import AetlabError
+from aetlab.core.files import write_text
+from aetlab.series.import_files import import_files
+from aetlab.series.imported import ImportedSeries, read_imported, write_imported
+from aetlab.series.prepare import PrepareSpec
+from aetlab.series.readers import READERS, open_frames
+from aetlab.series.table import COLUMNS
+from aetlab.spec.bind import bind
+
+_DESCRIPTION = "Measured images in: from the files of a microscope to a checked tilt series."
+_EXAMPLES = """examples:
+  python -m aetlab.series init FOLDER
+  python -m aetlab.series import pt.mrc --table pt.csv --microscope titan.yaml --elements Pt --to pt.series.h5
+  python -m aetlab.series check pt.series.h5
+  python -m aetlab.series show pt.series.h5
+  python -m aetlab.run data=measured data.path=pt.series.h5 align=true reg=atoms refine=atoms
+"""
+_MICROSCOPE = """# The microscope; every key of the group microscope can stand here (python -m aetlab.run --help).
+energy_keV: 300
+Cs_mm: 0.001
+aperture_mrad: 20
+focal_spread_sigma_nm: 2.0
+convergence_sigma_mrad: 0.1
+# mtf: {cycles_per_pixel: [0, 0.25, 0.5], mtf: [1, 0.7, 0.35]}    # of the detector, its pixel included
+# elements: [Pt]
+# pixel_A: 0.42
+# axis_deg: 85.3      # direction of the tilt axis in the images, from y counter-clockwise
+# sense: right        # a positive tilt turns the sample right-handed about it, the beam along +z; or left
+"""
+_HEAD = ("# One row for each image, in the order of the files. defocus_nm: overfocus positive. exclude: any text "
+         "leaves the image out.")
+
+
+@console.command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except AetlabError as error:
+        print(f"aetlab: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m aetlab.series", description=_DESCRIPTION,
+                                     epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="import | check | show | init")
+    reads = commands.add_parser("import", help="read, check, order and normalise images")
+    reads.add_argument("files", nargs="+", type=Path, metavar="FILE", help="stacks or single images, logs, angle files")
+    reads.add_argument("--table", type=Path, help="CSV: file, frame, tilt_deg, defocus_nm, dose_e_A2, exclude")
+    reads.add_argument("--microscope", type=Path, help="YAML with the keys of the group microscope")
+    reads.add_argument("--elements", default="", help="elements that the sample may hold, for example Pt or Cu,Au")
+    reads.add_argument("--pixel-A", type=float, help="pixel in Å; overrules the files")
+    reads.add_argument("--to", type=Path, required=True, metavar="SERIES.h5", help="the series file")
+    reads.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the preparation, "
+                       "for example axis_deg=85 or bad_pixels=keep; see aetlab.series.prepare.settings")
+    _add_bound(reads)
+    reads.set_defaults(command=_import)
+    checks = commands.add_parser("check", help="write the check page of a series file: verdicts, spectra, and what it "
+                                 "can reach")
+    checks.add_argument("series", type=Path)
+    checks.add_argument("--to", type=Path, metavar="PAGE.html", help="the page (default: next to the series file)")
+    _add_bound(checks)
+    checks.set_defaults(command=_check)
+    shows = commands.add_parser("show", help="print what a series file holds and how it was made")
+    shows.add_argument("series", type=Path)
+    shows.set_defaults(command=_show)
+    starts = commands.add_parser("init", help="write a table and a microscope file to fill in, with the files found")
+    starts.add_argument("folder", type=Path)
+    starts.set_defaults(command=_init)
+    return parser
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    settings = _prepare_settings(arguments.set)
+    imported = import_files(arguments.files, table=arguments.table, microscope=arguments.microscope,
+                            elements=arguments.elements, pixel_A=arguments.pixel_A, settings=settings, say=print)
+    write_imported(arguments.to, imported)
+    print(f"{arguments.to}: {_summary(imported)}")
+    return _write_check(imported, arguments.to, page_of(arguments.to), bound=not arguments.no_bound)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    imported = read_imported(arguments.series)
+    return _write_check(imported, arguments.series, arguments.to or page_of(arguments.series),
+                        bound=not arguments.no_bound)
+
+
+def _write_check(imported: ImportedSeries, series: Path, page: Path, *, bound: bool) -> int:
+    """Write the check page and print the verdicts; return the exit status: 1 where the series cannot be used."""
+    from aetlab.reporting.check_page import make_check_page  # loads Matplotlib
+    from aetlab.series.check.flow import check_series
+
+    check = check_series(imported, bound=bound)
+    write_text(page, make_check_page(check, series.name))
+    for item in check.items:
+        if item.verdict != "ok":
+            print(f"{item.verdict}: {item.name}: {item.reason}" + (f". {item.advice}" if item.advice else ""))
+    print(f"{page}: {check.verdict}")
+    return 1 if check.verdict == "cannot be used" else 0
+
+
+def page_of(series: Path) -> Path:
+    """Return the place of the check page of a series file: next to it, with the ending .html."""
+    return series.with_name(series.name.removesuffix(".h5").removesuffix(".series") + ".check.html")
+
+
+def _add_bound(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-bound", action="store_true",
+                        help="leave out what the series can reach, which takes most of the time of the check")
+
+
+def _prepare_settings(words: Sequence[str]) -> PrepareSpec:
+    import yaml
+
+    given = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise AetlabError(f"--set {word} cannot be used: write KEY=VALUE, for example axis_deg=85")
+        given[key] = yaml.safe_load(value)
+    return bind(PrepareSpec, given, "prepare")
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    imported = read_imported(arguments.series)
+    print(f"{arguments.series}: {_summary(imported)}")
+    for step in imported.provenance.get("steps", []):
+        print(f"{step['name']}: {step['line']}" + ("" if step["verdict"] == "ok" else f" ({step['verdict']})"))
+    for name, reason in imported.provenance.get("excluded", {}).items():
+        print(f"left out: {name}: {reason}")
+    for note in imported.provenance.get("notes", []):
+        print(f"note: {note}")
+    return 0
+
+
+def _summary(imported: ImportedSeries) -> str:
+    series = imported.series
+    present = int((series.weight > 0).sum())
+    n_x, n_y = series.images.shape[2:]
+    return (f"{present} of {series.weight.size} images, {series.n_tilts} tilts from {series.tilt_deg.min():g} to "
+            f"{series.tilt_deg.max():g}°, {series.n_defoci} defoci, {n_x} x {n_y} pixels of {series.pixel_A:.4g} Å, "
+            f"{series.mean_electrons_per_pixel:.4g} electrons per pixel, {imported.microscope.energy_keV:g} keV, "
+            f"elements {', '.join(imported.elements) or 'not named'}")
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    folder: Path = arguments.folder
+    if not folder.is_dir():
+        raise AetlabError(f"{folder} is not a folder: name the folder that holds the images")
+    endings = [ending for each in READERS for ending in each]
+    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in endings)
+    if not images:
+        raise AetlabError(f"{folder} holds no images: their endings are {', '.join(endings)}")
+    table, microscope = folder / "series.csv", folder / "microscope.yaml"
+    for path in (table, microscope):
+        if path.exists():
+            raise AetlabError(f"{path} is there already; it is not overwritten")
+    rows = [f"{image.name},{index},,,," for image in images for index in range(open_frames(image).n_frames)]
+    write_text(table, "\n".join([_HEAD, ",".join(COLUMNS), *rows, ""]))
+    write_text(microscope, _MICROSCOPE)
+    shown = " ".join(str(image) for image in images[:3]) + (" ..." if len(images) > 3 else "")
+    print(f"fill in {table} ({len(rows)} images) and {microscope}, then: python -m aetlab.series import {shown} "
+          f"--table {table} --microscope {microscope} --to {folder / 'measured.series.h5'}")
+    return 0
