@@ -56,7 +56,7 @@ def test_dm3_tilt_series_with_its_recorded_angles():
 
 
 def test_angle_file_of_another_length_is_refused():
-    angles = read_angles(FOREIGN / "HAADF.rawtlt")
+    angles, _ = read_angles(FOREIGN / "HAADF.rawtlt")
     assert angles == list(np.arange(-76.0, 77, 2))  # 77 of the 91 images
     with pytest.raises(SeriesError, match="holds 77 angles, the files hold 91 images"):
         describe([open_frames(FOREIGN / "HAADF.dm3")], [], [FOREIGN / "HAADF.rawtlt"])
@@ -193,19 +193,23 @@ def test_logs_of_scanned_images(name, image, tilt):
 @pytest.mark.parametrize(("projections", "angles", "n", "ends_deg"), [
     ("ta_film_projections.mat", "ta_film_angles.mat", 59, (-74.3, 66.4)),
     ("aSi_2nmFosCetr_Dose1p6e5_cov35pm_ForBM3D.mat", "Si_Angle.mat", 60, (0, 177))])
-def test_projections_in_matlab_files_are_refused_and_read_as_npy(tmp_path, projections, angles, n, ends_deg):
-    with pytest.raises(SeriesError, match="MATLAB files are not read; save the images as NPY"):
-        open_frames(FOREIGN / projections)
+def test_projections_in_matlab_files_with_their_angles(tmp_path, projections, angles, n, ends_deg):
     data, table = (next(value for value in scipy.io.loadmat(FOREIGN / name).values() if isinstance(value, np.ndarray))
                    for name in (projections, angles))
-    np.save(tmp_path / "a.npy", data.transpose(2, 0, 1))
-    (tmp_path / "a.csv").write_text("tilt_deg,defocus_nm\n" + "".join(f"{euler[1]},0\n" for euler in table))
-    collection = collect([tmp_path / "a.npy"], tmp_path / "a.csv", pixel_A=0.35)
+    (tmp_path / "a.csv").write_text("defocus_nm\n" + n * "0\n")
+    collection = collect([FOREIGN / projections, FOREIGN / angles], tmp_path / "a.csv", pixel_A=0.35)
     order = np.argsort(table[:, 1], kind="stable")
     assert collection.grid.shape == (n, 1)
     np.testing.assert_allclose(collection.tilt_deg, table[order, 1])
-    np.testing.assert_array_equal(collection.read_all()[:, 0], data.transpose(2, 1, 0)[order].astype(np.float32))
+    # (row, column, image), the first row the highest.
+    np.testing.assert_array_equal(collection.read_all()[:, 0],
+                                  data[::-1].transpose(2, 1, 0)[order].astype(np.float32))
     assert collection.tilt_deg[[0, -1]] == pytest.approx(ends_deg, abs=0.06)
+    assert any("the first row" in note and "as MATLAB shows images" in note for note in collection.notes)
+    has_others = np.abs(table[:, [0, 2]]).max() > 0
+    assert any("the second of three angles" in note for note in collection.notes) == has_others
+    with pytest.raises(SeriesError, match=f"holds {n} angles, the files hold 3 images"):
+        collect([FOREIGN / "temp.mrc", FOREIGN / angles])
 
 
 def microscope_yaml(path, series):

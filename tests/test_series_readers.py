@@ -12,10 +12,12 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import pytest
+import scipy.io
 from series_files import (
     SHAPE_XY,
     chiral_images,
     fei_header,
+    rows_down,
     rows_up,
     with_extended_header,
     write_berkeley,
@@ -182,12 +184,38 @@ def test_extended_headers_before_fei1(tmp_path):
     np.testing.assert_allclose([info.defocus_nm for info in source.infos], [-45] * 3, rtol=1e-6)
 
 
+@pytest.mark.parametrize("version", ["5", "7.3"])
+def test_matlab_stacks_have_their_first_row_on_top(tmp_path, version):
+    stack = rows_down(chiral_images()).transpose(1, 2, 0)
+    tilts = np.array([[-3.0, 0.0, 3.0]])
+    if version == "5":
+        scipy.io.savemat(tmp_path / "a.mat", {"images": stack, "tilt": tilts}, do_compression=True)
+    else:
+        with h5py.File(tmp_path / "a.mat", "w", userblock_size=512) as file:
+            file["images"], file["tilt"] = stack.T, tilts.T
+        with open(tmp_path / "a.mat", "r+b") as file:
+            file.write(b"MATLAB 7.3 MAT-file")
+    source = open_frames(tmp_path / "a.mat")
+    np.testing.assert_array_equal(np.stack([source.read(i) for i in range(3)]), chiral_images())
+    np.testing.assert_array_equal(source.read(1, (slice(2, 6), slice(1, 9))), chiral_images()[1, 2:6, 1:9])
+    assert [info.tilt_deg for info in source.infos] == [-3, 0, 3] and source.pixel_A is None
+    assert "as MATLAB shows images" in source.notes[0]
+
+
 def test_extended_headers_of_serialem(tmp_path):
     write_mrc(tmp_path / "a.mrc", chiral_images())
     plain = (tmp_path / "a.mrc").read_bytes()
     sections = b"".join(struct.pack("<h2h", round(100 * tilt), 7, 8) for tilt in (-3.01, 0.0, 3.02))
     (tmp_path / "a.mrc").write_bytes(with_extended_header(plain, b"SERI", sections, (6, 1 | 4)))
     assert [info.tilt_deg for info in open_frames(tmp_path / "a.mrc").infos] == [-3.01, 0.0, 3.02]
+    # Dose 7.4375 = 238 · 2^-5 as SerialEM writes it: ±(256 |a| + |b| mod 256) 2^(±[|b|/256]).
+    with_dose = b"".join(struct.pack("<h2h", round(100 * tilt), 0, -(5 * 256 + 238)) for tilt in (-3, 0, 3))
+    (tmp_path / "a.mrc").write_bytes(with_extended_header(plain, b"SERI", with_dose, (6, 1 | 32)))
+    assert [(info.tilt_deg, info.dose_e_A2) for info in open_frames(tmp_path / "a.mrc").infos] == [
+        (-3, 7.4375), (0, 7.4375), (3, 7.4375)]
+    large = b"".join(struct.pack("<2h", 2, 256 + 44) for _ in range(3))
+    (tmp_path / "a.mrc").write_bytes(with_extended_header(plain, b"SERI", large, (4, 32)))
+    assert [info.dose_e_A2 for info in open_frames(tmp_path / "a.mrc").infos] == [1112] * 3  # (512 + 44) · 2
     montage = with_extended_header(plain, b"SERI", bytes(8 * 3), (8, 1 | 2))
     (tmp_path / "a.mrc").write_bytes(montage)
     with pytest.raises(SeriesError, match="montage"):
@@ -300,7 +328,10 @@ def write_diffraction(path):
     ("a.h5", lambda path: write_hdf5(path, images=np.zeros((2, 2, 4, 5))), "needs no import"),
     ("a.emd", write_diffraction, "diffraction patterns"),
     ("a.dm3", lambda path: write_dm(path, chiral_images(), 3, (0.1, "1/nm")), "diffraction patterns"),
-    ("a.mat", lambda path: path.write_bytes(b"MATLAB"), "MATLAB files are not read"),
+    ("a.mat", lambda path: path.write_bytes(b"MATLAB"), "is no MATLAB file, or damaged"),
+    ("a.mat", lambda path: scipy.io.savemat(path, {"a": np.zeros((4, 5, 2)), "b": np.zeros((4, 5, 3))}),
+     r"2 stacks of images \(row, column, image\): a \(4, 5, 2\), b \(4, 5, 3\)"),
+    ("a.mat", lambda path: scipy.io.savemat(path, {"a": np.zeros((4, 5, 2), complex)}), "0 stacks of images"),
     ("a.png", lambda path: path.write_bytes(b"PNG"), "no known ending"),
     ("a.mrc", lambda path: None, "is not there"),
 ])

@@ -88,7 +88,8 @@ def _import(arguments: argparse.Namespace) -> int:
                             elements=arguments.elements, pixel_A=arguments.pixel_A, settings=settings, say=print)
     write_imported(arguments.to, imported)
     print(f"{arguments.to}: {_summary(imported)}")
-    return _write_check(imported, arguments.to, page_of(arguments.to), bound=not arguments.no_bound)
+    _write_check(imported, arguments.to, page_of(arguments.to), bound=not arguments.no_bound)
+    return 0
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Tilt angles in text files: one per line, in degrees (.rawtlt and .tlt of IMOD)."""
+"""Tilt angles in files: one per line, in degrees (.rawtlt and .tlt of IMOD), or a table of MATLAB (.mat)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,30 @@ from pathlib import Path
 from aetlab.core.text import decode_text
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import one_line
+from aetlab.series.readers.matlab import matlab_angles
 
 ANGLE_FILES = (".rawtlt", ".tlt")
 _MOST_BYTES = 10_000_000
 
 
-def read_angles(path: Path) -> list[float]:
-    """Return the tilt angles in degrees of a file, one per image in the order of the stack.
+def holds_angles(path: Path) -> bool:
+    """Return whether a file holds tilt angles: by its ending, or by the shape of its arrays if it is one of MATLAB."""
+    return path.suffix.lower() in ANGLE_FILES or (path.suffix.lower() == ".mat" and matlab_angles(path) is not None)
+
+
+def read_angles(path: Path) -> tuple[list[float], list[str]]:
+    """Return the tilt angles in degrees of a file, one per image in the order of the stack, and notes.
 
     Raises
     ------
     SeriesError
         If a line is no angle between -360 and 360, or the file is empty or cannot be read.
     """
+    if path.suffix.lower() == ".mat":
+        found = matlab_angles(path)
+        if found is None:
+            raise SeriesError(f"{path} holds no table of tilt angles")
+        return found
     angles = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
@@ -34,7 +45,7 @@ def read_angles(path: Path) -> list[float]:
         angles.append(angle)
     if not angles:
         raise SeriesError(f"{path} holds no tilt angles")
-    return angles
+    return angles, []
 
 
 def read_text(path: Path) -> str:

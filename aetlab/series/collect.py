@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.series.angles import ANGLE_FILES
+from aetlab.series.angles import holds_angles
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import FrameInfo, FrameSource, Region, check_region
 from aetlab.series.microscope import Microscope, check_elements, read_microscope
@@ -166,7 +166,7 @@ def _sort_files(files: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
         if file.suffix.lower() in (".csv", ".yaml", ".yml"):
             raise SeriesError(f"{file} is no file of images; give it as the table or the microscope")
     logs = [file for file in files if file.suffix.lower() == ".mdoc"]
-    angles = [file for file in files if file.suffix.lower() in ANGLE_FILES]
+    angles = [file for file in files if holds_angles(file)]
     images = [file for file in files if file not in logs and file not in angles]
     if not images:
         raise SeriesError("no file of images is given")

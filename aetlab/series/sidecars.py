@@ -132,8 +132,9 @@ def _apply_log(item: Described, log: Mdoc, frames: list[MdocFrame], *, given: bo
 
 
 def _join_given_angles(described: list[Described], path: Path) -> list[Described]:
-    values = read_angles(path)
+    values, notes = read_angles(path)
     joined = list(described)
+    joined[0] = _note(joined[0], *notes)
     stem = path.stem
     of_stem = [i for i, item in enumerate(joined) if stem in (item.source.path.stem, item.source.path.name)]
     total = sum(item.source.n_frames for item in joined)
@@ -153,7 +154,7 @@ def _join_given_angles(described: list[Described], path: Path) -> list[Described
 def _join_found_angles(item: Described, path: Path) -> Described:
     name = item.source.path.name
     try:
-        values = read_angles(path)
+        values, _ = read_angles(path)
     except SeriesError as error:
         return _note(item, f"{path.name}, beside {name}, is left out: {error}")
     if len(values) != item.source.n_frames:

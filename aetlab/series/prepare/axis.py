@@ -29,6 +29,9 @@ _REACH, _STEP_PX = 0.1, 0.25
 _CLEAR = 1.0
 #: The same by which it beats the median: of some hundred directions one reaches 3 by chance.
 _CHANCE = 5.0
+#: Agreement that needs no comparison: half of the power of the lines is common to all tilts. Small clusters have few
+#: directions that differ.
+_COMMON = 0.5
 #: Standard error in degrees that is worth a look.
 _ROUGH_DEG = 0.5
 #: Least number of tilts for a regression of a, b and δ.
@@ -108,7 +111,8 @@ def find_axis(images: np.ndarray, tilt_deg: np.ndarray, *, centre_deg: float, ra
     angle = float(centre_deg + _within_90(angle - centre_deg))
     scatter = 1.4826 * float(np.median(np.abs(score - np.median(score))))
     rival = int(np.where(np.abs(_within_90(tried - tried[best])) > 3 * step, score, -np.inf).argmax())
-    doubts, stands_out = [], bool(score[best] - np.median(score) > _CHANCE * scatter)
+    doubts = []
+    stands_out = bool(score[best] > _COMMON or score[best] - np.median(score) > _CHANCE * scatter)
     if not stands_out:
         doubts.append(f"no direction stands out: the agreement is {np.median(score):.2f} ± {scatter:.2f} elsewhere")
     elif score[best] - score[rival] < _CLEAR * scatter:

@@ -37,7 +37,7 @@ _SIGNIFICANT, _ENOUGH_TILTS = 5.0, 5
 #: Limit of the logarithm of the power over its median.
 _LIMIT = 0.5
 #: Most pixels along a side of the part about the middle whose spectra are compared.
-_MOST_PX = 512
+_MOST_PX = 256
 #: Least peak of a double: a third of the 0.3 that the limited logarithm of |1 + exp(ix)|² has without noise.
 _LEAST_PEAK = 0.1
 #: Lags in pixels from which a copy differs from the envelope of the spectrum.
@@ -121,7 +121,7 @@ def find_bad_frames(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) 
         tilts = np.flatnonzero(sound[:, i_image])
         if len(tilts) < _ENOUGH_TILTS:
             continue
-        power = np.stack([np.abs(scipy.fft.fft2(images[t, i_image][part] - 1)) ** 2 for t in tilts])
+        power = np.stack([np.abs(scipy.fft.fft2(images[t, i_image][part] - 1)) ** 2 for t in tilts]).astype(np.float32)
         noise = _noise_power(power)
         sharpness[tilts, i_image] = _sharpness(power, noise)
         logarithm = np.log(ndimage.uniform_filter(power, (0, 3, 3), mode="wrap") + noise)

@@ -9,6 +9,7 @@ from aetlab.series.errors import SeriesError
 from aetlab.series.frames import FrameSource
 from aetlab.series.readers.digital_micrograph import open_dm
 from aetlab.series.readers.emd import open_emd
+from aetlab.series.readers.matlab import open_matlab
 from aetlab.series.readers.mrc import open_mrc
 from aetlab.series.readers.npy import open_npy
 from aetlab.series.readers.ser import open_ser
@@ -22,6 +23,7 @@ READERS: dict[tuple[str, ...], Callable[[Path], FrameSource]] = {
     (".ser", ".emi"): open_ser,
     (".tif", ".tiff"): open_tiff,
     (".npy",): open_npy,
+    (".mat",): open_matlab,
 }
 
 
@@ -33,8 +35,5 @@ def open_frames(path: Path | str) -> FrameSource:
     for endings, reader in READERS.items():
         if path.suffix.lower() in endings:
             return reader(path)
-    if path.suffix.lower() == ".mat":
-        raise SeriesError(f"{path}: MATLAB files are not read; save the images as NPY (image, row, column), the first "
-                          "row the lowest")
     known = ", ".join(ending for endings in READERS for ending in endings)
     raise SeriesError(f"{path} has no known ending: images are read from {known}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -16,6 +16,7 @@ from aetlab.exchange.foreign_hdf5 import Axis, check_dataset, check_texts, child
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile, make_infos, one_line
 
+T = TypeVar("T")
 #: Datasets that may stand beside the images, one number per image.
 PER_FRAME = ("tilt_deg", "defocus_nm", "dose_e_A2")
 #: Names of an axis of tilt angles, and of any other axis of images.
@@ -57,7 +58,7 @@ def open_hdf5(path: Path) -> StackFile:
     return open_safely(path, find)
 
 
-def open_safely(path: Path, find: Callable[[h5py.File], StackFile]) -> StackFile:
+def open_safely(path: Path, find: Callable[[h5py.File], T]) -> T:
     """Return what ``find`` makes of the open file; raises SeriesError for whatever a damaged file makes of it."""
     try:
         check_texts(path)

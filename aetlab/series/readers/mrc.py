@@ -19,6 +19,8 @@ from aetlab.series.frames import LENS_READING, StackFile, make_infos
 
 #: SERI: bytes of the items in the extended header of each section, by the bits of its flags.
 _SERI_BYTES = {1: 2, 2: 6, 4: 4, 8: 2, 16: 2, 32: 4, 64: 2, 128: 4, 256: 2, 512: 4, 1024: 2}
+#: The dose of an image in e/Å².
+_SERI_DOSE = 32
 #: FEI1, FEI2: byte of an item and its bit in the mask that says whether it was recorded.
 _FEI_ITEMS = {"energy_V": (84, 5), "dose_e_m2": (92, 6), "tilt_deg": (100, 7), "axis_deg": (140, 12),
               "pixel_x_m": (156, 14), "pixel_y_m": (164, 15), "defocus_m": (220, 22)}
@@ -101,9 +103,30 @@ def _seri(path: Path, extended: bytes, order: str, size: int, flags: int, n: int
         return [{} for _ in range(n)]
     if flags & 2:
         raise SeriesError(f"{path} holds the pieces of a montage, no images of a tilt series")
-    if not flags & 1 or len(extended) < size * n:
+    if len(extended) < size * n:
         return [{} for _ in range(n)]
-    return [{"tilt_deg": struct.unpack_from(order + "h", extended, size * i)[0] / 100} for i in range(n)]
+    dose_at = sum(count for bit, count in _SERI_BYTES.items() if bit < _SERI_DOSE and flags & bit)
+    frames = []
+    for start in range(0, size * n, size):
+        frame = {}
+        if flags & 1:
+            frame["tilt_deg"] = struct.unpack_from(order + "h", extended, start)[0] / 100
+        if flags & _SERI_DOSE:
+            dose = _seri_float(*struct.unpack_from(order + "2h", extended, start + dose_at))
+            if dose > 0:
+                frame["dose_e_A2"] = dose
+        frames.append(frame)
+    return frames
+
+
+def _seri_float(first: int, second: int) -> float:
+    """Return the number that SerialEM writes as two short integers.
+
+    It is ±(256 |a| + |b| mod 256) 2^(±⌊|b|/256⌋), with the signs of a and b.
+    """
+    size = float(256 * abs(first) + abs(second) % 256)
+    power = abs(second) // 256
+    return (-size if first < 0 else size) * 2.0 ** (-power if second < 0 else power)
 
 
 def _fei(path: Path, extended: bytes, n: int) -> tuple[list[dict[str, float]], dict[str, Any]]:
