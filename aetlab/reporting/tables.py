@@ -113,16 +113,18 @@ def fold_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         if column not in settings and pd.api.types.is_numeric_dtype(frame[column]) and column != "seed"
     ]
     without_truth = frame[truth_columns(frame)].isna().all(axis=1)
-    rows = []
-    for key, group in frame.groupby([*settings, without_truth.rename("_")], sort=False, dropna=False):
-        n_seeds = len(group)
-        row: dict[str, Any] = dict(zip(settings, key[:-1], strict=True)) | {"n_seeds": n_seeds}
-        row["records"] = " ".join(group["record"])
-        for name in results:
-            row[name] = group[name].mean()
-            row[f"{name}{LOW95}"], row[f"{name}{HIGH95}"] = interval_95(group[name].to_numpy(float), name)
-        rows.append(row)
-    return pd.DataFrame(rows)
+    groups = frame.groupby([*settings, without_truth.rename("_")], sort=False, dropna=False)
+    n_seeds, means = groups.size(), groups[results].mean()
+    kinds = n_seeds.index.to_frame(index=False)
+    columns: dict[str, Any] = {name: kinds[name] for name in settings} | {"n_seeds": n_seeds.to_numpy()}
+    columns["records"] = groups["record"].agg(" ".join).to_numpy()
+    repeated = {i: group for i, (_, group) in enumerate(groups) if len(group) > 1} if n_seeds.max() > 1 else {}
+    for name in results:
+        low, high = np.full(len(n_seeds), math.nan), np.full(len(n_seeds), math.nan)
+        for i, group in repeated.items():
+            low[i], high[i] = interval_95(group[name].to_numpy(float), name)
+        columns |= {name: means[name].to_numpy(), f"{name}{LOW95}": low, f"{name}{HIGH95}": high}
+    return pd.DataFrame(columns)
 
 
 def half_width_95(values: np.ndarray) -> float:
