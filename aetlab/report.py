@@ -15,7 +15,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aetlab.cli.compose import compose_jobs, compose_spec
 from aetlab.cli.reproduce import reproducing_overrides
 from aetlab.core.files import StorageError, locked, writing
 from aetlab.core.inert import one_line, printable
@@ -29,7 +28,8 @@ from aetlab.reporting.table_files import to_markdown
 from aetlab.reporting.table_one import read_paper_values
 from aetlab.reporting.tables import reader_frame, summary_frame
 from aetlab.spec import RunSpec, SpecError
-from aetlab.spec.folders import experiments_folder
+from aetlab.spec.choices import settings
+from aetlab.spec.folders import experiments_folder, group_choices
 from aetlab.store.record import Places
 
 _EXAMPLES = """examples:
@@ -125,7 +125,7 @@ def write_report(
         raise StorageError(f"{outputs / 'records'} holds no records: run python -m aetlab.run first")
     runs = _choose(runs, select, by)
     places = Places(outputs)
-    experiments, default = _experiments(), compose_spec()
+    experiments, default = _experiments(), settings()
     lock = places.outputs / "locks" / "report.lock"
     with locked(lock, lambda: print("another report is being written, waiting")), writing(outputs / "report"):
         content, broken = choose_content(runs, experiments, default, by, n_drawn, places.cache / "verified.json")
@@ -167,9 +167,8 @@ def _experiments() -> dict[str, RunSpec]:
 
     Records of other experiments, for example of another size, are reported without reference to the paper.
     """
-    jobs = compose_jobs(["experiment=glob(fig*)"], multirun=True)
-    jobs += compose_jobs([f"experiment=glob({ATOMS}*)"], multirun=True)
-    return {job.words[0].split("=", 1)[1]: job.spec for job in jobs}
+    names = [name for name in group_choices()["experiment"] if name.startswith(("fig", ATOMS))]
+    return {name: settings(experiment=name) for name in sorted(names, key=lambda name: (name.startswith(ATOMS), name))}
 
 
 if __name__ == "__main__":
