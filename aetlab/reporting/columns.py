@@ -88,6 +88,7 @@ SETTINGS = (
 
 _OTHERS = {
     "record": ("1", "identity of the run, which is the name of its folder under records"),
+    "records": ("1", "identities of the averaged records"),
     "n_seeds": ("1", "records that differ in the seed only and are averaged"),
     f"{SECONDS}total": ("s", "wall time of all stages"),
     "peak_memory_MB": ("MB", "largest memory in use"),
