@@ -174,7 +174,8 @@ def trace(settings: RunSpec, reconstruction: Reconstruction, *, elements: Sequen
     """
     numbers = _numbers(settings, elements)
     with _computing(settings):
-        voxel_A, spec = reconstruction.volume.voxel_A, settings.trace
+        voxel_A = reconstruction.volume.voxel_A
+        spec = tracing.at_voxel(settings.trace, voxel_A)
         expected = None if 0 in numbers else forward.expected_signals(
             numbers, voxel_A, fit_radius=spec.fit_radius, blur_A=spec.smoothing * voxel_A,
             parametrization=settings.simulate.parametrization, debye_waller_A2=settings.sample.debye_waller_A2)

@@ -9,6 +9,7 @@ from scipy.optimize import least_squares
 from aetlab.core.radii import least_distance_A
 from aetlab.spec import TraceSpec
 from aetlab.tracing.kernels_numba import measure_amplitudes, subtract_gaussians
+from aetlab.tracing.lengths import at_voxel
 from aetlab.tracing.sites import drop_crowded_sites, fit_sites, gather_fits, list_neighbours, merge_sites
 from tests.trace_volumes import draw_volume, place_sites
 
@@ -130,3 +131,12 @@ def test_least_distances_come_from_the_smallest_element() -> None:
     assert 1.1 < least_distance_A((6, 78), 0.75) < 1.2
     assert least_distance_A((8, 14), 0.75) < 1.0
     assert least_distance_A((0,), 0.75) == 0
+
+
+def test_lengths_keep_their_length_on_finer_voxels() -> None:
+    spec = TraceSpec(smoothing=0.6)
+    assert at_voxel(spec, 0.5) is spec and at_voxel(spec, 0.8) is spec
+    fine = at_voxel(spec, 0.25)
+    assert (fine.smoothing, fine.fit_radius, fine.merge_distance, fine.width_bounds) == (1.2, 3.6, 4.5, (0.8, 2.4))
+    assert fine.min_intensity_V == spec.min_intensity_V
+    assert at_voxel(spec, 0.05).fit_radius == pytest.approx(8)

@@ -1,4 +1,4 @@
-"""Settings of atom tracing. Lengths are in voxels."""
+"""Settings of atom tracing. Lengths are in voxels of 0.5 Å."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aetlab.spec.setting import check_ranges, documented, setting
 @documented
 @dataclass(frozen=True, kw_only=True)
 class TraceSpec:
-    """Constants of atom tracing; lengths are in voxels.
+    """Constants of atom tracing; lengths are in voxels of 0.5 Å. On finer voxels they keep their length in Å.
 
     The smoothed volume decides which sites exist and gives the signal that tells elements; the volume as given decides
     position, intensity and width of each.
