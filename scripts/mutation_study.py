@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--mutations", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, required=True, help="a new folder for the results and their copies")
+    parser.add_argument("--workers", type=int, default=2, help="processes that try mutations side by side")
     parser.add_argument("--write", type=Path, help="JSON file for the counts; those of other seeds in it are kept")
     arguments = parser.parse_args()
     folder = arguments.folder.absolute()
@@ -66,32 +67,26 @@ def main() -> None:
     experiments, default = aetlab.report._experiments(), compose_spec()
     aetlab.report._experiments = lambda: experiments
     aetlab.report.compose_spec = lambda: default
-    started = time.monotonic()
-    chance = random.Random(arguments.seed)
     _prepare(base, folder / "wanted", specs)
+    started = time.monotonic()
     files = sorted(path for path in base.rglob("*") if path.is_file() and path.parent.name != "locks")
     reference = _answers(shutil.copytree(base, folder / "reference" / "outputs"), specs, specs, drawn=False)
-    counts: dict[str, collections.Counter[str]] = {command: collections.Counter() for command in COMMANDS}
-    by_file: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    wrong: list[str] = []
-    for number in range(arguments.mutations):
-        case = folder / f"case-{number}" / "outputs"
-        shutil.copytree(base, case, copy_function=_link_large)
-        path = case / chance.choice(files).relative_to(base)
-        kind = _mutate(path, chance)
-        answers = _answers(case, specs, _readers(path, specs), drawn=number % _DRAWN_EVERY == 0)
-        bad = False
-        for command in COMMANDS:
-            verdict, reason = _judge(command, answers, reference, case, folder / "wanted", specs)
-            counts[command][verdict] += 1
-            by_file[_kind_of_file(path)][verdict] += 1
-            if verdict == "wrong":
-                bad = True
-                wrong.append(f"{number}: {command} after {kind} in {path.relative_to(case)}: {reason}")
-                print(wrong[-1], flush=True)
-        if not bad:
-            shutil.rmtree(case.parent)
-    summary = {"mutations": arguments.mutations, "seed": arguments.seed, "wrong": len(wrong),
+    workers = []
+    for worker in range(arguments.workers):
+        child = os.fork()
+        if child == 0:
+            with open(folder / f"worker-{worker}.jsonl", "w", encoding="utf-8") as told:
+                for number in range(worker, arguments.mutations, arguments.workers):
+                    chance = random.Random(f"{arguments.seed} {number}")
+                    told.write(json.dumps(_try(folder, number, chance, files, specs, reference)) + "\n")
+                    told.flush()
+            os._exit(0)
+        workers.append(child)
+    if any([os.waitpid(child, 0)[1] for child in workers]):
+        sys.exit("a worker died")
+    counts, by_file = _count(folder)
+    wrong = sum(found["wrong"] for found in counts.values())
+    summary = {"mutations": arguments.mutations, "seed": arguments.seed, "wrong": wrong,
                "commands": {command: dict(sorted(found.items())) for command, found in counts.items()},
                "files": {name: dict(sorted(found.items())) for name, found in sorted(by_file.items())},
                "seconds": round(time.monotonic() - started)}
@@ -101,6 +96,37 @@ def main() -> None:
         kept = [each for each in old if each["seed"] != arguments.seed]
         arguments.write.write_text(json.dumps([*kept, summary], indent=1) + "\n", encoding="utf-8")
     sys.exit(1 if wrong else 0)
+
+
+def _count(folder: Path) -> tuple[dict[str, collections.Counter[str]], dict[str, collections.Counter[str]]]:
+    """Return the numbers of verdicts by command, and by kind of file."""
+    counts: dict[str, collections.Counter[str]] = {command: collections.Counter() for command in COMMANDS}
+    by_file: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for path in folder.glob("worker-*.jsonl"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            kind, verdicts = json.loads(line)
+            for command, verdict in verdicts.items():
+                counts[command][verdict] += 1
+                by_file[kind][verdict] += 1
+    return counts, by_file
+
+
+def _try(folder: Path, number: int, chance: random.Random, files: Sequence[Path], specs: dict[tuple[str, ...], RunSpec],
+         reference: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """Change one file of a copy of the results; return its kind and the verdict on each command."""
+    base, case = folder / "base" / "outputs", folder / f"case-{number}" / "outputs"
+    shutil.copytree(base, case, copy_function=_link_large)
+    path = case / chance.choice(files).relative_to(base)
+    change = _mutate(path, chance)
+    answers = _answers(case, specs, _readers(path, specs), drawn=number % _DRAWN_EVERY == 0)
+    verdicts = {}
+    for command in COMMANDS:
+        verdicts[command], reason = _judge(command, answers, reference, case, folder / "wanted", specs)
+        if verdicts[command] == "wrong":
+            print(f"{number}: {command} after {change} in {path.relative_to(case)}: {reason}", flush=True)
+    if "wrong" not in verdicts.values():
+        shutil.rmtree(case.parent)
+    return _kind_of_file(path), verdicts
 
 
 def _prepare(base: Path, wanted: Path, specs: dict[tuple[str, ...], RunSpec]) -> None:
