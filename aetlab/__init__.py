@@ -49,12 +49,16 @@ if TYPE_CHECKING:
     from aetlab.flow import simulate as simulate
     from aetlab.flow import trace as trace
     from aetlab.keeper import save_record as save_record
+    from aetlab.reporting.check_page import make_check_page as make_check_page
     from aetlab.reporting.stored_run import load_record as load_record
     from aetlab.reporting.tables import load_records as load_records
     from aetlab.samples.fit_box import fit_scale as fit_scale
+    from aetlab.series.check.flow import check_series as check_series
     from aetlab.series.import_files import import_files as import_files
     from aetlab.series.imported import bind_measured as bind_measured
     from aetlab.series.imported import load_measured as load_measured
+    from aetlab.series.imported import read_imported as read_imported
+    from aetlab.series.imported import write_imported as write_imported
     from aetlab.spec.choices import settings as settings
 
 #: Where each public name is defined, as ``module:name``; the order is the table of contents.
@@ -69,6 +73,10 @@ _PUBLIC = {
     "bind_measured": "aetlab.series.imported:bind_measured",
     "load_measured": "aetlab.series.imported:load_measured",
     "import_files": "aetlab.series.import_files:import_files",
+    "read_imported": "aetlab.series.imported:read_imported",
+    "write_imported": "aetlab.series.imported:write_imported",
+    "check_series": "aetlab.series.check.flow:check_series",
+    "make_check_page": "aetlab.reporting.check_page:make_check_page",
     "score": "aetlab.flow:score",
     "save_record": "aetlab.keeper:save_record",
     "load_record": "aetlab.reporting.stored_run:load_record",

@@ -88,7 +88,7 @@ def test_a_log_in_any_order_with_doses_and_times(tmp_path):
     assert collection.header == {"energy_keV": 300.0, "axis_deg": 85.3, "counts_per_electron": 37.5}
     assert collection.microscope.spec.energy_keV == 300
     notes = " ".join(collection.notes)
-    assert "found beside it" in notes and "TargetDefocus is taken" in notes and "by the times in the logs" in notes
+    assert "found next to it" in notes and "TargetDefocus is taken" in notes and "by the times in the logs" in notes
     assert "energy_keV 300 from the headers" in notes and "left at the default: aperture_per_A 1, Cs_mm 0" in notes
 
 
@@ -135,8 +135,8 @@ def test_files_found_beside_a_stack_that_do_not_fit_are_left_out_and_named(tmp_p
     np.testing.assert_array_equal(collection.tilt_deg, [0, 3])
     notes = "\n".join(collection.notes)
     assert "a.mrc.mdoc describes 1 images, a.mrc holds 2; it is left out" in notes
-    assert "a.mdoc, beside a.mrc, is left out: " in notes and "no log of SerialEM" in notes
-    assert "a.rawtlt, beside a.mrc, is left out: 3 angles, 2 images" in notes
+    assert "a.mdoc, next to a.mrc, is left out: " in notes and "no log of SerialEM" in notes
+    assert "a.rawtlt, next to a.mrc, is left out: 3 angles, 2 images" in notes
 
 
 def infos(*pairs):

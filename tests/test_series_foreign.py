@@ -62,7 +62,7 @@ def test_angle_file_of_another_length_is_refused():
         describe([open_frames(FOREIGN / "HAADF.dm3")], [], [FOREIGN / "HAADF.rawtlt"])
     (item,) = describe([open_frames(FOREIGN / "HAADF.dm3")], [], [])
     assert item.infos[0].tilt_deg == -90
-    assert "HAADF.rawtlt, beside HAADF.dm3, is left out: 77 angles, 91 images" in item.notes
+    assert "HAADF.rawtlt, next to HAADF.dm3, is left out: 77 angles, 91 images" in item.notes
 
 
 @pytest.mark.parametrize("ending", ["dm3", "dm4"])

@@ -257,7 +257,7 @@ def test_an_emi_file_describes_its_ser_file(tmp_path):
     assert (info.source, info.tilt_deg, info.defocus_nm) == ("a.emi", -3, -50)
     assert source.header == {"energy_keV": 300.0, "mode": "TEM"}
     write_ser(tmp_path / "a_2.ser", chiral_images(1))
-    with pytest.raises(SeriesError, match="needs its one SER file a_1.ser beside it; 2 are there"):
+    with pytest.raises(SeriesError, match="needs its one SER file a_1.ser in its folder; 2 are there"):
         open_frames(tmp_path / "a.emi")
 
 

@@ -110,7 +110,7 @@ def collect(files: Sequence[Path | str], table: Path | str | None = None, micros
     ----------
     files : sequence of paths
         Files of images, in the order of the table's rows if it names no files; SerialEM logs (.mdoc) and angle files
-        (.rawtlt, .tlt) among them. Logs and angles of the same name beside a stack are found without being named.
+        (.rawtlt, .tlt) among them. Those with the name of a stack are found in its folder.
     table : path, optional
         The sidecar table, see :mod:`aetlab.series.table`.
     microscope : path, optional

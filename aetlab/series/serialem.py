@@ -1,4 +1,4 @@
-"""Logs of SerialEM beside a stack (.mdoc).
+"""Logs that SerialEM writes with a stack (.mdoc).
 
 A section ``[ZValue = n]`` describes image n of the stack, ``[Image = name]`` a file of its own. SerialEM counts defocus
 in µm, underfocus negative: the sign of this package. ``Defocus`` is the reading of the lens, from wherever it was set

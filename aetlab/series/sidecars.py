@@ -17,7 +17,7 @@ _TILT_ROUNDING_DEG, _DEFOCUS_ROUNDING_NM = 0.05, 0.5
 
 @dataclass(frozen=True)
 class Described:
-    """A file of images with what its own header and the files beside it say.
+    """A file of images with what its own header and its log and angle files say.
 
     ``times`` are those of the exposures in seconds, None where not known.
     """
@@ -33,7 +33,7 @@ class Described:
 def describe(sources: Sequence[FrameSource], logs: Sequence[Path], angles: Sequence[Path]) -> list[Described]:
     """Return all files of images with what logs (.mdoc) and angle files (.rawtlt, .tlt) say of them.
 
-    Where none of a kind is given, one of the same name beside a stack is taken. Angle files overrule logs, which
+    If none of a kind is given, one with the name of a stack, in its folder, is taken. Angle files overrule logs, which
     overrule the headers of the images.
 
     Raises
@@ -45,15 +45,15 @@ def describe(sources: Sequence[FrameSource], logs: Sequence[Path], angles: Seque
     for path in logs:
         described = _join_log(described, read_mdoc(path), given=True)
     for i, source in enumerate(sources):
-        for path in [] if logs else _beside(source.path, (".mdoc",)):
+        for path in [] if logs else _next_to(source.path, (".mdoc",)):
             try:
                 described = _join_log(described, read_mdoc(path), given=False)
             except SeriesError as error:
-                described[i] = _note(described[i], f"{path.name}, beside {source.path.name}, is left out: {error}")
+                described[i] = _note(described[i], f"{path.name}, next to {source.path.name}, is left out: {error}")
     for path in angles:
         described = _join_given_angles(described, path)
     for i, source in enumerate(sources):
-        for path in [] if angles else _beside(source.path, ANGLE_FILES)[:1]:
+        for path in [] if angles else _next_to(source.path, ANGLE_FILES)[:1]:
             described[i] = _join_found_angles(described[i], path)
     return described
 
@@ -63,7 +63,7 @@ def _from_header(source: FrameSource) -> Described:
                      tuple(source.notes))
 
 
-def _beside(path: Path, endings: Sequence[str]) -> list[Path]:
+def _next_to(path: Path, endings: Sequence[str]) -> list[Path]:
     """Files of the endings with the name of an image file, with or without its own ending."""
     names = [path.with_name(path.name + ending) for ending in endings] + [path.with_suffix(end) for end in endings]
     return [name for name in names if name.is_file()]
@@ -111,7 +111,7 @@ def _stack_of(described: list[Described], log: Mdoc) -> int | None:
 
 
 def _apply_log(item: Described, log: Mdoc, frames: list[MdocFrame], *, given: bool) -> Described:
-    notes = [*log.notes, f"{log.path.name}{'' if given else ', found beside it,'} describes {item.source.path.name}"]
+    notes = [*log.notes, f"{log.path.name}{'' if given else ', found next to it,'} describes {item.source.path.name}"]
     infos = []
     for info, frame in zip(item.infos, frames):
         infos.append(replace(info, tilt_deg=_first(frame.tilt_deg, info.tilt_deg),
@@ -156,11 +156,11 @@ def _join_found_angles(item: Described, path: Path) -> Described:
     try:
         values, _ = read_angles(path)
     except SeriesError as error:
-        return _note(item, f"{path.name}, beside {name}, is left out: {error}")
+        return _note(item, f"{path.name}, next to {name}, is left out: {error}")
     if len(values) != item.source.n_frames:
-        return _note(item, f"{path.name}, beside {name}, is left out: {len(values)} angles, {item.source.n_frames} "
+        return _note(item, f"{path.name}, next to {name}, is left out: {len(values)} angles, {item.source.n_frames} "
                            "images")
-    return _join_angles(item, path, values, f"{path.name}, found beside it")
+    return _join_angles(item, path, values, f"{path.name}, found next to it")
 
 
 def _join_angles(item: Described, path: Path, values: list[float], name: str) -> Described:

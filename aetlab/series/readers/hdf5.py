@@ -17,7 +17,7 @@ from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile, make_infos, one_line
 
 T = TypeVar("T")
-#: Datasets that may stand beside the images, one number per image.
+#: Datasets that may accompany the images, one number per image.
 PER_FRAME = ("tilt_deg", "defocus_nm", "dose_e_A2")
 #: Names of an axis of tilt angles, and of any other axis of images.
 ANGLES = ("angle", "angles", "tilt", "tilts", "tiltangle", "tilt_angle", "tilt angle", "tilt_deg")
@@ -27,7 +27,7 @@ _IMAGES = (*ANGLES, "image", "images", "frame", "frames", "section", "sections",
 def open_hdf5(path: Path) -> StackFile:
     """Return the images of an HDF5 file that holds one dataset of three dimensions (or else one of two).
 
-    ``tilt_deg``, ``defocus_nm`` and ``dose_e_A2`` beside it hold one number per image. The attribute ``pixel_A`` of the
+    ``tilt_deg``, ``defocus_nm``, ``dose_e_A2`` next to it hold one number per image. The attribute ``pixel_A`` of the
     dataset is the pixel in Å.
 
     Raises
@@ -107,11 +107,11 @@ def pixel_of(axes: list[Axis], order: tuple[int, int, int]) -> tuple[float, floa
 
 
 def per_frame(dataset: h5py.Dataset, axis: int = 0) -> dict[str, np.ndarray]:
-    """Return the arrays beside a ``dataset`` that hold one number per image."""
-    beside = dataset.parent
+    """Return the arrays in the group of a ``dataset`` that hold one number per image."""
+    group = dataset.parent
     found = {}
     for name in PER_FRAME:
-        item = child(beside, name)
+        item = child(group, name)
         if isinstance(item, h5py.Dataset) and item.dtype.kind in "iuf" and not item.external and not item.is_virtual:
             if item.shape != dataset.shape[axis:axis + 1]:
                 raise SeriesError(f"{dataset.file.filename}: {item.shape} numbers {name}, {dataset.shape[axis]} images")

@@ -44,9 +44,9 @@ def open_matlab(path: Path) -> StackFile:
     stack = stack[..., None] if stack.ndim == 2 else stack
     n = stack.shape[2]
     notes = [f"{path.name}: the first row of {stacks[0]} is taken as the highest one, as MATLAB shows images"]
-    beside = [array for name, array in arrays.items() if name != stacks[0] and _is_angles(array, n)
+    next_to = [array for name, array in arrays.items() if name != stacks[0] and _is_angles(array, n)
               and any(word in name.casefold() for word in _ANGLES_NAMED)]
-    known = {"tilt_deg": list(_tilts(path, beside[0], n, notes))} if len(beside) == 1 else {}
+    known = {"tilt_deg": list(_tilts(path, next_to[0], n, notes))} if len(next_to) == 1 else {}
 
     def take(index: int, rows: slice, columns: slice) -> np.ndarray:
         return np.array(stack[rows, columns, index])

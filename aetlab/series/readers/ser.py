@@ -1,6 +1,6 @@
-"""Images in SER files of TIA, and the EMI files beside them.
+"""Images in SER files of TIA, and the EMI files that describe them.
 
-TIA stores the lowest row first. Calibrations are in m. An EMI file describes the SER file ``name_1.ser`` beside it; its
+TIA stores the lowest row first. Calibrations are in m. An EMI file describes SER file ``name_1.ser`` next to it; its
 tilt and defocus (in µm, overfocus positive) hold for a single image only.
 Source: C. Boothroyd, "Description of the TIA series data file format"; the layout is pinned by a file of TIA.
 """
@@ -82,10 +82,10 @@ def _images(path: Path) -> StackFile:
 
 
 def _described(path: Path) -> StackFile:
-    beside = sorted(path.parent.glob(f"{_glob_safe(path.stem)}_*.ser"))
-    if len(beside) != 1:
-        raise SeriesError(f"{path} needs its one SER file {path.stem}_1.ser beside it; {len(beside)} are there")
-    source = _images(beside[0])
+    found = sorted(path.parent.glob(f"{_glob_safe(path.stem)}_*.ser"))
+    if len(found) != 1:
+        raise SeriesError(f"{path} needs its one SER file {path.stem}_1.ser in its folder; {len(found)} are there")
+    source = _images(found[0])
     said = {(label.strip(), unit.strip()): value for label, value, unit in
             _ITEM.findall(path.read_bytes().decode("utf-8", errors="replace"))}
     header: dict[str, Any] = {}
