@@ -54,7 +54,7 @@ def locate(signals: np.ndarray, near_focus: np.ndarray) -> Outline:
     n_tilts, *shape = outlines.shape
     # Twice the size: what leaves at one side does not come in at the other.
     padded = (2 * shape[0], 2 * shape[1])
-    spectra = scipy.fft.fft2(outlines, padded)
+    spectra = scipy.fft.fft2(outlines.astype(np.float32), padded)
     place = np.zeros((n_tilts, 2))
     mean = spectra.mean(axis=0)
     for _ in range(_ROUNDS):
@@ -62,13 +62,13 @@ def locate(signals: np.ndarray, near_focus: np.ndarray) -> Outline:
                           for spectrum in spectra])
         step = found - found.mean(axis=0) - place
         place = place + step
-        mean = (spectra * ramp(padded, place)).mean(axis=0)
+        mean = sum(spectrum * ramp(padded, at) for spectrum, at in zip(spectra, place)) / n_tilts
         if np.abs(step).max() < _DONE:
             break
     plateau = np.array([np.quantile(s[s > 0], 0.75) if (s > 0).any() else 1.0 for s in near_focus])
     near = np.minimum(near_focus / plateau[:, None, None], 1)
-    near = (scipy.fft.fft2(near, padded) * ramp(padded, place)).mean(axis=0)
-    picture = scipy.fft.ifft2(near).real[:shape[0], :shape[1]]
+    mean = sum(scipy.fft.fft2(one, padded) * ramp(padded, at) for one, at in zip(near, place)) / n_tilts
+    picture = scipy.fft.ifft2(mean).real[:shape[0], :shape[1]]
     sample = np.clip(picture - _EDGE * picture.max(), 0, None)
     if not sample.any():
         return Outline(np.zeros((n_tilts, 2)), np.array(shape) * _BIN / 2)
