@@ -1,6 +1,6 @@
 """Exchange cache files, checkpoints and records, run again, and compare the numbers with those of undisturbed runs.
 
-    python scripts/swap_study.py --swaps 200 --seed 0 --folder swaps --to experiments/results/swap_study.json
+    python scripts/swap_study.py --swaps 200 --seed 0 --folder swaps --add experiments/results/swap_study.json
 
 Four runs (two samples, two regularisers) are made, and each is stopped once to keep its checkpoint. A trial copies this
 outputs folder, exchanges or copies files of two of the runs, and repeats one of them, whose record must then hold the
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=1e6, help="longest time; the numbers are those reached")
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--to", type=Path)
+    parser.add_argument("--add", type=Path, help="JSON list of such studies that the result is appended to")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if any(arguments.folder.iterdir()):
@@ -171,8 +171,9 @@ def main() -> None:
              "seconds": round(time.monotonic() - started),
              "by_exchange": {what: dict(outcomes[what]) for what in sorted(outcomes)}}
     print(json.dumps(found, indent=1))
-    if arguments.to:
-        arguments.to.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if arguments.add:
+        portions = json.loads(arguments.add.read_text(encoding="utf-8")) if arguments.add.exists() else []
+        arguments.add.write_text(json.dumps([*portions, found], indent=1) + "\n", encoding="utf-8")
     sys.exit(bool(total["silent wrong numbers"]))
 
 
