@@ -217,6 +217,17 @@ def test_page_works_in_a_browser(browser, made, tmp_path):  # noqa: F811
     assert answers["wide"] <= 0
 
 
+def test_page_fits_a_narrow_window(browser, made, tmp_path):  # noqa: F811
+    page = tmp_path / "report.html"
+    text = (made[0] / "report" / "report.html").read_text(encoding="utf-8")
+    long_option = "a very long label of a record, " * 5
+    wide = """<script>document.title = document.documentElement.scrollWidth - innerWidth;</script>"""
+    text = text.replace("</select>", f"<option selected>{long_option}</option></select>", 1)
+    page.write_text(text.replace("</body>", wide + "</body>"), encoding="utf-8")
+    done = open_page(browser, page, "--window-size=400,900", "--virtual-time-budget=5000", "--dump-dom")
+    assert int(re.search(r"<title>(-?\d+)</title>", done.stdout)[1]) <= 0
+
+
 def test_an_error_in_the_page_is_detected(browser, tmp_path):
     page = tmp_path / "broken.html"
     page.write_text("<!DOCTYPE html><title>t</title><script>nothing.here</script>", encoding="utf-8")

@@ -169,7 +169,7 @@ def reader_frame(frame: pd.DataFrame) -> pd.DataFrame:
             shown[column.heading] = (
                 [dose_text(value) for value in frame[name]]
                 if name == "dose_e_A2"
-                else [f"{value:g}" if isinstance(value, float) else value for value in frame[name]]
+                else [f"{value:.4g}" if isinstance(value, float) else value for value in frame[name]]
             )
     refined = _refined(frame)
     if refined.any():
