@@ -313,8 +313,9 @@ def test_an_interrupted_aligned_run_resumes_to_the_same_record(tmp_path: Path, m
     monkeypatch.setattr(checkpoint.Schedule, "due", lambda self: True)
     stopped = RuntimeError("the power failed")
 
-    def cut(path: Path, arrays: dict, values: dict, rng: np.random.Generator, *, data: str) -> None:
-        save(path, arrays, values, rng, data=data)
+    def cut(path: Path, arrays: dict, values: dict, rng: np.random.Generator, *, run: str,
+            data: str) -> None:
+        save(path, arrays, values, rng, run=run, data=data)
         if len(values["cost"]) == 3:
             raise stopped
 
