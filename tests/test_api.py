@@ -137,7 +137,7 @@ def test_a_run_without_a_truth_makes_a_complete_record(settings: RunSpec, steps:
                 if name.split("/")[0] in ("truth", "match", "refined_match", "profiles", "structure", "views")]
     assert "tilt_series/ideal_of_kept_tilts" not in array_names(record)
     np.testing.assert_array_equal(read_array(record, "traced/positions_A").values, traced.positions_A)
-    assert set(record.metrics) == {"final_cost", "held_out_cost", "weight_per_V"}
+    assert set(record.metrics) == {"final_cost", "held_out_cost", "weight_per_V", "n_atoms_traced"}
 
 
 def test_a_truth_is_scored_when_a_record_is_saved(settings: RunSpec, steps: tuple[Any, ...], made: Record,
@@ -209,14 +209,20 @@ def test_a_checkpoint_of_other_images_is_not_continued(settings: RunSpec, steps:
     assert series.digest() != other.digest()
     monkeypatch.setattr(CheckpointFile, "due", lambda self: True)
     path = tmp_path / "checkpoint.arrays"
-    aetlab.reconstruct(settings, series, checkpoints=CheckpointFile(path, series.digest()))
-    assert path.exists()
-    of_first, of_other = (CheckpointFile(path, one.digest()) for one in (series, other))
+    refused: list[str] = []
+
+    def checkpoints(of: TiltSeries) -> CheckpointFile:
+        return CheckpointFile(path, run="0123456789abcdef", data=of.digest(), say=refused.append)
+
+    aetlab.reconstruct(settings, series, checkpoints=checkpoints(series))
+    assert path.exists() and refused == []
+    of_first, of_other = checkpoints(series), checkpoints(other)
     resumed = aetlab.reconstruct(settings, other, checkpoints=of_other)
     assert not of_other.resumed
     np.testing.assert_array_equal(resumed.volume.potential_V, aetlab.reconstruct(settings, other).volume.potential_V)
     aetlab.reconstruct(settings, series, checkpoints=of_first)
     assert not of_first.resumed  # the file holds the other series' state by now
+    assert len(refused) == 2 and all("the reconstruction starts from the beginning" in line for line in refused)
 
 
 @pytest.mark.parametrize("change", [

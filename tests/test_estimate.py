@@ -76,5 +76,5 @@ def test_the_estimate_flag_prints_and_writes_no_file(aetlab: Callable[..., subpr
     assert len(re.findall(r"needs about 0\.\d\d GB", result.stdout)) == 2
     assert result.stdout.count("reconstruct ") >= 4
     assert list(tmp_path.iterdir()) == []
-    wrong = aetlab("run", "dose=8k", "--estimate")
+    wrong = aetlab("run", "dose=8x", "--estimate")
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1

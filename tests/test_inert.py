@@ -48,7 +48,8 @@ def test_cells_of_markdown_and_latex_hold_no_markup() -> None:
 
 def test_text_and_links_of_html_are_escaped() -> None:
     evil = "\"'><script>alert(1)</script>\u202e\x00"
-    shown = html.table(pd.DataFrame({evil: [evil]}), link=lambda column, value: f"#{value}") + html.pairs({evil: evil})
+    shown = html.table(pd.DataFrame({evil: [evil]}), link=lambda column, of: f"#{of}", records=[(evil,)])
+    shown += html.pairs({evil: evil})
     assert "<script" not in shown and "\x00" not in shown and "\u202e" not in shown
     assert 'href="#&quot;&#x27;&gt;&lt;script' in shown
 

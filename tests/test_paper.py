@@ -68,7 +68,7 @@ def spent_s() -> float:
 @pytest.mark.slow
 def test_two_commands_make_the_paper_and_the_second_needs_no_physics(tmp_path: Path, blocker: Path) -> None:
     before_s = spent_s()
-    swept = command(tmp_path, "run", "-m", "experiment=glob(fig*)", "scale=smoke", "engine.n_iterations=8")
+    swept = command(tmp_path, "run", "-m", "experiment=glob(fig*)", "scale=smoke", "engine.n_iterations=4")
     reported = command(tmp_path, "report", blocker=blocker)
     assert spent_s() - before_s < MOST_S
     assert re.findall(r"^(experiment=\S+): left out: (.*)", swept, re.MULTILINE) == [

@@ -29,7 +29,7 @@ MICROSCOPE = {"energy_keV": 80.0, "aperture_per_A": 0.7, "aperture_edge_per_A": 
               "S3_um": 10.0, "S3_deg": 30.0, "A3_um": 20.0, "A3_deg": 30.0, "D4_um": 400.0, "D4_deg": 30.0,
               "B4_um": 400.0, "B4_deg": 30.0, "A4_um": 400.0, "A4_deg": 20.0, "S5_mm": 30.0, "S5_deg": 30.0,
               "R5_mm": 30.0, "R5_deg": 30.0, "A5_mm": 30.0, "A5_deg": 20.0, "focal_spread_sigma_nm": 4.0,
-              "convergence_sigma_mrad": 0.3, "mtf_half": 0.4}
+              "convergence_sigma_mrad": 0.3, "mtf_half": 0.4, "mtf_values": (1.0, 0.7, 0.4)}
 SIMULATE = {"kind": "voxels", "parametrization": "kirkland", "n_layers": 8, "oversample": 2, "n_frozen_phonons": 2,
             "band_limit": 2 / 3}
 
@@ -44,7 +44,8 @@ def ideal_views(spec: RunSpec, atoms: Atoms) -> np.ndarray:
 
 
 def test_every_setting_of_the_microscope_has_a_test_value() -> None:
-    assert set(MICROSCOPE) | {"name", "dqe"} == {field.name for field in dataclasses.fields(MicroscopeSpec)}
+    settings = {field.name for field in dataclasses.fields(MicroscopeSpec)}
+    assert set(MICROSCOPE) | {"name", "dqe", "mtf_cycles_per_pixel"} == settings
 
 
 @pytest.mark.parametrize("name", MICROSCOPE)
@@ -54,8 +55,8 @@ def test_settings_of_the_microscope_change_the_images(name: str, smoke_spec: Run
     if name.endswith("_deg"):
         coefficient = next(key for key in MICROSCOPE if key.startswith(name[:3]) and key != name)
         before = change(smoke_spec, "microscope", **{coefficient: MICROSCOPE[coefficient]})
-    plain, changed = (ideal_views(spec, atoms)
-                      for spec in (before, change(before, "microscope", **{name: MICROSCOPE[name]})))
+    values = {name: MICROSCOPE[name]} | ({"mtf_cycles_per_pixel": (0.0, 0.25, 0.5)} if name == "mtf_values" else {})
+    plain, changed = (ideal_views(spec, atoms) for spec in (before, change(before, "microscope", **values)))
     assert np.sqrt(np.mean((changed - plain) ** 2)) > 0.01 * plain.std()
 
 

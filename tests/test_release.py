@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -54,6 +55,7 @@ def test_wheel_and_sdist_work_in_an_environment_of_their_own(tmp_path: Path) -> 
     (site / "lent.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
     python = next((tmp_path / "env").glob("[bS]*/python*"))
     lines = "import aetlab; print(aetlab.__file__, aetlab.settings(dose='7k').dose.total_e_A2)"
-    found = subprocess.run([python, "-c", lines], cwd=tmp_path, check=True, capture_output=True, text=True,
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    found = subprocess.run([python, "-c", lines], cwd=tmp_path, env=alone, check=True, capture_output=True, text=True,
                            timeout=60).stdout.split()
     assert Path(found[0]).is_relative_to(site) and float(found[1]) == 7000

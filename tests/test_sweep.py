@@ -104,7 +104,7 @@ def test_a_sweep_simulates_once_and_ends_with_its_table(swept: tuple[Path, str])
     assert len(list((folder / "outputs" / "cache" / "tilt_series").glob("*.arrays"))) == 1
     table = output[output.index("sweep 0001: 4 runs  "):].splitlines()
     assert re.split(r"\s{2,}", table[1].strip()) == [
-        "run", "error (pm)", "found (%)", "false (%)", "species (%)", "time (s)", "status", "folder"]
+        "run", "atoms", "error (pm)", "found (%)", "false (%)", "species (%)", "time (s)", "status", "folder"]
     for row, label in zip(table[2:6], ("inf reg=tv", "inf reg=pos", "50k reg=tv", "50k reg=pos"), strict=True):
         assert row.startswith(f"dose={label}") and re.search(r"done +outputs/records/[0-9a-f]{16}", row)
     assert [path.name for path in folder.iterdir()] == ["outputs"]

@@ -111,7 +111,10 @@ def test_the_smaller_problem_is_as_sparse_and_as_noisy(words: list[str]) -> None
 @pytest.mark.parametrize("words", [[], ["scale=smoke"], ["scale=sparse", "tilts=15"],
                                    ["scale=paper", "tilts.n_tilts=16"],
                                    ["scale=paper", "sample=file", "sample.path=a.xyz"]])
-def test_small_problems_and_files_have_no_smaller_problem(words: list[str]) -> None:
+def test_small_problems_and_files_have_no_smaller_problem(words: list[str], tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.xyz").write_text("1\n\nAu 0 0 0\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
     assert smaller_problem(compose_spec(words)) is None
 
 
