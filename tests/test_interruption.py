@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,14 @@ def reconstruct(spec: RunSpec, series: TiltSeries, path: Path, progress: Interru
         checkpoints = CheckpointFile(path, run="r", data=series.digest(), say=progress.say, stop=stop)
         checkpoints._schedule._wait_s = 3600
         return flow.reconstruct(spec, series, progress=progress, checkpoints=checkpoints)
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Background jobs of a shell ignore SIGINT by default, and the tests that they run inherit it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
