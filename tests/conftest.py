@@ -73,6 +73,12 @@ def smoke_spec() -> RunSpec:
 
 
 @pytest.fixture(scope="session")
+def default() -> RunSpec:
+    """Return the settings of a run without other words."""
+    return compose_spec()
+
+
+@pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """``once("sweep", fill)``: return a folder filled by ``fill``, and the text that ``fill`` returned.
 

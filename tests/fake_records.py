@@ -163,6 +163,11 @@ OF_THE_TRUTH = ("truth/", "match/", "refined_match/", "profiles/", "structure/",
                 "tilt_series/ideal_of_kept_tilts")
 
 
+def tiny(spec: RunSpec) -> RunSpec:
+    """Return ``spec`` with the small volume of the fake records."""
+    return dataclasses.replace(spec, scale=fake_spec(n_voxels=24).scale)
+
+
 def write_fake_record(
     outputs: Path, spec: RunSpec, *, found_nothing: bool = False, truth: bool = True, refined: bool = False
 ) -> Path:

@@ -1,4 +1,4 @@
-"""What a release consists of: one version, a licence, archives that work without the source folder."""
+"""Parts of a release: one version, a licence, archives that work without the source folder."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ ATTACKS = {
     "records of other code": ("experiment/evil.yaml", "other_code: use\n", "other_code='use' cannot be used"),
     "logging of an experiment": (
         "experiment/evil.yaml", "defaults: [{override /hydra/job_logging: evil}]\n", "of defaults cannot be used"),
-    "a search path": ("config.yaml", "hydra: {searchpath: ['file:///tmp']}\n", "config.yaml cannot be used"),
+    "a search path": ("config.yaml", "hydra: {searchpath: ['file:///elsewhere']}\n", "config.yaml cannot be used"),
     "a logging handler": (
         "hydra/job_logging/none.yaml", "handlers: {x: {class: logging.FileHandler, filename: lost}}\n",
         "only hydra/launcher takes choices of a folder"),
@@ -76,12 +76,13 @@ ATTACKS = {
     "a program of Slurm": (
         "hydra/launcher/evil.yaml", "defaults: [slurm]\nadditional_parameters: {task-prolog: ./x}\n", "can set n_jobs"),
     "pickles elsewhere": (
-        "hydra/launcher/evil.yaml", "defaults: [slurm]\nsubmitit_folder: /tmp/evil\n", "submitit_folder='/tmp/evil'"),
+        "hydra/launcher/evil.yaml", "defaults: [slurm]\nsubmitit_folder: /elsewhere\n", "submitit_folder='/elsewhere'"),
     "a cluster elsewhere": (
         "hydra/launcher/evil.yaml", "defaults: [ray]\nray: {init: {address: 'x:1'}}\n", "ray.init.address='x:1'"),
     "an expression of joblib": (
         "hydra/launcher/evil.yaml", "defaults: [cores]\npre_dispatch: exit()\n", "plain text without quotes"),
-    "a temporary folder": ("hydra/launcher/evil.yaml", "defaults: [cores]\ntemp_folder: /tmp/x\n", "temp_folder='/tm"),
+    "a temporary folder": (
+        "hydra/launcher/evil.yaml", "defaults: [cores]\ntemp_folder: /elsewhere\n", "temp_folder='/elsewhere'"),
     "another choice of a name": ("dose/50k.yaml", "total_e_A2: 1\n", "dose=50k is a choice of aetlab; use another"),
     "another launcher of a name": ("hydra/launcher/joblib.yaml", "n_jobs: 1\n", "is a choice of aetlab"),
     "a list": ("dose/evil.yaml", "- 1\n", "holds no settings"),
@@ -107,8 +108,8 @@ WORDS = [
     (["hydra.callbacks='${oc.create:{x:1}}'"], "only settings can be referred to"),
     (["hydra={job:{chdir:true}}"], "of Hydra's own settings"),
     (["hydra/job_logging=default", "hydra.job_logging.handlers.file.class=subprocess.Popen"], "of Hydra's own"),
-    (["hydra.searchpath=[file:///tmp]"], "of Hydra's own settings"),
-    (["hydra.run.dir=/tmp/elsewhere"], "of Hydra's own settings"),
+    (["hydra.searchpath=[file:///elsewhere]"], "of Hydra's own settings"),
+    (["hydra.run.dir=/elsewhere"], "of Hydra's own settings"),
     (["hydra.launcher._target_=hydra_plugins.hydra_joblib_launcher._core.Path"], "may not name code to run"),
     (["+hydra.launcher.x._target_=logging.os.system"], "may not name code to run"),
     (["hydra/sweeper=optuna", "hydra.sweeper.sampler._target_=optuna.samplers._base.warnings.sys.exit"], "name code"),

@@ -192,7 +192,7 @@ def print_best(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Planned:
-    """What ``wanted.json`` holds."""
+    """Content of ``wanted.json``."""
 
     jobs: tuple[RequestedJob, ...]
     fixed: tuple[str, ...]

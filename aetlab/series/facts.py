@@ -1,4 +1,4 @@
-"""What the import found of each image, kept in the series file for the check page."""
+"""Facts that the import found of each image, kept in the series file for the check page."""
 
 from __future__ import annotations
 

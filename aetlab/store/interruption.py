@@ -28,7 +28,7 @@ class PostponedStop(AbstractContextManager["PostponedStop"]):
 
     @property
     def pending(self) -> bool:
-        """Whether a signal waits."""
+        """Return whether a signal waits."""
         return self._pending is not None
 
     def iterated(self) -> None:

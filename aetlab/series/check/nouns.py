@@ -1,4 +1,4 @@
-"""What the check of a series finds."""
+"""Nouns of the check of a series: findings and verdicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a series can reach: the Cramér–Rao bound for a stand-in of its size, dose, defoci and tilts."""
+"""Compute what a series can reach: the Cramér–Rao bound for a stand-in of its size, dose, defoci and tilts."""
 
 from __future__ import annotations
 

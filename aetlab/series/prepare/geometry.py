@@ -31,7 +31,7 @@ _ROUNDS = 2
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the sample lies in each image as recorded.
+    """Position of the sample in each image as recorded.
 
     ``position_px`` (T, F, 2) counts from the middle of the image; missing images have the position of their tilt.
     ``found`` (T,) marks tilts with a good image; ``radius_px`` is half the diameter of the sample, ``rotate`` whether

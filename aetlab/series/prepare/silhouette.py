@@ -1,4 +1,4 @@
-r"""Where the sample lies in each image, by its outline.
+r"""Locate the sample in each image by its outline.
 
 The mean square of the detail of an image in units of that of vacuum, e (see :mod:`aetlab.series.prepare.vacuum`), is 1
 in vacuum. The signal of a tilt is s = e - 1 - ε, at least 0, with e the mean over the images of the tilt and ε the
@@ -30,7 +30,7 @@ _EDGE = 0.5
 
 @dataclass(frozen=True)
 class Outline:
-    """Where the sample lies: ``centre_px`` (T, 2) from the middle of the image, ``half_px`` (2,) its half extent."""
+    """Position of the sample: ``centre_px`` (T, 2) from the middle of the image, ``half_px`` (2,) its half extent."""
 
     centre_px: np.ndarray
     half_px: np.ndarray
