@@ -11,7 +11,6 @@ from aetlab.core import console
 if __name__ == "__main__":
     console.stop_at_once()
 
-import argparse
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from aetlab.cli.compose import Job
+    from aetlab.cli.flags import Flags
     from aetlab.cli.jobs import JobResult
     from aetlab.spec import RunSpec
 
@@ -138,55 +138,35 @@ def _run_here(jobs: Sequence[Job], ledger: Path | None) -> None:
 
 def _main(argv: list[str]) -> int:
     """Carry out a command line; return the exit status."""
-    from hydra._internal.utils import get_args_parser
-
-    from aetlab.cli.estimates import FLAG, print_estimates
+    from aetlab.cli.estimates import print_estimates
     from aetlab.cli.file_patterns import expand_file_patterns
+    from aetlab.cli.flags import read_flags, version_line
     from aetlab.cli.launch import EXIT_UNUSABLE, launch
     from aetlab.core.files import StorageError
     from aetlab.spec import SpecError
     from aetlab.spec.folders import group_choices
 
-    estimating = FLAG in argv
-    argv = [word for word in argv if word != FLAG]
-    args = get_args_parser().parse_args(argv)
-    config_dir = Path(args.config_dir) if args.config_dir else None
-    groups = group_choices(config_dir)
     try:
-        argv = expand_file_patterns(argv, groups)
-        args = get_args_parser().parse_args(argv)
-        _check_flags(args)
-        if args.help:
-            _print_help(args.overrides, groups, config_dir)
+        flags = read_flags(argv)
+        if flags.version:
+            print(version_line())
             return 0
-        if estimating:
-            print_estimates(args.overrides, multirun=args.multirun, config_dir=config_dir)
+        groups = group_choices(flags.config_dir)
+        words = expand_file_patterns(flags.words, groups)
+        if flags.help:
+            _print_help(words, groups, flags.config_dir)
             return 0
-        plan = _plan(args, config_dir)
+        if flags.estimate:
+            print_estimates(words, multirun=flags.multirun, config_dir=flags.config_dir)
+            return 0
+        plan = _plan(flags, words)
         console.raise_on_interrupt()
         if plan.jobs:
             return launch(plan.ledger, lambda one_at_a_time: _run_here(plan.jobs, plan.ledger))
-        return _launch_hydra(args, groups, plan, config_dir)
+        return _launch_hydra(flags, words, groups, plan)
     except (SpecError, StorageError) as error:
         print(f"aetlab: {error}", file=sys.stderr)
         return EXIT_UNUSABLE
-
-
-def _check_flags(args: argparse.Namespace) -> None:
-    from aetlab.spec import SpecError
-
-    if args.experimental_rerun:
-        raise SpecError("--experimental-rerun cannot be used: it would run code from a file")
-    if args.config_dir and not Path(args.config_dir).is_dir():
-        raise SpecError(f"--config-dir={args.config_dir} cannot be used: there is no such folder")
-    for flag, value in (("--config-name", args.config_name), ("--config-path", args.config_path)):
-        if value:
-            raise SpecError(f"{flag}={value} cannot be used: add a folder of your own choices with --config-dir")
-    flags = {"--multirun": args.multirun, "--run": args.run, "--cfg": args.cfg, "--info": args.info,
-             "--shell-completion": args.shell_completion}
-    given = [flag for flag, value in flags.items() if value]
-    if len(given) > 1:
-        raise SpecError(f"{' and '.join(given)} cannot be used together: choose one of {', '.join(flags)}")
 
 
 def _print_help(words: Sequence[str], groups: Mapping[str, Sequence[str]], config_dir: Path | None) -> None:
@@ -198,23 +178,20 @@ def _print_help(words: Sequence[str], groups: Mapping[str, Sequence[str]], confi
     print(format_help(groups, job.spec, job.settings, only))
 
 
-def _plan(args: argparse.Namespace, config_dir: Path | None) -> _Plan:
+def _plan(flags: Flags, words: Sequence[str]) -> _Plan:
     """Check the command line; compose and check the jobs that it runs, and open the ledger of a sweep."""
     from aetlab.cli.compose import BASIC, SEARCH, compose_all, compose_jobs
     from aetlab.cli.preflight import check_jobs
     from aetlab.cli.sweep import prepare_sweep
 
-    words = args.overrides
-    if args.shell_completion:
+    if flags.shell_completion:
         _prepare_completion(words)
+    elif flags.cfg or flags.info:
+        compose_jobs(words, multirun=False, config_dir=flags.config_dir)  # reports errors in one line, unlike Hydra
+    if flags.asks_hydra:
         return _Plan()
-    if args.cfg or args.info:
-        compose_jobs(words, multirun=False, config_dir=config_dir)  # reports errors in one line, unlike Hydra
-        return _Plan()
-    if args.hydra_help:
-        return _Plan()
-    multirun = args.multirun or any(word.lower() == "hydra.mode=multirun" for word in words)
-    jobs, left_out = compose_all(words, multirun=multirun, config_dir=config_dir)
+    multirun = flags.multirun or any(word.lower() == "hydra.mode=multirun" for word in words)
+    jobs, left_out = compose_all(words, multirun=multirun, config_dir=flags.config_dir)
     searching = jobs[0].label == SEARCH
     check_jobs(jobs)
     ledger, hydra_words = prepare_sweep(jobs, left_out, words) if multirun else (None, [])
@@ -231,8 +208,7 @@ def _prepare_completion(words: Sequence[str]) -> None:
         print(completion_script())
 
 
-def _launch_hydra(args: argparse.Namespace, groups: Mapping[str, Sequence[str]], plan: _Plan,
-                  config_dir: Path | None) -> int:
+def _launch_hydra(flags: Flags, words: Sequence[str], groups: Mapping[str, Sequence[str]], plan: _Plan) -> int:
     """Let Hydra carry out the command line; return the exit status.
 
     Hydra gets no ``--config-dir``: the checked choices of that folder are in its ConfigStore.
@@ -242,25 +218,17 @@ def _launch_hydra(args: argparse.Namespace, groups: Mapping[str, Sequence[str]],
     from aetlab.cli.overrides import join_lists, quote_choices
     from aetlab.cli.own_choices import own_choices
 
-    words = () if args.hydra_help else args.overrides if plan.ledger else join_lists(args.overrides, groups)
+    words = () if flags.hydra_help else words if plan.ledger else join_lists(words, groups)
     prepare_hydra(words, groups)
+    mode = ["--multirun"] if flags.multirun else ["--run"] if flags.run else []
 
     def start(one_at_a_time: bool) -> None:
         added = [*plan.hydra_words, *(_ONE_AT_A_TIME if one_at_a_time else ())]
-        sys.argv[1:] = [*_flags(args), *quote_choices([*words, *added], groups, twice=plan.searching)]
+        sys.argv[1:] = [*flags.for_hydra(), *mode, *quote_choices([*words, *added], groups, twice=plan.searching)]
         _call_hydra()
 
-    with own_choices(config_dir):
+    with own_choices(flags.config_dir):
         return launch(plan.ledger, start)
-
-
-def _flags(args: argparse.Namespace) -> list[str]:
-    """Return the flags of the command line that are meant for Hydra."""
-    values = {"--cfg": args.cfg, "--info": args.info, "--package": args.package}
-    given = {"--resolve": args.resolve, "--multirun": args.multirun, "--run": args.run,
-             "--shell-completion": args.shell_completion, "--hydra-help": args.hydra_help}
-    return [*(f"{flag}={value}" for flag, value in values.items() if value is not None),
-            *(flag for flag, value in given.items() if value)]
 
 
 def _call_hydra() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, version
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -179,12 +177,26 @@ def _compose_sweep(words: Sequence[str], parsed: Sequence[Override],
     if not sweeper._target_.endswith(".BasicSweeper"):
         searched = {override.get_key_element() for override in sweeping}
         return [_compose_search(fixed, check=not searched & set(groups))], []
-    with _errors_in_one_line():
-        batches = BasicSweeper.split_arguments(list(parsed), None)
+    jobs = list(itertools.product(*_values(parsed)))
     varied = {override.get_key_element() for override in sweeping}
     by_pattern = any(override.key_or_group == "experiment" and override.value_type == ValueType.GLOB_CHOICE_SWEEP
                      for override in parsed)
-    return _compose_each(batches[0], varied, by_pattern, settings)
+    return _compose_each(jobs, varied, by_pattern, settings)
+
+
+def _values(parsed: Sequence[Override]) -> list[list[str]]:
+    """Return for every key, in the order of the command line, its overrides ``key=value`` in a sweep."""
+    values: dict[str, list[str]] = {}
+    for override in parsed:
+        key = override.get_key_element()
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise SpecError(f"{override.input_line} cannot be used: only a search takes an interval "
+                            "(hydra/sweeper=optuna)")
+        with _errors_in_one_line():
+            each = (override.sweep_string_iterator() if override.is_sweep_override()
+                    else [override.get_value_element_as_str()])
+            values[key] = [f"{key}={value}" for value in each]
+    return list(values.values())
 
 
 def _compose_search(fixed: Sequence[str], *, check: bool) -> Job:
@@ -238,12 +250,9 @@ def _label(words: Sequence[str], varied: set[str]) -> str:
 def _composer(config_dir: Path | None, words: Sequence[str] = ()) -> Iterator[OverridesParser]:
     GlobalHydra.instance().clear()
     prepare_hydra(words, group_choices(config_dir))
-    version.setbase("1.3")
     try:
-        with own_choices(config_dir):
-            search_path = create_config_search_path(str(config_folder()))
-            hydra = Hydra.create_main_hydra2(task_name="aetlab", config_search_path=search_path)
-            yield OverridesParser.create(config_loader=hydra.config_loader)
+        with own_choices(config_dir), initialize_config_dir(str(config_folder()), "aetlab", "1.3"):
+            yield OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     finally:
         GlobalHydra.instance().clear()
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-FLAG = "--estimate"
-
 
 def print_estimates(words: Sequence[str], *, multirun: bool, config_dir: Path | None) -> None:
     """Print the memory and time of every job of a command line, stage by stage.
