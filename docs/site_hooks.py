@@ -12,9 +12,9 @@ from mkdocs.structure.pages import Page
 
 import aetlab
 from aetlab.cli.reproduce import format_value
+from aetlab.core.setting import About, about
 from aetlab.spec.folders import group_choices
 from aetlab.spec.plain_choices import PLAIN
-from aetlab.spec.setting import About, about
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

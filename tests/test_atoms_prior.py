@@ -18,12 +18,16 @@ from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.rotation import rotate_and_bin
 from aetlab.forward.series_optics import series_optics
+from aetlab.methods.regulariser import Problem
+from aetlab.methods.regularisers.atoms import AtomsPrior, AtomsSettings
 from aetlab.reconstruction.fit import blur_A, step_of
-from aetlab.solve import AtomsPrior, AtomsSchedule, Solution, State, minimize
+from aetlab.solve import Solution, State, minimize
 from aetlab.spec import MicroscopeSpec, RegSpec, SpecError
 
 SHAPE = (8, 10, 12)
-SCHEDULE = AtomsSchedule(metric_at=2, metric_floor=0.05, blur_px=1.0, reweight_at=(3, 5), reweight_sigma_px=1.0,
+#: A blur of 1 voxel, and own settings in which weights reach as far.
+PROBLEM = Problem(SHAPE, 1.0, 8, 1.0)
+SCHEDULE = AtomsSettings(metric_at=2, metric_floor=0.05, reweight_at=(3, 5), reweight_sigma_A=1.0,
                          reweight_softness=0.3, reweight_gain=1.5)
 
 
@@ -78,7 +82,7 @@ def test_proximal_step_in_a_metric_against_brute_force() -> None:
     rng = np.random.default_rng(3)
     volume = rng.normal(0.5, 1.0, (3, 2, 2))
     metric, weights = rng.uniform(0.1, 3, (2, *volume.shape))
-    prior = AtomsPrior(0.4, SCHEDULE)
+    prior = AtomsPrior(0.4, SCHEDULE, PROBLEM)
     prior.state.update(metric=metric, weights=weights)
 
     def objective(u: np.ndarray) -> float:
@@ -87,13 +91,14 @@ def test_proximal_step_in_a_metric_against_brute_force() -> None:
 
     found = scipy_minimize(objective, np.ones(volume.size), bounds=[(0, None)] * volume.size, tol=1e-14).x
     np.testing.assert_allclose(prior(volume.copy(), 0.6).ravel(), found, atol=1e-5)
-    np.testing.assert_allclose(AtomsPrior(0.4, SCHEDULE)(volume.copy(), 0.6), np.maximum(volume - 0.24, 0), atol=1e-12)
+    plain = AtomsPrior(0.4, SCHEDULE, PROBLEM)(volume.copy(), 0.6)
+    np.testing.assert_allclose(plain, np.maximum(volume - 0.24, 0), atol=1e-12)
 
 
 def test_metric_and_weights_follow_the_solution() -> None:
     volume = np.zeros(SHAPE)
     volume[4, 5, 6] = 10.0
-    prior = AtomsPrior(0.1, SCHEDULE)
+    prior = AtomsPrior(0.1, SCHEDULE, PROBLEM)
     state = State(volume.copy(), volume, {}, step=4.0, cost=[1.0, 1.0], seconds=[0.0, 0.0])
     assert prior.adapt(state)
     metric = prior.metric
@@ -117,14 +122,14 @@ def test_a_row_of_atoms_along_the_beam_of_some_tilt_bounds_the_metric(axis: int)
     """Tilts about y look along z and x: the projection along each is at most 1, and 1 along the row."""
     volume = np.zeros(SHAPE)
     volume[(slice(None), 5, 6) if axis == 0 else (4, slice(None), 6)] = 10.0
-    prior = AtomsPrior(0.1, SCHEDULE)
+    prior = AtomsPrior(0.1, SCHEDULE, PROBLEM)
     prior.adapt(State(volume.copy(), volume, {}, step=4.0, cost=[1.0, 1.0], seconds=[0.0, 0.0]))
     sums = [gaussian_filter(prior.state["metric"].mean(axis=k), math.sqrt(2)).max() for k in (0, 1)]
     assert sums[axis] == pytest.approx(1.0) and sums[1 - axis] < 0.9
 
 
 def test_an_empty_solution_leaves_metric_and_weights_at_1() -> None:
-    prior = AtomsPrior(0.1, SCHEDULE)
+    prior = AtomsPrior(0.1, SCHEDULE, PROBLEM)
     empty = np.zeros(SHAPE, np.float32)
     for n_done in (2, 3):
         prior.adapt(State(empty.copy(), empty, {}, step=4.0, cost=[1.0] * n_done))
@@ -151,8 +156,8 @@ class _Peaks:
         self.model = ForwardModel(dataclasses.replace(blank, images=images), shape, microscope=MicroscopeSpec(),
                                   n_layers_per_slice=4, dtype=np.float64, blur_A=0.35)
 
-    def run(self, schedule: AtomsSchedule, n_iterations: int, **options: object) -> Solution:
-        prior = AtomsPrior(1e-6, schedule)
+    def run(self, schedule: AtomsSettings, n_iterations: int, **options: object) -> Solution:
+        prior = AtomsPrior(1e-6, schedule, PROBLEM)
         return minimize(
             np.zeros(self.peaks.shape), lambda volume, i, step: self.model.descend(volume, i, step, prior.metric),
             prior, n_tilts=self.model.n_tilts, n_iterations=n_iterations, step=4 / self.model.lipschitz,

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from aetlab.cli.compose import JobSettings
 from aetlab.cli.help import format_help
+from aetlab.core.setting import About, about
 from aetlab.spec import DefocusSpec, DoseSpec, EngineSpec, RunSpec, SampleSpec, SpecError
 from aetlab.spec.bind import bind, bind_run, unbind
 from aetlab.spec.folders import group_choices
-from aetlab.spec.setting import About, about
 
 
 def test_settings_survive_a_round_trip_through_json(smoke_spec: RunSpec) -> None:

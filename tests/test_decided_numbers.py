@@ -28,6 +28,9 @@ OF_THE_SERIES = {
     "sample": {"debye_waller_A2": {"default": 0.6}}, "scale": {"voxel_A": 0.4}, "tilts": {"n_tilts": 50},
     "wedge": {"missing_deg": 20.0}, "defocus": {"planes_nm": (-20.0, 45.0, 100.0)},
     "microscope": {"energy_keV": 200.0}, "simulate": {"band_limit": 0.5}}
+#: Settings of another regulariser than that of the smoke run, which is tv.
+OF_ATOMS = {"blur_A", "step", "metric_at", "metric_floor", "reweight_at", "reweight_softness", "reweight_gain",
+            "reweight_sigma_A"}
 #: The same for groups that it does not depend on.
 NOT_OF_THE_SERIES = {
     "dose": {"total_e_A2": 7000.0}, "reg": {"kind": "lasso"}, "binning": {"n_layers": 4}, "engine": {"step": 1.0},
@@ -90,7 +93,16 @@ def test_the_identity_leaves_out_only_labels_paths_and_the_device(smoke_spec: Ru
     for group in set(settings) - {"seed"}:
         left_out = {field.name for field in dataclasses.fields(getattr(smoke_spec, group))} - set(settings[group])
         assert left_out == {"scale": {"name"}, "microscope": {"name"}, "engine": {"device", "n_threads"},
-                            "sample": {"path", "digest"}, "data": {"path"}}.get(group, set())
+                            "sample": {"path", "digest"}, "data": {"path"},
+                            "reg": OF_ATOMS}.get(group, set())
+
+
+def test_a_setting_of_another_regulariser_changes_no_identity(smoke_spec: RunSpec,
+                                                              change: Callable[..., RunSpec]) -> None:
+    assert record_id(change(smoke_spec, "reg", metric_at=9)) == record_id(smoke_spec)
+    atoms = change(smoke_spec, "reg", kind="atoms")
+    assert record_id(change(atoms, "reg", metric_at=9)) != record_id(atoms)
+    assert record_id(change(atoms, "reg", warm_start=not atoms.reg.warm_start)) == record_id(atoms)
 
 
 def test_an_identity_is_sixteen_digits_of_sha256(smoke_spec: RunSpec) -> None:

@@ -7,7 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from aetlab.solve import State, make_prox, minimize, rule_weight
+from aetlab.methods.regulariser import Prox
+from aetlab.solve import State, minimize, rule_weight
+from tests.priors import make_prox
 
 SHAPE = (4, 5, 6)
 N_TILTS = 3
@@ -32,8 +34,12 @@ class Quadratic:
         return float(0.5 * (self._curvature[i_tilt] * error**2).sum())
 
 
+def _prox(kind: str) -> Prox:
+    return make_prox(kind, 0.01, **({"warm_start": True} if kind == "tv" else {}))
+
+
 def _minimize(problem: Quadratic, n_iterations: int = 60, step: float = 0.5, kind: str = "pos", **options: object):
-    return minimize(np.zeros(SHAPE), problem.descend, make_prox(kind, 0.01, warm_start=True), n_tilts=N_TILTS,
+    return minimize(np.zeros(SHAPE), problem.descend, _prox(kind), n_tilts=N_TILTS,
                     n_iterations=n_iterations, step=step, rng=np.random.default_rng(2), **options)
 
 
@@ -151,12 +157,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(kind: str) -> Non
             checkpoints.append((arrays, json.dumps(state.values()), json.dumps(rng.bit_generator.state)))
 
     options = dict(n_tilts=N_TILTS, step=0.5)
-    minimize(np.zeros(SHAPE), Quadratic().descend, make_prox(kind, 0.01, warm_start=True), n_iterations=5, rng=rng,
+    minimize(np.zeros(SHAPE), Quadratic().descend, _prox(kind), n_iterations=5, rng=rng,
              on_iteration=keep, **options)
     arrays, values, rng_state = checkpoints[0]
     later = np.random.default_rng(99)
     later.bit_generator.state = json.loads(rng_state)
-    resumed = minimize(np.zeros(SHAPE), Quadratic().descend, make_prox(kind, 0.01, warm_start=True), n_iterations=12,
+    resumed = minimize(np.zeros(SHAPE), Quadratic().descend, _prox(kind), n_iterations=12,
                        rng=later, resume=State.restore(arrays, json.loads(values)), **options)
     np.testing.assert_array_equal(resumed.volume, whole.volume)
     np.testing.assert_array_equal(resumed.cost, whole.cost)

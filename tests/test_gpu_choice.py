@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from host_device import HostDevice, host_library
 
-from aetlab import gpu, solve
+from aetlab import gpu
 from aetlab.core import backend
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.seeds import generator
 from aetlab.gpu import choose
+from aetlab.methods.regularisers import REGULARISERS
 from aetlab.reconstruction import device as device_choice
 from aetlab.reconstruction.estimate import estimate
 from aetlab.reconstruction.fit import fit_volume, make_model
@@ -112,9 +113,7 @@ def test_a_rotation_without_a_gpu_version_is_computed_by_the_cpu(with_gpu: HostD
 def test_a_regulariser_without_a_gpu_version_is_computed_by_the_cpu(
         with_gpu: HostDevice, monkeypatch: pytest.MonkeyPatch, tiny: RunSpec, series: TiltSeries, change) -> None:
     """Use an invented kind without a GPU version, which acts as positivity."""
-    made_prox = solve.make_prox
-    monkeypatch.setattr(solve, "make_prox", lambda kind, *rest, **options: made_prox(
-        "pos" if kind == "made_up" else kind, *rest, **options))
+    monkeypatch.setitem(REGULARISERS, "made_up", dataclasses.replace(REGULARISERS["pos"], gpu=None))
     monkeypatch.setattr(device_choice.gpu, "open_device", lambda needed_bytes: pytest.fail("a GPU was opened"))
     spec = change(tiny, "reg", kind="pos")
     object.__setattr__(spec.reg, "kind", "made_up")
@@ -132,12 +131,8 @@ def test_a_regulariser_without_a_gpu_version_is_computed_by_the_cpu(
                                   "one of auto, cpu")
 
 
-def test_every_regulariser_of_the_settings_but_atoms_has_a_proximal_operator_on_a_gpu(with_gpu: HostDevice) -> None:
-    assert set(gpu.REGULARISERS) == {"tv", "lasso", "pos", "none", "atoms"}
-    for kind in ("tv", "lasso", "pos", "none"):
-        gpu.make_prox(with_gpu, kind, 1.0)
-    with pytest.raises(gpu.GpuError, match="reg.kind=made_up has no proximal operator on a GPU"):
-        gpu.make_prox(with_gpu, "made_up", 1.0)
+def test_the_regularisers_of_the_paper_and_atoms_have_a_gpu_version() -> None:
+    assert {"tv", "lasso", "pos", "none", "atoms"} <= {kind for kind, row in REGULARISERS.items() if row.gpu}
 
 
 @pytest.mark.parametrize("kind", ["tv", "lasso", "pos", "atoms"])
@@ -179,8 +174,8 @@ def test_the_estimate_tries_the_gpu_and_counts_its_memory(with_gpu: HostDevice, 
     assert found.as_table().splitlines()[-1].split() == ["of", "the", "GPU", "0.00", "the", "processor", "reconstructs"]
     longer = estimate(change(spec, "engine", n_iterations=8 * spec.engine.n_iterations), atoms)
     assert longer.seconds["reconstruct"] == pytest.approx(8 * found.seconds["reconstruct"])
-    # Four tilts are tried together; an iteration has five, and a step of the regulariser where it has one.
-    an_iteration_s = 5 * 0.01 / 4 + (0.01 if kind == "tv" else 0)
+    # Four tilts are tried together; an iteration has five, and a step of the regulariser.
+    an_iteration_s = 5 * 0.01 / 4 + 0.01
     assert found.seconds["reconstruct"] == pytest.approx(spec.engine.n_iterations * an_iteration_s)
     by_cpu = estimate(change(spec, "engine", device="cpu"), atoms)
     assert by_cpu.gpu is None and "GB of" not in by_cpu.in_one_line()

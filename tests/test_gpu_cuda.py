@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import scipy.fft
 from host_device import HostDevice, host_library
+from priors import make_gpu_prox, make_prox
 from test_gpu_device import make_problem, relative_error
 
 from aetlab.forward.model import ForwardModel
-from aetlab.gpu import GpuError, GpuModel, make_prox
+from aetlab.gpu import GpuError, GpuModel
 from aetlab.gpu.kernels import KERNELS
-from aetlab.solve import make_prox as make_cpu_prox
 
 
 class Array(np.ndarray):
@@ -136,8 +136,8 @@ def test_steps_and_total_variation_through_cupy(queue: Queue, problem: str | Non
     assert relative_error(volume, expected) < 1e-5
     assert queue.played == (0 if problem else 3)
     assert case.device.graph_problem == (None if problem is None else "RuntimeError: capture is not there")
-    found = make_prox(case.device, "tv", 0.5)(volume, 6.0)
-    assert relative_error(found, make_cpu_prox("tv", 0.5)(expected, 6.0)) < 1e-5
+    found = make_gpu_prox(case.device, "tv", 0.5)(volume, 6.0)
+    assert relative_error(found, make_prox("tv", 0.5)(expected, 6.0)) < 1e-5
 
 
 def test_the_device_reports_its_name_and_memory(queue: Queue) -> None:

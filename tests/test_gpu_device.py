@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from host_device import HostDevice, host_library
+from priors import make_gpu_prox, make_prox
 
 from aetlab.core.backend import gpu_problem, to_numpy
 from aetlab.core.nouns import TiltSeries
@@ -19,9 +20,8 @@ from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.rotation import rotate_and_bin
 from aetlab.forward.series_optics import series_optics
-from aetlab.gpu import GpuModel, GpuTiltCosts, extrapolate, make_prox, memory_needed_bytes, open_device
+from aetlab.gpu import GpuModel, GpuTiltCosts, extrapolate, memory_needed_bytes, open_device
 from aetlab.gpu.choose import RESERVE_BYTES
-from aetlab.solve import make_prox as make_cpu_prox
 from aetlab.solve import minimize
 from aetlab.spec import MicroscopeSpec
 
@@ -113,8 +113,8 @@ def test_cost_and_gradient_of_one_tilt_agree_with_float64(problem: Problem) -> N
 
 def test_total_variation_agrees_with_float64(problem: Problem) -> None:
     volume = np.random.default_rng(3).uniform(-5, 20, problem.shape)
-    expected = make_cpu_prox("tv", 0.5)(volume.copy(), 6.0)
-    found = make_prox(problem.device, "tv", 0.5)(problem.device.upload(volume.astype(np.float32)), 6.0)
+    expected = make_prox("tv", 0.5)(volume.copy(), 6.0)
+    found = make_gpu_prox(problem.device, "tv", 0.5)(problem.device.upload(volume.astype(np.float32)), 6.0)
     assert relative_error(found, expected) < 1e-5
 
 
@@ -126,14 +126,14 @@ def test_a_reconstruction_agrees_with_the_cpu(problem: Problem, kind: str) -> No
     settings = {"n_tilts": n_tilts, "n_iterations": problem.n_iterations}
     reference = ForwardModel(series, shape, dtype=np.float64, **problem.options)
     step, weight = 1.5 / reference.lipschitz, 1e-5
-    expected = minimize(np.zeros(shape), reference.descend, make_cpu_prox(kind, weight), step=step,
+    expected = minimize(np.zeros(shape), reference.descend, make_prox(kind, weight), step=step,
                         rng=np.random.default_rng(4), **settings)
     solutions = []
     for _ in range(2):
         held = device.held_bytes()
         model = GpuModel(series, shape, device=device, **problem.options)
         solutions.append(minimize(
-            device.zeros(shape, np.float32), model.descend, make_prox(device, kind, weight), step=step,
+            device.zeros(shape, np.float32), model.descend, make_gpu_prox(device, kind, weight), step=step,
             rng=np.random.default_rng(4), extrapolate=lambda v, p, beta: extrapolate(device, v, p, beta), **settings))
         needed = memory_needed_bytes(shape, n_tilts, n_defoci, n_layers_per_slice=problem.n_layers, rotation="linear",
                                      regulariser=kind)

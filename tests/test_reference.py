@@ -10,6 +10,7 @@ from aetlab import forward, solve
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.forward.model import ForwardModel
 from aetlab.spec import MicroscopeSpec, SimulateSpec
+from tests.priors import make_prox
 from tests.reference import Reference
 
 SHAPE = (24, 32, 48)
@@ -55,7 +56,7 @@ def test_cost_curve_and_volume_with_total_variation_agree() -> None:
     series = _series()
     model, n_iterations = _model(series), 10
     step, weight = 1.5 / model.lipschitz, 2e-6
-    solution = solve.minimize(np.zeros(SHAPE, np.float32), model.descend, solve.make_prox("tv", weight),
+    solution = solve.minimize(np.zeros(SHAPE, np.float32), model.descend, make_prox("tv", weight),
                               n_tilts=len(TILT_DEG), n_iterations=n_iterations, step=step, rng=np.random.default_rng(3))
     rng = np.random.default_rng(3)
     orders = [rng.permutation(len(TILT_DEG)) for _ in range(n_iterations)]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.fft
 
+from aetlab.core.checks import SpecError
 from aetlab.core.errors import DataError
 from aetlab.core.grid import in_plane_rotation
 from aetlab.series.collect import collect
@@ -25,7 +26,6 @@ from aetlab.series.prepare.region import Grid, choose_grid, place_image
 from aetlab.series.prepare.shifts import find_shifts
 from aetlab.series.prepare.silhouette import locate, signal_of
 from aetlab.series.prepare.vacuum import Vacuum, find_mask, measure_vacuum
-from aetlab.spec.checks import SpecError
 
 SHARED = Path(os.environ.get("AETLAB_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 SHAPE = (72, 64)

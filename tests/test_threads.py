@@ -9,8 +9,9 @@ import pytest
 from aetlab.core.backend import threads
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward.model import SMALL_PLANE, ForwardModel
-from aetlab.solve import make_prox, minimize
+from aetlab.solve import minimize
 from aetlab.spec import MicroscopeSpec
+from tests.priors import make_prox
 
 #: Planes large enough for several threads; those of the second shape are transformed by the FFT library.
 SHAPES = ((20, 180, 160), (20, 164, 168))

@@ -23,12 +23,12 @@ from aetlab.cli.hydra_settings import check_composed, check_overrides, switch_re
 from aetlab.cli.overrides import JOB_KEYS, check_words, join_lists, plain_values, quote_choices
 from aetlab.cli.own_choices import own_choices
 from aetlab.cli.sweep_settings import Composition, SweepSettings
+from aetlab.core.setting import check_ranges, documented, setting
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind, bind_run
 from aetlab.spec.choices import read_choice
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 from aetlab.spec.inputs import bind_inputs
-from aetlab.spec.setting import check_ranges, documented, setting
 from aetlab.spec.unread import refuse_unread, why_unread
 
 CONFIG_NAME = "config"

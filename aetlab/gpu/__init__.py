@@ -1,4 +1,4 @@
-"""Reconstruct on a GPU: forward model, proximal operators and Nesterov's step, with all arrays on the device.
+"""Reconstruct on a GPU: the forward model and Nesterov's step, with all arrays on the device.
 
 The package also propagates the waves for the refinement of atoms. The kernels are in ``*.cu``. :mod:`kernels` defines
 how each is launched, :mod:`device` the interface of a device and :mod:`device_cuda` its implementation with CuPy. The
@@ -10,7 +10,7 @@ from aetlab.gpu.device import Device, GpuError
 from aetlab.gpu.footprint import ROTATIONS, memory_needed_bytes, tilt_cost_bytes
 from aetlab.gpu.model import GpuModel
 from aetlab.gpu.multislice import GpuTiltCosts
-from aetlab.gpu.passes import REGULARISERS, extrapolate, make_prox, sparsify
+from aetlab.gpu.passes import extrapolate
 
-__all__ = ["REGULARISERS", "ROTATIONS", "Device", "GpuError", "GpuModel", "GpuTiltCosts", "extrapolate",
-           "make_prox", "memory_needed_bytes", "open_device", "sparsify", "tilt_cost_bytes"]
+__all__ = ["ROTATIONS", "Device", "GpuError", "GpuModel", "GpuTiltCosts", "extrapolate", "memory_needed_bytes",
+           "open_device", "tilt_cost_bytes"]

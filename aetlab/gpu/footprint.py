@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from aetlab.core.grid import n_slices
+from aetlab.methods.regularisers import REGULARISERS
 
 #: Maximum number of entries of a voxel in the adjoint, as in :mod:`aetlab.forward.rotation`.
 CAPACITY = {"linear": 8, "cubic": 32}
@@ -27,12 +28,12 @@ def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci:
     n_z, n_x, n_y = shape_zxy
     volume, plane, column = 4 * math.prod(shape_zxy), 8 * n_x * n_y, n_z * n_x
     slices = n_slices(n_z, n_layers_per_slice)
-    # The iterate and the last proximal point. For tv the dual variables twice and the primal estimate; for atoms metric
-    # and weights, and the memory for computing them.
-    volumes = 2 + {"tv": 7, "atoms": 5}.get(regulariser, 0)
+    row = REGULARISERS[regulariser]
+    # The iterate and the last proximal point, and those of the regulariser.
+    volumes = 2 + (row.gpu.volumes if row.gpu else 0)
     # Waves behind the slices, one working plane, images and transfer functions, two propagators; slices are real.
     planes = slices + 1 + 2 * n_defoci + min(2, slices - 1) + slices / 2 + _FFT_PLANES * n_defoci
-    planes += slices / 2 if regulariser == "atoms" else 0
+    planes += slices / 2 if row.blur_A else 0
     planes += n_defoci + 1 if mtf else 0
     table = column * (8 + 8 + 4 + 8 * CAPACITY[rotation])
     return round(volumes * volume + planes * plane + n_tilts * n_defoci * plane / 2 + table)

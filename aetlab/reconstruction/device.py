@@ -9,11 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from aetlab import gpu, solve
+from aetlab import gpu
 from aetlab.core.backend import empty_aligned, gpu_problem, n_threads
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward import ForwardModel
 from aetlab.forward.multislice import TiltCost, make_multislice
+from aetlab.methods.regulariser import Prior, Problem, Regulariser
+from aetlab.methods.regularisers import REGULARISERS
 from aetlab.spec import RunSpec, SpecError, leaves_counts_out, tilt_angles_deg
 
 Array = Any
@@ -40,14 +42,14 @@ class Parts:
     """The functions that the solver needs in addition to a model; None stands for its default on the CPU.
 
     ``name`` is the name of the device. ``zeros`` returns a volume of zeros, ``place`` copies an array to the device.
+    ``make_prior(row, own, weight, problem)`` returns a regulariser for volumes on the device.
     """
 
     name: str
     zeros: Callable[[tuple[int, int, int]], Array]
     place: Callable[[np.ndarray], Array]
-    make_prox: Callable[..., solve.Prox]
+    make_prior: Callable[[Regulariser[Any], Any, float, Problem], Prior]
     extrapolate: Callable[[Array, Array, float], None] | None = None
-    sparsify: Callable[[Array, float, Array | None, Array | None], None] | None = None
 
 
 def choose_model(spec: RunSpec, series: TiltSeries, *, blur_A: float, say: Callable[[str], None]) -> Model:
@@ -135,21 +137,21 @@ def gpu_bytes(spec: RunSpec) -> int:
 def solver_parts(model: Model) -> Parts:
     """Return the parts of the solver for the device that holds the volumes of ``model``."""
     if not isinstance(model, gpu.GpuModel):
-        return Parts("cpu", _zeros, np.asarray, solve.make_prox)
+        return Parts("cpu", _zeros, np.asarray, lambda row, own, weight, problem: row.make(own, weight, problem))
     device = model.device
 
-    def make_prox(kind: str, weight: float, *, inner_iterations: int, warm_start: bool) -> solve.Prox:
-        return gpu.make_prox(device, kind, weight, inner_iterations=inner_iterations, warm_start=warm_start)
+    def make_prior(row: Regulariser[Any], own: Any, weight: float, problem: Problem) -> Prior:
+        assert row.gpu is not None
+        return row.gpu.make(device, own, weight, problem)
 
-    return Parts(device.name, lambda shape: device.zeros(shape, np.float32), device.upload, make_prox,
-                 lambda volume, proximal, beta: gpu.extrapolate(device, volume, proximal, beta),
-                 lambda volume, threshold, metric, weights: gpu.sparsify(device, volume, threshold, metric, weights))
+    return Parts(device.name, lambda shape: device.zeros(shape, np.float32), device.upload, make_prior,
+                 lambda volume, proximal, beta: gpu.extrapolate(device, volume, proximal, beta))
 
 
 def _open(spec: RunSpec) -> gpu.Device:
     if spec.engine.rotation not in gpu.ROTATIONS:
         raise gpu.GpuError(f"engine.rotation={spec.engine.rotation} has no GPU version")
-    if spec.reg.kind not in gpu.REGULARISERS:
+    if REGULARISERS[spec.reg.kind].gpu is None:
         raise gpu.GpuError(f"reg.kind={spec.reg.kind} has no GPU version")
     return gpu.open_device(gpu_bytes(spec))
 

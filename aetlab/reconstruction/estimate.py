@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aetlab import forward, gpu, solve
+from aetlab import forward, gpu
 from aetlab.core.backend import n_threads, threads
 from aetlab.core.grid import n_slices
 from aetlab.core.nouns import Atoms, TiltSeries
@@ -25,6 +25,8 @@ from aetlab.forward.multislice import make_multislice
 from aetlab.forward.rotation import make_rotation
 from aetlab.forward.series_optics import series_optics
 from aetlab.forward.simulate import SLAB_BYTES, VOXEL_ROTATION
+from aetlab.methods.regulariser import Problem
+from aetlab.methods.regularisers import REGULARISERS
 from aetlab.reconstruction.device import find_gpu, gpu_bytes
 from aetlab.reconstruction.memory import memory_by_stage
 from aetlab.spec import RunSpec, tilt_angles_deg
@@ -38,8 +40,6 @@ _TRIAL_SIDE, _TRIAL_LAYERS = 160, 16
 _TRIAL_SLICES, _TRIAL_INNER = 4, 2
 #: Tilts of the trial on a GPU.
 _TRIAL_TILTS = 4
-#: Regularisers whose proximal operator takes noticeable time.
-_PROXES = ("tv", "lasso", "pos")
 #: Measured seconds by trial and the settings that it depends on.
 _tried: dict[tuple[str, ...], float] = {}
 
@@ -137,9 +137,9 @@ def _on_gpu_s(spec: RunSpec, device: gpu.Device) -> float:
     descend()
     tilt_s = _seconds(descend) / _TRIAL_TILTS
     prox_s = 0.0
-    if spec.reg.kind in _PROXES:
-        prox = gpu.make_prox(device, spec.reg.kind, 1.0, inner_iterations=spec.reg.inner_iterations,
-                             warm_start=spec.reg.warm_start)
+    row = REGULARISERS[spec.reg.kind]
+    if row.gpu and row.cost != "none":
+        prox = row.gpu.make(device, row.own(spec.reg), 1.0, _trial_problem(spec)).prox
 
         def regularise() -> None:
             prox(volume, 1.0)
@@ -203,14 +203,22 @@ def _n_ffts(slices: int, n_defoci: int) -> int:
 
 def _prox_s(spec: RunSpec) -> float:
     """Return the seconds of the proximal step of one iteration."""
-    if spec.reg.kind not in _PROXES:
+    row = REGULARISERS[spec.reg.kind]
+    if row.cost == "none":
         return 0.0
     part, times = _part(spec)
-    prox = solve.make_prox(spec.reg.kind, 1.0, inner_iterations=_TRIAL_INNER)
+    own = row.own(spec.reg)
+    if row.cost == "inner":
+        times *= own.inner_iterations / _TRIAL_INNER
+        own = dataclasses.replace(own, inner_iterations=_TRIAL_INNER)
+    prox = row.make(own, 1.0, _trial_problem(spec)).prox
     volume = np.ones(part, np.float32)
     prox(volume, 1.0)
-    inner = spec.reg.inner_iterations / _TRIAL_INNER if spec.reg.kind == "tv" else 1.0
-    return times * inner * _seconds(prox, volume, 1.0)
+    return times * _seconds(prox, volume, 1.0)
+
+
+def _trial_problem(spec: RunSpec) -> Problem:
+    return Problem(spec.scale.shape_zxy, spec.scale.voxel_A, _TRIAL_TILTS, blur_A=spec.scale.voxel_A)
 
 
 def _simulated_tilt_s(spec: RunSpec, atoms: Atoms) -> float:

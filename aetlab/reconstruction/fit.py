@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from aetlab import forward, solve
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward import narrowest_atom_A
+from aetlab.methods.regulariser import Problem
+from aetlab.methods.regularisers import REGULARISERS
 from aetlab.reconstruction.device import Model, choose_model, solver_parts
 from aetlab.spec import RunSpec
 
-#: Step of the atoms prior for sparse tilts, and the limit of the sum of steps of overlapping tilts. Measured: below
-#: these the cost falls without a reset at 0.08 and at 0.4 tilts per sample.
-_LONGEST_STEP, _SHARED_STEP = 4.0, 0.6
 #: Maximum step between the defoci that a first alignment tries, in Å.
 _SEARCH_STEP_A = 10.0
 
 
 def make_model(spec: RunSpec, series: TiltSeries, say: Callable[[str], None]) -> Model:
-    """Return the forward model for the reconstruction of ``series``; its volume is c of V = g ∗ c for reg=atoms.
+    """Return the forward model for the reconstruction of ``series``; its volume is c of V = g ∗ c
+    if the regulariser has a peak g.
 
     ``say`` is called with one line that names the device.
     """
@@ -57,12 +58,12 @@ def align_when_due(spec: RunSpec, aligner: forward.TiltAligner, state: solve.Sta
 
 
 def blur_A(spec: RunSpec) -> float:
-    """Return the standard deviation of g in Å, as set or that of the narrowest atom; 0 without the atoms prior."""
-    if spec.reg.kind != "atoms":
+    """Return the standard deviation of g in Å, as set or that of the narrowest atom; 0 for a regulariser without g."""
+    row = REGULARISERS[spec.reg.kind]
+    if row.blur_A is None:
         return 0.0
-    if spec.reg.blur_A is not None:
-        return spec.reg.blur_A
-    return narrowest_atom_A(spec.microscope, spec.scale.voxel_A, spec.sample.debye_waller_A2["default"])
+    own = row.blur_A(row.own(spec.reg))
+    return own or narrowest_atom_A(spec.microscope, spec.scale.voxel_A, spec.sample.debye_waller_A2["default"])
 
 
 def fit_volume(spec: RunSpec, model: Model, tilts: np.ndarray, weight: float, *, n_iterations: int,
@@ -79,37 +80,27 @@ def fit_volume(spec: RunSpec, model: Model, tilts: np.ndarray, weight: float, *,
     if resume is not None:
         resume = solve.State.restore({k: parts.place(a) for k, a in resume.arrays().items()}, resume.values())
     step = step_of(spec, len(tilts)) / model.lipschitz
-    prior = solve.AtomsPrior(weight, _schedule(spec), sparsify=parts.sparsify) if spec.reg.kind == "atoms" else None
-    prox = prior or parts.make_prox(spec.reg.kind, weight, inner_iterations=spec.reg.inner_iterations,
-                                    warm_start=spec.reg.warm_start)
+    row = REGULARISERS[spec.reg.kind]
+    prior = parts.make_prior(row, row.own(spec.reg), weight, _problem(spec, len(tilts)))
+
+    def metric() -> Any:
+        return prior.metric() if prior.metric else None
 
     def adapt(state: solve.State) -> bool:
-        adapted = prior.adapt(state) if prior else False
+        adapted = prior.adapt(state) if prior.adapt else False
         return (align(state) if align else False) or adapted
 
     return solve.minimize(
-        volume0, lambda volume, i, by: model.descend(volume, int(tilts[i]), by, prior.metric if prior else None), prox,
+        volume0, lambda volume, i, by: model.descend(volume, int(tilts[i]), by, metric()), prior.prox,
         n_tilts=len(tilts), n_iterations=n_iterations, step=step, decay=spec.engine.step_decay, rng=rng,
         adapt=adapt, extrapolate=parts.extrapolate, enough=enough, on_iteration=on_iteration, resume=resume)
 
 
 def step_of(spec: RunSpec, n_tilts: int) -> float:
-    """Return the first step in units of the inverse Lipschitz constant of one tilt.
-
-    For the atoms prior, unless set, it is 4, or less if the planes of neighbouring tilts overlap at the Nyquist
-    frequency, because several tilts of a pass then step along the same direction. ``n_tilts`` planes share π N_x / 2
-    samples of a half circle; the step is at most 0.6 / (n_tilts / (π N_x / 2)).
-    """
-    if spec.reg.kind != "atoms":
-        return spec.engine.step
-    if spec.reg.step is not None:
-        return spec.reg.step
-    return min(_LONGEST_STEP, _SHARED_STEP * math.pi * spec.scale.shape_zxy[1] / (2 * n_tilts))
+    """Return the first step of a fit to ``n_tilts``, in units of the inverse Lipschitz constant of one tilt."""
+    row = REGULARISERS[spec.reg.kind]
+    return row.step(row.own(spec.reg), _problem(spec, n_tilts)) if row.step else spec.engine.step
 
 
-def _schedule(spec: RunSpec) -> solve.AtomsSchedule:
-    reg, voxel_A = spec.reg, spec.scale.voxel_A
-    return solve.AtomsSchedule(
-        metric_at=reg.metric_at, metric_floor=reg.metric_floor, blur_px=blur_A(spec) / voxel_A,
-        reweight_at=reg.reweight_at, reweight_sigma_px=reg.reweight_sigma_A / voxel_A,
-        reweight_softness=reg.reweight_softness, reweight_gain=reg.reweight_gain)
+def _problem(spec: RunSpec, n_tilts: int) -> Problem:
+    return Problem(spec.scale.shape_zxy, spec.scale.voxel_A, n_tilts, blur_A(spec))

@@ -7,12 +7,11 @@ from pathlib import Path
 import psutil
 
 from aetlab.core.grid import n_slices
+from aetlab.methods.regularisers import REGULARISERS
 from aetlab.spec import RunSpec, SpecError, leaves_counts_out, tilt_angles_deg
 
 #: Memory of the interpreter, the libraries and the compiled kernels (measured at 48³ voxels).
 BASE_BYTES = 0.3e9
-#: Volumes that a regulariser holds in addition to the iterate and the last proximal point; for TV two sets of duals.
-_PROX_VOLUMES = {"tv": 6.0, "atoms": 5.0}
 #: Volumes that tracing holds (input, smoothed and the parts of the filter), and that scoring holds (true potential).
 _TRACE_VOLUMES, _SCORE_VOLUMES = 5.0, 3.0
 #: Rotation matrices: bytes per voxel (z, x) in that of one tilt, and maximum bytes kept for all tilts.
@@ -40,7 +39,7 @@ def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
     if spec.align.enabled:
         # Transfer functions of all tilts; waves, slices and derivatives of the aligned tilt; one matrix.
         engine += plane * (n_defoci * (n_tilts + 40) + 1.5 * slices) + _MATRIX_BYTES["cubic"] * n_z * n_x
-    volumes = 2 + (0 if on_gpu else _PROX_VOLUMES.get(spec.reg.kind, 0.0))
+    volumes = 2 + (0 if on_gpu else REGULARISERS[spec.reg.kind].volumes)
     kept = BASE_BYTES + 2 * images
     return {"simulate": BASE_BYTES + images + min(_SLABS_BYTES, volume * fine**3) + potential
             + 6 * n_defoci * plane * fine**2,
@@ -70,8 +69,9 @@ def require_memory(spec: RunSpec, available: float | None = None) -> None:
     if missing <= 0 or (spec.engine.device == "auto" and not spec.align.enabled and _fits_with_gpu(spec, free)):
         return
     n_z, n_x, n_y = spec.scale.shape_zxy
-    advice = ["a smaller scale", "reg=lasso"] if stage == "reconstruct" and spec.reg.kind == "tv" else [
-        "simulate=atoms" if spec.simulate.kind == "voxels" and stage == "simulate" else "a smaller scale"]
+    advice = ["simulate=atoms" if spec.simulate.kind == "voxels" and stage == "simulate" else "a smaller scale"]
+    if stage == "reconstruct" and REGULARISERS[spec.reg.kind].volumes > 0:
+        advice += [f"reg={name}" for name, row in REGULARISERS.items() if row.weighted and row.volumes == 0][:1]
     raise SpecError(f"scale={spec.scale.name} ({n_z} x {n_x} x {n_y} voxels) cannot be used: {stage} needs "
                     f"{needed[stage] / 1e9:.1f} GB, {missing / 1e9:.1f} GB more than are free; choose "
                     f"{' or '.join(advice)}, or stop other programs")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers
 
+from aetlab.core.checks import SpecError, choice
 from aetlab.core.files import StorageError
 from aetlab.core.physics import wavelength_A
 from aetlab.core.yaml_file import parse_mapping, read_text
@@ -19,7 +20,6 @@ from aetlab.series.errors import SeriesError
 from aetlab.series.frames import one_line
 from aetlab.series.senses import SENSES
 from aetlab.spec.bind import bind
-from aetlab.spec.checks import SpecError, choice
 from aetlab.spec.microscope import MicroscopeSpec
 
 #: Keys of the file that are not settings of MicroscopeSpec.

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from aetlab.core.backend import to_numpy
+from aetlab.methods.regulariser import Prox
 from aetlab.solve import kernels_numba as kernels
-from aetlab.solve.prox import Prox
 
 #: An iteration has diverged when its cost exceeds this multiple of n_tilts times the cost of the very first tilt.
 DIVERGED = 4.0

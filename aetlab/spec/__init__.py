@@ -3,9 +3,9 @@
 :mod:`~aetlab.spec.run` joins the groups; :mod:`~aetlab.spec.bind` makes them from plain dictionaries and back.
 """
 
+from aetlab.core.checks import SpecError
 from aetlab.spec.acquisition import DefocusSpec, DoseSpec, TiltsSpec, WedgeSpec
 from aetlab.spec.align import AlignSpec
-from aetlab.spec.checks import SpecError
 from aetlab.spec.data import DataSpec
 from aetlab.spec.derived import (
     dose_per_image_e_A2,

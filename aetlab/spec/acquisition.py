@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from aetlab.spec.checks import require
-from aetlab.spec.setting import check_ranges, documented, setting
+from aetlab.core.checks import require
+from aetlab.core.setting import check_ranges, documented, setting
 
 #: The most tilts that a series may have.
 MAX_TILTS = 10_000

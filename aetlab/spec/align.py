@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aetlab.spec.checks import require
-from aetlab.spec.setting import check_ranges, documented, setting
+from aetlab.core.checks import require
+from aetlab.core.setting import check_ranges, documented, setting
 
 _ALIGNED = ("align=true",)
 

@@ -14,7 +14,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from aetlab.spec.checks import SpecError
+from aetlab.core.checks import SpecError
 from aetlab.spec.run import RunSpec
 
 T = TypeVar("T")

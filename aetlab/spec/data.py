@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from aetlab.spec.checks import SpecError, require
-from aetlab.spec.setting import check_ranges, documented, setting
+from aetlab.core.checks import SpecError, require
+from aetlab.core.setting import check_ranges, documented, setting
 
 #: Groups whose settings a measured series brings, or that belong to a simulated sample, and the keys that stay free.
 _OF_SERIES = ("sample", "scale", "dose", "tilts", "defocus", "wedge", "simulate", "microscope", "score")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aetlab.spec.setting import check_ranges, documented, setting
+from aetlab.core.setting import check_ranges, documented, setting
+from aetlab.methods.regularisers import REGULARISERS
+
+_WITH_THIS_STEP = f"reg={'|'.join(name for name, row in REGULARISERS.items() if row.step is None)}"
 
 
 @documented
@@ -35,7 +38,7 @@ class EngineSpec:
     n_iterations: int = setting("passes over all tilts; the most where reg.iterations_factor ends the fit",
                                 within="[1, inf)", default=40)
     step: float = setting("step in units of the inverse Lipschitz constant of one tilt, (σ Δz)² · N_z · N_defoci",
-                          within="(0, inf)", reads=("reg=tv|lasso|pos|none",), default=1.5)
+                          within="(0, inf)", reads=(_WITH_THIS_STEP,), default=1.5)
     step_decay: float = setting("factor of the step at each reset of the momentum; 1 is the constant step of the paper",
                                 within="(0, 1]", default=0.7)
     likelihood: str = setting("comparison with the images; amplitude is equation 5 of the paper",

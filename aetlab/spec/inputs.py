@@ -9,8 +9,8 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from aetlab.core.checks import SpecError
 from aetlab.core.files import describe, file_signature, sha256
-from aetlab.spec.checks import SpecError
 from aetlab.spec.run import RunSpec
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from aetlab.spec.checks import require
-from aetlab.spec.setting import check_ranges, documented, setting
+from aetlab.core.checks import require
+from aetlab.core.setting import check_ranges, documented, setting
 
 
 def _azimuth(coefficient: str, aberration: str) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aetlab.core import physics
-from aetlab.spec.checks import debye_waller, require
-from aetlab.spec.setting import check_ranges, documented, setting
+from aetlab.core.checks import debye_waller, require
+from aetlab.core.setting import check_ranges, documented, setting
 
 _REFINED = ("refine=atoms",)
 _IN_ROUNDS = (*_REFINED, "refine.n_rounds>1")

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from aetlab.core.checks import require
+from aetlab.core.setting import setting
 from aetlab.spec.acquisition import DefocusSpec, DoseSpec, TiltsSpec, WedgeSpec
 from aetlab.spec.align import AlignSpec
-from aetlab.spec.checks import require
 from aetlab.spec.data import DataSpec
 from aetlab.spec.derived import tilt_angles_deg
 from aetlab.spec.engine import BinningSpec, EngineSpec
@@ -22,7 +23,6 @@ from aetlab.spec.refine import RefineSpec
 from aetlab.spec.reg import RegSpec
 from aetlab.spec.sample import SampleSpec, ScaleSpec
 from aetlab.spec.score import ScoreSpec
-from aetlab.spec.setting import setting
 from aetlab.spec.simulate import SimulateSpec
 from aetlab.spec.trace import TraceSpec
 

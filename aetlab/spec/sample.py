@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from aetlab.core import physics
-from aetlab.spec.checks import debye_waller, require
-from aetlab.spec.setting import check_ranges, documented, setting
+from aetlab.core.checks import debye_waller, require
+from aetlab.core.setting import check_ranges, documented, setting
 
 _NEEDLE, _FILE = ("sample.kind=needle",), ("sample=file",)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aetlab.spec.checks import require
-from aetlab.spec.setting import check_ranges, documented, setting
+from aetlab.core.checks import require
+from aetlab.core.setting import check_ranges, documented, setting
 
 #: Settings of the simulation that are standard deviations of the errors of tilts.
 TILT_ERRORS = ("tilt_error_deg", "axis_error_deg", "shift_error_A", "defocus_error_nm", "brightness_error")

@@ -1,6 +1,6 @@
 """Refuse settings that are given but that nothing reads under the other settings of the run.
 
-The conditions are those of each setting (``reads`` of :func:`aetlab.spec.setting.setting`), one place for all of them.
+The conditions are those of each setting (``reads`` of :func:`aetlab.core.setting.setting`), one place for all of them.
 A condition is ``key=value|value``, ``key!=value``, ``key<number`` or ``key>number``. A group in place of a key, as in
 ``reg=tv`` and ``align=true``, is its setting ``kind`` or ``enabled``.
 """
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from aetlab.spec.checks import SpecError
+from aetlab.core.checks import SpecError
 from aetlab.spec.data import refuse_settings_of_series
 from aetlab.spec.run import RunSpec
 

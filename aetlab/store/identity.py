@@ -22,13 +22,14 @@ from typing import Any
 
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import unbind
+from aetlab.spec.reg import OWNERS
 from aetlab.spec.sample import format_ending
 
 #: Settings that do not change the result.
 NOT_IN_IDENTITY = {"scale": ("name",), "microscope": ("name",), "engine": ("device", "n_threads")}
 #: Folders (with all their contents) and files of the package that decide a number of a record.
 DECIDING = (
-    "core", "flow.py", "forward", "gpu", "reconstruction", "refinement", "samples", "scoring", "solve",
+    "core", "flow.py", "forward", "gpu", "methods", "reconstruction", "refinement", "samples", "scoring", "solve",
     "spec/align.py", "spec/derived.py", "store/contents.py", "tracing",
 )
 #: Folders and files that do not. A file belongs to the longest entry of both tables that contains it.
@@ -37,8 +38,9 @@ NOT_DECIDING = (
     "__init__.py", "bound.py", "cli", "doctor.py", "exchange", "keeper.py", "py.typed", "report.py", "reporting",
     "run.py", "runs.py", "series", "spec", "store", "trace.py",
     # In deciding folders: messages, labels, choice of the device, estimates, and results of the command bound alone.
-    "core/console.py", "core/errors.py", "core/files.py", "core/hdf5.py", "core/inert.py", "core/kernel_cache.py",
-    "core/metrics.py", "core/progress.py", "core/progress_bar.py", "core/scratch.py", "core/yaml_file.py",
+    "core/checks.py", "core/console.py", "core/errors.py", "core/files.py", "core/hdf5.py", "core/inert.py",
+    "core/kernel_cache.py", "core/metrics.py", "core/progress.py", "core/progress_bar.py", "core/scratch.py",
+    "core/setting.py", "core/yaml_file.py",
     "gpu/choose.py", "reconstruction/estimate.py", "reconstruction/memory.py", "refinement/bound.py",
 )
 #: In Python source: a colon and the docstring behind it, any other string, or the end of a line with its comment, the
@@ -85,7 +87,8 @@ def identity(spec: RunSpec) -> dict[str, Any]:
 def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of plain ``settings``, such as those of a record, that changes the result of their run.
 
-    A structure file enters by its digest and the ending of its name, which gives the format.
+    A structure file enters by its digest and the ending of its name, which gives the format. Settings that belong to
+    other regularisers than that of the run are left out, so that a new regulariser does not change it.
 
     Raises
     ------
@@ -97,6 +100,8 @@ def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     left = {**settings, "data": {**settings["data"]}, "sample": {**settings["sample"]}}
     for group, labels in NOT_IN_IDENTITY.items():
         left[group] = {name: value for name, value in settings[group].items() if name not in labels}
+    kind = settings["reg"]["kind"]
+    left["reg"] = {name: value for name, value in settings["reg"].items() if kind in OWNERS.get(name, (kind,))}
     path, sample_digest = left["sample"].pop("path"), left["sample"].pop("digest", "")
     del left["data"]["path"]
     if left["sample"]["kind"] == "file":

@@ -8,12 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from aetlab.methods.regularisers import REGULARISERS
 from aetlab.reporting.columns import settings_row
 from aetlab.reporting.tables import dose_text
 from aetlab.spec import RunSpec, tilt_span_deg
 
-_REG_NAMES = {"tv": "total variation", "lasso": "Lasso", "pos": "real, positive", "none": "none",
-              "atoms": "atoms"}
 #: Settings that a label states where they differ from those of most records.
 _LABELLED: dict[str, str | dict[Any, str]] = {
     "n_tilts": "{} tilts",
@@ -50,7 +49,7 @@ def span_label(spec: RunSpec) -> str:
 
 def reg_label(spec: RunSpec) -> str:
     """Return the name of the regulariser as a heading."""
-    return _REG_NAMES[spec.reg.kind]
+    return REGULARISERS[spec.reg.kind].label
 
 
 def layers_label(spec: RunSpec) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aetlab.core.checks import choice, not_negative, positive, require
 from aetlab.series.senses import SENSES
-from aetlab.spec.checks import choice, not_negative, positive, require
 
 Rectangle = tuple[int, int, int, int]
 

@@ -14,7 +14,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from aetlab.spec.checks import require
+from aetlab.core.checks import require
 
 T = TypeVar("T")
 _INTERVAL = re.compile(r"([(\[])(\S+), (\S+)([)\]])")
