@@ -34,8 +34,9 @@ from aetlab.forward import ForwardModel
 from aetlab.forward.multislice import Multislice, make_multislice
 from aetlab.forward.rotation import make_rotation
 from aetlab.forward.series_optics import series_optics
+from aetlab.methods.dual_solver import DualSolver
 from aetlab.methods.regularisers import REGULARISERS
-from aetlab.methods.regularisers.tv import DualSolver, TotalVariation
+from aetlab.methods.regularisers.tv import TvSettings
 from aetlab.solve import minimize
 from aetlab.spec import MicroscopeSpec
 from aetlab.spec.choices import settings
@@ -75,7 +76,7 @@ def _series(n: int, n_tilts: int) -> TiltSeries:
     return TiltSeries(np.maximum(images, 0), np.arange(n_tilts) * 180.0 / n_tilts + 1.0, DEFOCUS_A, VOXEL_A)
 
 
-def measure(n: int, tv: DualSolver) -> dict[str, Any]:
+def measure(n: int, tv: TvSettings) -> dict[str, Any]:
     """Measure every stage for a volume of n³ voxels."""
     series = _series(n, N_MEASURED)
     shape = (n, n, n)
@@ -89,7 +90,7 @@ def measure(n: int, tv: DualSolver) -> dict[str, Any]:
     tilt_s = _times_s(lambda i: model.descend(volume, i, step))
     result: dict[str, Any] = {"n": n, "threads": n_threads(), "tilt_s": _median(tilt_s), "tilt_least_s": min(tilt_s)}
     result |= _measure_parts(model, series, volume)
-    prox = TotalVariation(WEIGHT, tv)
+    prox = DualSolver(WEIGHT, tv)
     prox(volume, 1e4)
     tv_s = _times_s(lambda i: prox(volume, 1e4), 5)
     result |= {"tv_s": _median(tv_s), "tv_least_s": min(tv_s)}
@@ -162,7 +163,7 @@ def compare_with_reference(n: int = 48, n_reference: int = 3) -> dict[str, Any]:
         """Return the seconds of each iteration."""
         fitted = ForwardModel(series, (n, n, n), microscope=MicroscopeSpec(), n_layers_per_slice=N_LAYERS,
                               rotation=rotation)
-        solution = minimize(np.zeros((n, n, n), np.float32), fitted.descend, TotalVariation(WEIGHT, DualSolver()),
+        solution = minimize(np.zeros((n, n, n), np.float32), fitted.descend, DualSolver(WEIGHT, TvSettings()),
                             n_tilts=N_TILTS, n_iterations=12, step=step, rng=np.random.default_rng(1))
         return list(solution.seconds[2:])
 
@@ -251,9 +252,9 @@ def main() -> None:
     print(json.dumps({key: content[key] for key in others if key in content}, indent=1))
 
 
-def default_tv() -> DualSolver:
+def default_tv() -> TvSettings:
     """Return the settings of ``reg=tv``."""
-    own: DualSolver = REGULARISERS["tv"].own(settings(reg="tv").reg)
+    own: TvSettings = REGULARISERS["tv"].own(settings(reg="tv").reg)
     return own
 
 

@@ -26,7 +26,7 @@ from aetlab.core.backend import to_numpy
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward import ForwardModel
 from aetlab.gpu import Device, GpuModel, extrapolate, memory_needed_bytes, open_device
-from aetlab.methods.regularisers.tv import DualSolver, GpuTotalVariation
+from aetlab.methods.regularisers.tv import GpuTotalVariation, TvSettings
 from aetlab.solve import minimize
 from aetlab.spec import MicroscopeSpec
 
@@ -84,7 +84,7 @@ def measure_parts(device: Device, n: int, bandwidth: float) -> dict[str, Any]:
     model.descend(volume, 7, step)
     repeats = 3 if n >= 400 else 20
     works = {name: (work, repeats) for name, work in model.parts(volume).items()}
-    prox = GpuTotalVariation(device, WEIGHT, DualSolver(inner_iterations=N_INNER))
+    prox = GpuTotalVariation(device, WEIGHT, TvSettings(inner_iterations=N_INNER))
     works["total variation"] = (lambda: prox(volume, step), 2)
     works["extrapolate"] = (lambda: extrapolate(device, volume, previous, 0.3), repeats)
     found: dict[str, Any] = {"n": n, "ffts_per_tilt": n_ffts, "parts": {}}
@@ -115,7 +115,7 @@ def measure_reconstruction(device: Device, n: int, n_iterations: int) -> dict[st
     held = device.held_bytes()
     start = time.perf_counter()
     model = GpuModel(series, (n, n, n), microscope=MICROSCOPE, n_layers_per_slice=N_LAYERS, device=device)
-    prox = GpuTotalVariation(device, WEIGHT, DualSolver(inner_iterations=N_INNER))
+    prox = GpuTotalVariation(device, WEIGHT, TvSettings(inner_iterations=N_INNER))
     solution = minimize(
         device.zeros((n, n, n), np.float32), model.descend, prox,
         n_tilts=N_TILTS, n_iterations=n_iterations, step=1.5 / model.lipschitz, rng=np.random.default_rng(6),

@@ -19,6 +19,7 @@ from aetlab.reconstruction.weight import rule_weight
 from aetlab.samples import build_sample
 from aetlab.scoring import potential_error
 from aetlab.spec import RunSpec, leaves_counts_out, tilt_angles_deg
+from aetlab.spec.reg import OWNERS
 from aetlab.store import cache
 from aetlab.store.identity import NOT_IN_IDENTITY, canonical_json, identity, record_id
 from aetlab.store.record import Places
@@ -28,9 +29,6 @@ OF_THE_SERIES = {
     "sample": {"debye_waller_A2": {"default": 0.6}}, "scale": {"voxel_A": 0.4}, "tilts": {"n_tilts": 50},
     "wedge": {"missing_deg": 20.0}, "defocus": {"planes_nm": (-20.0, 45.0, 100.0)},
     "microscope": {"energy_keV": 200.0}, "simulate": {"band_limit": 0.5}}
-#: Settings of another regulariser than that of the smoke run, which is tv.
-OF_ATOMS = {"blur_A", "step", "metric_at", "metric_floor", "reweight_at", "reweight_softness", "reweight_gain",
-            "reweight_sigma_A"}
 #: The same for groups that it does not depend on.
 NOT_OF_THE_SERIES = {
     "dose": {"total_e_A2": 7000.0}, "reg": {"kind": "lasso"}, "binning": {"n_layers": 4}, "engine": {"step": 1.0},
@@ -88,13 +86,15 @@ def test_every_group_is_part_of_the_identity(group: str, smoke_spec: RunSpec, ch
 def test_the_identity_leaves_out_only_labels_paths_and_the_device(smoke_spec: RunSpec) -> None:
     assert NOT_IN_IDENTITY == {"scale": ("name",), "microscope": ("name",), "engine": ("device", "n_threads")}
     settings = identity(smoke_spec)
+    of_others = {name for name, kinds in OWNERS.items() if "tv" not in kinds}
+    assert "metric_at" in of_others
     assert set(settings) == {field.name for field in dataclasses.fields(RunSpec)}
     assert settings["data"]["kind"] == "simulated"
     for group in set(settings) - {"seed"}:
         left_out = {field.name for field in dataclasses.fields(getattr(smoke_spec, group))} - set(settings[group])
         assert left_out == {"scale": {"name"}, "microscope": {"name"}, "engine": {"device", "n_threads"},
                             "sample": {"path", "digest"}, "data": {"path"},
-                            "reg": OF_ATOMS}.get(group, set())
+                            "reg": of_others}.get(group, set())
 
 
 def test_a_setting_of_another_regulariser_changes_no_identity(smoke_spec: RunSpec,

@@ -12,10 +12,12 @@ import yaml
 
 from aetlab import flow
 from aetlab.cli.compose import compose_jobs
+from aetlab.methods.regularisers import REGULARISERS
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind_run
 from aetlab.spec.choices import default_choices, read_choice, settings
 from aetlab.spec.folders import experiments_folder, group_choices
+from aetlab.spec.reg import OWNERS
 from aetlab.spec.unread import conditions, refuse_unread, why_unread
 
 OF_FILES = {f"sample.{name}" for name in ("path", "digest", "repeat", "rotate_deg", "tilt_axis", "crop", "crop_size_A")}
@@ -26,6 +28,9 @@ OF_ATOMS_PRIOR = {f"reg.{name}" for name in (
     "blur_A", "step", "metric_at", "metric_floor", "reweight_at", "reweight_softness", "reweight_gain",
     "reweight_sigma_A")}
 OF_TV = {"reg.inner_iterations", "reg.warm_start"}
+#: The settings of each regulariser alone: by hand those of tv and atoms, which no other row changes.
+OF_REGULARISER = {kind: {f"reg.{name}" for name, kinds in OWNERS.items() if kind in kinds} for kind in REGULARISERS}
+OF_NO_OTHER = set[str]().union(*OF_REGULARISER.values())
 OF_ALIGNMENT = {f"align.{name}" for name in ("at", "smoothing_A", "angles_from", "reach_A", "reach_nm")}
 OF_ROTATED_ATOMS = {f"simulate.{name}" for name in (
     "n_frozen_phonons", "tilt_error_deg", "axis_error_deg", "shift_error_A", "defocus_error_nm", "brightness_error")}
@@ -33,14 +38,13 @@ OF_SERIES = {"data.path", "data.depth_A", "data.digest"}
 AZIMUTHS = {f"microscope.{name}_deg" for name in ("A1", "B2", "A2", "S3", "A3", "D4", "B4", "A4", "S5", "R5", "A5")}
 #: Of the settings unread by default, those that a choice reads; and of the others, those that it does not.
 READ_WITH: dict[tuple[str, str], set[str]] = {
-    ("sample", "file"): OF_FILES - {"sample.crop_size_A"}, ("reg", "atoms"): OF_ATOMS_PRIOR,
+    ("sample", "file"): OF_FILES - {"sample.crop_size_A"},
     ("align", "true"): OF_ALIGNMENT,
     ("microscope", "aberration_corrected_80kV"): {f"microscope.{name}_deg" for name in ("A1", "B2", "A2")},
 }
 UNREAD_WITH: dict[tuple[str, str], set[str]] = {
-    ("sample", "file"): OF_NEEDLE, ("reg", "atoms"): OF_TV | {"engine.step"}, ("reg", "lasso"): OF_TV,
-    ("reg", "pos"): OF_TV | {"reg.weight", "reg.rule_factor"},
-    ("reg", "none"): OF_TV | {"reg.weight", "reg.rule_factor"}, ("align", "true"): {"reg.iterations_factor"},
+    ("sample", "file"): OF_NEEDLE, ("reg", "atoms"): {"engine.step"}, ("reg", "pos"): {"reg.weight", "reg.rule_factor"},
+    ("reg", "none"): {"reg.weight", "reg.rule_factor"}, ("align", "true"): {"reg.iterations_factor"},
     ("simulate", "voxels"): OF_ROTATED_ATOMS, ("dose", "inf"): {"reg.iterations_factor", "microscope.dqe"},
     ("trace", "paper"): {"trace.link_factor", "trace.n_sharp_fits"},
 }
@@ -62,7 +66,9 @@ def keys(spec: RunSpec) -> Iterator[str]:
 
 def test_every_setting_is_read_or_refused_under_every_choice(defaults: dict[str, Any]) -> None:
     """Against tables written by hand; ``refine`` has all its settings but one read or unread together."""
-    by_default = OF_FILES | OF_ATOMS_PRIOR | OF_ALIGNMENT | OF_SERIES | AZIMUTHS | {
+    assert OF_REGULARISER["atoms"] == OF_ATOMS_PRIOR and OF_REGULARISER["tv"] == OF_TV
+    assert not OF_REGULARISER["lasso"] | OF_REGULARISER["pos"] | OF_REGULARISER["none"]
+    by_default = OF_FILES | OF_ALIGNMENT | OF_SERIES | AZIMUTHS | {
         "microscope.mtf_cycles_per_pixel"}
     assert len(CHOICES) > 50
     for group, choice in CHOICES:
@@ -71,6 +77,7 @@ def test_every_setting_is_read_or_refused_under_every_choice(defaults: dict[str,
             changed["sample"] |= {"path": "particle.xyz"}
         spec = bind_run(changed)
         unread = (by_default - READ_WITH.get((group, choice), set())) | UNREAD_WITH.get((group, choice), set())
+        unread |= OF_NO_OTHER - OF_REGULARISER[spec.reg.kind]
         if (group, choice) != ("refine", "atoms"):
             unread |= {key for key in keys(spec) if key.startswith("refine.") and key != "refine.kind"}
         assert {key for key in keys(spec) if why_unread(spec, key)} == unread, (group, choice)
@@ -79,7 +86,7 @@ def test_every_setting_is_read_or_refused_under_every_choice(defaults: dict[str,
 def test_a_setting_is_read_once_the_advice_of_its_refusal_is_followed(defaults: dict[str, Any]) -> None:
     spec = bind_run(defaults)
     values: dict[str, dict[str, Any]] = {
-        "sample=file": {"kind": "file", "path": "a.xyz"}, "reg=atoms": {"kind": "atoms"},
+        "sample=file": {"kind": "file", "path": "a.xyz"},
         "align=true": {"enabled": True}, "refine=atoms": {"kind": "atoms"},
         "data=measured": {"kind": "measured", "path": "a.h5"},
         "data=measured|given": {"kind": "measured", "path": "a.h5"},
@@ -92,7 +99,9 @@ def test_a_setting_is_read_once_the_advice_of_its_refusal_is_followed(defaults: 
             for condition in conditions(spec, key):
                 group = condition.split("=")[0].split(".")[0].rstrip("!>")
                 name = condition.split(".")[-1].split("!")[0]
-                if condition in values or condition.endswith("!=0"):
+                if condition.startswith("reg="):
+                    changed["reg"] |= {"kind": condition.removeprefix("reg=").split("|")[0]}
+                elif condition in values or condition.endswith("!=0"):
                     changed[group] |= values.get(condition, {name: 1})
             assert not why_unread(bind_run(changed), key), key
 
@@ -112,8 +121,8 @@ def test_a_command_line_with_an_unread_setting_is_refused(words: list[str], told
 
 def test_a_sweep_needs_one_run_that_reads_a_setting_and_notes_the_others() -> None:
     tv, pos = compose_jobs(["reg=tv,pos", "reg.inner_iterations=4"], multirun=True)
-    assert tv.notes == () and pos.notes == (
-        "reg.inner_iterations cannot be set with reg.kind=pos, for nothing reads it then: it needs reg=tv",)
+    needs = "reg.inner_iterations cannot be set with reg.kind=pos, for nothing reads it then: it needs reg="
+    assert tv.notes == () and len(pos.notes) == 1 and pos.notes[0].startswith(needs) and "tv" in pos.notes[0]
     with pytest.raises(SpecError, match="reg.inner_iterations cannot be set with reg.kind=lasso"):
         compose_jobs(["reg=lasso,pos", "reg.inner_iterations=4"], multirun=True)
 

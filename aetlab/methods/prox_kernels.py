@@ -1,8 +1,8 @@
 """CPU kernels of the proximal operators of :mod:`aetlab.methods.regularisers`.
 
 Notation of the total variation: b the volume to be denoised, λ the threshold, D the periodic forward differences along
-z, x, y, p the dual variables (3, Z, X, Y), r = p + β (p - q) their extrapolation from two iterates p and q, and
-u = max(0, b - λ Dᵀ r) the primal estimate.
+z, x, y, p the dual variables (3, Z, X, Y), r = γ p - β q their extrapolation from two iterates p and q, and
+u = max(0, b - λ Dᵀ r) the primal estimate. Without a scale of r, γ = 1 + β (:mod:`aetlab.methods.dual_solver`).
 
 One dual iteration reads b, p and q once and overwrites q by the new dual variables. Blocks of rows x are independent:
 the first row of each block is stored in ``edges`` before q is overwritten. Within a block u is computed one plane ahead
@@ -32,7 +32,7 @@ BLOCK = 32
 
 @_inline
 def _difference(p_before, p, q_before, q, gain, beta):
-    """Return one component of Dᵀ r, with r = (1 + β) p - β q and ``gain`` = 1 + β."""
+    """Return one component of Dᵀ r, with r = γ p - β q; ``gain`` is γ."""
     return (p_before - p) * gain - (q_before - q) * beta
 
 
@@ -49,7 +49,7 @@ def _shrink(a, b, c, one):
 
 
 @_jit
-def _primal_row(b, p, q, shape, beta, threshold, z, x, rows, at, scratch):
+def _primal_row(b, p, q, shape, gain, beta, threshold, z, x, rows, at, scratch):
     """Write u = max(0, b - λ Dᵀ r) of row (z, x) to ``rows`` from element ``at`` on: Y values, then the first again.
 
     ``scratch`` is the index of another Y + 1 elements of ``rows``.
@@ -57,7 +57,7 @@ def _primal_row(b, p, q, shape, beta, threshold, z, x, rows, at, scratch):
     n_z, n_x, n_y = shape
     width = BYTES // b.itemsize
     whole = n_y // width * width
-    zero, gain = b.dtype.type(0), b.dtype.type(1) + beta
+    zero = b.dtype.type(0)
     plane = n_x * n_y
     here = (z * n_x + x) * n_y
     before_z = here - plane if z > 0 else here + (n_z - 1) * plane
@@ -86,7 +86,7 @@ def _primal_row(b, p, q, shape, beta, threshold, z, x, rows, at, scratch):
 
 
 @_jit
-def _dual_row(rows, at, next_z, next_x, p, q, shape, beta, step, z, x):
+def _dual_row(rows, at, next_z, next_x, p, q, shape, gain, beta, step, z, x):
     """Overwrite q at row (z, x) by the projection of r + step · D u on the unit ball.
 
     ``at``, ``next_z`` and ``next_x`` are the indices in ``rows`` of u at (z, x), (z + 1, x) and (z, x + 1).
@@ -95,7 +95,6 @@ def _dual_row(rows, at, next_z, next_x, p, q, shape, beta, step, z, x):
     width = BYTES // p.itemsize
     whole = n_y // width * width
     one = p.dtype.type(1)
-    gain = one + beta
     component, here = n_z * n_x * n_y, (z * n_x + x) * n_y
     for y in range(0, whole, width):
         i, j, k = here + y, component + here + y, 2 * component + here + y
@@ -120,17 +119,18 @@ def _dual_row(rows, at, next_z, next_x, p, q, shape, beta, step, z, x):
 
 
 @_parallel
-def tv_edges(b, p, q, shape, beta, threshold, edges):
+def tv_edges(b, p, q, shape, gain, beta, threshold, edges):
     """Compute u of the first row of each block; ``edges`` (blocks · Z · 2 · (Y + 1),) rows of u and scratch."""
     n_z, n_x, n_y = shape
     row = n_y + 1
     for index in nb.prange((n_x + BLOCK - 1) // BLOCK * n_z):
         i = np.int64(index)
-        _primal_row(b, p, q, shape, beta, threshold, i % n_z, i // n_z * BLOCK, edges, 2 * i * row, (2 * i + 1) * row)
+        _primal_row(b, p, q, shape, gain, beta, threshold, i % n_z, i // n_z * BLOCK, edges, 2 * i * row,
+                    (2 * i + 1) * row)
 
 
 @_parallel
-def tv_dual_step(b, p, q, shape, beta, threshold, step, edges):
+def tv_dual_step(b, p, q, shape, gain, beta, threshold, step, edges):
     """Do one iteration of the fast dual gradient method; the new dual variables replace ``q``."""
     n_z, n_x, n_y = shape
     row = n_y + 1
@@ -151,11 +151,13 @@ def tv_dual_step(b, p, q, shape, beta, threshold, step, edges):
                     planes[following + y] = edges[own + y]
                     planes[following + n_rows * row + y] = edges[after + y]
                 for x in range(1, n_rows):
-                    _primal_row(b, p, q, shape, beta, threshold, z, start + x, planes, following + x * row, scratch)
+                    _primal_row(b, p, q, shape, gain, beta, threshold, z, start + x, planes, following + x * row,
+                                scratch)
             if z > 0:
                 for x in range(n_rows):
                     at = here + x * row
-                    _dual_row(planes, at, following + x * row, at + row, p, q, shape, beta, step, z - 1, start + x)
+                    _dual_row(planes, at, following + x * row, at + row, p, q, shape, gain, beta, step, z - 1,
+                              start + x)
             here = following
 
 
@@ -167,7 +169,7 @@ def tv_primal(b, p, shape, threshold):
         z, first = np.int64(index), np.int64(0)
         rows = np.empty(2 * (n_y + 1), b.dtype)
         for x in range(n_x):
-            _primal_row(b, p, p, shape, b.dtype.type(0), threshold, z, x, rows, first, n_y + 1)
+            _primal_row(b, p, p, shape, b.dtype.type(1), b.dtype.type(0), threshold, z, x, rows, first, n_y + 1)
             for y in range(n_y):
                 b[(z * n_x + x) * n_y + y] = rows[y]
 
