@@ -20,6 +20,7 @@ sweep: $(VENV)/.installed
 
 # The linters run as tests (tests/test_linters.py), so that they share the two processes with the other tests.
 test: $(VENV)/.installed-test
+	$(BIN)/python -m aetlab.cli.precompile
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-test

@@ -62,7 +62,7 @@ def examine(outputs: Path) -> list[Finding]:
 
 
 def try_runs() -> Finding:
-    """Make three tiny runs in a temporary folder; this tests the installation and compiles the kernels."""
+    """Make three tiny runs in a temporary folder, which tests the installation; the first one compiles the kernels."""
     from aetlab.cli.compose import compose_spec
     from aetlab.cli.jobs import FAILED, run_job
 

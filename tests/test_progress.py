@@ -58,4 +58,4 @@ def test_the_first_kernel_that_is_compiled_is_announced_once() -> None:
     with announcing_compilation(said.append):
         for _ in range(2):
             numba.njit(lambda x: x + 1)(1.0)
-    assert said == ["compiling kernels, once for this version of the code: about a minute in all"]
+    assert said == ["compiling more kernels, once for this version of the code"]

@@ -119,12 +119,14 @@ def _make(places: Places, spec: RunSpec, run_id: str, label: str, reporter: Repo
     log_path = places.log(run_id)
     try:
         from aetlab import keeper
+        from aetlab.cli.precompile import precompile
         from aetlab.core import backend
         from aetlab.core.kernel_cache import announcing_compilation, describe_folder
 
         backend.prepare_process()
         if describe_folder():
             reporter.say(describe_folder())
+        precompile(reporter.say)
         n_threads = spec.engine.n_threads or backend.n_threads()
         with backend.threads(n_threads), announcing_compilation(reporter.say):
             result = keeper.run(spec, places=places, reporter=reporter, use_other_code=use_other_code)

@@ -61,7 +61,7 @@ class _FirstCompilation(event.Listener):
     def on_start(self, event: object) -> None:
         say, self._say = self._say, None
         if say is not None:
-            say("compiling kernels, once for this version of the code: about a minute in all")
+            say("compiling more kernels, once for this version of the code")
 
     def on_end(self, event: object) -> None:
         pass

@@ -128,7 +128,7 @@ def build_potential(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: floa
     z = atoms.positions_A[:, 2] / voxel_A + (shape_zxy[0] - 1) / 2
     near = np.flatnonzero((z >= first - reach - 1) & (z <= stop + reach))
     near = near[np.argsort(z[near], kind="stable")]
-    centres = atoms.positions_A[near][:, [2, 0, 1]] / voxel_A + (np.array(shape_zxy) - 1) / 2
+    centres = np.ascontiguousarray(atoms.positions_A[near][:, [2, 0, 1]] / voxel_A + (np.array(shape_zxy) - 1) / 2)
     kinds = np.searchsorted(elements, atoms.numbers[near])
 
     def fill(low: int, high: int) -> None:
