@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from aetlab.core.nouns import TiltSeries as TiltSeries
     from aetlab.core.nouns import TracedAtoms as TracedAtoms
     from aetlab.core.nouns import Truth as Truth
+    from aetlab.core.nouns import Validation as Validation
     from aetlab.core.nouns import Volume as Volume
     from aetlab.core.poses import Poses as Poses
     from aetlab.core.progress import open_reporter as open_reporter
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from aetlab.series.imported import read_imported as read_imported
     from aetlab.series.imported import write_imported as write_imported
     from aetlab.spec.choices import settings as settings
+    from aetlab.validation.flow import validate as validate
 
 #: Where each public name is defined, as ``module:name``; the order is the table of contents.
 _PUBLIC = {
@@ -78,6 +80,7 @@ _PUBLIC = {
     "check_series": "aetlab.series.check.flow:check_series",
     "make_check_page": "aetlab.reporting.check_page:make_check_page",
     "score": "aetlab.flow:score",
+    "validate": "aetlab.validation.flow:validate",
     "save_record": "aetlab.keeper:save_record",
     "load_record": "aetlab.reporting.stored_run:load_record",
     "load_records": "aetlab.reporting.tables:load_records",
@@ -102,6 +105,7 @@ _PUBLIC = {
     "RefinedAtoms": "aetlab.core.nouns:RefinedAtoms",
     "Truth": "aetlab.core.nouns:Truth",
     "Score": "aetlab.core.nouns:Score",
+    "Validation": "aetlab.core.nouns:Validation",
     "AetlabError": "aetlab.core.errors:AetlabError",
 }
 __all__ = list(_PUBLIC)

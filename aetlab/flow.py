@@ -37,6 +37,7 @@ from aetlab.core.seeds import generator
 from aetlab.reconstruction.device import choose_tilt_cost, solver_parts
 from aetlab.reconstruction.fit import align_when_due, fit_volume, make_aligner, make_model, step_of
 from aetlab.reconstruction.iterations import find_iterations
+from aetlab.reconstruction.left_out import without_held_images
 from aetlab.reconstruction.resumable import Checkpoints, Resumption
 from aetlab.reconstruction.weight import hold_out, prediction_cost, regulariser_weight
 from aetlab.spec import RunSpec, SpecError, dose_per_image_e_A2, tilt_angles_deg
@@ -57,7 +58,7 @@ def sample(settings: RunSpec) -> Atoms:
     SpecError
         If the sample cannot be made or does not fit into the volume.
     """
-    with _computing(settings):
+    with computing(settings):
         return samples.build_sample(settings.sample, settings.scale, generator(settings.seed, "sample"))
 
 
@@ -81,7 +82,7 @@ def elements(settings: RunSpec) -> tuple[int, ...]:
 
 def simulate(settings: RunSpec, atoms: Atoms, *, noise: bool = True, progress: Reporter = SILENT) -> TiltSeries:
     """Return the simulated tilt series of ``atoms``, with the shot noise of the dose unless ``noise`` is False."""
-    with _computing(settings):
+    with computing(settings):
         progress.step("simulate", 0, len(_tilts_deg(settings)), "tilts")
         ideal = _simulate(settings, atoms, _tilts_deg(settings), _defocus_A(settings), "phonons",
                           lambda done, total: progress.step("simulate", done, total, "tilts"), true_poses(settings))
@@ -131,7 +132,8 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
         If the images do not fit the volume of ``settings``, or if a GPU is required and none can be used.
     """
     _check_fit(settings, series)
-    with _computing(settings):
+    series = without_held_images(settings, series)
+    with computing(settings):
         fitted, held = hold_out(series, settings.reg.held_out, generator(settings.seed, "held out"))
         resumption = Resumption(checkpoints, settings.seed)
         n_iterations = find_iterations(settings, series, fitted, progress, resumption)
@@ -172,8 +174,8 @@ def trace(settings: RunSpec, reconstruction: Reconstruction, *, elements: Sequen
     ``elements`` are the atomic numbers that the sample may contain, 0 alone if they are not known; by default those of
     the sample of ``settings``. ``progress`` receives the numbers of removed sites by rule and of undecided names.
     """
-    numbers = _numbers(settings, elements)
-    with _computing(settings):
+    numbers = atomic_numbers(settings, elements)
+    with computing(settings):
         voxel_A = reconstruction.volume.voxel_A
         spec = tracing.at_voxel(settings.trace, voxel_A)
         expected = None if 0 in numbers else forward.expected_signals(
@@ -204,13 +206,14 @@ def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction
     """
     if settings.refine.kind == "none":
         raise SpecError("refine.kind='none' cannot be used to refine atoms: choose refine=atoms")
-    numbers = _numbers(settings, elements)
+    numbers = atomic_numbers(settings, elements)
     seed = int(generator(settings.seed, "refine").integers(2**31))
     reported = _listener(progress, "refine")
     most = refinement.most_passes(settings.refine)
-    with _computing(settings):
+    with computing(settings):
         refined = refinement.refine_atoms(
-            _at_found_brightness(series, reconstruction), settings.scale.shape_zxy, traced, numbers, settings.refine,
+            at_found_brightness(without_held_images(settings, series), reconstruction), settings.scale.shape_zxy,
+            traced, numbers, settings.refine,
             microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers, seed=seed,
             report=lambda done, detail: reported(done, most, detail),
             make_tilt_cost=choose_tilt_cost(settings, progress.say))
@@ -226,7 +229,7 @@ def score(settings: RunSpec, traced: TracedAtoms, atoms: Atoms, refined: Refined
     therefore registered to the traced atoms by a rigid motion first. The refined atoms are registered to the truth for
     their match.
     """
-    with _computing(settings):
+    with computing(settings):
         motion = None
         if settings.align.enabled:
             atoms = _moved_to(atoms, traced, progress)
@@ -255,7 +258,7 @@ def compare(settings: RunSpec, truth: Truth, series: TiltSeries, reconstruction:
     In addition to the metrics of :func:`score`, these are ``potential_error`` (:func:`aetlab.scoring.potential_error`
     over the scored y rows), counts of the sample's atoms, and the errors of the poses used by the reconstruction.
     """
-    with _computing(settings):
+    with computing(settings):
         views = make_views(settings, truth.atoms)
         scored = score(settings, traced, truth.atoms, refined, progress=progress)
         potential = Volume(true_potential(settings, scored.atoms), settings.scale.voxel_A)
@@ -314,7 +317,7 @@ def inside(settings: RunSpec, positions_A: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _computing(settings: RunSpec) -> Iterator[None]:
+def computing(settings: RunSpec) -> Iterator[None]:
     """Use the number of threads of ``settings`` inside the block, and one thread for linear algebra."""
     prepare_process()
     with single_threaded_blas(), threads(settings.engine.n_threads or n_threads()):
@@ -331,7 +334,8 @@ def _check_fit(settings: RunSpec, series: TiltSeries) -> None:
                         f"{series.pixel_A:g} Å, and voxels must have the same size")
 
 
-def _numbers(settings: RunSpec, given: Sequence[int] | None) -> tuple[int, ...]:
+def atomic_numbers(settings: RunSpec, given: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the ``given`` atomic numbers, ascending and each once; those of ``settings`` for None."""
     return elements(settings) if given is None else tuple(sorted({int(number) for number in given}))
 
 
@@ -351,7 +355,8 @@ def _simulate(settings: RunSpec, atoms: Atoms, tilt_deg: np.ndarray, defocus_A: 
         rng=generator(settings.seed, purpose), report=report, poses=poses)
 
 
-def _at_found_brightness(series: TiltSeries, reconstruction: Reconstruction) -> TiltSeries:
+def at_found_brightness(series: TiltSeries, reconstruction: Reconstruction) -> TiltSeries:
+    """Return ``series`` divided by the brightness that the alignment of ``reconstruction`` found."""
     if reconstruction.poses is None:
         return series
     brightness = reconstruction.poses.brightness.astype(np.float32)

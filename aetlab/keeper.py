@@ -23,6 +23,7 @@ from aetlab.core.nouns import (
     TiltSeries,
     TracedAtoms,
     Truth,
+    Validation,
 )
 from aetlab.core.progress import SILENT, Reporter
 from aetlab.reconstruction.estimate import estimate
@@ -37,6 +38,7 @@ from aetlab.store.identity import identity, record_id
 from aetlab.store.interruption import PostponedStop
 from aetlab.store.run_log import LogReporter
 from aetlab.store.sharing import find_reconstruction
+from aetlab.validation.flow import validate
 
 #: Groups of settings that the noise-free tilt series depends on.
 _DECIDE_TILT_SERIES = ("seed", "sample", "scale", "tilts", "wedge", "defocus", "microscope", "simulate")
@@ -82,7 +84,8 @@ def run(spec: RunSpec, *, places: record.Places, reporter: Reporter = SILENT,
 
 def save_record(outputs: Path | str, settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction,
                 traced: TracedAtoms, *, refined: RefinedAtoms | None = None,
-                truth: Truth | None = None) -> record.Record:
+                truth: Truth | None = None,
+                validation: Validation | None = None) -> record.Record:
     """Save a run of the Python API as a record under ``outputs``.
 
     Its settings identify the images by their digest (``data.kind=given``), so that a run of the command line never
@@ -102,8 +105,8 @@ def save_record(outputs: Path | str, settings: RunSpec, series: TiltSeries, reco
         folder = places.records / record_id(spec)
         if folder.exists():
             record.set_aside(folder, places.damaged)
-        return _write(places, RunContent(spec, series, reconstruction, traced, refined, comparison), clock, log="",
-                      shared_from=None, resumed=False)
+        return _write(places, RunContent(spec, series, reconstruction, traced, refined, comparison, validation),
+                      clock, log="", shared_from=None, resumed=False)
 
 
 def _make(spec: RunSpec, places: record.Places, reporter: LogReporter,
@@ -113,11 +116,15 @@ def _make(spec: RunSpec, places: record.Places, reporter: LogReporter,
     with clock.stage("reconstruct"):
         reconstruction, shared_from, resumed = _reconstruct(spec, series, places, reporter, use_other_code)
     traced, refined = _find_atoms(spec, series, reconstruction, elements, clock, reporter)
+    validation: Validation | None = None
+    if spec.validate.kind != "none":
+        with clock.stage("validate"):
+            validation = validate(spec, series, reconstruction, traced, refined, elements=elements, progress=reporter)
     comparison: Comparison | None = None
     if truth is not None:
         with clock.stage("score"):
             comparison = flow.compare(spec, truth, series, reconstruction, traced, refined, progress=reporter)
-    content = RunContent(spec, series, reconstruction, traced, refined, comparison)
+    content = RunContent(spec, series, reconstruction, traced, refined, comparison, validation)
     made = _write(places, content, clock, log=reporter.text,
                   shared_from=shared_from, resumed=resumed)
     with suppress(OSError):  # the record is complete
@@ -195,6 +202,8 @@ def _write(places: record.Places, content: RunContent, clock: StageClock, *, log
            resumed: bool) -> record.Record:
     reconstruction, traced, refined = content.reconstruction, content.traced, content.refined
     metrics = flow.measure(reconstruction, traced, refined)
+    if content.validation is not None:
+        metrics |= content.validation.metrics
     if content.comparison is not None:
         metrics = content.comparison.metrics | metrics
     folder = record.write_record(
@@ -204,6 +213,7 @@ def _write(places: record.Places, content: RunContent, clock: StageClock, *, log
                      "reconstruction_of": shared_from, "stopped": reconstruction.stopped,
                      "restarts": list(reconstruction.restarts), "halvings": list(reconstruction.halvings),
                      "species": plain(traced.species), "rounds": plain(traced.rounds),
+                     "halves_of": content.validation.split if content.validation is not None else None,
                      "candidates": traced.n_candidates, "removed": plain(traced.removed),
                      "refined": plain({**refined.summary, "rounds": refined.rounds}) if refined is not None else None},
         log=log)

@@ -33,7 +33,7 @@ OF_THE_SERIES = {
 NOT_OF_THE_SERIES = {
     "dose": {"total_e_A2": 7000.0}, "reg": {"kind": "lasso"}, "binning": {"n_layers": 4}, "engine": {"step": 1.0},
     "align": {"reach_A": 3.0}, "trace": {"smoothing": 0.1}, "refine": {"kind": "atoms"},
-    "score": {"max_distance_A": 0.5}}
+    "score": {"max_distance_A": 0.5}, "validate": {"kind": "images"}}
 
 
 @pytest.fixture

@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 
 from aetlab.core.nouns import Atoms
-from aetlab.reporting.figures.atoms import ShownAtoms
-from aetlab.scoring import match_atoms
-from aetlab.scoring.structure import (
-    compare_structure,
-    compare_tetrahedra,
+from aetlab.core.structure import (
     count_coordination,
     depth_below_surface,
     find_bonds,
@@ -20,6 +16,9 @@ from aetlab.scoring.structure import (
     measure_angles,
     pair_distribution,
 )
+from aetlab.reporting.figures.atoms import ShownAtoms
+from aetlab.scoring import match_atoms
+from aetlab.scoring.structure import compare_structure, compare_tetrahedra
 from tests.trace_volumes import make_traced
 
 CORNERS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)

@@ -34,12 +34,14 @@ OF_NO_OTHER = set[str]().union(*OF_REGULARISER.values())
 OF_ALIGNMENT = {f"align.{name}" for name in ("at", "smoothing_A", "angles_from", "reach_A", "reach_nm")}
 OF_ROTATED_ATOMS = {f"simulate.{name}" for name in (
     "n_frozen_phonons", "tilt_error_deg", "axis_error_deg", "shift_error_A", "defocus_error_nm", "brightness_error")}
+OF_IMAGES = {"validate.n_residuals", "data.held_out"}
+OF_HALVES = {"validate.split", "validate.max_distance_A"}
 OF_SERIES = {"data.path", "data.depth_A", "data.digest"}
 AZIMUTHS = {f"microscope.{name}_deg" for name in ("A1", "B2", "A2", "S3", "A3", "D4", "B4", "A4", "S5", "R5", "A5")}
 #: Of the settings unread by default, those that a choice reads; and of the others, those that it does not.
 READ_WITH: dict[tuple[str, str], set[str]] = {
     ("sample", "file"): OF_FILES - {"sample.crop_size_A"},
-    ("align", "true"): OF_ALIGNMENT,
+    ("align", "true"): OF_ALIGNMENT, ("validate", "images"): OF_IMAGES, ("validate", "halves"): OF_IMAGES | OF_HALVES,
     ("microscope", "aberration_corrected_80kV"): {f"microscope.{name}_deg" for name in ("A1", "B2", "A2")},
 }
 UNREAD_WITH: dict[tuple[str, str], set[str]] = {
@@ -68,8 +70,8 @@ def test_every_setting_is_read_or_refused_under_every_choice(defaults: dict[str,
     """Against tables written by hand; ``refine`` has all its settings but one read or unread together."""
     assert OF_REGULARISER["atoms"] == OF_ATOMS_PRIOR and OF_REGULARISER["tv"] == OF_TV
     assert not OF_REGULARISER["lasso"] | OF_REGULARISER["pos"] | OF_REGULARISER["none"]
-    by_default = OF_FILES | OF_ALIGNMENT | OF_SERIES | AZIMUTHS | {
-        "microscope.mtf_cycles_per_pixel"}
+    by_default = OF_FILES | OF_ALIGNMENT | OF_SERIES | AZIMUTHS | OF_IMAGES | OF_HALVES | {
+        "validate.refined", "microscope.mtf_cycles_per_pixel"}
     assert len(CHOICES) > 50
     for group, choice in CHOICES:
         changed = defaults | {group: read_choice(group, choice)}
@@ -87,7 +89,8 @@ def test_a_setting_is_read_once_the_advice_of_its_refusal_is_followed(defaults: 
     spec = bind_run(defaults)
     values: dict[str, dict[str, Any]] = {
         "sample=file": {"kind": "file", "path": "a.xyz"},
-        "align=true": {"enabled": True}, "refine=atoms": {"kind": "atoms"},
+        "align=true": {"enabled": True}, "validate=images|halves": {"kind": "images"},
+        "validate=halves": {"kind": "halves"}, "refine=atoms": {"kind": "atoms"},
         "data=measured": {"kind": "measured", "path": "a.h5"},
         "data=measured|given": {"kind": "measured", "path": "a.h5"},
         "microscope.mtf_values!=[]": {"mtf_cycles_per_pixel": [0, 0.5], "mtf_values": [1, 0.5]},

@@ -164,6 +164,57 @@ _OF_REFINEMENT = (
     Metric("refined_brightness_rms_percent", "brightness offset, refined", "%", 3, "neither", False,
           "root mean square of the fitted vacuum intensities minus 1"),
 )
+_OF_VALIDATION = (
+    *(Metric(f"{held}{name}_{model}", f"{label}, {words}{', held-out images' if held else ''}", "1", digits,
+             "neither" if name == "chi_square" else "lower", False, f"{meaning}, {words}{later}")
+      for model, words in (("volume", "volume"), ("atoms", "refined atoms"))
+      for held, later in (("", ""), ("held_out_", "; of images that no step was fitted to"))
+      for name, label, digits, meaning in (
+          ("r_factor", "R factor", 4, "sum of |measured - modelled| over that of measured amplitudes"),
+          ("chi_square", "χ² per value", 4, "misfit of the images per pixel in units of its variance, 1 is expected"))),
+    *(Metric(f"r_factor_counts_{model}", f"R factor of counting noise, {words}", "1", 4, "neither", False,
+             f"R factor if counting noise alone separated the images from the {words}")
+      for model, words in (("volume", "volume"), ("atoms", "refined atoms"))),
+    Metric("chi_square_reduced_atoms", "reduced χ², refined atoms", "1", 4, "neither", False,
+          "misfit of the images by the refined atoms over the degrees of freedom; 1 is expected"),
+    *(Metric(f"resolution_{name}{end}_A", f"resolution at {criterion}{words}", "Å", 3, "lower", False,
+             f"length at which the Fourier shell correlation of two halves{words} falls below {criterion}; not finer "
+             "than two voxels")
+      for end, words in (("", ""), ("_axis", ", along the tilt axis"), ("_wedge", ", along the missing wedge"),
+                         ("_across", ", across the tilt axis and the missing wedge"))
+      for name, criterion in (("0143", "0.143"), ("05", "0.5"))),
+    Metric("resolution_half_bit_A", "resolution at half a bit", "Å", 3, "lower", False,
+          "length at which the Fourier shell correlation of two halves falls below the half-bit curve"),
+    Metric("halves_n_first", "atoms of half 1", "1", 0, "neither", False, "atoms found in the first half"),
+    Metric("halves_n_second", "atoms of half 2", "1", 0, "neither", False, "atoms found in the second half"),
+    Metric("halves_n_common", "atoms of both halves", "1", 0, "neither", False, "atoms that both halves found"),
+    Metric("halves_n_unconfirmed", "unconfirmed atoms", "1", 0, "lower", False, "atoms that no half found"),
+    Metric("halves_found_by_half_percent", "found by a half, estimated", "%", 2, "higher", False,
+          "probability that a half finds a true atom, by capture and recapture"),
+    Metric("halves_found_percent", "found, estimated", "%", 2, "higher", False,
+          "true atoms that were found, of the true atoms, estimated from two halves"),
+    Metric("halves_false_percent", "false positives, estimated", "%", 3, "lower", False,
+          "atoms without a true atom, of the true atoms, estimated from two halves"),
+    Metric("halves_distance_pm", "distance of the halves", "pm", 2, "lower", False,
+          "median distance of an atom in one half from the same one in the other"),
+    Metric("halves_position_error_pm", "position error, estimated", "pm", 2, "lower", False,
+          "mean 3D error of positions, half the mean distance between two halves"),
+    Metric("halves_sigma_{axis}_pm", "σ{axis}, estimated", "pm", 2, "lower", False,
+          "error of positions along {axis}, half the root mean square difference of two halves"),
+    Metric("halves_names_agree_percent", "names that agree", "%", 2, "higher", False,
+          "atoms of both halves that have the same element in both"),
+    Metric("halves_species_percent", "correct species, estimated", "%", 2, "higher", False,
+          "atoms with the right element, estimated from the names that agree"),
+    Metric("distance_{element}_{other}_A", "bond length {element}-{other}, measured", "Å", 3, "neither", False,
+          "median distance of bonded {element} and {other}"),
+    Metric("coordination_{element}", "coordination of {element}", "1", 2, "neither", False,
+          "mean number of bonds of one {element}"),
+    Metric("density_per_A3", "number density", "1/Å³", 4, "neither", False, "atoms per volume in the interior"),
+    Metric("density_g_cm3", "density", "g/cm³", 2, "neither", False, "mass per volume in the interior"),
+    Metric("n_too_near", "pairs that are too near", "1", 0, "lower", False,
+          "pairs of atoms nearer than 0.75 of the sum of their covalent radii"),
+    Metric("n_isolated", "isolated atoms", "1", 0, "lower", False, "atoms without a bond to another one"),
+)
 _OF_A_RUN = (
     Metric("potential_error", "relative error of the potential", "1", 4, "lower", True,
           "norm of reconstructed minus true potential over the norm of the true one, in the scored rows"),
@@ -196,7 +247,7 @@ _OF_A_RUN = (
           "atoms that were drawn for the partially occupied sites"),
 )
 #: Every metric of a record; a name with placeholders stands for several.
-METRICS = (*_OF_A_MATCH, *_COUNTS_OF_A_MATCH, *_OF_STRUCTURE, *_OF_REFINEMENT, *_OF_A_RUN)
+METRICS = (*_OF_A_MATCH, *_COUNTS_OF_A_MATCH, *_OF_STRUCTURE, *_OF_REFINEMENT, *_OF_VALIDATION, *_OF_A_RUN)
 
 _ELEMENT = "[A-Z][a-z]?"
 _PLACEHOLDERS = {"element": _ELEMENT, "other": _ELEMENT, "axis": "[xyz]", "region": "[0-9]+"}

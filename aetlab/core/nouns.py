@@ -220,6 +220,20 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """Results that speak for or against a run without a truth.
+
+    ``metrics`` are described in :mod:`aetlab.core.metrics`. ``arrays`` have the names under which a record keeps them,
+    below ``validation/``; their units are the ends of the names. ``split`` states how the halves were made: counts,
+    images, or empty without halves.
+    """
+
+    metrics: dict[str, float]
+    arrays: Mapping[str, np.ndarray]
+    split: str = ""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All results of a run that need the truth: the score, the true potential, true images, and ``metrics``.
 

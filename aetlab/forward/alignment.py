@@ -30,25 +30,19 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from aetlab.core import physics
 from aetlab.core.backend import n_threads, threads
-from aetlab.core.grid import axial_frequencies, coordinates_A, in_plane_rotation, n_slices, squared_frequencies
+from aetlab.core.grid import coordinates_A, in_plane_rotation, squared_frequencies
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.imaging import blur_by_detector
 from aetlab.forward.model import SMALL_PLANE, ForwardModel
-from aetlab.forward.multislice import Multislice
+from aetlab.forward.posed_images import DARK, NOMINAL, PosedImages, image_waves
 from aetlab.forward.rotation import SparseRotation
-from aetlab.forward.series_optics import SeriesOptics
 from aetlab.spec import MicroscopeSpec
 
-#: Unknowns of a tilt that lies at its nominal angle: a row of :attr:`TiltAligner.table`.
-NOMINAL = np.array([0.0, 0, 0, 0, 0, 1])
 #: Step of the difference quotient of the tilt angle, in degrees.
 ANGLE_STEP_DEG = 0.1
-#: Lower bound of the amplitude in the denominator of derivatives.
-_DARK = 1e-3
 #: Largest change in one step of tilt and axis (degrees), shift along x and y and defocus (Å), and brightness.
 _MOST = np.array([1.0, 1.0, 1.0, 1.0, 20.0, 0.1])
 #: A tilt is astray if an unknown is this many standard deviations (from the median deviation) off the median, ...
@@ -79,21 +73,13 @@ class TiltAligner:
                  microscope: MicroscopeSpec, n_layers_per_slice: int) -> None:
         self._model, self._series = model, series
         self._tilt_deg = np.asarray(series.tilt_deg, float)
-        self._optics = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
-        self._multislice = Multislice(self._optics.optics)
+        # The angle changes with each exit wave, so that no matrix is kept.
+        rotation = SparseRotation("cubic", shape_zxy, n_layers_per_slice, np.zeros(1), budget_bytes=0)
+        self._images = PosedImages(series, shape_zxy, microscope=microscope, n_layers_per_slice=n_layers_per_slice,
+                                   rotation=rotation)
         #: Tilts with at least one image; the others keep their poses.
         self._seen = series.weight.max(axis=1) > 0
-        self._mtf = self._optics.optics.mtf
-        # The angle changes with each exit wave, so that no matrix is kept.
-        self._rotation = SparseRotation("cubic", shape_zxy, n_layers_per_slice, np.zeros(1), budget_bytes=0)
-        self._slices = np.empty((n_slices(shape_zxy[0], n_layers_per_slice), *shape_zxy[1:]), np.float32)
         self._shape_xy = shape_xy = (shape_zxy[1], shape_zxy[2])
-        q_x, q_y = (np.fft.fftfreq(n, series.pixel_A) for n in shape_xy)
-        wavelength_A = physics.wavelength_A(microscope.energy_keV)
-        #: Derivatives of the phase factors of shift along x and y and of defocus, in 1/Å.
-        self._ramp_x = (-2j * np.pi * q_x[:, None]).astype(np.complex64)
-        self._ramp_y = (-2j * np.pi * q_y[None, :]).astype(np.complex64)
-        self._lift = (2j * np.pi * axial_frequencies(shape_xy, series.pixel_A, wavelength_A)).astype(np.complex64)
         x_A, y_A = (np.deg2rad(coordinates_A(n, series.pixel_A)).astype(np.float32) for n in shape_xy)
         #: Displacement by a turn of one degree, along y and along -x, in Å.
         self._lever_y, self._lever_x = x_A[:, None], y_A[None, :]
@@ -135,45 +121,27 @@ class TiltAligner:
 
     def amplitudes(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray) -> np.ndarray:
         """Return a_j (F, X, Y) of one tilt at ``row`` (6,) of :attr:`table`."""
-        waves = _waves(self._exit_spectrum(potential_V, i_tilt, row[0], row[1])
-                       * self._transfer_at(i_tilt, row[2:4], row[4]))
-        return np.float32(np.sqrt(row[5])) * self._detect(waves)
-
-    def _detect(self, waves: np.ndarray) -> np.ndarray:
-        """Return the amplitudes (F, X, Y) that the detector sees of image waves: √(K |ψ|²)."""
-        if self._mtf is None:
-            return np.abs(waves)
-        return np.sqrt(np.maximum(blur_by_detector(np.abs(waves) ** 2, self._mtf), np.float32(_DARK**2)))
+        return self._images.amplitudes(potential_V, i_tilt, row)
 
     def derivatives(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return :meth:`amplitudes` and their derivatives (6, F, X, Y) with respect to ``row``, per degree, Å and 1."""
-        transfer = self._transfer_at(i_tilt, row[2:4], row[4])
-        spectrum = self._exit_spectrum(potential_V, i_tilt, row[0], row[1])
-        waves = _waves(spectrum * transfer)
-        amplitude = self._detect(waves)
-        unit = waves.conj() / np.maximum(amplitude, _DARK) if self._mtf is None else waves.conj()
+        images = self._images
+        transfer = images.transfer_at(i_tilt, row[2:4], row[4])
+        spectrum = images.exit_spectrum(potential_V, i_tilt, row[0], row[1])
+        waves = image_waves(spectrum * transfer)
+        amplitude = images.detect(waves)
+        unit = waves.conj() / np.maximum(amplitude, DARK) if images.mtf is None else waves.conj()
         # -2πi q multiplies the transform of -∂g.
-        by_x, by_y = (scipy.fft.ifft2(spectrum * ramp) for ramp in (self._ramp_x, self._ramp_y))
+        by_x, by_y = (scipy.fft.ifft2(spectrum * ramp) for ramp in (images.ramp_x, images.ramp_y))
         turned = scipy.fft.fft2(by_y * self._lever_y - by_x * self._lever_x)
-        slopes = [(unit * _waves(each * transfer)).real
-                  for each in (turned, spectrum * self._ramp_x, spectrum * self._ramp_y, spectrum * self._lift)]
-        if self._mtf is not None:
-            slopes = [blur_by_detector(each, self._mtf) / np.maximum(amplitude, _DARK) for each in slopes]
-        ahead = self._exit_spectrum(potential_V, i_tilt, row[0] + ANGLE_STEP_DEG, row[1])
-        slopes.insert(0, (self._detect(_waves(ahead * transfer)) - amplitude) / ANGLE_STEP_DEG)
+        slopes = [(unit * image_waves(each * transfer)).real
+                  for each in (turned, spectrum * images.ramp_x, spectrum * images.ramp_y, spectrum * images.lift)]
+        if images.mtf is not None:
+            slopes = [blur_by_detector(each, images.mtf) / np.maximum(amplitude, DARK) for each in slopes]
+        ahead = images.exit_spectrum(potential_V, i_tilt, row[0] + ANGLE_STEP_DEG, row[1])
+        slopes.insert(0, (images.detect(image_waves(ahead * transfer)) - amplitude) / ANGLE_STEP_DEG)
         bright = np.float32(np.sqrt(row[5]))
         return bright * amplitude, bright * np.stack([*slopes, amplitude / np.float32(2 * row[5])])
-
-    def _exit_spectrum(self, potential_V: np.ndarray, i_tilt: int, offset_deg: float, axis_deg: float) -> np.ndarray:
-        """Return the Fourier transform of R_φ g, complex64 (X, Y)."""
-        self._rotation.set_angle(0, float(self._tilt_deg[i_tilt] + offset_deg))
-        self._rotation.rotate_and_bin(potential_V, 0, self._slices)
-        spectrum = self._multislice.exit_spectrum(self._slices)
-        if axis_deg == 0:
-            return spectrum.copy()
-        wave = scipy.fft.ifft2(spectrum)
-        real, imaginary = rotate_images(np.stack([wave.real, wave.imag]), float(axis_deg))
-        return scipy.fft.fft2(real + np.complex64(1j) * imaginary)
 
     def _step(self, potential_V: np.ndarray, i_tilt: int, smoothing_A: float, angles: bool) -> None:
         row = self._table[i_tilt]
@@ -204,14 +172,14 @@ class TiltAligner:
             measured = measured * by_pixel
         measured = scipy.fft.rfft2(measured)
         row = self._table[i_tilt]
-        exit_spectrum = self._exit_spectrum(potential_V, i_tilt, row[0], row[1])
+        exit_spectrum = self._images.exit_spectrum(potential_V, i_tilt, row[0], row[1])
         reach = min(int(search.reach_A / self._series.pixel_A), (min(self._shape_xy) - 1) // 2)
         x, y = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1), indexing="ij")
         best, found = np.inf, row
         for by_A in search.defocus_A:
             tried = row + np.array([0, 0, 0, 0, by_A, 0])
-            waves = _waves(exit_spectrum * self._transfer_at(i_tilt, tried[2:4], tried[4]))
-            seen = scipy.fft.rfft2(self._detect(waves) - 1)
+            waves = image_waves(exit_spectrum * self._images.transfer_at(i_tilt, tried[2:4], tried[4]))
+            seen = scipy.fft.rfft2(self._images.detect(waves) - 1)
             product = (measured * seen.conj() * weight).sum(axis=0)
             correlation = scipy.fft.irfft2(product, s=self._shape_xy)[x, y]
             square = np.abs(seen) ** 2 * weight
@@ -225,19 +193,14 @@ class TiltAligner:
                 found = tried + self._series.pixel_A * np.array([0, 0, x[top], y[top], 0, 0])
         self._table[i_tilt] = found
 
-    def _transfer_at(self, i_tilt: int, shift_A: np.ndarray, defocus_A: float) -> np.ndarray:
-        """Return transfer functions (F, X, Y) of one tilt, including a shift and a change of the defocus, complex64."""
-        moved = np.exp(self._ramp_x * np.float32(shift_A[0])) * np.exp(self._ramp_y * np.float32(shift_A[1]))
-        return _nominal(self._optics, i_tilt) * (moved * np.exp(self._lift * np.float32(defocus_A)))
-
     def _place(self, i_tilt: int) -> None:
         row = self._table[i_tilt]
         amplitude = rotate_images(self._series.amplitudes(i_tilt), -float(row[1]))
         # The shift is rotated back with the image.
         shift_A = in_plane_rotation(row[1]).T @ row[2:4]
         self._model.place_tilt(i_tilt, float(self._tilt_deg[i_tilt] + row[0]),
-                               self._transfer_at(i_tilt, shift_A, row[4]), amplitude / np.float32(np.sqrt(row[5])),
-                               self._turned_weight(i_tilt, -float(row[1])))
+                               self._images.transfer_at(i_tilt, shift_A, row[4]),
+                               amplitude / np.float32(np.sqrt(row[5])), self._turned_weight(i_tilt, -float(row[1])))
 
     def _turned_weight(self, i_tilt: int, angle_deg: float) -> np.ndarray | None:
         """Return weights (F, X, Y) rotated with the image, 0 where bad pixels contribute; None without bad pixels."""
@@ -258,14 +221,3 @@ def find_astray(table: np.ndarray) -> np.ndarray:
     off = np.abs(table - np.median(table, axis=0))
     sigma = 1.4826 * np.median(off, axis=0)
     return (off > np.maximum(_ASTRAY * sigma, _ASTRAY_AT_LEAST)).any(axis=1)
-
-
-def _nominal(optics: SeriesOptics, i_tilt: int) -> np.ndarray:
-    """Return the nominal transfer functions (F, X, Y) of one tilt, complex64."""
-    transfer: np.ndarray = optics.packed(i_tilt, lambda values: values.astype(np.complex64))
-    return transfer
-
-
-def _waves(spectrum: np.ndarray) -> np.ndarray:
-    """Return the inverse transform of spectra (..., X, Y) that include the factor 1/(X·Y)."""
-    return scipy.fft.ifft2(spectrum, norm="forward")

@@ -12,12 +12,9 @@ therefore neither missing nor a false positive.
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 from aetlab.core.nouns import Atoms, Match, TracedAtoms
+from aetlab.core.pairing import assign_optimally, list_pairs
 from aetlab.scoring.match_metrics import Scored, count_confusion, score_metrics
 
 
@@ -56,11 +53,11 @@ def match_atoms(traced: TracedAtoms, atoms: Atoms, *, traced_inside: np.ndarray,
                          f"traced and {len(atoms)} true atoms")
     claimed = (traced.numbers > 0) | (0 in traced.species.get("elements", ()))
     traced_inside = traced_inside & claimed
-    i_traced, i_true, distance_A = _list_pairs(traced.positions_A, atoms.positions_A, max_distance_A)
+    i_traced, i_true, distance_A = list_pairs(traced.positions_A, atoms.positions_A, max_distance_A)
     pairs = claimed[i_traced]
     i_traced, i_true, distance_A = i_traced[pairs], i_true[pairs], distance_A[pairs]
     paper = _take_nearest(i_traced, i_true, distance_A, -traced.intensity_V, len(atoms))
-    strict = _assign_optimally(i_traced, i_true, distance_A, len(traced), len(atoms))
+    strict = assign_optimally(i_traced, i_true, distance_A, len(traced), len(atoms))
     scored = [_keep_inside(pairs, traced, atoms, traced_inside, true_inside) for pairs in (paper, strict)]
     numbers = np.union1d(atoms.numbers, traced.numbers)
     numbers = np.append(numbers[numbers > 0], 0)
@@ -69,16 +66,6 @@ def match_atoms(traced: TracedAtoms, atoms: Atoms, *, traced_inside: np.ndarray,
         unmatched_true=scored[0].unmatched_true, strict_traced=scored[1].traced, strict_true=scored[1].true,
         metrics=score_metrics(scored[0], scored[1], traced, atoms, n_resamples=n_resamples, seed=seed),
         confusion=count_confusion(scored[1], traced, atoms, numbers), confusion_numbers=numbers)
-
-
-def _list_pairs(traced_A: np.ndarray, true_A: np.ndarray,
-                distance_A: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return all pairs within the distance, nearest first for each traced atom: indices and distances."""
-    if not len(traced_A) or not len(true_A):
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
-    found = cKDTree(traced_A).sparse_distance_matrix(cKDTree(true_A), distance_A, output_type="ndarray")
-    order = np.lexsort((found["j"], found["v"], found["i"]))
-    return found["i"][order], found["j"][order], found["v"][order]
 
 
 def _take_nearest(i_traced: np.ndarray, i_true: np.ndarray, distance_A: np.ndarray, rank: np.ndarray,
@@ -92,31 +79,6 @@ def _take_nearest(i_traced: np.ndarray, i_true: np.ndarray, distance_A: np.ndarr
             taken[traced] = true
     pairs = np.array(sorted(taken.items()), dtype=np.int64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
-
-
-def _assign_optimally(i_traced: np.ndarray, i_true: np.ndarray, distance_A: np.ndarray, n_traced: int,
-                      n_true: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the most one-to-one pairs, with the least sum of squared distances; connected groups are independent."""
-    graph = coo_array((np.ones(len(i_traced)), (i_traced, i_true + n_traced)), shape=(n_traced + n_true,) * 2)
-    _, label = connected_components(graph, directed=False)
-    group = label[i_traced]
-    order = np.argsort(group, kind="stable")
-    pairs = []
-    for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
-        if len(members) <= 1:
-            pairs.append(np.stack([i_traced[members], i_true[members]], axis=1))
-            continue
-        rows, row = np.unique(i_traced[members], return_inverse=True)
-        columns, column = np.unique(i_true[members], return_inverse=True)
-        # A pair beyond the distance must cost more than all pairs of the group together.
-        forbidden = 1.0 + 2 * len(members) * max(float(distance_A[members].max()), 1e-6) ** 2
-        cost = np.full((len(rows), len(columns)), forbidden)
-        cost[row, column] = distance_A[members] ** 2
-        row, column = linear_sum_assignment(cost)
-        allowed = cost[row, column] < forbidden
-        pairs.append(np.stack([rows[row[allowed]], columns[column[allowed]]], axis=1))
-    joined = np.concatenate(pairs)
-    return tuple(joined[np.argsort(joined[:, 0], kind="stable")].T)
 
 
 def _keep_inside(pairs: tuple[np.ndarray, np.ndarray], traced: TracedAtoms, atoms: Atoms, traced_inside: np.ndarray,

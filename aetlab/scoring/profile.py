@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from aetlab.core.nouns import Atoms, Match, TracedAtoms
+from aetlab.core.structure import depth_below_surface
 from aetlab.scoring.match_metrics import CONFIDENCE, block_sums, resample
-from aetlab.scoring.structure import depth_below_surface
 
 #: Width of the bins in Å; they are wider if there would be more than N_BINS_MAX.
 BIN_A = 2.0

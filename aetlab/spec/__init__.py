@@ -24,8 +24,9 @@ from aetlab.spec.sample import SampleSpec, ScaleSpec, VacancyRegion
 from aetlab.spec.score import ScoreSpec
 from aetlab.spec.simulate import TILT_ERRORS, SimulateSpec
 from aetlab.spec.trace import TraceSpec
+from aetlab.spec.validate import ValidateSpec
 
 __all__ = ["TILT_ERRORS", "AlignSpec", "BinningSpec", "DataSpec", "DefocusSpec", "DoseSpec", "EngineSpec",
            "MicroscopeSpec", "RefineSpec", "RegSpec", "RunSpec", "SampleSpec", "ScaleSpec", "ScoreSpec", "SimulateSpec",
-           "SpecError", "TiltsSpec", "TraceSpec", "VacancyRegion", "WedgeSpec", "dose_per_image_e_A2",
+           "SpecError", "TiltsSpec", "TraceSpec", "VacancyRegion", "ValidateSpec", "WedgeSpec", "dose_per_image_e_A2",
            "leaves_counts_out", "missing_wedge_deg", "tilt_angles_deg", "tilt_span_deg", "with_fewer_tilts"]

@@ -35,6 +35,9 @@ class DataSpec:
     depth_A: float = setting(
         "depth of the volume of a measured series along the beam; 0 for the diameter of the sample that the import "
         "found, with a margin", unit="Å", within="[0, inf)", reads=("data=measured",), default=0.0)
+    held_out: float = setting(
+        "share of the images that no step is fitted to and that the final model predicts; they are drawn with the "
+        "seed, at most one of a tilt", within="[0, 0.5]", reads=("validate=images|halves",), default=0.0)
     digest: str = setting(
         "SHA-256 of a given series, or of the file of a measured one, set when the settings are bound; a file with "
         "another digest is refused", reads=("data=measured|given",), default="")

@@ -9,6 +9,7 @@ Every check raises :class:`SpecError`, whose message is one line that names the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from aetlab.core.checks import require
@@ -25,6 +26,7 @@ from aetlab.spec.sample import SampleSpec, ScaleSpec
 from aetlab.spec.score import ScoreSpec
 from aetlab.spec.simulate import SimulateSpec
 from aetlab.spec.trace import TraceSpec
+from aetlab.spec.validate import ValidateSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class RunSpec:
     trace: TraceSpec
     refine: RefineSpec = field(default_factory=RefineSpec)
     score: ScoreSpec
+    validate: ValidateSpec = field(default_factory=ValidateSpec)
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", self.seed, "it must be a whole number from 0 to 2^63 - 1")
@@ -65,6 +68,12 @@ class RunSpec:
                 f"it leaves {n_left} of {self.tilts.n_tilts} tilts; at least 2 are needed")
         if self.align.enabled:
             self._check_alignment()
+        n_defoci = len(self.defocus.planes_nm)
+        require(self.data.held_out == 0 or n_defoci > 1 or not (self.align.enabled or self.refine.poses),
+                "data.held_out", self.data.held_out, "a tilt whose only image is left out has no pose; "
+                "validate=halves needs none")
+        require(self.validate.split != "counts" or math.isfinite(self.dose.total_e_A2), "validate.split",
+                self.validate.split, "images without noise have no counts to split; choose auto or images")
 
     def _check_alignment(self) -> None:
         require(self.engine.device != "gpu", "engine.device", self.engine.device,

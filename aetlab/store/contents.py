@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from aetlab.core.grid import coordinates_A
-from aetlab.core.nouns import Comparison, Match, Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Volume
+from aetlab.core.nouns import (
+    Comparison,
+    Match,
+    Reconstruction,
+    RefinedAtoms,
+    TiltSeries,
+    TracedAtoms,
+    Validation,
+    Volume,
+)
 from aetlab.core.poses import Poses
 from aetlab.spec import RunSpec
 from aetlab.store.pairs import pack_pairs
@@ -46,6 +55,7 @@ class RunContent:
     traced: TracedAtoms
     refined: RefinedAtoms | None = None
     comparison: Comparison | None = None
+    validation: Validation | None = None
 
 
 def describe_arrays(content: RunContent) -> dict[str, Dataset]:
@@ -69,6 +79,9 @@ def describe_arrays(content: RunContent) -> dict[str, Dataset]:
         arrays |= describe_poses(content.reconstruction.poses, "alignment")
     if content.refined is not None:
         arrays |= describe_refined(content.refined)
+    if content.validation is not None:
+        arrays |= {f"validation/{name}": Dataset(values, unit_of(name))
+                   for name, values in content.validation.arrays.items()}
     if content.comparison is not None:
         arrays |= _describe_comparison(content.comparison, series, kept)
     return arrays

@@ -21,7 +21,7 @@ from aetlab.store.identity import digest, identity, identity_of, is_id
 from aetlab.store.record import Places, RecordError, read_settings
 
 #: Groups of settings that come after the reconstruction.
-AFTER = ("trace", "refine", "score")
+AFTER = ("trace", "refine", "score", "validate")
 _HEADER = f"aetlab index 1 of settings before {', '.join(AFTER)}"
 _LINE = re.compile(r"([0-9a-f]{16}) ([0-9a-f]{16})")
 

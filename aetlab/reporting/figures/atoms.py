@@ -9,8 +9,8 @@ import numpy as np
 from scipy.spatial import ConvexHull
 
 from aetlab.core.physics import SYMBOLS
+from aetlab.core.structure import find_tetrahedra
 from aetlab.reporting.stored_run import StoredRun
-from aetlab.scoring.structure import find_tetrahedra
 
 #: Arrays of the traced atoms that :func:`read_atoms` reads.
 TRACED_ARRAYS = ("traced/positions_A", "traced/numbers", "traced/signal")

@@ -1,0 +1,117 @@
+"""Images of a volume at given poses of the tilts: what the alignment compares, and what validation predicts.
+
+The unknowns of a tilt and their place in the model are those of :mod:`aetlab.forward.alignment`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.fft
+
+from aetlab.core import physics
+from aetlab.core.grid import axial_frequencies, n_slices
+from aetlab.core.nouns import TiltSeries
+from aetlab.core.poses import Poses
+from aetlab.forward.image_rotation import rotate_images
+from aetlab.forward.imaging import blur_by_detector
+from aetlab.forward.multislice import Multislice
+from aetlab.forward.rotation import Rotation, make_rotation
+from aetlab.forward.series_optics import SeriesOptics
+from aetlab.spec import MicroscopeSpec
+
+#: Unknowns of a tilt that lies at its nominal angle: tilt, axis, shift along x and y, defocus, brightness.
+NOMINAL = np.array([0.0, 0, 0, 0, 0, 1])
+#: Lower bound of the amplitude in the denominator of derivatives.
+DARK = 1e-3
+
+
+class PosedImages:
+    """Amplitudes of the images of a volume, tilt by tilt, at poses that may change with each call.
+
+    Parameters
+    ----------
+    series : TiltSeries
+        Tilt angles, defoci and pixels; its images are not used.
+    shape_zxy : tuple of int
+        Voxels of the volume; its (X, Y) is that of the images.
+    microscope : MicroscopeSpec
+        Energy, aperture, aberrations, envelopes and detector.
+    n_layers_per_slice : int
+        N_B.
+    rotation : Rotation
+        Rotation of the volume, of one tilt, whose angle is set before each exit wave.
+    """
+
+    def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
+                 n_layers_per_slice: int, rotation: Rotation) -> None:
+        self._tilt_deg = np.asarray(series.tilt_deg, float)
+        self._optics = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
+        self._multislice = Multislice(self._optics.optics)
+        self.mtf = self._optics.optics.mtf
+        self._rotation = rotation
+        self._slices = np.empty((n_slices(shape_zxy[0], n_layers_per_slice), *shape_zxy[1:]), np.float32)
+        shape_xy = (shape_zxy[1], shape_zxy[2])
+        q_x, q_y = (np.fft.fftfreq(n, series.pixel_A) for n in shape_xy)
+        wavelength_A = physics.wavelength_A(microscope.energy_keV)
+        #: Derivatives of the phase factors of shift along x and y and of defocus, in 1/Å.
+        self.ramp_x = (-2j * np.pi * q_x[:, None]).astype(np.complex64)
+        self.ramp_y = (-2j * np.pi * q_y[None, :]).astype(np.complex64)
+        self.lift = (2j * np.pi * axial_frequencies(shape_xy, series.pixel_A, wavelength_A)).astype(np.complex64)
+
+    def amplitudes(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray) -> np.ndarray:
+        """Return a_j (F, X, Y) of one tilt at its unknowns ``row`` (6,)."""
+        waves = image_waves(self.exit_spectrum(potential_V, i_tilt, row[0], row[1])
+                            * self.transfer_at(i_tilt, row[2:4], row[4]))
+        return np.float32(np.sqrt(row[5])) * self.detect(waves)
+
+    def detect(self, waves: np.ndarray) -> np.ndarray:
+        """Return the amplitudes (F, X, Y) that the detector sees of image waves: √(K |ψ|²)."""
+        if self.mtf is None:
+            return np.abs(waves)
+        return np.sqrt(np.maximum(blur_by_detector(np.abs(waves) ** 2, self.mtf), np.float32(DARK**2)))
+
+    def exit_spectrum(self, potential_V: np.ndarray, i_tilt: int, offset_deg: float, axis_deg: float) -> np.ndarray:
+        """Return the Fourier transform of R_φ g, complex64 (X, Y)."""
+        self._rotation.set_angle(0, float(self._tilt_deg[i_tilt] + offset_deg))
+        self._rotation.rotate_and_bin(potential_V, 0, self._slices)
+        spectrum = self._multislice.exit_spectrum(self._slices)
+        if axis_deg == 0:
+            return spectrum.copy()
+        wave = scipy.fft.ifft2(spectrum)
+        real, imaginary = rotate_images(np.stack([wave.real, wave.imag]), float(axis_deg))
+        return scipy.fft.fft2(real + np.complex64(1j) * imaginary)
+
+    def transfer_at(self, i_tilt: int, shift_A: np.ndarray, defocus_A: float) -> np.ndarray:
+        """Return transfer functions (F, X, Y) of one tilt, including a shift and a change of the defocus, complex64."""
+        moved = np.exp(self.ramp_x * np.float32(shift_A[0])) * np.exp(self.ramp_y * np.float32(shift_A[1]))
+        return _nominal(self._optics, i_tilt) * (moved * np.exp(self.lift * np.float32(defocus_A)))
+
+
+def predict_amplitudes(series: TiltSeries, potential_V: np.ndarray, poses: Poses | None, *,
+                       microscope: MicroscopeSpec, n_layers_per_slice: int,
+                       rotation: str) -> Iterator[np.ndarray]:
+    """Yield the amplitudes (F, X, Y) of the images of ``potential_V`` (Z, X, Y) for each tilt of ``series``.
+
+    ``poses`` are those of an alignment (:meth:`aetlab.core.poses.Poses.from_table`); None: nominal. ``rotation`` is
+    linear, cubic or fourier, as in the reconstruction.
+    """
+    shape = (potential_V.shape[0], potential_V.shape[1], potential_V.shape[2])
+    model = PosedImages(series, shape, microscope=microscope, n_layers_per_slice=n_layers_per_slice,
+                        rotation=make_rotation(rotation, shape, n_layers_per_slice, np.zeros(1)))
+    table = np.tile(NOMINAL, (series.n_tilts, 1)) if poses is None else np.column_stack(
+        [poses.angles_deg, poses.shift_A[:, :2], -poses.shift_A[:, 2], poses.brightness[:, 0]])
+    for i_tilt, row in enumerate(table):
+        yield model.amplitudes(potential_V, i_tilt, row)
+
+
+def _nominal(optics: SeriesOptics, i_tilt: int) -> np.ndarray:
+    """Return the nominal transfer functions (F, X, Y) of one tilt, complex64."""
+    transfer: np.ndarray = optics.packed(i_tilt, lambda values: values.astype(np.complex64))
+    return transfer
+
+
+def image_waves(spectrum: np.ndarray) -> np.ndarray:
+    """Return the inverse transform of spectra (..., X, Y) that include the factor 1/(X·Y)."""
+    return scipy.fft.ifft2(spectrum, norm="forward")

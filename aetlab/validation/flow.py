@@ -1,0 +1,176 @@
+"""Validate the results of a run by its images, its halves and its atoms; the truth never enters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from aetlab import flow
+from aetlab.core.backend import to_numpy
+from aetlab.core.grid import rotation_matrix
+from aetlab.core.nouns import Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Validation
+from aetlab.core.progress import SILENT, Reporter
+from aetlab.forward.posed_images import predict_amplitudes
+from aetlab.reconstruction.left_out import held_images
+from aetlab.refinement.predicted import predict_images
+from aetlab.spec import RunSpec, SpecError
+from aetlab.validation.agreement import compare_halves
+from aetlab.validation.chemistry import check_chemistry
+from aetlab.validation.fsc import correlate_shells, resolution_A, shift_between, shifted
+from aetlab.validation.halves import Half, make_halves, registered, split_of
+from aetlab.validation.images import ImageFit, compare_images
+
+
+def validate(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction, traced: TracedAtoms,
+             refined: RefinedAtoms | None = None, *, elements: Sequence[int] | None = None,
+             progress: Reporter = SILENT) -> Validation:
+    """Return what speaks for and against the results of a run, without a truth.
+
+    Parameters
+    ----------
+    settings : RunSpec
+        Settings of the run; ``validate.kind`` decides what is done.
+    series : TiltSeries
+        The measured series, whole.
+    reconstruction, traced, refined
+        Results of the run.
+    elements : sequence of int, optional
+        As in :func:`aetlab.flow.trace`.
+
+    Raises
+    ------
+    SpecError
+        If ``settings`` have no validation, or the series cannot be split into halves.
+    """
+    if settings.validate.kind == "none":
+        raise SpecError("validate.kind='none' cannot be used to validate a run: choose validate=images or halves")
+    numbers = flow.atomic_numbers(settings, elements)
+    metrics: dict[str, float] = {}
+    arrays: dict[str, np.ndarray] = {}
+    with flow.computing(settings):
+        for name, fit in _fits(settings, series, reconstruction, refined, numbers, progress).items():
+            _add_fit(name, fit, held_images(settings, series), metrics, arrays)
+        if refined is not None:
+            metrics["chi_square_reduced_atoms"] = _reduced(settings, series, refined, metrics["chi_square_atoms"])
+        best = traced if refined is None else refined
+        named = np.flatnonzero(best.numbers > 0)
+        chemistry = check_chemistry(best.numbers[named], best.positions_A[named])
+        metrics |= chemistry.metrics
+        arrays |= {f"chemistry/{name}": values for name, values in chemistry.arrays.items()}
+        broken = chemistry.broken.copy()
+        broken[:, [0, 2]] = np.where(broken[:, [0, 2]] >= 0, np.append(named, -1)[broken[:, [0, 2]]], -1)
+        arrays |= {"broken/atoms": broken, "broken/distance_A": chemistry.broken_distance_A}
+    if settings.validate.kind == "halves":
+        halves = make_halves(settings, series, reconstruction, elements=numbers, progress=progress)
+        with flow.computing(settings):
+            _add_halves(settings, series, halves, reconstruction, Half(reconstruction, traced, refined), numbers,
+                        metrics, arrays)
+    for line in _lines(metrics):
+        progress.say(f"validate: {line}")
+    return Validation(metrics, arrays, split_of(settings, series) if settings.validate.kind == "halves" else "")
+
+
+def _fits(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction, refined: RefinedAtoms | None,
+          numbers: tuple[int, ...], progress: Reporter) -> dict[str, ImageFit]:
+    """Return the fit of the volume, and that of the refined atoms, whose worst images are kept where they exist."""
+    volume = predict_amplitudes(series, to_numpy(reconstruction.volume.potential_V), reconstruction.poses,
+                                microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers,
+                                rotation=settings.engine.rotation)
+    progress.step("validate", 0, 2)
+    n_kept = settings.validate.n_residuals
+    fits = {"volume": compare_images(series, volume, 0 if refined is not None else n_kept)}
+    progress.step("validate", 1, 2)
+    if refined is not None:
+        at_brightness = flow.at_found_brightness(series, reconstruction)
+        atoms = predict_images(at_brightness, settings.scale.shape_zxy, refined, numbers, settings.refine,
+                               microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers)
+        fits["atoms"] = compare_images(at_brightness, atoms, n_kept)
+    progress.step("validate", 2, 2)
+    return fits
+
+
+def _add_fit(name: str, fit: ImageFit, held: np.ndarray, metrics: dict[str, float],
+             arrays: dict[str, np.ndarray]) -> None:
+    metrics[f"r_factor_{name}"], metrics[f"r_factor_counts_{name}"], metrics[f"chi_square_{name}"] = fit.overall(~held)
+    arrays |= {f"images/r_factor_{name}": fit.r_factor, f"images/chi_square_{name}": fit.chi_square,
+               "images/r_factor_counts": fit.expected_r_factor, "images/held_out": held}
+    if held.any():
+        metrics[f"held_out_r_factor_{name}"], _, metrics[f"held_out_chi_square_{name}"] = fit.overall(held)
+    if len(fit.worst):
+        arrays |= {"images/worst": fit.worst, "images/worst_measured": fit.measured,
+                   "images/worst_residual": fit.residual}
+
+
+def _reduced(settings: RunSpec, series: TiltSeries, refined: RefinedAtoms, per_value: float) -> float:
+    """Return χ² over the degrees of freedom: the pixels that were fitted less the parameters of the atoms and images.
+
+    An atom has four, an element B on request, a tilt six (turn and shift) with poses, an image two (defocus and
+    brightness) with imaging.
+    """
+    present = (series.weight > 0) & ~held_images(settings, series)
+    n_pixels = series.images.shape[2] * series.images.shape[3]
+    n_values = float(present.sum()) * n_pixels if series.pixel_weight is None else float(
+        series.pixel_weight[present].sum(dtype=np.float64))
+    spec = settings.refine
+    n_parameters = (4 * len(refined) + spec.thermal * len(refined.thermal_A2) + spec.contrast
+                    + 6 * spec.poses * int(present.any(axis=1).sum()) + 2 * spec.imaging * int(present.sum()))
+    return per_value * n_values / (n_values - n_parameters) if n_values > n_parameters else math.nan
+
+
+def _add_halves(settings: RunSpec, series: TiltSeries, halves: Sequence[Half], reconstruction: Reconstruction,
+                whole: Half, numbers: tuple[int, ...], metrics: dict[str, float],
+                arrays: dict[str, np.ndarray]) -> None:
+    voxel_A = reconstruction.volume.voxel_A
+    first, second = (to_numpy(half.reconstruction.volume.potential_V) for half in halves)
+    if settings.align.enabled:
+        second = shifted(second, shift_between(first, second, voxel_A), voxel_A)
+    shells = correlate_shells(first, second, voxel_A, directions(series))
+    curves = {"all": shells.all_directions, **shells.in_cones}
+    arrays |= {"fsc/frequency_per_A": shells.frequency_per_A, "fsc/half_bit": shells.half_bit}
+    for name, curve in curves.items():
+        arrays[f"fsc/{name}"] = curve
+        end = "" if name == "all" else f"_{name}"
+        for criterion, value in (("0143", 0.143), ("05", 0.5)):
+            metrics[f"resolution_{criterion}{end}_A"] = resolution_A(shells.frequency_per_A, curve, value)
+    metrics["resolution_half_bit_A"] = resolution_A(shells.frequency_per_A, shells.all_directions, shells.half_bit)
+    reach_A = settings.validate.max_distance_A
+    use_refined = settings.validate.refined and whole.refined is not None
+    of_whole = whole.places(refined=use_refined)
+    places = [half.places(refined=use_refined) for half in halves]
+    if settings.align.enabled or settings.refine.poses:
+        places = [registered(place, of_whole, reach_A) for place in places]
+    agreement = compare_halves(of_whole, *places, n_elements=len(numbers), max_distance_A=reach_A)
+    metrics |= agreement.metrics
+    for k, place in enumerate(places, 1):
+        arrays |= {f"half_{k}/positions_A": place.positions_A, f"half_{k}/numbers": place.numbers}
+    arrays |= {"halves/pairs": agreement.pairs, "halves/difference_A": agreement.difference_A,
+               "halves/confirmed": agreement.confirmed}
+
+
+def directions(series: TiltSeries) -> dict[str, np.ndarray]:
+    """Return unit vectors (x, y, z) of the sample: the tilt axis, the beam at the middle tilt, and across both.
+
+    The missing wedge lies about the beam's direction at the middle of the tilts: there the images tell least.
+    """
+    seen = series.tilt_deg[(series.weight > 0).any(axis=1)]
+    turn = rotation_matrix(float((seen.min() + seen.max()) / 2))
+    return {"axis": np.array([0.0, 1, 0]), "wedge": turn.T @ np.array([0.0, 0, 1]),
+            "across": turn.T @ np.array([1.0, 0, 0])}
+
+
+def _lines(metrics: dict[str, float]) -> list[str]:
+    """Return the main results in words for the log."""
+    lines = [f"{name} against the images: R {100 * metrics[f'r_factor_{name}']:.2f} % "
+             f"({100 * metrics[f'r_factor_counts_{name}']:.2f} % by counts alone), χ² per value "
+             f"{metrics[f'chi_square_{name}']:.3f}" for name in ("volume", "atoms") if f"r_factor_{name}" in metrics]
+    lines += [f"{metrics[f'held_out_r_factor_{name}'] * 100:.2f} % is the R of {name} for images held out"
+              for name in ("volume", "atoms") if f"held_out_r_factor_{name}" in metrics]
+    lines.append(f"{metrics['n_too_near']:.0f} pairs of atoms are too near, {metrics['n_isolated']:.0f} are isolated")
+    if "resolution_0143_A" in metrics:
+        lines.append(f"halves agree to {metrics['resolution_0143_A']:.2f} Å at 0.143 and "
+                     f"{metrics['resolution_05_A']:.2f} Å at 0.5; estimated from the halves: "
+                     f"{metrics['halves_found_percent']:.2f} % found, {metrics['halves_false_percent']:.2f} % false, "
+                     f"{metrics['halves_position_error_pm']:.1f} pm")
+    return lines
