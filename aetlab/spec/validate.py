@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aetlab.spec.setting import check_ranges, documented, setting
+from aetlab.core.setting import check_ranges, documented, setting
 
 _IMAGES = ("validate=images|halves",)
 _HALVES = ("validate=halves",)
