@@ -1,11 +1,16 @@
-"""Time the GPU engine by parts and as a whole, and compare it with the copy bandwidth of the same device.
+"""Time one part of the GPU engine, and compare it with the copy bandwidth of the same device.
 
-    python experiments/benchmark_gpu.py                                  # 96³ to 480³, then 40 iterations at 480³
-    python experiments/benchmark_gpu.py --sizes 48 96 --iterations 5 --output somewhere.json
+    python experiments/benchmark_gpu.py error --size 48 --output error.json        # against float64 on the CPU
+    python experiments/benchmark_gpu.py parts --size 480 --output parts_480.json   # each part of a tilt and of TV
+    python experiments/benchmark_gpu.py run --size 480 --output run.json           # 40 iterations, images to volume
+    python experiments/benchmark_gpu.py refine --size 480 --output refine.json     # passes of the refinement
 
-It needs only aetlab's sources on PYTHONPATH, NumPy, SciPy, Numba and CuPy. Images are random: times do not depend on
-them. The geometry is the paper's: 60 tilts over 180°, 3 defoci, 10 layers per slice, total variation. Every time is the
-median over batches of launches, each ending with a synchronisation. Results go into benchmark_gpu.json in this folder.
+``experiments/gpu_check.py`` runs all of them and joins their results. A measurement needs only aetlab's sources, NumPy,
+SciPy, Numba and CuPy. The geometry is the paper's: 60 tilts over 180°, 3 defoci, 10 layers per slice, total variation.
+Images are those of a cylinder of atoms, made on the device, so that the solver makes the progress of a real
+reconstruction. Every time is the median over batches that end with a synchronisation, after a first call that compiles.
+Parts of a tilt are recorded as graphs, as in a reconstruction: the time of a part is that of all parts up to it, less
+that of the parts before it. The file is rewritten after each measurement.
 """
 
 from __future__ import annotations
@@ -13,34 +18,70 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from aetlab.core.backend import to_numpy
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from aetlab.core.backend import n_threads, to_numpy
 from aetlab.core.nouns import TiltSeries
+from aetlab.core.poses import Poses
 from aetlab.forward import ForwardModel
-from aetlab.gpu import Device, GpuModel, extrapolate, memory_needed_bytes, open_device
+from aetlab.gpu import Device, GpuModel, GpuTiltCosts, extrapolate, memory_needed_bytes, open_device
 from aetlab.methods.regularisers.tv import GpuTotalVariation, TvSettings
+from aetlab.refinement.model import AtomModel, Sites
 from aetlab.solve import minimize
 from aetlab.spec import MicroscopeSpec
 
 DEFOCUS_A = np.array([200.0, 450.0, 1000.0])
 N_LAYERS, N_INNER, N_TILTS, VOXEL_A = 10, 15, 60, 0.5
 MICROSCOPE = MicroscopeSpec()
-WEIGHT = 1e-4
+#: Weight of total variation in 1/V, and the factor of the step at a reset, as by default.
+WEIGHT, STEP_DECAY = 1e-6, 0.7
 N_BATCHES = 5
+#: Side of the volume on which a whole reconstruction is tried before it is timed.
+N_WARM = 48
+#: FFTs in a recording.
+N_FFTS = 50
+#: Atoms per voxel of the volume, and tilts of a pass of the refinement.
+ATOMS_PER_VOXEL, N_REFINED = 120_000 / 480**3, 16
+
+Keep = Callable[[dict[str, Any]], None]
 
 
-def random_series(n: int, n_tilts: int = N_TILTS) -> TiltSeries:
-    rng = np.random.default_rng(0)
-    images = rng.uniform(0.8, 1.2, (n_tilts, len(DEFOCUS_A), n, n)).astype(np.float32)
+def empty_series(n: int, n_tilts: int) -> TiltSeries:
+    """Return images of vacuum, n by n pixels."""
+    images = np.ones((n_tilts, len(DEFOCUS_A), n, n), np.float32)
     return TiltSeries(images, np.arange(n_tilts) * 180 / n_tilts, DEFOCUS_A, VOXEL_A)
+
+
+def atom_volume(n: int) -> np.ndarray:
+    """Return a volume (n, n, n) with voxels above 0 where a cylinder about the tilt axis has atoms."""
+    rng = np.random.default_rng(0)
+    n_atoms = max(4, round(ATOMS_PER_VOXEL * n**3))
+    radius, angle = 0.35 * n * np.sqrt(rng.uniform(0, 1, n_atoms)), rng.uniform(0, 2 * math.pi, n_atoms)
+    z, x = (np.rint(0.5 * (n - 1) + radius * f(angle)).astype(int) for f in (np.sin, np.cos))
+    volume: np.ndarray = np.zeros((n, n, n), np.float32)
+    volume[z, x, rng.integers(n // 8, n - n // 8, n_atoms)] = 800.0
+    return volume
+
+
+def make_series(device: Device, n: int, n_tilts: int = N_TILTS) -> TiltSeries:
+    """Return noise-free images of :func:`atom_volume`, made on the device."""
+    series = empty_series(n, n_tilts)
+    model = GpuModel(series, (n, n, n), microscope=MICROSCOPE, n_layers_per_slice=N_LAYERS, device=device, blur_A=0.4)
+    volume = model.form_potential(device.upload(atom_volume(n)))
+    plain = GpuModel(series, (n, n, n), microscope=MICROSCOPE, n_layers_per_slice=N_LAYERS, device=device)
+    images = np.stack([to_numpy(plain.images(volume, i_tilt)) for i_tilt in range(n_tilts)])
+    return TiltSeries(images, series.tilt_deg, DEFOCUS_A, VOXEL_A)
 
 
 def seconds(device: Device, work: Callable[[], Any], n: int) -> float:
@@ -57,6 +98,16 @@ def seconds(device: Device, work: Callable[[], Any], n: int) -> float:
     return statistics.median(times)
 
 
+def recorded(device: Device, works: list[Callable[[], None]]) -> Callable[[], None]:
+    """Return a callable that plays all of ``works`` as one recording."""
+    def all_of_them() -> None:
+        for work in works:
+            work()
+
+    all_of_them()
+    return device.record(all_of_them)
+
+
 def copy_bandwidth(device: Device, n_bytes: int) -> float:
     """Return the bytes per second of a copy on the device, counting read and write."""
     source, target = (device.zeros((n_bytes // 4,), np.float32) for _ in range(2))
@@ -68,69 +119,87 @@ def copy_bandwidth(device: Device, n_bytes: int) -> float:
     return 2 * n_bytes / seconds(device, copy, 10)
 
 
-def measure_parts(device: Device, n: int, bandwidth: float) -> dict[str, Any]:
+def measure_parts(device: Device, n: int, keep: Keep, *, copy_bytes: int = 2**30) -> None:
     """Measure the milliseconds of each part of a tilt, of the passes over the volume at n³, and of a whole tilt."""
-    series = random_series(n)
-    model = GpuModel(series, (n, n, n), microscope=MICROSCOPE, n_layers_per_slice=N_LAYERS, device=device)
-    volume = device.upload(np.random.default_rng(1).uniform(0, 20, (n, n, n)).astype(np.float32))
-    previous = device.upload(np.random.default_rng(2).uniform(0, 20, (n, n, n)).astype(np.float32))
+    bandwidth = copy_bandwidth(device, copy_bytes)
+    device.release()
     n_slices = -(-n // N_LAYERS)
-    n_ffts = 4 * (n_slices - 1) + 2 * len(DEFOCUS_A) + 2
+    found: dict[str, Any] = {"n": n, "copy_GB_per_s": bandwidth / 1e9,
+                             "ffts_per_tilt": 4 * (n_slices - 1) + 2 * len(DEFOCUS_A) + 2, "parts": {}}
     gb = 4e-9 * n**3
     # Least traffic: every volume and the slices read or written once.
     floors_gb = {"rotate": gb * (1 + 1 / N_LAYERS), "adjoint": gb * (2 + 1 / N_LAYERS), "total variation":
                  gb * (N_INNER * 18 + 5), "extrapolate": 4 * gb}
-    step = 1.5 / model.lipschitz
-    model.descend(volume, 7, step)
     repeats = 3 if n >= 400 else 20
-    works = {name: (work, repeats) for name, work in model.parts(volume).items()}
-    prox = GpuTotalVariation(device, WEIGHT, TvSettings(inner_iterations=N_INNER))
-    works["total variation"] = (lambda: prox(volume, step), 2)
-    works["extrapolate"] = (lambda: extrapolate(device, volume, previous, 0.3), repeats)
-    found: dict[str, Any] = {"n": n, "ffts_per_tilt": n_ffts, "parts": {}}
-    for name, (work, times) in works.items():
-        taken = seconds(device, work, times)
+
+    def note(name: str, taken: float) -> None:
         found["parts"][name] = {"ms": 1e3 * taken}
-        if name in floors_gb:
+        if name in floors_gb and taken > 0:
             rate = 1e9 * floors_gb[name] / taken
             found["parts"][name] |= {"GB_per_s": rate / 1e9, "of_copy": rate / bandwidth}
-    plane = device.upload(np.random.default_rng(3).standard_normal((n, n)).astype(np.complex64))
-    out = device.zeros((n, n), np.complex64)
-    found["one_fft_us"] = 1e6 * seconds(device, lambda: device.fft(plane, out), 200)
-    fresh = device.upload(np.random.default_rng(4).uniform(0, 20, (n, n, n)).astype(np.float32))
-    tilts = np.random.default_rng(5).permutation(N_TILTS)
+        keep(found)
+
+    series = make_series(device, n)
+    device.release()
+    model = GpuModel(series, (n, n, n), microscope=MICROSCOPE, n_layers_per_slice=N_LAYERS, device=device)
+    volume, previous = (device.upload(atom_volume(n)) for _ in range(2))
+    # With the step 0, which this sets, repeated parts change no volume.
+    model.rotate_and_bin(volume, 7)
+    works, before = list(model.parts(volume).items()), 0.0
+    for k, (name, _) in enumerate(works):
+        up_to_here = seconds(device, recorded(device, [work for _, work in works[:k + 1]]), repeats)
+        note(name, up_to_here - before)
+        before = up_to_here
+    note("extrapolate", seconds(device, lambda: extrapolate(device, volume, previous, 0.3), repeats))
+    step = 1.5 / model.lipschitz
+    tilts = np.random.default_rng(5).permutation(N_TILTS)[:10]
 
     def some_tilts() -> None:
-        for i_tilt in tilts[:10]:
-            model.descend(fresh, int(i_tilt), 0.1 * step)
+        for i_tilt in tilts:
+            model.descend(volume, int(i_tilt), 0.1 * step)
 
-    found["tilt_ms"] = 1e3 * seconds(device, some_tilts, 1) / 10
+    found["tilt_ms"] = 1e3 * seconds(device, some_tilts, 1) / len(tilts)
     found["graph_problem"] = device.graph_problem
-    return found
+    plane, out = device.upload(np.ones((n, n), np.complex64)), device.zeros((n, n), np.complex64)
+    ffts = recorded(device, N_FFTS * [lambda: device.fft(plane, out)])
+    found["one_fft_us"] = 1e6 * seconds(device, ffts, 4) / N_FFTS
+    keep(found)
+    prox = GpuTotalVariation(device, WEIGHT, TvSettings(inner_iterations=N_INNER))
+    note("total variation", seconds(device, lambda: prox(volume, step), 2))
 
 
-def measure_reconstruction(device: Device, n: int, n_iterations: int) -> dict[str, Any]:
-    """Time a reconstruction of n³ voxels from images to volume, both in the memory of the CPU."""
-    series = random_series(n)
-    held = device.held_bytes()
-    start = time.perf_counter()
+def reconstruct(device: Device, series: TiltSeries, n: int, n_iterations: int) -> Any:
+    """Return the solution of ``n_iterations`` from images in the memory of the CPU."""
     model = GpuModel(series, (n, n, n), microscope=MICROSCOPE, n_layers_per_slice=N_LAYERS, device=device)
     prox = GpuTotalVariation(device, WEIGHT, TvSettings(inner_iterations=N_INNER))
-    solution = minimize(
-        device.zeros((n, n, n), np.float32), model.descend, prox,
-        n_tilts=N_TILTS, n_iterations=n_iterations, step=1.5 / model.lipschitz, rng=np.random.default_rng(6),
+    return minimize(
+        device.zeros((n, n, n), np.float32), model.descend, prox, n_tilts=series.n_tilts, n_iterations=n_iterations,
+        step=1.5 / model.lipschitz, decay=STEP_DECAY, rng=np.random.default_rng(6),
         extrapolate=lambda volume, proximal, beta: extrapolate(device, volume, proximal, beta))
-    finite = bool(np.isfinite(float(abs(solution.volume).max())))
-    return {"n": n, "iterations": n_iterations, "seconds": time.perf_counter() - start, "finite": finite,
-            "seconds_per_iteration": statistics.median(solution.seconds.tolist()), "cost": solution.cost.tolist(),
-            "counted_GB": 1e-9 * memory_needed_bytes((n, n, n), N_TILTS, len(DEFOCUS_A), n_layers_per_slice=N_LAYERS,
-                                                     rotation="linear", regulariser="tv"),
-            "held_before_GB": 1e-9 * held, "held_after_GB": 1e-9 * device.held_bytes()}
 
 
-def measure_error(device: Device, n: int) -> dict[str, float]:
-    """Return the relative error of the cost and of one step at n³ against float64 on the CPU."""
-    series, options = random_series(n, 5), {"microscope": MICROSCOPE, "n_layers_per_slice": N_LAYERS}
+def measure_reconstruction(device: Device, n: int, keep: Keep, *, n_iterations: int) -> None:
+    """Time a reconstruction of n³ voxels from images to volume, both in the memory of the CPU."""
+    reconstruct(device, make_series(device, min(n, N_WARM)), min(n, N_WARM), 3)
+    series = make_series(device, n)
+    device.release()
+    held = device.held_bytes()
+    start = time.perf_counter()
+    solution = reconstruct(device, series, n, n_iterations)
+    volume = to_numpy(solution.volume)
+    taken = time.perf_counter() - start
+    counted = memory_needed_bytes((n, n, n), N_TILTS, len(DEFOCUS_A), n_layers_per_slice=N_LAYERS, rotation="linear",
+                                  regulariser="tv")
+    keep({"n": n, "iterations": n_iterations, "seconds": taken, "finite": bool(np.isfinite(volume).all()),
+          "seconds_per_iteration": statistics.median(solution.seconds.tolist()), "cost": solution.cost.tolist(),
+          "restarts": list(solution.restarts), "halvings": list(solution.halvings), "counted_GB": 1e-9 * counted,
+          "held_before_GB": 1e-9 * held, "held_after_GB": 1e-9 * device.held_bytes(),
+          "graph_problem": device.graph_problem})
+
+
+def measure_error(device: Device, n: int, keep: Keep) -> None:
+    """Measure the relative error of the cost and of one step at n³ against float64 on the CPU."""
+    series, options = make_series(device, n, 5), {"microscope": MICROSCOPE, "n_layers_per_slice": N_LAYERS}
     model = GpuModel(series, (n, n, n), device=device, **options)
     reference = ForwardModel(series, (n, n, n), dtype=np.float64, **options)
     before = np.random.default_rng(7).uniform(0, 20, (n, n, n)).astype(np.float32)
@@ -140,24 +209,28 @@ def measure_error(device: Device, n: int) -> dict[str, float]:
     expected_cost = reference.descend(expected, 2, step)
     moved = expected - before
     error = to_numpy(volume) - expected
-    return {"cost": abs(cost / expected_cost - 1), "step": float(np.linalg.norm(error) / np.linalg.norm(moved))}
+    keep({"n": n, "cost": abs(cost / expected_cost - 1), "step": float(np.linalg.norm(error) / np.linalg.norm(moved))})
 
 
-def exponent(results: Sequence[dict[str, Any]]) -> float:
-    """Return p of the time of a tilt ∝ N^p, by least squares of the logarithms."""
-    sizes, times = [math.log(r["n"]) for r in results], [math.log(r["tilt_ms"]) for r in results]
-    return float(np.polyfit(sizes, times, 1)[0]) if len(results) > 1 else math.nan
-
-
-def benchmark(device: Device, sizes: Sequence[int], n_iterations: int, *, copy_bytes: int = 2**30,
-              error_at: int = 48) -> dict[str, Any]:
-    """Make all measurements, the smallest first, so that failures appear early."""
-    error = measure_error(device, error_at)
-    bandwidth = copy_bandwidth(device, copy_bytes)
-    results = [measure_parts(device, n, bandwidth) for n in sorted(sizes)]
-    return {"device": device.name, "python": platform.python_version(), "copy_GB_per_s": bandwidth / 1e9,
-            "relative_error": error, "parts": results, "tilt_exponent": exponent(results),
-            "reconstruction": measure_reconstruction(device, max(sizes), n_iterations)}
+def measure_refinement(device: Device, n: int, keep: Keep) -> None:
+    """Time a pass of the refinement over :data:`N_REFINED` tilts on all cores, and with the waves on the device."""
+    rng = np.random.default_rng(8)
+    n_atoms = max(4, round(ATOMS_PER_VOXEL * n**3))
+    sites = Sites(rng.uniform(-0.35, 0.35, (n_atoms, 3)) * n * VOXEL_A, np.ones(n_atoms), rng.integers(0, 2, n_atoms))
+    series = empty_series(n, N_REFINED)
+    poses = Poses.nominal(series.tilt_deg, len(DEFOCUS_A))
+    found: dict[str, Any] = {"n": n, "atoms": n_atoms, "tilts": N_REFINED, "cores": n_threads(), "seconds_per_tilt": {}}
+    gradients = {}
+    for name, options in (("gpu", {"make_tilt_cost": GpuTiltCosts(device)}), ("cpu", {})):
+        model = AtomModel(series, (n, n, n), (8, 14), microscope=MICROSCOPE, n_layers_per_slice=N_LAYERS,
+                          parametrization="lobato", debye_waller_A2={"default": 0.5}, **options)  # type: ignore[arg-type]
+        list(model.gradients(sites.select(np.arange(4)), poses))
+        start = time.perf_counter()
+        gradients[name] = np.stack([tilt.gradient for tilt in model.gradients(sites, poses)])
+        found["seconds_per_tilt"][name] = (time.perf_counter() - start) / N_REFINED
+        keep(found)
+    error = np.linalg.norm(gradients["gpu"] - gradients["cpu"]) / np.linalg.norm(gradients["cpu"])
+    keep(found | {"relative_error": float(error)})
 
 
 def versions() -> dict[str, Any]:
@@ -165,22 +238,36 @@ def versions() -> dict[str, Any]:
     import cupy
 
     runtime = cupy.cuda.runtime
-    return {"cupy": cupy.__version__, "driver_cuda": runtime.driverGetVersion(), "cuda": runtime.runtimeGetVersion()}
+    return {"python": platform.python_version(), "numpy": np.__version__, "cupy": cupy.__version__,
+            "driver_cuda": runtime.driverGetVersion(), "cuda": runtime.runtimeGetVersion()}
+
+
+def write(path: Path, found: dict[str, Any]) -> None:
+    """Write ``found`` to ``path`` as a whole: a process that is killed leaves the last file."""
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    os.replace(beside, path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time the GPU engine.")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[96, 144, 240, 360, 480], help="voxels per side")
-    parser.add_argument("--iterations", type=int, default=40, help="iterations of the largest reconstruction")
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser = argparse.ArgumentParser(description="Time one part of the GPU engine.")
+    parser.add_argument("what", choices=["error", "parts", "run", "refine"])
+    parser.add_argument("--size", type=int, default=480, help="voxels per side")
+    parser.add_argument("--iterations", type=int, default=40, help="iterations of run")
+    parser.add_argument("--output", type=Path, required=True, help="the JSON file of the results")
     arguments = parser.parse_args()
-    found = benchmark(open_device(0), arguments.sizes, arguments.iterations) | {"versions": versions()}
-    arguments.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    for result in found["parts"]:
-        parts = ", ".join(f"{name} {part['ms']:.3f}" for name, part in result["parts"].items())
-        print(f"{result['n']}³: a tilt {result['tilt_ms']:.3f} ms ({parts}); an FFT {result['one_fft_us']:.1f} µs")
-    whole = found["reconstruction"]
-    print(f"{whole['n']}³, {whole['iterations']} iterations: {whole['seconds']:.2f} s, {whole['held_after_GB']:.2f} GB")
+    device = open_device(0)
+    about = {"device": device.name, "versions": versions()}
+
+    def keep(found: dict[str, Any]) -> None:
+        write(arguments.output, found | about)
+
+    if arguments.what == "run":
+        measure_reconstruction(device, arguments.size, keep, n_iterations=arguments.iterations)
+    else:
+        measure = {"error": measure_error, "parts": measure_parts, "refine": measure_refinement}[arguments.what]
+        measure(device, arguments.size, keep)
+    print(arguments.output.read_text(encoding="utf-8"), end="")
 
 
 if __name__ == "__main__":

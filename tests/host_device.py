@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,7 @@ class HostDevice:
         self._signatures = signatures()
         self._n_waiting = n_waiting
         self._rooms: list[np.ndarray] = []
+        self._alone = threading.RLock()
         self._recorded: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
         self.n_bytes = 0
 
@@ -112,6 +114,9 @@ class HostDevice:
 
     def held_bytes(self) -> int:
         return self.n_bytes
+
+    def release(self) -> None:
+        """Do nothing: NumPy keeps no freed memory."""
 
     def zeros(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
         n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -144,21 +149,24 @@ class HostDevice:
         self._do(self._fft, planes, out, inverse)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        self._recorded = recorded = []
-        work()
-        self._recorded = None
+        with self._alone:
+            self._recorded = recorded = []
+            work()
+            self._recorded = None
 
         def replay() -> None:
-            for function, arguments in recorded:
-                function(*arguments)
+            with self._alone:
+                for function, arguments in recorded:
+                    function(*arguments)
 
         return replay
 
     def _do(self, function: Callable[..., None], *arguments: Any) -> None:
-        if self._recorded is None:
-            function(*arguments)
-        else:
-            self._recorded.append((function, arguments))
+        with self._alone:
+            if self._recorded is None:
+                function(*arguments)
+            else:
+                self._recorded.append((function, arguments))
 
     def check(self, kernel: str, arguments: tuple[Any, ...]) -> None:
         """Assert that number, types, memory order and overlap of the arguments are as the source declares them."""

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -24,11 +27,15 @@ from aetlab.gpu.kernels import KERNELS
 
 
 class Array(np.ndarray):
-    """An array with the attribute ``data.ptr`` of CuPy's arrays."""
+    """An array with the attribute ``data.ptr`` and the method ``set`` of CuPy's arrays."""
 
     @property
     def data(self) -> Any:
         return SimpleNamespace(ptr=self.ctypes.data)
+
+    def set(self, values: np.ndarray) -> None:
+        assert values.flags.c_contiguous and (values.shape, values.dtype) == (self.shape, self.dtype)
+        self[...] = values
 
 
 class Queue:
@@ -38,14 +45,23 @@ class Queue:
         self.recording: list[Callable[[], None]] | None = None
         self.problem: str | None = None
         self.played = 0
+        self._local = threading.local()
 
     def use(self) -> None:
-        """Do nothing: there is only one stream."""
+        self._local.depth = 1
+
+    def __enter__(self) -> None:
+        self._local.depth = getattr(self._local, "depth", 0) + 1
+
+    def __exit__(self, *error: object) -> None:
+        self._local.depth -= 1
 
     def synchronize(self) -> None:
         """Do nothing: work is done when it is put in."""
 
     def put(self, work: Callable[[], None]) -> None:
+        """Take work of a thread whose current stream this is; CuPy would send other work to the null stream."""
+        assert getattr(self._local, "depth", 0), "work is sent to the null stream"
         if self.recording is None:
             work()
         else:
@@ -60,11 +76,18 @@ class Queue:
             raise RuntimeError(f"{self.problem}\nand more")
 
         def launch(stream: object = None) -> None:
+            assert stream is self
             self.played += 1
             for work in recorded:
                 work()
 
         return SimpleNamespace(launch=launch)
+
+
+class Card(nullcontext):  # type: ignore[type-arg]
+    """A card that can be made the current one."""
+
+    id = 0
 
 
 @pytest.fixture
@@ -102,12 +125,13 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
 
     cupy, cuda, cufft = (ModuleType(name) for name in ("cupy", "cupy.cuda", "cupy.cuda.cufft"))
     vars(cufft).update(PlanNd=PlanNd, CUFFT_C2C=41, CUFFT_FORWARD=-1, CUFFT_INVERSE=1)
+    held = [7]
+    pool = SimpleNamespace(free_bytes=lambda: 5, total_bytes=lambda: held[0], free_all_blocks=lambda: held.insert(0, 2))
     runtime = SimpleNamespace(getDeviceProperties=lambda i: {"name": b"Stand-in"}, memGetInfo=lambda: (3e9, 4e9))
-    vars(cuda).update(cufft=cufft, runtime=runtime, Stream=lambda: queue, Device=lambda: SimpleNamespace(id=0))
+    vars(cuda).update(cufft=cufft, runtime=runtime, Stream=lambda: queue, Device=Card)
     vars(cupy).update(
         cuda=cuda, __version__="14", RawModule=RawModule, zeros=lambda shape, dtype: np.zeros(shape, dtype).view(Array),
-        asarray=lambda values: np.array(values).view(Array),
-        get_default_memory_pool=lambda: SimpleNamespace(free_bytes=lambda: 5, total_bytes=lambda: 7))
+        empty=lambda shape, dtype: np.empty(shape, dtype).view(Array), get_default_memory_pool=lambda: pool)
     for module in (cupy, cuda, cufft):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.delitem(sys.modules, "aetlab.gpu.device_cuda", raising=False)
@@ -143,6 +167,28 @@ def test_steps_and_total_variation_through_cupy(queue: Queue, problem: str | Non
 def test_the_device_reports_its_name_and_memory(queue: Queue) -> None:
     device = open_cuda()
     assert (device.name, device.free_bytes(), device.held_bytes()) == ("Stand-in", 3_000_000_005, 7)
+    device.release()
+    assert device.held_bytes() == 2
+
+
+def test_every_method_uses_the_stream_of_the_device_in_any_thread(queue: Queue) -> None:
+    """In CuPy a new thread starts with the null stream, to which the stand-in objects."""
+    device = open_cuda()
+    volume = np.array([-1.0, 2.0, -3.0], np.float32)
+
+    def work() -> tuple[np.ndarray, np.ndarray]:
+        array, plane = device.upload(volume), device.zeros((4, 4), np.complex64)
+        device.launch("clip_negative", (3, 1, 1), np.int64(3), array)
+        device.fft(plane, plane)
+        play = device.record(lambda: device.launch("clip_negative", (3, 1, 1), np.int64(3), array))
+        array[...] = volume
+        play()
+        return np.array(array), np.array(plane)
+
+    with ThreadPoolExecutor(1) as pool:
+        clipped, plane = pool.submit(work).result()
+    np.testing.assert_array_equal(clipped, [0, 2, 0])
+    assert not plane.any()
 
 
 def test_a_failing_compiler_gives_an_error_of_one_line(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:

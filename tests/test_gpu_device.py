@@ -6,6 +6,7 @@ SciPy, Numba, CuPy and pytest alone: ``python -m pytest --noconftest -W default 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,9 @@ from aetlab.forward.rotation import rotate_and_bin
 from aetlab.forward.series_optics import series_optics
 from aetlab.gpu import GpuModel, GpuTiltCosts, extrapolate, memory_needed_bytes, open_device
 from aetlab.gpu.choose import RESERVE_BYTES
+from aetlab.methods.regulariser import Prior
+from aetlab.methods.regulariser import Problem as Facts
+from aetlab.methods.regularisers import REGULARISERS
 from aetlab.solve import minimize
 from aetlab.spec import MicroscopeSpec
 
@@ -51,11 +55,16 @@ class Problem:
 
 
 @pytest.fixture(scope="module", params=["host", CUDA])
-def problem(request: pytest.FixtureRequest) -> Problem:
+def device(request: pytest.FixtureRequest) -> Any:
+    return HostDevice(host_library()) if request.param == "host" else open_device(0)
+
+
+@pytest.fixture(scope="module")
+def problem(device: Any) -> Problem:
     """Return a small problem for the processor, a larger one for a GPU."""
-    if request.param == "host":
-        return make_problem(HostDevice(host_library()), (11, 16, 20), 4, np.arange(-60.0, 121.0, 30.0), 6)
-    return make_problem(open_device(0), (44, 48, 60), 10, np.arange(-60.0, 121.0, 15.0), 12)
+    if isinstance(device, HostDevice):
+        return make_problem(device, (11, 16, 20), 4, np.arange(-60.0, 121.0, 30.0), 6)
+    return make_problem(device, (44, 48, 60), 10, np.arange(-60.0, 121.0, 15.0), 12)
 
 
 def make_problem(device: Any, shape: tuple[int, int, int], n_layers: int, tilt_deg: np.ndarray,
@@ -97,6 +106,48 @@ def test_steps_agree_with_float64(problem: Problem, rotation: str, blur_A: float
     assert device.graph_problem is None
 
 
+def test_poisson_steps_and_images_agree_with_float64(problem: Problem) -> None:
+    options = {**problem.options, "likelihood": "poisson"}
+    model = GpuModel(problem.series, problem.shape, device=problem.device, **options)
+    reference = ForwardModel(problem.series, problem.shape, dtype=np.float64, **options)
+    volume = problem.device.upload(problem.truth.astype(np.float32))
+    assert relative_error(model.images(volume, 2), problem.series.images[2]) < 1e-5
+    start = (0.8 * problem.truth).astype(np.float32)
+    volume, expected = problem.device.upload(start), start.astype(np.float64)
+    for i_tilt in (2, 0, 3):
+        cost = reference.descend(expected, i_tilt, 1.5 / model.lipschitz)
+        assert float(model.descend(volume, i_tilt, 1.5 / model.lipschitz)) == pytest.approx(cost, rel=1e-4)
+    assert relative_error(to_numpy(volume) - start, expected - start) < 1e-4
+
+
+@pytest.mark.parametrize("shape", [(12, 16, 18), (9, 11, 13)], ids=str)
+def test_a_tilt_reads_and_writes_inside_its_arrays(device: Any, shape: tuple[int, int, int]) -> None:
+    """Every kernel of a step and of total variation runs; tools that check memory run this test alone."""
+    images = np.random.default_rng(9).uniform(0.5, 1.5, (3, 2, *shape[1:])).astype(np.float32)
+    series = TiltSeries(images, np.array([-40.0, 0.0, 70.0]), np.array([200.0, 450.0]), 0.5)
+    model = GpuModel(series, shape, microscope=MICROSCOPE, n_layers_per_slice=4, device=device)
+    volume, prox = device.zeros(shape, np.float32), make_gpu_prox(device, "tv", 1e-4, inner_iterations=2)
+    costs = [float(model.descend(volume, i_tilt, 1.5 / model.lipschitz)) for i_tilt in (0, 1, 2)]
+    assert np.isfinite([*costs, to_numpy(prox(volume, 1.0)).sum()]).all()
+    if isinstance(device, HostDevice):
+        device.check_guards()
+
+
+def test_a_step_in_another_thread_gives_the_same_bits(problem: Problem) -> None:
+    """A new thread of CuPy starts with another stream."""
+    def steps() -> np.ndarray:
+        model = GpuModel(problem.series, problem.shape, device=problem.device, **problem.options)
+        volume = problem.device.upload((0.8 * problem.truth).astype(np.float32))
+        costs = [float(model.descend(volume, i_tilt, 1.5 / model.lipschitz)) for i_tilt in (1, 3, 2)]
+        problem.device.synchronize()
+        return np.append(to_numpy(volume).ravel(), costs)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(steps) for _ in range(2)]
+    for each in found:
+        np.testing.assert_array_equal(each.result(), steps())
+
+
 def test_cost_and_gradient_of_one_tilt_agree_with_float64(problem: Problem) -> None:
     """Slices are on the CPU, as in the refinement of atoms; cost and gradient are called in any order."""
     optics = series_optics(problem.series, problem.shape, MICROSCOPE, problem.n_layers)
@@ -111,30 +162,43 @@ def test_cost_and_gradient_of_one_tilt_agree_with_float64(problem: Problem) -> N
         assert relative_error(found, expected) < 1e-4
 
 
-def test_total_variation_agrees_with_float64(problem: Problem) -> None:
-    volume = np.random.default_rng(3).uniform(-5, 20, problem.shape)
-    expected = make_prox("tv", 0.5)(volume.copy(), 6.0)
-    found = make_gpu_prox(problem.device, "tv", 0.5)(problem.device.upload(volume.astype(np.float32)), 6.0)
-    assert relative_error(found, expected) < 1e-5
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_total_variation_agrees_with_float64(problem: Problem, warm_start: bool) -> None:
+    rng, own = np.random.default_rng(3), {"inner_iterations": 4, "warm_start": warm_start}
+    cpu, gpu = make_prox("tv", 0.5, **own), make_gpu_prox(problem.device, "tv", 0.5, **own)
+    for _ in range(3):
+        volume = rng.uniform(-5, 20, problem.shape)
+        expected = cpu(volume.copy(), 6.0)
+        assert relative_error(gpu(problem.device.upload(volume.astype(np.float32)), 6.0), expected) < 1e-5
 
 
-@pytest.mark.parametrize("kind", ["tv", "lasso", "pos"])
+@pytest.mark.parametrize("kind", ["tv", "lasso", "pos", "atoms"])
 def test_a_reconstruction_agrees_with_the_cpu(problem: Problem, kind: str) -> None:
-    """Costs, restarts and volume agree up to rounding and repeat bit for bit; memory is within its estimate."""
+    """Costs, restarts and volume agree up to rounding and repeat bit for bit; memory is within its estimate.
+
+    The prior of atoms takes its metric and its weights from the solution.
+    """
     device, series, shape = problem.device, problem.series, problem.shape
     n_tilts, n_defoci = series.images.shape[:2]
     settings = {"n_tilts": n_tilts, "n_iterations": problem.n_iterations}
-    reference = ForwardModel(series, shape, dtype=np.float64, **problem.options)
-    step, weight = 1.5 / reference.lipschitz, 1e-5
-    expected = minimize(np.zeros(shape), reference.descend, make_prox(kind, weight), step=step,
-                        rng=np.random.default_rng(4), **settings)
+    own = {"metric_at": 2, "reweight_at": (3,)} if kind == "atoms" else {}
+    options = {**problem.options, "blur_A": 0.4 if kind == "atoms" else 0.0}
+    reference = ForwardModel(series, shape, dtype=np.float64, **options)
+    step, weight, row = 1.5 / reference.lipschitz, 1e-5, REGULARISERS[kind]
+    about = Facts(shape, 0.5, n_tilts, 0.4)
+
+    def solve(model: Any, prior: Prior, volume: Any, **more: Any) -> Any:
+        return minimize(volume, lambda v, i, by: model.descend(v, i, by, prior.metric() if prior.metric else None),
+                        prior.prox, step=step, adapt=prior.adapt, rng=np.random.default_rng(4), **settings, **more)
+
+    expected = solve(reference, row.make(row.settings(**own), weight, about), np.zeros(shape))
     solutions = []
     for _ in range(2):
         held = device.held_bytes()
-        model = GpuModel(series, shape, device=device, **problem.options)
-        solutions.append(minimize(
-            device.zeros(shape, np.float32), model.descend, make_gpu_prox(device, kind, weight), step=step,
-            rng=np.random.default_rng(4), extrapolate=lambda v, p, beta: extrapolate(device, v, p, beta), **settings))
+        model = GpuModel(series, shape, device=device, **options)
+        solutions.append(solve(model, row.gpu.make(device, row.settings(**own), weight, about),
+                               device.zeros(shape, np.float32),
+                               extrapolate=lambda v, p, beta: extrapolate(device, v, p, beta)))
         needed = memory_needed_bytes(shape, n_tilts, n_defoci, n_layers_per_slice=problem.n_layers, rotation="linear",
                                      regulariser=kind)
         assert device.held_bytes() - held < needed + RESERVE_BYTES
@@ -144,4 +208,4 @@ def test_a_reconstruction_agrees_with_the_cpu(problem: Problem, kind: str) -> No
     assert first.restarts == expected.restarts
     np.testing.assert_allclose(first.cost, expected.cost, rtol=1e-3)
     assert relative_error(first.volume, expected.volume) < 1e-3
-    assert relative_error(first.volume, problem.truth) < 0.7
+    assert kind == "atoms" or relative_error(first.volume, problem.truth) < 0.7

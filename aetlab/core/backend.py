@@ -19,7 +19,6 @@ import numba
 import numpy as np
 import scipy.fft
 import scipy.ndimage
-import threadpoolctl
 
 
 def array_module(x: Any) -> ModuleType:
@@ -107,6 +106,9 @@ def single_threaded_blas() -> Iterator[None]:
     Linear algebra is a small part of the work, and its threads would compete for cores with the threads of the kernels.
     The limit holds for the whole process. Only one thread may therefore enter the block at a time.
     """
+    # The GPU engine runs where this package is not installed.
+    import threadpoolctl
+
     # A library that is loaded inside the block would not be limited; scipy ships a second copy of OpenBLAS.
     importlib.import_module("scipy.linalg")
     with threadpoolctl.threadpool_limits(1, user_api="blas"):

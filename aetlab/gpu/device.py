@@ -26,7 +26,7 @@ def first_line(error: Exception) -> str:
 
 
 class Device(Protocol):
-    """Memory, kernels and Fourier transforms in one queue; all launches are asynchronous."""
+    """Memory, kernels and Fourier transforms in one queue, whatever thread calls; all launches are asynchronous."""
 
     @property
     def name(self) -> str:
@@ -41,6 +41,9 @@ class Device(Protocol):
 
     def held_bytes(self) -> int:
         """Return the bytes allocated on the device so far, including freed memory that this process keeps."""
+
+    def release(self) -> None:
+        """Return freed memory, which this process keeps for its next arrays, to the driver."""
 
     def synchronize(self) -> None:
         """Wait until all work in the queue is done."""

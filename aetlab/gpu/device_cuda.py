@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cupy
@@ -15,7 +17,9 @@ from aetlab.gpu.kernels import KERNELS, SOURCES, read_source
 
 
 class CudaDevice:
-    """The current GPU. From its creation on, all work of this thread uses one stream, including other CuPy work.
+    """The current GPU. All its methods use one stream, whatever thread calls them.
+
+    The thread that creates it uses that stream for its other CuPy work as well.
 
     ``graph_problem`` is the reason why a recording is not a CUDA graph; None if it is one.
 
@@ -30,6 +34,8 @@ class CudaDevice:
         if problem:
             raise GpuError(problem)
         try:
+            self._alone = threading.RLock()
+            self._card = cupy.cuda.Device()
             # A blocking stream and the null stream wait for each other. The null stream itself cannot be recorded.
             self._stream = cupy.cuda.Stream()
             self._stream.use()
@@ -45,23 +51,48 @@ class CudaDevice:
             raise GpuError(f"the GPU cannot be used with CuPy {cupy.__version__}: {first_line(error)}") from error
         self.graph_problem: str | None = None
 
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        """Make card and stream those of the calling thread inside the block; CuPy keeps them for each thread.
+
+        One thread is inside at a time, so that a recording has the launches of its thread alone.
+        """
+        with self._alone, self._card, self._stream:
+            yield
+
     @property
     def name(self) -> str:
-        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        properties = cupy.cuda.runtime.getDeviceProperties(self._card.id)
         return str(properties["name"].decode())
 
     def free_bytes(self) -> int:
-        return int(cupy.cuda.runtime.memGetInfo()[0]) + int(cupy.get_default_memory_pool().free_bytes())
+        with self._current():
+            return int(cupy.cuda.runtime.memGetInfo()[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
     def held_bytes(self) -> int:
         """Return the bytes that this process has allocated so far, including freed memory that it keeps."""
-        return int(cupy.get_default_memory_pool().total_bytes())
+        with self._current():
+            return int(cupy.get_default_memory_pool().total_bytes())
+
+    def release(self) -> None:
+        """Return freed memory, which CuPy keeps for the next arrays, to the driver."""
+        self.synchronize()
+        with self._current():
+            cupy.get_default_memory_pool().free_all_blocks()
 
     def zeros(self, shape: tuple[int, ...], dtype: type) -> Array:
-        return cupy.zeros(shape, dtype)
+        with self._current():
+            return cupy.zeros(shape, dtype)
 
     def upload(self, values: np.ndarray) -> Array:
-        return cupy.asarray(np.ascontiguousarray(values))
+        """Return a copy of ``values`` on the device.
+
+        :func:`cupy.asarray` would keep a page-locked copy of the same size in the memory of the CPU.
+        """
+        with self._current():
+            array = cupy.empty(values.shape, values.dtype)
+            array.set(np.ascontiguousarray(values))
+            return array
 
     def address(self, array: Array) -> int:
         return int(array.data.ptr)
@@ -72,25 +103,33 @@ class CudaDevice:
 
     def launch(self, kernel: str, extent: tuple[int, int, int], *arguments: Any) -> None:
         layout = KERNELS[kernel]
-        self._functions[kernel](layout.grid(extent), layout.block, arguments)
+        with self._current():
+            self._functions[kernel](layout.grid(extent), layout.block, arguments)
 
     def fft(self, planes: Array, out: Array, *, inverse: bool = False) -> None:
         shape = planes.shape
-        if shape not in self._plans:
-            *batch, n_x, n_y = shape
-            n = n_x * n_y
-            self._plans[shape] = cufft.PlanNd((n_x, n_y), (n_x, n_y), 1, n, (n_x, n_y), 1, n, cufft.CUFFT_C2C,
-                                              int(np.prod(batch, dtype=int)), "C", 1, None)
-        self._plans[shape].fft(planes, out, cufft.CUFFT_INVERSE if inverse else cufft.CUFFT_FORWARD)
+        with self._current():
+            if shape not in self._plans:
+                *batch, n_x, n_y = shape
+                n = n_x * n_y
+                self._plans[shape] = cufft.PlanNd((n_x, n_y), (n_x, n_y), 1, n, (n_x, n_y), 1, n, cufft.CUFFT_C2C,
+                                                  int(np.prod(batch, dtype=int)), "C", 1, None)
+            self._plans[shape].fft(planes, out, cufft.CUFFT_INVERSE if inverse else cufft.CUFFT_FORWARD)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         try:
-            self._stream.begin_capture()
-            try:
-                work()
-            finally:
-                graph = self._stream.end_capture()
+            with self._current():
+                self._stream.begin_capture()
+                try:
+                    work()
+                finally:
+                    graph = self._stream.end_capture()
         except Exception as error:  # without a graph the work is only slower
             self.graph_problem = first_line(error)
             return work
-        return graph.launch
+
+        def play() -> None:
+            with self._current():
+                graph.launch(self._stream)
+
+        return play

@@ -121,8 +121,18 @@ class GpuModel:
         self._blur_axis(room, n_z, n_x * n_y, formed)
         return formed
 
+    def images(self, volume: Array, i_tilt: int) -> Array:
+        """Return noise-free images (F, X, Y) of ``volume`` (Z, X, Y) at one tilt, vacuum 1."""
+        self._choose(i_tilt, 0.0)
+        self._rotate(volume)
+        self._blur_slices()
+        return self._waves.intensities(self._slices, self._now)
+
     def parts(self, volume: Array) -> dict[str, Callable[[], None]]:
-        """Return the parts of a step by name, in their order, to measure the time of each."""
+        """Return the parts of a step by name, to measure the time of each; each needs the results of those before it.
+
+        They work on the tilt of the last call of another method, with its step.
+        """
         return {"rotate": lambda: self._rotate(volume), "measure": self._measure, "back": self._propagate_back,
                 "adjoint": lambda: self._add_adjoint(self._slices, volume, None)}
 

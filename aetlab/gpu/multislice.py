@@ -62,19 +62,10 @@ class GpuWaves:
         ``now`` (2,) holds the index of the tilt in ``amplitude`` (T, F, X, Y) and the index of its cost in ``costs``.
         ``weight`` is that of pixels (T, F, X, Y) or of rows (T, F, X, 1); None: 1.
         """
-        device, n = self._device, np.int32(self._plane.size)
+        device = self._device
         n_defoci, n_x, n_y = self._images.shape
-        plane_extent, n_rows = (int(n), 1, 1), np.int32(n_defoci * n_x)
-        device.launch("enter", plane_extent, self._phase, slices[0], n, self._waves[0])
-        for m, which in enumerate(self._which, start=1):
-            device.fft(self._waves[m - 1], self._plane)
-            device.launch("multiply", plane_extent, self._free[which], n, self._plane)
-            device.fft(self._plane, self._plane, inverse=True)
-            device.launch("transmit", plane_extent, self._phase, slices[m], self._plane, n, self._waves[m])
-        device.fft(self._waves[-1], self._plane)
-        device.launch("to_images", plane_extent, self._plane, self.transfer, self._set_of, now, np.int32(n_defoci), n,
-                      self._images)
-        device.fft(self._images, self._images, inverse=True)
+        n_rows = np.int32(n_defoci * n_x)
+        self._propagate(slices, now)
         row_extent, result = (int(n_rows), 1, 1), (n_rows, np.int32(n_y), self._images, self._row_cost)
         weights = (amplitude, np.int32(0)) if weight is None else (weight, np.int32(weight.shape[3]))
         if self._mtf is not None:
@@ -85,24 +76,48 @@ class GpuWaves:
             device.launch("residual", row_extent, amplitude, *weights, now, *result)
         device.launch("sum_cost", (1, 1, 1), self._row_cost, now, n_rows, costs)
 
+    def intensities(self, slices: Array, now: Array) -> Array:
+        """Return noise-free images (F, X, Y) of ``slices``, vacuum 1; ``now`` is as for :meth:`measure`."""
+        self._propagate(slices, now)
+        planes = self._device.zeros(self._images.shape, np.complex64)
+        self._device.launch("intensities", (int(planes.size), 1, 1), self._images, np.int32(planes.size), planes)
+        if self._mtf is not None:
+            self._blur(planes)
+        return planes.real
+
+    def _propagate(self, slices: Array, now: Array) -> None:
+        """Propagate ``slices`` to the waves of the images."""
+        device, n, plane_extent = self._device, np.int32(self._plane.size), (int(self._plane.size), 1, 1)
+        device.launch("enter", plane_extent, self._phase, slices[0], n, self._waves[0])
+        for m, which in enumerate(self._which, start=1):
+            device.fft(self._waves[m - 1], self._plane)
+            device.launch("multiply", plane_extent, self._free[which], n, self._plane)
+            device.fft(self._plane, self._plane, inverse=True)
+            device.launch("transmit", plane_extent, self._phase, slices[m], self._plane, n, self._waves[m])
+        device.fft(self._waves[-1], self._plane)
+        device.launch("to_images", plane_extent, self._plane, self.transfer, self._set_of, now,
+                      np.int32(len(self._images)), n, self._images)
+        device.fft(self._images, self._images, inverse=True)
+
     def _compare_detected(self, amplitude: Array, weights: tuple[Array, np.int32], now: Array) -> None:
         """Replace the images by residuals of what the detector sees of them (:mod:`aetlab.forward.detector`)."""
         device, extent, n = self._device, (int(self._images.size), 1, 1), np.int32(self._images.size)
         n_defoci, n_x, n_y = self._images.shape
         device.launch("intensities", extent, self._images, n, self._planes)
-        self._blur_planes()
+        self._blur(self._planes)
         device.launch("detected_residual", (n_defoci * n_x, 1, 1), amplitude, *weights, now,
                       np.float32(DARK if self._poisson else 0), np.float32(DARKEST), np.int32(n_defoci * n_x),
                       np.int32(n_y), self._planes, self._row_cost)
-        self._blur_planes()
+        self._blur(self._planes)
         device.launch("weigh", extent, self._planes, n, self._images)
 
-    def _blur_planes(self) -> None:
+    def _blur(self, planes: Array) -> None:
+        """Blur ``planes`` (F, X, Y) as the detector does."""
         device, n = self._device, self._plane.size
-        device.fft(self._planes, self._planes)
-        for plane in self._planes:
+        device.fft(planes, planes)
+        for plane in planes:
             device.launch("multiply", (int(n), 1, 1), self._mtf, np.int32(n), plane)
-        device.fft(self._planes, self._planes, inverse=True)
+        device.fft(planes, planes, inverse=True)
 
     def propagate_back(self, slices: Array, now: Array) -> None:
         """Replace ``slices``, those of the last :meth:`measure`, by the gradient; ``now`` is as there."""
