@@ -14,6 +14,7 @@ from aetlab.forward.alignment import TiltAligner
 from aetlab.forward.detector import Detector, interpolate_mtf, mtf_of, with_contrast
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice, make_multislice, make_optics, propagator
+from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.spec import MicroscopeSpec, SpecError
 
@@ -76,7 +77,7 @@ def test_contrast_scales_all_frequencies_but_zero() -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("likelihood", ["amplitude", "poisson"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_gradient_against_central_differences(likelihood: str, weighted: bool) -> None:
     rng = np.random.default_rng(4)
     amplitude = rng.uniform(0.7, 1.3, (3, *SHAPE_XY))

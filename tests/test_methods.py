@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from aetlab.core.nouns import TiltSeries
 from aetlab.core.setting import about, setting
+from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.methods.regulariser import Regulariser
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.methods.table import find_rows
+from aetlab.reconstruction import device as device_choice
 from aetlab.reconstruction.memory import memory_by_stage
 from aetlab.reporting.figures.labels import reg_label
-from aetlab.spec import RegSpec
+from aetlab.spec import EngineSpec, RegSpec, SpecError
 from aetlab.spec.choices import settings
 from aetlab.spec.folders import config_folder, group_choices
 from aetlab.spec.own_settings import with_own_settings
@@ -88,8 +93,39 @@ def test_methods_that_describe_a_setting_differently_are_refused() -> None:
     assert about(shared, "edge_V").reads == ("made=a|b",) and shared("a").edge_V == 1.0
 
 
+def test_every_likelihood_is_described_and_compares_alike_near_vacuum() -> None:
+    """All costs are (m - I)²/8 to second order at vacuum, without and with a detector, so that rules hold for all."""
+    for name, row in LIKELIHOODS.items():
+        assert f"{name} ({row.meaning})" in about(EngineSpec, "likelihood").meaning
+        waves, images = np.full((1, 1, 1), math.sqrt(1.01), complex), np.full((1, 1, 1), 1.01)
+        cost = np.zeros((2, 1, 1))
+        row.compare(waves, np.ones((1, 1, 1)), None, cost[0])
+        row.compare_detected(images, np.ones((1, 1, 1)), None, cost[1])
+        background = 1e-3 if name == "poisson" else 0.0
+        assert cost == pytest.approx((0.01 + background) ** 2 / 8, rel=0.02), name
+        assert waves[0, 0, 0] == pytest.approx(images[0, 0, 0] * math.sqrt(1.01), rel=1e-9)
+        assert images[0, 0, 0] == pytest.approx((0.01 + background) / 2, rel=0.02)
+
+
+@pytest.mark.parametrize("likelihood", [name for name, row in LIKELIHOODS.items() if not row.refines])
+def test_the_refinement_refuses_a_likelihood_by_which_it_does_not_compare(likelihood: str) -> None:
+    with pytest.raises(SpecError, match=f"engine.likelihood='{likelihood}' .*refine=atoms compares by amplitude"):
+        settings(refine="atoms", overrides={"engine.likelihood": likelihood})
+
+
+def test_a_likelihood_without_fused_kernels_is_reported() -> None:
+    series = TiltSeries(np.ones((1, 1, 48, 48), np.float32), np.zeros(1), np.array([200.0]), 0.5)
+    for name, row in LIKELIHOODS.items():
+        said: list[str] = []
+        spec = settings(engine="cpu", scale="smoke", overrides={
+            "engine.likelihood": name, "scale.shape_zxy": [8, 48, 48], "binning.n_layers": 4})
+        device_choice.choose_model(spec, series, blur_A=0.0, say=said.append)
+        line = f"engine.likelihood={name} has no fused kernels: a tilt takes up to 1.7 times as long"
+        assert said == ([] if row.fused else [line])
+
+
 def test_rows_load_no_numerics() -> None:
-    code = ("import sys, aetlab.methods.regularisers\n"
+    code = ("import sys, aetlab.methods.regularisers, aetlab.methods.likelihoods\n"
             "print([name for name in ('numba', 'scipy', 'h5py', 'pandas') if name in sys.modules])")
     result = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], text=True,
                             capture_output=True, check=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aetlab.forward import kernels_numba as kernels
+from aetlab.forward.detector import cost_of_rows
+from aetlab.methods import residual_kernels as kernels
 
 SHAPE = (2, 5, 6)
 BACKGROUND = 1e-3
@@ -17,7 +18,7 @@ def _cost_and_gradient(likelihood: str, wave: np.ndarray, amplitude: np.ndarray)
         kernels.amplitude_residual(gradient, amplitude, None, row_cost)
     else:
         kernels.poisson_residual(gradient, amplitude, None, BACKGROUND, row_cost)
-    return kernels.cost_of_rows(row_cost), gradient
+    return cost_of_rows(row_cost), gradient
 
 
 def _waves(seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,8 +5,8 @@ own adjoint. With the cost C = Σ c(m, a), a = √I measured, the residual of th
 
     r = (K f) ψ,    f = 2 ∂c/∂m
 
-(:mod:`aetlab.forward.multislice` for the rest of the gradient): f = w (1 - a/√m) for the amplitude, ½ w (1 - a²/m')
-with m' = m + background for Poisson counts. Without a blur this is the residual of :mod:`aetlab.forward.multislice`.
+(:mod:`aetlab.forward.multislice` for the rest of the gradient), for example f = w (1 - a/√m) for the amplitude. Without
+a blur this is the residual of :mod:`aetlab.forward.multislice`.
 
 A table of the MTF is interpolated in the frequency by monotone cubics, as an even function, so that it is flat at 0.
 Beyond the table its logarithm goes on as it ends, a straight line.
@@ -19,8 +19,9 @@ from scipy.interpolate import PchipInterpolator
 
 from aetlab.core.fft import plan_fft
 from aetlab.core.grid import squared_frequencies
-from aetlab.forward import kernels_numba as kernels
 from aetlab.forward.imaging import detector_mtf
+from aetlab.methods.likelihood import Likelihood
+from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.spec import MicroscopeSpec
 
 
@@ -56,15 +57,14 @@ class Detector:
     Two images share a complex FFT. ``mtf`` (X, Y) is that of the FFT grid, ``n_images`` the images of a tilt.
     """
 
-    def __init__(self, mtf: np.ndarray, n_images: int, dtype: type, *, poisson: bool = False,
-                 background: float = 0.0) -> None:
+    def __init__(self, mtf: np.ndarray, n_images: int, dtype: type,
+                 likelihood: Likelihood = LIKELIHOODS["amplitude"]) -> None:
         complex_type = np.result_type(dtype, np.complex64)
         self._mtf: np.ndarray = (mtf / mtf.size).astype(dtype)
         self._planes = np.zeros((-(-n_images // 2), *mtf.shape), complex_type)
         self._row_cost = np.empty((n_images, mtf.shape[0]), np.float64)
         self._fft = plan_fft()
-        self._poisson = poisson
-        self._background = dtype(background)
+        self._likelihood = likelihood
 
     def blur(self, images: np.ndarray) -> np.ndarray:
         """Replace images (F, X, Y) by K images, in place; K is its own adjoint."""
@@ -84,6 +84,11 @@ class Detector:
         ``amplitude`` and ``weight`` are those of :class:`aetlab.forward.multislice.TiltCost`.
         """
         self.blur(intensity)
-        kernels.detected_residual(intensity, amplitude, weight, self._poisson, self._background, self._row_cost)
+        self._likelihood.compare_detected(intensity, amplitude, weight, self._row_cost)
         self.blur(intensity)
-        return kernels.cost_of_rows(self._row_cost)
+        return cost_of_rows(self._row_cost)
+
+
+def cost_of_rows(row_cost: np.ndarray) -> float:
+    """Return the sum of ``row_cost`` in a fixed order."""
+    return float(row_cost.sum(dtype=np.float64))

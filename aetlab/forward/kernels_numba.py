@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 
 import numba as nb
-import numpy as np
 
 from aetlab.core.kernel_cache import njit
 from aetlab.core.simd import load, prefetch, store
@@ -20,9 +19,6 @@ from aetlab.core.simd import load, prefetch, store
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 _jit = njit(fastmath=_FAST)
 _parallel = njit(fastmath=_FAST, parallel=True)
-
-#: Least detected intensity (vacuum 1) that the cost of a pixel follows.
-DARKEST = 1e-3
 
 
 @_jit
@@ -286,85 +282,3 @@ def back_transmit(phase, wave, adjoint, slice_V):
             re, im = adjoint[x, y].real, adjoint[x, y].imag
             slice_V[x, y] = phase * (im * wave[x, y].real - re * wave[x, y].imag)
             adjoint[x, y] = complex(c * re + s * im, c * im - s * re)
-
-
-@_parallel
-def amplitude_residual(wave, amplitude, weight, row_cost):
-    """Replace ``wave`` (F, X, Y) by ``weight · (wave - amplitude · wave/|wave|)``.
-
-    ``row_cost`` (F, X) gets ½ Σ_y weight · |residual|². ``weight`` is (F, X, Y); None: 1, compiled of its own.
-    """
-    n_f, n_x, n_y = wave.shape
-    for row in nb.prange(n_f * n_x):
-        f, x = row // n_x, row % n_x
-        total = 0.0
-        for y in range(n_y):
-            re, im = wave[f, x, y].real, wave[f, x, y].imag
-            modulus = math.sqrt(re * re + im * im)
-            difference = modulus - amplitude[f, x, y]
-            residual = difference if weight is None else weight[f, x, y] * difference
-            total += residual * difference
-            factor = residual / modulus if modulus > 0 else 0.0
-            wave[f, x, y] = complex(factor * re, factor * im)
-        row_cost[f, x] = 0.5 * total
-
-
-@_parallel
-def poisson_residual(wave, amplitude, weight, background, row_cost):
-    """Replace ``wave`` (F, X, Y) by the gradient of ``Σ weight · (m - I + I log(I/m)) / 4`` with respect to it.
-
-    m is |wave|² + ``background`` and I the square of ``amplitude``; ``row_cost`` (F, X) gets the sums over y.
-    ``weight`` is (F, X, Y); None: 1, compiled of its own.
-    """
-    n_f, n_x, n_y = wave.shape
-    for row in nb.prange(n_f * n_x):
-        f, x = row // n_x, row % n_x
-        total = 0.0
-        for y in range(n_y):
-            re, im = wave[f, x, y].real, wave[f, x, y].imag
-            w = amplitude.dtype.type(1) if weight is None else weight[f, x, y]
-            model = re * re + im * im + background
-            measured = amplitude[f, x, y] * amplitude[f, x, y]
-            total += w * (model - measured)
-            if measured > 0:
-                total += w * (measured * math.log(measured / model))
-            factor = w * (model - measured) / (2 * model)
-            wave[f, x, y] = complex(factor * re, factor * im)
-        row_cost[f, x] = 0.25 * total
-
-
-@_parallel
-def detected_residual(image, amplitude, weight, poisson, background, row_cost):
-    """Replace detected intensities m (F, X, Y) by f = 2 ∂c/∂m of their cost c (:mod:`aetlab.forward.detector`).
-
-    ``row_cost`` (F, X) gets Σ_y c: ½ w (√m - a)², or that of :func:`poisson_residual`. Below ``DARKEST`` m counts as
-    ``DARKEST``: a ripple of the blur may undershoot 0.
-    """
-    n_f, n_x, n_y = image.shape
-    one = amplitude.dtype.type(1)
-    for row in nb.prange(n_f * n_x):
-        f, x = row // n_x, row % n_x
-        total = 0.0
-        for y in range(n_y):
-            w = one if weight is None else weight[f, x, y]
-            a = amplitude[f, x, y]
-            m = image[f, x, y]
-            dark = m < DARKEST
-            m = max(m, amplitude.dtype.type(DARKEST))
-            if poisson:
-                model = m + background
-                total += 0.5 * w * (model - a * a)
-                if a > 0:
-                    total += w * (a * a * math.log(a / math.sqrt(model)))
-                factor = w * (model - a * a) / (2 * model)
-            else:
-                modulus = math.sqrt(m)
-                total += w * (modulus - a) * (modulus - a)
-                factor = w * (one - a / modulus)
-            image[f, x, y] = 0.0 if dark else factor
-        row_cost[f, x] = 0.5 * total
-
-
-def cost_of_rows(row_cost: np.ndarray) -> float:
-    """Return the sum of ``row_cost`` in a fixed order."""
-    return float(row_cost.sum(dtype=np.float64))

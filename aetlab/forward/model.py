@@ -20,7 +20,7 @@ SMALL_PLANE = 160**2
 
 
 class ForwardModel:
-    """Cost of a volume against each tilt of a series, ½ Σ w (|ψ| - √I)² or Poisson, with gradient and descent step.
+    """Cost of a volume against each tilt of a series, ½ Σ w (|ψ| - √I)² or another, with gradient and descent step.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class ForwardModel:
         Standard deviation of g in V = g ∗ c (:mod:`aetlab.forward.blur`); the volume of the methods is then c. If it is
         0, the volume is V itself.
     likelihood : str
-        amplitude (equation 5) or poisson (:mod:`aetlab.forward.multislice`).
+        amplitude (equation 5) or another of :mod:`aetlab.methods.likelihoods`.
 
     Attributes
     ----------

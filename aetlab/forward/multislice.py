@@ -15,9 +15,7 @@ negative log-likelihood.
 
 With a blur by the detector, |ψ_j| is √(K |ψ_j|²) in both costs (:mod:`aetlab.forward.detector`).
 
-The likelihood of Poisson counts has instead the cost ¼ Σ w_j (m - I + I log(I/m)) with m = |ψ_j|². This is a quarter of
-the negative log-likelihood per electron of a vacuum pixel, and to second order in m - I it equals the cost above. Then
-r_j = ½ w_j (1 - I/m) ψ_j.
+Other likelihoods (:mod:`aetlab.methods.likelihoods`) have other costs and residuals r_j.
 """
 
 from __future__ import annotations
@@ -31,7 +29,8 @@ from aetlab.core.fft import plan_fft
 from aetlab.core.grid import axial_frequencies, squared_frequencies
 from aetlab.forward import kernels_numba as kernels
 from aetlab.forward import simd_multislice
-from aetlab.forward.detector import Detector
+from aetlab.forward.detector import Detector, cost_of_rows
+from aetlab.methods.likelihoods import LIKELIHOODS
 
 
 def propagator(shape_xy: tuple[int, int], pixel_A: float, wavelength_A: float, distance_A: float, *,
@@ -132,9 +131,6 @@ def make_optics(transfer: np.ndarray, gaps_A: np.ndarray, *, pixel_A: float, wav
     return Optics(transfer / n_pixels, free, which, phase_per_V, mtf)
 
 
-#: Added to the intensity (vacuum 1) of the model for the Poisson likelihood, so that the cost of dark pixels is finite.
-DARK = 1e-3
-
 
 class TiltCost(Protocol):
     """The interface of the cost of the slices of one tilt and its gradient; all memory is allocated once."""
@@ -159,24 +155,29 @@ class TiltCost(Protocol):
 
 
 def make_multislice(optics: Optics, dtype: type = np.float32, likelihood: str = "amplitude") -> TiltCost:
-    """Return the fastest :class:`TiltCost` for these planes: fused kernels in float32 if the shape allows them.
+    """Return the fastest :class:`TiltCost` for these planes: fused kernels in float32 if shape and likelihood allow.
 
-    ``likelihood`` is amplitude or poisson; the fused kernels support only amplitude.
+    ``likelihood`` is a row of :data:`aetlab.methods.likelihoods.LIKELIHOODS`.
     """
     shape_xy = (optics.transfer.shape[1], optics.transfer.shape[2])
-    if dtype is np.float32 and likelihood == "amplitude" and simd_multislice.fits(shape_xy):
+    if dtype is np.float32 and simd_multislice.fits(shape_xy) and LIKELIHOODS[likelihood].fused:
         return simd_multislice.SimdMultislice(optics.transfer, optics.free, optics.which, optics.phase_per_V,
                                               optics.mtf)
     return Multislice(optics, dtype, likelihood)
+
+
+def loses_fused_kernels(likelihood: str, shape_xy: tuple[int, int]) -> bool:
+    """Return whether float32 planes of this shape would have fused kernels but for the likelihood."""
+    return simd_multislice.fits(shape_xy) and not LIKELIHOODS[likelihood].fused
 
 
 class Multislice:
     """Implement :class:`TiltCost` for planes of any shape, in float32 or float64, with the FFTs of a library."""
 
     def __init__(self, optics: Optics, dtype: type = np.float32, likelihood: str = "amplitude") -> None:
-        if likelihood not in ("amplitude", "poisson"):
-            raise ValueError(f"likelihood={likelihood!r} is unknown: choose one of amplitude, poisson")
-        self._poisson = likelihood == "poisson"
+        if likelihood not in LIKELIHOODS:
+            raise ValueError(f"likelihood={likelihood!r} is unknown: choose one of {', '.join(LIKELIHOODS)}")
+        self._likelihood = LIKELIHOODS[likelihood]
         self._dtype = dtype
         complex_type = np.result_type(dtype, np.complex64)
         n_defoci, n_x, n_y = optics.transfer.shape
@@ -194,8 +195,7 @@ class Multislice:
         self.use_mtf(optics.mtf)
 
     def use_mtf(self, mtf: np.ndarray | None) -> None:
-        self._detector = None if mtf is None else Detector(mtf, len(self._images), self._dtype, poisson=self._poisson,
-                                                           background=DARK)
+        self._detector = None if mtf is None else Detector(mtf, len(self._images), self._dtype, self._likelihood)
 
     def pack_transfer(self, transfer: np.ndarray) -> np.ndarray:
         return transfer.astype(self._transfer.dtype)
@@ -234,11 +234,8 @@ class Multislice:
             cost = self._detector.compare(factor, amplitude, weight)
             waves *= factor
             return cost
-        if self._poisson:
-            kernels.poisson_residual(waves, amplitude, weight, amplitude.dtype.type(DARK), self._row_cost)
-        else:
-            kernels.amplitude_residual(waves, amplitude, weight, self._row_cost)
-        return kernels.cost_of_rows(self._row_cost)
+        self._likelihood.compare(waves, amplitude, weight, self._row_cost)
+        return cost_of_rows(self._row_cost)
 
     def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
         """Return the cost as :meth:`cost` does; overwrite ``slices`` by the gradient with respect to it, in 1/V."""

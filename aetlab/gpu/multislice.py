@@ -7,9 +7,10 @@ import threading
 import numpy as np
 
 from aetlab.core.backend import to_numpy
-from aetlab.forward.kernels_numba import DARKEST
-from aetlab.forward.multislice import DARK, Optics
-from aetlab.gpu.device import Array, Device
+from aetlab.forward.multislice import Optics
+from aetlab.gpu.device import Array, Device, GpuError
+from aetlab.methods.likelihood import DARKEST
+from aetlab.methods.likelihoods import LIKELIHOODS
 
 
 class GpuWaves:
@@ -22,7 +23,7 @@ class GpuWaves:
     device : Device
         The device that holds the arrays.
     likelihood : str
-        amplitude or poisson.
+        A row of :data:`aetlab.methods.likelihoods.LIKELIHOODS` with a GPU version.
     transfer : complex64 (K, F, X, Y), optional
         Transfer functions of K sets of defoci; they replace those of ``optics``. The attribute of this name, on the
         device, can be replaced.
@@ -32,13 +33,14 @@ class GpuWaves:
 
     def __init__(self, optics: Optics, device: Device, likelihood: str = "amplitude",
                  transfer: np.ndarray | None = None, set_of: np.ndarray | None = None) -> None:
-        if likelihood not in ("amplitude", "poisson"):
-            raise ValueError(f"likelihood={likelihood!r} is unknown: choose one of amplitude, poisson")
+        kernels = LIKELIHOODS[likelihood].gpu
+        if kernels is None:
+            raise GpuError(f"engine.likelihood={likelihood} has no GPU version")
         n_defoci, n_x, n_y = optics.transfer.shape
         self.transfer = device.upload(optics.transfer.astype(np.complex64)[None] if transfer is None else transfer)
         self._set_of = device.upload(np.zeros(1, np.int32) if set_of is None else set_of.astype(np.int32))
         self._device = device
-        self._poisson = likelihood == "poisson"
+        self._likelihood = kernels
         self._phase = np.float32(optics.phase_per_V)
         self._which = [int(i) for i in optics.which]
         self._free = device.upload(optics.free.astype(np.complex64))
@@ -70,10 +72,9 @@ class GpuWaves:
         weights = (amplitude, np.int32(0)) if weight is None else (weight, np.int32(weight.shape[3]))
         if self._mtf is not None:
             self._compare_detected(amplitude, weights, now)
-        elif self._poisson:
-            device.launch("poisson_residual", row_extent, amplitude, *weights, now, np.float32(DARK), *result)
         else:
-            device.launch("residual", row_extent, amplitude, *weights, now, *result)
+            own = (np.float32(value) for value in self._likelihood.arguments)
+            device.launch(self._likelihood.residual, row_extent, amplitude, *weights, now, *own, *result)
         device.launch("sum_cost", (1, 1, 1), self._row_cost, now, n_rows, costs)
 
     def intensities(self, slices: Array, now: Array) -> Array:
@@ -106,7 +107,7 @@ class GpuWaves:
         device.launch("intensities", extent, self._images, n, self._planes)
         self._blur(self._planes)
         device.launch("detected_residual", (n_defoci * n_x, 1, 1), amplitude, *weights, now,
-                      np.float32(DARK if self._poisson else 0), np.float32(DARKEST), np.int32(n_defoci * n_x),
+                      np.float32(self._likelihood.background), np.float32(DARKEST), np.int32(n_defoci * n_x),
                       np.int32(n_y), self._planes, self._row_cost)
         self._blur(self._planes)
         device.launch("weigh", extent, self._planes, n, self._images)

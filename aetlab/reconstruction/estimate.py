@@ -188,7 +188,7 @@ def _propagation_s(spec: RunSpec) -> float:
     defocus_A = 10.0 * np.array(spec.defocus.planes_nm)
     series = TiltSeries(np.ones((1, len(defocus_A), n_x, n_y), np.float32), np.zeros(1), defocus_A, spec.scale.voxel_A)
     shape = (_TRIAL_SLICES * n_layers, n_x, n_y)
-    engine = make_multislice(series_optics(series, shape, spec.microscope, n_layers))
+    engine = make_multislice(series_optics(series, shape, spec.microscope, n_layers), likelihood=spec.engine.likelihood)
     slices = np.zeros((_TRIAL_SLICES, n_x, n_y), np.float32)
     engine.cost_and_gradient(slices, series.images[0])
     trial_s = min(_seconds(engine.cost_and_gradient, slices, series.images[0]) for _ in range(3))

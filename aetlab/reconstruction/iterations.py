@@ -19,6 +19,7 @@ from aetlab.core.backend import to_numpy
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.progress import Reporter
 from aetlab.core.seeds import generator
+from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.reconstruction.device import solver_parts
 from aetlab.reconstruction.fit import fit_volume, make_model
 from aetlab.reconstruction.resumable import Resumption
@@ -123,9 +124,8 @@ def _with_counts_left_out(spec: RunSpec, series: TiltSeries, tilts: np.ndarray) 
         electrons = series.electrons_per_pixel[i_tilt][:, None, None]
         images[i], left_out = split_counts(to_numpy(series.sound_images(i_tilt)), electrons, LEFT_OUT, rng)
         if i % EVERY == 0:
-            # To first order, the mean of √(count + 1/4) is the root of the mean count.
-            quarter = 0.25 / (LEFT_OUT * electrons) if spec.engine.likelihood == "amplitude" else 0.0 * electrons
-            images[len(tilts) + i // EVERY] = left_out + quarter.astype(np.float32)
+            added = LIKELIHOODS[spec.engine.likelihood].added_counts / (LEFT_OUT * electrons)
+            images[len(tilts) + i // EVERY] = left_out + added.astype(np.float32)
     both = np.concatenate([tilts, seen])
     # Keep the weights of the whole series, whatever the electrons of the chosen tilts are.
     return TiltSeries(images, series.tilt_deg[both], series.defocus_A[both], series.pixel_A,

@@ -27,9 +27,9 @@ from aetlab.core.poses import Poses
 from aetlab.core.simd import BYTES
 from aetlab.forward.detector import with_contrast
 from aetlab.forward.imaging import blur_by_detector
-from aetlab.forward.kernels_numba import DARKEST
 from aetlab.forward.multislice import Multislice, TiltCost, make_multislice, propagator
 from aetlab.forward.series_optics import SeriesOptics
+from aetlab.methods.likelihood import DARKEST
 from aetlab.refinement import kernels_numba as kernels
 from aetlab.refinement.tables import AtomTables, broaden, tabulate_atoms
 from aetlab.spec import MicroscopeSpec

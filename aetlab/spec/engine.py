@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aetlab.core.setting import check_ranges, documented, setting
+from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.methods.regularisers import REGULARISERS
 
 _WITH_THIS_STEP = f"reg={'|'.join(name for name, row in REGULARISERS.items() if row.step is None)}"
@@ -41,8 +42,9 @@ class EngineSpec:
                           within="(0, inf)", reads=(_WITH_THIS_STEP,), default=1.5)
     step_decay: float = setting("factor of the step at each reset of the momentum; 1 is the constant step of the paper",
                                 within="(0, 1]", default=0.7)
-    likelihood: str = setting("comparison with the images; amplitude is equation 5 of the paper",
-                              choices=("amplitude", "poisson"), default="amplitude")
+    likelihood: str = setting(
+        f"comparison with the images: {'; '.join(f'{name} ({row.meaning})' for name, row in LIKELIHOODS.items())}",
+        choices=tuple(LIKELIHOODS), default="amplitude")
 
     def __post_init__(self) -> None:
         check_ranges("engine", self)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from aetlab.core.checks import require
 from aetlab.core.setting import setting
+from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.spec.acquisition import DefocusSpec, DoseSpec, TiltsSpec, WedgeSpec
 from aetlab.spec.align import AlignSpec
 from aetlab.spec.data import DataSpec
@@ -66,6 +67,9 @@ class RunSpec:
         n_left = len(tilt_angles_deg(self.tilts, self.wedge))
         require(n_left >= 2, "wedge.missing_deg", self.wedge.missing_deg,
                 f"it leaves {n_left} of {self.tilts.n_tilts} tilts; at least 2 are needed")
+        able = " or ".join(name for name, row in LIKELIHOODS.items() if row.refines)
+        require(self.refine.kind == "none" or LIKELIHOODS[self.engine.likelihood].refines, "engine.likelihood",
+                self.engine.likelihood, f"refine={self.refine.kind} compares by {able}; choose that, or refine=none")
         if self.align.enabled:
             self._check_alignment()
         n_defoci = len(self.defocus.planes_nm)
