@@ -130,7 +130,7 @@ def _warm(folder: Path) -> None:
         setattr(module, name, _ignoring_arguments(getattr(module, name)))
     planned = compose.compose_all(RUN, multirun=False)
     compose.compose_all = lambda words, *, multirun, config_dir: planned  # type: ignore[assignment]
-    result = run_job(planned[0][0].spec, "warm", outputs=folder, use_other_code=False)
+    result = run_job(planned.jobs[0].spec, "warm", outputs=folder, use_other_code=False)
     if result.status == FAILED:
         sys.exit(f"the undisturbed run failed: {result.error}")
 

@@ -11,9 +11,8 @@ from typing import get_type_hints
 
 import pytest
 import yaml
-from hydra import compose
 
-from aetlab.cli.compose import CONFIG_NAME, SEARCH, _composer, compose_all, compose_jobs, compose_spec
+from aetlab.cli.compose import SEARCH, compose_all, compose_jobs, compose_spec
 from aetlab.cli.overrides import quote_choices
 from aetlab.spec import RunSpec, SpecError, tilt_angles_deg
 from aetlab.spec.choices import settings
@@ -118,10 +117,9 @@ def test_each_launcher_composes_or_names_the_package_that_it_needs(name: str, la
         assert preset["_target_"].endswith(f".{launcher}") and preset["ray"]["remote"] == {"num_cpus": 4}
         assert "defaults" not in preset  # the plugin's preset has the same name, and this one would be its own default
         return
-    (job,) = compose_jobs(words, multirun=True)
-    assert job.launcher == name
-    with _composer(None):
-        composed = compose(CONFIG_NAME, words, return_hydra_config=True).hydra.launcher
+    plan = compose_all(words, multirun=True)
+    assert plan.launcher.name == name
+    composed = plan.hydra.hydra.launcher
     assert composed._target_.endswith(f".{launcher}")
     assert {key: composed[key] for key in settings} == settings
     if name == "ray":
@@ -233,7 +231,8 @@ def test_one_bad_job_refuses_the_whole_sweep() -> None:
 
 
 def test_only_a_pattern_leaves_out_experiments_that_cannot_be_made() -> None:
-    jobs, left_out = compose_all(["experiment=glob(fig10_nb?)", "scale=smoke", "binning=1,64"], multirun=True)
+    plan = compose_all(["experiment=glob(fig10_nb?)", "scale=smoke", "binning=1,64"], multirun=True)
+    jobs, left_out = plan.jobs, plan.left_out
     assert [job.number for job in jobs] == [0, 2, 4, 6]
     assert [each.number for each in left_out] == [1, 3, 5, 7]
     assert left_out[0].label == "experiment=fig10_nb1 binning=64"

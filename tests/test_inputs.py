@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from aetlab import keeper
-from aetlab.cli.ledger import RequestedJob, input_digests, open_ledger, require_planned
+from aetlab.cli.ledger import Order, RequestedJob, add_job, input_digests, open_ledger, read_order, require_inputs
 from aetlab.core.files import StorageError, unchanged
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.inputs import bind_inputs
@@ -66,20 +66,28 @@ def test_a_structure_edited_during_a_sweep_or_run_is_never_filed_under_another_i
                                        for text, height_A in ((FIRST, 3), (SECOND, 4))})
 
 
-def test_a_worker_refuses_settings_that_differ_from_the_plan(tmp_path: Path, smoke_spec: RunSpec,
-                                                             change: Callable[..., RunSpec]) -> None:
+def test_a_worker_gets_the_planned_settings_or_refuses(tmp_path: Path, smoke_spec: RunSpec,
+                                                       change: Callable[..., RunSpec]) -> None:
     path = tmp_path / "a.xyz"
     path.write_text(SECOND, encoding="utf-8")
     planned = bind_inputs(change(smoke_spec, "sample", kind="file", path=str(path)))
-    ledger = open_ledger(tmp_path, [RequestedJob("run", record_id(planned), ())], inputs=input_digests(planned))
-    require_planned(ledger, 0, planned)
-    with pytest.raises(SpecError, match="the configuration has changed since the sweep started"):
-        require_planned(ledger, 0, change(planned, "engine", step=1.4))
+    infinite = change(planned, "dose", total_e_A2=np.inf)
+    ledger = open_ledger(tmp_path, [RequestedJob("run", record_id(planned), ("seed=0",)), RequestedJob("out", "", ())],
+                         [Order(planned, "/outputs", True), None], input_digests(planned), is_search=True)
+    add_job(ledger, 2, RequestedJob("later", record_id(infinite), ()), Order(infinite, "/outputs", False))
+    assert read_order(ledger, 0) == (RequestedJob("run", record_id(planned), ("seed=0",)),
+                                     Order(planned, "/outputs", True))
+    assert read_order(ledger, 2)[1] == Order(infinite, "/outputs", False)
+    settings = ledger / "settings.jsonl"
+    for number, damage in ((0, settings.read_text(encoding="utf-8").replace('"seed": 0', '"seed": 1')), (2, "{}\n")):
+        settings.write_text(damage, encoding="utf-8")
+        with pytest.raises(StorageError, match="is damaged: repeat the command"):
+            read_order(ledger, number)
+    require_inputs(ledger, planned)
     path.write_text(THIRD, encoding="utf-8")
     changed = bind_inputs(change(smoke_spec, "sample", kind="file", path=str(path)))
-    for number in (0, 1):  # a search does not know its jobs
-        with pytest.raises(SpecError, match=r"a\.xyz has changed since the sweep started; start the sweep again"):
-            require_planned(ledger, number, changed)
+    with pytest.raises(SpecError, match=r"a\.xyz has changed since the search started; start the search again"):
+        require_inputs(ledger, changed)
 
 
 @pytest.mark.parametrize("edit", [

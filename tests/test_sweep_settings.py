@@ -39,7 +39,7 @@ def test_sweeps_of_choices_and_values_have_the_settings_of_single_jobs(
         return seen[-1][1]
 
     monkeypatch.setattr(SweepSettings, "compose", recording)
-    jobs, _ = compose_all(words, multirun=True)
+    jobs = compose_all(words, multirun=True).jobs
     assert len(seen) == len(jobs) and len(n_composed) <= most
     assert len({repr(job.spec) for job in jobs}) == len(jobs)
 
@@ -67,7 +67,7 @@ def make(settings: dict[str, Any]) -> tuple[SweepSettings, list[Sequence[str]]]:
             else:
                 group, name = key.split(".")[0], key.split(".")[-1]
                 (content[group]["y"] if key.count(".") == 2 else content[group])[name] = int(value)
-        return Composition(content, "basic", bool(settings.get("refers")))
+        return Composition(content, bool(settings.get("refers")))
 
     return SweepSettings(whole, lambda word: int(word.split("=")[1]), {"a": (), "b": ()}), composed
 

@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from aetlab.cli.compose import compose_jobs, compose_spec
+from aetlab.cli.compose import compose_all, compose_jobs, compose_spec
 from aetlab.core.files import StorageError
 from aetlab.core.yaml_file import MAX_BYTES, parse_mapping, read_text
 from aetlab.series.errors import SeriesError
@@ -146,8 +146,10 @@ def test_a_users_folder_holds_choices_experiments_and_launchers(tmp_path: Path) 
     })
     spec = compose_spec(["dose=20k", "scale=wide"], config_dir=tmp_path)
     assert spec.dose.total_e_A2 == 20_000 and spec.scale.name == "20000.0 e" and spec.scale.shape_zxy[0] == 48
-    (job,) = compose_jobs(["experiment=mine", "hydra/launcher=mycluster"], multirun=True, config_dir=tmp_path)
-    assert job.spec.dose.total_e_A2 == 20_000 and job.spec.align.enabled and job.launcher == "mycluster"
+    plan = compose_all(["experiment=mine", "hydra/launcher=mycluster"], multirun=True, config_dir=tmp_path)
+    (job,) = plan.jobs
+    assert job.spec.dose.total_e_A2 == 20_000 and job.spec.align.enabled
+    assert plan.launcher.name == "mycluster" and not plan.launcher.is_here
     with pytest.raises(SpecError, match="hydra/launcher/mycluster"):
         compose_jobs(["hydra/launcher=mycluster"], multirun=True)
 

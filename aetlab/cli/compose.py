@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,8 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aetlab.cli.hydra_settings import check_composed, check_overrides, switch_resolvers_off
 from aetlab.cli.overrides import JOB_KEYS, check_words, join_lists, plain_values, quote_choices
-from aetlab.cli.own_choices import own_choices
+from aetlab.cli.own_choices import launcher_base, own_choices
 from aetlab.cli.sweep_settings import Composition, SweepSettings
+from aetlab.cli.workers import HERE, Launcher
 from aetlab.core.setting import check_ranges, documented, setting
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind, bind_run
@@ -34,8 +36,6 @@ from aetlab.spec.unread import refuse_unread, why_unread
 CONFIG_NAME = "config"
 #: Label of the single job that represents a search.
 SEARCH = "search"
-#: Hydra's default launcher, which runs one job after another in its own process.
-BASIC = "basic"
 
 
 @documented
@@ -64,7 +64,6 @@ class Job:
     label: str
     spec: RunSpec
     settings: JobSettings
-    launcher: str
     number: int = 0
     notes: tuple[str, ...] = ()
 
@@ -77,6 +76,21 @@ class LeftOut:
     label: str
     words: tuple[str, ...]
     reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a command line, composed and bound before the first one starts, and those that are left out.
+
+    A sweep has a ``launcher``, and in ``hydra`` the settings of Hydra, composed and checked. A search chooses its jobs
+    later: ``jobs`` is then one job of the overrides that it does not vary, and ``searched`` are the other overrides.
+    """
+
+    jobs: tuple[Job, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    launcher: Launcher = HERE
+    hydra: DictConfig = field(default_factory=OmegaConf.create)
+    searched: tuple[str, ...] = ()
 
 
 def prepare_hydra(words: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
@@ -128,18 +142,15 @@ def compose_spec(words: Sequence[str] = (), config_dir: Path | None = None) -> R
 
 def compose_jobs(words: Sequence[str], *, multirun: bool, config_dir: Path | None = None) -> list[Job]:
     """Return the jobs of a command line as :func:`compose_all` does, without those left out."""
-    return compose_all(words, multirun=multirun, config_dir=config_dir)[0]
+    return list(compose_all(words, multirun=multirun, config_dir=config_dir).jobs)
 
 
-def compose_all(
-    words: Sequence[str], *, multirun: bool, config_dir: Path | None = None
-) -> tuple[list[Job], list[LeftOut]]:
-    """Compose and bind every job of a command line before the first one starts; return them and those left out.
+def compose_all(words: Sequence[str], *, multirun: bool, config_dir: Path | None = None) -> Plan:
+    """Compose and bind every job of a command line before the first one starts.
 
-    ``words`` are the overrides, ``config_dir`` is a folder of the user's own choices. The jobs of a search are not
-    known in advance: the result is then one job composed from the overrides that the search does not vary. Where
-    experiments are chosen by a pattern, as in ``experiment=glob(*) scale=smoke``, those that cannot run with the other
-    overrides are left out, provided that at least one can.
+    ``words`` are the overrides, ``config_dir`` is a folder of the user's own choices. Where experiments are chosen by a
+    pattern, as in ``experiment=glob(*) scale=smoke``, those that cannot run with the other overrides are left out,
+    provided that at least one can.
 
     Raises
     ------
@@ -156,32 +167,66 @@ def compose_all(
         check_overrides(parsed)
         if multirun:
             settings = SweepSettings(_compose_settings, lambda word: parser.parse_overrides([word])[0].value(), groups)
-            return _compose_sweep(words, parsed, groups, settings)
+            return _compose_sweep(words, parsed, settings, config_dir)
         for override in parsed:
             if override.is_sweep_override():
                 raise SpecError(f"{override.input_line} names several values: add -m to sweep over them")
         job = _compose_job(words, "run")
         refuse_unread(job.spec, _keys(words))
-        return [job], []
+        return Plan((job,))
 
 
-def _compose_sweep(words: Sequence[str], parsed: Sequence[Override],
-                   groups: Mapping[str, Sequence[str]], settings: SweepSettings) -> tuple[list[Job], list[LeftOut]]:
+def _compose_sweep(words: Sequence[str], parsed: Sequence[Override], settings: SweepSettings,
+                   config_dir: Path | None) -> Plan:
     """Compose the jobs of a sweep over ``words``, or the one job of a search."""
     sweeping = [override for override in parsed if override.is_sweep_override()]
     fixed = [word for word, override in zip(words, parsed, strict=True) if not override.is_sweep_override()]
     with _errors_in_one_line():
         config = compose(CONFIG_NAME, list(fixed), return_hydra_config=True)
         check_composed(config)
-        sweeper = config.hydra.sweeper
-    if not sweeper._target_.endswith(".BasicSweeper"):
-        searched = {override.get_key_element() for override in sweeping}
-        return [_compose_search(fixed, check=not searched & set(groups))], []
+        hydra = OmegaConf.masked_copy(config, "hydra")
+        launcher = _launcher(config.hydra, config_dir)
+    if config.hydra.sweeper._target_.endswith(".OptunaSweeper"):
+        if not sweeping:
+            raise SpecError("hydra/sweeper=optuna cannot be used: no setting varies, for example "
+                            "'reg.weight=tag(log,interval(1e-6,1e-3))'")
+        groups_vary = bool({override.get_key_element() for override in sweeping} & set(group_choices(config_dir)))
+        job = _compose_search(fixed, check=not groups_vary)
+        return Plan((job,), launcher=launcher, hydra=hydra, searched=tuple(map(_searched, sweeping)))
     jobs = list(itertools.product(*_values(parsed)))
     varied = {override.get_key_element() for override in sweeping}
     by_pattern = any(override.key_or_group == "experiment" and override.value_type == ValueType.GLOB_CHOICE_SWEEP
                      for override in parsed)
-    return _compose_each(jobs, varied, by_pattern, settings)
+    made, left_out = _compose_each(jobs, varied, by_pattern, settings)
+    for override in sweeping:
+        if override.is_hydra_override():
+            raise SpecError(f"{override.input_line} cannot be used: the runs of a sweep have one launcher")
+    return Plan(tuple(made), tuple(left_out), launcher, hydra)
+
+
+def _launcher(hydra: DictConfig, config_dir: Path | None) -> Launcher:
+    name = str(hydra.runtime.choices.get("hydra/launcher"))
+    return Launcher(name, hydra.launcher._target_, hydra.launcher.get("n_jobs"),
+                    on_gpus=launcher_base(name, config_dir) == "gpus")
+
+
+def _searched(override: Override) -> str:
+    """Return an override of a search for its sweeper, which knows no patterns."""
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return f"{override.get_key_element()}=choice({','.join(override.sweep_string_iterator())})"
+    return str(override.input_line)
+
+
+def compose_trial(loader: ConfigLoader, plan: Plan, words: Sequence[str], number: int) -> Job:
+    """Compose the job of a search with the settings ``words`` that its sweeper has chosen."""
+    fixed = [word for word in plan.jobs[0].words if not word.startswith("hydra")]
+    label = " ".join(word.replace("'", "") for word in words)
+    words = [*fixed, *quote_choices(words, group_choices())]
+    with _errors_in_one_line():
+        config = loader.load_sweep_config(plan.hydra, words)
+        check_composed(config)
+        settings = plain_settings(config)
+    return _bind_composed(words, label, settings, number)
 
 
 def _values(parsed: Sequence[Override]) -> list[list[str]]:
@@ -217,7 +262,7 @@ def _compose_each(jobs: Sequence[Sequence[str]], varied: set[str], by_pattern: b
     for number, words in enumerate(jobs):
         label = _label(words, varied)
         try:
-            made.append(_bind_composed(words, label, settings.compose(words), number))
+            made.append(_bind_composed(words, label, settings.compose(words).settings, number))
         except SpecError as refusal:
             left_out.append(LeftOut(number, label, tuple(words), str(refusal)))
             if not by_pattern or len(left_out) == len(jobs):
@@ -258,21 +303,20 @@ def _composer(config_dir: Path | None, words: Sequence[str] = ()) -> Iterator[Ov
 
 
 def _compose_job(words: Sequence[str], label: str) -> Job:
-    return _bind_composed(words, label, _compose_settings(words))
+    return _bind_composed(words, label, _compose_settings(words).settings)
 
 
 def _compose_settings(words: Sequence[str]) -> Composition:
     with _errors_in_one_line():
         config = compose(CONFIG_NAME, list(words), return_hydra_config=True)
         check_composed(config)
-        launcher = str(config.hydra.runtime.choices.get("hydra/launcher", BASIC))
         raw = OmegaConf.to_container(_own(config), resolve=False)
-        return Composition(plain_settings(config), launcher, "${" in str(raw))
+        return Composition(plain_settings(config), "${" in str(raw))
 
 
-def _bind_composed(words: Sequence[str], label: str, composed: Composition, number: int = 0) -> Job:
-    spec, job = bind_job(composed.settings)
-    return Job(tuple(words), label, spec, job, composed.launcher, number)
+def _bind_composed(words: Sequence[str], label: str, settings: Any, number: int = 0) -> Job:
+    spec, job = bind_job(settings)
+    return Job(tuple(words), label, spec, job, number)
 
 
 def plain_settings(config: DictConfig) -> Any:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from aetlab.spec import SpecError
 
 #: What can be set of ``hydra:`` on the command line: these words, and all keys that begin with one of the others.
-_WORDS = ("hydra/launcher", "hydra/sweeper", "hydra/sweeper/sampler", "hydra.mode", "hydra.verbose")
+_WORDS = ("hydra/launcher", "hydra/sweeper", "hydra/sweeper/sampler", "hydra.mode")
 _BEGINNINGS = ("hydra.launcher.", "hydra.sweeper.")
 #: The classes that Hydra may make, by their place in the configuration.
 _TARGETS = {
@@ -27,6 +27,7 @@ _TARGETS = {
         r"|hydra_plugins\.hydra_ray_launcher\.ray_launcher\.RayLauncher"),
     "sweeper": re.compile(
         r"hydra\._internal\.core_plugins\.basic_sweeper\.BasicSweeper"
+        r"|hydra_plugins\.aetlab_sweeper\.sweeper\.AetlabSweeper"
         r"|hydra_plugins\.hydra_optuna_sweeper\.optuna_sweeper\.OptunaSweeper"),
     "sweeper.sampler": re.compile(r"optuna\.samplers\.[A-Z][A-Za-z]*Sampler"),
 }

@@ -60,15 +60,29 @@ def run_job(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -
 
     A failure is returned as a result with status ``failed``; it raises no exception.
     """
-    started = time.monotonic()
-    places = Places(outputs.absolute())
-    run_id = record_id(spec)
+    found = skip_complete(spec, label, outputs=outputs, use_other_code=use_other_code)
+    if found is not None:
+        return found
     with open_reporter(label) as reporter, terminable():
-        found = _complete_record(places.records / run_id, use_other_code)
-        if found is not None:
-            result = _result_of(found, label, SKIPPED, started)
-        else:
-            result = _make(places, spec, run_id, label, reporter, started, use_other_code)
+        result = _make(Places(outputs.absolute()), spec, label, reporter, use_other_code)
+        reporter.say(summary_line(result))
+    return result
+
+
+def skip_complete(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -> JobResult | None:
+    """Return and print the result of a job whose record is complete; None if it is not, or may not be used.
+
+    This loads no numerics.
+    """
+    started = time.monotonic()
+    try:
+        record = read_record(Places(outputs.absolute()).records / record_id(spec))
+    except RecordError:
+        return None  # a damaged record is reported and set aside later, under the lock of the run
+    if record is None or record.made_by_other_code and not use_other_code:
+        return None
+    result = _result_of(record, label, SKIPPED, started)
+    with open_reporter(label) as reporter:
         reporter.say(summary_line(result))
     return result
 
@@ -105,17 +119,8 @@ def relative_path(path: str) -> str:
         return path
 
 
-def _complete_record(folder: Path, use_other_code: bool) -> Record | None:
-    """Return the complete record in ``folder`` if it may be used; this loads no numerics."""
-    try:
-        record = read_record(folder)
-    except RecordError:
-        return None  # a damaged record is reported and set aside later, under the lock of the run
-    return record if use_other_code or not record.made_by_other_code else None
-
-
-def _make(places: Places, spec: RunSpec, run_id: str, label: str, reporter: Reporter, started: float,
-          use_other_code: bool) -> JobResult:
+def _make(places: Places, spec: RunSpec, label: str, reporter: Reporter, use_other_code: bool) -> JobResult:
+    started, run_id = time.monotonic(), record_id(spec)
     log_path = places.log(run_id)
     try:
         from aetlab import keeper

@@ -33,7 +33,8 @@ def launch(ledger: Path | None, start: Callable[[bool], None]) -> int:
         if ledger is not None and isinstance(stop, BrokenProcessPool):
             if one_at_a_time:
                 result = record_worker_death(ledger)
-                print(f"{result.label}: FAILED: {result.error}", file=sys.stderr)
+                if result is not None:
+                    print(f"{result.label}: FAILED: {result.error}", file=sys.stderr)
             else:
                 print("a worker died; continuing with one run at a time to find the cause", file=sys.stderr)
             one_at_a_time = not one_at_a_time

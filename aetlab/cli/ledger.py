@@ -1,27 +1,28 @@
-"""The ledger of a sweep: the requested jobs, the result of each finished job, and the final table.
+"""The ledger of a sweep: the requested jobs, their settings, the result of each finished job, and the final table.
 
-A job may run in any process on any machine; it writes its result atomically to ``jobs/<number>.json``. Ledger folders
-are numbered, not dated, so that a wrong clock has no effect. A ledger that is gone or damaged raises
-:class:`StorageError`.
+A job may run in any process on any machine: it reads its settings, a line of ``settings.jsonl``, and writes its result
+atomically to ``jobs/<number>.json``. Ledger folders are numbered, not dated, so that a wrong clock has no effect. A
+ledger that is gone or damaged raises :class:`StorageError`.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
-from aetlab.cli.compose import SEARCH
 from aetlab.cli.jobs import FAILED, LEFT_OUT, JobResult, relative_path
-from aetlab.core.files import StorageError, describe, make_folder, open_regular, write_text, writing
+from aetlab.core.files import StorageError, describe, file_signature, make_folder, open_regular, write_text, writing
 from aetlab.core.metrics import HEADLINES, best_name, count_atoms
 from aetlab.spec import RunSpec, SpecError
-from aetlab.spec.bind import bind
+from aetlab.spec.bind import bind, bind_run, unbind
 from aetlab.store.identity import record_id
 
-_REQUESTED = "wanted.json"
+_REQUESTED, _ORDERS = "wanted.json", "settings.jsonl"
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
@@ -34,12 +35,21 @@ class RequestedJob:
     words: tuple[str, ...]
 
 
-def open_ledger(sweeps: Path, requested: Sequence[RequestedJob], fixed: Sequence[str] = (),
-                inputs: Mapping[str, str] | None = None) -> Path:
+@dataclass(frozen=True)
+class Order:
+    """The settings of a job, the absolute path of its folder of results, and whether records of other code are used."""
+
+    spec: RunSpec
+    outputs: str
+    use_other_code: bool
+
+
+def open_ledger(sweeps: Path, requested: Sequence[RequestedJob], orders: Sequence[Order | None],
+                inputs: Mapping[str, str] | None = None, *, is_search: bool = False) -> Path:
     """Create a ledger of the ``requested`` jobs under ``sweeps`` and return its folder.
 
-    A search does not know its jobs in advance; ``fixed`` are the overrides that they have in common. ``inputs`` are the
-    digests of input files by their paths.
+    ``orders`` are their settings, None for a job that is left out. ``inputs`` are the digests of input files by their
+    paths. A search adds its jobs later.
     """
     make_folder(sweeps)
     number = 1 + max((int(path.name) for path in sweeps.iterdir() if _NUMBER.fullmatch(path.name)), default=0)
@@ -52,9 +62,43 @@ def open_ledger(sweeps: Path, requested: Sequence[RequestedJob], fixed: Sequence
             except FileExistsError:
                 number += 1
     make_folder(folder / "jobs")
-    planned = _Planned(tuple(requested), tuple(fixed), dict(inputs or {}))
+    planned = _Planned(tuple(requested), dict(inputs or {}), is_search)
+    write_text(folder / _ORDERS, "".join(map(_line, orders)))
     write_text(folder / _REQUESTED, json.dumps(asdict(planned), indent=1) + "\n")
     return folder
+
+
+def add_job(folder: Path, number: int, job: RequestedJob, order: Order | None) -> None:
+    """Add job ``number`` of a search, the next one, to its ledger; a job that is there already stays as it is."""
+    planned = _read(folder)
+    if number < len(planned.jobs):
+        return
+    with writing(folder), open(folder / _ORDERS, "a", encoding="utf-8") as file:
+        file.write(_line(order))
+    planned = replace(planned, jobs=(*planned.jobs, job))
+    write_text(folder / _REQUESTED, json.dumps(asdict(planned), indent=1) + "\n")
+
+
+def read_order(folder: Path, number: int) -> tuple[RequestedJob, Order]:
+    """Return job ``number`` and its settings."""
+    job = _read(folder).jobs[number]
+    try:
+        with open_regular(folder / _ORDERS) as file:
+            found = json.loads(next(itertools.islice(file, number, None)))
+        spec = bind_run(found["settings"])
+        if record_id(spec) == job.id:
+            return job, Order(spec, str(found["outputs"]), bool(found["use_other_code"]))
+    except OSError as error:
+        raise StorageError(f"the ledger {folder} cannot be read: {describe(error)}; repeat the command") from None
+    except (ValueError, TypeError, LookupError, StopIteration, RecursionError):
+        pass
+    raise StorageError(f"the ledger {folder} is damaged: repeat the command")
+
+
+def _line(order: Order | None) -> str:
+    content = order and {"settings": unbind(order.spec), "outputs": order.outputs,
+                         "use_other_code": order.use_other_code}
+    return json.dumps(content, allow_nan=False) + "\n"
 
 
 def input_digests(spec: RunSpec) -> dict[str, str]:
@@ -62,31 +106,17 @@ def input_digests(spec: RunSpec) -> dict[str, str]:
     return {group.path: group.digest for group in (spec.sample, spec.data) if group.path and group.digest}
 
 
-def require_planned(folder: Path, number: int, spec: RunSpec) -> None:
-    """Raise :class:`SpecError` unless ``spec`` is that of job ``number`` as it was when the sweep started.
-
-    A worker binds the settings of its job again, when an input file may have changed.
-    """
+def require_inputs(folder: Path, spec: RunSpec) -> None:
+    """Raise :class:`SpecError` unless the input files of ``spec`` are as they were when the search started."""
     planned = _read(folder)
     for path, found in input_digests(spec).items():
         if planned.inputs.get(path, found) != found:
-            raise SpecError(f"{path} has changed since the sweep started; start the sweep again")
-    if number < len(planned.jobs) and planned.jobs[number].id != record_id(spec):
-        raise SpecError("the configuration has changed since the sweep started; start the sweep again")
+            raise SpecError(f"{path} has changed since the search started; start the search again")
 
 
 def read_requested(folder: Path) -> list[RequestedJob]:
-    """Return the jobs that the sweep of this ledger requests; none for a search."""
+    """Return the jobs that the sweep of this ledger requests; of a search, those that it has chosen."""
     return list(_read(folder).jobs)
-
-
-def read_label(folder: Path, number: int, words: Sequence[str]) -> str:
-    """Return the label of job ``number``; that of a search's job lists the ``words`` that the search has chosen."""
-    planned = _read(folder)
-    if number < len(planned.jobs):
-        return planned.jobs[number].label
-    fixed = planned.fixed_keys
-    return " ".join(word.replace("'", "") for word in words if word.split("=")[0] not in fixed) or SEARCH
 
 
 def write_result(folder: Path, number: int, result: JobResult) -> None:
@@ -120,17 +150,18 @@ def _read_job(path: Path) -> JobResult:
 
 def has_work(folder: Path) -> bool:
     """Return whether a job of the sweep has no result yet; always true for a search, whose jobs are not known."""
-    requested = read_requested(folder)
-    return not requested or len(read_results(folder)) < len(requested)
+    planned = _read(folder)
+    return planned.is_search or len(read_results(folder)) < len(planned.jobs)
 
 
-def record_worker_death(folder: Path) -> JobResult:
-    """Write a failure for the first job without a result, whose worker died, and return it."""
-    requested, results = read_requested(folder), read_results(folder)
-    number = next(i for i in range(len(requested) + 1) if i not in results)
-    label = requested[number].label if number < len(requested) else f"run {number}"
-    run_id = requested[number].id if number < len(requested) else ""
-    result = JobResult(run_id, label, FAILED, 0.0, error="its worker died (out of memory?)")
+def record_worker_death(folder: Path) -> JobResult | None:
+    """Write a failure for the first job without a result, whose worker died, and return it; None if all have one."""
+    results = read_results(folder)
+    waiting = [(number, job) for number, job in enumerate(read_requested(folder)) if number not in results]
+    if not waiting:
+        return None
+    number, job = waiting[0]
+    result = JobResult(job.id, job.label, FAILED, 0.0, error="its worker died (out of memory?)")
     write_result(folder, number, result)
     return result
 
@@ -185,8 +216,7 @@ def print_best(folder: Path) -> None:
     found = folder / "optimization_results.yaml"
     if found.exists():
         best = yaml.safe_load(found.read_text(encoding="utf-8"))
-        fixed = _read(folder).fixed_keys
-        words = " ".join(f"{name}={value}" for name, value in best["best_params"].items() if name not in fixed)
+        words = " ".join(f"{name}={value}" for name, value in best["best_params"].items()).replace("'", "")
         print(f"best settings of the search: {words}; mean cost of a held-out tilt: {best['best_value']:.6g}")
 
 
@@ -195,20 +225,22 @@ class _Planned:
     """Content of ``wanted.json``."""
 
     jobs: tuple[RequestedJob, ...]
-    fixed: tuple[str, ...]
     inputs: dict[str, str]
-
-    @property
-    def fixed_keys(self) -> set[str]:
-        return {word.split("=")[0] for word in self.fixed}
+    is_search: bool
 
 
 def _read(folder: Path) -> _Planned:
     try:
-        with open_regular(folder / _REQUESTED) as file:
-            return bind(_Planned, json.load(file))
+        return _parse(folder / _REQUESTED, file_signature(folder / _REQUESTED))
     except OSError as error:
         raise StorageError(f"the ledger {folder} cannot be read: {describe(error)}; was the outputs folder moved or "
                            "removed during the sweep? Repeat the command to continue") from None
     except (ValueError, RecursionError):
         raise StorageError(f"the ledger {folder} is damaged: repeat the command") from None
+
+
+@lru_cache(maxsize=1)
+def _parse(path: Path, signature: tuple[int, ...]) -> _Planned:
+    """Return the content of a file, which is read again where its ``signature`` has changed."""
+    with open_regular(path) as file:
+        return bind(_Planned, json.load(file))

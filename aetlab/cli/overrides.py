@@ -35,15 +35,12 @@ _PLUGINS = {
 }
 
 
-def quote_choices(argv: Sequence[str], groups: Mapping[str, Sequence[str]], *, twice: bool = False) -> list[str]:
+def quote_choices(argv: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
     """Return ``argv`` with choices of ``groups``, and plain values in their place, quoted for Hydra.
 
     Hydra would not parse them as text (``dose=inf,3e4``).
-
-    ``twice`` is for a search: its sweeper removes one pair of quotes before it passes the words on. A single choice is
-    then written as ``choice(...)`` with one entry, so that the sweeper parses it.
     """
-    return [_quote(word, groups, twice) for word in argv]
+    return [_quote(word, groups) for word in argv]
 
 
 def join_lists(argv: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
@@ -81,18 +78,13 @@ def _as_list(word: str, groups: Mapping[str, Sequence[str]]) -> str:
     return f"{word[: match.start('value')]}{listed}" if is_list else word
 
 
-def _quote(word: str, groups: Mapping[str, Sequence[str]], twice: bool) -> str:
+def _quote(word: str, groups: Mapping[str, Sequence[str]]) -> str:
     match = _OVERRIDE.fullmatch(word)
     if match is None or match["key"] not in groups:
         return word
-    parts = _split(_listed(match["value"]))
-    quotes = "\"'{}'\"" if twice else "'{}'"
-    quoted = [quotes.format(part.strip()) if _needs_quotes(match["key"], part.strip(), groups) else part
-              for part in parts]
-    value = ",".join(quoted)
-    if twice and len(parts) == 1 and quoted != parts:
-        value = f"choice({value})"
-    return word[: match.start("value")] + value
+    quoted = [f"'{part.strip()}'" if _needs_quotes(match["key"], part.strip(), groups) else part
+              for part in _split(_listed(match["value"]))]
+    return word[: match.start("value")] + ",".join(quoted)
 
 
 def _needs_quotes(group: str, text: str, groups: Mapping[str, Sequence[str]]) -> bool:

@@ -79,6 +79,15 @@ def own_choices(folder: Path | None) -> Iterator[None]:
             del place[f"{file.choice}.yaml"]
 
 
+def launcher_base(name: str, folder: Path | None) -> str:
+    """Return the launcher of aetlab or of a plugin that the choice ``name`` is based on: itself, or by its defaults."""
+    path = folder and folder / LAUNCHERS / f"{name}.yaml"
+    if path is None or not path.exists():
+        return name
+    bases = [entry for entry in _read(_File(path, LAUNCHERS, name))["defaults"] if entry != "_self_"]
+    return launcher_base(bases[-1], folder) if bases else name
+
+
 def _files(folder: Path) -> Iterator[_File]:
     ours = group_choices()
     if (folder / "config.yaml").exists():

@@ -8,17 +8,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from aetlab.cli.compose import Job
+from aetlab.cli.workers import HERE, Launcher
 from aetlab.core.files import StorageError, make_folder
 from aetlab.reconstruction.memory import require_memory
 from aetlab.spec import RunSpec, SpecError
 from aetlab.store.identity import digest
 
-#: Launchers whose jobs run on this machine.
-_LOCAL = ("basic", "joblib", "cores", "submitit_local")
 
-
-def check_jobs(jobs: Iterable[Job]) -> None:
+def check_jobs(jobs: Iterable[Job], launcher: Launcher = HERE) -> None:
     """Raise :class:`SpecError` or :class:`StorageError` for the first job that cannot run.
+
+    Memory is checked unless ``launcher`` starts the jobs elsewhere, and a required GPU unless each worker has one.
 
     Samples that differ in the seed only are built once: whether they fit does not depend on it.
     """
@@ -34,8 +34,9 @@ def check_jobs(jobs: Iterable[Job]) -> None:
                 absent[name] = absent.get(name, True) and not has
         for line in _limits(job.spec):
             limits.setdefault(line, job.label)
-        if job.launcher in _LOCAL:
-            _check_device(job.spec)
+        if launcher.is_here:
+            if not launcher.on_gpus:
+                _check_device(job.spec)
             require_memory(job.spec)
         folders.add(job.settings.outputs)
     for name in (name for name, nowhere in absent.items() if nowhere):

@@ -1,81 +1,174 @@
-"""Prepare a sweep or search: open its ledger, choose its workers, and configure Hydra for them."""
+"""Plan a sweep or search, and launch its jobs by the launcher of Hydra that the settings choose.
+
+Hydra calls :meth:`Sweep.carry_out` through its sweeper plugin (``hydra_plugins/aetlab_sweeper``). A worker, on any
+machine, gets the ledger and the number of its job, and composes nothing (:mod:`aetlab.cli.perform`).
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from aetlab.cli import workers
-from aetlab.cli.compose import SEARCH, Job, LeftOut
-from aetlab.cli.jobs import LEFT_OUT, JobResult
-from aetlab.cli.ledger import RequestedJob, input_digests, open_ledger, write_result
-from aetlab.spec import RunSpec
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+
+from aetlab.cli.compose import Job, Plan, compose_trial
+from aetlab.cli.jobs import LEFT_OUT, JobResult, failed_job, skip_complete
+from aetlab.cli.ledger import (
+    Order,
+    RequestedJob,
+    add_job,
+    input_digests,
+    open_ledger,
+    read_result,
+    require_inputs,
+    require_ledger,
+    write_result,
+)
+from aetlab.cli.perform import Task
+from aetlab.cli.planned_loader import PlannedLoader
+from aetlab.cli.workers import Workers, count_workers
+from aetlab.core.errors import AetlabError
 from aetlab.store.identity import record_id
 from aetlab.store.record import Places
 
+_TRIALS = "hydra_plugins.aetlab_sweeper.sweeper.TrialLauncher"
 
-def prepare_sweep(jobs: Sequence[Job], left_out: Sequence[LeftOut], words: Sequence[str]) -> tuple[Path, list[str]]:
-    """Open the ledger of a sweep; return its folder and the overrides that configure Hydra for the sweep.
 
-    ``words`` are the overrides that the user gave; theirs take precedence. Raises :class:`StorageError` where the
-    launcher needs a GPU and none is visible, or the ledger cannot be written.
+@dataclass
+class Sweep:
+    """A planned sweep or search: its plan, its ledger, and the workers that share this machine."""
+
+    plan: Plan
+    ledger: Path
+    workers: Workers
+
+    def one_at_a_time(self) -> Sweep:
+        """Return this sweep with one job at a time in a pool of workers, the death of one of which is then its own.
+
+        With one worker, joblib would run the jobs in this process.
+        """
+        return replace(self, workers=replace(self.workers, n_workers=2, at_once=1))
+
+    def carry_out(self, context: HydraContext) -> None:
+        """Launch every job that has no result yet; a search plans its jobs one batch after another."""
+        if not self.plan.searched:
+            self._launch(context, [job for job in self.plan.jobs if read_result(self.ledger, job.number) is None])
+            return
+        config = self._settings()
+        with open_dict(config):
+            config.hydra.launcher = {"_target_": _TRIALS}
+        sweeper = Plugins.instance().instantiate_sweeper(
+            hydra_context=context, task_function=partial(self._launch_trials, context), config=config)
+        sweeper.sweep(list(self.plan.searched))
+
+    def _launch(self, context: HydraContext, jobs: Sequence[Job]) -> None:
+        """Launch the jobs whose record is not complete."""
+        waiting = [job for job in jobs if not self._skip(job)]
+        if not waiting:
+            return
+        config = self._settings()
+        # Hydra's basic launcher keeps the settings of each job until all are done.
+        size = 1 if self.workers.in_this_process else config.hydra.sweeper.get("max_batch_size") or len(waiting)
+        planned = HydraContext(PlannedLoader(context.config_loader), context.callbacks)
+        for start in range(0, len(waiting), size):
+            batch = waiting[start:start + size]
+            task = Task(self.ledger, tuple(job.number for job in batch), self.workers)
+            launcher = Plugins.instance().instantiate_launcher(hydra_context=planned, task_function=task,
+                                                               config=config)
+            returns = launcher.launch([job.words for job in batch], initial_job_idx=0)
+            require_ledger(self.ledger)
+            for each in returns:
+                each.return_value  # noqa: B018 (raises the error of a launch that failed)
+
+    def _skip(self, job: Job) -> bool:
+        """Write the result of a job whose record is complete; return whether it is."""
+        found = skip_complete(job.spec, job.label, outputs=Path.cwd() / job.settings.outputs,
+                              use_other_code=job.settings.other_code == "use")
+        if found is not None:
+            write_result(self.ledger, job.number, found)
+        return found is not None
+
+    def _settings(self) -> DictConfig:
+        """Return the settings of Hydra as composed, for this sweep."""
+        config = copy.deepcopy(self.plan.hydra)
+        with open_dict(config):
+            config.hydra.mode = "MULTIRUN"
+            config.hydra.sweep.dir = str(self.ledger).replace("${", "\\${")
+            if self.workers.n_workers:
+                config.hydra.launcher.n_jobs = self.workers.n_workers
+            if self.workers.at_once:
+                config.hydra.launcher.pre_dispatch = str(self.workers.at_once)
+            if self.plan.searched:
+                _set_up_search(config.hydra.sweeper, self.plan.jobs[0].spec.seed, config.hydra.overrides.hydra)
+        return config
+
+    def _launch_trials(self, context: HydraContext, trials: tuple[Sequence[Sequence[str]], int]) -> list[JobReturn]:
+        """Plan, launch and return the trials of a search, given as their settings and the number of the first one."""
+        chosen, first = trials
+        jobs = [self._plan_trial(context, words, number) for number, words in enumerate(chosen, first)
+                if read_result(self.ledger, number) is None]
+        self._launch(context, [job for job in jobs if job is not None])
+        returns = []
+        for number, words in enumerate(chosen, first):
+            result = read_result(self.ledger, number)
+            returns.append(JobReturn(overrides=words, status=JobStatus.COMPLETED))
+            # The objective that a search minimises: the mean cost of held-out tilts; None for a failed run.
+            returns[-1].return_value = result and result.metrics.get("held_out_cost")
+        return returns
+
+    def _plan_trial(self, context: HydraContext, words: Sequence[str], number: int) -> Job | None:
+        """Compose a trial and add it to the ledger; return None if its settings cannot be used."""
+        try:
+            job = compose_trial(context.config_loader, self.plan, words, number)
+            require_inputs(self.ledger, job.spec)
+        except AetlabError as error:
+            add_job(self.ledger, number, RequestedJob(" ".join(words), "", tuple(words)), None)
+            write_result(self.ledger, number, failed_job(" ".join(words), error))
+            return None
+        add_job(self.ledger, number, RequestedJob(job.label, record_id(job.spec), job.words), _order(job))
+        return job
+
+
+def open_sweep(plan: Plan) -> Sweep:
+    """Open the ledger of a sweep and print what it does.
+
+    Raises :class:`StorageError` where the launcher needs a GPU and none is visible, or the ledger cannot be written.
     """
-    first = jobs[0]
-    searching = first.label == SEARCH
-    hydra_words = _worker_words(first.launcher, None if searching else len(jobs), words)
-    if searching:
-        hydra_words += _search_words(first.spec, words)
-    requested = {each.number: RequestedJob(each.label, "", each.words) for each in left_out}
-    if not searching:
-        requested |= {job.number: RequestedJob(job.label, record_id(job.spec), job.words) for job in jobs}
-    inputs = {path: found for job in jobs for path, found in input_digests(job.spec).items()}
-    ledger = open_ledger(Places(Path(first.settings.outputs).absolute()).sweeps,
-                         [requested[number] for number in sorted(requested)], first.words if searching else (), inputs)
-    for each in left_out:
+    n_at_once = plan.hydra.hydra.sweeper.n_jobs if plan.searched else len(plan.jobs)
+    workers = count_workers(plan.launcher, n_at_once)
+    requested: dict[int, tuple[RequestedJob, Order | None]] = {
+        each.number: (RequestedJob(each.label, "", each.words), None) for each in plan.left_out}
+    if not plan.searched:
+        requested |= {job.number: (RequestedJob(job.label, record_id(job.spec), job.words), _order(job))
+                      for job in plan.jobs}
+    inputs = {path: found for job in plan.jobs for path, found in input_digests(job.spec).items()}
+    in_order = [requested[number] for number in sorted(requested)]
+    ledger = open_ledger(Places(Path(plan.jobs[0].settings.outputs).absolute()).sweeps, [job for job, _ in in_order],
+                         [order for _, order in in_order], inputs, is_search=bool(plan.searched))
+    for each in plan.left_out:
         print(f"{each.label}: left out: {each.reason}")
         write_result(ledger, each.number, JobResult("", each.label, LEFT_OUT, 0.0, error=each.reason))
-    for job in jobs:
+    for job in plan.jobs:
         for note in job.notes:
             print(f"{job.label}: {note}")
-    size = "search" if searching else f"{len(requested)} runs"
-    print(f"sweep {ledger.name}: {size}, launcher {first.launcher}", flush=True)
-    escaped = str(ledger).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
-    return ledger, [*hydra_words, f"hydra.sweep.dir='{escaped}'"]
+    size = "search" if plan.searched else f"{len(requested)} runs"
+    print(f"sweep {ledger.name}: {size}, launcher {plan.launcher.name}", flush=True)
+    return Sweep(plan, ledger, workers)
 
 
-def share_machine(spec: RunSpec, launcher: str, n_workers: int) -> RunSpec:
-    """Claim this worker's share of the machine: return ``spec`` with its threads, and reserve its GPU for the process.
-
-    A number of threads that ``spec`` sets is kept.
-    """
-    if launcher == workers.ON_GPUS:
-        workers.claim_gpu()
-    if launcher in (workers.ON_CORES, workers.ON_GPUS) and spec.engine.n_threads == 0:
-        from aetlab.core.backend import n_cores
-
-        n_threads = workers.threads_of_worker(n_cores(), n_workers if n_workers > 0 else n_cores())
-        return dataclasses.replace(spec, engine=dataclasses.replace(spec.engine, n_threads=n_threads))
-    return spec
+def _set_up_search(sweeper: DictConfig, seed: int, words: Sequence[str]) -> None:
+    """Let a search continue after failed runs and repeat its choices when it is restarted, unless ``words`` differ."""
+    if not any(word.startswith("hydra.sweeper.max_failure_rate=") for word in words):
+        sweeper.max_failure_rate = 1.0
+    if "seed" in sweeper.sampler and sweeper.sampler.seed is None:
+        sweeper.sampler.seed = seed
 
 
-def _worker_words(launcher: str, n_runs: int | None, words: Sequence[str]) -> list[str]:
-    """Return the override of the number of workers, if the launcher takes one and the user gave none.
-
-    ``n_runs`` is None for a search, which can always use one worker per core.
-    """
-    chosen = any(word.startswith("hydra.launcher.n_jobs=") for word in words)
-    if chosen or launcher not in (workers.ON_CORES, workers.ON_GPUS):
-        return []
-    from aetlab.core.backend import n_cores
-
-    n_workers = workers.n_workers(launcher, n_cores() if n_runs is None else n_runs, n_cores())
-    return [f"hydra.launcher.n_jobs={n_workers}"]
-
-
-def _search_words(spec: RunSpec, words: Sequence[str]) -> list[str]:
-    """Return the overrides that let a search continue after failed runs and repeat its choices when it is restarted."""
-    added = {"hydra.sweeper.max_failure_rate": "1.0"}
-    if not any(word.startswith("hydra/sweeper/sampler=") for word in words):
-        added["hydra.sweeper.sampler.seed"] = str(spec.seed)
-    return [f"{key}={value}" for key, value in added.items() if not any(word.startswith(f"{key}=") for word in words)]
+def _order(job: Job) -> Order:
+    return Order(job.spec, str(Path(job.settings.outputs).absolute()), job.settings.other_code == "use")

@@ -21,10 +21,9 @@ _EXPERIMENT = "experiment"
 
 @dataclass(frozen=True)
 class Composition:
-    """Composed settings as plain values, the launcher, and whether a setting refers to another one."""
+    """Composed settings as plain values, and whether a setting refers to another one."""
 
     settings: Mapping[str, Any]
-    launcher: str
     refers: bool
 
 
@@ -88,7 +87,7 @@ class SweepSettings:
         for key, word in own:
             if not _put(settings, key.split("."), self._value(word)):
                 return None
-        return Composition(settings, base.composed.launcher, False)
+        return Composition(settings, False)
 
     def _value(self, word: str) -> Any:
         value = word.split("=", 1)[1]

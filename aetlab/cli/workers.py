@@ -5,18 +5,21 @@ A worker claims a GPU by a lock file that its process holds until it ends; the s
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from aetlab.core.files import StorageError, has_locks, writing
+from aetlab.spec import RunSpec
 
-#: Launchers that start several workers on this machine.
-ON_CORES, ON_GPUS = "cores", "gpus"
+#: Classes of launchers that run jobs in this process, in a pool of processes, or in processes of their own.
+_BASIC, _POOL, _OWN = "BasicLauncher", "JoblibLauncher", "LocalLauncher"
 #: Seconds between two searches for a free GPU.
 _POLL_S = 0.2
 
@@ -32,17 +35,71 @@ def visible_gpus() -> list[str]:
     return sorted(numbers, key=int)
 
 
-def n_workers(launcher: str, n_jobs: int, n_cores: int) -> int:
-    """Return the number of workers that ``launcher`` starts for ``n_jobs`` runs.
+@dataclass(frozen=True)
+class Launcher:
+    """A launcher as composed: its choice, its class, its number of workers if it has one, and whether each gets a GPU.
 
-    Raises :class:`StorageError` if it needs a GPU and none is visible.
+    The class decides, so that a choice of the user's own behaves as the one that it is based on.
     """
-    if launcher == ON_GPUS:
-        n_gpus = len(visible_gpus())
-        if n_gpus == 0:
-            raise StorageError("hydra/launcher=gpus cannot be used: no GPU is visible; choose hydra/launcher=cores")
-        return min(n_gpus, n_jobs)
-    return min(n_cores, n_jobs)
+
+    name: str = "basic"
+    target: str = "BasicLauncher"
+    n_jobs: int | None = None
+    on_gpus: bool = False
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its jobs run on this machine."""
+        return self.target.endswith((_BASIC, _POOL, _OWN))
+
+
+#: Hydra's default launcher, which runs one job after another in this process.
+HERE = Launcher()
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The workers of a pool that share this machine, 0 if there is no pool, and the jobs at once if they are fewer."""
+
+    n_workers: int = 0
+    at_once: int | None = None
+    on_gpus: bool = False
+    in_this_process: bool = False
+
+
+def count_workers(launcher: Launcher, n_runs: int) -> Workers:
+    """Return the workers that ``launcher`` starts for ``n_runs``.
+
+    A negative number of workers counts from all cores or GPUs: -1 is all of them.
+
+    Raises :class:`StorageError` if a GPU is needed and none is visible.
+    """
+    if not launcher.target.endswith(_POOL):
+        return Workers(in_this_process=launcher.target.endswith(_BASIC))
+    from aetlab.core.backend import n_cores
+
+    n_all = len(visible_gpus()) if launcher.on_gpus else n_cores()
+    if n_all == 0:
+        raise StorageError(f"hydra/launcher={launcher.name} cannot be used: no GPU is visible; choose "
+                           "hydra/launcher=cores")
+    n_jobs = launcher.n_jobs or -1
+    n_most = n_jobs if n_jobs > 0 else max(1, n_all + 1 + n_jobs)
+    return Workers(min(n_most, n_runs), on_gpus=launcher.on_gpus)
+
+
+def share_machine(spec: RunSpec, workers: Workers) -> RunSpec:
+    """Claim this worker's share of the machine: return ``spec`` with its threads, and reserve its GPU for the process.
+
+    A number of threads that ``spec`` sets is kept.
+    """
+    if workers.on_gpus:
+        claim_gpu()
+    if workers.n_workers == 0 or spec.engine.n_threads > 0:
+        return spec
+    from aetlab.core.backend import n_cores
+
+    n_threads = threads_of_worker(n_cores(), workers.n_workers)
+    return dataclasses.replace(spec, engine=dataclasses.replace(spec.engine, n_threads=n_threads))
 
 
 def threads_of_worker(n_cores: int, n_workers: int) -> int:
