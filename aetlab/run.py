@@ -72,7 +72,7 @@ def _print_help(words: Sequence[str], groups: Mapping[str, Sequence[str]], confi
 
 def _ask_hydra(flags: Flags, words: Sequence[str], groups: Mapping[str, Sequence[str]]) -> int:
     """Let Hydra show its help, information or the settings, or complete a word; return the exit status."""
-    from aetlab.cli.compose import compose_jobs, prepare_hydra
+    from aetlab.cli.compose import CONFIG_NAME, compose_jobs, prepare_hydra
     from aetlab.cli.help import completion_script
     from aetlab.cli.launch import launch
     from aetlab.cli.overrides import join_lists, quote_choices
@@ -88,7 +88,8 @@ def _ask_hydra(flags: Flags, words: Sequence[str], groups: Mapping[str, Sequence
     prepare_hydra(words, groups)
     console.raise_on_interrupt()
     with own_choices(flags.config_dir):
-        return launch(None, lambda _: _call_hydra([*flags.for_hydra(), *quote_choices(words, groups)], _answered))
+        return launch(None, lambda _: _call_hydra([*flags.for_hydra(), *quote_choices(words, groups)], _answered,
+                                                  CONFIG_NAME))
 
 
 def _answered(config: object) -> None:
@@ -141,17 +142,18 @@ def _sweep(sweep: Sweep, config_dir: Path | None) -> None:
     from aetlab.cli.own_choices import own_choices
 
     with own_choices(config_dir):
-        _call_hydra(["--multirun"], sweep.carry_out)
+        _call_hydra(["--multirun", "hydra/sweeper=aetlab", "hydra/job_logging=none", "hydra/hydra_logging=none"],
+                    sweep.carry_out)
 
 
-def _call_hydra(argv: Sequence[str], task: Callable[[Any], None]) -> None:
+def _call_hydra(argv: Sequence[str], task: Callable[[Any], None], config_name: str | None = None) -> None:
+    """Call Hydra with a command line; a sweep has its settings, so that Hydra composes its own alone."""
     import hydra
 
-    from aetlab.cli.compose import CONFIG_NAME
     from aetlab.spec.folders import config_folder
 
     sys.argv[1:] = argv
-    hydra.main(config_path=str(config_folder()), config_name=CONFIG_NAME, version_base="1.3")(task)()
+    hydra.main(config_path=str(config_folder()), config_name=config_name, version_base="1.3")(task)()
 
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ def test_help_configuration_and_completion_work(aetlab: Aetlab, tmp_path: Path) 
     (["sample=file", "sample.path=garbage.xyz"], "sample.path='garbage.xyz' cannot be read"),
     (["-m", "--cfg", "job"], "--multirun and --cfg cannot be used together"),
     (["--config-dir", "nowhere"], "--config-dir=nowhere cannot be used"),
-    (["--experimental-rerun", "evil.pickle"], "--experimental-rerun cannot be used"),
+    (["--experimental-rerun", "evil.pickle"], "--experimental-rerun cannot be used: choose from --run, --multirun"),
+    (["hydra/launcher=cores"], "hydra/launcher=cores cannot be used: a single run has no launcher; add -m"),
     (["outputs=garbage.xyz"], "cannot write garbage.xyz"),
     (["engine=gpu"], "engine.device='gpu' cannot be used"),
 ])
@@ -170,7 +171,8 @@ def test_the_doctor_finds_no_problem_on_this_machine(aetlab: Aetlab) -> None:
 def test_an_installed_package_finds_its_configuration_inside(tmp_path: Path) -> None:
     included = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
     site = tmp_path / "site"
-    shutil.copytree(ROOT / "aetlab", site / "aetlab", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in included["wheel"]["packages"]:
+        shutil.copytree(ROOT / package, site / package, ignore=shutil.ignore_patterns("__pycache__"))
     for source, goal in included["wheel"]["force-include"].items():
         shutil.copytree(ROOT / source, site / goal)
     (tmp_path / "elsewhere").mkdir()

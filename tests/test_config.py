@@ -126,10 +126,28 @@ def test_each_launcher_composes_or_names_the_package_that_it_needs(name: str, la
         assert composed.ray.remote.num_cpus == 4
 
 
-def test_a_search_passes_choices_on_in_quotes() -> None:
-    words = ["wedge=30", "dose=inf,50k", "dose=50k", "reg.weight=interval(1e-6,1e-3)"]
-    assert quote_choices(words, GROUPS, twice=True) == [
-        "wedge=choice(\"'30'\")", "dose=\"'inf'\",50k", "dose=50k", "reg.weight=interval(1e-6,1e-3)"]
+def test_a_launcher_of_ones_own_is_treated_as_its_class(tmp_path: Path) -> None:
+    """A pool of workers on this machine shares cores and is checked for memory, whatever its choice is called."""
+    for name, content in {"two": "defaults: [joblib]\nn_jobs: 2\n", "cards": "defaults: [gpus]\n",
+                          "all_cards": "defaults: [cards, _self_]\npre_dispatch: '4'\n", "far": "defaults: [slurm]\n"
+                          }.items():
+        (tmp_path / "hydra/launcher").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"hydra/launcher/{name}.yaml").write_text(content, encoding="utf-8")
+    found = {name: compose_all([f"hydra/launcher={name}"], multirun=True, config_dir=tmp_path).launcher
+             for name in ("two", "cards", "all_cards", "far", "basic")}
+    assert [(name, each.is_here, each.on_gpus, each.n_jobs) for name, each in found.items()] == [
+        ("two", True, False, 2), ("cards", True, True, -1), ("all_cards", True, True, -1), ("far", False, False, None),
+        ("basic", True, False, None)]
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["hydra/launcher=cores,basic"], "the runs of a sweep have one launcher"),
+    (["reg.weight=interval(0,1)"], "only a search takes an interval"),
+    (["hydra/sweeper=optuna", "reg.held_out=0.1"], "hydra/sweeper=optuna cannot be used: no setting varies"),
+])
+def test_what_no_sweep_can_use_is_refused(words: list[str], told: str) -> None:
+    with pytest.raises(SpecError, match=told):
+        compose_jobs(words, multirun=True)
 
 
 def test_a_search_needs_held_out_images() -> None:

@@ -53,6 +53,16 @@ def rooms_in(names: set[str], rooms: set[str]) -> set[str]:
     return {room for room in rooms if within(names, f"aetlab.{room}")}
 
 
+def test_hydra_is_entered_by_public_names_and_is_not_patched() -> None:
+    for path in (*FILES, *(ROOT / "hydra_plugins").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        names = {name for name in imported(path) if within({name}, "hydra") or within({name}, "hydra_plugins")}
+        assert not any(part.startswith("_") for name in names for part in name.split(".")), path
+        assert "hydra._internal" not in text and not (names and "setattr(" in text), path
+        if "hydra_plugins" in path.parts:  # Hydra imports it in every process
+            assert not within(imported(path), "aetlab"), path
+
+
 def test_a_file_imports_only_what_its_room_may() -> None:
     for path in FILES:
         room, names = room_of(path), imported(path)

@@ -45,7 +45,8 @@ def test_wheel_and_sdist_work_in_an_environment_of_their_own(tmp_path: Path) -> 
     wheel, = (tmp_path / "dist").glob("*.whl")
     assert wheel.name == f"aetlab-{PROJECT['version']}-py3-none-any.whl"
     held = zipfile.ZipFile(wheel).namelist()
-    assert {"aetlab/py.typed", "aetlab/_conf/config.yaml", "aetlab/_experiments/fig4b.yaml"} <= set(held)
+    assert {"aetlab/py.typed", "aetlab/_conf/config.yaml", "aetlab/_experiments/fig4b.yaml",
+            "hydra_plugins/aetlab_sweeper/sweeper.py"} <= set(held)
     assert any(name.endswith("licenses/LICENSE") for name in held)
     assert not [name for name in held if name.startswith("tests/")]
     venv.create(tmp_path / "env", with_pip=False)

@@ -127,6 +127,16 @@ def test_a_repeated_sweep_skips_complete_runs_and_remakes_damaged_ones(swept: tu
         assert path == damaged.folder or path.stat().st_mtime_ns == time_ns
 
 
+def forbid_workers() -> None:
+    """Refuse to start a pool of workers."""
+    import joblib
+
+    def refuse(**settings: object) -> None:
+        raise AssertionError("workers were started")
+
+    joblib.Parallel = refuse
+
+
 def test_a_clock_set_back_changes_nothing(swept: tuple[Path, str], tmp_path: Path) -> None:
     """Every record and file of the earlier sweep is dated 400 days in the future."""
     folder = Path(shutil.copytree(swept[0], tmp_path / "again"))
@@ -150,7 +160,8 @@ def test_a_clock_set_back_changes_nothing(swept: tuple[Path, str], tmp_path: Pat
                             capture_output=True, timeout=60, check=True)
     ages_s = [entry["age_s"] for entry in json.loads(listed.stdout)]
     assert len(ages_s) == 5 and min(ages_s) == 0 and max(ages_s) < 86400
-    assert sweep(folder, *words).stdout.count("skipped, the record is complete") == 2
+    again = sweep(folder, *words, "hydra/launcher=cores", first=forbid_workers)
+    assert again.returncode == 0 and again.stdout.count("skipped, the record is complete") == 2
 
 
 def test_a_record_of_other_code_is_remade_or_used_and_marked_on_request(swept: tuple[Path, str],

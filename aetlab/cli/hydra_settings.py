@@ -101,12 +101,12 @@ def _fixed(hydra: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of nested settings with their dotted keys; an empty mapping or list is a value."""
+    """Yield the values of nested settings with their dotted keys; an empty mapping or list below a key is a value."""
     if isinstance(value, Mapping) and value:
         for name, item in value.items():
             yield from leaves(item, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list) and value:
         for i, item in enumerate(value):
             yield from leaves(item, f"{key}[{i}]")
-    else:
+    elif key:
         yield key, value

@@ -60,7 +60,7 @@ def run_job(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -
 
     A failure is returned as a result with status ``failed``; it raises no exception.
     """
-    found = skip_complete(spec, label, outputs=outputs, use_other_code=use_other_code)
+    found = skip_complete(record_id(spec), label, outputs=outputs, use_other_code=use_other_code)
     if found is not None:
         return found
     with open_reporter(label) as reporter, terminable():
@@ -69,14 +69,14 @@ def run_job(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -
     return result
 
 
-def skip_complete(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -> JobResult | None:
+def skip_complete(run_id: str, label: str, *, outputs: Path, use_other_code: bool) -> JobResult | None:
     """Return and print the result of a job whose record is complete; None if it is not, or may not be used.
 
     This loads no numerics.
     """
     started = time.monotonic()
     try:
-        record = read_record(Places(outputs.absolute()).records / record_id(spec))
+        record = read_record(Places(outputs.absolute()).records / run_id)
     except RecordError:
         return None  # a damaged record is reported and set aside later, under the lock of the run
     if record is None or record.made_by_other_code and not use_other_code:

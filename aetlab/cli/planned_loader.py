@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigSource
+from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
 
@@ -27,15 +31,16 @@ class PlannedLoader(ConfigLoader):
             config.hydra.overrides.task = list(sweep_overrides)
         return config
 
-    def load_configuration(self, *arguments: Any, **options: Any) -> DictConfig:
+    def load_configuration(self, config_name: str | None, overrides: list[str], run_mode: RunMode,
+                           from_shell: bool = True, validate_sweep_overrides: bool = True) -> DictConfig:
         """Return what the other loader returns."""
-        return self._loader.load_configuration(*arguments, **options)
+        return self._loader.load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
 
-    def get_search_path(self) -> Any:
+    def get_search_path(self) -> ConfigSearchPath:
         """Return what the other loader returns."""
         return self._loader.get_search_path()
 
-    def get_sources(self) -> Any:
+    def get_sources(self) -> list[ConfigSource]:
         """Return what the other loader returns."""
         return self._loader.get_sources()
 
@@ -43,10 +48,11 @@ class PlannedLoader(ConfigLoader):
         """Return what the other loader returns."""
         return self._loader.list_groups(parent_name)
 
-    def get_group_options(self, *arguments: Any, **options: Any) -> list[str]:
+    def get_group_options(self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG,
+                          config_name: str | None = None, overrides: list[str] | None = None) -> list[str]:
         """Return what the other loader returns."""
-        return self._loader.get_group_options(*arguments, **options)
+        return self._loader.get_group_options(group_name, results_filter, config_name, overrides)
 
-    def compute_defaults_list(self, *arguments: Any, **options: Any) -> Any:
+    def compute_defaults_list(self, config_name: str | None, overrides: list[str], run_mode: RunMode) -> Any:
         """Return what the other loader returns."""
-        return self._loader.compute_defaults_list(*arguments, **options)
+        return self._loader.compute_defaults_list(config_name, overrides, run_mode)

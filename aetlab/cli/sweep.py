@@ -25,6 +25,7 @@ from aetlab.cli.ledger import (
     add_job,
     input_digests,
     open_ledger,
+    read_requested,
     read_result,
     require_inputs,
     require_ledger,
@@ -69,7 +70,8 @@ class Sweep:
 
     def _launch(self, context: HydraContext, jobs: Sequence[Job]) -> None:
         """Launch the jobs whose record is not complete."""
-        waiting = [job for job in jobs if not self._skip(job)]
+        requested = read_requested(self.ledger)
+        waiting = [job for job in jobs if not self._skip(job, requested[job.number].id)]
         if not waiting:
             return
         config = self._settings()
@@ -86,9 +88,9 @@ class Sweep:
             for each in returns:
                 each.return_value  # noqa: B018 (raises the error of a launch that failed)
 
-    def _skip(self, job: Job) -> bool:
+    def _skip(self, job: Job, run_id: str) -> bool:
         """Write the result of a job whose record is complete; return whether it is."""
-        found = skip_complete(job.spec, job.label, outputs=Path.cwd() / job.settings.outputs,
+        found = skip_complete(run_id, job.label, outputs=Path.cwd() / job.settings.outputs,
                               use_other_code=job.settings.other_code == "use")
         if found is not None:
             write_result(self.ledger, job.number, found)

@@ -12,6 +12,7 @@ import difflib
 import math
 import types
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from aetlab.core.checks import SpecError
@@ -19,6 +20,11 @@ from aetlab.spec.run import RunSpec
 
 T = TypeVar("T")
 _HINTS: dict[Any, dict[str, Any]] = {}
+#: Groups of settings that were bound, and how many of them are kept.
+_BOUND: dict[tuple[Any, str, str], Any] = {}
+_MOST_BOUND = 1000
+#: Types of values that are plain.
+_PLAIN = frozenset({str, int, bool, type(None)})
 _INFINITE = {"inf": math.inf, "+inf": math.inf, "-inf": -math.inf}
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -83,8 +89,13 @@ def bind(kind: type[T], settings: object, where: str = "") -> T:
 
 def unbind(value: Any) -> Any:
     """Return a (nested) dataclass as plain JSON values: tuples as lists, non-finite numbers as inf, -inf or nan."""
-    if dataclasses.is_dataclass(value):
-        return {field.name: unbind(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else str(value)
+    if dataclasses.is_dataclass(kind):
+        return {name: unbind(getattr(value, name)) for name in _names(kind)}
     if isinstance(value, Mapping):
         return {str(key): unbind(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -92,6 +103,11 @@ def unbind(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def _hints(kind: Any) -> dict[str, Any]:
@@ -102,7 +118,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
-        return bind(kind, value, where)  # type: ignore[arg-type]
+        return _bind_group(kind, value, where)
     origin, args = get_origin(kind), get_args(kind)
     if origin is tuple:
         return _convert_tuple(args, value, where)
@@ -130,6 +146,16 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if type(value) is not kind:
         raise _ill_typed(where, value, _NAMES.get(kind, str(kind)))
     return value
+
+
+def _bind_group(kind: Any, value: Any, where: str) -> Any:
+    """Return ``bind(kind, value, where)``; the jobs of a sweep share what is equal."""
+    key = (kind, where, repr(value))
+    if key not in _BOUND:
+        if len(_BOUND) >= _MOST_BOUND:
+            _BOUND.clear()
+        _BOUND[key] = bind(kind, value, where)
+    return _BOUND[key]
 
 
 def _convert_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -166,10 +166,11 @@ def _kept(token: re.Match[str]) -> str:
 
 
 def _canonical(value: Any) -> Any:
-    if isinstance(value, dict):
+    kind = type(value)
+    if kind is float:
+        return int(value) if value.is_integer() else value
+    if kind is dict:
         return {key: _canonical(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if kind is list:
         return [_canonical(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
     return value
