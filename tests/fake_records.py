@@ -168,8 +168,39 @@ def tiny(spec: RunSpec) -> RunSpec:
     return dataclasses.replace(spec, scale=fake_spec(n_voxels=24).scale)
 
 
+def _put_validation(put: Callable[..., None], shape: tuple[int, int], image: tuple[int, ...], *,
+                    refined: bool) -> dict[str, float]:
+    """Put the arrays of a validation with halves and one pair of atoms that are too near; return its metrics."""
+    rng = np.random.default_rng(4)
+    metrics: dict[str, float] = {}
+    for model in ("volume", *(["atoms"] if refined else [])):
+        put(f"validation/images/chi_square_{model}", 1 + 0.1 * rng.random(shape), dtype=float)
+        put(f"validation/images/r_factor_{model}", 0.04 + 0.01 * rng.random(shape), dtype=float)
+        metrics |= {f"r_factor_{model}": 0.0412, f"r_factor_counts_{model}": 0.0391, f"chi_square_{model}": 1.25}
+    put("validation/images/held_out", np.arange(np.prod(shape)).reshape(shape) == 4, dtype=bool)
+    put("validation/images/worst", [[1, 0], [0, 1]], dtype=np.int64)
+    put("validation/images/worst_measured", 1 + 0.1 * rng.standard_normal((2, *image)))
+    put("validation/images/worst_residual", rng.standard_normal((2, *image)))
+    q = np.linspace(0.05, 1, 20)
+    put("validation/fsc/frequency_per_A", q, "1/Å", float)
+    for name in ("all", "axis", "wedge", "across", "half_bit"):
+        put(f"validation/fsc/{name}", np.exp(-q), dtype=float)
+    put("validation/halves/difference_A", rng.normal(0, 0.1, (50, 3)), "Å", float)
+    put("validation/chemistry/distance_edges_A", np.linspace(0, 6, 25), "Å", float)
+    put("validation/chemistry/distances/Si-O", np.arange(24), dtype=np.int64)
+    put("validation/chemistry/coordination/Si", np.arange(17), dtype=np.int64)
+    put("validation/chemistry/pair_distribution/r_A", q, "Å", float)
+    put("validation/chemistry/pair_distribution/g", q, dtype=float)
+    put("validation/broken/atoms", [[2, 0, 5]], dtype=np.int64)
+    put("validation/broken/distance_A", [1.07], "Å", float)
+    metrics |= {f"resolution_{name}{end}_A": 1.25 for name in ("0143", "05") for end in ("", "_wedge")}
+    return metrics | {"halves_n_common": 50, "halves_distance_pm": 17.5, "halves_found_percent": 97.53,
+                      "halves_position_error_pm": 8.25, "n_too_near": 1, "n_isolated": 0}
+
+
 def write_fake_record(
-    outputs: Path, spec: RunSpec, *, found_nothing: bool = False, truth: bool = True, refined: bool = False
+    outputs: Path, spec: RunSpec, *, found_nothing: bool = False, truth: bool = True, refined: bool = False,
+    validated: bool = False
 ) -> Path:
     """Write one fake record under ``outputs/records`` and return its folder.
 
@@ -287,6 +318,8 @@ def write_fake_record(
     if refined:
         _put_refined(put, positions_A[found], numbers[found], rng, turned=truth)
         put("refined_match/true", found, dtype=np.int64)
+    if validated:
+        metrics |= _put_validation(put, n_images, images[0, 0].shape, refined=refined)
     structure = {name.removeprefix("structure/"): arrays.pop(name).values
                  for name in list(arrays) if name.startswith("structure/")}
     arrays |= {name: Dataset(values, "1") for name, values in pack_pairs(structure).items()}

@@ -26,6 +26,8 @@ from tests.fake_records import OF_THE_TRUTH, fake_spec, write_fake_record
 
 #: Kinds of figures that need the truth, by the records that the task is drawn from.
 NEED_TRUTH = {"binning", "vacancies"}
+#: Kinds of figures of one validation.
+VALIDATION = {"fit", "residuals", "halves", "chemistry"}
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +37,14 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, list[StoredR
     for truth in (True, False):
         outputs = tmp_path_factory.mktemp("records")
         for spec in (fake_spec(n_voxels=24, dose_e_A2=7e3), fake_spec(n_voxels=24, n_layers=4, vacancies=0.1)):
-            write_fake_record(outputs, spec, truth=truth, refined=True)
+            write_fake_record(outputs, spec, truth=truth, refined=True, validated=True)
         read[truth], problems = read_runs(outputs)
         assert problems == [] and [run.has_truth for run in read[truth]] == [truth, truth]
     return read
 
 
 def make_task(kind: str, runs: list[StoredRun]) -> FigureTask:
-    if kind in ("geometry", "images"):
+    if kind in ("geometry", "images", *VALIDATION):
         return FigureTask("name", kind, "Title", (runs[0],))
     if kind == "vacancies":
         return FigureTask("name", kind, "Title", tuple(sorted(runs, key=lambda run: len(run.spec.sample.vacancies))))
@@ -204,7 +206,7 @@ def test_report_of_records_without_a_truth(
     tmp_path: Path, mixed: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aetlab.report._experiments", dict)
-    measured = write_fake_record(tmp_path, fake_spec(n_voxels=24), truth=False, refined=True).name
+    measured = write_fake_record(tmp_path, fake_spec(n_voxels=24), truth=False, refined=True, validated=mixed).name
     if mixed:
         write_fake_record(tmp_path, fake_spec(n_voxels=24, dose_e_A2=7e3))
     main(["--outputs", str(tmp_path), "--processes", "1"])
@@ -213,7 +215,14 @@ def test_report_of_records_without_a_truth(
     page = (report / "report.html").read_text(encoding="utf-8")
     names = {path.stem for path in (report / "figures").glob("*.png")}
     own = {name.split("_")[2] for name in names if name.startswith("series_") and name.endswith(measured[:8])}
-    assert own == {"panels", "depths", "geometry", "images", "refined", "convergence"}
+    assert own == {"panels", "depths", "geometry", "images", "refined", "convergence", *(VALIDATION if mixed else ())}
+    validation = page[page.index('<section id="validation"'):]
+    validation = re.sub("<[^>]+>", " ", validation[:validation.index("</section>")])
+    assert ("was not validated" in validation) != mixed and "record " + measured in validation
+    if mixed:  # the numbers of the fake record
+        for told in ("4.12 %", "1.25 Å", "50 atoms were found in both halves, 17.5 pm apart", "8.2 pm", "97.53",
+                     "too near", "1.07"):
+            assert told in validation, told
     assert "left out" not in printed  # local structure is compared with a truth: nothing is missing without one
     assert not re.search(r">[^<]*\bnan\b[^<]*<", page.split("<script")[0], re.IGNORECASE)
     assert not re.search("not drawn|not used|Traceback", printed)

@@ -192,7 +192,7 @@ _OF_VALIDATION = (
     Metric("halves_found_by_half_percent", "found by a half, estimated", "%", 2, "higher", False,
           "probability that a half finds a true atom, by capture and recapture"),
     Metric("halves_found_percent", "found, estimated", "%", 2, "higher", False,
-          "true atoms that were found, of the true atoms, estimated from two halves"),
+          "atoms that were found, of those there by capture and recapture in two halves"),
     Metric("halves_false_percent", "false positives, estimated", "%", 3, "lower", False,
           "atoms without a true atom, of the true atoms, estimated from two halves"),
     Metric("halves_distance_pm", "distance of the halves", "pm", 2, "lower", False,

@@ -12,7 +12,7 @@ import pandas as pd
 from aetlab.core.inert import one_line
 from aetlab.reporting.columns import describe_columns
 from aetlab.reporting.drawn import choose_drawn, describe_choice
-from aetlab.reporting.figures.choose import accuracy_tasks, common_tasks, refined_tasks
+from aetlab.reporting.figures.choose import accuracy_tasks, common_tasks, refined_tasks, validation_tasks
 from aetlab.reporting.figures.kinds import FigureTask, keep_drawable
 from aetlab.reporting.figures.labels import run_labels
 from aetlab.reporting.figures.make import MadeFigure, make_figures
@@ -153,7 +153,8 @@ def _tasks(
     shown |= {frozenset([run.identity]) for task in tasks if task.kind not in ("geometry", "images")
               for run in task.runs}
     tasks += common_tasks(drawn, frame, shown if by == "dose_e_A2" else set(), by)
-    tasks, left_out = keep_drawable([*tasks, *accuracy_tasks(drawn, frame), *refined_tasks(drawn)])
+    tasks, left_out = keep_drawable([*tasks, *accuracy_tasks(drawn, frame), *refined_tasks(drawn),
+                                      *validation_tasks(drawn)])
     return tasks, missing + left_out
 
 

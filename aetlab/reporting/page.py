@@ -12,6 +12,7 @@ from aetlab.reporting.measured import measured_frame
 from aetlab.reporting.overview import describe_records
 from aetlab.reporting.page_filter import filter_data, filter_form
 from aetlab.reporting.page_records import better_directions, comparable, compare_section, details_section
+from aetlab.reporting.page_validation import validation_section
 from aetlab.reporting.page_viewer import viewer_data, viewer_section
 from aetlab.reporting.report_contents import Report, anchor, row_anchor
 from aetlab.reporting.table_one import table_one_text, table_one_values
@@ -27,6 +28,7 @@ def build_page(report: Report) -> str:
     sections = [
         ("runs", "All records", _runs(report)),
         ("measured", "Measured series", _measured(report)),
+        ("validation", "Validation and methods", validation_section(report)),
         ("table-one", "Table I of the paper", _tables_one(report)),
         ("seeds", "Means over seeds", _folded(report)),
         ("atoms", "Atoms in 3D and slices", viewer_section(report)),

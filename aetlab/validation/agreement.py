@@ -1,24 +1,28 @@
 r"""Estimate found, false and misnamed atoms and the error of positions from the atoms of two independent halves.
 
-Atoms of the whole data and of the halves 1 and 2 are paired within a distance. Each atom of the whole then has been
-confirmed by both halves (n₂ atoms), by one (n₁) or by none (n₀).
+Atoms of the whole data and of the halves 1 and 2 are paired within a distance; m atoms are in both halves, which have
+N₁ and N₂.
 
-*Capture and recapture.* If a half finds a true atom with probability p, independently of the other half, then
-n₂ : n₁ = p² : 2p(1 - p), so that p = 2n₂/(2n₂ + n₁), and u = n₁²/(4n₂) true atoms are confirmed by none (Chao,
-Scand. J. Statist. 11, 265, 1984, for two captures). Atoms of the whole beyond u without a confirmation are false:
-false = max(n₀ - u, 0). A false atom follows the noise of the whole, which a half shares in part, and rarely passes the
-tests of a half.
+*Found.* Each half is a capture: the other half has recaptured m of its N₁ atoms, so that N = N₁ N₂ / m atoms are there
+to be found (Petersen's estimate with a chance of its own for each half, Seber, The Estimation of Animal Abundance,
+1982). The share of the whole is its number of atoms over N, at most 1. Two errors have opposite signs: false atoms of
+the halves raise N, and atoms that are easier to find than others (heavy ones) lower it.
 
-*From half to full dose.* Signal over noise grows by √2. A test that a fraction p of the atoms passes by a margin of
-z = Φ⁻¹(p) standard deviations is then passed by q = Φ(√2 z). The same step takes r, the share of right names of a half.
-Names of a pair of atoms agree with probability a = r² + (1 - r)²/(K - 1) for K elements with mistakes at random, which
-gives r.
+*False.* Each atom of the whole has been confirmed by both halves (n₂ atoms), by one (n₁) or by none (n₀). If a half
+finds a true atom with probability p, n₂ : n₁ = p² : 2p(1 - p), so that p = 2n₂/(2n₂ + n₁) and u = n₁²/(4n₂) true atoms
+are confirmed by none. Those beyond, max(n₀ - u, 0), are taken for false. Weak true atoms among strong ones are counted
+as false by this, and a noise peak of the whole that a half confirms is not: it is a rough measure.
+
+*Names.* Names of a pair of atoms agree with probability a = r² + (1 - r)²/(K - 1) for K elements with mistakes at
+random, which gives r, the share of right names of a half. Signal over noise of the whole is √2 times that of a half: a
+test that a share r passes by z = Φ⁻¹(r) standard deviations is passed by Φ(√2 z) of the whole.
 
 *Positions.* The difference of the halves has twice the variance of a half, and a half twice that of the whole: the
 error of the whole is half of the difference.
 
-Errors that both halves share stay unseen: bias of the regulariser, wrong microscope parameters, atoms that no
-dose would show. The estimates are therefore optimistic where those dominate.
+Errors that both halves share stay unseen: bias of the regulariser, wrong parameters of the microscope, atoms that no
+dose shows. Positions and names are therefore better in the estimate than in truth, most so without noise
+(docs/validation.md compares them).
 """
 
 from __future__ import annotations
@@ -80,15 +84,14 @@ def compare_halves(whole: NamedPlaces, first: NamedPlaces, second: NamedPlaces, 
     p = 2 * n_2 / (2 * n_2 + n_1) if n_2 else math.nan
     unconfirmed = n_1**2 / (4 * n_2) if n_2 else math.nan
     n_false = max(n_0 - unconfirmed, 0.0)
-    found = at_full_dose(p)
-    n_true = (len(whole) - n_false) / found if found > 0 else math.nan
+    n_there = len(first) * len(second) / len(one) if len(one) else math.nan
     agree = float((first.numbers[one] == second.numbers[other]).mean()) if len(one) else math.nan
     distance_pm = 100 * np.linalg.norm(difference_A, axis=1)
     sigma_pm = 100 * np.sqrt((difference_A**2).mean(axis=0)) / 2 if len(one) else np.full(3, np.nan)
     metrics = {
         "halves_n_first": float(len(first)), "halves_n_second": float(len(second)), "halves_n_common": float(len(one)),
         "halves_n_unconfirmed": float(n_0), "halves_found_by_half_percent": 100 * p,
-        "halves_found_percent": 100 * found, "halves_false_percent": 100 * n_false / n_true,
+        "halves_found_percent": 100 * min(len(whole) / n_there, 1.0), "halves_false_percent": 100 * n_false / n_there,
         "halves_distance_pm": float(np.median(distance_pm)) if len(one) else math.nan,
         "halves_position_error_pm": float(distance_pm.mean() / 2) if len(one) else math.nan,
         "halves_names_agree_percent": 100 * agree,

@@ -156,6 +156,16 @@ def refined_tasks(runs: Sequence[StoredRun]) -> list[FigureTask]:
     return tasks
 
 
+def validation_tasks(runs: Sequence[StoredRun]) -> list[FigureTask]:
+    """Return the figures of each validation: fit to the images, worst residuals, halves, chemistry."""
+    titles = {"fit": "Model against images, and alignment", "residuals": "Images that fit worst",
+              "halves": "Two independent halves", "chemistry": "Distances and coordination"}
+    present = {"fit": "validation/images/held_out", "residuals": "validation/images/worst",
+               "halves": "validation/fsc/all", "chemistry": "validation/chemistry/distance_edges_A"}
+    return [FigureTask(name=_name(kind, run), kind=kind, title=_title(title, run), runs=(run,))
+            for run in runs for kind, title in titles.items() if present[kind] in run.array_names]
+
+
 def _by_sample(runs: Sequence[StoredRun]) -> list[list[StoredRun]]:
     """Return the first record of each set of repeats, grouped by sample, size, and whether there is a truth."""
     groups: dict[tuple[bool, str, str, str, str], list[StoredRun]] = {}

@@ -20,6 +20,7 @@ from aetlab.reporting.figures.images import plot_images
 from aetlab.reporting.figures.panels import plot_panels
 from aetlab.reporting.figures.refined import plot_refined
 from aetlab.reporting.figures.vacancies import plot_vacancies
+from aetlab.reporting.figures.validation import plot_chemistry, plot_fit, plot_halves, plot_residuals
 from aetlab.reporting.stored_run import StoredRun
 
 
@@ -237,5 +238,55 @@ KINDS: dict[str, FigureKind] = {
         caption_without_truth="Standard errors of the positions, traced (dashed) and refined. Distance from each "
         "refined atom to the nearest traced one. Occupancy by assigned element, and, where any is uncertain, the "
         "probability of the assigned element.",
+    ),
+    "fit": FigureKind(
+        draw=lambda task: plot_fit(*task.runs),
+        needs=Needs(
+            always=("validation/images/held_out", "tilt_series/tilt_deg", "tilt_series/weight",
+                    "tilt_series/defocus_nm", "validation/images/chi_square_volume|validation/images/r_factor_volume"),
+            without_truth=(),
+            where_stored=("validation/images/*_atoms", "refined/shift_A", "refined/defocus_A", "alignment/shift_A",
+                          "alignment/defocus_A"),
+        ),
+        caption="Misfit of each image (a): full symbols are those of the best model, the refined atoms where there are "
+        "any, open ones those of the volume; without noise R, else χ² per value, which is 1 (dashed) where counting "
+        "noise alone separates image and model. Rings mark images that no step was fitted to. Shift (b) and change of "
+        "the defocus (c) that the alignment or the refinement found.",
+    ),
+    "residuals": FigureKind(
+        draw=lambda task: plot_residuals(*task.runs),
+        needs=Needs(
+            always=("validation/images/worst", "validation/images/worst_measured", "validation/images/worst_residual",
+                    "tilt_series/tilt_deg", "tilt_series/defocus_nm",
+                    "validation/images/chi_square_atoms|validation/images/chi_square_volume",
+                    "validation/images/r_factor_atoms|validation/images/r_factor_volume"),
+            without_truth=(),
+        ),
+        caption="The images that fit worst, the worst first: measured amplitude above, measured less modelled "
+        "amplitude below, in standard deviations of the counting noise (blue: the model is too bright). "
+        "Structure in a residual is what the model lacks.",
+    ),
+    "halves": FigureKind(
+        draw=lambda task: plot_halves(*task.runs),
+        needs=Needs(
+            always=(*(f"validation/fsc/{name}" for name in ("frequency_per_A", "all", "axis", "wedge", "across",
+                                                             "half_bit")), "validation/halves/difference_A"),
+            without_truth=(),
+        ),
+        caption="Fourier shell correlation of two reconstructions from independent halves of the data (a), over all "
+        "directions and within 30° of the tilt axis, of the beam at the middle tilt, about which the missing wedge "
+        "lies, and of the direction across both. Positions of the atoms that both halves found, one less the other "
+        "(b); the errors of the whole are half as wide.",
+    ),
+    "chemistry": FigureKind(
+        draw=lambda task: plot_chemistry(*task.runs),
+        needs=Needs(
+            always=("validation/chemistry/distance_edges_A", "validation/chemistry/distances/*",
+                    "validation/chemistry/coordination/*"),
+            without_truth=(),
+            where_stored=("validation/chemistry/pair_distribution/*",),
+        ),
+        caption="Distances between the atoms by pair of elements (a); number of bonds of an atom, within 1.2 of the "
+        "sum of the covalent radii (b); pair distribution about the atoms deep below the surface (c).",
     ),
 }

@@ -1,0 +1,91 @@
+"""Part of the report page on the validation of records without a truth, and their methods in words."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from aetlab.core.metrics import find_metric
+from aetlab.reporting import html
+from aetlab.reporting.figures.atoms import element_name
+from aetlab.reporting.methods_text import methods_text
+from aetlab.reporting.report_contents import Report
+from aetlab.reporting.stored_run import StoredRun
+
+#: Atoms that break a rule and that the page lists; the record holds all.
+MOST_LISTED = 40
+RULES = ("too near", "isolated")
+#: Metrics of the tables, by heading.
+_TABLES = {
+    "Model against images": (
+        "r_factor_atoms", "r_factor_counts_atoms", "chi_square_reduced_atoms", "r_factor_volume",
+        "r_factor_counts_volume", "chi_square_volume", "held_out_r_factor_atoms", "held_out_chi_square_atoms",
+        "held_out_r_factor_volume", "held_out_chi_square_volume"),
+    "Two halves": (
+        "resolution_0143_A", "resolution_05_A", "resolution_half_bit_A", "resolution_0143_axis_A",
+        "resolution_05_axis_A", "resolution_0143_wedge_A", "resolution_05_wedge_A", "resolution_0143_across_A",
+        "resolution_05_across_A", "halves_n_first", "halves_n_second", "halves_n_common", "halves_n_unconfirmed",
+        "halves_found_percent", "halves_false_percent", "halves_position_error_pm", "halves_names_agree_percent",
+        "halves_species_percent"),
+    "Chemistry": ("density_g_cm3", "density_per_A3", "n_too_near", "n_isolated"),
+}
+
+
+def validation_section(report: Report) -> str:
+    """Return the validation and the methods of each record without a truth, and of others that were validated."""
+    runs = [run for run in report.runs if not run.has_truth or is_validated(run)]
+    return "\n".join(_of_run(run, report.labels.get(run.identity, run.identity)) for run in runs)
+
+
+def is_validated(run: StoredRun) -> bool:
+    """Return whether the record of ``run`` holds a validation."""
+    return "validation/images/held_out" in run.array_names
+
+
+def _of_run(run: StoredRun, label: str) -> str:
+    tables = "".join(_table(run, heading) for heading in _TABLES)
+    broken = _broken(run) if is_validated(run) else ""
+    if not is_validated(run):
+        tables = "<p>This record was not validated: repeat the run with validate=images or validate=halves.</p>"
+    name = f"{html.escape(label)} <code>{html.escape(run.identity)}</code>"
+    return (f"<div{html.shown_with([run.identity])}><h3>{name}</h3>"
+            f'<div class="columns">{tables}</div>{broken}<h4>Methods</h4>'
+            f"<blockquote>{html.escape(methods_text(run))}</blockquote></div>")
+
+
+def _table(run: StoredRun, heading: str) -> str:
+    rows = {}
+    for name in _names(run, heading):
+        value = run.metrics.get(name, math.nan)
+        if math.isfinite(value):
+            metric = find_metric(name)
+            rows[metric.heading] = metric.text(value)
+    return f"<div><h4>{heading}</h4>{html.pairs(rows)}</div>" if rows else ""
+
+
+def _names(run: StoredRun, heading: str) -> list[str]:
+    """Return the metrics of a table; those of pairs and elements come first in the chemistry."""
+    own = [name for name in run.metrics if name.startswith(("distance_", "coordination_"))
+           and not find_metric(name).needs_truth]
+    return [*(own if heading == "Chemistry" else ()), *(name for name in _TABLES[heading] if name in run.metrics)]
+
+
+def _broken(run: StoredRun) -> str:
+    """Return the list of atoms that break a rule of chemistry, those of the best atoms of the record."""
+    atoms, distance_A = run.array("validation/broken/atoms"), run.array("validation/broken/distance_A")
+    if not len(atoms):
+        return "<p>No atom is too near to another one or isolated.</p>"
+    source = "refined" if "refined/positions_A" in run.array_names else "traced"
+    positions_A, numbers = run.array(f"{source}/positions_A"), run.array(f"{source}/numbers")
+
+    def name(i: int) -> str:
+        return f"{element_name(int(numbers[i]))} {i}" if i >= 0 else "–"
+
+    rows = [{"atom": name(int(one)), "rule": RULES[int(rule)], "other": name(int(other)), "distance (Å)": f"{far:.2f}",
+             **{f"{axis} (Å)": f"{positions_A[one, k]:.2f}" for k, axis in enumerate("xyz")}}
+            for (one, rule, other), far in zip(atoms[:MOST_LISTED].tolist(), distance_A.tolist(), strict=False)]
+    left = len(atoms) - len(rows)
+    more = f"<p>{left} more are in the record (validation/broken).</p>" if left > 0 else ""
+    return (f"<h4>Atoms that break a rule of chemistry ({source})</h4>"
+            f"{html.table(pd.DataFrame(rows), sortable=False)}{more}")
