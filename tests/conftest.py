@@ -126,7 +126,7 @@ def aetlab(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """``aetlab("run", "dose=50k", ...)``: run a command line in a new process, in an empty folder."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "COLUMNS": "200"}
 
-    def call(module: str, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    def call(module: str, *words: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-m", f"aetlab.{module}", *words], cwd=tmp_path, env=environment,
                               capture_output=True, text=True, timeout=timeout_s, check=False)
 
