@@ -24,7 +24,6 @@ from aetlab.store.listing import (
     DAMAGED,
     Entry,
     cache_size,
-    choose,
     differing,
     list_entries,
     remove_cache,
@@ -34,12 +33,13 @@ from aetlab.store.record import Places, array_names, read_history, read_record
 
 _DESCRIPTION = "List, show, export and remove the runs of an outputs folder. Without a command, list them."
 _EXAMPLES = """examples:
-  python -m aetlab.runs                                      list all runs
-  python -m aetlab.runs list reg.kind=tv 'found_percent>99'  list the runs that meet both conditions
-  python -m aetlab.runs show 3f2a                            show the run whose id starts with 3f2a
-  python -m aetlab.runs export reg.kind=tv --to atoms        write atoms (XYZ, CSV) and volumes (MRC) to atoms/
-  python -m aetlab.runs remove status=damaged                remove damaged records, after a confirmation
-  python -m aetlab.runs remove --cache                       remove the tilt series that runs share
+  python -m aetlab.runs                                    list all runs
+  python -m aetlab.runs list 'reg == "tv" and dose_e_A2 < inf and found_percent > 99'
+  python -m aetlab.runs show 3f2a                          show the run whose id starts with 3f2a
+  python -m aetlab.runs export 'reg == "tv"' --to atoms    write atoms (XYZ, CSV) and volumes (MRC) to atoms/
+  python -m aetlab.runs remove 'status == "damaged"'       remove damaged records, after a confirmation
+  python -m aetlab.runs remove --cache                     remove the tilt series that runs share
+Expressions are those of report --select, with the columns of aetlab.load_records() and status.
 """
 #: Largest column width that rows are padded to.
 _WIDEST = 60
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not places.outputs.is_dir():
         sys.exit(_refuse(f"--outputs={arguments.outputs} cannot be used: there is no such folder"))
     try:
-        chosen = choose(list_entries(places), arguments.words)
+        chosen = _chosen(list_entries(places), arguments.words)
         if arguments.command == "list":
             _list(places, chosen, arguments.json)
         elif arguments.command == "show":
@@ -67,6 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_refuse(str(error)))
 
 
+def _chosen(entries: list[Entry], words: Sequence[str]) -> list[Entry]:
+    if not words:
+        return entries
+    from aetlab.reporting.choose_runs import choose_runs
+
+    return choose_runs(entries, words)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m aetlab.runs", description=_DESCRIPTION,
                                      epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -75,8 +83,8 @@ def _parser() -> argparse.ArgumentParser:
                 "export": "write atoms and volumes as XYZ, CSV and MRC", "remove": "remove runs or the cached stages"}
     for name, text in purposes.items():
         command = commands.add_parser(name, help=text)
-        command.add_argument("words", nargs="*", metavar="condition|id",
-                             help="condition on a setting or score (reg.kind=tv, 'found_percent>99') or start of an id")
+        command.add_argument("words", nargs="*", metavar="EXPR|id",
+                             help="expression of settings and scores ('found_percent > 99'), or start of an id")
         command.add_argument("--outputs", default="outputs", help="folder of all results (default: outputs)")
         if name == "remove":
             command.add_argument("--yes", action="store_true", help="do not ask for confirmation")
@@ -167,7 +175,7 @@ def _remove(places: Places, entries: list[Entry], arguments: argparse.Namespace)
         n_stages, n_bytes = cache_size(places)
         subject = f"{n_stages} cached stages ({_bytes(n_bytes)})"
     elif not arguments.words:
-        return _refuse("give conditions or ids of the runs to remove, for example: remove status=damaged")
+        return _refuse("give conditions or ids of the runs to remove, for example: remove 'status == \"damaged\"'")
     else:
         n_stages = 0
         subject = f"{len(entries)} runs ({_bytes(sum(entry.n_bytes for entry in entries))})"

@@ -98,7 +98,7 @@ class Study:
             return self._kill_writing("report", outputs, self.quiet.outputs / "report", n_kills)
         if operation == "export":
             goal = self.folder / "export"
-            return self._kill_writing("runs", ["export", "reg.kind=tv", *outputs, "--to", str(goal)], goal, n_kills)
+            return self._kill_writing("runs", ["export", 'reg == "tv"', *outputs, "--to", str(goal)], goal, n_kills)
         return self._kill_remove(n_kills)
 
     def _kill_sweep(self, words: list[str], n_kills: int) -> dict[str, int]:

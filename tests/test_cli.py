@@ -145,16 +145,16 @@ def test_runs_are_listed_shown_and_removed(one_run: tuple[Path, str], aetlab: Ae
     assert listed.returncode == 0 and record.name in listed.stdout and "damaged" in listed.stdout
     entries = json.loads(aetlab("runs", "list", "--json").stdout)
     assert {entry["status"] for entry in entries} == {"complete", "damaged"}
-    chosen = json.loads(aetlab("runs", "list", "dose.total_e_A2=inf", "n_true>1", "--json").stdout)
+    chosen = json.loads(aetlab("runs", "list", "dose.total_e_A2 == inf", "n_true > 1 and reg == 'tv'", "--json").stdout)
     assert [entry["id"] for entry in chosen] == [record.name]
-    assert json.loads(aetlab("runs", "list", "found_percent>100.5", "--json").stdout) == []
+    assert json.loads(aetlab("runs", "list", "found_percent > 100.5", "--json").stdout) == []
     shown = json.loads(aetlab("runs", "show", record.name[:6], "--json").stdout)
     assert shown["settings"]["dose"]["total_e_A2"] == "inf" and "volume/potential_V" in shown["arrays"]
-    wrong = aetlab("runs", "list", "dosis=3")
-    assert wrong.returncode == 2 and wrong.stderr.startswith("aetlab: 'dosis=3' names no setting or metric")
-    kept = aetlab("runs", "remove", "status=damaged")
+    wrong = aetlab("runs", "list", "dosis == 3")
+    assert wrong.returncode == 2 and wrong.stderr.startswith("aetlab: no column 'dosis'; the columns are record, ")
+    kept = aetlab("runs", "remove", 'status == "damaged"')
     assert kept.returncode == 1 and "nothing was removed" in kept.stdout and len(list(record.parent.iterdir())) == 2
-    gone = aetlab("runs", "remove", "status=damaged", "--yes")
+    gone = aetlab("runs", "remove", 'status == "damaged"', "--yes")
     assert gone.returncode == 0 and [path.name for path in record.parent.iterdir()] == [record.name]
     cache = aetlab("runs", "remove", "--cache", "--yes")
     assert cache.returncode == 0 and "removed 1 cached stages" in cache.stdout

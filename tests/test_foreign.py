@@ -59,10 +59,10 @@ def test_what_is_no_record_is_listed_and_left_alone(places: Places, smoke_spec: 
     (damaged / "metrics.json").unlink()
     found = statuses(places)
     assert found["Thumbs.db"] == found["919857d939f2cbe8 (copy)"] == "foreign" and found["0" * 16] == "cut off"
-    assert run(places, "remove", "status=damaged", "--yes") == 0
+    assert run(places, "remove", 'status == "damaged"', "--yes") == 0
     assert not damaged.exists() and (places.records / "Thumbs.db").exists()
     capsys.readouterr()
-    assert run(places, "remove", "status!=complete", "--yes") == 1
+    assert run(places, "remove", "status != 'complete'", "--yes") == 1
     told = capsys.readouterr()
     assert "removed 1 of 3 runs" in told.out and told.err.count("is not a record and is left alone\n") == 2
     assert list(statuses(places).values()).count("complete") == 2 and not places.log("0" * 16).exists()

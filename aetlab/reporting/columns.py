@@ -5,19 +5,29 @@ Metrics are described by :mod:`aetlab.core.metrics`. Units are part of the colum
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pandas as pd
 
 from aetlab.core.metrics import find_metric
+from aetlab.core.setting import About
 from aetlab.spec import RunSpec, missing_wedge_deg, tilt_angles_deg, tilt_span_deg
+from aetlab.spec.bind import unbind
+from aetlab.store.identity import NOT_IN_IDENTITY
+from aetlab.store.listing import flatten
 
 #: Suffixes of the columns with the ends of the 95 % confidence interval of a mean over seeds.
 LOW95, HIGH95 = "_low95", "_high95"
+#: Settings that do not change the result, by their dotted names.
+LABELS = {"data.path", "sample.path",
+          *(f"{group}.{name}" for group, names in NOT_IN_IDENTITY.items() for name in names)}
 #: Prefix of the columns with the wall time of a stage.
 SECONDS = "seconds_"
 
@@ -86,6 +96,10 @@ SETTINGS = (
     SettingColumn("seed", "seed", "1", "seed of all random numbers", lambda spec: spec.seed),
 )
 
+#: Numbers that JSON cannot hold, as :func:`~aetlab.spec.bind.unbind` writes them.
+_NUMBERS: dict[Any, float] = {text: float(text) for text in ("inf", "-inf", "nan")}
+#: Description of a column that another version wrote.
+_UNKNOWN = ("1", "neither", False, "unknown to this version")
 _OTHERS = {
     "record": ("1", "identity of the run, which is the name of its folder under records"),
     "records": ("1", "identities of the averaged records"),
@@ -101,9 +115,16 @@ def settings_row(spec: RunSpec) -> dict[str, Any]:
     return {column.name: column.value(spec) for column in SETTINGS}
 
 
+def plain_settings(spec: RunSpec) -> dict[str, Any]:
+    """Return all settings by their dotted names: ``{"dose.total_e_A2": 50000.0, ...}``; lists are JSON text."""
+    return {name: json.dumps(value) if isinstance(value, list) else _NUMBERS.get(value, value)
+            for name, value in flatten(unbind(spec)).items() if "." in name}
+
+
 def settings_columns(frame: pd.DataFrame) -> list[str]:
-    """Return the names of the columns of ``frame`` that hold settings."""
-    return [column.name for column in SETTINGS if column.name in frame.columns]
+    """Return the names of the columns of ``frame`` that hold settings: those of :data:`SETTINGS`, then dotted names."""
+    named = [column.name for column in SETTINGS if column.name in frame.columns]
+    return named + [name for name in map(str, frame.columns) if _about_setting(name)]
 
 
 def truth_columns(frame: pd.DataFrame) -> list[str]:
@@ -125,6 +146,8 @@ def _describe(name: str) -> tuple[str, str, bool, str]:
     for column in SETTINGS:
         if column.name == name:
             return column.unit, "neither", False, column.meaning
+    if described := _about_setting(name):
+        return described.unit or "1", "neither", False, described.meaning
     if name in _OTHERS:
         return _OTHERS[name][0], "neither", False, _OTHERS[name][1]
     for suffix, end in ((LOW95, "lower"), (HIGH95, "upper")):
@@ -136,5 +159,17 @@ def _describe(name: str) -> tuple[str, str, bool, str]:
     try:
         score = find_metric(name)
     except KeyError:  # a record that another version wrote
-        return "1", "neither", False, "unknown to this version"
+        return _UNKNOWN
     return score.unit, score.better, score.needs_truth, score.meaning
+
+
+def _about_setting(name: str) -> About | None:
+    """Return the description of the setting with this dotted name, or of the table that it is an entry of."""
+    return _described_settings().get(".".join(name.split(".")[:2]))
+
+
+@cache
+def _described_settings() -> dict[str, About]:
+    """Return the descriptions of all settings by their dotted names."""
+    return {f"{group}.{field.name}": field.metadata["about"] for group, kind in get_type_hints(RunSpec).items()
+            if dataclasses.is_dataclass(kind) for field in dataclasses.fields(kind) if "about" in field.metadata}

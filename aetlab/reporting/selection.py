@@ -1,30 +1,29 @@
-"""Select rows of a table by an expression such as ``reg in ("tv", "lasso") and dose_e_A2 == 5e4``.
+"""Select rows of a table of records by an expression, with the meaning of :meth:`pandas.DataFrame.query`.
 
-The expression is parsed, and only comparisons, ``and``, ``or``, ``not``, numbers, text, sequences of these and names
-of columns are evaluated. Calls, attributes and subscripts are refused, so an expression cannot run code.
+An example is ``reg in ("tv", "lasso") and dose_e_A2 == 5e4``. Names are columns of :func:`aetlab.load_records`.
+Backticks around a name with a dot (```reg.weight` > 1e-4``) may be left out here. Before pandas evaluates an expression
+it is parsed, and everything but comparisons, ``and``, ``or``, ``not``, sums and products of numbers, texts, lists and
+columns is refused. Calls, attributes and ``@`` are therefore refused, and an expression cannot run code.
 """
 
 from __future__ import annotations
 
 import ast
-import math
-import operator
-from collections.abc import Callable
-from typing import Any
+import difflib
+import re
+from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from aetlab.core.errors import AetlabError
 
-_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-}
+_ALLOWED = (ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.Tuple, ast.List, ast.Load,
+            ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn,
+            ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div)
+#: A text in quotes, or a name in backticks.
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`([^`]*)`""")
+#: Most characters of an expression.
+_LONGEST = 2000
 
 
 class SelectError(AetlabError, ValueError):
@@ -32,76 +31,94 @@ class SelectError(AetlabError, ValueError):
 
 
 def select_rows(frame: pd.DataFrame, expression: str) -> pd.Series:
-    """Return the mask of the rows of ``frame`` for which ``expression`` is true.
+    """Return the mask of the rows of ``frame`` for which ``expression`` is true, bool (rows,).
 
     Raises
     ------
     SelectError
-        For anything but the comparisons described at the top of this module, and for unknown columns.
+        For anything but the expressions described at the top of this module, and for unknown columns.
     """
+    checked = _checked(expression, [str(name) for name in frame.columns])
     try:
-        tree = ast.parse(expression.strip(), mode="eval")
+        result = frame.eval(checked, engine="python")
+    except (TypeError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise SelectError(f"{expression!r} compares values of different types: {reason}") from None
+    if not isinstance(result, pd.Series) or result.dtype != bool:
+        raise SelectError(f"{expression!r} is not a condition: compare a column with a value")
+    return result
+
+
+def _checked(expression: str, columns: Sequence[str]) -> str:
+    """Return ``expression`` as pandas takes it, every name of a column in backticks; raise :class:`SelectError`."""
+    quoted: list[str] = []
+
+    def stand_in(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0]
+        quoted.append(match[1])
+        return f"_quoted_{len(quoted) - 1}_"
+
+    if len(expression) > _LONGEST:
+        raise SelectError(f"{expression[:80]!r}… is longer than {_LONGEST} characters")
+    try:
+        tree = ast.parse(_QUOTED.sub(stand_in, expression).strip(), mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise SelectError(f"--select {expression!r} is not an expression: {error.__class__.__name__}") from None
-    try:
-        result = _condition(tree.body, frame)
-    except TypeError as error:
-        raise SelectError(f"--select {expression!r} compares values of different types: {error}") from None
-    return pd.Series(result, index=frame.index, dtype=bool)
+        equals = "; equality is ==" if re.search(r"[^=<>!]=[^=]", expression) else ""
+        raise SelectError(f"{expression!r} is not an expression: {error.__class__.__name__}{equals}") from None
+    return ast.unparse(_Checker(quoted, columns).visit(tree))
 
 
-def _condition(node: ast.expr, frame: pd.DataFrame) -> np.ndarray:
-    """Return whether ``node`` is true for each row, bool (rows,)."""
-    if isinstance(node, ast.BoolOp):
-        parts = [_condition(value, frame) for value in node.values]
-        return np.logical_and.reduce(parts) if isinstance(node.op, ast.And) else np.logical_or.reduce(parts)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        return ~_condition(node.operand, frame)
-    if isinstance(node, ast.Compare):
-        result = np.ones(len(frame), bool)
-        left = _value(node.left, frame)
-        for op, comparator in zip(node.ops, node.comparators, strict=True):
-            right = _value(comparator, frame)
-            result &= _compare(op, left, right, frame)
-            left = right
-        return result
-    raise SelectError(f"--select takes comparisons joined by and, or, not; it cannot use {ast.unparse(node)!r}")
+class _Checker(ast.NodeTransformer):
+    """Put the names of columns in backticks, and refuse what an expression may not hold."""
 
+    def __init__(self, quoted: Sequence[str], columns: Sequence[str]) -> None:
+        self._quoted = {f"_quoted_{i}_": name for i, name in enumerate(quoted)}
+        self._columns = columns
 
-def _compare(op: ast.cmpop, left: Any, right: Any, frame: pd.DataFrame) -> np.ndarray:
-    if isinstance(op, ast.In | ast.NotIn):
-        if not isinstance(right, list):
-            raise SelectError('--select: the right side of \'in\' is a list of values, for example ("tv", "lasso")')
-        within = _column(left, frame).isin(right).to_numpy()
-        return within if isinstance(op, ast.In) else ~within
-    if type(op) not in _COMPARE:
-        raise SelectError("--select: use ==, !=, <, <=, >, >=, in or not in")
-    if isinstance(left, list) or isinstance(right, list):
-        raise SelectError("--select: compare a list with 'in' or 'not in'")
-    result = _COMPARE[type(op)](_column(left, frame), _column(right, frame))
-    return np.asarray(result.fillna(False), bool)
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        name = self._quoted.get(node.id, node.id)
+        if name == "inf" and name not in self._columns:
+            return node
+        if name not in self._columns or "`" in name:
+            near = difflib.get_close_matches(name, self._columns, n=3)
+            short = ", ".join(column for column in self._columns if "." not in column)
+            raise SelectError(f"no column {name!r}; " + (f"did you mean {' or '.join(near)}?" if near else
+                              f"the columns are {short}, and all settings such as reg.weight"))
+        return ast.Name(f"`{name}`", ast.Load())
 
+    def visit_Attribute(self, node: ast.Attribute) -> ast.Name:
+        name = ast.unparse(node)
+        if not re.fullmatch(r"\w+(\.\w+)+", name):
+            raise self._refusal(node)
+        return self.visit_Name(ast.Name(name, ast.Load()))
 
-def _column(value: Any, frame: pd.DataFrame) -> pd.Series:
-    return value if isinstance(value, pd.Series) else pd.Series([value] * len(frame), index=frame.index)
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+        if not isinstance(node.value, bool | int | float | str) or (isinstance(node.value, str) and "`" in node.value):
+            raise self._refusal(node)
+        return node
 
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        for operator, right in zip(node.ops, node.comparators, strict=True):
+            if not isinstance(operator, _ALLOWED) or (isinstance(operator, ast.In | ast.NotIn)
+                                                      != isinstance(right, ast.Tuple | ast.List)):
+                raise self._refusal(node)
+        return self.generic_visit(node)
 
-def _value(node: ast.expr, frame: pd.DataFrame) -> Any:
-    """Return a column, a number, a text, or a list of numbers and texts."""
-    if isinstance(node, ast.Name):
-        if node.id in frame.columns:
-            return frame[node.id]
-        if node.id == "inf":
-            return math.inf
-        raise SelectError(f"--select: no column {node.id!r}; the columns are {', '.join(map(str, frame.columns))}")
-    if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float | str):
-        return node.value
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        number = _value(node.operand, frame)
-        if isinstance(number, int | float):
-            return -number
-    if isinstance(node, ast.Tuple | ast.List | ast.Set):
-        values = [_value(element, frame) for element in node.elts]
-        if not any(isinstance(value, pd.Series | list) for value in values):
-            return values
-    raise SelectError(f"--select: {ast.unparse(node)!r} is not a column, a number, a text or a list of these")
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        if not isinstance(node.op, _ALLOWED):
+            raise self._refusal(node)
+        for side in (node.left, node.right):
+            if not isinstance(side, ast.Name | ast.Attribute | ast.BinOp | ast.UnaryOp) and not (
+                    isinstance(side, ast.Constant) and isinstance(side.value, int | float)):
+                raise self._refusal(node)
+        return self.generic_visit(node)
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        if not isinstance(node, _ALLOWED):
+            raise self._refusal(node)
+        return super().generic_visit(node)
+
+    def _refusal(self, node: ast.AST) -> SelectError:
+        return SelectError("an expression joins comparisons of columns, numbers, texts and lists by and, or, not; it "
+                           f"cannot hold {ast.unparse(node)!r}")

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aetlab.core.inert import file_name
+from aetlab.reporting.columns import LABELS, plain_settings
 from aetlab.reporting.stored_run import StoredRun
 from aetlab.spec import RunSpec
-from aetlab.spec.bind import unbind
-from aetlab.store.identity import NOT_IN_IDENTITY
-from aetlab.store.listing import flatten
 
 #: Questions that a record may answer differently where none answers them exactly: for example a study with fewer
 #: iterations, or with other tracing thresholds than those of the row.
@@ -35,7 +33,6 @@ NEGLIGIBLE = (
 )
 #: Beginnings of the names of circumstances that a record of the paper's experiments shares with them.
 OF_THE_PAPER = ("data.", "sample.", "microscope.", "simulate.kind", "align.enabled")
-_LABELS = {f"{group}.{label}" for group, labels in NOT_IN_IDENTITY.items() for label in labels}
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,7 @@ class Study:
 
 def flat_settings(spec: RunSpec) -> dict[str, Any]:
     """Return the settings that determine the result, flat and hashable: ``{"dose.total_e_A2": 50000.0, ...}``."""
-    return {
-        name: json.dumps(value) if isinstance(value, list) else value
-        for name, value in flatten(unbind(spec)).items()
-        if name not in _LABELS
-    }
+    return {"seed": spec.seed} | {name: value for name, value in plain_settings(spec).items() if name not in LABELS}
 
 
 def find_studies(runs: Sequence[StoredRun], experiments: Mapping[str, RunSpec], default: RunSpec) -> list[Study]:

@@ -17,10 +17,12 @@ from scipy.special import stdtrit
 from aetlab.core.metrics import HEADLINES, Metric
 from aetlab.reporting.columns import (
     HIGH95,
+    LABELS,
     LOW95,
     SECONDS,
     SETTINGS,
     describe_columns,
+    plain_settings,
     settings_columns,
     settings_row,
     truth_columns,
@@ -40,12 +42,13 @@ _NEVER_SHOWN = ("n_voxels", "missing_wedge_deg")
 def load_records(outputs: Path | str) -> pd.DataFrame:
     """Return one row for each usable record under ``outputs``, sorted by settings; empty where there is none.
 
-    Columns are ``record`` (identity of the run), settings (such as ``dose_e_A2``, ``n_tilts``, ``reg``), metrics by
-    their names in the records (such as ``position_error_pm``), wall times (``seconds_STAGE``, ``seconds_total``),
-    ``peak_memory_MB`` and ``device``. Metrics that need the truth are NaN for records without one, and are no columns
-    where no record has one. ``frame.attrs["columns"]`` maps each column to its meaning and unit, and
-    ``frame.attrs["problems"]`` holds one line on each record that cannot be used.
-    :func:`~aetlab.reporting.columns.describe_columns` returns the description of the columns as a table.
+    Columns are ``record`` (identity of the run), settings (such as ``dose_e_A2``, ``n_tilts``, ``reg``, then all of
+    them by their dotted names, such as ``reg.weight``), metrics by their names in the records (such as
+    ``position_error_pm``), wall times (``seconds_STAGE``, ``seconds_total``), ``peak_memory_MB`` and ``device``.
+    Metrics that need the truth are NaN for records without one, and are no columns where no record has one.
+    ``frame.attrs["columns"]`` maps each column to its meaning and unit, and ``frame.attrs["problems"]`` holds one line
+    on each record that cannot be used. :func:`~aetlab.reporting.columns.describe_columns` returns the description of
+    the columns as a table.
     """
     runs, problems = read_runs(Path(outputs))
     frame = summary_frame(runs)
@@ -76,10 +79,11 @@ def summary_frame(runs: Iterable[StoredRun]) -> pd.DataFrame:
     if frame.empty:
         return frame
     longest = sorted((run.metrics for run in runs), key=len, reverse=True)
-    metrics = list(dict.fromkeys(name for own in longest for name in own))
+    settings = settings_columns(frame)
+    metrics = list(dict.fromkeys(name for own in longest for name in own if name not in settings))
     stages = list(dict.fromkeys(name for name in frame.columns if name.startswith(SECONDS)))
     stages.sort(key=lambda name: name == f"{SECONDS}total")
-    frame = frame[["record", *settings_columns(frame), *metrics, *stages, "peak_memory_MB", "device"]]
+    frame = frame[["record", *settings, *metrics, *stages, "peak_memory_MB", "device"]]
     ascending = [column != "dose_e_A2" for column in _ORDER]
     return frame.sort_values(list(_ORDER), ascending=ascending, kind="stable", ignore_index=True)
 
@@ -87,9 +91,10 @@ def summary_frame(runs: Iterable[StoredRun]) -> pd.DataFrame:
 def _row(run: StoredRun) -> dict[str, Any]:
     seconds = {f"{SECONDS}{stage.replace(' ', '_')}": value for stage, value in stage_seconds(run).items()}
     return {
+        **run.metrics,  # a foreign record cannot replace another column by a metric of its name
         "record": run.identity,
         **settings_row(run.spec),
-        **run.metrics,
+        **plain_settings(run.spec),
         **seconds,
         f"{SECONDS}total": sum(seconds.values()),
         "peak_memory_MB": run.environment.get("peak_memory_MB", math.nan),
@@ -106,16 +111,15 @@ def fold_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """
     if frame.empty:
         return frame
-    settings = [column for column in settings_columns(frame) if column != "seed"]
-    results = [
-        column
-        for column in frame.columns
-        if column not in settings and pd.api.types.is_numeric_dtype(frame[column]) and column != "seed"
-    ]
+    given = settings_columns(frame)
+    settings = [column for column in given if column != "seed" and column not in LABELS]
+    results = [column for column in frame.columns.difference(given, sort=False)
+               if pd.api.types.is_numeric_dtype(frame[column])]
     without_truth = frame[truth_columns(frame)].isna().all(axis=1)
-    groups = frame.groupby([*settings, without_truth.rename("_")], sort=False, dropna=False)
+    key = pd.util.hash_pandas_object(frame[settings].astype(str).assign(_=without_truth), index=False)
+    groups = frame.groupby(key.to_numpy(), sort=False)
     n_seeds, means = groups.size(), groups[results].mean()
-    kinds = n_seeds.index.to_frame(index=False)
+    kinds = frame.loc[~key.duplicated(), settings].reset_index(drop=True)
     columns: dict[str, Any] = {name: kinds[name] for name in settings} | {"n_seeds": n_seeds.to_numpy()}
     columns["records"] = groups["record"].agg(" ".join).to_numpy()
     repeated = {i: group for i, (_, group) in enumerate(groups) if len(group) > 1} if n_seeds.max() > 1 else {}

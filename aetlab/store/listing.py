@@ -1,4 +1,4 @@
-"""List, filter and remove the runs of an outputs folder: complete, damaged, cut off or failed.
+"""List and remove the runs of an outputs folder: complete, damaged, cut off or failed.
 
 What lies among the records without the name of one, such as Thumbs.db, is listed as foreign and never removed. A file
 that cannot be read is named in the note of its entry; the others are listed.
@@ -7,10 +7,8 @@ that cannot be read is named in the note of its entry; the others are listed.
 from __future__ import annotations
 
 import datetime
-import operator
 import os
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +21,6 @@ from aetlab.store.record import FAILURE, Places, RecordError, Summary, read_summ
 COMPLETE, DAMAGED, CUT_OFF, FAILED, FOREIGN = "complete", "damaged", "cut off", "failed", "foreign"
 #: Most bytes at the end of a log in which its last line is searched.
 _END_BYTES = 1 << 16
-_CONDITION = re.compile(r"(?P<name>[\w.]+)\s*(?P<relation><=|>=|!=|=|<|>)\s*(?P<value>.*)")
-_RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
 
 
 @dataclass(frozen=True)
@@ -83,35 +78,6 @@ def differing(entries: Sequence[Entry]) -> list[str]:
     complete = [entry for entry in entries if entry.settings]
     names = dict.fromkeys(name for entry in complete for name in entry.settings)
     return [name for name in names if len({repr(entry.settings.get(name)) for entry in complete}) > 1]
-
-
-def choose(entries: Sequence[Entry], words: Sequence[str]) -> list[Entry]:
-    """Return the entries that match all ``words``.
-
-    A word is a condition such as ``dose.total_e_A2=50000`` or ``found_percent>99``, or the start of an id. The name in
-    a condition is a setting, a metric, ``status`` or ``id``. Several starts of ids select the runs of any of them.
-
-    Raises
-    ------
-    ValueError
-        For any other word or name.
-    """
-    chosen = list(entries)
-    ids = [word for word in words if _CONDITION.fullmatch(word) is None]
-    for word in ids:
-        if not re.fullmatch(r"[0-9a-f]{1,16}", word) or not any(entry.id.startswith(word) for entry in entries):
-            raise ValueError(f"{word!r} is neither a condition (name=value, name>value) nor the start of a run's id")
-    if ids:
-        chosen = [entry for entry in chosen if entry.id.startswith(tuple(ids))]
-    names = {"status", "id", *(name for entry in entries for name in (*entry.settings, *entry.metrics))}
-    for word in words:
-        match = _CONDITION.fullmatch(word)
-        if match is None:
-            continue
-        if entries and match["name"] not in names:
-            raise ValueError(f"{word!r} names no setting or metric: choose from {', '.join(sorted(names))}")
-        chosen = [entry for entry in chosen if _fits(entry, match["name"], match["relation"], match["value"].strip())]
-    return chosen
 
 
 def remove_entry(places: Places, entry: Entry) -> None:
@@ -206,18 +172,6 @@ def _names(folder: Path) -> list[Path]:
         return []
     except OSError as error:
         raise StorageError(f"{folder} cannot be read: {describe(error)}") from None
-
-
-def _fits(entry: Entry, name: str, relation: str, value: str) -> bool:
-    own: Any = {"status": entry.status, "id": entry.id, **entry.settings, **entry.metrics}.get(name)
-    if own is None:
-        return False
-    try:
-        wanted: Any = float(value)
-        own = float(own)
-    except (TypeError, ValueError):
-        wanted, own = value.lower(), str(own).lower()
-    return _RELATIONS[relation](own, wanted)
 
 
 def _size(folder: Path) -> int:
