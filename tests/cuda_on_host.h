@@ -7,6 +7,11 @@ struct float2 { float x, y; };
 static inline float2 make_float2(float x, float y) { return {x, y}; }
 static inline int min(int a, int b) { return a < b ? a : b; }
 static inline int max(int a, int b) { return a > b ? a : b; }
+static inline void sincospif(float x, float* sine, float* cosine) {
+    const double angle = 3.14159265358979324 * (x - 2.0 * rint(0.5 * x));
+    *sine = (float)sin(angle);
+    *cosine = (float)cos(angle);
+}
 
 struct Index { unsigned x, y, z; };
 static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
@@ -14,6 +19,7 @@ static pthread_barrier_t barrier;
 
 #define __global__
 #define __device__
+#define __forceinline__ inline
 #define __shared__ static
 #define __syncthreads() pthread_barrier_wait(&barrier)
 

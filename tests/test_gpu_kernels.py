@@ -300,9 +300,9 @@ def test_the_estimate_of_memory_is_that_of_the_allocated_arrays(shape: tuple[int
     assert needed - fft_room <= device.n_bytes <= needed - fft_room + small
 
 
-def test_the_papers_size_takes_4_to_5_gb() -> None:
+def test_the_papers_size_takes_5_to_6_gb() -> None:
     needed = memory_needed_bytes((480, 480, 480), 60, 3, n_layers_per_slice=10, rotation="linear", regulariser="tv")
-    assert 4e9 < needed < 5e9
+    assert 5e9 < needed < 6e9
 
 
 def test_every_compiler_here_builds_the_kernels(tmp_path: object) -> None:

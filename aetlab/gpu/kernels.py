@@ -7,6 +7,10 @@ from pathlib import Path
 
 #: y values per thread in the rotation (``LANES`` of rotation.cu).
 _LANES = 4
+#: Layers of a thread in a step of total variation (``DEEP`` of volume.cu).
+_DEEP = 8
+#: Longest side of the planes of fused.cu, and the columns of a block there.
+LONGEST, COLUMNS = 1440, 4
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,13 @@ def _each(source: str, *block: int) -> Kernel:
     return Kernel(source, (block[0], block[1], block[2]), (block[0], block[1], block[2]))
 
 
+def _fused(n_threads: int) -> Kernel:
+    return Kernel("fused.cu", (n_threads, 1, 1), (1, 1, 1), waits=True)
+
+
 #: Extents: ``rotate_*`` (Y, X, S), ``add_adjoint*`` and ``tv_*`` (Y, X, Z), ``build_rotation`` (X, Z, 1), ``*residual``
-#: (rows of all images, 1, 1), ``sum_cost`` and ``set_tilt`` (1, 1, 1), all others (pixels or voxels, 1, 1).
+#: (rows of all images, 1, 1), ``sum_cost`` and ``set_tilt`` (1, 1, 1), ``*columns*``
+#: (blocks of columns of all planes, 1, 1), ``*rows*`` (X, 1, 1), all others (pixels or voxels, 1, 1).
 KERNELS: dict[str, Kernel] = {
     "set_tilt": _each("rotation.cu", 1, 1, 1),
     "build_rotation": _each("rotation.cu", 32, 4, 1),
@@ -54,8 +63,15 @@ KERNELS: dict[str, Kernel] = {
     "detected_residual": Kernel("multislice.cu", (128, 1, 1), (1, 1, 1), waits=True),
     "sum_cost": Kernel("multislice.cu", (256, 1, 1), (1, 1, 1), waits=True),
     "back_transmit": _each("multislice.cu", 256, 1, 1),
+    "transmit_columns": _fused(256),
+    "back_columns": _fused(256),
+    "compare_columns": _fused(256),
+    "transform_columns": _fused(256),
+    "propagate_rows": _fused(128),
+    "rows_to_images": _fused(128),
+    "rows_from_images": _fused(128),
     "tv_primal": _each("volume.cu", 32, 8, 1),
-    "tv_dual": _each("volume.cu", 32, 8, 1),
+    "tv_step": Kernel("volume.cu", (32, 8, 1), (32, 8, _DEEP)),
     "soft_threshold": _each("volume.cu", 256, 1, 1),
     "sparsify": _each("volume.cu", 256, 1, 1),
     "clip_negative": _each("volume.cu", 256, 1, 1),
@@ -67,5 +83,5 @@ SOURCES = tuple(sorted({kernel.source for kernel in KERNELS.values()}))
 
 
 def read_source(name: str) -> str:
-    """Return the text of one of :data:`SOURCES`."""
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+    """Return the text of one of :data:`SOURCES`, with the functions that they share."""
+    return "".join((Path(__file__).parent / part).read_text(encoding="utf-8") for part in ("common.cuh", name))

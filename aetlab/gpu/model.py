@@ -71,7 +71,7 @@ class GpuModel:
         self._weights = zeros((n_z * n_x, CAPACITY[rotation]), np.float32)
         self._slices = zeros((slices, n_x, n_y), np.float32)
         first = [int(np.flatnonzero(optics_of.set_of == k)[0]) for k in range(optics_of.n_sets)]
-        transfer = np.stack([optics_of.transfer(i_tilt).astype(np.complex64) for i_tilt in first])
+        transfer = np.stack([optics_of.transfer(i_tilt) for i_tilt in first])
         self._waves = GpuWaves(optics, device, likelihood, transfer, optics_of.set_of)
         self._half_kernel: Array = None
         self._blurred: Array = None

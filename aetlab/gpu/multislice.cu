@@ -3,19 +3,6 @@
 // Notation: forward/multislice.py. Planes are complex (X, Y) of n pixels. Transforms are not normalised; the factors
 // include 1/n.
 
-__device__ float2 product(float2 a, float2 b) { return make_float2(a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x); }
-
-// a · conj(b)
-__device__ float2 conjugate_product(float2 a, float2 b) {
-    return make_float2(a.x * b.x + a.y * b.y, a.y * b.x - a.x * b.y);
-}
-
-__device__ float2 transmission(float phase, float slice_V) {
-    float2 t;
-    sincosf(phase * slice_V, &t.y, &t.x);
-    return t;
-}
-
 // Pass the incident wave 1 through the first slice.
 extern "C" __global__ void enter(float phase, const float* __restrict__ slice_V, int n, float2* __restrict__ wave) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -70,23 +57,6 @@ extern "C" __global__ void from_images(const float2* __restrict__ images, const 
     plane[i] = sum;
 }
 
-// Sum one number of each thread of a block in a fixed order; thread 0 has the complete sum. `room` is shared memory.
-__device__ double sum_over_block(double number, double* room) {
-    room[threadIdx.x] = number;
-    __syncthreads();
-    for (int half = blockDim.x / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half) room[threadIdx.x] += room[threadIdx.x + half];
-        __syncthreads();
-    }
-    return room[0];
-}
-
-// The weight of pixel y of a row of `weight` (rows, K): K is 0 (no weights: 1), 1 (one for the row) or n_y.
-__device__ float weight_of(const float* __restrict__ weight, int n_weights, long long row, int y) {
-    if (n_weights == 0) return 1.0f;
-    return weight[row * n_weights + (n_weights == 1 ? 0 : y)];
-}
-
 // Replace ψ by w (ψ - a ψ/|ψ|) (0 where ψ is 0). `amplitude` (T, rows, Y) holds a of all tilts and `weight` (T, rows, K)
 // w, as in `weight_of`. A block processes one row of the images and writes ½ Σ w |residual|² to `row_cost`.
 extern "C" __global__ void residual(const float* __restrict__ amplitude, const float* __restrict__ weight, int n_weights,
@@ -98,13 +68,8 @@ extern "C" __global__ void residual(const float* __restrict__ amplitude, const f
     float2* wave = images + row * n_y;
     double total = 0.0;
     for (int y = threadIdx.x; y < n_y; y += blockDim.x) {
-        const float2 psi = wave[y];
-        const float modulus = sqrtf(psi.x * psi.x + psi.y * psi.y);
-        const float difference = modulus - measured[y];
-        const float weighted = weight_of(weight, n_weights, row_of_all, y) * difference;
-        const float factor = modulus == 0.0f ? 0.0f : weighted / modulus;
-        wave[y] = make_float2(factor * psi.x, factor * psi.y);
-        total += (double)weighted * difference;
+        const float w = weight_of(weight, n_weights, row_of_all, y);
+        wave[y] = amplitude_difference(wave[y], measured[y], w, &total);
     }
     total = sum_over_block(total, room);
     if (threadIdx.x == 0) row_cost[row] = 0.5 * total;
@@ -116,18 +81,12 @@ extern "C" __global__ void poisson_residual(const float* __restrict__ amplitude,
                                             int n_y, float2* __restrict__ images, double* __restrict__ row_cost) {
     __shared__ double room[128];
     const long long row = blockIdx.x, row_of_all = (long long)now[0] * n_rows + row;
-    const float* measured_amplitude = amplitude + row_of_all * n_y;
+    const float* measured = amplitude + row_of_all * n_y;
     float2* wave = images + row * n_y;
     double total = 0.0;
     for (int y = threadIdx.x; y < n_y; y += blockDim.x) {
-        const float2 psi = wave[y];
-        const double w = weight_of(weight, n_weights, row_of_all, y);
-        // In double precision: the terms of the cost nearly cancel.
-        const double model = (double)psi.x * psi.x + (double)psi.y * psi.y + background;
-        const double measured = (double)measured_amplitude[y] * measured_amplitude[y];
-        total += w * (model - measured + (measured > 0.0 ? measured * log(measured / model) : 0.0));
-        const float factor = (float)(w * (model - measured) / (2.0 * model));
-        wave[y] = make_float2(factor * psi.x, factor * psi.y);
+        const float w = weight_of(weight, n_weights, row_of_all, y);
+        wave[y] = poisson_difference(wave[y], measured[y], w, background, &total);
     }
     total = sum_over_block(total, room);
     if (threadIdx.x == 0) row_cost[row] = 0.25 * total;

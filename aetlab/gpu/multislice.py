@@ -3,14 +3,98 @@
 from __future__ import annotations
 
 import threading
+from typing import Protocol
 
 import numpy as np
 
 from aetlab.core.backend import to_numpy
 from aetlab.forward.multislice import Optics
 from aetlab.gpu.device import Array, Device, GpuError
-from aetlab.methods.likelihood import DARKEST
+from aetlab.gpu.fused import FusedSteps, fits
+from aetlab.methods.likelihood import DARKEST, GpuKernels
 from aetlab.methods.likelihoods import LIKELIHOODS
+
+
+class Steps(Protocol):
+    """The multislice steps between the slices of a tilt and its images; ``images`` (F, X, Y) are overwritten."""
+
+    images: Array
+
+    def pack(self, factors: np.ndarray) -> Array:
+        """Return factors (..., X, Y) of frequencies in the form of these steps, on the device."""
+
+    def to_images(self, slices: Array, transfer: Array, set_of: Array, now: Array) -> None:
+        """Propagate ``slices`` (S, X, Y) to the waves of the images."""
+
+    def show_images(self) -> None:
+        """Turn the waves of the images into functions of x and y, for work on pixels."""
+
+    def hide_images(self) -> None:
+        """Undo :meth:`show_images`."""
+
+    def compare(self, likelihood: GpuKernels, amplitude: Array, weights: tuple[Array, np.int32], now: Array,
+                cost: Array) -> int:
+        """Replace the images by residuals; write the costs of parts to ``cost``, and return the number of parts."""
+
+    def back(self, slices: Array, transfer: Array, set_of: Array, now: Array) -> None:
+        """Propagate the images back, and replace ``slices`` by the gradient."""
+
+
+class LibrarySteps:
+    """Implement :class:`Steps` for planes of any shape, with the FFTs of a library."""
+
+    def __init__(self, optics: Optics, device: Device) -> None:
+        n_defoci, n_x, n_y = optics.transfer.shape
+        self._device = device
+        self._phase = np.float32(optics.phase_per_V)
+        self._which = [int(i) for i in optics.which]
+        self._free = self.pack(optics.free)
+        self._waves = device.zeros((len(self._which) + 1, n_x, n_y), np.complex64)
+        self._plane = device.zeros((n_x, n_y), np.complex64)
+        self.images = device.zeros((n_defoci, n_x, n_y), np.complex64)
+
+    def pack(self, factors: np.ndarray) -> Array:
+        return self._device.upload(factors.astype(np.complex64))
+
+    def to_images(self, slices: Array, transfer: Array, set_of: Array, now: Array) -> None:
+        device, n, extent = self._device, np.int32(self._plane.size), (int(self._plane.size), 1, 1)
+        device.launch("enter", extent, self._phase, slices[0], n, self._waves[0])
+        for m, which in enumerate(self._which, start=1):
+            device.fft(self._waves[m - 1], self._plane)
+            device.launch("multiply", extent, self._free[which], n, self._plane)
+            device.fft(self._plane, self._plane, inverse=True)
+            device.launch("transmit", extent, self._phase, slices[m], self._plane, n, self._waves[m])
+        device.fft(self._waves[-1], self._plane)
+        device.launch("to_images", extent, self._plane, transfer, set_of, now, np.int32(len(self.images)), n,
+                      self.images)
+        device.fft(self.images, self.images, inverse=True)
+
+    def show_images(self) -> None:
+        """Do nothing: they are."""
+
+    def hide_images(self) -> None:
+        """Do nothing."""
+
+    def compare(self, likelihood: GpuKernels, amplitude: Array, weights: tuple[Array, np.int32], now: Array,
+                cost: Array) -> int:
+        n_defoci, n_x, n_y = self.images.shape
+        n_rows, own = n_defoci * n_x, (np.float32(value) for value in likelihood.arguments)
+        self._device.launch(likelihood.residual, (n_rows, 1, 1), amplitude, *weights, now, *own, np.int32(n_rows),
+                            np.int32(n_y), self.images, cost)
+        return n_rows
+
+    def back(self, slices: Array, transfer: Array, set_of: Array, now: Array) -> None:
+        device, n, extent = self._device, np.int32(self._plane.size), (int(self._plane.size), 1, 1)
+        device.fft(self.images, self.images)
+        device.launch("from_images", extent, self.images, transfer, set_of, now, np.int32(len(self.images)), n,
+                      self._plane)
+        device.fft(self._plane, self._plane, inverse=True)
+        for m in range(len(self._waves) - 1, -1, -1):
+            device.launch("back_transmit", extent, self._phase, self._waves[m], n, self._plane, slices[m])
+            if m > 0:
+                device.fft(self._plane, self._plane)
+                device.launch("multiply_conjugate", extent, self._free[self._which[m - 1]], n, self._plane)
+                device.fft(self._plane, self._plane, inverse=True)
 
 
 class GpuWaves:
@@ -24,11 +108,15 @@ class GpuWaves:
         The device that holds the arrays.
     likelihood : str
         A row of :data:`aetlab.methods.likelihoods.LIKELIHOODS` with a GPU version.
-    transfer : complex64 (K, F, X, Y), optional
-        Transfer functions of K sets of defoci; they replace those of ``optics``. The attribute of this name, on the
-        device, can be replaced.
+    transfer : complex (K, F, X, Y), optional
+        Transfer functions of K sets of defoci; they replace those of ``optics``.
     set_of : int (T,), optional
         The set of each tilt; by default there is one tilt.
+
+    Attributes
+    ----------
+    transfer : array of the device
+        The transfer functions, as :meth:`pack_transfer` returns them; they can be replaced.
     """
 
     def __init__(self, optics: Optics, device: Device, likelihood: str = "amplitude",
@@ -37,26 +125,25 @@ class GpuWaves:
         if kernels is None:
             raise GpuError(f"engine.likelihood={likelihood} has no GPU version")
         n_defoci, n_x, n_y = optics.transfer.shape
-        self.transfer = device.upload(optics.transfer.astype(np.complex64)[None] if transfer is None else transfer)
+        self._steps: Steps = FusedSteps(optics, device) if fits((n_x, n_y)) else LibrarySteps(optics, device)
+        self.transfer = self.pack_transfer(optics.transfer[None] if transfer is None else transfer)
         self._set_of = device.upload(np.zeros(1, np.int32) if set_of is None else set_of.astype(np.int32))
         self._device = device
         self._likelihood = kernels
-        self._phase = np.float32(optics.phase_per_V)
-        self._which = [int(i) for i in optics.which]
-        self._free = device.upload(optics.free.astype(np.complex64))
-        self._waves = device.zeros((len(self._which) + 1, n_x, n_y), np.complex64)
-        self._plane = device.zeros((n_x, n_y), np.complex64)
-        self._images = device.zeros((n_defoci, n_x, n_y), np.complex64)
-        self._row_cost = device.zeros((n_defoci * n_x,), np.float64)
+        self._cost = device.zeros((n_defoci * max(n_x, n_y),), np.float64)
         self._mtf: Array = None
         self._planes: Array = None
         self.use_mtf(optics.mtf)
+
+    def pack_transfer(self, transfer: np.ndarray) -> Array:
+        """Return transfer functions (K, F, X, Y) in the form of :attr:`transfer`."""
+        return self._steps.pack(transfer)
 
     def use_mtf(self, mtf: np.ndarray | None) -> None:
         """Use this MTF of the detector (X, Y) for all following images; None: an ideal detector."""
         self._mtf = None if mtf is None else self._device.upload((mtf / mtf.size).astype(np.complex64))
         if mtf is not None and self._planes is None:
-            self._planes = self._device.zeros(self._images.shape, np.complex64)
+            self._planes = self._device.zeros(self._steps.images.shape, np.complex64)
 
     def measure(self, slices: Array, amplitude: Array, weight: Array | None, now: Array, costs: Array) -> None:
         """Propagate ``slices`` (S, X, Y) to images and replace the images by residuals.
@@ -64,76 +151,52 @@ class GpuWaves:
         ``now`` (2,) holds the index of the tilt in ``amplitude`` (T, F, X, Y) and the index of its cost in ``costs``.
         ``weight`` is that of pixels (T, F, X, Y) or of rows (T, F, X, 1); None: 1.
         """
-        device = self._device
-        n_defoci, n_x, n_y = self._images.shape
-        n_rows = np.int32(n_defoci * n_x)
-        self._propagate(slices, now)
-        row_extent, result = (int(n_rows), 1, 1), (n_rows, np.int32(n_y), self._images, self._row_cost)
         weights = (amplitude, np.int32(0)) if weight is None else (weight, np.int32(weight.shape[3]))
-        if self._mtf is not None:
-            self._compare_detected(amplitude, weights, now)
+        self._steps.to_images(slices, self.transfer, self._set_of, now)
+        if self._mtf is None:
+            n_parts = self._steps.compare(self._likelihood, amplitude, weights, now, self._cost)
         else:
-            own = (np.float32(value) for value in self._likelihood.arguments)
-            device.launch(self._likelihood.residual, row_extent, amplitude, *weights, now, *own, *result)
-        device.launch("sum_cost", (1, 1, 1), self._row_cost, now, n_rows, costs)
+            n_parts = self._compare_detected(amplitude, weights, now)
+        self._device.launch("sum_cost", (1, 1, 1), self._cost, now, np.int32(n_parts), costs)
 
     def intensities(self, slices: Array, now: Array) -> Array:
         """Return noise-free images (F, X, Y) of ``slices``, vacuum 1; ``now`` is as for :meth:`measure`."""
-        self._propagate(slices, now)
-        planes = self._device.zeros(self._images.shape, np.complex64)
-        self._device.launch("intensities", (int(planes.size), 1, 1), self._images, np.int32(planes.size), planes)
+        steps = self._steps
+        steps.to_images(slices, self.transfer, self._set_of, now)
+        steps.show_images()
+        planes = self._device.zeros(steps.images.shape, np.complex64)
+        self._device.launch("intensities", (int(planes.size), 1, 1), steps.images, np.int32(planes.size), planes)
         if self._mtf is not None:
             self._blur(planes)
         return planes.real
 
-    def _propagate(self, slices: Array, now: Array) -> None:
-        """Propagate ``slices`` to the waves of the images."""
-        device, n, plane_extent = self._device, np.int32(self._plane.size), (int(self._plane.size), 1, 1)
-        device.launch("enter", plane_extent, self._phase, slices[0], n, self._waves[0])
-        for m, which in enumerate(self._which, start=1):
-            device.fft(self._waves[m - 1], self._plane)
-            device.launch("multiply", plane_extent, self._free[which], n, self._plane)
-            device.fft(self._plane, self._plane, inverse=True)
-            device.launch("transmit", plane_extent, self._phase, slices[m], self._plane, n, self._waves[m])
-        device.fft(self._waves[-1], self._plane)
-        device.launch("to_images", plane_extent, self._plane, self.transfer, self._set_of, now,
-                      np.int32(len(self._images)), n, self._images)
-        device.fft(self._images, self._images, inverse=True)
-
-    def _compare_detected(self, amplitude: Array, weights: tuple[Array, np.int32], now: Array) -> None:
+    def _compare_detected(self, amplitude: Array, weights: tuple[Array, np.int32], now: Array) -> int:
         """Replace the images by residuals of what the detector sees of them (:mod:`aetlab.forward.detector`)."""
-        device, extent, n = self._device, (int(self._images.size), 1, 1), np.int32(self._images.size)
-        n_defoci, n_x, n_y = self._images.shape
-        device.launch("intensities", extent, self._images, n, self._planes)
+        device, images = self._device, self._steps.images
+        extent, n = (int(images.size), 1, 1), np.int32(images.size)
+        n_defoci, n_x, n_y = images.shape
+        self._steps.show_images()
+        device.launch("intensities", extent, images, n, self._planes)
         self._blur(self._planes)
         device.launch("detected_residual", (n_defoci * n_x, 1, 1), amplitude, *weights, now,
                       np.float32(self._likelihood.background), np.float32(DARKEST), np.int32(n_defoci * n_x),
-                      np.int32(n_y), self._planes, self._row_cost)
+                      np.int32(n_y), self._planes, self._cost)
         self._blur(self._planes)
-        device.launch("weigh", extent, self._planes, n, self._images)
+        device.launch("weigh", extent, self._planes, n, images)
+        self._steps.hide_images()
+        return n_defoci * n_x
 
     def _blur(self, planes: Array) -> None:
         """Blur ``planes`` (F, X, Y) as the detector does."""
-        device, n = self._device, self._plane.size
+        device, n = self._device, int(self._mtf.size)
         device.fft(planes, planes)
         for plane in planes:
-            device.launch("multiply", (int(n), 1, 1), self._mtf, np.int32(n), plane)
+            device.launch("multiply", (n, 1, 1), self._mtf, np.int32(n), plane)
         device.fft(planes, planes, inverse=True)
 
     def propagate_back(self, slices: Array, now: Array) -> None:
         """Replace ``slices``, those of the last :meth:`measure`, by the gradient; ``now`` is as there."""
-        device, n = self._device, np.int32(self._plane.size)
-        plane_extent = (int(n), 1, 1)
-        device.fft(self._images, self._images)
-        device.launch("from_images", plane_extent, self._images, self.transfer, self._set_of, now,
-                      np.int32(len(self._images)), n, self._plane)
-        device.fft(self._plane, self._plane, inverse=True)
-        for m in range(len(self._waves) - 1, -1, -1):
-            device.launch("back_transmit", plane_extent, self._phase, self._waves[m], n, self._plane, slices[m])
-            if m > 0:
-                device.fft(self._plane, self._plane)
-                device.launch("multiply_conjugate", plane_extent, self._free[self._which[m - 1]], n, self._plane)
-                device.fft(self._plane, self._plane, inverse=True)
+        self._steps.back(slices, self.transfer, self._set_of, now)
 
 
 class GpuTiltCosts:
@@ -165,7 +228,7 @@ class GpuTiltCost:
     def pack_transfer(self, transfer: np.ndarray) -> Array:
         """Return transfer functions (F, X, Y) in the form that :meth:`use_transfer` takes."""
         with self._alone:
-            return self._device.upload(transfer.astype(np.complex64)[None])
+            return self._waves.pack_transfer(transfer[None])
 
     def use_transfer(self, packed: Array) -> None:
         """Use these transfer functions for all following images."""

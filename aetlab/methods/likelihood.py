@@ -25,7 +25,8 @@ class GpuKernels:
     """The comparison on a GPU.
 
     ``residual`` is the kernel of waves (:data:`aetlab.gpu.kernels.KERNELS`), ``arguments`` are its own. ``background``
-    is that of the kernel ``detected_residual``: 0 compares amplitudes, a positive one Poisson counts.
+    is that of the kernels ``compare_columns`` and ``detected_residual``: 0 compares amplitudes, a positive one Poisson
+    counts.
     """
 
     residual: str

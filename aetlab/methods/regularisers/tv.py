@@ -30,8 +30,7 @@ class GpuTotalVariation:
         self._weight = weight
         self._inner_iterations = own.inner_iterations
         self._warm_start = own.warm_start
-        self._duals: tuple[Any, Any] | None = None
-        self._primal: Any = None
+        self._duals: tuple[Any, Any, Any] | None = None
 
     def __call__(self, volume: Any, step: float) -> Any:
         if step * self._weight == 0:
@@ -40,32 +39,29 @@ class GpuTotalVariation:
         n_z, n_x, n_y = volume.shape
         extent, counts = (n_y, n_x, n_z), (np.int32(n_z), np.int32(n_x), np.int32(n_y))
         threshold, dual_step = np.float32(step * self._weight), np.float32(1 / (12 * step * self._weight))
-        if self._primal is None:
-            self._primal = self._device.zeros(volume.shape, np.float32)
-        p, q = self._start(3 * volume.size)
+        p, q, following_p = self._start(3 * volume.size)
         momentum, beta = 1.0, np.float32(0)
         for _ in range(self._inner_iterations):
-            launch("tv_primal", extent, volume, p, q, beta, threshold, *counts, self._primal)
-            launch("tv_dual", extent, self._primal, p, beta, dual_step, *counts, q)
-            p, q = q, p
+            launch("tv_step", extent, volume, p, q, beta, threshold, dual_step, *counts, following_p)
+            p, q, following_p = following_p, p, q
             following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
             beta, momentum = np.float32((momentum - 1) / following), following
-        launch("tv_primal", extent, volume, p, p, np.float32(0), threshold, *counts, volume)
-        self._duals = p, q
+        launch("tv_primal", extent, volume, p, threshold, *counts, volume)
+        self._duals = p, q, following_p
         if self._warm_start:
             self.state["dual"] = p
         return volume
 
-    def _start(self, n_dual: int) -> tuple[Any, Any]:
-        """Return the first dual iterate, and memory for the second."""
+    def _start(self, n_dual: int) -> tuple[Any, Any, Any]:
+        """Return the first dual iterate, that before it, and memory for the next."""
         if self._duals is None:
             kept = self.state.get("dual") if self._warm_start else None
             zeros = self._device.zeros
-            self._duals = (zeros((n_dual,), np.float32) if kept is None else kept, zeros((n_dual,), np.float32))
-        p, q = self._duals
+            first = zeros((n_dual,), np.float32) if kept is None else kept
+            self._duals = first, zeros((n_dual,), np.float32), zeros((n_dual,), np.float32)
         if not self._warm_start:
-            p[...] = 0
-        return p, q
+            self._duals[0][...] = 0
+        return self._duals
 
 
 def _make(own: TvSettings, weight: float, problem: Problem) -> Prior:
@@ -76,6 +72,6 @@ def _make_on_gpu(device: Launcher, own: TvSettings, weight: float, problem: Prob
     return Prior(GpuTotalVariation(device, weight, own))
 
 
-#: Two sets of dual variables; on a GPU also the primal estimate.
+#: Two sets of dual variables; on a GPU three.
 ROW = Regulariser(meaning="total variation, positive", label="total variation", settings=TvSettings, make=_make,
-                  gpu=OnGpu(7, _make_on_gpu), volumes=6, cost="inner")
+                  gpu=OnGpu(9, _make_on_gpu), volumes=6, cost="inner")
