@@ -1,0 +1,106 @@
+"""What the GPU engine costs on paper: launches, bytes, registers and shared memory. They cannot grow unnoticed."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from counting_device import CountingDevice
+from cubin import Use, read_use
+from priors import make_gpu_prox
+from test_gpu_compile import machine_code
+
+from aetlab.core.nouns import TiltSeries
+from aetlab.gpu import GpuModel
+from aetlab.gpu.kernels import KERNELS, SOURCES
+from aetlab.spec import MicroscopeSpec
+
+#: As many slices as at 480³ with N_B = 10, on planes of 32 by 32.
+N_Z, N_LAYERS, N_SLICES, N_DEFOCI = 480, 10, 48, 3
+#: Largest numbers of registers of a thread, 32 if not listed.
+REGISTERS = {"add_adjoint": 48, "add_adjoint_in_metric": 56, "rotate_linear": 48, "rotate_cubic": 56,
+             "build_rotation": 40, "detected_residual": 48, "poisson_residual": 48, "residual": 40, "to_images": 40,
+             "from_images": 40, "tv_step": 48, **{name: 64 for name, kernel in KERNELS.items()
+                                                  if kernel.source == "fused.cu"}}
+
+
+def count_tilt(shape_xy: tuple[int, int], microscope: MicroscopeSpec | None = None) -> CountingDevice:
+    """Return a device that has counted one step."""
+    device, n_tilts = CountingDevice(), 60
+    images = np.ones((n_tilts, N_DEFOCI, *shape_xy), np.float32)
+    series = TiltSeries(images, np.arange(n_tilts) * 3.0, np.array([200.0, 450.0, 1000.0]), 0.5)
+    model = GpuModel(series, (N_Z, *shape_xy), microscope=microscope or MicroscopeSpec(), n_layers_per_slice=N_LAYERS,
+                     device=device)
+    device.reset()
+    model.descend(device.zeros((N_Z, *shape_xy), np.float32), 7, 1.0)
+    return device
+
+
+def test_a_tilt_takes_four_launches_a_slice_in_fused_planes() -> None:
+    expected = {"set_tilt": 1, "build_rotation": 1, "rotate_linear": 1, "transmit_columns": N_SLICES,
+                "propagate_rows": 2 * (N_SLICES - 1), "rows_to_images": 1, "compare_columns": 1, "sum_cost": 1,
+                "rows_from_images": 1, "back_columns": N_SLICES, "add_adjoint": 1}
+    assert count_tilt((32, 32)).launches == Counter(expected)
+    assert sum(expected.values()) == 198
+
+
+def test_a_tilt_takes_eight_launches_a_slice_in_other_planes() -> None:
+    """A FFT of the library is two launches or more."""
+    launches = count_tilt((32, 34)).launches
+    assert launches["fft"] == 4 * N_SLICES and sum(launches.values()) == 390
+
+
+def test_a_tilt_moves_the_bytes_that_its_fused_kernels_need() -> None:
+    """An array that a kernel updates in place counts once."""
+    plane, columns = 8 * 32 * 32, N_Z * 32
+    slices = N_SLICES * plane // 2
+    # A slice and the wave behind it are used once each way, the plane by each kernel, the propagator between slices.
+    waves = 2 * (N_SLICES * (plane + plane + plane // 2) + (N_SLICES - 1) * 2 * plane)
+    images = 2 * (1 + 2 * N_DEFOCI) * plane + N_DEFOCI * (plane + plane // 2)
+    # Sampling points and the entries of voxels are written and read once, the volume read twice, the slices as well.
+    rotation = 2 * columns * (8 + 8 + 4 + 8 * 8) + 2 * (4 * N_Z * 32 * 32 + slices)
+    found = count_tilt((32, 32)).n_bytes
+    assert waves + images + rotation < found < 1.01 * (waves + images + rotation)
+
+
+@pytest.mark.parametrize("n_inner", [1, 15])
+def test_an_iteration_of_total_variation_moves_ten_volumes(n_inner: int) -> None:
+    device, shape = CountingDevice(), (8, 16, 16)
+    make_gpu_prox(device, "tv", 0.5, inner_iterations=n_inner)(device.zeros(shape, np.float32), 1.0)
+    assert device.launches == Counter({"tv_step": n_inner, "tv_primal": 1})
+    assert device.n_bytes == 4 * 8 * 16 * 16 * (10 * n_inner + 5)
+
+
+def test_other_passes_over_the_volume_are_one_launch() -> None:
+    for kind in ("lasso", "pos"):
+        device = CountingDevice()
+        make_gpu_prox(device, kind, 0.5)(device.zeros((4, 4, 4), np.float32), 1.0)
+        assert sum(device.launches.values()) == 1
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_kernels_fit_into_registers_and_shared_memory(source: str) -> None:
+    """A thread that needs more registers spills them to memory, or fewer blocks run at once."""
+    for name, use in read_use(machine_code(source, "sm_90")).items():
+        assert use.stack_bytes == 0, name
+        assert use.registers <= REGISTERS.get(name, 32), name
+        assert use.shared_bytes <= 48 * 1024, name
+        threads = int(np.prod(KERNELS[name].block))
+        # At least 1024 threads, half of the greatest number, fit on a multiprocessor by their registers.
+        assert use.registers * 1024 <= 65536 and threads <= 256
+
+
+def test_the_reader_of_machine_code_finds_what_the_assembler_states() -> None:
+    """100 live values take more than 100 registers; 32 doubles in shared memory and 1 KB of stack are seen."""
+    from test_gpu_compile import compile_source
+
+    text = ('extern "C" __global__ void one(float* v, int k) { __shared__ double room[32]; float a[256];\n'
+            "for (int i = 0; i < 256; ++i) a[i] = v[i]; room[threadIdx.x % 32] = a[k]; __syncthreads();\n"
+            "v[0] = room[k % 32] + a[(k + 1) % 256]; }\n"
+            'extern "C" __global__ void two(float* v) { float a[100]; float sum = 0;\n'
+            "#pragma unroll\nfor (int i = 0; i < 100; ++i) a[i] = v[i];\n__syncthreads();\n"
+            "#pragma unroll\nfor (int i = 0; i < 100; ++i) { v[i] = a[99 - i]; sum += a[i]; }\nv[100] = sum; }")
+    found = read_use(compile_source(text, "sm_80")[0])
+    assert found["one"] == Use(found["one"].registers, 1024, 256)
+    assert found["two"].registers > 100 and found["two"].stack_bytes == found["two"].shared_bytes == 0
