@@ -129,7 +129,7 @@ def measure_parts(device: Device, n: int, keep: Keep, *, copy_bytes: int = 2**30
     gb = 4e-9 * n**3
     # Least traffic: every volume and the slices read or written once.
     floors_gb = {"rotate": gb * (1 + 1 / N_LAYERS), "adjoint": gb * (2 + 1 / N_LAYERS), "total variation":
-                 gb * (N_INNER * 18 + 5), "extrapolate": 4 * gb}
+                 gb * (N_INNER * 10 + 5), "extrapolate": 4 * gb}
     repeats = 3 if n >= 400 else 20
 
     def note(name: str, taken: float) -> None:

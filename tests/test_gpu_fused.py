@@ -73,8 +73,8 @@ def test_results_do_not_depend_on_the_threads_of_a_block() -> None:
     found = []
     for n_waiting in (1, 2, 16):
         gradient = slices.astype(np.float32)
-        found.append((GpuTiltCosts(HostDevice(host_library(), n_waiting))(optics).cost_and_gradient(gradient, amplitude),
-                      gradient))
+        cost = GpuTiltCosts(HostDevice(host_library(), n_waiting))(optics)
+        found.append((cost.cost_and_gradient(gradient, amplitude), gradient))
     for cost, gradient in found[1:]:
         assert cost == pytest.approx(found[0][0], rel=1e-14)
         np.testing.assert_array_equal(gradient, found[0][1])
@@ -93,7 +93,8 @@ def test_images_that_are_shown_and_hidden_are_the_same(device: HostDevice) -> No
 
 
 @pytest.mark.parametrize(("shape_xy", "fits"), [
-    ((16, 1440), True), ((480, 480), True), ((15, 16), False), ((16, 1458), False), ((16, 22), False), ((1536, 16), False)])
+    ((16, 1440), True), ((480, 480), True), ((15, 16), False), ((16, 1458), False), ((16, 22), False),
+    ((1536, 16), False)])
 def test_only_planes_that_the_kernels_hold_are_fused(shape_xy: tuple[int, int], fits: bool) -> None:
     assert fused.fits(shape_xy) == fits
 

@@ -1,7 +1,7 @@
 """Take multislice steps on a GPU with kernels that keep lines of a plane in shared memory.
 
-A slice takes two kernels each way: FFT, propagator and inverse FFT along y; inverse FFT, slice and FFT along x. With the
-FFTs of a library it takes six.
+A slice takes two kernels each way: FFT, propagator and inverse FFT along y; inverse FFT, slice and FFT along x. With
+the FFTs of a library it takes six.
 """
 
 from __future__ import annotations
