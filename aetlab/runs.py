@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aetlab.core.files import StorageError
+from aetlab.core.files import StorageError, write_text
 from aetlab.core.inert import one_line, printable
 from aetlab.core.metrics import HEADLINES, best_name, count_atoms
 from aetlab.spec.bind import unbind
@@ -36,7 +36,7 @@ _EXAMPLES = """examples:
   python -m aetlab.runs                                    list all runs
   python -m aetlab.runs list 'reg == "tv" and dose_e_A2 < inf and found_percent > 99'
   python -m aetlab.runs show 3f2a                          show the run whose id starts with 3f2a
-  python -m aetlab.runs export 'reg == "tv"' --to atoms    write atoms (XYZ, CSV) and volumes (MRC) to atoms/
+  python -m aetlab.runs export 'reg == "tv"' --to atoms    write atoms, volumes and methods to the folder atoms/
   python -m aetlab.runs remove 'status == "damaged"'       remove damaged records, after a confirmation
   python -m aetlab.runs remove --cache                     remove the tilt series that runs share
 Expressions are those of report --select, with the columns of aetlab.load_records() and status.
@@ -80,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
                                      epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     purposes = {"list": "print one line per run", "show": "print settings, scores and environment of one run",
-                "export": "write atoms and volumes as XYZ, CSV and MRC", "remove": "remove runs or the cached stages"}
+                "export": "write atoms (XYZ, CSV, CIF), volumes (MRC) and methods (text)",
+                "remove": "remove runs or the cached stages"}
     for name, text in purposes.items():
         command = commands.add_parser(name, help=text)
         command.add_argument("words", nargs="*", metavar="EXPR|id",
@@ -151,6 +152,8 @@ def _show(entries: list[Entry], as_json: bool) -> None:
 
 def _export(entries: list[Entry], folder: Path, *, traced: bool) -> int:
     """Export the complete runs, and name the others; return the exit status."""
+    from aetlab.reporting.methods_text import methods_text
+    from aetlab.reporting.stored_run import StoredRun
     from aetlab.store.export import export_record
 
     if not any(entry.status == COMPLETE for entry in entries):
@@ -160,7 +163,11 @@ def _export(entries: list[Entry], folder: Path, *, traced: bool) -> int:
         try:
             if entry.status != COMPLETE:
                 raise StorageError(entry.note if entry.status == DAMAGED else f"run {entry.id}: {entry.status}")
-            for path in export_record(read_record(entry.place), folder, traced=traced):
+            record = read_record(entry.place)
+            paths = export_record(record, folder, traced=traced)
+            methods = folder / f"{record.id}.methods.txt"
+            write_text(methods, methods_text(StoredRun(record)) + "\n")
+            for path in (*paths, methods):
                 print(path)
         except StorageError as error:
             status = 1

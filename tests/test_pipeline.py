@@ -33,6 +33,9 @@ MICROSCOPE = {"energy_keV": 80.0, "aperture_per_A": 0.7, "aperture_edge_per_A": 
 SIMULATE = {"kind": "voxels", "parametrization": "kirkland", "n_layers": 8, "oversample": 2, "n_frozen_phonons": 2,
             "band_limit": 2 / 3}
 
+#: Endings of the files of an exported record.
+EXPORTED = ("atoms.xyz", "atoms.csv", "atoms.cif", "volume.mrc", "methods.txt")
+
 
 @pytest.fixture(scope="module")
 def atoms(smoke_spec: RunSpec) -> Atoms:
@@ -130,13 +133,16 @@ def test_a_record_is_exported_for_other_programs(made: tuple[Places, Record], tm
     places, record = made
     runs.main(["export", record.id[:6], "--outputs", str(places.outputs), "--to", str(tmp_path / "files")])
     paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    assert [path.name for path in paths] == [f"{record.id}.{end}" for end in ("atoms.xyz", "atoms.csv", "volume.mrc")]
+    assert [path.name for path in paths] == [f"{record.id}.{end}" for end in EXPORTED]
     atoms = ase.io.read(paths[0])
     np.testing.assert_allclose(atoms.positions, read_array(record, "traced/positions_A").values, atol=1e-5)
     np.testing.assert_array_equal(atoms.numbers, read_array(record, "traced/numbers").values)
     assert {"x_error_A", "probability_Si", "probability_O", "flag"} <= set(atoms.arrays)
     assert len(paths[1].read_text(encoding="ascii").splitlines()) == len(atoms) + 1
-    with mrcfile.open(paths[2]) as file:
+    assert len(ase.io.read(paths[2])) == np.count_nonzero(atoms.numbers)
+    methods = paths[4].read_text(encoding="utf-8")
+    assert record.id in methods and f"{len(read_array(record, 'tilt_series/tilt_deg').values)} tilts" in methods
+    with mrcfile.open(paths[3]) as file:
         volume_V = read_array(record, "volume/potential_V").values
         np.testing.assert_array_equal(file.data, volume_V.transpose(0, 2, 1))
         assert file.voxel_size.x == 0.5 and file.header.origin.x == pytest.approx(-0.5 * (volume_V.shape[1] - 1) / 2)
@@ -158,8 +164,8 @@ def test_an_export_names_records_that_cannot_be_used_and_writes_the_others(
     assert ended.value.code == 1 and len(lines) == 2 and all(line.startswith("not exported: ") for line in lines)
     assert all(any(name in line for line in lines) for name in ("0" * 16, without.name))
     assert {path.name for path in (tmp_path / "to").iterdir()} == {
-        f"{record.id}.{end}" for end in ("atoms.xyz", "atoms.csv", "volume.mrc")}
-    assert printed.out.count("\n") == 3
+        f"{record.id}.{end}" for end in EXPORTED}
+    assert printed.out.count("\n") == len(EXPORTED)
 
 
 def test_an_export_without_matching_records_is_refused(made: tuple[Places, Record], tmp_path: Path,
