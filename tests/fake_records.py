@@ -178,6 +178,7 @@ def _put_validation(put: Callable[..., None], shape: tuple[int, int], image: tup
         put(f"validation/images/r_factor_{model}", 0.04 + 0.01 * rng.random(shape), dtype=float)
         metrics |= {f"r_factor_{model}": 0.0412, f"r_factor_counts_{model}": 0.0391, f"chi_square_{model}": 1.25}
     put("validation/images/held_out", np.arange(np.prod(shape)).reshape(shape) == 4, dtype=bool)
+    put("validation/images/outlying", np.arange(np.prod(shape)).reshape(shape) == 1, dtype=bool)
     put("validation/images/worst", [[1, 0], [0, 1]], dtype=np.int64)
     put("validation/images/worst_measured", 1 + 0.1 * rng.standard_normal((2, *image)))
     put("validation/images/worst_residual", rng.standard_normal((2, *image)))

@@ -221,7 +221,7 @@ def test_report_of_records_without_a_truth(
     assert ("was not validated" in validation) != mixed and "record " + measured in validation
     if mixed:  # the numbers of the fake record
         for told in ("4.12 %", "1.25 Å", "50 atoms were found in both halves, 17.5 pm apart", "8.2 pm", "97.53",
-                     "too near", "1.07"):
+                     "too near", "1.07", "much worse than the others: 0° at 45 nm."):
             assert told in validation, told
     assert "left out" not in printed  # local structure is compared with a truth: nothing is missing without one
     assert not re.search(r">[^<]*\bnan\b[^<]*<", page.split("<script")[0], re.IGNORECASE)

@@ -177,6 +177,8 @@ _OF_VALIDATION = (
       for model, words in (("volume", "volume"), ("atoms", "refined atoms"))),
     Metric("chi_square_reduced_atoms", "reduced χ², refined atoms", "1", 4, "neither", False,
           "misfit of the images by the refined atoms over the degrees of freedom; 1 is expected"),
+    Metric("n_outlying_images", "outlying images", "1", 0, "lower", False,
+          "images whose misfit lies far above that of the others"),
     *(Metric(f"resolution_{name}{end}_A", f"resolution at {criterion}{words}", "Å", 3, "lower", False,
              f"length at which the Fourier shell correlation of two halves{words} falls below {criterion}; not finer "
              "than two voxels")

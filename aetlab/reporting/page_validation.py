@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 
 from aetlab.core.metrics import find_metric
 from aetlab.reporting import html
 from aetlab.reporting.figures.atoms import element_name
+from aetlab.reporting.figures.style import number_label
 from aetlab.reporting.methods_text import methods_text
 from aetlab.reporting.report_contents import Report
 from aetlab.reporting.stored_run import StoredRun
@@ -21,7 +23,8 @@ _TABLES = {
     "Model against images": (
         "r_factor_atoms", "r_factor_counts_atoms", "chi_square_reduced_atoms", "r_factor_volume",
         "r_factor_counts_volume", "chi_square_volume", "held_out_r_factor_atoms", "held_out_chi_square_atoms",
-        "held_out_r_factor_volume", "held_out_chi_square_volume"),
+        "held_out_r_factor_volume", "held_out_chi_square_volume",
+        "n_outlying_images"),
     "Two halves": (
         "resolution_0143_A", "resolution_05_A", "resolution_half_bit_A", "resolution_0143_axis_A",
         "resolution_05_axis_A", "resolution_0143_wedge_A", "resolution_05_wedge_A", "resolution_0143_across_A",
@@ -45,7 +48,7 @@ def is_validated(run: StoredRun) -> bool:
 
 def _of_run(run: StoredRun, label: str) -> str:
     tables = "".join(_table(run, heading) for heading in _TABLES)
-    broken = _broken(run) if is_validated(run) else ""
+    broken = _outlying(run) + _broken(run) if is_validated(run) else ""
     if not is_validated(run):
         tables = "<p>This record was not validated: repeat the run with validate=images or validate=halves.</p>"
     name = f"{html.escape(label)} <code>{html.escape(run.identity)}</code>"
@@ -69,6 +72,16 @@ def _names(run: StoredRun, heading: str) -> list[str]:
     own = [name for name in run.metrics if name.startswith(("distance_", "coordination_"))
            and not find_metric(name).needs_truth]
     return [*(own if heading == "Chemistry" else ()), *(name for name in _TABLES[heading] if name in run.metrics)]
+
+
+def _outlying(run: StoredRun) -> str:
+    """Return the list of images that fit much worse than the others."""
+    if "validation/images/outlying" not in run.array_names:  # a record that another version wrote
+        return ""
+    tilt_deg, defocus_nm = run.array("tilt_series/tilt_deg"), run.array("tilt_series/defocus_nm")
+    found = [f"{number_label(tilt_deg[i])}° at {number_label(defocus_nm[i, j])} nm"
+             for i, j in np.argwhere(run.array("validation/images/outlying")).tolist()]
+    return f"<p>Images that fit much worse than the others: {html.escape(', '.join(found))}.</p>" if found else ""
 
 
 def _broken(run: StoredRun) -> str:

@@ -22,6 +22,9 @@ from aetlab.validation.fsc import correlate_shells, resolution_A, shift_between,
 from aetlab.validation.halves import Half, make_halves, registered, split_of
 from aetlab.validation.images import ImageFit, compare_images
 
+#: Outlying images that the log names.
+MOST_NAMED = 10
+
 
 def validate(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction, traced: TracedAtoms,
              refined: RefinedAtoms | None = None, *, elements: Sequence[int] | None = None,
@@ -52,22 +55,18 @@ def validate(settings: RunSpec, series: TiltSeries, reconstruction: Reconstructi
     with flow.computing(settings):
         for name, fit in _fits(settings, series, reconstruction, refined, numbers, progress).items():
             _add_fit(name, fit, held_images(settings, series), metrics, arrays)
+            arrays["images/outlying"] = fit.outlying  # the last one is that of the best model
+            metrics["n_outlying_images"] = float(fit.outlying.sum())
+            outliers = _outliers(series, fit)
         if refined is not None:
             metrics["chi_square_reduced_atoms"] = _reduced(settings, series, refined, metrics["chi_square_atoms"])
-        best = traced if refined is None else refined
-        named = np.flatnonzero(best.numbers > 0)
-        chemistry = check_chemistry(best.numbers[named], best.positions_A[named])
-        metrics |= chemistry.metrics
-        arrays |= {f"chemistry/{name}": values for name, values in chemistry.arrays.items()}
-        broken = chemistry.broken.copy()
-        broken[:, [0, 2]] = np.where(broken[:, [0, 2]] >= 0, np.append(named, -1)[broken[:, [0, 2]]], -1)
-        arrays |= {"broken/atoms": broken, "broken/distance_A": chemistry.broken_distance_A}
+        _add_chemistry(traced if refined is None else refined, metrics, arrays)
     if settings.validate.kind == "halves":
         halves = make_halves(settings, series, reconstruction, elements=numbers, progress=progress)
         with flow.computing(settings):
             _add_halves(settings, series, halves, reconstruction, Half(reconstruction, traced, refined), numbers,
                         metrics, arrays)
-    for line in _lines(metrics):
+    for line in _lines(metrics) + outliers:
         progress.say(f"validate: {line}")
     return Validation(metrics, arrays, split_of(settings, series) if settings.validate.kind == "halves" else "")
 
@@ -101,6 +100,27 @@ def _add_fit(name: str, fit: ImageFit, held: np.ndarray, metrics: dict[str, floa
     if len(fit.worst):
         arrays |= {"images/worst": fit.worst, "images/worst_measured": fit.measured,
                    "images/worst_residual": fit.residual}
+
+
+def _outliers(series: TiltSeries, fit: ImageFit) -> list[str]:
+    """Return a line that names the images that fit much worse than the others, the worst first; none without any."""
+    found = np.argwhere(fit.outlying)
+    found = found[np.argsort(-fit.misfit[fit.outlying], kind="stable")]
+    quantity = "R" if fit.misfit is fit.r_factor else "χ²"
+    named = [f"{series.tilt_deg[i]:.4g}° at {series.defocus_A[i, j] / 10:.4g} nm ({quantity} {fit.misfit[i, j]:.3g})"
+             for i, j in found[:MOST_NAMED].tolist()]
+    more = f" and {len(found) - len(named)} more" if len(found) > len(named) else ""
+    return [f"{len(found)} images fit much worse than the others: {', '.join(named)}{more}"] if named else []
+
+
+def _add_chemistry(atoms: TracedAtoms | RefinedAtoms, metrics: dict[str, float], arrays: dict[str, np.ndarray]) -> None:
+    named = np.flatnonzero(atoms.numbers > 0)
+    chemistry = check_chemistry(atoms.numbers[named], atoms.positions_A[named])
+    metrics |= chemistry.metrics
+    arrays |= {f"chemistry/{name}": values for name, values in chemistry.arrays.items()}
+    broken = chemistry.broken.copy()  # its indices are those of named atoms
+    broken[:, [0, 2]] = np.where(broken[:, [0, 2]] >= 0, np.append(named, -1)[broken[:, [0, 2]]], -1)
+    arrays |= {"broken/atoms": broken, "broken/distance_A": chemistry.broken_distance_A}
 
 
 def _reduced(settings: RunSpec, series: TiltSeries, refined: RefinedAtoms, per_value: float) -> float:

@@ -21,6 +21,12 @@ import numpy as np
 from aetlab.core.backend import to_numpy
 from aetlab.core.nouns import TiltSeries
 
+#: An image is an outlier if its misfit is this many standard deviations (from the median deviation) above the median
+#: of all ...
+OUTLYING = 6.0
+#: ... and by at least this share of the median.
+OUTLYING_SHARE = 0.05
+
 
 @dataclass(frozen=True)
 class ImageFit:
@@ -56,6 +62,21 @@ class ImageFit:
             return math.nan, math.nan, math.nan
         chi_square = math.nan if np.isnan(self.chi_square[chosen]).all() else float(chi / weight)
         return float(off / measured), float(np.nansum(expected) / measured), chi_square
+
+
+    @property
+    def misfit(self) -> np.ndarray:
+        """χ² per value (T, F), or R for images without noise; NaN for missing images."""
+        return self.r_factor if np.isnan(self.chi_square).all() else self.chi_square
+
+    @property
+    def outlying(self) -> np.ndarray:
+        """Images that fit much worse than the others, bool (T, F)."""
+        present = np.isfinite(self.misfit)
+        middle = np.median(self.misfit[present]) if present.any() else 0.0
+        sigma = 1.4826 * np.median(np.abs(self.misfit[present] - middle)) if present.any() else 0.0
+        limit = middle + max(OUTLYING * sigma, OUTLYING_SHARE * middle)
+        return present & (np.where(present, self.misfit, 0) > limit)
 
 
 def compare_images(series: TiltSeries, modelled: Iterable[np.ndarray], n_worst: int) -> ImageFit:
