@@ -50,6 +50,9 @@ class CountingDevice:
     def upload(self, values: np.ndarray) -> np.ndarray:
         return values
 
+    def write(self, values: np.ndarray, array: np.ndarray) -> None:
+        """Do nothing."""
+
     def address(self, array: np.ndarray) -> int:
         return array.ctypes.data
 

@@ -132,6 +132,10 @@ class HostDevice:
         array[...] = values
         return array
 
+    def write(self, values: np.ndarray, array: np.ndarray) -> None:
+        assert (values.shape, values.dtype) == (array.shape, array.dtype) and array.flags.c_contiguous
+        array[...] = values
+
     def address(self, array: np.ndarray) -> int:
         return array.ctypes.data
 

@@ -258,7 +258,6 @@ def test_drawn_pose_errors_have_the_standard_deviations_of_the_settings() -> Non
 
 
 @pytest.mark.parametrize(("words", "told"), [
-    (["align=true", "engine=gpu"], "engine.device='gpu' cannot be used: align=true is computed on the CPU"),
     (["align=true", "engine.n_iterations=3"], "engine.n_iterations=3 cannot be used"),
     (["align=true", "reg.weight=auto"], "reg.weight='auto' cannot be used"),
     (["align=true", "refine=atoms", "refine.poses=false"], "refine.poses=False cannot be used"),

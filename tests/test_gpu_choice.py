@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import subprocess
@@ -21,7 +22,7 @@ from aetlab.gpu import choose
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.reconstruction import device as device_choice
 from aetlab.reconstruction.estimate import estimate
-from aetlab.reconstruction.fit import fit_volume, make_model
+from aetlab.reconstruction.fit import align_when_due, fit_volume, make_aligner, make_model
 from aetlab.samples import build_sample
 from aetlab.spec import RunSpec, SpecError, tilt_angles_deg
 
@@ -157,6 +158,32 @@ def test_reconstructions_from_settings_agree_on_gpu_and_cpu(with_gpu: HostDevice
     _, half = fit("auto", 2, rng=rng)
     resumed, _ = fit("auto", 4, resume=type(half.state).restore(half.state.arrays(), half.state.values()), rng=rng)
     np.testing.assert_array_equal(resumed, found)
+
+
+def test_an_aligned_reconstruction_agrees_on_gpu_and_cpu(with_gpu: HostDevice, tiny: RunSpec, series: TiltSeries,
+                                                         change) -> None:
+    """The alignment, on the CPU, places the tilts on the device; tables, costs and volumes agree, also when resumed."""
+    spec = change(change(tiny, "align", enabled=True, at=(1, 3), smoothing_A=(2.0, 1.0)), "reg", weight=1e-5)
+    found = {}
+    for device in ("cpu", "gpu"):
+        on = change(spec, "engine", device=device)
+        model = make_model(on, series, lambda text: None)
+        aligner = make_aligner(on, series, model)
+        assert aligner is not None
+        solution = fit_volume(on, model, np.arange(5), 1e-5, n_iterations=4, rng=np.random.default_rng(2),
+                              align=functools.partial(align_when_due, on, aligner))
+        found[device] = (aligner.table, solution.cost, model.form_potential(solution.volume))
+        again = make_model(on, series, lambda text: None)
+        resumed = make_aligner(on, series, again)
+        assert resumed is not None
+        resumed.restore(aligner.table)
+        np.testing.assert_allclose(again.cost(solution.volume, 3), model.cost(solution.volume, 3), rtol=1e-6)
+    assert np.abs(found["cpu"][0] - [0, 0, 0, 0, 0, 1]).max() > 0.1
+    np.testing.assert_allclose(found["gpu"][0], found["cpu"][0], atol=2e-2)
+    np.testing.assert_allclose(found["gpu"][1], found["cpu"][1], rtol=1e-3)
+    np.testing.assert_allclose(found["gpu"][2], found["cpu"][2], atol=1e-2 * np.abs(found["cpu"][2]).max())
+    n_planes = (device_choice.gpu_bytes(spec) - device_choice.gpu_bytes(tiny)) / (8 * 16 * 20)
+    assert n_planes == 5 * len(spec.defocus.planes_nm)
 
 
 @pytest.mark.parametrize("kind", ["tv", "atoms"])

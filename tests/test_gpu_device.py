@@ -120,6 +120,22 @@ def test_poisson_steps_and_images_agree_with_float64(problem: Problem) -> None:
     assert relative_error(to_numpy(volume) - start, expected - start) < 1e-4
 
 
+def test_a_tilt_that_is_placed_anew_agrees_with_float64(problem: Problem) -> None:
+    """As by the alignment: before and after the steps are recorded."""
+    model = GpuModel(problem.series, problem.shape, device=problem.device, **problem.options)
+    reference = ForwardModel(problem.series, problem.shape, dtype=np.float64, **problem.options)
+    optics = series_optics(problem.series, problem.shape, MICROSCOPE, problem.n_layers)
+    start = (0.8 * problem.truth).astype(np.float32)
+    volume, expected = problem.device.upload(start), start.astype(np.float64)
+    for i_tilt, places in ((1, False), (2, False), (3, False), (2, True), (1, False), (2, False)):
+        if places:
+            for of in (model, reference):
+                of.place_tilt(i_tilt, 12.3, optics.transfer.conj(), 1.1 * np.sqrt(problem.series.images[0]))
+        cost = reference.descend(expected, i_tilt, 1.5 / model.lipschitz)
+        assert float(model.descend(volume, i_tilt, 1.5 / model.lipschitz)) == pytest.approx(cost, rel=1e-4)
+    assert relative_error(to_numpy(volume) - start, expected - start) < 1e-4
+
+
 @pytest.mark.parametrize("shape", [(12, 16, 18), (9, 11, 13)], ids=str)
 def test_a_tilt_reads_and_writes_inside_its_arrays(device: Any, shape: tuple[int, int, int]) -> None:
     """Planes of the fused kernels and of the FFT library agree with float64; tools that check memory run this alone."""

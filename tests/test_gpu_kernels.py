@@ -146,6 +146,40 @@ def test_a_step_with_weights_and_defoci_of_each_tilt_agrees_with_the_cpu(device:
     np.testing.assert_array_equal(volume, before)
 
 
+@pytest.mark.parametrize("shape", [(9, 10, 13), (9, 16, 18)], ids=str)
+@pytest.mark.parametrize("by_pixel", [False, True])
+def test_tilts_that_are_placed_anew_agree_with_the_cpu(device: HostDevice, shape: tuple[int, int, int],
+                                                       by_pixel: bool) -> None:
+    """Other angles, transfer functions, images and weights of some tilts, before and after a recording is replayed."""
+    rng = np.random.default_rng(12)
+    plain = make_series(shape)
+    pixel_weight = rng.uniform(0.5, 1, plain.images.shape).astype(np.float32) if by_pixel else None
+    series = TiltSeries(plain.images, TILT_DEG, plain.defocus_A + 10.0 * np.array([[0], [0], [1], [0], [2], [0]]), 0.5,
+                        pixel_weight=pixel_weight)
+    options = {"microscope": MICROSCOPE, "n_layers_per_slice": 4}
+    model = GpuModel(series, shape, device=device, **options)
+    reference = ForwardModel(series, shape, dtype=np.float64, **options)
+    volume, step = device.upload(rng.uniform(0, 60, shape).astype(np.float32)), 1.5 / model.lipschitz
+
+    def compare(tilts: tuple[int, ...]) -> None:
+        for i_tilt in tilts:
+            expected = volume.astype(np.float64)
+            before = expected.copy()
+            cost = reference.descend(expected, i_tilt, step)
+            assert float(model.descend(volume, i_tilt, step)) == pytest.approx(cost, rel=1e-5)
+            assert relative_error(volume - before, expected - before) < 1e-5
+
+    compare((0, 2, 4))
+    for placed in ((2, 5), (0, 2)):
+        for i_tilt in placed:
+            transfer = np.exp(2j * np.pi * rng.uniform(0, 1, (3, *shape[1:]))) / (shape[1] * shape[2])
+            amplitude = rng.uniform(0.7, 1.3, transfer.shape).astype(np.float32)
+            weight = rng.uniform(0, 1, transfer.shape).astype(np.float32) if by_pixel else None
+            for of in (model, reference):
+                of.place_tilt(i_tilt, TILT_DEG[i_tilt] + 3.3, transfer, amplitude, weight)
+        compare((0, 2, 4, 5, 2))
+
+
 def test_defoci_of_each_tilt_that_exceed_the_memory_are_refused(device: HostDevice,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     plain = make_series(SHAPES[0])

@@ -26,17 +26,18 @@ A common turn of all tilts about the axis and a common shift of the sample chang
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.fft
 
-from aetlab.core.backend import n_threads, threads
+from aetlab.core.backend import n_threads, threads, to_numpy
 from aetlab.core.grid import coordinates_A, in_plane_rotation, squared_frequencies
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.imaging import blur_by_detector
-from aetlab.forward.model import SMALL_PLANE, ForwardModel
+from aetlab.forward.model import SMALL_PLANE
 from aetlab.forward.posed_images import DARK, NOMINAL, PosedImages, image_waves
 from aetlab.forward.rotation import SparseRotation
 from aetlab.spec import MicroscopeSpec
@@ -63,13 +64,25 @@ class Search:
     defocus_A: np.ndarray
 
 
+class PosedModel(Protocol):
+    """The part of a forward model, on the CPU or a GPU, that the alignment uses."""
+
+    def form_potential(self, volume: Any) -> Any:
+        """Return V in volts from the reconstructed ``volume``."""
+
+    def place_tilt(self, i_tilt: int, tilt_deg: float, transfer: np.ndarray, amplitude: np.ndarray,
+                   weight: np.ndarray | None = None) -> None:
+        """Set angle, transfer functions and measurement of one tilt for all following calls."""
+
+
 class TiltAligner:
     """Find the poses of the tilts of ``series``, tilt by tilt, and keep ``model`` in agreement with them.
 
-    ``shape_zxy``, ``microscope`` and ``n_layers_per_slice`` are those of ``model``.
+    ``shape_zxy``, ``microscope`` and ``n_layers_per_slice`` are those of ``model``. The alignment runs on the CPU,
+    whatever device the model is on.
     """
 
-    def __init__(self, model: ForwardModel, series: TiltSeries, shape_zxy: tuple[int, int, int], *,
+    def __init__(self, model: PosedModel, series: TiltSeries, shape_zxy: tuple[int, int, int], *,
                  microscope: MicroscopeSpec, n_layers_per_slice: int) -> None:
         self._model, self._series = model, series
         self._tilt_deg = np.asarray(series.tilt_deg, float)
@@ -101,14 +114,14 @@ class TiltAligner:
         for i_tilt in range(len(self._table)):
             self._place(i_tilt)
 
-    def align(self, volume: np.ndarray, search: Search, *, smoothing_A: float, angles: bool = True,
+    def align(self, volume: Any, search: Search, *, smoothing_A: float, angles: bool = True,
               first: bool = False) -> None:
         """Take one step for each tilt, with ``volume`` (Z, X, Y) of the model.
 
         ``search`` is applied to tilts that are astray, and to all if this is the ``first`` alignment. The tilt angle is
         fitted only with ``angles``: a volume of shifted images hardly determines it.
         """
-        potential_V = self._model.form_potential(volume)
+        potential_V = to_numpy(self._model.form_potential(volume))
         astray = np.zeros(len(self._table), bool)
         astray[self._seen] = find_astray(self._table[self._seen])
         self._table[astray] = NOMINAL

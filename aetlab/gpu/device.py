@@ -54,6 +54,9 @@ class Device(Protocol):
     def upload(self, values: np.ndarray) -> Array:
         """Return a copy of ``values`` on the device."""
 
+    def write(self, values: np.ndarray, array: Array) -> None:
+        """Copy ``values`` into ``array`` of the same shape and type, whose elements are contiguous."""
+
     def address(self, array: Array) -> int:
         """Return the address of the first element of ``array``."""
 

@@ -91,8 +91,12 @@ class CudaDevice:
         """
         with self._current():
             array = cupy.empty(values.shape, values.dtype)
-            array.set(np.ascontiguousarray(values))
+            self.write(values, array)
             return array
+
+    def write(self, values: np.ndarray, array: Array) -> None:
+        with self._current():
+            array.set(np.ascontiguousarray(values))
 
     def address(self, array: Array) -> int:
         return int(array.data.ptr)

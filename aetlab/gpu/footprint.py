@@ -19,11 +19,11 @@ _FFT_PLANES = 2
 
 
 def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci: int, *, n_layers_per_slice: int,
-                        rotation: str, regulariser: str, mtf: bool = False) -> int:
+                        rotation: str, regulariser: str, mtf: bool = False, aligned: bool = False) -> int:
     """Return the bytes that :class:`~aetlab.gpu.model.GpuModel`, its proximal operator and the solver hold together.
 
     The few hundred MB used by the driver are not included. ``regulariser`` is ``reg.kind``; ``mtf`` says whether the
-    detector blurs.
+    detector blurs, ``aligned`` whether tilts are aligned, so that each has transfer functions of its own.
     """
     n_z, n_x, n_y = shape_zxy
     volume, plane, column = 4 * math.prod(shape_zxy), 8 * n_x * n_y, n_z * n_x
@@ -35,6 +35,7 @@ def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci:
     planes = slices + 1 + 2 * n_defoci + min(2, slices - 1) + slices / 2 + _FFT_PLANES * n_defoci
     planes += slices / 2 if row.blur_A else 0
     planes += n_defoci + 1 if mtf else 0
+    planes += n_defoci * n_tilts if aligned else 0
     table = column * (8 + 8 + 4 + 8 * CAPACITY[rotation])
     return round(volumes * volume + planes * plane + n_tilts * n_defoci * plane / 2 + table)
 

@@ -38,16 +38,16 @@ class FusedSteps:
         self._sizes = np.int32(n_x), np.int32(n_y)
         self._along_x = np.int32(_radices(n_x)), device.upload(_twiddles(n_x))
         self._along_y = np.int32(_radices(n_y)), device.upload(_twiddles(n_y))
-        self._free = self.pack(optics.free)
+        self._free = device.upload(self.pack(optics.free))
         self._waves = device.zeros((len(self._which) + 1, n_x, n_y), np.complex64)
         self._plane = device.zeros((n_x, n_y), np.complex64)
         self.images = device.zeros((n_defoci, n_x, n_y), np.complex64)
         #: Blocks of columns in a plane.
         self._n_blocks = -(-n_y // COLUMNS)
 
-    def pack(self, factors: np.ndarray) -> Array:
-        """Return factors (..., X, Y) in scrambled order of both frequencies, on the device."""
-        return self._device.upload(factors.astype(np.complex64)[..., self._order_x, :][..., self._order_y])
+    def pack(self, factors: np.ndarray) -> np.ndarray:
+        """Return factors (..., X, Y) in scrambled order of both frequencies."""
+        return factors.astype(np.complex64)[..., self._order_x, :][..., self._order_y]
 
     def to_images(self, slices: Array, transfer: Array, set_of: Array, now: Array) -> None:
         for m in range(len(self._waves)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,7 @@ class GpuModel:
         # A cost is kept until the next iteration overwrites it.
         self._costs = zeros((2 * self.n_tilts,), np.float64)
         self._next_place = 0
+        self._placed = False
         self._replay: tuple[tuple[int, int], Callable[[], None] | None] = ((0, 0), None)
 
     def cost(self, volume: Array, i_tilt: int) -> float:
@@ -127,6 +129,25 @@ class GpuModel:
         self._rotate(volume)
         self._blur_slices()
         return self._waves.intensities(self._slices, self._now)
+
+    def place_tilt(self, i_tilt: int, tilt_deg: float, transfer: np.ndarray, amplitude: np.ndarray,
+                   weight: np.ndarray | None = None) -> None:
+        """Set angle, transfer functions and measurement of one tilt for all following calls.
+
+        The arguments are those of :meth:`aetlab.forward.ForwardModel.place_tilt`. From the first call on, each tilt has
+        transfer functions of its own.
+        """
+        if not self._placed:
+            self._placed = True
+            self._waves.separate_sets(self.n_tilts)
+            self._replay = (0, 0), None
+        self.device.write(np.array([math.cos(math.radians(tilt_deg)), math.sin(math.radians(tilt_deg))]),
+                          self._cos_sin[i_tilt])
+        self._waves.place_transfer(transfer, i_tilt)
+        self.device.write(amplitude.astype(np.float32), self._amplitude[i_tilt])
+        if weight is not None:
+            assert self._weight is not None, "weights of pixels replace those of the series"
+            self.device.write(weight.astype(np.float32), self._weight[i_tilt])
 
     def parts(self, volume: Array) -> dict[str, Callable[[], None]]:
         """Return the parts of a step by name, to measure the time of each; each needs the results of those before it.

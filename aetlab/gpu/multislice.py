@@ -20,8 +20,8 @@ class Steps(Protocol):
 
     images: Array
 
-    def pack(self, factors: np.ndarray) -> Array:
-        """Return factors (..., X, Y) of frequencies in the form of these steps, on the device."""
+    def pack(self, factors: np.ndarray) -> np.ndarray:
+        """Return factors (..., X, Y) of frequencies in the form of these steps, complex64."""
 
     def to_images(self, slices: Array, transfer: Array, set_of: Array, now: Array) -> None:
         """Propagate ``slices`` (S, X, Y) to the waves of the images."""
@@ -48,13 +48,13 @@ class LibrarySteps:
         self._device = device
         self._phase = np.float32(optics.phase_per_V)
         self._which = [int(i) for i in optics.which]
-        self._free = self.pack(optics.free)
+        self._free = device.upload(self.pack(optics.free))
         self._waves = device.zeros((len(self._which) + 1, n_x, n_y), np.complex64)
         self._plane = device.zeros((n_x, n_y), np.complex64)
         self.images = device.zeros((n_defoci, n_x, n_y), np.complex64)
 
-    def pack(self, factors: np.ndarray) -> Array:
-        return self._device.upload(factors.astype(np.complex64))
+    def pack(self, factors: np.ndarray) -> np.ndarray:
+        return factors.astype(np.complex64)
 
     def to_images(self, slices: Array, transfer: Array, set_of: Array, now: Array) -> None:
         device, n, extent = self._device, np.int32(self._plane.size), (int(self._plane.size), 1, 1)
@@ -117,6 +117,8 @@ class GpuWaves:
     ----------
     transfer : array of the device
         The transfer functions, as :meth:`pack_transfer` returns them; they can be replaced.
+    set_of : int array of the device (T,)
+        The set of each tilt in ``transfer``; it can be replaced.
     """
 
     def __init__(self, optics: Optics, device: Device, likelihood: str = "amplitude",
@@ -125,10 +127,10 @@ class GpuWaves:
         if kernels is None:
             raise GpuError(f"engine.likelihood={likelihood} has no GPU version")
         n_defoci, n_x, n_y = optics.transfer.shape
+        self._device = device
         self._steps: Steps = FusedSteps(optics, device) if fits((n_x, n_y)) else LibrarySteps(optics, device)
         self.transfer = self.pack_transfer(optics.transfer[None] if transfer is None else transfer)
-        self._set_of = device.upload(np.zeros(1, np.int32) if set_of is None else set_of.astype(np.int32))
-        self._device = device
+        self.set_of = device.upload(np.zeros(1, np.int32) if set_of is None else set_of.astype(np.int32))
         self._likelihood = kernels
         self._cost = device.zeros((n_defoci * max(n_x, n_y),), np.float64)
         self._mtf: Array = None
@@ -137,7 +139,18 @@ class GpuWaves:
 
     def pack_transfer(self, transfer: np.ndarray) -> Array:
         """Return transfer functions (K, F, X, Y) in the form of :attr:`transfer`."""
-        return self._steps.pack(transfer)
+        return self._device.upload(self._steps.pack(transfer))
+
+    def separate_sets(self, n_tilts: int) -> None:
+        """Give each of ``n_tilts`` a copy of its transfer functions, so that they can be replaced one by one."""
+        separate = self._device.zeros((n_tilts, *self.transfer.shape[1:]), np.complex64)
+        for i_tilt, i_set in enumerate(to_numpy(self.set_of).tolist()):
+            separate[i_tilt] = self.transfer[i_set]
+        self.transfer, self.set_of = separate, self._device.upload(np.arange(n_tilts, dtype=np.int32))
+
+    def place_transfer(self, transfer: np.ndarray, i_set: int) -> None:
+        """Replace the transfer functions (F, X, Y) of one set."""
+        self._device.write(self._steps.pack(transfer), self.transfer[i_set])
 
     def use_mtf(self, mtf: np.ndarray | None) -> None:
         """Use this MTF of the detector (X, Y) for all following images; None: an ideal detector."""
@@ -152,7 +165,7 @@ class GpuWaves:
         ``weight`` is that of pixels (T, F, X, Y) or of rows (T, F, X, 1); None: 1.
         """
         weights = (amplitude, np.int32(0)) if weight is None else (weight, np.int32(weight.shape[3]))
-        self._steps.to_images(slices, self.transfer, self._set_of, now)
+        self._steps.to_images(slices, self.transfer, self.set_of, now)
         if self._mtf is None:
             n_parts = self._steps.compare(self._likelihood, amplitude, weights, now, self._cost)
         else:
@@ -162,7 +175,7 @@ class GpuWaves:
     def intensities(self, slices: Array, now: Array) -> Array:
         """Return noise-free images (F, X, Y) of ``slices``, vacuum 1; ``now`` is as for :meth:`measure`."""
         steps = self._steps
-        steps.to_images(slices, self.transfer, self._set_of, now)
+        steps.to_images(slices, self.transfer, self.set_of, now)
         steps.show_images()
         planes = self._device.zeros(steps.images.shape, np.complex64)
         self._device.launch("intensities", (int(planes.size), 1, 1), steps.images, np.int32(planes.size), planes)
@@ -196,7 +209,7 @@ class GpuWaves:
 
     def propagate_back(self, slices: Array, now: Array) -> None:
         """Replace ``slices``, those of the last :meth:`measure`, by the gradient; ``now`` is as there."""
-        self._steps.back(slices, self.transfer, self._set_of, now)
+        self._steps.back(slices, self.transfer, self.set_of, now)
 
 
 class GpuTiltCosts:

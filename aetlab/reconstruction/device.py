@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from aetlab import gpu
-from aetlab.core.backend import empty_aligned, gpu_problem, n_threads
+from aetlab.core.backend import empty_aligned, n_threads
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward import ForwardModel
 from aetlab.forward.multislice import TiltCost, loses_fused_kernels, make_multislice
@@ -23,7 +23,10 @@ Array = Any
 
 
 class Model(Protocol):
-    """The interface of a forward model; its volumes lie on the device that computes."""
+    """The interface of a forward model; its volumes lie on the device that computes.
+
+    :class:`aetlab.forward.alignment.PosedModel` is a part of it.
+    """
 
     n_tilts: int
     lipschitz: float
@@ -36,6 +39,10 @@ class Model(Protocol):
 
     def form_potential(self, volume: Array) -> Array:
         """Return V in volts from the reconstructed ``volume``."""
+
+    def place_tilt(self, i_tilt: int, tilt_deg: float, transfer: np.ndarray, amplitude: np.ndarray,
+                   weight: np.ndarray | None = None) -> None:
+        """Set angle, transfer functions and measurement of one tilt for all following calls."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +63,7 @@ class Parts:
 def choose_model(spec: RunSpec, series: TiltSeries, *, blur_A: float, say: Callable[[str], None]) -> Model:
     """Return the forward model on the device that ``spec.engine.device`` selects.
 
-    ``auto`` selects a GPU if one can be used, but the CPU for align=true. ``say`` is called with one line that names
-    the device.
+    ``auto`` selects a GPU if one can be used. ``say`` is called with one line that names the device.
 
     Raises
     ------
@@ -67,9 +73,7 @@ def choose_model(spec: RunSpec, series: TiltSeries, *, blur_A: float, say: Calla
     options: dict[str, Any] = {"microscope": spec.microscope, "n_layers_per_slice": spec.binning.n_layers,
                                "rotation": spec.engine.rotation, "blur_A": blur_A,
                                "likelihood": spec.engine.likelihood}
-    if spec.align.enabled and spec.engine.device == "auto":
-        say("the CPU reconstructs: align=true has no GPU version")
-    elif spec.engine.device != "cpu":
+    if spec.engine.device != "cpu":
         try:
             device = _open(spec)
             model = gpu.GpuModel(series, spec.scale.shape_zxy, device=device, **options)
@@ -100,28 +104,26 @@ def require_gpu(spec: RunSpec) -> None:
 def choose_tilt_cost(spec: RunSpec, say: Callable[[str], None]) -> Callable[..., TiltCost]:
     """Return the function that makes the cost of a tilt for the refinement, on the device that ``spec`` selects.
 
+    ``auto`` selects the CPU: that a GPU refines faster has not been measured.
+
     Raises
     ------
     SpecError
         If a GPU is required and none can be used.
     """
-    if spec.engine.device == "cpu":
+    if spec.engine.device != "gpu":
         return make_multislice
     try:
         device = gpu.open_device(_refinement_bytes(spec))
     except gpu.GpuError as error:
-        if spec.engine.device == "gpu":
-            raise _refusal(error) from None
-        if gpu_problem() is None:  # else the reconstruction has already reported the problem
-            say(f"the CPU refines: {error}")
-        return make_multislice
+        raise _refusal(error) from None
     say(f"{device.name} propagates the waves of the refinement")
     return gpu.GpuTiltCosts(device)
 
 
 def find_gpu(spec: RunSpec) -> gpu.Device | None:
     """Return the GPU that a reconstruction of ``spec`` uses; None if it uses the CPU."""
-    if spec.engine.device == "cpu" or spec.align.enabled:
+    if spec.engine.device == "cpu":
         return None
     try:
         return _open(spec)
@@ -135,7 +137,7 @@ def gpu_bytes(spec: RunSpec) -> int:
     return gpu.memory_needed_bytes(
         spec.scale.shape_zxy, math.ceil(n_tilts), len(spec.defocus.planes_nm),
         n_layers_per_slice=spec.binning.n_layers, rotation=spec.engine.rotation, regulariser=spec.reg.kind,
-        mtf=_blurs(spec))
+        mtf=_blurs(spec), aligned=spec.align.enabled)
 
 
 def solver_parts(model: Model) -> Parts:

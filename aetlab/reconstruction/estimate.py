@@ -97,21 +97,31 @@ def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: gpu.Device | None) ->
                               "microscope", "reg", "tilts", "wedge")
     else:
         reconstruct_s = _on_cpu_s(spec)
+    reconstruct_s += _alignment_s(spec)
     return {"simulate": len(tilt_angles_deg(spec.tilts, spec.wedge)) * simulated_tilt_s, "reconstruct": reconstruct_s,
             "trace": TRACE_S_PER_ATOM * len(atoms), "score": 0.05 * TRACE_S_PER_ATOM * len(atoms)}
 
 
 def _on_cpu_s(spec: RunSpec) -> float:
     """Return the seconds of a reconstruction on the CPU, as the sum of its parts."""
-    n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge))
+    n_tilts, tilt_s = len(tilt_angles_deg(spec.tilts, spec.wedge)), _tilt_on_cpu_s(spec)
+    return spec.engine.n_iterations * (n_tilts * tilt_s + _once(_prox_s, spec, "scale", "engine", "reg"))
+
+
+def _alignment_s(spec: RunSpec) -> float:
+    """Return the seconds of all alignments, which run on the CPU."""
+    if not spec.align.enabled:
+        return 0.0
+    n_aligned = sum(i < spec.engine.n_iterations for i in spec.align.at)
+    return n_aligned * _ALIGNED_TILT * len(tilt_angles_deg(spec.tilts, spec.wedge)) * _tilt_on_cpu_s(spec)
+
+
+def _tilt_on_cpu_s(spec: RunSpec) -> float:
+    """Return the seconds of a step with one tilt on the CPU."""
     small = spec.scale.shape_zxy[1] * spec.scale.shape_zxy[2] <= SMALL_PLANE
     with threads(1 if small else n_threads()):
-        tilt_s = (_once(_turning_s, spec, "scale", "binning", "engine")
-                  + _once(_propagation_s, spec, "scale", "binning", "engine", "defocus", "microscope"))
-    reconstruct_s = spec.engine.n_iterations * (n_tilts * tilt_s + _once(_prox_s, spec, "scale", "engine", "reg"))
-    if spec.align.enabled:
-        reconstruct_s += sum(i < spec.engine.n_iterations for i in spec.align.at) * _ALIGNED_TILT * n_tilts * tilt_s
-    return reconstruct_s
+        return (_once(_turning_s, spec, "scale", "binning", "engine")
+                + _once(_propagation_s, spec, "scale", "binning", "engine", "defocus", "microscope"))
 
 
 def _on_gpu_s(spec: RunSpec, device: gpu.Device) -> float:

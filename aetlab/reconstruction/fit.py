@@ -34,7 +34,7 @@ def make_aligner(spec: RunSpec, series: TiltSeries, model: Model) -> forward.Til
 
     Return None if ``spec`` has no alignment.
     """
-    if not spec.align.enabled or not isinstance(model, forward.ForwardModel):
+    if not spec.align.enabled:
         return None
     return forward.TiltAligner(model, series, spec.scale.shape_zxy, microscope=spec.microscope,
                                n_layers_per_slice=spec.binning.n_layers)

@@ -66,7 +66,7 @@ def require_memory(spec: RunSpec, available: float | None = None) -> None:
     stage = max(needed, key=lambda name: needed[name])
     free = available_bytes() + BASE_BYTES if available is None else available
     missing = needed[stage] - free
-    if missing <= 0 or (spec.engine.device == "auto" and not spec.align.enabled and _fits_with_gpu(spec, free)):
+    if missing <= 0 or (spec.engine.device == "auto" and _fits_with_gpu(spec, free)):
         return
     n_z, n_x, n_y = spec.scale.shape_zxy
     advice = ["simulate=atoms" if spec.simulate.kind == "voxels" and stage == "simulate" else "a smaller scale"]

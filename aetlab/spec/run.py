@@ -80,8 +80,6 @@ class RunSpec:
                 self.validate.split, "images without noise have no counts to split; choose auto or images")
 
     def _check_alignment(self) -> None:
-        require(self.engine.device != "gpu", "engine.device", self.engine.device,
-                "align=true is computed on the CPU; choose one of auto, cpu")
         require(self.engine.n_iterations > self.align.at[0], "engine.n_iterations", self.engine.n_iterations,
                 f"align=true aligns before iteration {self.align.at[0]} for the first time; give more, or align=false")
         require(self.reg.weight != "auto", "reg.weight", self.reg.weight,
