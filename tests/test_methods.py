@@ -15,9 +15,11 @@ import yaml
 
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.setting import about, setting
+from aetlab.forward.rotation import rotate_and_bin
 from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.methods.regulariser import Regulariser
 from aetlab.methods.regularisers import REGULARISERS
+from aetlab.methods.rotations import ROTATIONS
 from aetlab.methods.table import find_rows
 from aetlab.reconstruction import device as device_choice
 from aetlab.reconstruction.memory import memory_by_stage
@@ -113,6 +115,18 @@ def test_the_refinement_refuses_a_likelihood_by_which_it_does_not_compare(likeli
         settings(refine="atoms", overrides={"engine.likelihood": likelihood})
 
 
+def test_every_rotation_is_described_and_its_memory_counted() -> None:
+    """No turn moves no voxel; a matrix of 60 bytes for each (z, x) and tilt is counted up to 256 MB."""
+    volume = np.random.default_rng(1).standard_normal((8, 10, 12))
+    free = memory_by_stage(settings(overrides={"engine.rotation": "fourier"}))["reconstruct"]
+    for name, row in ROTATIONS.items():
+        assert f"{name} ({row.meaning})" in about(EngineSpec, "rotation").meaning
+        np.testing.assert_allclose(rotate_and_bin(volume, 0.0, kind=name), volume, atol=1e-12)
+        kept = row.matrix.bytes_per_column * 96**2 * 60 if row.matrix else 0
+        needed = memory_by_stage(settings(overrides={"engine.rotation": name}))["reconstruct"]
+        assert needed - free == pytest.approx(kept)
+
+
 def test_a_likelihood_without_fused_kernels_is_reported() -> None:
     series = TiltSeries(np.ones((1, 1, 48, 48), np.float32), np.zeros(1), np.array([200.0]), 0.5)
     for name, row in LIKELIHOODS.items():
@@ -125,7 +139,7 @@ def test_a_likelihood_without_fused_kernels_is_reported() -> None:
 
 
 def test_rows_load_no_numerics() -> None:
-    code = ("import sys, aetlab.methods.regularisers, aetlab.methods.likelihoods\n"
+    code = ("import sys, aetlab.methods.regularisers, aetlab.methods.likelihoods, aetlab.methods.rotations\n"
             "print([name for name in ('numba', 'scipy', 'h5py', 'pandas') if name in sys.modules])")
     result = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], text=True,
                             capture_output=True, check=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import poisson
 
-from aetlab.core import physics
-from aetlab.forward import simd_fft, simd_multislice
+from aetlab.core import physics, simd_fft
+from aetlab.forward import simd_multislice
 from aetlab.forward.multislice import Multislice, exit_wave, make_multislice, make_optics, propagator
 from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.methods.likelihoods.poisson import DARK

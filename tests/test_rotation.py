@@ -7,12 +7,15 @@ import pytest
 from scipy import ndimage
 
 from aetlab.core import grid
-from aetlab.forward import kernels_numba
-from aetlab.forward.rotation import SparseRotation, make_rotation, rotate_and_bin
-from aetlab.forward.simd_shear import SimdFourierRotation
+from aetlab.forward.rotation import make_rotation, rotate_and_bin
+from aetlab.methods import rotation_kernels
+from aetlab.methods.rotations import ROTATIONS
+from aetlab.methods.rotations.linear import MATRIX
+from aetlab.methods.simd_shear import SimdFourierRotation
+from aetlab.methods.sparse_rotation import SparseRotation
 
 SHAPE = (8, 10, 12)
-KINDS = ("linear", "cubic", "fourier")
+KINDS = tuple(ROTATIONS)
 ANGLES_DEG = (0.0, 3.0, 31.7, 45.0, 90.0, 117.3, 179.0)
 
 
@@ -41,7 +44,7 @@ def test_a_volume_beyond_the_caches_is_rotated_alike(kind: str, dtype: type, n_y
     volume = np.random.default_rng(3).standard_normal((14, 11, n_y)).astype(dtype)
     for tilt_deg in ANGLES_DEG:
         near = rotate_and_bin(volume, tilt_deg, 3, kind=kind)
-        monkeypatch.setattr("aetlab.forward.rotation.CACHED_BYTES", 0)
+        monkeypatch.setattr("aetlab.methods.sparse_rotation.CACHED_BYTES", 0)
         far = rotate_and_bin(volume, tilt_deg, 3, kind=kind)
         monkeypatch.undo()
         np.testing.assert_allclose(far, near, rtol=0, atol=20 * np.finfo(dtype).eps)
@@ -119,18 +122,18 @@ def test_weights_of_an_inner_point_sum_to_one(kind: str) -> None:
 def test_matrices_are_rebuilt_for_each_tilt_without_memory_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Results are the same with and without memory for all matrices."""
     built: list[float] = []
-    build = kernels_numba.build_columns
+    build = rotation_kernels.build_columns
 
     def count(tilt_rad: float, *others: object) -> None:
         built.append(round(float(np.rad2deg(tilt_rad)), 6))
         build(tilt_rad, *others)
 
-    monkeypatch.setattr(kernels_numba, "build_columns", count)
+    monkeypatch.setattr(rotation_kernels, "build_columns", count)
     volume = np.random.default_rng(5).standard_normal(SHAPE)
     angles = np.array([10.0, 20.0])
     results = []
     for budget_bytes, expected in ((1e6, [10.0, 20.0]), (0, [10.0, 20.0, 10.0])):
-        rotation = SparseRotation("linear", SHAPE, 3, angles, dtype=np.float64, budget_bytes=budget_bytes)
+        rotation = SparseRotation(MATRIX, SHAPE, 3, angles, dtype=np.float64, budget_bytes=budget_bytes)
         built.clear()
         results.append(np.empty((3, 3, *SHAPE[1:])))
         for i_visit, i_tilt in enumerate((0, 1, 0)):
@@ -144,8 +147,6 @@ def test_matrices_are_rebuilt_for_each_tilt_without_memory_for_all(monkeypatch: 
 @pytest.mark.parametrize(("kind", "support"), [("linear", 1.0), ("cubic", 2.0)])
 def test_capacity_holds_every_lattice_point_of_a_footprint(kind: str, support: float) -> None:
     """The rotated lattice points in the open box of the interpolation are never more than the capacity."""
-    from aetlab.forward.rotation import _CAPACITY
-
     axis = np.arange(-4, 5)
     points = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
     most = 0
@@ -153,7 +154,8 @@ def test_capacity_holds_every_lattice_point_of_a_footprint(kind: str, support: f
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         for shift in np.stack(np.meshgrid(np.linspace(-0.5, 0.5, 11), np.linspace(-0.5, 0.5, 11)), -1).reshape(-1, 2):
             most = max(most, int((np.abs(points @ turn.T + shift) < support).all(-1).sum()))
-    assert most <= _CAPACITY[kind]
+    matrix = ROTATIONS[kind].matrix
+    assert matrix is not None and most <= matrix.capacity
 
 
 @pytest.mark.parametrize("shape", [(24, 32, 48), (40, 24, 16), (16, 20, 37), (20, 16, 9)])

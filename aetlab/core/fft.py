@@ -1,7 +1,7 @@
 """Compute complex 2D FFTs of the CPU engine with ducc0, without normalisation in either direction.
 
 A reconstruction uses these FFTs only for planes whose sides have prime factors other than 2, 3 and 5. For all other
-planes it uses the fused kernels (:mod:`aetlab.forward.simd_fft`), which take half the time of the fastest library
+planes it uses the fused kernels (:mod:`aetlab.core.simd_fft`), which take half the time of the fastest library
 (docs/engine.md). The library is fixed: selection by timing could change the rounding between runs with the same
 settings.
 """

@@ -39,7 +39,8 @@ from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.imaging import blur_by_detector
 from aetlab.forward.model import SMALL_PLANE
 from aetlab.forward.posed_images import DARK, NOMINAL, PosedImages, image_waves
-from aetlab.forward.rotation import SparseRotation
+from aetlab.methods.rotations.cubic import MATRIX
+from aetlab.methods.sparse_rotation import SparseRotation
 from aetlab.spec import MicroscopeSpec
 
 #: Step of the difference quotient of the tilt angle, in degrees.
@@ -87,7 +88,7 @@ class TiltAligner:
         self._model, self._series = model, series
         self._tilt_deg = np.asarray(series.tilt_deg, float)
         # The angle changes with each exit wave, so that no matrix is kept.
-        rotation = SparseRotation("cubic", shape_zxy, n_layers_per_slice, np.zeros(1), budget_bytes=0)
+        rotation = SparseRotation(MATRIX, shape_zxy, n_layers_per_slice, np.zeros(1), budget_bytes=0)
         self._images = PosedImages(series, shape_zxy, microscope=microscope, n_layers_per_slice=n_layers_per_slice,
                                    rotation=rotation)
         #: Tilts with at least one image; the others keep their poses.

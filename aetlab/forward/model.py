@@ -13,6 +13,7 @@ from aetlab.forward.blur import Blur
 from aetlab.forward.multislice import make_multislice
 from aetlab.forward.rotation import make_rotation
 from aetlab.forward.series_optics import SeriesOptics
+from aetlab.methods.rotations import ROTATIONS
 from aetlab.spec import MicroscopeSpec
 
 #: Maximum pixels of a plane for which one thread is faster than several.
@@ -33,7 +34,7 @@ class ForwardModel:
     n_layers_per_slice : int
         N_B, the number of voxel layers summed into one slice.
     rotation : str
-        linear, cubic or fourier.
+        A row of :data:`aetlab.methods.rotations.ROTATIONS`.
     dtype : type
         Precision of volume and waves: float32, or float64 for tests.
     blur_A : float
@@ -65,7 +66,7 @@ class ForwardModel:
             self._amplitude[i_tilt] = series.amplitudes(i_tilt)
         #: The series that holds the weights; None for a regular series.
         self._weighted = None if series.is_regular else series
-        self._by_shears = rotation == "fourier"
+        self._turns_by_all_threads = ROTATIONS[rotation].all_threads
         self._rotation = make_rotation(rotation, shape_zxy, n_layers_per_slice, series.tilt_deg, dtype=dtype)
         self._multislice = make_multislice(optics, dtype, likelihood)
         self._placed: dict[int, np.ndarray] = {}
@@ -118,8 +119,8 @@ class ForwardModel:
         return cost
 
     def _threads(self, *, turning: bool = False) -> AbstractContextManager[None]:
-        """Limit small planes to one thread, except for Fourier shears: waking a thread takes longer than its share."""
-        small = self._shape[1] * self._shape[2] <= SMALL_PLANE and not (turning and self._by_shears)
+        """Limit small planes to one thread, except for some rotations: waking a thread takes longer than its share."""
+        small = self._shape[1] * self._shape[2] <= SMALL_PLANE and not (turning and self._turns_by_all_threads)
         return threads(1 if small else n_threads())
 
     def _gradient_of_slices(self, i_tilt: int) -> float:

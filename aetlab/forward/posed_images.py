@@ -17,8 +17,9 @@ from aetlab.core.poses import Poses
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.imaging import blur_by_detector
 from aetlab.forward.multislice import Multislice
-from aetlab.forward.rotation import Rotation, make_rotation
+from aetlab.forward.rotation import make_rotation
 from aetlab.forward.series_optics import SeriesOptics
+from aetlab.methods.rotation import Rotation
 from aetlab.spec import MicroscopeSpec
 
 #: Unknowns of a tilt that lies at its nominal angle: tilt, axis, shift along x and y, defocus, brightness.

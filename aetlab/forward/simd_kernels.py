@@ -5,9 +5,9 @@ A wave is a pair of float planes (2, X, Y), real and imaginary. One multislice s
 - :func:`columns` works along x for ``WIDTH`` neighbouring y at a time: inverse FFT from frequencies to x, slice, FFT;
 - :func:`rows` works along y for ``WIDTH`` neighbouring x at a time: FFT, product with the propagator, inverse FFT.
 
-Between the two passes, the rows are in the scrambled order of their frequencies in x (:mod:`simd_fft`). Factors are
-stored as (n, X/WIDTH, 2, Y, WIDTH) in scrambled order of both frequencies (:func:`pack_factors`). Transforms are not
-normalised.
+Between the two passes, the rows are in the scrambled order of their frequencies in x (:mod:`aetlab.core.simd_fft`).
+Factors are stored as (n, X/WIDTH, 2, Y, WIDTH) in scrambled order of both frequencies (:func:`pack_factors`).
+Transforms are not normalised.
 
 Sides that are not multiples of ``WIDTH`` are padded to the next multiple. X and Y below are padded sides, n_x and n_y
 those of the planes. The padding is 0 wherever it is read.
@@ -15,15 +15,14 @@ those of the planes. The padding is 0 wherever it is read.
 
 from __future__ import annotations
 
-import math
-
 import numba as nb
 import numpy as np
 
+from aetlab.core import simd_fft as fft
 from aetlab.core.backend import empty_aligned
 from aetlab.core.kernel_cache import njit
-from aetlab.core.simd import WIDTH, load, round_to_even, splat, square_root, store, transpose_tile
-from aetlab.forward import simd_fft as fft
+from aetlab.core.simd import WIDTH, load, splat, square_root, store, transpose_tile
+from aetlab.core.simd_fft import cos_sin, scratch
 
 _inline = njit(fastmath=fft.FAST, forceinline=True)
 _parallel = njit(fastmath=fft.FAST, parallel=True)
@@ -31,10 +30,7 @@ _parallel = njit(fastmath=fft.FAST, parallel=True)
 #: The operation of :func:`columns` between its two transforms.
 ENTER, TRANSMIT, BACK_TRANSMIT, RESIDUAL = 0, 1, 2, 3
 
-_ZERO, _ONE, _TWO, _HALF, _PI, _TINY = (np.float32(v) for v in (0, 1, 2, 0.5, math.pi, 1e-30))
-_TURNS = np.float32(0.5 / math.pi)
-_SIN = tuple(np.float32((-1) ** k / math.factorial(2 * k + 1)) for k in range(6))
-_COS = tuple(np.float32((-1) ** k / math.factorial(2 * k)) for k in range(7))
+_ZERO, _HALF, _TINY = (np.float32(v) for v in (0, 0.5, 1e-30))
 
 
 def pack_factors(factors: np.ndarray) -> np.ndarray:
@@ -51,25 +47,6 @@ def pack_factors(factors: np.ndarray) -> np.ndarray:
 def stored_side(n: int) -> int:
     """Return the padded length of a side of ``n``: the next multiple of ``WIDTH``."""
     return -(-n // WIDTH) * WIDTH
-
-
-@_inline
-def _cos_sin(angle):
-    """Return cosine and sine from Taylor series of half the angle, reduced to a quarter turn; accurate to 3e-7."""
-    half = angle * _HALF - round_to_even(angle * _TURNS) * _PI
-    h2 = half * half
-    s = ((((h2 * _SIN[5] + _SIN[4]) * h2 + _SIN[3]) * h2 + _SIN[2]) * h2 + _SIN[1]) * h2 + _SIN[0]
-    c = (((((h2 * _COS[6] + _COS[5]) * h2 + _COS[4]) * h2 + _COS[3]) * h2 + _COS[2]) * h2 + _COS[1]) * h2 + _COS[0]
-    s = s * half
-    return _ONE - s * s * _TWO, s * c * _TWO
-
-
-@_inline
-def _scratch(n):
-    """Return memory for ``n`` floats that is aligned for loads of whole vectors."""
-    room = np.empty(n + WIDTH, np.float32)
-    first = (-(room.ctypes.data >> 2)) % WIDTH
-    return room[first : first + n]
 
 
 @_parallel
@@ -91,7 +68,7 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, weight, cost, n_x, pl
     to_im = stored_x * n_y
     for item in nb.prange(n_planes * blocks):
         f, y = item // blocks, item % blocks * WIDTH
-        buffer = _scratch(2 * im)
+        buffer = scratch(2 * im)
         here = f * 2 * to_im + y
         if kind != ENTER:
             for x in range(n_x):
@@ -101,7 +78,7 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, weight, cost, n_x, pl
         if kind == ENTER:
             for x in range(n_x):
                 i, at = x * WIDTH, x * n_y + y
-                c, s = _cos_sin(load(slice_V, at) * phase)
+                c, s = cos_sin(load(slice_V, at) * phase)
                 store(buffer, i, c)
                 store(buffer, im + i, s)
                 store(wave, at, c)
@@ -109,7 +86,7 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, weight, cost, n_x, pl
         elif kind == TRANSMIT:
             for x in range(n_x):
                 i, at = x * WIDTH, x * n_y + y
-                c, s = _cos_sin(load(slice_V, at) * phase)
+                c, s = cos_sin(load(slice_V, at) * phase)
                 a, b = load(buffer, i), load(buffer, im + i)
                 a, b = a * c - b * s, a * s + b * c
                 store(buffer, i, a)
@@ -119,7 +96,7 @@ def columns(kind, planes, phase, slice_V, wave, amplitude, weight, cost, n_x, pl
         elif kind == BACK_TRANSMIT:
             for x in range(n_x):
                 i, at = x * WIDTH, x * n_y + y
-                c, s = _cos_sin(load(slice_V, at) * phase)
+                c, s = cos_sin(load(slice_V, at) * phase)
                 a, b = load(buffer, i), load(buffer, im + i)
                 store(slice_V, at, (b * load(wave, at) - a * load(wave, to_im + at)) * phase)
                 store(buffer, i, a * c + b * s)
@@ -154,7 +131,7 @@ def transform_columns(planes, n_x, plan, forward):
     to_im = stored_x * n_y
     for item in nb.prange(n_planes * blocks):
         here = item // blocks * 2 * to_im + item % blocks * WIDTH
-        buffer = _scratch(2 * im)
+        buffer = scratch(2 * im)
         for x in range(n_x):
             store(buffer, x * WIDTH, load(planes, here + x * n_y))
             store(buffer, im + x * WIDTH, load(planes, here + to_im + x * n_y))
@@ -194,7 +171,7 @@ def rows(adjoint, source, factors, target, n_y, plan):
     n_x, stored_y = source.shape[2], source.shape[3]
     im, end = stored_y * WIDTH, n_y * WIDTH
     for block in nb.prange(n_x // WIDTH):
-        spectrum, product = _scratch(2 * im), _scratch(2 * im)
+        spectrum, product = scratch(2 * im), scratch(2 * im)
         for i in range(end, im):
             product[i] = product[im + i] = 0
         for f in range(factors.shape[0]):

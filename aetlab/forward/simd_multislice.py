@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from aetlab.core import simd_fft
 from aetlab.core.backend import empty_aligned, zeros_aligned
 from aetlab.core.simd import WIDTH
-from aetlab.forward import simd_fft
 from aetlab.forward import simd_kernels as kernels
 from aetlab.forward.detector import Detector
 

@@ -7,10 +7,10 @@ model runs on any :class:`~aetlab.gpu.device.Device`; the tests use one that run
 
 from aetlab.gpu.choose import open_device
 from aetlab.gpu.device import Device, GpuError
-from aetlab.gpu.footprint import ROTATIONS, memory_needed_bytes, tilt_cost_bytes
+from aetlab.gpu.footprint import memory_needed_bytes, tilt_cost_bytes
 from aetlab.gpu.model import GpuModel
 from aetlab.gpu.multislice import GpuTiltCosts
 from aetlab.gpu.passes import extrapolate
 
-__all__ = ["ROTATIONS", "Device", "GpuError", "GpuModel", "GpuTiltCosts", "extrapolate", "memory_needed_bytes",
+__all__ = ["Device", "GpuError", "GpuModel", "GpuTiltCosts", "extrapolate", "memory_needed_bytes",
            "open_device", "tilt_cost_bytes"]

@@ -6,12 +6,7 @@ import math
 
 from aetlab.core.grid import n_slices
 from aetlab.methods.regularisers import REGULARISERS
-
-#: Maximum number of entries of a voxel in the adjoint, as in :mod:`aetlab.forward.rotation`.
-CAPACITY = {"linear": 8, "cubic": 32}
-
-#: The rotations that have a GPU version.
-ROTATIONS = tuple(CAPACITY)
+from aetlab.methods.rotations import ROTATIONS
 
 #: Working memory of the FFT library, in planes (X, Y) of the largest batch; it needs none for sizes that are products
 #: of small primes.
@@ -36,7 +31,8 @@ def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci:
     planes += slices / 2 if row.blur_A else 0
     planes += n_defoci + 1 if mtf else 0
     planes += n_defoci * n_tilts if aligned else 0
-    table = column * (8 + 8 + 4 + 8 * CAPACITY[rotation])
+    matrix = ROTATIONS[rotation].matrix
+    table = column * (8 + 8 + 4 + 8 * (matrix.capacity if matrix else 0))
     return round(volumes * volume + planes * plane + n_tilts * n_defoci * plane / 2 + table)
 
 

@@ -14,15 +14,15 @@ from aetlab.forward.blur import gaussian_kernel
 from aetlab.forward.series_optics import SeriesOptics
 from aetlab.gpu.choose import check_room
 from aetlab.gpu.device import Array, Device, GpuError
-from aetlab.gpu.footprint import CAPACITY
 from aetlab.gpu.multislice import GpuWaves
+from aetlab.methods.rotations import ROTATIONS
 from aetlab.spec import MicroscopeSpec
 
 
 class GpuModel:
     """Cost ½ Σ w (|ψ| - √I)² of a volume against each tilt of a series, and its incremental step, on a device.
 
-    The parameters are those of :class:`aetlab.forward.ForwardModel`, in float32; ``rotation`` is linear or cubic.
+    The parameters are those of :class:`aetlab.forward.ForwardModel`, in float32; ``rotation`` needs a GPU version.
     Volumes are arrays of ``device``. A step sends only a few numbers to the device, and copies nothing back unless the
     caller reads it. The launches of a step are recorded at its second use and replayed afterwards. One recording works
     for all tilts, since their differences (angle, images, step) are read on the device.
@@ -46,8 +46,10 @@ class GpuModel:
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
                  n_layers_per_slice: int, device: Device, rotation: str = "linear", blur_A: float = 0.0,
                  likelihood: str = "amplitude") -> None:
-        if rotation not in CAPACITY:
-            raise GpuError(f"engine.rotation={rotation} has no GPU version: choose one of {', '.join(CAPACITY)}")
+        method = ROTATIONS[rotation]
+        if method.matrix is None or not method.gpu_kernel:
+            able = ", ".join(name for name, row in ROTATIONS.items() if row.gpu_kernel)
+            raise GpuError(f"engine.rotation={rotation} has no GPU version: choose one of {able}")
         optics_of = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
         optics = optics_of.optics
         n_z, n_x, n_y = shape_zxy
@@ -57,7 +59,7 @@ class GpuModel:
         self.device = device
         self._shape = n_z, n_x, n_y
         self._n_layers = n_layers_per_slice
-        self._rotation = rotation
+        self._matrix, self._kernel = method.matrix, method.gpu_kernel
         _check_room_for_differences(device, series, optics_of.n_sets)
         self._amplitude = device.upload(np.stack([series.amplitudes(i) for i in range(self.n_tilts)], dtype=np.float32,
                                                  casting="same_kind"))
@@ -68,8 +70,8 @@ class GpuModel:
         self._now, self._scale = zeros((2,), np.int32), zeros((1,), np.float32)
         self._corner, self._fraction = zeros((n_z * n_x, 2), np.int32), zeros((n_z * n_x, 2), np.float32)
         self._counts = zeros((n_z * n_x,), np.int32)
-        self._rows = zeros((n_z * n_x, CAPACITY[rotation]), np.int32)
-        self._weights = zeros((n_z * n_x, CAPACITY[rotation]), np.float32)
+        self._rows = zeros((n_z * n_x, self._matrix.capacity), np.int32)
+        self._weights = zeros((n_z * n_x, self._matrix.capacity), np.float32)
         self._slices = zeros((slices, n_x, n_y), np.float32)
         first = [int(np.flatnonzero(optics_of.set_of == k)[0]) for k in range(optics_of.n_sets)]
         transfer = np.stack([optics_of.transfer(i_tilt) for i_tilt in first])
@@ -187,19 +189,19 @@ class GpuModel:
         n_z, n_x, _ = self._shape
         self.device.launch(
             "build_rotation", (n_x, n_z, 1), self._now, self._cos_sin, np.int32(n_z), np.int32(n_x),
-            np.int32(self._n_layers), np.int32(self._rotation == "cubic"), np.int32(CAPACITY[self._rotation]),
+            np.int32(self._n_layers), np.int32(self._matrix.cubic), np.int32(self._matrix.capacity),
             self._corner, self._fraction, self._counts, self._rows, self._weights)
 
     def _rotate(self, volume: Array) -> None:
         n_z, n_x, n_y = self._shape
         self._build()
-        self.device.launch(f"rotate_{self._rotation}", (n_y, n_x, len(self._slices)), volume, self._corner,
+        self.device.launch(self._kernel, (n_y, n_x, len(self._slices)), volume, self._corner,
                             self._fraction, np.int32(n_z), np.int32(n_x), np.int32(n_y), np.int32(self._n_layers),
                             self._slices)
 
     def _add_adjoint(self, slices: Array, volume: Array, metric: Array | None) -> None:
         n_z, n_x, n_y = self._shape
-        matrix = self._counts, self._rows, self._weights, np.int32(CAPACITY[self._rotation])
+        matrix = self._counts, self._rows, self._weights, np.int32(self._matrix.capacity)
         sizes = np.int32(n_x), np.int32(n_y)
         if metric is None:
             self.device.launch("add_adjoint", (n_y, n_x, n_z), slices, *matrix, self._scale, *sizes, volume)

@@ -17,6 +17,7 @@ from aetlab.forward.multislice import TiltCost, loses_fused_kernels, make_multis
 from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.methods.regulariser import Prior, Problem, Regulariser
 from aetlab.methods.regularisers import REGULARISERS
+from aetlab.methods.rotations import ROTATIONS
 from aetlab.spec import RunSpec, SpecError, leaves_counts_out, tilt_angles_deg
 
 Array = Any
@@ -155,7 +156,7 @@ def solver_parts(model: Model) -> Parts:
 
 
 def _open(spec: RunSpec) -> gpu.Device:
-    if spec.engine.rotation not in gpu.ROTATIONS:
+    if not ROTATIONS[spec.engine.rotation].gpu_kernel:
         raise gpu.GpuError(f"engine.rotation={spec.engine.rotation} has no GPU version")
     if LIKELIHOODS[spec.engine.likelihood].gpu is None:
         raise gpu.GpuError(f"engine.likelihood={spec.engine.likelihood} has no GPU version")

@@ -8,14 +8,15 @@ import psutil
 
 from aetlab.core.grid import n_slices
 from aetlab.methods.regularisers import REGULARISERS
+from aetlab.methods.rotations import ROTATIONS, cubic
 from aetlab.spec import RunSpec, SpecError, leaves_counts_out, tilt_angles_deg
 
 #: Memory of the interpreter, the libraries and the compiled kernels (measured at 48³ voxels).
 BASE_BYTES = 0.3e9
 #: Volumes that tracing holds (input, smoothed and the parts of the filter), and that scoring holds (true potential).
 _TRACE_VOLUMES, _SCORE_VOLUMES = 5.0, 3.0
-#: Rotation matrices: bytes per voxel (z, x) in that of one tilt, and maximum bytes kept for all tilts.
-_MATRIX_BYTES, _MATRICES_BYTES = {"linear": 60.0, "cubic": 120.0}, 256e6
+#: Maximum bytes of rotation matrices that are kept for all tilts.
+_MATRICES_BYTES = 256e6
 #: Maximum bytes of all slabs of the potential while tilts are simulated in parallel.
 _SLABS_BYTES = 1e9
 
@@ -35,10 +36,11 @@ def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
     slices = n_slices(n_z, spec.binning.n_layers)
     # Waves, real slices, images and transfer functions; measured amplitudes, in addition to both series.
     engine = plane * (1.5 * slices + 2 * n_defoci + 4) + images * (1.25 if leaves_counts_out(spec) else 1)
-    engine += min(_MATRICES_BYTES, _MATRIX_BYTES.get(spec.engine.rotation, 0.0) * n_z * n_x * n_tilts)
+    matrix = ROTATIONS[spec.engine.rotation].matrix
+    engine += min(_MATRICES_BYTES, (matrix.bytes_per_column if matrix else 0.0) * n_z * n_x * n_tilts)
     if spec.align.enabled:
         # Transfer functions of all tilts; waves, slices and derivatives of the aligned tilt; one matrix.
-        engine += plane * (n_defoci * (n_tilts + 40) + 1.5 * slices) + _MATRIX_BYTES["cubic"] * n_z * n_x
+        engine += plane * (n_defoci * (n_tilts + 40) + 1.5 * slices) + cubic.MATRIX.bytes_per_column * n_z * n_x
     volumes = 2 + (0 if on_gpu else REGULARISERS[spec.reg.kind].volumes)
     kept = BASE_BYTES + 2 * images
     return {"simulate": BASE_BYTES + images + min(_SLABS_BYTES, volume * fine**3) + potential

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from aetlab.core.setting import check_ranges, documented, setting
 from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.methods.regularisers import REGULARISERS
+from aetlab.methods.rotations import ROTATIONS
 
 _WITH_THIS_STEP = f"reg={'|'.join(name for name, row in REGULARISERS.items() if row.step is None)}"
 
@@ -34,8 +35,9 @@ class EngineSpec:
     device: str = setting("where the reconstruction is computed; auto is a GPU if one serves and the CPU otherwise",
                           choices=("auto", "cpu", "gpu"), default="auto")
     n_threads: int = setting("threads of the CPU; 0 for one on each core", within="[0, inf)", default=0)
-    rotation: str = setting("interpolation of the rotated volume; fourier is three shears, on the CPU only",
-                            choices=("linear", "cubic", "fourier"), default="linear")
+    rotation: str = setting(
+        f"rotation of the volume: {'; '.join(f'{name} ({row.meaning})' for name, row in ROTATIONS.items())}",
+        choices=tuple(ROTATIONS), default="linear")
     n_iterations: int = setting("passes over all tilts; the most where reg.iterations_factor ends the fit",
                                 within="[1, inf)", default=40)
     step: float = setting("step in units of the inverse Lipschitz constant of one tilt, (σ Δz)² · N_z · N_defoci",

@@ -16,13 +16,16 @@ from typing import NamedTuple
 import numpy as np
 
 from aetlab.core.kernel_cache import njit
-from aetlab.core.simd import WIDTH, load, store
+from aetlab.core.simd import WIDTH, load, round_to_even, store
 
 FAST = {"contract", "arcp", "nsz"}
 _inline = njit(fastmath=FAST, forceinline=True)
 _jit = njit(fastmath=FAST)
 
-_HALF = np.float32(0.5)
+_ONE, _TWO, _HALF, _PI = (np.float32(v) for v in (1, 2, 0.5, math.pi))
+_TURNS = np.float32(0.5 / math.pi)
+_SIN = tuple(np.float32((-1) ** k / math.factorial(2 * k + 1)) for k in range(6))
+_COS = tuple(np.float32((-1) ** k / math.factorial(2 * k)) for k in range(7))
 _SIN_60 = np.float32(math.sqrt(3) / 2)
 _SIN_45 = np.float32(math.sqrt(0.5))
 _COS_72, _SIN_72 = np.float32(math.cos(0.4 * math.pi)), np.float32(math.sin(0.4 * math.pi))
@@ -271,3 +274,22 @@ def inverse(buffer, re, im, n, plan):
         radix = plan.radices[stage]
         _run_stage(buffer, im, re, n, radix, part, plan.twiddles, plan.starts[stage], True)
         part *= radix
+
+
+@_inline
+def cos_sin(angle):
+    """Return cosine and sine from Taylor series of half the angle, reduced to a quarter turn; accurate to 3e-7."""
+    half = angle * _HALF - round_to_even(angle * _TURNS) * _PI
+    h2 = half * half
+    s = ((((h2 * _SIN[5] + _SIN[4]) * h2 + _SIN[3]) * h2 + _SIN[2]) * h2 + _SIN[1]) * h2 + _SIN[0]
+    c = (((((h2 * _COS[6] + _COS[5]) * h2 + _COS[4]) * h2 + _COS[3]) * h2 + _COS[2]) * h2 + _COS[1]) * h2 + _COS[0]
+    s = s * half
+    return _ONE - s * s * _TWO, s * c * _TWO
+
+
+@_inline
+def scratch(n):
+    """Return memory for ``n`` floats that is aligned for loads of whole vectors."""
+    room = np.empty(n + WIDTH, np.float32)
+    first = (-(room.ctypes.data >> 2)) % WIDTH
+    return room[first : first + n]

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
+from aetlab.core import simd_fft as fft
 from aetlab.core.backend import empty_aligned, n_threads
 from aetlab.core.kernel_cache import njit
 from aetlab.core.simd import WIDTH, load, splat, store
-from aetlab.forward import simd_fft as fft
-from aetlab.forward.simd_kernels import _cos_sin, _scratch
+from aetlab.core.simd_fft import cos_sin, scratch
 
 _jit = njit(fastmath=fft.FAST)
 _inline = njit(fastmath=fft.FAST, forceinline=True)
@@ -36,7 +36,7 @@ def fits(shape_zxy: tuple[int, int, int], dtype: np.dtype) -> bool:
 
 
 class SimdFourierRotation:
-    """:class:`aetlab.forward.fourier_rotation.FourierRotation` for float32 volumes that :func:`fits` accepts."""
+    """:class:`aetlab.methods.fourier_rotation.FourierRotation` for float32 volumes that :func:`fits` accepts."""
 
     def __init__(self, shape_zxy: tuple[int, int, int], n_layers: int, tilt_deg: np.ndarray) -> None:
         self._shape = shape_zxy
@@ -147,7 +147,7 @@ def _shift(buffer, im, n, plan, frequency, keeps_sine, distance, ramp):
     by = splat(distance * _TURN)
     half = frequency.shape[0]
     for k in range(0, half, WIDTH):
-        c, s = _cos_sin(load(frequency, k) * by)
+        c, s = cos_sin(load(frequency, k) * by)
         store(ramp, k, c)
         store(ramp, half + k, s * load(keeps_sine, k))
     fft.forward(buffer, np.int64(0), im, n, plan)
@@ -288,7 +288,7 @@ def turn(adjoint, volume, slices, frame, n_rows, shears, frequency, keeps_sine, 
     middle = np.float32(0.5) * np.float32(n - 1)
     for worker in nb.prange(n_workers):
         cells = room[worker]
-        buffer, ramp = _scratch(2 * im), _scratch(2 * frequency.shape[0])
+        buffer, ramp = scratch(2 * im), scratch(2 * frequency.shape[0])
         for group in range(np.int64(worker), n_groups, n_workers):
             y = group * _CELL
             both = y + WIDTH < n_rows

@@ -21,7 +21,7 @@ BLOCK_BYTES = 64e6
 
 
 class FourierRotation:
-    """Rotate-and-bin by three shears, with the exact adjoint; see :class:`aetlab.forward.rotation.Rotation`."""
+    """Rotate-and-bin by three shears, with the exact adjoint; see :class:`aetlab.methods.rotation.Rotation`."""
 
     def __init__(self, shape_zxy: tuple[int, int, int], n_layers: int, tilt_deg: np.ndarray, *,
                  dtype: type = np.float32) -> None:
