@@ -28,7 +28,7 @@ from series_files import (
 )
 
 from aetlab.series.errors import SeriesError
-from aetlab.series.readers import READERS, open_frames
+from aetlab.series.readers import ENDINGS, READERS, open_frames
 
 pytest.importorskip("rsciio")
 TILTS_RAD = [-0.1, 0.0, 0.1]
@@ -317,5 +317,5 @@ def test_links_to_other_files_and_claims_without_content_are_refused(tmp_path, n
 
 
 def test_every_ending_has_one_reader():
-    endings = [ending for row in READERS for ending in row]
-    assert len(endings) == len(set(endings)) and all(ending.startswith(".") for ending in endings)
+    assert len(ENDINGS) == len(set(ENDINGS)) and all(ending.startswith(".") for ending in ENDINGS)
+    assert {".mrc", ".emd", ".dm4", ".ser", ".tif", ".npy", ".mat"} <= set(ENDINGS) and len(READERS) >= 7

@@ -13,7 +13,7 @@ from aetlab.core.files import write_text
 from aetlab.series.import_files import import_files
 from aetlab.series.imported import ImportedSeries, read_imported, write_imported
 from aetlab.series.prepare import PrepareSpec
-from aetlab.series.readers import READERS, open_frames
+from aetlab.series.readers import ENDINGS, open_frames
 from aetlab.series.table import COLUMNS
 from aetlab.spec.bind import bind
 
@@ -160,10 +160,9 @@ def _init(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
     if not folder.is_dir():
         raise AetlabError(f"{folder} is not a folder: name the folder that holds the images")
-    endings = [ending for each in READERS for ending in each]
-    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in endings)
+    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
     if not images:
-        raise AetlabError(f"{folder} holds no images: their endings are {', '.join(endings)}")
+        raise AetlabError(f"{folder} holds no images: their endings are {', '.join(ENDINGS)}")
     table, microscope = folder / "series.csv", folder / "microscope.yaml"
     for path in (table, microscope):
         if path.exists():

@@ -1,30 +1,18 @@
-"""Readers of image files: one row per format."""
+"""The table of readers of image files: every file of this folder is one format."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
+from aetlab.methods.table import find_rows
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import FrameSource
-from aetlab.series.readers.digital_micrograph import open_dm
-from aetlab.series.readers.emd import open_emd
-from aetlab.series.readers.matlab import open_matlab
-from aetlab.series.readers.mrc import open_mrc
-from aetlab.series.readers.npy import open_npy
-from aetlab.series.readers.ser import open_ser
-from aetlab.series.readers.tiff import open_tiff
+from aetlab.series.reader import Reader
 
-#: Endings of the files that are read, and their readers.
-READERS: dict[tuple[str, ...], Callable[[Path], FrameSource]] = {
-    (".mrc", ".mrcs", ".st", ".map", ".ccp4", ".ali", ".preali"): open_mrc,
-    (".emd", ".h5", ".hdf5", ".hdf"): open_emd,
-    (".dm3", ".dm4"): open_dm,
-    (".ser", ".emi"): open_ser,
-    (".tif", ".tiff"): open_tiff,
-    (".npy",): open_npy,
-    (".mat",): open_matlab,
-}
+#: Readers by name.
+READERS = find_rows(__name__, __path__, Reader)
+#: The endings that are read, each of one reader.
+ENDINGS = tuple(ending for reader in READERS.values() for ending in reader.endings)
 
 
 def open_frames(path: Path | str) -> FrameSource:
@@ -32,8 +20,7 @@ def open_frames(path: Path | str) -> FrameSource:
     path = Path(path)
     if not path.is_file():
         raise SeriesError(f"{path} is not there")
-    for endings, reader in READERS.items():
-        if path.suffix.lower() in endings:
-            return reader(path)
-    known = ", ".join(ending for endings in READERS for ending in endings)
-    raise SeriesError(f"{path} has no known ending: images are read from {known}")
+    for reader in READERS.values():
+        if path.suffix.lower() in reader.endings:
+            return reader.open(path)
+    raise SeriesError(f"{path} has no known ending: images are read from {', '.join(ENDINGS)}")

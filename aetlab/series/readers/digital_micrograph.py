@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from aetlab.series.frames import StackFile, make_infos
-from aetlab.series.readers.library import only_images, pixel_of, read_signals
+from aetlab.series.library import only_images, pixel_of, read_signals
+from aetlab.series.reader import Reader
 
 _TAGS = ("ImageList", "TagGroup0", "ImageTags")
 _TRACKING = ("Tomography", "Tracking data", "Online tracking data")
@@ -81,3 +82,6 @@ def _group(tags: object, *names: str) -> Mapping[str, Any]:
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float, np.number)) and np.isfinite(value) else None
+
+
+ROW = Reader((".dm3", ".dm4"), open_dm)

@@ -21,7 +21,8 @@ from aetlab.exchange.foreign_hdf5 import child, find_datasets, read_axes, to_tex
 from aetlab.exchange.units import is_reciprocal, length_A
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import LENS_READING, StackFile
-from aetlab.series.readers.hdf5 import ANGLES, open_hdf5, open_safely, order_of, per_frame, pixel_of, stack_of
+from aetlab.series.hdf5 import ANGLES, open_hdf5, open_safely, order_of, per_frame, pixel_of, stack_of
+from aetlab.series.reader import Reader
 
 
 def open_emd(path: Path) -> StackFile:
@@ -140,3 +141,6 @@ def _number(value: object) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
+
+
+ROW = Reader((".emd", ".h5", ".hdf5", ".hdf"), open_emd)

@@ -17,7 +17,8 @@ import scipy.io
 from aetlab.exchange.foreign_hdf5 import MOST_PACKED, check_dataset, find_datasets
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile, make_infos, one_line
-from aetlab.series.readers.hdf5 import open_safely
+from aetlab.series.hdf5 import open_safely
+from aetlab.series.reader import Reader
 
 _HDF5 = b"MATLAB 7.3"
 _ANGLES_NAMED = ("angle", "tilt", "theta")
@@ -122,3 +123,6 @@ def _tilts(path: Path, array: np.ndarray, n: int, notes: list[str]) -> list[floa
                          "left to the alignment")
         table = table[:, 1:2]
     return [float(value) for value in table[:, 0]]
+
+
+ROW = Reader((".mat",), open_matlab)

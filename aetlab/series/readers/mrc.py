@@ -16,6 +16,7 @@ import numpy as np
 from aetlab.exchange.mrc import MrcHeader, read_mrc_header
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import LENS_READING, StackFile, make_infos
+from aetlab.series.reader import Reader
 
 #: SERI: bytes of the items in the extended header of each section, by the bits of its flags.
 _SERI_BYTES = {1: 2, 2: 6, 4: 4, 8: 2, 16: 2, 32: 4, 64: 2, 128: 4, 256: 2, 512: 4, 1024: 2}
@@ -170,3 +171,6 @@ def _fei_old(extended: bytes, order: str, n: int) -> tuple[list[dict[str, float]
 
 def _times(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
+
+
+ROW = Reader((".mrc", ".mrcs", ".st", ".map", ".ccp4", ".ali", ".preali"), open_mrc)

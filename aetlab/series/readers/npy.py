@@ -9,6 +9,7 @@ import numpy as np
 from aetlab.exchange.npy import map_npy
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile, make_infos, one_line
+from aetlab.series.reader import Reader
 
 
 def open_npy(path: Path) -> StackFile:
@@ -22,3 +23,6 @@ def open_npy(path: Path) -> StackFile:
     stack = array[None] if array.ndim == 2 else array
     return StackFile(path, lambda i, rows, columns: np.array(stack[i, rows, columns]), stack.shape[1:], False,
                      stack.dtype, make_infos(path, len(stack), {}))
+
+
+ROW = Reader((".npy",), open_npy)

@@ -17,6 +17,7 @@ import numpy as np
 
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import LENS_READING, FrameInfo, StackFile, make_infos, one_line
+from aetlab.series.reader import Reader
 
 _BYTE_ORDER, _SERIES_ID, _IMAGES = 0x4949, 0x0197, 0x4122
 _TYPES = {1: "<u1", 2: "<u2", 3: "<u4", 4: "<i1", 5: "<i2", 6: "<i4", 7: "<f4", 8: "<f8"}
@@ -114,3 +115,6 @@ def _number(text: str | None) -> float | None:
         return None if text is None else float(text)
     except ValueError:
         return None
+
+
+ROW = Reader((".ser", ".emi"), open_ser)

@@ -14,8 +14,9 @@ from aetlab.exchange.foreign_hdf5 import MOST_PACKED
 from aetlab.exchange.units import length_A
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile, make_infos, one_line
-from aetlab.series.readers.library import import_library, quiet
-from aetlab.series.readers.tiff_pages import check_pages
+from aetlab.series.library import import_library, quiet
+from aetlab.series.reader import Reader
+from aetlab.series.tiff_pages import check_pages
 
 _ORIENTATION, _WHITE_IS_ZERO = 274, 0
 #: DigitalMicrograph: pixel along x and y, and their units. Resolution along x and y.
@@ -102,3 +103,6 @@ def _pixel(file: Any) -> tuple[float, float] | None:
     if factors[0] is None or factors[1] is None or not all(0 < size < 1e10 for size in sizes):
         return None
     return sizes[0] * factors[0], sizes[1] * factors[1]
+
+
+ROW = Reader((".tif", ".tiff"), open_tiff)
