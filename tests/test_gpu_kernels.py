@@ -293,7 +293,7 @@ def test_proximal_operators_agree_with_the_cpu(device: HostDevice, kind: str, st
 
 
 def test_an_unknown_rotation_is_refused(device: HostDevice) -> None:
-    with pytest.raises(GpuError, match="choose one of linear, cubic"):
+    with pytest.raises(GpuError, match="choose one of cubic, linear"):
         make_model(device, SHAPES[0], rotation="fourier")
 
 

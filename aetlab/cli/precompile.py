@@ -23,6 +23,7 @@ from aetlab.core import backend
 from aetlab.core.files import StorageError, locked, write_text
 from aetlab.core.kernel_cache import kernel_folder
 from aetlab.core.nouns import Reconstruction, Volume
+from aetlab.methods.regularisers import REGULARISERS
 from aetlab.spec import RunSpec
 from aetlab.spec.choices import settings
 
@@ -80,7 +81,7 @@ def _mark() -> str:
 
 def _reconstruct() -> None:
     """Reconstruct blank images with each regulariser."""
-    for reg in ("tv", "lasso", "pos", "atoms"):
+    for reg in (name for name, row in REGULARISERS.items() if row.cost != "none"):
         tiny = _tiny(reg=reg)
         blank = np.ones((2, len(tiny.defocus.planes_nm), *tiny.scale.shape_zxy[1:]), np.float32)
         flow.reconstruct(tiny, flow.add_noise(tiny, flow.as_acquired(tiny, blank)))

@@ -1,6 +1,6 @@
 """Rotation of images in their plane by small angles, by three Fourier shears.
 
-As in :mod:`aetlab.forward.fourier_rotation`, each shear moves every row by a phase ramp on its Fourier transform. Noise
+As in :mod:`aetlab.methods.fourier_rotation`, each shear moves every row by a phase ramp on its Fourier transform. Noise
 and fine detail are not smoothed, and the opposite rotation restores the image. Each row is extended by its mirror
 image, which makes it periodic without a jump; a jump would cause ringing along the whole row.
 """

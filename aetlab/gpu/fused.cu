@@ -2,7 +2,7 @@
 //
 // Notation: forward/multislice.py. Planes are complex (X, Y). Between the kernels along x ("columns") and along y ("rows")
 // the rows of a plane are frequencies along x, in scrambled order. Factors lie in scrambled order along both axes. The
-// transforms are those of forward/simd_fft.py: forward is decimation in frequency, natural to scrambled order; inverse is
+// transforms are those of core/simd_fft.py: forward is decimation in frequency, natural to scrambled order; inverse is
 // decimation in time, scrambled to natural order; neither is normalised. `radices` holds the radices of the forward stages,
 // 4 bits each, the first in the lowest bits. `twiddle` (n) holds exp(-2πi k/n).
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aetlab.forward import simd_fft
+from aetlab.core import simd_fft
 from aetlab.forward.multislice import Optics
 from aetlab.gpu.device import Array, Device
 from aetlab.gpu.kernels import COLUMNS, LONGEST
