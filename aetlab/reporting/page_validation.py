@@ -64,13 +64,16 @@ def _table(run: StoredRun, heading: str) -> str:
         if math.isfinite(value):
             metric = find_metric(name)
             rows[metric.heading] = metric.text(value)
-    return f"<div><h4>{heading}</h4>{html.pairs(rows)}</div>" if rows else ""
+    lines = "".join(f"<tr><th scope=row>{html.escape(name)}</th><td class=number>{html.escape(text)}</td></tr>"
+                    for name, text in rows.items())
+    table = f'<div class="scroll"><table><tbody>{lines}</tbody></table></div>'
+    return f"<div><h4>{heading}</h4>{table}</div>" if rows else ""
 
 
 def _names(run: StoredRun, heading: str) -> list[str]:
     """Return the metrics of a table; those of pairs and elements come first in the chemistry."""
     own = [name for name in run.metrics if name.startswith(("distance_", "coordination_"))
-           and not find_metric(name).needs_truth]
+           and not name.removesuffix("_A").endswith(("_true", "_traced"))]
     return [*(own if heading == "Chemistry" else ()), *(name for name in _TABLES[heading] if name in run.metrics)]
 
 

@@ -139,7 +139,7 @@ def plot_halves(run: StoredRun) -> Figure:
     """Draw the Fourier shell correlation of two halves (a) and the distances of the atoms that both found (b)."""
     q = run.array("validation/fsc/frequency_per_A")
     with style():
-        figure = new_figure(TWO_COLUMNS_IN, 2.5)
+        figure = new_figure(TWO_COLUMNS_IN, 2.8)
         left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
         for (name, label), colour, line in zip(_DIRECTIONS.items(), (BLACK, *CYCLE), cycle(LINES)):
             left.plot(q, run.array(f"validation/fsc/{name}"), color=colour, linestyle=line, label=label,
@@ -153,12 +153,13 @@ def plot_halves(run: StoredRun) -> Figure:
         left.set_xlim(0, q[-1])
         left.set_xlabel("spatial frequency (1/Å)")
         left.set_ylabel("Fourier shell correlation")
-        left.legend(loc="lower left", fontsize=6.5, frameon=True, framealpha=0.9, edgecolor="none", borderpad=0.2)
+        left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, fontsize=6.5)
         panel_letter(left, "(a)", "two halves of the data")
         difference_pm = 100 * run.array("validation/halves/difference_A")
         if len(difference_pm):
             reach_pm = float(np.percentile(np.abs(difference_pm), 99))
-            edges = np.linspace(-reach_pm, reach_pm, 41)
+            n_bins = int(np.clip(np.sqrt(len(difference_pm)), 9, 41))
+            edges = np.linspace(-reach_pm, reach_pm, n_bins)
             for k, (colour, line) in enumerate(zip((BLUE, VERMILION, CYCLE[2]), LINES, strict=False)):
                 share = np.histogram(difference_pm[:, k], edges)[0] / len(difference_pm) / np.diff(edges)
                 right.stairs(share, edges, color=colour, linestyle=line, linewidth=1.0,
@@ -188,14 +189,16 @@ def plot_chemistry(run: StoredRun) -> Figure:
         panels[0].set_xlim(0, edges[-1])
         panels[0].legend(loc="upper left")
         panel_letter(panels[0], "(a)", "distances")
-        width = 0.8 / max(len(elements), 1)
+        width, most = 0.8 / max(len(elements), 1), 0
         for k, (name, colour) in enumerate(zip(elements, cycle(CYCLE))):
             counts = run.array(name)
+            most = max(most, int(np.flatnonzero(counts).max(initial=0)))
             panels[1].bar(np.arange(len(counts)) + (k - (len(elements) - 1) / 2) * width, counts, width, color=colour,
                           label=name.split("/")[-1])
         panels[1].set_xlabel("bonds of an atom")
         panels[1].set_ylabel("atoms")
-        panels[1].legend(loc="upper left")
+        panels[1].set_xlim(-0.6, most + 0.6)
+        panels[1].legend(loc="best")
         panel_letter(panels[1], "(b)", "coordination")
         if has_g:
             panels[2].plot(run.array("validation/chemistry/pair_distribution/r_A"),
