@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from aetlab.reporting.check_page import make_check_page as make_check_page
     from aetlab.reporting.stored_run import load_record as load_record
     from aetlab.reporting.tables import load_records as load_records
+    from aetlab.reporting.viewer import view as view
     from aetlab.samples.fit_box import fit_scale as fit_scale
     from aetlab.series.check.flow import check_series as check_series
     from aetlab.series.import_files import import_files as import_files
@@ -95,6 +96,7 @@ _PUBLIC = {
     "from_abtem": "aetlab.exchange.abtem_arrays:from_abtem",
     "to_abtem": "aetlab.exchange.abtem_arrays:to_abtem",
     "to_hyperspy": "aetlab.exchange.hyperspy_signals:to_hyperspy",
+    "view": "aetlab.reporting.viewer:view",
     "open_reporter": "aetlab.core.progress:open_reporter",
     "Atoms": "aetlab.core.nouns:Atoms",
     "TiltSeries": "aetlab.core.nouns:TiltSeries",

@@ -270,7 +270,8 @@ def colour_bar(
 ) -> None:
     """Draw a colour bar with a label that states the unit, in the axes ``inside`` or next to those ``beside``."""
     if inside is not None:
-        bar = figure.colorbar(image, cax=inside, ticks=ticks)
+        across = location in ("top", "bottom")
+        bar = figure.colorbar(image, cax=inside, ticks=ticks, orientation="horizontal" if across else "vertical")
     else:
         bar = figure.colorbar(
             image, ax=list(beside), location=location, fraction=0.05, aspect=26, pad=0.015, ticks=ticks
