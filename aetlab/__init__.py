@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from aetlab.exchange.series_file import read_series as read_series
     from aetlab.exchange.series_file import write_series as write_series
     from aetlab.exchange.write_volume import write_volume as write_volume
+    from aetlab.flow import electrons_per_pixel as electrons_per_pixel
     from aetlab.flow import reconstruct as reconstruct
     from aetlab.flow import refine as refine
     from aetlab.flow import sample as sample
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from aetlab.flow import simulate as simulate
     from aetlab.flow import trace as trace
     from aetlab.keeper import save_record as save_record
+    from aetlab.reconstruction.bound import compute_bound as compute_bound
+    from aetlab.reconstruction.estimate import estimate as estimate
     from aetlab.reporting.check_page import make_check_page as make_check_page
     from aetlab.reporting.stored_run import load_record as load_record
     from aetlab.reporting.tables import load_records as load_records
@@ -69,6 +72,9 @@ _PUBLIC = {
     "settings": "aetlab.spec.choices:settings",
     "fit_scale": "aetlab.samples.fit_box:fit_scale",
     "sample": "aetlab.flow:sample",
+    "compute_bound": "aetlab.reconstruction.bound:compute_bound",
+    "electrons_per_pixel": "aetlab.flow:electrons_per_pixel",
+    "estimate": "aetlab.reconstruction.estimate:estimate",
     "simulate": "aetlab.flow:simulate",
     "reconstruct": "aetlab.flow:reconstruct",
     "trace": "aetlab.flow:trace",

@@ -30,9 +30,10 @@ from aetlab.cli.file_patterns import expand_file_patterns
 from aetlab.core.files import StorageError, write_atomically, write_text
 from aetlab.core.physics import SYMBOLS
 from aetlab.core.seeds import generator
-from aetlab.forward import effective_electrons_per_pixel
-from aetlab.refinement.bound import Bound, compute_bound
-from aetlab.spec import DoseSpec, RunSpec, SpecError, dose_per_image_e_A2, missing_wedge_deg, tilt_angles_deg
+from aetlab.flow import electrons_per_pixel
+from aetlab.reconstruction.bound import compute_bound
+from aetlab.refinement.bound import Bound
+from aetlab.spec import DoseSpec, RunSpec, SpecError, missing_wedge_deg, tilt_angles_deg
 from aetlab.spec.bind import unbind
 from aetlab.spec.folders import group_choices
 
@@ -149,16 +150,7 @@ def bound_of(spec: RunSpec, n_passes: int, *, joint: bool) -> Bound:
     atoms = samples.build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
     for line in samples.describe_reading(atoms, spec.sample, spec.seed):
         print(line, file=sys.stderr)
-    return compute_bound(
-        atoms, spec.scale.shape_zxy, spec.scale.voxel_A, np.array(tilt_angles_deg(spec.tilts, spec.wedge)),
-        10.0 * np.array(spec.defocus.planes_nm), microscope=spec.microscope, n_layers_per_slice=spec.binning.n_layers,
-        parametrization=spec.simulate.parametrization, debye_waller_A2=spec.sample.debye_waller_A2, n_passes=n_passes,
-        seed=int(generator(spec.seed, "bound").integers(2**31)), joint=joint)
-
-
-def electrons_per_pixel(spec: RunSpec) -> float:
-    """Return the effective electrons per vacuum pixel in one image of the plan."""
-    return effective_electrons_per_pixel(dose_per_image_e_A2(spec), spec.scale.voxel_A, spec.microscope.dqe)
+    return compute_bound(spec, atoms, n_passes=n_passes, joint=joint)
 
 
 def row_of(job: Job, bound: Bound) -> PlanRow:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -167,7 +168,7 @@ def _label(axes: Axes, normal: str, horizontal: str, vertical: str, centre_A: Ma
         axes.tick_params(labelleft=False)
     else:
         axes.set_ylabel(f"{vertical} (Å)", labelpad=1)
-    marked = {"color": "white", "alpha": 0.45, "linewidth": 0.6, "linestyle": (0, (4, 4))}
+    marked: dict[str, Any] = {"color": "white", "alpha": 0.45, "linewidth": 0.6, "linestyle": (0, (4, 4))}
     axes.axvline(centre_A[horizontal], **marked)
     axes.axhline(centre_A[vertical], **marked)
 
