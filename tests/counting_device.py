@@ -53,6 +53,12 @@ class CountingDevice:
     def write(self, values: np.ndarray, array: np.ndarray) -> None:
         """Do nothing."""
 
+    def read(self, array: np.ndarray, values: np.ndarray) -> None:
+        """Do nothing."""
+
+    def queue(self) -> CountingDevice:
+        return self
+
     def address(self, array: np.ndarray) -> int:
         return array.ctypes.data
 

@@ -136,6 +136,14 @@ class HostDevice:
         assert (values.shape, values.dtype) == (array.shape, array.dtype) and array.flags.c_contiguous
         array[...] = values
 
+    def read(self, array: np.ndarray, values: np.ndarray) -> None:
+        assert (values.shape, values.dtype) == (array.shape, array.dtype) and values.flags.c_contiguous
+        values[...] = array
+
+    def queue(self) -> HostDevice:
+        """Return the device itself: it works for one thread at a time."""
+        return self
+
     def address(self, array: np.ndarray) -> int:
         return array.ctypes.data
 
@@ -194,7 +202,8 @@ class HostDevice:
         """Run a kernel; ``numbers`` are blocks (3), threads (3), and whether the threads of a block synchronise."""
         values = [ctypes.c_void_p(v.ctypes.data) if p.points else _C_TYPES[p.declared][1](v.item())
                   for v, p in zip(arguments, self._signatures[kernel], strict=True)]
-        self._library[f"run_{kernel}"](numbers, *values)
+        with self._alone:  # the threads of all blocks wait at one barrier
+            self._library[f"run_{kernel}"](numbers, *values)
 
     @staticmethod
     def _fft(planes: np.ndarray, out: np.ndarray, inverse: bool) -> None:

@@ -19,10 +19,12 @@ import pytest
 import scipy.fft
 from host_device import HostDevice, host_library
 from priors import make_gpu_prox, make_prox
-from test_gpu_device import make_problem, relative_error
+from test_gpu_device import MICROSCOPE, make_problem, relative_error
 
 from aetlab.forward.model import ForwardModel
-from aetlab.gpu import GpuError, GpuModel
+from aetlab.forward.multislice import Multislice
+from aetlab.forward.series_optics import series_optics
+from aetlab.gpu import GpuError, GpuModel, GpuTiltCosts
 from aetlab.gpu.kernels import KERNELS
 
 
@@ -33,35 +35,54 @@ class Array(np.ndarray):
     def data(self) -> Any:
         return SimpleNamespace(ptr=self.ctypes.data)
 
+    def get(self, *, stream: Queue, out: np.ndarray) -> None:
+        assert stream is Queue.current() and (out.shape, out.dtype) == (self.shape, self.dtype)
+        out[...] = self
+
     def set(self, values: np.ndarray) -> None:
         assert values.flags.c_contiguous and (values.shape, values.dtype) == (self.shape, self.dtype)
         self[...] = values
 
 
+class Current(threading.local):
+    """The stack of current streams of a thread."""
+
+    def __init__(self) -> None:
+        self.queues: list[Queue] = []
+
+
 class Queue:
-    """A stream that runs work at once, or keeps it during a capture."""
+    """A stream that runs work at once, or keeps it during a capture. Each thread has a stack of current streams."""
+
+    _local = Current()
+    problem: str | None = None
 
     def __init__(self) -> None:
         self.recording: list[Callable[[], None]] | None = None
-        self.problem: str | None = None
         self.played = 0
-        self._local = threading.local()
+
+    @classmethod
+    def _stack(cls) -> list[Queue]:
+        return cls._local.queues
+
+    @classmethod
+    def current(cls) -> Queue:
+        assert cls._stack(), "work is sent to the null stream"
+        return cls._stack()[-1]
 
     def use(self) -> None:
-        self._local.depth = 1
+        self._stack()[:] = [self]
 
     def __enter__(self) -> None:
-        self._local.depth = getattr(self._local, "depth", 0) + 1
+        self._stack().append(self)
 
     def __exit__(self, *error: object) -> None:
-        self._local.depth -= 1
+        self._stack().pop()
 
     def synchronize(self) -> None:
         """Do nothing: work is done when it is put in."""
 
     def put(self, work: Callable[[], None]) -> None:
-        """Take work of a thread whose current stream this is; CuPy would send other work to the null stream."""
-        assert getattr(self._local, "depth", 0), "work is sent to the null stream"
         if self.recording is None:
             work()
         else:
@@ -91,9 +112,10 @@ class Card(nullcontext):  # type: ignore[type-arg]
 
 
 @pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
+def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Queue]]:
     """Replace CuPy and the GPU in this process."""
-    queue, host = Queue(), HostDevice(host_library())
+    host = HostDevice(host_library())
+    monkeypatch.setattr(Queue, "problem", None)
 
     class RawModule:
         def __init__(self, code: str, options: tuple[str, ...]) -> None:
@@ -104,7 +126,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
             def call(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
                 host.check(name, arguments)
                 layout = (ctypes.c_uint * 7)(*grid, *block, KERNELS[name].waits)
-                queue.put(lambda: host.run(name, layout, arguments))
+                Queue.current().put(lambda: host.run(name, layout, arguments))
 
             return call
 
@@ -121,14 +143,14 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
             def work() -> None:
                 result[...] = scipy.fft.ifft2(planes, norm="forward") if direction == 1 else scipy.fft.fft2(planes)
 
-            queue.put(work)
+            Queue.current().put(work)
 
     cupy, cuda, cufft = (ModuleType(name) for name in ("cupy", "cupy.cuda", "cupy.cuda.cufft"))
     vars(cufft).update(PlanNd=PlanNd, CUFFT_C2C=41, CUFFT_FORWARD=-1, CUFFT_INVERSE=1)
     held = [7]
     pool = SimpleNamespace(free_bytes=lambda: 5, total_bytes=lambda: held[0], free_all_blocks=lambda: held.insert(0, 2))
     runtime = SimpleNamespace(getDeviceProperties=lambda i: {"name": b"Stand-in"}, memGetInfo=lambda: (3e9, 4e9))
-    vars(cuda).update(cufft=cufft, runtime=runtime, Stream=lambda: queue, Device=Card)
+    vars(cuda).update(cufft=cufft, runtime=runtime, Stream=Queue, Device=Card)
     vars(cupy).update(
         cuda=cuda, __version__="14", RawModule=RawModule, zeros=lambda shape, dtype: np.zeros(shape, dtype).view(Array),
         empty=lambda shape, dtype: np.empty(shape, dtype).view(Array), get_default_memory_pool=lambda: pool)
@@ -136,7 +158,8 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.delitem(sys.modules, "aetlab.gpu.device_cuda", raising=False)
     monkeypatch.setattr("aetlab.core.backend.gpu_problem", lambda: None)
-    yield queue
+    yield Queue
+    Queue._stack().clear()
     sys.modules.pop("aetlab.gpu.device_cuda", None)
 
 
@@ -147,7 +170,7 @@ def open_cuda() -> Any:
 
 
 @pytest.mark.parametrize("problem", [None, "capture is not there"])
-def test_steps_and_total_variation_through_cupy(queue: Queue, problem: str | None) -> None:
+def test_steps_and_total_variation_through_cupy(queue: type[Queue], problem: str | None) -> None:
     """Results are the same with and without a graph; the first step precedes the capture."""
     queue.problem = problem
     case = make_problem(open_cuda(), (9, 12, 10), 4, np.array([-30.0, 10.0, 60.0]), 1)
@@ -158,20 +181,20 @@ def test_steps_and_total_variation_through_cupy(queue: Queue, problem: str | Non
         cost = reference.descend(expected, i_tilt, 1.5 / model.lipschitz)
         assert float(model.descend(volume, i_tilt, 1.5 / model.lipschitz)) == pytest.approx(cost, rel=1e-4)
     assert relative_error(volume, expected) < 1e-5
-    assert queue.played == (0 if problem else 3)
+    assert queue.current().played == (0 if problem else 3)
     assert case.device.graph_problem == (None if problem is None else "RuntimeError: capture is not there")
     found = make_gpu_prox(case.device, "tv", 0.5)(volume, 6.0)
     assert relative_error(found, make_prox("tv", 0.5)(expected, 6.0)) < 1e-5
 
 
-def test_the_device_reports_its_name_and_memory(queue: Queue) -> None:
+def test_the_device_reports_its_name_and_memory(queue: type[Queue]) -> None:
     device = open_cuda()
     assert (device.name, device.free_bytes(), device.held_bytes()) == ("Stand-in", 3_000_000_005, 7)
     device.release()
     assert device.held_bytes() == 2
 
 
-def test_every_method_uses_the_stream_of_the_device_in_any_thread(queue: Queue) -> None:
+def test_every_method_uses_the_stream_of_the_device_in_any_thread(queue: type[Queue]) -> None:
     """In CuPy a new thread starts with the null stream, to which the stand-in objects."""
     device = open_cuda()
     volume = np.array([-1.0, 2.0, -3.0], np.float32)
@@ -191,7 +214,32 @@ def test_every_method_uses_the_stream_of_the_device_in_any_thread(queue: Queue) 
     assert not plane.any()
 
 
-def test_a_failing_compiler_gives_an_error_of_one_line(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilts_of_several_threads_have_streams_of_their_own(queue: type[Queue]) -> None:
+    """Each thread of a refinement records and replays on its own stream; the costs are those of one thread."""
+    case = make_problem(open_cuda(), (9, 12, 10), 4, np.array([-30.0, 10.0, 60.0]), 1)
+    optics = series_optics(case.series, case.shape, MICROSCOPE, 4)
+    make = GpuTiltCosts(case.device)
+    slices = np.random.default_rng(1).uniform(0, 100, (3, 12, 10)).astype(np.float32)
+
+    def work(i_tilt: int) -> tuple[list[float], np.ndarray, int]:
+        cost, gradient = make(optics), slices
+        costs = []
+        for _ in range(3):
+            gradient = slices.copy()
+            costs.append(cost.cost_and_gradient(gradient, np.sqrt(case.series.images[i_tilt])))
+        return costs, gradient, id(cost._device._stream)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(work, (0, 2)))
+    for i_tilt, (costs, gradient, _) in zip((0, 2), found, strict=True):
+        expected = slices.astype(np.float64)
+        reference = Multislice(optics, np.float64).cost_and_gradient(expected, np.sqrt(case.series.images[i_tilt]))
+        np.testing.assert_allclose(costs, 3 * [reference], rtol=1e-5)
+        assert relative_error(gradient, expected) < 1e-5
+    assert len({stream for *_, stream in found} | {id(case.device._stream)}) == 3
+
+
+def test_a_failing_compiler_gives_an_error_of_one_line(queue: type[Queue], monkeypatch: pytest.MonkeyPatch) -> None:
     import aetlab.gpu.device_cuda as device_cuda
 
     monkeypatch.setattr(device_cuda, "read_source", lambda name: "nonsense")

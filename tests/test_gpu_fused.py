@@ -14,8 +14,8 @@ from aetlab import gpu
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.series_optics import series_optics
-from aetlab.gpu import fused, kernels
-from aetlab.gpu.multislice import GpuTiltCosts, GpuWaves
+from aetlab.gpu import GpuTiltCosts, fused, kernels
+from aetlab.gpu.multislice import GpuWaves
 from aetlab.spec import MicroscopeSpec
 
 #: Every radix alone and with others, first and last, and sides that are no multiples of a block's columns.

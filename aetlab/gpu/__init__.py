@@ -9,8 +9,8 @@ from aetlab.gpu.choose import open_device
 from aetlab.gpu.device import Device, GpuError
 from aetlab.gpu.footprint import memory_needed_bytes, tilt_cost_bytes
 from aetlab.gpu.model import GpuModel
-from aetlab.gpu.multislice import GpuTiltCosts
 from aetlab.gpu.passes import extrapolate
+from aetlab.gpu.tilt_cost import GpuTiltCosts
 
 __all__ = ["Device", "GpuError", "GpuModel", "GpuTiltCosts", "extrapolate", "memory_needed_bytes",
            "open_device", "tilt_cost_bytes"]

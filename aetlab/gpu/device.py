@@ -57,6 +57,12 @@ class Device(Protocol):
     def write(self, values: np.ndarray, array: Array) -> None:
         """Copy ``values`` into ``array`` of the same shape and type, whose elements are contiguous."""
 
+    def read(self, array: Array, values: np.ndarray) -> None:
+        """Copy ``array`` to ``values`` of the same shape and type when the work in the queue is done."""
+
+    def queue(self) -> Device:
+        """Return the same device with a queue of its own, for another thread; memory and kernels are shared."""
+
     def address(self, array: Array) -> int:
         """Return the address of the first element of ``array``."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,6 +98,16 @@ class CudaDevice:
     def write(self, values: np.ndarray, array: Array) -> None:
         with self._current():
             array.set(np.ascontiguousarray(values))
+
+    def read(self, array: Array, values: np.ndarray) -> None:
+        with self._current():
+            array.get(stream=self._stream, out=values)
+
+    def queue(self) -> CudaDevice:
+        other = copy.copy(self)
+        with self._card:
+            other._alone, other._stream, other._plans = threading.RLock(), cupy.cuda.Stream(), {}
+        return other
 
     def address(self, array: Array) -> int:
         return int(array.data.ptr)

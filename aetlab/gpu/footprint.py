@@ -38,11 +38,11 @@ def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci:
 
 def tilt_cost_bytes(shape_zxy: tuple[int, int, int], n_defoci: int, *, n_layers_per_slice: int,
                     mtf: bool = False) -> int:
-    """Return the bytes that a :class:`~aetlab.gpu.multislice.GpuTiltCost` holds while it works.
+    """Return the bytes that a :class:`~aetlab.gpu.tilt_cost.GpuTiltCost` holds, weights of pixels included.
 
     ``mtf`` says whether the detector blurs.
     """
     slices, plane = n_slices(shape_zxy[0], n_layers_per_slice), 8 * shape_zxy[1] * shape_zxy[2]
-    planes = slices + 1 + 2 * n_defoci + min(2, slices - 1) + slices / 2 + n_defoci / 2 + _FFT_PLANES * n_defoci
+    planes = slices + 1 + 2 * n_defoci + min(2, slices - 1) + slices / 2 + n_defoci + _FFT_PLANES * n_defoci
     planes += n_defoci + 1 if mtf else 0
     return round(planes * plane)

@@ -145,7 +145,7 @@ class GpuModel:
             self._replay = (0, 0), None
         self.device.write(np.array([math.cos(math.radians(tilt_deg)), math.sin(math.radians(tilt_deg))]),
                           self._cos_sin[i_tilt])
-        self._waves.place_transfer(transfer, i_tilt)
+        self._waves.place_transfer(self._waves.pack(transfer), i_tilt)
         self.device.write(amplitude.astype(np.float32), self._amplitude[i_tilt])
         if weight is not None:
             assert self._weight is not None, "weights of pixels replace those of the series"

@@ -1,8 +1,7 @@
-"""Compute cost and gradient of the slices of a tilt on a GPU, for the reconstruction and for single tilts."""
+"""Compute cost and gradient of the slices of a tilt on a GPU."""
 
 from __future__ import annotations
 
-import threading
 from typing import Protocol
 
 import numpy as np
@@ -116,9 +115,9 @@ class GpuWaves:
     Attributes
     ----------
     transfer : array of the device
-        The transfer functions, as :meth:`pack_transfer` returns them; they can be replaced.
+        The transfer functions, as :meth:`pack` returns them.
     set_of : int array of the device (T,)
-        The set of each tilt in ``transfer``; it can be replaced.
+        The set of each tilt in ``transfer``.
     """
 
     def __init__(self, optics: Optics, device: Device, likelihood: str = "amplitude",
@@ -129,7 +128,7 @@ class GpuWaves:
         n_defoci, n_x, n_y = optics.transfer.shape
         self._device = device
         self._steps: Steps = FusedSteps(optics, device) if fits((n_x, n_y)) else LibrarySteps(optics, device)
-        self.transfer = self.pack_transfer(optics.transfer[None] if transfer is None else transfer)
+        self.transfer = device.upload(self.pack(optics.transfer[None] if transfer is None else transfer))
         self.set_of = device.upload(np.zeros(1, np.int32) if set_of is None else set_of.astype(np.int32))
         self._likelihood = kernels
         self._cost = device.zeros((n_defoci * max(n_x, n_y),), np.float64)
@@ -137,9 +136,9 @@ class GpuWaves:
         self._planes: Array = None
         self.use_mtf(optics.mtf)
 
-    def pack_transfer(self, transfer: np.ndarray) -> Array:
-        """Return transfer functions (K, F, X, Y) in the form of :attr:`transfer`."""
-        return self._device.upload(self._steps.pack(transfer))
+    def pack(self, transfer: np.ndarray) -> np.ndarray:
+        """Return transfer functions (..., X, Y) in the form of :attr:`transfer`, complex64."""
+        return self._steps.pack(transfer)
 
     def separate_sets(self, n_tilts: int) -> None:
         """Give each of ``n_tilts`` a copy of its transfer functions, so that they can be replaced one by one."""
@@ -148,9 +147,9 @@ class GpuWaves:
             separate[i_tilt] = self.transfer[i_set]
         self.transfer, self.set_of = separate, self._device.upload(np.arange(n_tilts, dtype=np.int32))
 
-    def place_transfer(self, transfer: np.ndarray, i_set: int) -> None:
-        """Replace the transfer functions (F, X, Y) of one set."""
-        self._device.write(self._steps.pack(transfer), self.transfer[i_set])
+    def place_transfer(self, packed: np.ndarray, i_set: int) -> None:
+        """Replace the transfer functions (F, X, Y) of one set by those that :meth:`pack` returned."""
+        self._device.write(packed, self.transfer[i_set])
 
     def use_mtf(self, mtf: np.ndarray | None) -> None:
         """Use this MTF of the detector (X, Y) for all following images; None: an ideal detector."""
@@ -210,67 +209,3 @@ class GpuWaves:
     def propagate_back(self, slices: Array, now: Array) -> None:
         """Replace ``slices``, those of the last :meth:`measure`, by the gradient; ``now`` is as there."""
         self._steps.back(slices, self.transfer, self.set_of, now)
-
-
-class GpuTiltCosts:
-    """Make a :class:`GpuTiltCost` for each thread that shares ``device``; replaces ``make_multislice`` of the CPU."""
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self._alone = threading.Lock()
-
-    def __call__(self, optics: Optics, dtype: type = np.float32) -> GpuTiltCost:
-        if dtype is not np.float32:
-            raise ValueError(f"a GPU computes in float32, not {np.dtype(dtype).name}")
-        with self._alone:
-            return GpuTiltCost(optics, self._device, self._alone)
-
-
-class GpuTiltCost:
-    """Implement :class:`aetlab.forward.multislice.TiltCost` on ``device``, for float32 arrays in CPU memory.
-
-    The lock ``alone`` is held while the device is used, so that one thread uses it at a time.
-    """
-
-    def __init__(self, optics: Optics, device: Device, alone: threading.Lock) -> None:
-        self._waves = GpuWaves(optics, device)
-        self._device = device
-        self._alone = alone
-        self._now, self._costs = device.zeros((2,), np.int32), device.zeros((1,), np.float64)
-
-    def pack_transfer(self, transfer: np.ndarray) -> Array:
-        """Return transfer functions (F, X, Y) in the form that :meth:`use_transfer` takes."""
-        with self._alone:
-            return self._waves.pack_transfer(transfer[None])
-
-    def use_transfer(self, packed: Array) -> None:
-        """Use these transfer functions for all following images."""
-        self._waves.transfer = packed
-
-    def use_mtf(self, mtf: np.ndarray | None) -> None:
-        """Use this MTF of the detector (X, Y) for all following images; None: an ideal detector."""
-        with self._alone:
-            self._waves.use_mtf(mtf)
-
-    def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
-        """Return the cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
-
-        ``weight`` (F, X, Y), float32 like ``amplitude``, is the weight of each pixel; None: 1.
-        """
-        with self._alone:
-            self._measure(slices, amplitude, weight)
-            return float(self._costs[0])
-
-    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
-        """Return the cost as :meth:`cost` does; overwrite ``slices`` by the gradient with respect to it, in 1/V."""
-        with self._alone:
-            uploaded = self._measure(slices, amplitude, weight)
-            self._waves.propagate_back(uploaded, self._now)
-            slices[...] = to_numpy(uploaded)
-            return float(self._costs[0])
-
-    def _measure(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None) -> Array:
-        uploaded = self._device.upload(slices)
-        by_pixel = None if weight is None else self._device.upload(weight[None])
-        self._waves.measure(uploaded, self._device.upload(amplitude[None]), by_pixel, self._now, self._costs)
-        return uploaded
