@@ -30,6 +30,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+os.environ["NUMBA_THREADING_LAYER"] = "workqueue"  # a process that has used OpenMP cannot be forked
+
 import pandas as pd
 from kill_study import equal
 
@@ -66,7 +68,7 @@ def main() -> None:
     specs = {words: compose_spec([*TINY, *words]) for words in (*RECORDS, FROM_CACHE, CUT_OFF)}
     experiments, default = aetlab.report._experiments(), compose_spec()
     aetlab.report._experiments = lambda: experiments
-    aetlab.report.compose_spec = lambda: default
+    aetlab.report.settings = lambda: default
     _prepare(base, folder / "wanted", specs)
     started = time.monotonic()
     files = sorted(path for path in base.rglob("*") if path.is_file() and path.parent.name != "locks")
