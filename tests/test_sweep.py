@@ -229,17 +229,33 @@ def test_a_failing_run_stops_no_other_and_is_retried(tmp_path: Path) -> None:
     assert not log.exists() and len(whole_records(tmp_path)) == 3
 
 
+#: Code that every Python process runs at its start: a run of 7 000 e/Å² kills its process.
+DEADLY = """
+import importlib.util, os, sys
+
+class Deadly:
+    def find_spec(self, name, path=None, target=None):
+        if name != "aetlab.keeper":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+        def deadly(module):
+            load(module)
+            run = module.run
+            def run_or_die(spec, **rest):
+                return os.kill(os.getpid(), 9) if spec.dose.total_e_A2 == 7000 else run(spec, **rest)
+            module.run = run_or_die
+        spec.loader.exec_module = deadly
+        return spec
+
+sys.meta_path.insert(0, Deadly())
+"""
+
+
 @pytest.mark.slow
 def test_the_death_of_a_worker_fails_its_own_run_only(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os\n"
-        "from aetlab import keeper\n"
-        "run = keeper.run\n"
-        "def deadly(spec, **rest):\n"
-        "    if spec.dose.total_e_A2 == 7000:\n"
-        "        os.kill(os.getpid(), 9)\n"
-        "    return run(spec, **rest)\n"
-        "keeper.run = deadly\n", encoding="utf-8")
+    (tmp_path / "sitecustomize.py").write_text(DEADLY, encoding="utf-8")
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     words = ["-m", "dose=7k,inf", *TINY, "hydra/launcher=cores"]
     result = subprocess.run([sys.executable, "-m", "aetlab.run", *words], cwd=tmp_path, env=environment, text=True,

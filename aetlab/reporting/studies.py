@@ -51,9 +51,13 @@ class Study:
         return next(iter(self.answers.get(experiment, ())), None)
 
 
-def flat_settings(spec: RunSpec) -> dict[str, Any]:
+def flat_settings(given: StoredRun | RunSpec) -> dict[str, Any]:
     """Return the settings that determine the result, flat and hashable: ``{"dose.total_e_A2": 50000.0, ...}``."""
-    return {"seed": spec.seed} | {name: value for name, value in plain_settings(spec).items() if name not in LABELS}
+    if isinstance(given, StoredRun):
+        seed, settings = given.spec.seed, given.plain_settings
+    else:
+        seed, settings = given.seed, plain_settings(given)
+    return {"seed": seed} | {name: value for name, value in settings.items() if name not in LABELS}
 
 
 def find_studies(runs: Sequence[StoredRun], experiments: Mapping[str, RunSpec], default: RunSpec) -> list[Study]:
@@ -64,7 +68,7 @@ def find_studies(runs: Sequence[StoredRun], experiments: Mapping[str, RunSpec], 
     usual = flat_settings(default)
     asked = {name: flat_settings(spec) for name, spec in experiments.items()}
     questions = {key for settings in asked.values() for key in _different(settings, usual)}
-    given = {run.identity: flat_settings(run.spec) for run in runs}
+    given = {run.identity: flat_settings(run) for run in runs}
     by_circumstances: dict[str, list[StoredRun]] = {}
     for run in runs:
         settings = given[run.identity]
@@ -102,7 +106,7 @@ def _answers(
         fitting = [run for run, settings in given if all(settings.get(key) == asked.get(key) for key in keys)]
         if fitting:
             repeats = group_repeats(fitting)
-            ranks = [(-_n_different(flat_settings(group[0].spec), asked, questions), len(group), i)
+            ranks = [(-_n_different(flat_settings(group[0]), asked, questions), len(group), i)
                      for i, group in enumerate(repeats)]
             return tuple(sorted(repeats[max(ranks)[-1]], key=lambda run: run.spec.seed))
     return ()
@@ -121,7 +125,7 @@ def group_but_for(runs: Iterable[StoredRun], free: Callable[[str], bool]) -> lis
     """Return groups of records that differ only in settings whose name ``free(name)`` accepts."""
     groups: dict[str, list[StoredRun]] = {}
     for run in runs:
-        settings = {name: value for name, value in flat_settings(run.spec).items() if not free(name)}
+        settings = {name: value for name, value in flat_settings(run).items() if not free(name)}
         groups.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
     return list(groups.values())
 
@@ -131,7 +135,7 @@ def differences(runs: Sequence[StoredRun], asked: RunSpec) -> str:
 
     Settings of a scale of another name count as one.
     """
-    wanted, own = flat_settings(asked), flat_settings(runs[0].spec)
+    wanted, own = flat_settings(asked), flat_settings(runs[0])
     scales = asked.scale.name, runs[0].spec.scale.name
     whole = scales[0] != scales[1]
     lines = [f"scale {scales[1]} ({scales[0]})"] if whole else []
@@ -148,7 +152,7 @@ def differences(runs: Sequence[StoredRun], asked: RunSpec) -> str:
 
 def departures(run: StoredRun, asked: RunSpec) -> dict[str, tuple[Any, Any]]:
     """Return the :data:`NEGLIGIBLE` settings in which ``run`` differs from ``asked``: (asked, own) by name."""
-    wanted, own = flat_settings(asked), flat_settings(run.spec)
+    wanted, own = flat_settings(asked), flat_settings(run)
     return {
         name: (wanted[name], own[name])
         for name in NEGLIGIBLE

@@ -22,7 +22,6 @@ from aetlab.reporting.columns import (
     SECONDS,
     SETTINGS,
     describe_columns,
-    plain_settings,
     settings_columns,
     settings_row,
     truth_columns,
@@ -94,7 +93,7 @@ def _row(run: StoredRun) -> dict[str, Any]:
         **run.metrics,  # a foreign record cannot replace another column by a metric of its name
         "record": run.identity,
         **settings_row(run.spec),
-        **plain_settings(run.spec),
+        **run.plain_settings,
         **seconds,
         f"{SECONDS}total": sum(seconds.values()),
         "peak_memory_MB": run.environment.get("peak_memory_MB", math.nan),

@@ -109,7 +109,7 @@ def plot_binning(runs: Sequence[StoredRun]) -> Figure:
             color=BLACK,
             linestyle=":",
             linewidth=0.9,
-            label=rf"$\lambda/(1-\sqrt{{1-\mathrm{{NA}}^2}})$ = {bound * runs[0].voxel_A:.1f} Å",
+            label=f"λ/(1 − √(1 − NA²)) = {bound * runs[0].voxel_A:.1f} Å",
         )
         left.set_xscale("log", base=2)
         ticks = sorted(set(n_layers.tolist()))

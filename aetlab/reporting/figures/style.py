@@ -28,6 +28,8 @@ from matplotlib.patches import Rectangle
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from PIL import Image
 
+from aetlab.reporting.figures.small_font import font_settings
+
 #: Widths of one and of two columns of a journal, in inches.
 ONE_COLUMN_IN = 3.4
 TWO_COLUMNS_IN = 7.0
@@ -47,7 +49,6 @@ _BEHIND_ALPHA = 0.5
 FOUND, MISSING, FALSE = BLUE, VERMILION, BLACK
 
 _RC: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
     "font.size": 7.5,
     "axes.titlesize": 8,
     "axes.labelsize": 7.5,
@@ -67,7 +68,6 @@ _RC: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.dpi": 100,
-    "mathtext.fontset": "dejavusans",
     "pdf.fonttype": 42,
     "image.interpolation": "nearest",
     "path.simplify": True,
@@ -99,7 +99,7 @@ def element_colours(numbers: Iterable[int]) -> dict[int, str]:
 def style() -> Iterator[None]:
     """Apply the style of all figures within a context, over matplotlib's defaults and not the user's settings."""
     defaults: dict[Any, Any] = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
-    with mpl.rc_context({**defaults, **_RC}):
+    with mpl.rc_context({**defaults, **_RC, **font_settings()}):
         yield
 
 
