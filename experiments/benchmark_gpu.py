@@ -35,7 +35,15 @@ from aetlab.core.backend import n_threads, to_numpy
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward import ForwardModel
-from aetlab.gpu import Device, GpuModel, GpuTiltCosts, extrapolate, memory_needed_bytes, open_device
+from aetlab.gpu import (
+    Device,
+    GpuError,
+    GpuModel,
+    GpuTiltCosts,
+    extrapolate,
+    memory_needed_bytes,
+    open_device,
+)
 from aetlab.methods.regularisers.tv import GpuTotalVariation, TvSettings
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.solve import minimize
@@ -256,7 +264,10 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=40, help="iterations of run")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file of the results")
     arguments = parser.parse_args()
-    device = open_device(0)
+    try:
+        device = open_device(0)
+    except GpuError as error:
+        sys.exit(f"benchmark_gpu needs a CUDA GPU: {error}")
     about = {"device": device.name, "versions": versions()}
 
     def keep(found: dict[str, Any]) -> None:
