@@ -94,6 +94,13 @@ def test_rings_show_the_defocus_and_the_information_limit(series: TiltSeries) ->
     assert np.abs(spectra.signal_over_noise[:, beyond]).mean() < 0.05
 
 
+def test_rings_wider_than_the_band_support_no_defocus(series: TiltSeries) -> None:
+    """Coarse rings of a nearly focused image are wider than all that the aperture lets through."""
+    narrow = replace(MICROSCOPE, aperture_per_A=0.3)
+    spectra = measure_spectra(replace(series, defocus_A=np.zeros((12, 2))), 16.0, narrow)
+    assert spectra.defocus_nm.shape == (12, 2) and np.isnan(spectra.defocus_nm).all()
+
+
 def test_noise_supports_no_defocus_and_a_lattice_none_by_chance(series: TiltSeries) -> None:
     rng = np.random.default_rng(2)
     empty = rng.poisson(N, series.images.shape) / N

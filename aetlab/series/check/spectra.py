@@ -173,7 +173,8 @@ def _period(q: np.ndarray, defocus_nm: float, microscope: MicroscopeSpec) -> int
 def _detail(values: np.ndarray, period: int) -> np.ndarray:
     """Return values over their running mean, less 1, of mean 0."""
     kernel = np.hanning(2 * period + 3)[1:-1]
-    smooth = np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
+    middle = slice(period, period + len(values))  # mode "same" would return the longer of the two lengths
+    smooth = np.convolve(values, kernel)[middle] / np.convolve(np.ones(len(values)), kernel)[middle]
     detail = np.clip(values / np.maximum(smooth, 1e-30) - 1, -1, 2)
     return np.asarray(detail - detail.mean())
 
