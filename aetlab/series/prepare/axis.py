@@ -103,6 +103,7 @@ def find_axis(images: np.ndarray, tilt_deg: np.ndarray, *, centre_deg: float, ra
         return Axis(centre_deg, range_deg, 0.0, "taken without a search",
                     doubts=(f"{len(tilt_deg)} tilts are too few to find it",), stands_out=False)
     q, step = _frequencies(images, extent_px)
+    images = _without_rim(images)
     tried = centre_deg + np.arange(-np.ceil(90 / step), np.ceil(90 / step) + 0.5) * step
     score = np.array([_agreement(_lines(images, angle, q, first=False))[0] for angle in tried])
     allowed = np.abs(tried - centre_deg) <= range_deg + step
@@ -132,6 +133,7 @@ def refine_axis(axis: Axis, images: np.ndarray, tilt_deg: np.ndarray, extent_px:
     if not axis.curve.size:
         return axis
     q, step = _frequencies(images, extent_px)
+    images = _without_rim(images)
     angle, error = _settle(images, tilt_deg, axis.angle_deg, q, step)
     agreement = _agreement(_lines(images, angle, q, first=False))[0]
     return replace(axis, angle_deg=angle, error_deg=error, agreement=agreement)
@@ -144,6 +146,13 @@ def _frequencies(images: np.ndarray, extent_px: float) -> tuple[np.ndarray, floa
     """
     return (np.arange(1 / extent_px, _HIGHEST, 1 / max(images.shape[1:])),
             float(np.rad2deg(0.5 / (extent_px * _HIGHEST))))
+
+
+def _without_rim(images: np.ndarray) -> np.ndarray:
+    """Return ``images`` (T, X, Y) without equal rims on both sides that are 0 in all of them; the middle stays."""
+    held = (images != 0).any(axis=0)
+    rims = [int(min(line.argmax(), line[::-1].argmax())) for line in (held.any(axis=1), held.any(axis=0))]
+    return images[:, rims[0]:images.shape[1] - rims[0], rims[1]:images.shape[2] - rims[1]]
 
 
 def _settle(images: np.ndarray, tilt_deg: np.ndarray, angle_deg: float, q: np.ndarray,
