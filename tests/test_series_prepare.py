@@ -294,6 +294,9 @@ def test_settings_and_shapes_are_checked(scene: np.ndarray) -> None:
         prepare(recorded, PrepareSpec(electrons="table"))
     with pytest.raises(DataError, match="region"):
         prepare(recorded, PrepareSpec(region=(0, 100, 0, 10)))
+    below_zero = replace(recorded, counts=-counts)  # counts of a camera that ran over, or a background subtracted twice
+    with pytest.raises(DataError, match=r"^no image is left: 24 of 24 images left out: dark: the median is -"):
+        prepare(below_zero)
 
 
 def test_missing_images_and_given_rectangles_pass_through_all_steps(scene: np.ndarray) -> None:

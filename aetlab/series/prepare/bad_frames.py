@@ -88,11 +88,16 @@ def find_odd_levels(counts: np.ndarray, present: np.ndarray,
     for t in np.flatnonzero(present.any(axis=1)):
         near = np.s_[max(t - _AROUND, 0):t + _AROUND + 1]
         usual[t] = share[t] * max(float(np.median((level[near] / share[near])[present[near]])), 1e-300)
-    around = level / usual
+    with np.errstate(over="ignore"):
+        around = level / usual
     reasons = {}
     for t, f in np.argwhere(present):
         others = present[t] & (np.arange(len(present[t])) != f)
-        within = around[t, f] / max(float(np.median(around[t, others])), 1e-300) if others.any() else 1.0
+        if not level[t, f] > 0:
+            reasons[int(t), int(f)] = f"dark: the median is {level[t, f]:.4g} counts"
+            continue
+        with np.errstate(over="ignore"):  # the others may have no counts
+            within = around[t, f] / max(float(np.median(around[t, others])), 1e-300) if others.any() else 1.0
         # Of two images that disagree, the one that is further off the tilts around is odd.
         further = _off(around[t, f]) >= max((_off(value) for value in around[t, others]), default=0.0)
         if not _DARK <= around[t, f] <= _BRIGHT or further and (

@@ -70,8 +70,6 @@ def prepare(recorded: Recorded, spec: PrepareSpec | None = None, *, overwrite: b
     excluded |= bad.reasons
     known = usable
     usable = _without(present, excluded)
-    if not usable.any():
-        raise DataError(f"no image is left: {describe(excluded, present)}")
     electrons = find_electrons(images, vacuum.mask, pixels, vacuum.level, usable, pattern_variance=gain.added_variance,
                                dose_e_A2=recorded.dose_e_A2, pixel_A=recorded.pixel_A, dqe=recorded.dqe,
                                counts_per_electron=recorded.counts_per_electron, mtf=recorded.mtf,
@@ -202,6 +200,8 @@ def _without(present: np.ndarray, excluded: dict[tuple[int, int], str]) -> np.nd
     usable = present.copy()
     for place in excluded:
         usable[place] = False
+    if not usable.any():
+        raise DataError(f"no image is left: {describe(excluded, present)}")
     return usable
 
 
