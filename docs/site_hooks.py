@@ -9,6 +9,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from notebook_pages import link_pages, notebook_page
 
 import aetlab
 from aetlab.cli.reproduce import format_value
@@ -23,9 +24,13 @@ _CLIMBING = re.compile(r"\]\((\.\./[^)#]+)(#[^)]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages, the changelog, and every file of the repository that a page links to."""
+    """Add generated pages, those of notebooks, the changelog, and the files of the repository that pages link to."""
     made = {"settings.md": settings_page(), "api.md": api_page(),
             "changes.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")}
+    for notebook in sorted((DOCS / "notebooks").glob("*.ipynb")):
+        made[f"notebooks/{notebook.stem}.md"], pictures = notebook_page(notebook)
+        for name, content in pictures.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
     for name, text in made.items():
         files.append(File.generated(config, name, content=text))
     linked = {_target(file.src_uri, match[1]) for file in files.documentation_pages() if file.src_uri not in made
@@ -42,7 +47,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         path = _target(page.file.src_uri, match[1])
         return match[0] if path.is_relative_to(DOCS) else f"]({'../' * page.file.src_uri.count('/')}{_place(path)})"
 
-    return _CLIMBING.sub(copied, markdown)
+    return link_pages(_CLIMBING.sub(copied, markdown))
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

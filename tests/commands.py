@@ -23,6 +23,7 @@ _FORKS.set_forkserver_preload(["aetlab.keeper", "aetlab.cli.jobs", "aetlab.cli.c
 class Command:
     """``python -m aetlab.<module>`` with these words, in ``folder``; used like a :class:`subprocess.Popen`.
 
+    ``module`` may be the path of a script, ending in ``.py``, instead.
     ``first`` is a module-level function that the new process calls before the command, for example to patch code.
     """
 
@@ -76,4 +77,7 @@ def _become(module: str, words: Sequence[str], folder: Path, environment: dict[s
     sys.argv = [module, *words]
     if first is not None:
         first()
-    runpy.run_module(f"aetlab.{module}", run_name="__main__", alter_sys=True)
+    if module.endswith(".py"):
+        runpy.run_path(module, run_name="__main__")
+    else:
+        runpy.run_module(f"aetlab.{module}", run_name="__main__", alter_sys=True)

@@ -162,7 +162,8 @@ def _label(axes: Axes, normal: str, horizontal: str, vertical: str, centre_A: Ma
     """Write ticks in Å on outer axes and the position above, and mark the two other slabs."""
     axes.set_title(f"{normal} = {centre_A[normal]:.2f} Å".replace("-", "\N{MINUS SIGN}"), loc="left", pad=3)
     for axis, inches in zip((axes.xaxis, axes.yaxis), size_in, strict=True):
-        axis.set_major_locator(MaxNLocator(min(max(round(2.5 * inches), 1), 8), steps=[1, 2, 5, 10], min_n_ticks=1))
+        axis.set_major_locator(MaxNLocator(min(max(round(2.5 * inches), 1), 8), steps=[1, 2, 5, 10], min_n_ticks=1,
+                                           prune="both"))
     axes.set_xlabel(f"{horizontal} (Å)", labelpad=1)
     if normal == "x":
         axes.tick_params(labelleft=False)

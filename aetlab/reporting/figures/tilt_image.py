@@ -30,12 +30,16 @@ def describe_image(series: TiltSeries, i_tilt: int, i_image: int) -> tuple[str, 
     if weight == 0:
         return first, "left out of every fit (weight 0)"
     parts = ["without noise" if np.isinf(electrons) else
-             f"{electrons:.3g} electrons per pixel, {electrons / series.pixel_A**2:.3g} per Å²"]
+             f"{_short(electrons)} electrons per pixel, {_short(electrons / series.pixel_A**2)} per Å²"]
     if weight != 1:
         parts.append(f"weight {weight:.3g}")
     if series.pixel_weight is not None and (n_bad := int((series.pixel_weight[i_tilt, i_image] == 0).sum())):
         parts.append(f"{n_bad} pixels left out")
     return first, ",  ".join(parts)
+
+
+def _short(number: float) -> str:
+    return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
 
 
 def plot_tilt_image(series: TiltSeries, i_tilt: int, i_image: int, limits: tuple[float, float],
