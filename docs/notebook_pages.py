@@ -11,7 +11,7 @@ from typing import Any
 #: A link from a page to a notebook.
 _NOTEBOOK = re.compile(r"(\]\([\w./-]+)\.ipynb(#[^)]*)?\)")
 #: The table of a pandas DataFrame, without the style sheet before it.
-_TABLE = re.compile(r"<table.*?</table>", re.DOTALL)
+_TABLE = re.compile(r"<table[^>]*>(.*?</table>)", re.DOTALL)
 
 
 def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
@@ -44,7 +44,7 @@ def link_pages(markdown: str) -> str:
 def _text_or_table(output: dict[str, Any], data: dict[str, Any]) -> str:
     table = _TABLE.search("".join(data.get("text/html", "")))
     if table:
-        return table[0].replace(' border="1"', "")
+        return f"<table>{table[1]}"  # the theme styles tables without a class
     return _fenced("".join(output.get("text") or data["text/plain"]).rstrip("\n"), "text")
 
 

@@ -40,6 +40,7 @@ def execute(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         nbclient.NotebookClient(notebook, timeout=900, kernel_name="python3", store_widget_state=False,
+                                coalesce_streams=True,
                                 resources={"metadata": {"path": folder}}).execute()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in code:
