@@ -79,6 +79,9 @@ def view(thing: Volume | Reconstruction | TiltSeries, atoms: Atoms | TracedAtoms
     and a shape for each element. A tilt series is browsed by tilt, in the order of the angles, and by defocus, with
     one grey scale for all images. The extra ``notebook`` of the package is needed.
 
+    The viewer has ``sliders`` (a mapping; setting the ``value`` of one draws again), ``widget`` to place it in other
+    widgets, ``png`` (bytes) and ``figure()``, which returns the picture as a figure of matplotlib.
+
     Parameters
     ----------
     thing : Volume, Reconstruction or TiltSeries
