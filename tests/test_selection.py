@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pandas as pd
 import pytest
 
 from aetlab import load_records
+from aetlab.core.errors import AetlabError
 from aetlab.reporting.choose_runs import choose_runs
 from aetlab.reporting.selection import SelectError, select_rows
-from aetlab.reporting.tables import fold_seeds
+from aetlab.reporting.tables import fold_seeds, reader_frame
 from aetlab.store.listing import list_entries
 from aetlab.store.record import Places
 from tests.fake_records import fake_spec, write_fake_record
@@ -40,8 +42,10 @@ def test_the_rows_are_those_of_pandas(expression: str, rows: str) -> None:
     ("regg == 'tv'", "did you mean reg"), ("__import__('os').system('id')", "cannot hold \"__import__"),
     ("reg.str.contains('t')", "cannot hold"), ("@x == 1", "is not an expression"), ("reg[0] == 't'", "cannot hold"),
     ("9 ** 9 ** 9 > found_percent", "cannot hold '9 ** 9 ** 9'"), ("'a' * 999999999 == reg", "cannot hold"),
-    ("[x for x in reg]", "cannot hold"), ("reg < 5", "compares values of different types"),
-    ("found_percent", "is not a condition"),
+    ("[x for x in reg]", "cannot hold"), ("reg < 5", "reg holds texts"),
+    ("dose_e_A2 == '50k'", "dose_e_A2 holds numbers; it cannot be compared with '50k'"),
+    ("reg == 3", "reg holds texts"),
+    ("dose_e_A2 in (5e4, 'inf')", "holds numbers"), ("found_percent", "is not a condition"),
     ("1 == 1", "is not a condition"), ("(lambda: 1)()", "cannot hold"), ("", "is not an expression"),
     ("`reg\n` == 1", "no column"), ("reg == f'{align}'", "cannot hold"), ("x" * 3000, "longer than 2000"),
     ("reg == '`align`'", "cannot hold"), ("(" * 300 + ")" * 300, "is not an expression"),
@@ -59,15 +63,17 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("outputs")
     for reg in ("tv", "lasso"):
         write_fake_record(folder, fake_spec(n_voxels=24, reg=reg))
-    (folder / "records" / ("0" * 16)).mkdir()
     return folder
 
 
-def test_runs_and_tables_select_the_same(outputs: Path) -> None:
+def test_runs_and_tables_select_the_same(outputs: Path, tmp_path: Path) -> None:
+    outputs = shutil.copytree(outputs, tmp_path / "outputs")
+    (outputs / "records" / ("0" * 16)).mkdir()
     entries = list_entries(Places(outputs))
     for expression in ("reg == 'tv'", "reg.kind in ['lasso', 'pos']", "n_tilts > 1", "trace.smoothing > 1e3"):
         chosen = {entry.id for entry in choose_runs(entries, [expression])}
-        frame = load_records(outputs)
+        with pytest.warns(UserWarning, match="1 records or runs of .* cannot be used"):
+            frame = load_records(outputs)
         assert chosen == set(frame["record"][select_rows(frame, expression)])
         assert "0" * 16 not in chosen
     assert [entry.status for entry in choose_runs(entries, ["status != 'complete'"])] == ["damaged"]
@@ -87,3 +93,14 @@ def test_records_that_differ_in_any_setting_but_the_seed_are_not_averaged(output
     frame = load_records(outputs)
     both = pd.concat([frame, frame.assign(seed=1), frame.assign(**{"seed": 2, "reg.weight": 0.5})], ignore_index=True)
     assert sorted(fold_seeds(both)["n_seeds"]) == [1, 1, 2, 2]
+    alike = pd.concat([frame, frame.assign(**{"reg.weight": 0.5})], ignore_index=True)
+    assert "reg.weight" not in reader_frame(frame) and reader_frame(alike)["reg.weight"].nunique() == 2
+
+
+def test_a_folder_that_is_missing_is_no_empty_table(tmp_path: Path) -> None:
+    with pytest.raises(AetlabError, match="there is no such folder"):
+        load_records(tmp_path / "nothing")
+
+
+def test_settings_of_other_regularisers_are_no_values_of_a_record(outputs: Path) -> None:
+    assert "reg.edge_V" not in load_records(outputs) and "reg.weight" in load_records(outputs)

@@ -38,7 +38,7 @@ def select_rows(frame: pd.DataFrame, expression: str) -> pd.Series:
     SelectError
         For anything but the expressions described at the top of this module, and for unknown columns.
     """
-    checked = _checked(expression, [str(name) for name in frame.columns])
+    checked = _checked(expression, frame)
     try:
         result = frame.eval(checked, engine="python")
     except (TypeError, ValueError, OverflowError) as error:
@@ -49,7 +49,7 @@ def select_rows(frame: pd.DataFrame, expression: str) -> pd.Series:
     return result
 
 
-def _checked(expression: str, columns: Sequence[str]) -> str:
+def _checked(expression: str, frame: pd.DataFrame) -> str:
     """Return ``expression`` as pandas takes it, every name of a column in backticks; raise :class:`SelectError`."""
     quoted: list[str] = []
 
@@ -66,15 +66,16 @@ def _checked(expression: str, columns: Sequence[str]) -> str:
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         equals = "; equality is ==" if re.search(r"[^=<>!]=[^=]", expression) else ""
         raise SelectError(f"{expression!r} is not an expression: {error.__class__.__name__}{equals}") from None
-    return ast.unparse(_Checker(quoted, columns).visit(tree))
+    return ast.unparse(_Checker(quoted, frame).visit(tree))
 
 
 class _Checker(ast.NodeTransformer):
     """Put the names of columns in backticks, and refuse what an expression may not hold."""
 
-    def __init__(self, quoted: Sequence[str], columns: Sequence[str]) -> None:
+    def __init__(self, quoted: Sequence[str], frame: pd.DataFrame) -> None:
         self._quoted = {f"_quoted_{i}_": name for i, name in enumerate(quoted)}
-        self._columns = columns
+        self._frame = frame
+        self._columns = [str(name) for name in frame.columns]
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
         name = self._quoted.get(node.id, node.id)
@@ -98,12 +99,26 @@ class _Checker(ast.NodeTransformer):
             raise self._refusal(node)
         return node
 
-    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+    def visit_Compare(self, node: ast.Compare) -> ast.Compare:
         for operator, right in zip(node.ops, node.comparators, strict=True):
             if not isinstance(operator, _ALLOWED) or (isinstance(operator, ast.In | ast.NotIn)
                                                       != isinstance(right, ast.Tuple | ast.List)):
                 raise self._refusal(node)
-        return self.generic_visit(node)
+        compared = ast.Compare(self.visit(node.left), node.ops, [self.visit(side) for side in node.comparators])
+        self._check_types([compared.left, *compared.comparators])
+        return compared
+
+    def _check_types(self, sides: Sequence[ast.expr]) -> None:
+        """Refuse to compare a column that holds numbers alone with a text, or one of texts alone with a number."""
+        constants = [value.value for side in sides for value in (side.elts if isinstance(side, ast.Tuple | ast.List)
+                                                                 else [side]) if isinstance(value, ast.Constant)]
+        for side in sides:
+            if isinstance(side, ast.Name) and side.id != "inf":
+                held = {isinstance(value, str) for value in self._frame[side.id.strip("`")].dropna()}
+                for constant in constants:
+                    if held and isinstance(constant, str) not in held:
+                        raise SelectError(f"{side.id.strip('`')} holds {'texts' if True in held else 'numbers'}; it "
+                                          f"cannot be compared with {constant!r}")
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         if not isinstance(node.op, _ALLOWED):

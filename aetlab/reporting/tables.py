@@ -6,6 +6,7 @@ Units are in the column names. No physics is computed here: every number is read
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from aetlab.core.files import StorageError
 from aetlab.core.metrics import HEADLINES, Metric
 from aetlab.reporting.columns import (
     HIGH95,
@@ -49,7 +51,12 @@ def load_records(outputs: Path | str) -> pd.DataFrame:
     on each record that cannot be used. :func:`~aetlab.reporting.columns.describe_columns` returns the description of
     the columns as a table.
     """
+    if not Path(outputs).is_dir():
+        raise StorageError(f"{outputs} cannot be read: there is no such folder")
     runs, problems = read_runs(Path(outputs))
+    if problems:
+        warnings.warn(f"{len(problems)} records or runs of {outputs} cannot be used and are left out; "
+                      f"frame.attrs['problems'] names all, the first is: {problems[0]}", stacklevel=2)
     frame = summary_frame(runs)
     described = describe_columns(frame).to_dict("records")
     frame.attrs["columns"] = {row["column"]: f"{row['meaning']} ({row['unit']})" if row["unit"] != "1"
@@ -174,6 +181,8 @@ def reader_frame(frame: pd.DataFrame) -> pd.DataFrame:
                 if name == "dose_e_A2"
                 else [f"{value:.4g}" if isinstance(value, float) else value for value in frame[name]]
             )
+    for name in _telling_apart(frame):
+        shown[name] = ["" if value is None or value != value else str(value) for value in frame[name]]
     refined = _refined(frame)
     if refined.any():
         shown["atoms"] = np.where(refined, "refined", "traced")
@@ -183,6 +192,15 @@ def reader_frame(frame: pd.DataFrame) -> pd.DataFrame:
     if f"{SECONDS}total" in frame:
         shown["time (s)"] = [number_text(value, 1) for value in frame[f"{SECONDS}total"]]
     return shown
+
+
+def _telling_apart(frame: pd.DataFrame) -> list[str]:
+    """Return the dotted names of the settings in which rows differ that agree in all columns of :data:`SETTINGS`."""
+    given = settings_columns(frame)
+    named = [column.name for column in SETTINGS if column.name in given]
+    rows = pd.util.hash_pandas_object(frame[named].astype(str), index=False).to_numpy()
+    others = frame[[name for name in given if name not in named and name not in LABELS]].astype(str)
+    return [str(name) for name in others.columns[(others.groupby(rows).nunique() > 1).any()]]
 
 
 def reader_values(frame: pd.DataFrame) -> pd.DataFrame:

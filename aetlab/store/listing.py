@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aetlab.core.files import StorageError, describe, locked, open_regular, partial_path, remove_tree, writing
+from aetlab.spec.reg import OWNERS
 from aetlab.store.identity import code_id, is_id
 from aetlab.store.record import FAILURE, Places, RecordError, Summary, read_summary
 
@@ -138,9 +139,16 @@ def flatten(settings: Any, name: str = "") -> dict[str, Any]:
     return flat
 
 
+def own_settings(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return flat settings without those that belong to other regularisers than that of the run."""
+    kind = flat.get("reg.kind")
+    return {name: value for name, value in flat.items()
+            if not name.startswith("reg.") or kind in OWNERS.get(name.removeprefix("reg."), (kind,))}
+
+
 def _of_record(folder: Path, summary: Summary) -> Entry:
     note = "" if summary.environment.get("code") == code_id() else "made by other code"
-    return Entry(summary.id, COMPLETE, folder, note, flatten(summary.settings), summary.metrics,
+    return Entry(summary.id, COMPLETE, folder, note, own_settings(flatten(summary.settings)), summary.metrics,
                  str(summary.environment.get("finished", "")), summary.n_bytes)
 
 

@@ -54,10 +54,12 @@ def validate(settings: RunSpec, series: TiltSeries, reconstruction: Reconstructi
     arrays: dict[str, np.ndarray] = {}
     with flow.computing(settings):
         for name, fit in _fits(settings, series, reconstruction, refined, numbers, progress).items():
-            _add_fit(name, fit, held_images(settings, series), metrics, arrays)
-            arrays["images/outlying"] = fit.outlying  # the last one is that of the best model
-            metrics["n_outlying_images"] = float(fit.outlying.sum())
-            outliers = _outliers(series, fit)
+            held = held_images(settings, series)
+            _add_fit(name, fit, held, metrics, arrays)
+            outlying = fit.outlying(~held)  # the last one is that of the best model; images left out fit worse anyway
+            arrays["images/outlying"] = outlying
+            metrics["n_outlying_images"] = float(outlying.sum())
+            outliers = _outliers(series, fit, outlying)
         if refined is not None:
             metrics["chi_square_reduced_atoms"] = _reduced(settings, series, refined, metrics["chi_square_atoms"])
         _add_chemistry(traced if refined is None else refined, metrics, arrays)
@@ -102,10 +104,10 @@ def _add_fit(name: str, fit: ImageFit, held: np.ndarray, metrics: dict[str, floa
                    "images/worst_residual": fit.residual}
 
 
-def _outliers(series: TiltSeries, fit: ImageFit) -> list[str]:
+def _outliers(series: TiltSeries, fit: ImageFit, outlying: np.ndarray) -> list[str]:
     """Return a line that names the images that fit much worse than the others, the worst first; none without any."""
-    found = np.argwhere(fit.outlying)
-    found = found[np.argsort(-fit.misfit[fit.outlying], kind="stable")]
+    found = np.argwhere(outlying)
+    found = found[np.argsort(-fit.misfit[outlying], kind="stable")]
     quantity = "R" if fit.misfit is fit.r_factor else "χ²"
     named = [f"{series.tilt_deg[i]:.4g}° at {series.defocus_A[i, j] / 10:.4g} nm ({quantity} {fit.misfit[i, j]:.3g})"
              for i, j in found[:MOST_NAMED].tolist()]

@@ -69,10 +69,9 @@ class ImageFit:
         """χ² per value (T, F), or R for images without noise; NaN for missing images."""
         return self.r_factor if np.isnan(self.chi_square).all() else self.chi_square
 
-    @property
-    def outlying(self) -> np.ndarray:
-        """Images that fit much worse than the others, bool (T, F)."""
-        present = np.isfinite(self.misfit)
+    def outlying(self, among: np.ndarray | bool = True) -> np.ndarray:
+        """Return which of the images ``among``, bool (T, F), fit much worse than the others of these, bool (T, F)."""
+        present = np.isfinite(self.misfit) & among
         middle = np.median(self.misfit[present]) if present.any() else 0.0
         sigma = 1.4826 * np.median(np.abs(self.misfit[present] - middle)) if present.any() else 0.0
         limit = middle + max(OUTLYING * sigma, OUTLYING_SHARE * middle)
