@@ -131,7 +131,7 @@ def _refuse_launchers(words: Sequence[str]) -> None:
 
     for word in words:
         if word.lstrip("+~").startswith(("hydra/", "hydra.launcher", "hydra.sweeper")):
-            raise SpecError(f"{word} cannot be used: a single run has no launcher; add -m")
+            raise SpecError(f"{word} cannot be used: a single run has no launcher and no sweeper; add -m")
 
 
 def _sweep(sweep: Sweep, config_dir: Path | None) -> None:

@@ -141,7 +141,7 @@ class Study:
 
     def _kill_remove(self, n_kills: int) -> dict[str, int]:
         goal = Places(self.folder / "removed")
-        words = ["remove", "dose.total_e_A2=inf", "--yes", "--outputs", str(goal.outputs)]
+        words = ["remove", "dose_e_A2 == inf", "--yes", "--outputs", str(goal.outputs)]
         shutil.copytree(self.quiet.outputs, goal.outputs)
         seconds = self._finish("runs", words)
         counts = {"kills": 0, "left_unfinished": 0, "checks": 0}

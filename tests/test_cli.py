@@ -110,7 +110,7 @@ def test_help_configuration_and_completion_work(aetlab: Aetlab, tmp_path: Path) 
     (["-m", "--cfg", "job"], "--multirun and --cfg cannot be used together"),
     (["--config-dir", "nowhere"], "--config-dir=nowhere cannot be used"),
     (["--experimental-rerun", "evil.pickle"], "--experimental-rerun cannot be used: choose from --run, --multirun"),
-    (["hydra/launcher=cores"], "hydra/launcher=cores cannot be used: a single run has no launcher; add -m"),
+    (["hydra/launcher=cores"], "hydra/launcher=cores cannot be used: a single run has no launcher and no sweeper;"),
     (["outputs=garbage.xyz"], "cannot write garbage.xyz"),
     (["engine=gpu"], "engine.device='gpu' cannot be used"),
 ])

@@ -183,7 +183,7 @@ def test_logs_that_cannot_be_read_are_named(places: Places) -> None:
 
 
 def test_a_ledger_survives_results_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ledger = open_ledger(tmp_path, [RequestedJob(f"seed={n}", "", ()) for n in range(4)])
+    ledger = open_ledger(tmp_path, [RequestedJob(f"seed={n}", "", ()) for n in range(4)], [None] * 4)
     done = JobResult("a", "seed=0", "done", 1.5, metrics={"found_percent": 99.5, "position_error_pm": float("nan")})
     write_result(ledger, 0, done)
     assert read_result(ledger, 0) == dataclasses.replace(done, metrics={"found_percent": 99.5})
@@ -197,7 +197,7 @@ def test_a_ledger_survives_results_that_cannot_be_read(tmp_path: Path, capsys: p
     assert print_table(ledger) == 3
     assert capsys.readouterr().out.count("cannot be read: ") == 3
     (tmp_path / "²").mkdir()
-    assert open_ledger(tmp_path, []).name == "0002"
+    assert open_ledger(tmp_path, [], []).name == "0002"
     shutil.move(ledger, tmp_path / "moved")
     for use in (print_table, lambda folder: write_result(folder, 1, done)):
         with pytest.raises(StorageError, match="was the outputs folder moved or removed during the sweep"):

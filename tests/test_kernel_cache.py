@@ -15,7 +15,7 @@ import pytest
 import aetlab
 from aetlab.core.kernel_cache import choose_folder, describe_folder, kernel_folder, sources_key
 from aetlab.core.scratch import scratch_folder
-from aetlab.solve import kernels_numba
+from aetlab.methods import prox_kernels
 
 PACKAGE = Path(aetlab.__file__).parent
 INNER = "from aetlab.core.kernel_cache import njit\n\n@njit()\ndef inner(x):\n    return x + {}\n"
@@ -26,12 +26,12 @@ CODE = "from aetlab.outer import outer; print(outer(2), sum(outer.stats.cache_hi
 #: A parallel kernel that calls others: bits of the result, and how often it was loaded and compiled.
 KERNEL = """
 import json, numpy as np
-from aetlab.solve import kernels_numba as kernels
+from aetlab.methods import prox_kernels as kernels
 n_z, n_x, n_y = shape = (12, 10, 37)
 random = np.random.default_rng(0)
 b, p, q = (random.normal(size=n * n_z * n_x * n_y).astype(np.float32) for n in (1, 3, 3))
 edges = np.zeros(n_z * 2 * (n_y + 1), np.float32)
-kernels.tv_edges(b, p, q, shape, np.float32(0.7), np.float32(0.3), edges)
+kernels.tv_edges(b, p, q, shape, np.float32(0.7), np.float32(0.3), np.float32(0.5), edges)
 stats = kernels.tv_edges.stats
 print(json.dumps([edges.tobytes().hex(), sum(stats.cache_hits.values()), sum(stats.cache_misses.values())]))
 """
@@ -76,7 +76,7 @@ def test_the_second_process_loads_the_kernel_and_gets_the_same_bits(tmp_path: Pa
 def test_the_cache_folder_is_named_by_the_sources() -> None:
     folder = kernel_folder()
     assert folder is not None and folder.name == f"aetlab-kernels-{sources_key(PACKAGE)}"
-    assert folder in Path(kernels_numba.tv_primal.stats.cache_path).parents
+    assert folder in Path(prox_kernels.tv_primal.stats.cache_path).parents
     assert numba.config.CACHE_DIR == os.environ.get("NUMBA_CACHE_DIR", "")
 
 

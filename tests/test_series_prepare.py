@@ -199,7 +199,7 @@ def test_the_axis_is_found_from_common_lines(angle_deg: float) -> None:
     found = find_axis(images, TILT_DEG, centre_deg=0.0, range_deg=90.0 if abs(angle_deg) > 10 else 10.0, extent_px=34.0,
                       whole_band=True)
     assert abs(found.angle_deg - angle_deg) < 0.1 + 2 * found.error_deg
-    assert found.error_deg < 0.2 and found.verdict == "ok"
+    assert found.error_deg < 0.3 and found.verdict == "ok"
 
 
 def test_a_direction_that_no_line_supports_is_not_believed() -> None:

@@ -41,7 +41,8 @@ NOT_DECIDING = (
     "core/checks.py", "core/console.py", "core/errors.py", "core/files.py", "core/hdf5.py", "core/inert.py",
     "core/kernel_cache.py", "core/metrics.py", "core/progress.py", "core/progress_bar.py", "core/scratch.py",
     "core/setting.py", "core/yaml_file.py",
-    "gpu/choose.py", "reconstruction/estimate.py", "reconstruction/memory.py", "refinement/bound.py",
+    "gpu/choose.py", "reconstruction/bound.py", "reconstruction/estimate.py", "reconstruction/memory.py",
+    "refinement/bound.py",
 )
 #: In Python source: a colon and the docstring behind it, any other string, or the end of a line with its comment, the
 #: lines of comments that follow it and the next indent.

@@ -109,6 +109,7 @@ def find_axis(images: np.ndarray, tilt_deg: np.ndarray, *, centre_deg: float, ra
     allowed = np.abs(tried - centre_deg) <= range_deg + step
     best = int(np.where(allowed, score, -np.inf).argmax())
     angle, error = _settle(images, tilt_deg, float(tried[best]), q, step)
+    error = max(error, _repeat_error(images, tilt_deg, angle, q, step))
     angle = float(centre_deg + _within_90(angle - centre_deg))
     scatter = 1.4826 * float(np.median(np.abs(score - np.median(score))))
     rival = int(np.where(np.abs(_within_90(tried - tried[best])) > 3 * step, score, -np.inf).argmax())
@@ -135,6 +136,7 @@ def refine_axis(axis: Axis, images: np.ndarray, tilt_deg: np.ndarray, extent_px:
     q, step = _frequencies(images, extent_px)
     images = _without_rim(images)
     angle, error = _settle(images, tilt_deg, axis.angle_deg, q, step)
+    error = max(error, _repeat_error(images, tilt_deg, angle, q, step))
     agreement = _agreement(_lines(images, angle, q, first=False))[0]
     return replace(axis, angle_deg=angle, error_deg=error, agreement=agreement)
 
@@ -166,6 +168,20 @@ def _settle(images: np.ndarray, tilt_deg: np.ndarray, angle_deg: float, q: np.nd
         if abs(change) < 0.005:
             break
     return angle_deg, error
+
+
+def _repeat_error(images: np.ndarray, tilt_deg: np.ndarray, angle_deg: float, q: np.ndarray, step_deg: float) -> float:
+    """Return half the difference in degrees of the directions that every second tilt, and the others, give.
+
+    The error of the regression takes the common lines for independent. Those of a small or symmetric sample are not.
+    0 where half of the tilts are too few.
+    """
+    order = np.argsort(tilt_deg, kind="stable")
+    if len(order) < 2 * _ENOUGH_TILTS:
+        return 0.0
+    one, other = (_settle(images[part], tilt_deg[part], angle_deg, q, step_deg)[0]
+                  for part in (order[::2], order[1::2]))
+    return abs(one - other) / 2
 
 
 def _within_90(angle_deg: Any) -> Any:

@@ -23,6 +23,8 @@ _HIGHEST_CYCLES, _HIGHEST_PER_A = 0.25, 0.6
 _RIM_PX = 0.5
 #: Half-widths of the search for the axis: about a known direction, and where nothing is known.
 _KNOWN_RANGE_DEG, _UNKNOWN_RANGE_DEG = 10.0, 90.0
+#: Standard errors by which a direction differs significantly from the known one.
+_SIGNIFICANT = 3.0
 #: Radius of the window over that of the sample.
 _ROOM = 1.15
 #: Times that axis and shifts are found in turn.
@@ -91,6 +93,7 @@ def find_geometry(images: np.ndarray, usable: np.ndarray, tilt_deg: np.ndarray, 
                          known_deg, spec)
         elif spec.axis == "find" and axis.stands_out:
             axis = refine_axis(axis, centred * window, angles, float(2 * half.max() / scale.mean()))
+            axis = _as_known(axis, known_deg if spec.axis_deg is None else spec.axis_deg)
         if not axis.stands_out:
             break
         places = _shifts(centred, places, centres / scale, axis.angle_deg, angles, float(half.max() / scale[0]))
@@ -130,7 +133,15 @@ def _axis(centred: np.ndarray, tilt_deg: np.ndarray, extent_px: float, whole_ban
     if centre_deg is None:
         return replace(found, how=f"{found.how}; no file says which way it points, and 180° more is the other sense of "
                        "tilt")
-    return replace(found, how=f"{found.how}, within {range_deg:g}° of the known {centre_deg:g}°")
+    return _as_known(replace(found, how=f"{found.how}, within {range_deg:g}° of the known {centre_deg:g}°"), centre_deg)
+
+
+def _as_known(axis: Axis, known_deg: float | None) -> Axis:
+    """Return ``axis`` in the known direction if it differs from that by less than three standard errors."""
+    if known_deg is None or abs(axis.angle_deg - known_deg) >= _SIGNIFICANT * axis.error_deg:
+        return axis
+    return replace(axis, angle_deg=known_deg, known=True,
+                   how=f"as known; the images give {axis.angle_deg:.2f}°, which does not differ from it significantly")
 
 
 def _shifts(centred: np.ndarray, places: np.ndarray, centres: np.ndarray, angle_deg: float, tilt_deg: np.ndarray,
