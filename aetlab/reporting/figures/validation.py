@@ -8,6 +8,7 @@ from itertools import cycle
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from aetlab.reporting.figures.style import (
     BLACK,
@@ -198,6 +199,7 @@ def plot_chemistry(run: StoredRun) -> Figure:
         panels[1].set_xlabel("bonds of an atom")
         panels[1].set_ylabel("atoms")
         panels[1].set_xlim(-0.6, most + 0.6)
+        panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
         panels[1].legend(loc="best")
         panel_letter(panels[1], "(b)", "coordination")
         if has_g:
