@@ -21,7 +21,7 @@ from aetlab.core.setting import About
 from aetlab.spec import RunSpec, missing_wedge_deg, tilt_angles_deg, tilt_span_deg
 from aetlab.spec.bind import unbind
 from aetlab.store.identity import NOT_IN_IDENTITY
-from aetlab.store.listing import flatten, own_settings
+from aetlab.store.listing import flatten
 
 #: Suffixes of the columns with the ends of the 95 % confidence interval of a mean over seeds.
 LOW95, HIGH95 = "_low95", "_high95"
@@ -115,13 +115,10 @@ def settings_row(spec: RunSpec) -> dict[str, Any]:
     return {column.name: column.value(spec) for column in SETTINGS}
 
 
-def plain_settings(spec: RunSpec) -> dict[str, Any]:
-    """Return all settings by their dotted names: ``{"dose.total_e_A2": 50000.0, ...}``; lists are JSON text.
-
-    Settings that belong to other regularisers than that of the run are left out.
-    """
+def all_settings(spec: RunSpec) -> dict[str, Any]:
+    """Return all settings by their dotted names: ``{"dose.total_e_A2": 50000.0, ...}``; lists are JSON text."""
     return {name: json.dumps(value) if isinstance(value, list) else _NUMBERS.get(value, value)
-            for name, value in own_settings(flatten(unbind(spec))).items() if "." in name}
+            for name, value in flatten(unbind(spec)).items() if "." in name}
 
 
 def settings_columns(frame: pd.DataFrame) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from aetlab.core.files import StorageError
 from aetlab.core.nouns import Atoms, Reconstruction, RefinedAtoms, TracedAtoms
-from aetlab.reporting.columns import plain_settings
+from aetlab.reporting.columns import all_settings
 from aetlab.spec import RunSpec
 from aetlab.store.checksums import recall, remember
 from aetlab.store.listing import list_unfinished
@@ -56,9 +56,9 @@ class StoredRun:
         return self.record.spec
 
     @cached_property
-    def plain_settings(self) -> dict[str, Any]:
+    def all_settings(self) -> dict[str, Any]:
         """All settings by their dotted names; lists are JSON text."""
-        return plain_settings(self.record.spec)
+        return all_settings(self.record.spec)
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aetlab.core.inert import file_name
-from aetlab.reporting.columns import LABELS, plain_settings
+from aetlab.reporting.columns import LABELS, all_settings
 from aetlab.reporting.stored_run import StoredRun
 from aetlab.spec import RunSpec
 
@@ -54,9 +54,9 @@ class Study:
 def flat_settings(given: StoredRun | RunSpec) -> dict[str, Any]:
     """Return the settings that determine the result, flat and hashable: ``{"dose.total_e_A2": 50000.0, ...}``."""
     if isinstance(given, StoredRun):
-        seed, settings = given.spec.seed, given.plain_settings
+        seed, settings = given.spec.seed, given.all_settings
     else:
-        seed, settings = given.seed, plain_settings(given)
+        seed, settings = given.seed, all_settings(given)
     return {"seed": seed} | {name: value for name, value in settings.items() if name not in LABELS}
 
 

@@ -29,6 +29,7 @@ from aetlab.reporting.columns import (
     truth_columns,
 )
 from aetlab.reporting.stored_run import StoredRun, read_runs
+from aetlab.store.listing import own_settings
 
 #: Order of the rows of a table of records.
 _ORDER = ("scale", "sample", "reg", "dose_e_A2", "n_tilts", "missing_wedge_deg", "n_binned_layers", "vacancies", "seed",
@@ -100,7 +101,7 @@ def _row(run: StoredRun) -> dict[str, Any]:
         **run.metrics,  # a foreign record cannot replace another column by a metric of its name
         "record": run.identity,
         **settings_row(run.spec),
-        **run.plain_settings,
+        **own_settings(run.all_settings),
         **seconds,
         f"{SECONDS}total": sum(seconds.values()),
         "peak_memory_MB": run.environment.get("peak_memory_MB", math.nan),
