@@ -123,7 +123,7 @@ def write_report(
     """
     if not runs and not problems:
         raise StorageError(f"{outputs / 'records'} holds no records: run python -m aetlab.run first")
-    runs = _choose(runs, select, by)
+    runs = _choose(runs, select)
     places = Places(outputs)
     experiments, default = _experiments(), settings()
     lock = places.outputs / "locks" / "report.lock"
@@ -147,15 +147,11 @@ def write_report(
     return page
 
 
-def _choose(runs: Sequence[StoredRun], select: str, by: str) -> list[StoredRun]:
+def _choose(runs: Sequence[StoredRun], select: str) -> Sequence[StoredRun]:
     """Return the records that ``select`` keeps."""
+    if not runs or not select:
+        return runs
     frame = summary_frame(runs)
-    if frame.empty:
-        return []
-    if by not in frame.columns:
-        raise SelectError(f"--by {by!r}: no such column; the columns are {', '.join(frame.columns)}")
-    if not select:
-        return list(runs)
     kept = set(frame["record"][select_rows(frame, select)])
     if not kept:
         raise SelectError(f"--select {select!r} matches none of {len(runs)} records")

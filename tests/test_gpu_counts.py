@@ -1,4 +1,4 @@
-"""What the GPU engine costs on paper: launches, bytes, registers and shared memory. They cannot grow unnoticed."""
+"""Launches, bytes, registers and shared memory of the GPU engine, counted without a GPU, cannot grow unnoticed."""
 
 from __future__ import annotations
 

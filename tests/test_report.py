@@ -156,7 +156,7 @@ def test_select_and_by_restrict_the_report(made, experiments, tmp_path, capsys, 
         (["--select", "reg = 'tv'"], "is not an expression"),
         (["--select", "__import__('os')"], "cannot hold"),
         (["--select", "n_tilts == 7"], "matches none of"),
-        (["--by", "colour"], "no such column"),
+        (["--by", "colour"], "no column 'colour'"),
         (["--compare", "0", "zzz"], "matches"),
     ],
 )

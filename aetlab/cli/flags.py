@@ -35,7 +35,7 @@ class Flags:
 
     @property
     def asks_hydra(self) -> bool:
-        """Whether Hydra answers: it shows its help, information, the configuration, or completes a word."""
+        """True if Hydra answers: it shows its help, information, the configuration, or completes a word."""
         return self.hydra_help or self.shell_completion or self.cfg is not None or self.info is not None
 
     def for_hydra(self) -> list[str]:

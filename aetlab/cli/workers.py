@@ -49,7 +49,7 @@ class Launcher:
 
     @property
     def is_here(self) -> bool:
-        """Whether its jobs run on this machine."""
+        """True if its jobs run on this machine."""
         return self.target.endswith((_BASIC, _POOL, _OWN))
 
 

@@ -20,6 +20,7 @@ from aetlab.reporting.figures.paper import paper_tasks
 from aetlab.reporting.folder import ReportFolder
 from aetlab.reporting.page import build_page
 from aetlab.reporting.report_contents import Report
+from aetlab.reporting.selection import unknown_column
 from aetlab.reporting.stored_run import StoredRun, check_arrays
 from aetlab.reporting.studies import Study, find_studies
 from aetlab.reporting.table_files import write_table
@@ -61,6 +62,7 @@ def choose_content(
     """Return what a report of ``runs`` shows, and one line on each record whose arrays are damaged.
 
     ``by`` is the column by which the table is sorted, ``memory`` a file that holds the stamps of unchanged files.
+    Raise :class:`SelectError` if there is no column ``by``.
     """
     problems: list[str] = []
     while True:
@@ -114,7 +116,11 @@ def build_report(
 def _sorted_frame(runs: Sequence[StoredRun], by: str) -> pd.DataFrame:
     """Return the table of ``runs``, sorted by the column ``by`` unless by default."""
     frame = summary_frame(runs)
-    return frame if frame.empty or by == "dose_e_A2" else frame.sort_values(by, kind="stable", ignore_index=True)
+    if frame.empty:
+        return frame
+    if by not in frame.columns:
+        raise unknown_column(by, list(map(str, frame.columns)))
+    return frame if by == "dose_e_A2" else frame.sort_values(by, kind="stable", ignore_index=True)
 
 
 def _make_figures(tasks: Sequence[FigureTask], folder: ReportFolder, n_processes: int | None) -> list[MadeFigure]:

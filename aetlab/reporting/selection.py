@@ -49,6 +49,14 @@ def select_rows(frame: pd.DataFrame, expression: str) -> pd.Series:
     return result
 
 
+def unknown_column(name: str, columns: Sequence[str]) -> SelectError:
+    """Return the error for a ``name`` that is none of ``columns``, with those that are near it or all short ones."""
+    near = difflib.get_close_matches(name, columns, n=3)
+    short = ", ".join(column for column in columns if "." not in column)
+    return SelectError(f"no column {name!r}; " + (f"did you mean {' or '.join(near)}?" if near else
+                       f"the columns are {short}, and all settings such as reg.weight"))
+
+
 def _checked(expression: str, frame: pd.DataFrame) -> str:
     """Return ``expression`` as pandas takes it, every name of a column in backticks; raise :class:`SelectError`."""
     quoted: list[str] = []
@@ -82,10 +90,7 @@ class _Checker(ast.NodeTransformer):
         if name == "inf" and name not in self._columns:
             return node
         if name not in self._columns or "`" in name:
-            near = difflib.get_close_matches(name, self._columns, n=3)
-            short = ", ".join(column for column in self._columns if "." not in column)
-            raise SelectError(f"no column {name!r}; " + (f"did you mean {' or '.join(near)}?" if near else
-                              f"the columns are {short}, and all settings such as reg.weight"))
+            raise unknown_column(name, self._columns)
         return ast.Name(f"`{name}`", ast.Load())
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.Name:
