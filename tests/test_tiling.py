@@ -19,7 +19,7 @@ TILT_DEG, DEFOCUS_A = np.array([-35.0, 10.0, 60.0]), np.array([200.0, 300.0])
 
 
 def sample() -> Atoms:
-    """Return 300 silicon atoms in a cylinder about the tilt axis, up to 3 Å from the faces: potentials are not periodic."""
+    """Return 300 silicon atoms about the tilt axis, not within 3 Å of the faces: potentials are not periodic."""
     rng = np.random.default_rng(5)
     x, z = rng.uniform(-2.5, 2.5, (2, 300))
     positions_A = np.stack([x, rng.uniform(-57, 57, 300), z], axis=1)
@@ -84,7 +84,7 @@ def test_the_images_of_a_cut_sample_are_the_cut_images(index: int, poses: Poses 
 
 def test_a_cut_keeps_weights_and_multiplies_those_of_rows() -> None:
     rng = np.random.default_rng(0)
-    series = TiltSeries(rng.random((2, 3, 4, 24)).astype(np.float32), np.zeros(2), np.zeros(3), 0.5, weight=np.ones((2, 3)),
+    series = TiltSeries(rng.random((2, 3, 4, 24)).astype(np.float32), np.zeros(2), np.zeros(3), 0.5,
                         pixel_weight=rng.random((2, 3, 4, 24)).astype(np.float32))
     tile = Tile(0, 0, 8, 3, 5, 24)
     by_row = rng.random((2, 3, 16))
