@@ -175,6 +175,8 @@ def trace(settings: RunSpec, reconstruction: Reconstruction, *, elements: Sequen
     the sample of ``settings``. ``progress`` receives the numbers of removed sites by rule and of undecided names.
     """
     numbers = atomic_numbers(settings, elements)
+    for line in tracing.describe_missing(reconstruction.volume):
+        progress.say(f"trace: {line}")
     with computing(settings):
         voxel_A = reconstruction.volume.voxel_A
         spec = tracing.at_voxel(settings.trace, voxel_A)

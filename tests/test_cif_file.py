@@ -45,7 +45,8 @@ def test_ase_and_the_own_reader_find_the_atoms_of_a_cif(tmp_path: Path) -> None:
     off_A = read.positions - np.array(BOX_A) / 2 - atoms.positions_A[named]
     assert (np.abs(off_A) <= 0.5 * atoms.position_error_A[named]).all()  # rounding stays below the uncertainty
     np.testing.assert_allclose(read.cell.lengths(), BOX_A)
-    sites = read_cif(path.read_text(encoding="utf-8"))
+    [read_sites] = read_cif(path.read_text(encoding="utf-8"))
+    sites = read_sites()
     assert len(sites.numbers) == 30 and (sites.occupancy == 1).all()
 
 

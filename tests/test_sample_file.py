@@ -99,12 +99,6 @@ def test_crops_cut_about_the_centre(tmp_path, crop, size, inside):
     np.testing.assert_allclose(atoms.positions_A, kept - (kept.min(0) + kept.max(0)) / 2, atol=1e-9)
 
 
-def test_last_structure_of_a_file_is_taken(tmp_path):
-    path = tmp_path / "two.xyz"
-    ase.io.write(path, [ase.Atoms("Si2", [(0, 0, 0), (0, 0, 2)]), ase.Atoms("Au", [(0, 0, 0)])])
-    assert sample_elements(read_structure(SampleSpec(kind="file", path=str(path)), rng())) == (79,)
-
-
 def test_vacancies_of_a_file_take_no_part(l_file):
     with pytest.raises(SpecError, match=r"sample\.vacancies\[0\]\.part='core'.*all"):
         build_sample(SampleSpec(kind="file", path=l_file, vacancies=(VacancyRegion(fraction=0.5, part="core"),)), SCALE,

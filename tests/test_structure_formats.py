@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from aetlab.exchange.atom_files import read_atoms, write_atoms
 from aetlab.samples import describe_reading
 from aetlab.samples.structure_file import site_positions_A
 from aetlab.spec import SampleSpec, SpecError
+from aetlab.store.identity import NOT_IN_IDENTITY, identity_of
 from tests.structure_files import cif, pdb_line, read
 
 OXYGEN = "\nO 0 0 2.0\n"
@@ -83,10 +85,54 @@ def test_a_pdb_file_with_names_that_are_not_aligned_is_refused_unless_its_residu
         read(tmp_path / "b.pdb", "".join(lines).replace("GLY", "UNK"))
 
 
-def test_the_last_model_of_a_pdb_file_with_an_end_is_taken(tmp_path):
+def several(name: str) -> str:
+    """Return a file of C, then O2, in the format of ``name``."""
     one, two = pdb_line(" C  "), pdb_line(" O  ") + pdb_line(" O  ", x=1.3)
-    atoms = read(tmp_path / "a.pdb", f"MODEL 1\n{one}ENDMDL\nMODEL 2\n{two}ENDMDL\nMASTER\nEND\n")
-    assert elements(atoms) == ["O", "O"]
+    if name == "a.pdb":
+        return f"MODEL 1\n{one}ENDMDL\nMODEL 2\n{two}ENDMDL\nMASTER\nEND\n"
+    if name == "vmd.pdb":
+        return f"CRYST1\n{one}END\n{two}END\n"
+    if name == "a.cif":
+        return f"data_global\n_journal_year 2018\n{cif(['C1 0 0 0'])}{cif(['O1 0 0 0', 'O2 0.26 0 0'])}"
+    if name == "a.xyz":
+        return "1\nfirst\nC 0 0 0\n2\nsecond\nO 0 0 0\nO 1.3 0 0\n"
+    molecules = [ase.Atoms("C"), ase.Atoms("O2", [(0, 0, 0), (1.3, 0, 0)])]
+    text = io.StringIO()
+    for molecule in molecules if name == "a.sdf" else ():
+        ase.io.write(text, molecule, format="sdf")
+    if name == "a.xsf":
+        ase.io.write(text, [ase.Atoms("O2", [(0, 0, 0), (1.2, 0, 0)]), molecules[1]], format="xsf")
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("name", ["a.pdb", "vmd.pdb", "a.cif", "a.xyz", "a.sdf", "a.xsf"])
+def test_a_file_with_several_structures_is_refused_unless_one_is_chosen_and_named(tmp_path, name):
+    """One of them was taken without a word."""
+    path = tmp_path / name
+    with pytest.raises(SpecError, match="holds 2 structures; choose one of them by its number, sample.frame=1 to") as e:
+        read(path, several(name))
+    assert "\n" not in str(e.value)
+    chosen = [read(path, frame=number) for number in (1, 2)]
+    assert [elements(atoms) for atoms in chosen] == [["O", "O"] if name == "a.xsf" else ["C"], ["O", "O"]]
+    assert np.ptp(chosen[1].positions_A) == pytest.approx(1.3, abs=0.01)
+    assert chosen[1].notes[0] == "structure 2 of 2 is taken"
+    with pytest.raises(SpecError, match=r"sample\.frame=3 cannot be used: .* holds 2 structures"):
+        read(path, frame=3)
+
+
+def test_read_atoms_refuses_several_structures_unless_one_is_chosen(tmp_path):
+    (tmp_path / "a.xyz").write_text(several("a.xyz"))
+    with pytest.raises(SpecError, match="frame=0 cannot be used: .* holds 2 structures"):
+        read_atoms(tmp_path / "a.xyz")
+    assert elements(read_atoms(tmp_path / "a.xyz", frame=1)) == ["C"]
+
+
+def test_only_a_chosen_structure_of_several_changes_the_identity():
+    sample = {"kind": "file", "path": "a.xyz", "digest": "0" * 64}
+    settings_ = {group: {} for group in NOT_IN_IDENTITY} | {"data": {"kind": "", "path": ""}, "reg": {"kind": "tv"}}
+    found = [identity_of({**settings_, "sample": sample | chosen})["sample"]
+             for chosen in ({}, {"frame": 0}, {"frame": 2})]
+    assert found[0] == found[1] and found[2] == {"kind": "file", "path": "0" * 64 + ".xyz:2"}
 
 
 def test_an_asymmetric_unit_of_a_pdb_file_is_not_repeated(tmp_path):
@@ -262,6 +308,9 @@ def test_what_the_readers_of_ase_take_on_trust_is_checked(tmp_path):
     for name, text, message in (
             ("POSCAR", f"As relaxed GaN\n{cell}1 1\nDirect\n0 0 0\n.5 .5 .5\n", "names no elements"),
             ("POSCAR", f"x\n{cell}Ga\n1000000000\nDirect\n0 0 0\n", "ends before all 1000000000 atoms"),
+            ("a.gen", "1 C\nSi\n1 1 0 0 0\n1 C\nSi\n1 1 0 0 0\n", "lines follow the structure that ends in line 3"),
+            ("POSCAR", f"x\n{cell}Ga\n1\n" + "Direct configuration= 1\n0 0 0\n" * 2, "it holds 2 structures"),
+            ("a.cfg", "Number of particles = 1\n" * 2, "it holds 2 structures"),
             ("a.gen", "5 C\nSi\n1 1 0 0 0\n2 1 0 0 3\n", "ends before all 5 atoms"),
             ("a.cfg", "Number of particles = 99999999\n", "Number of particles = 99999999"),
             ("a.mol", "\n\n\n  2  0            999 V3000\n", "version V3000"),

@@ -132,6 +132,21 @@ def test_a_volume_without_atoms_says_why(potential_V, tmp_path, capsys, change, 
         assert "no atoms were found" in said.err
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_not_finite_are_counted_and_hide_no_other_atom(potential_V, traced, tmp_path, capsys, value):
+    hollow = potential_V.copy()
+    hollow[:6] = value
+    np.save(tmp_path / "own.npy", hollow.transpose(0, 2, 1))
+    words = ["--voxel-A", "0.5", "--elements", "Si,O", "--min-intensity", "30"]
+    assert main([str(tmp_path / "own.npy"), *words]) == 0
+    said = capsys.readouterr().err
+    assert "own.npy: 5712 of 22848 voxels (25 %) are not finite: they are missing data" in said
+    assert said.count("\n") == 1
+    far_A = traced.positions_A[traced.positions_A[:, 2] > (10 - (SHAPE[0] - 1) / 2) * VOXEL_A]
+    found_A = ase.io.read(tmp_path / "own.atoms.xyz").positions
+    assert max(np.linalg.norm(found_A - place, axis=1).min() for place in far_A) < 0.02
+
+
 def test_a_hot_voxel_is_named(potential_V, tmp_path, capsys):
     hot = potential_V.copy()
     hot[3, 4, 5] = 1e6
@@ -294,7 +309,15 @@ def make_problem(tmp_path, problem):
     elif problem == "voxel_A=-1":
         words[2] = "-1"
     elif problem == "--min-intensity=0":
+        words += ["--min-intensity", "0"]
+    elif problem.startswith("v.npy cannot be traced: all of its finite voxels are 0: it shows nothing"):
         np.save(path, 0 * array)
+    elif problem.endswith("change the sign (multiply it by -1)"):
+        np.save(path, -array)
+    elif problem.endswith("none of its voxels is finite"):
+        np.save(path, np.nan * array)
+    elif problem.endswith("subtract the background first"):
+        np.save(path, array - 500)
     elif problem == "--width-A=0":
         words += ["--width-A", "0"]
     elif problem == "trace.fit_radius":
@@ -313,7 +336,10 @@ def make_problem(tmp_path, problem):
 @pytest.mark.parametrize("problem", [
     "is not there", "no voxel size", "--elements=Sx cannot be used", "known ending", "cannot be read", "is no volume",
     "axes=xyy", "voxel_A=-1", "--min-intensity=0", "--width-A=0", "trace.fit_radius", "datasets of three dimensions",
-    "has no dataset c"])
+    "has no dataset c", "v.npy cannot be traced: all of its finite voxels are 0: it shows nothing; take another file",
+    "v.npy cannot be traced: its peaks are negative (from -100 to 0, median 0): atoms must be bright, change the sign "
+    "(multiply it by -1)", "v.npy cannot be traced: none of its voxels is finite",
+    "its background is -500, not 0 (maximum -500): subtract the background first"])
 def test_problems_are_reported_in_one_line(tmp_path, capsys, problem):
     assert main(make_problem(tmp_path, problem)) == 2
     told = capsys.readouterr().err.strip()

@@ -20,7 +20,8 @@ from aetlab.spec.folders import experiments_folder, group_choices
 from aetlab.spec.reg import OWNERS
 from aetlab.spec.unread import conditions, refuse_unread, why_unread
 
-OF_FILES = {f"sample.{name}" for name in ("path", "digest", "repeat", "rotate_deg", "tilt_axis", "crop", "crop_size_A")}
+OF_FILES = {f"sample.{name}" for name in (
+    "path", "digest", "frame", "repeat", "rotate_deg", "tilt_axis", "crop", "crop_size_A")}
 OF_NEEDLE = {"sample.min_distance_A"} | {
     f"scale.{name}" for name in ("core_radius_A", "shell_thickness_A", "length_A", "taper_deg", "apex_gap_A",
                                  "scoring_diameter_A")}

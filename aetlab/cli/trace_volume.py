@@ -13,14 +13,14 @@ import numpy as np
 
 from aetlab.core import console
 from aetlab.core.files import StorageError, make_folder, writing
-from aetlab.core.nouns import TracedAtoms
+from aetlab.core.nouns import TracedAtoms, Volume
 from aetlab.core.physics import SYMBOLS
 from aetlab.exchange.atom_files import is_traced_from, write_csv, write_xyz
 from aetlab.exchange.mrc import write_mrc
 from aetlab.exchange.read_volume import FileError, read_volume
 from aetlab.forward import expected_signals
 from aetlab.spec import SpecError, TraceSpec
-from aetlab.tracing import describe, explain_nothing, trace_atoms
+from aetlab.tracing import describe, describe_missing, explain_nothing, trace_atoms
 from aetlab.tracing.summary import describe_contrast
 
 
@@ -75,19 +75,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         elements = _read_elements(options.elements)
+        for name, value in (("--min-intensity", options.min_intensity), ("--width-A", options.width_A)):
+            if value is not None and not 0 < value < math.inf:
+                raise FileError(f"{name}={value:g} cannot be used: it must be greater than 0 and finite")
         results = _check_results(options)
         volume = read_volume(options.volume, voxel_A=options.voxel_A, dataset=options.dataset, axes=options.axes)
-        finite_maximum = float(np.max(volume.potential_V, initial=0.0, where=np.isfinite(volume.potential_V)))
-        least = options.min_intensity if options.min_intensity is not None else 0.1 * finite_maximum
-        if not 0 < least < math.inf:
-            raise FileError(f"--min-intensity={least:g} cannot be used: it must be greater than 0 and finite (the "
-                            f"maximum of the volume is {finite_maximum:g})")
-        if not options.width_A > 0:
-            raise FileError(f"--width-A={options.width_A:g} cannot be used: it must be greater than 0")
+        least = options.min_intensity if options.min_intensity is not None else 0.1 * _maximum(volume, options.volume)
         usual = TraceSpec()
         spec = scale_lengths(usual, options.width_A / volume.voxel_A / usual.width_start)
         spec = dataclasses.replace(spec, min_intensity_V=least)
-        contrast = describe_contrast(volume)
+        contrast = (*describe_missing(volume), *describe_contrast(volume))
         for line in (*volume.notes, *contrast):
             print(f"{parser.prog}: {options.volume}: {line}", file=sys.stderr)
         expected = None if 0 in elements else expected_signals(
@@ -138,6 +135,21 @@ def _check_results(options: argparse.Namespace) -> list[Path]:
     with writing(folder), tempfile.TemporaryFile(dir=folder):
         pass
     return results
+
+
+def _maximum(volume: Volume, path: Path) -> float:
+    """Return the greatest finite voxel, which must be positive.
+
+    Raises
+    ------
+    FileError
+        If it is not: nothing in the volume can be an atom. The message says what the matter is and what to try.
+    """
+    maximum = float(np.max(volume.potential_V, initial=-np.inf, where=np.isfinite(volume.potential_V)))
+    if maximum > 0:
+        return maximum
+    reasons = describe_contrast(volume) if maximum > -math.inf else ["none of its voxels is finite"]
+    raise FileError(f"{path} cannot be traced: {'; '.join(reasons)}")
 
 
 def _read_elements(text: str) -> tuple[int, ...]:

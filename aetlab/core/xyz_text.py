@@ -9,14 +9,13 @@ from aetlab.core.element_names import read_element
 _PROPERTIES = re.compile(r"""(?:^|\s)Properties\s*=\s*["'{]?([^\s"'}]+)""")
 
 
-def plain_frames(text: str) -> list[str]:
-    """Return the text of each structure of an XYZ file, with chemical symbols in place of labels, ions and numbers.
+def split_frames(text: str) -> list[tuple[int, list[str]]]:
+    """Return the lines of each structure of an XYZ file, with the index of its first line in the file.
 
     Raises
     ------
     ValueError
-        If a structure is not whole, announces columns that are not there, or a word names no element. A reader that
-        believed such numbers would take any memory or time.
+        If a structure is not whole. A reader that believed its number of atoms would take any memory or time.
     """
     lines = text.removesuffix("\n").split("\n")
     frames: list[tuple[int, int]] = []
@@ -31,13 +30,20 @@ def plain_frames(text: str) -> list[str]:
         at += 2 + int(word)
     if any(line.strip() for line in lines[at:]):
         raise ValueError(f"lines follow the empty line {at + 1}")
-    return ["\n".join(_plain(lines[start:stop], start)) + "\n" for start, stop in frames]
+    return [(start, lines[start:stop]) for start, stop in frames]
 
 
-def _plain(frame: list[str], start: int) -> list[str]:
+def plain_text(start: int, frame: list[str]) -> str:
+    """Return the text of a structure of :func:`split_frames`, with symbols in place of labels, ions and numbers.
+
+    Raises
+    ------
+    ValueError
+        If the structure announces columns that are not there, or a word names no element.
+    """
     column = _check_columns(frame, start)
     if column is None:
-        return frame
+        return "\n".join(frame) + "\n"
     named = []
     known: dict[str, str] = {}
     for at, line in enumerate(frame[2:], start + 3):
@@ -47,7 +53,7 @@ def _plain(frame: list[str], start: int) -> list[str]:
             known[word] = _symbol(word, at)
         words[column] = known[word]
         named.append(" ".join(words))
-    return [*frame[:2], *named]
+    return "\n".join([*frame[:2], *named]) + "\n"
 
 
 def _check_columns(frame: list[str], start: int) -> int | None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from aetlab.core.checks import SpecError
 from aetlab.core.files import write_atomically
 from aetlab.core.nouns import Atoms, RefinedAtoms, TracedAtoms
+from aetlab.core.one_of_several import one_of_several
 from aetlab.core.physics import SYMBOLS
 from aetlab.core.text import decode_text
-from aetlab.core.xyz_text import plain_frames
+from aetlab.core.xyz_text import plain_text, split_frames
 from aetlab.exchange.ase_atoms import from_ase, per_atom_names
 from aetlab.exchange.read_volume import FileError
 
@@ -41,16 +44,19 @@ def write_atoms(path: Path | str, atoms: AnyAtoms) -> None:
         raise FileError(_unknown_suffix(path))
 
 
-def read_atoms(path: Path | str) -> Atoms:
-    """Return the atoms of an extended XYZ or CSV file, by the suffix of ``path``; of several frames the first.
+def read_atoms(path: Path | str, *, frame: int = 0) -> Atoms:
+    """Return the atoms of an extended XYZ or CSV file, by the suffix of ``path``.
 
-    XYZ files are parsed by ASE. A CSV file needs the columns species, x_A, y_A and z_A. Positions are taken as they
-    are, in Å about the volume's centre. The column ``part`` is read where there is one, all other columns are not.
+    XYZ files are parsed by ASE; ``frame`` is the number from 1 of one of several structures. A CSV file needs the
+    columns species, x_A, y_A and z_A. Positions are taken as they are, in Å about the volume's centre. The column
+    ``part`` is read where there is one, all other columns are not.
 
     Raises
     ------
     FileError
         If the suffix names no format, or if the file cannot be read as such.
+    SpecError
+        If the file holds several structures and ``frame`` is 0, or fewer than ``frame``.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -60,7 +66,11 @@ def read_atoms(path: Path | str) -> Atoms:
         raise FileError(f"{path} is not there")
     try:
         text = decode_text(path.read_bytes())
-        return _read_xyz(text) if suffix in XYZ else _read_csv(text)
+        frames = [partial(_read_xyz, *each) for each in split_frames(text)] if suffix in XYZ else [
+            partial(_read_csv, text)]
+        return one_of_several(frames, frame, "frame", path)[0]()
+    except SpecError:
+        raise
     except Exception as error:  # the readers raise exceptions of every kind on malformed files
         raise FileError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
 
@@ -69,11 +79,11 @@ def _unknown_suffix(path: Path | str) -> str:
     return f"{path} has no known ending: give {', '.join(XYZ)} or {CSV[0]}"
 
 
-def _read_xyz(text: str) -> Atoms:
+def _read_xyz(start: int, lines: list[str]) -> Atoms:
     import ase
     import ase.io
 
-    frame = ase.io.read(io.StringIO(plain_frames(text)[0]), index=0, format="extxyz")
+    frame = ase.io.read(io.StringIO(plain_text(start, lines)), index=0, format="extxyz")
     assert isinstance(frame, ase.Atoms)
     return from_ase(frame)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aetlab.core.text import Lines
-from aetlab.samples.sites import Sites, make_sites
+from aetlab.samples.sites import ReadSites, Sites, make_sites
 
 if TYPE_CHECKING:
     import ase
@@ -20,19 +21,30 @@ _OCCUPANCY = ("occupancy", "occupancies", "occ")
 _ENGLISH = {"Am", "As", "At", "Be", "He", "I", "In", "No"}
 
 
-def read_with_ase(text: str, file_format: str) -> Sites:
-    """Return the sites of the last structure of a text in one of ASE's formats.
+def read_with_ase(text: str, file_format: str) -> list[ReadSites]:
+    """Return a function for each structure of a text in one of ASE's formats, which reads its sites.
 
     Raises
     ------
     Exception
-        Of every kind, for text that is malformed; ValueError for counts beyond the text, and for what ASE would
-        misread.
+        Of every kind, also by the functions, for text that is malformed; ValueError for counts beyond the text, for
+        several structures where the format has one, and for what ASE would misread.
     """
+    import ase.io
+
+    if file_format in ("sdf", "mol"):
+        return [partial(_read_one, record, file_format) for record in _split_records(text)]
+    if file_format == "xsf":
+        return [partial(sites_of, structure) for structure in ase.io.read(Lines(text), index=":", format="xsf")]
+    return [partial(_read_one, text, file_format)]
+
+
+def _read_one(text: str, file_format: str) -> Sites:
     import ase.io
     import ase.io.cube
 
-    text = _CHECKS[file_format](text) if file_format in _CHECKS else text
+    if file_format in _CHECKS:
+        _CHECKS[file_format](text)
     if file_format == "cube":
         structure: Any = ase.io.cube.read_cube(Lines(text), read_data=False)["atoms"]
     else:
@@ -69,15 +81,23 @@ def _check_count(count: int, text: str, what: str = "atoms") -> None:
         raise ValueError(f"it ends before all {count} {what} that it announces")
 
 
-def _check_gen(text: str) -> str:
-    lines = text.rstrip("\n").split("\n")
+def _check_single(n_structures: int) -> None:
+    if n_structures > 1:
+        raise ValueError(f"it holds {n_structures} structures, and the format has one: save one of them")
+
+
+def _check_gen(text: str) -> None:
+    lines = text.rstrip().split("\n")
     n_atoms = int(lines[0].split()[0])
     if n_atoms > len(lines) - 2:
         raise ValueError(f"it ends before all {n_atoms} atoms that it announces")
-    return text
+    n_lines = n_atoms + (2 if lines[0].split()[1] == "C" else 6)
+    if len(lines) > n_lines:
+        raise ValueError(f"lines follow the structure that ends in line {n_lines}: save one structure")
 
 
-def _check_cfg(text: str) -> str:
+def _check_cfg(text: str) -> None:
+    _check_single(len(re.findall(r"^\s*Number of particles", text, re.MULTILINE)))
     for key, value in re.findall(r"^\s*(Number of particles|entry_count)\s*=\s*(-?\d+)", text, re.MULTILINE):
         limit = text.count("\n") + 1 if key[0] == "N" else max(len(line.split()) for line in text.split("\n"))
         if not 0 <= int(value) <= limit:
@@ -89,7 +109,6 @@ def _check_cfg(text: str) -> str:
         if any(len(row) == int(n_entries[1]) and float(row[4]) != 1 for row in rows if "=" not in row):
             raise ValueError("its fifth column has no name and may be an occupancy: name it with the line "
                              "'auxiliary[1] = occupancy', and the fourth likewise")
-    return text
 
 
 def _cfg_unit(text: str) -> float:
@@ -98,8 +117,9 @@ def _cfg_unit(text: str) -> float:
     return float(unit[1]) if unit else 1.0
 
 
-def _check_vasp(text: str) -> str:
+def _check_vasp(text: str) -> None:
     """Check the numbers of atoms; a file without symbols needs them at the start of its first line."""
+    _check_single(len(re.findall(r"^\s*Direct configuration=", text, re.MULTILINE)))
     lines = text.split("\n")
     words = lines[5].split("!")[0].split() if len(lines) > 5 else []
     if not words:
@@ -109,7 +129,6 @@ def _check_vasp(text: str) -> str:
     else:
         words = lines[6].split("!")[0].split()
     _check_count(sum(int(word) for word in words if word.isdigit()), text)
-    return text
 
 
 def _check_old_vasp(comment: str, n_elements: int) -> None:
@@ -130,25 +149,27 @@ def _check_old_vasp(comment: str, n_elements: int) -> None:
         raise ValueError(f"it names no elements for its {n_elements} numbers of atoms: write a line of symbols above")
 
 
-def _check_cube(text: str) -> str:
+def _check_cube(text: str) -> None:
     lines = text.split("\n")
     _check_count(abs(int(lines[2].split()[0])), text)
     if any(int(float(line.split()[0])) < 0 for line in lines[3:6]):
         raise ValueError("its negative numbers of voxels say Å in place of Bohr radii, which is not read; convert it")
-    return text
 
 
-def _check_mol(text: str) -> str:
-    """Return the last record of an SDF file, which must be of the version V2000 and whole."""
-    records = [record for record in re.split(r"^\$\$\$\$.*\n?", text, flags=re.MULTILINE) if record.strip()]
-    lines = records[-1].split("\n")
+def _split_records(text: str) -> list[str]:
+    """Return the records of an SDF file."""
+    return [record for record in re.split(r"^\$\$\$\$.*\n?", text, flags=re.MULTILINE) if record.strip()]
+
+
+def _check_mol(text: str) -> None:
+    """Check that a record of an SDF file is of the version V2000 and whole."""
+    lines = text.split("\n")
     if "V3000" in lines[3]:
         raise ValueError("it is of the version V3000; V2000 is read")
     n_atoms = int(lines[3][:3])
     if n_atoms > len(lines) - 4 or not any(line.startswith("M  END") for line in lines):
         raise ValueError(f"it ends before all {n_atoms} atoms that it announces, or without M  END")
-    return records[-1]
 
 
-_CHECKS: dict[str, Callable[[str], str]] = {"gen": _check_gen, "cfg": _check_cfg, "vasp": _check_vasp,
+_CHECKS: dict[str, Callable[[str], None]] = {"gen": _check_gen, "cfg": _check_cfg, "vasp": _check_vasp,
                                             "cube": _check_cube, "sdf": _check_mol, "mol": _check_mol}

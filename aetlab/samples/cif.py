@@ -11,13 +11,14 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from aetlab.core.element_names import read_element
-from aetlab.samples.sites import MAX_ATOMS, Sites, make_sites
+from aetlab.samples.sites import MAX_ATOMS, ReadSites, Sites, make_sites
 from aetlab.samples.space_group import Operations, find_operations
 from aetlab.samples.spacing import least_ratio
 
@@ -31,14 +32,14 @@ _AXES = ("x", "y", "z")
 _ABSENT = (".", "?")
 
 
-def read_cif(text: str) -> Sites:
-    """Return the sites in the unit cell of the last structure of a CIF file.
+def read_cif(text: str) -> list[ReadSites]:
+    """Return a function for each data block of a CIF file that holds sites, which reads those of the unit cell.
 
     Raises
     ------
     ValueError
-        If the text holds no structure, an item cannot be read or contradicts others, or the file does not say how its
-        sites are repeated.
+        If the text holds no structure; by the functions, if an item cannot be read or contradicts others, or the block
+        does not say how its sites are repeated.
     """
     from ase.io.cif import parse_cif
 
@@ -53,7 +54,7 @@ def read_cif(text: str) -> Sites:
         if any("_atom_site.cartn_x" in tags for tags in blocks):
             raise ValueError("it is an mmCIF file, which is not read: save it as PDB")
         raise ValueError("it holds no sites of atoms")
-    return _sites_of(structures[-1])
+    return [partial(_sites_of, tags) for tags in structures]
 
 
 def _sites_of(tags: Mapping[str, Any]) -> Sites:

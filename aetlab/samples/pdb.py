@@ -10,11 +10,12 @@ Source: wwPDB, Protein Data Bank Contents Guide 3.3, "ATOM".
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
 from aetlab.core.element_names import number_of_symbol, read_element
-from aetlab.samples.sites import Sites, make_sites
+from aetlab.samples.sites import ReadSites, Sites, make_sites
 
 _ATOMS = ("ATOM  ", "HETATM")
 #: Residues whose atoms are all H, C, N, O, P or S.
@@ -22,16 +23,21 @@ _STANDARD = frozenset("ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE P
                       "A C G U DA DC DG DT HOH WAT".split())
 
 
-def read_pdb(text: str) -> Sites:
-    """Return the sites of the last model of a PDB file; each residue chooses one of its alternate locations.
+def read_pdb(text: str) -> list[ReadSites]:
+    """Return a function for each model of a PDB file, which reads its sites.
+
+    Each residue chooses one of its alternate locations.
 
     Raises
     ------
     ValueError
-        If a line cannot be read, an atom's element cannot be told, or the occupancies make no sense.
+        By the functions, if a line cannot be read, an atom's element cannot be told, or the occupancies make no sense.
     """
     lines = text.split("\n")
-    model = _last_model(lines)
+    return [partial(_read_model, lines, model) for model in _models(lines)]
+
+
+def _read_model(lines: list[str], model: list[tuple[int, str]]) -> Sites:
     names_aligned = _names_are_aligned([line for _, line in model])
     numbers, positions_A, occupancy, places = [], [], [], []
     for at, line in model:
@@ -51,15 +57,15 @@ def read_pdb(text: str) -> Sites:
                       option=option, cell_A=cell_A, notes=notes)
 
 
-def _last_model(lines: list[str]) -> list[tuple[int, str]]:
-    """Return the lines of the atoms of the last model that has any, with their numbers from 1."""
+def _models(lines: list[str]) -> list[list[tuple[int, str]]]:
+    """Return the lines of the atoms of each model that has any, with their numbers from 1."""
     models: list[list[tuple[int, str]]] = [[]]
     for at, line in enumerate(lines, 1):
         if line.startswith(_ATOMS):
             models[-1].append((at, line))
         elif line.startswith(("MODEL", "END")) and models[-1]:
             models.append([])
-    return next((model for model in reversed(models) if model), [])
+    return [model for model in models if model]
 
 
 def _coordinate(text: str) -> float:

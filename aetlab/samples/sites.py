@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -41,6 +43,10 @@ class Sites:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+
+#: Reads the sites of one structure of a file that can hold several.
+ReadSites: TypeAlias = Callable[[], Sites]
 
 
 def make_sites(numbers: np.ndarray, positions_A: np.ndarray, occupancy: np.ndarray | None = None, *,

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from aetlab.core.nouns import Atoms
+from aetlab.core.one_of_several import one_of_several
 from aetlab.core.physics import SYMBOLS
 from aetlab.core.text import decode_text
 from aetlab.samples.ase_files import read_with_ase
 from aetlab.samples.cif import read_cif
 from aetlab.samples.occupancy import draw_atoms
 from aetlab.samples.pdb import read_pdb
-from aetlab.samples.sites import Sites, repeat_cell
+from aetlab.samples.sites import ReadSites, Sites, repeat_cell
 from aetlab.samples.spacing import check_spacing
 from aetlab.samples.xyz import read_xyz
 from aetlab.spec import SampleSpec, SpecError
@@ -40,7 +42,7 @@ _FILE_AXIS_TO_Y = {"x": [2, 0, 1], "y": [0, 1, 2], "z": [1, 2, 0]}
 
 
 def read_structure(sample: SampleSpec, rng: np.random.Generator) -> Atoms:
-    """Return the atoms of the file ``sample.path``, the last of several structures, with one part (``all``).
+    """Return the atoms of the file ``sample.path``, of several structures that of ``sample.frame``, as one part.
 
     The cell is repeated and the middle of the bounding box moved to the centre. The axis ``tilt_axis`` of the file
     becomes y (cyclically). The structure is turned about x, then y, then z, cropped, and centred again. ``rng`` then
@@ -99,7 +101,14 @@ def _read(sample: SampleSpec) -> Sites:
     file_format = _file_format(sample)
     refusal = f"sample.path={sample.path!r} cannot be read"
     try:
-        sites = _parse(_content(path, sample), file_format)
+        structures = _parse(_content(path, sample), file_format)
+        if not structures:
+            raise SpecError(f"sample.path={sample.path!r} cannot be used: it holds no atoms")
+        read, notes = one_of_several(structures, sample.frame, "sample.frame", sample.path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sites = read()
+        sites = replace(sites, notes=(*notes, *sites.notes))
     except SpecError:
         raise
     except ImportError as error:
@@ -124,7 +133,8 @@ def _file_format(sample: SampleSpec) -> str:
     return file_format
 
 
-def _parse(content: bytes, file_format: str) -> Sites:
+def _parse(content: bytes, file_format: str) -> list[ReadSites]:
+    """Return a function for each structure of the file, which reads its sites."""
     text = decode_text(content)
     readers = {"extxyz": read_xyz, "cif": read_cif, "proteindatabank": read_pdb}
     with warnings.catch_warnings():

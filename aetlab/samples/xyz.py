@@ -6,30 +6,36 @@ Source: E. J. Kirkland, Advanced Computing in Electron Microscopy (2010), append
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from aetlab.core.text import Lines
-from aetlab.core.xyz_text import plain_frames
+from aetlab.core.xyz_text import plain_text, split_frames
 from aetlab.samples.ase_files import sites_of
-from aetlab.samples.sites import Sites, make_sites
+from aetlab.samples.sites import ReadSites, Sites, make_sites
 
 
-def read_xyz(text: str) -> Sites:
-    """Return the sites of the last structure of an XYZ file.
+def read_xyz(text: str) -> list[ReadSites]:
+    """Return a function for each structure of an XYZ file, which reads its sites.
 
     Symbols may be numbered, be ions or atomic numbers. An ``occupancy`` column of an extended file is read.
 
     Raises
     ------
     ValueError
-        If the text is no such file, or a word names no element.
+        If the text is no such file; by the functions, if a word names no element.
     """
     lines = text.rstrip("\n").split("\n")
     if len(lines) > 2 and lines[-1].strip() == "-1" and not lines[0].strip().isdigit():
-        return _read_multislice(lines)
+        return [partial(_read_multislice, lines)]
+    return [partial(_read_frame, start, frame) for start, frame in split_frames(text)]
+
+
+def _read_frame(start: int, frame: list[str]) -> Sites:
     import ase.io
 
-    structure = ase.io.read(Lines(plain_frames(text)[-1]), format="extxyz")
+    structure = ase.io.read(Lines(plain_text(start, frame)), format="extxyz")
     assert not isinstance(structure, list)
     return sites_of(structure)
 

@@ -83,6 +83,9 @@ class SampleSpec:
                         reads=_FILE, default="")
     digest: str = setting("SHA-256 of the structure file, set when the settings are bound (aetlab.spec.inputs); a file "
                           "with another digest is refused", reads=_FILE, default="")
+    frame: int = setting(
+        "structure of a file with several (frames of XYZ, models of PDB, data blocks of CIF, records of SDF), from 1; "
+        "0 for a file that holds one", within="[0, inf)", reads=_FILE, default=0)
     repeat: tuple[int, int, int] = setting("repeats of the file's cell along its vectors", within="[1, inf)",
                                            reads=_FILE, default=(1, 1, 1))
     rotate_deg: tuple[float, float, float] = setting(

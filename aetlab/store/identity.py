@@ -88,8 +88,9 @@ def identity(spec: RunSpec) -> dict[str, Any]:
 def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of plain ``settings``, such as those of a record, that changes the result of their run.
 
-    A structure file enters by its digest and the ending of its name, which gives the format. Settings that belong to
-    other regularisers than that of the run are left out, so that a new regulariser does not change it.
+    A structure file enters by its digest, the ending of its name, which gives the format, and the structure that is
+    chosen of several. Settings that belong to other regularisers than that of the run are left out, so that a new
+    regulariser does not change it.
 
     Raises
     ------
@@ -104,10 +105,11 @@ def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     kind = settings["reg"]["kind"]
     left["reg"] = {name: value for name, value in settings["reg"].items() if kind in OWNERS.get(name, (kind,))}
     path, sample_digest = left["sample"].pop("path"), left["sample"].pop("digest", "")
+    frame = left["sample"].pop("frame", 0)
     del left["data"]["path"]
     if left["sample"]["kind"] == "file":
         _require_digest("sample", sample_digest)
-        left["sample"]["path"] = sample_digest + format_ending(path)
+        left["sample"]["path"] = sample_digest + format_ending(path) + (f":{frame}" if frame else "")
     if left["data"]["kind"] == "measured":
         _require_digest("data", left["data"]["digest"])
     return left

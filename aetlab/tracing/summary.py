@@ -55,6 +55,16 @@ def explain_nothing(volume: Volume, spec: TraceSpec) -> list[str]:
         "trace.min_significance"]
 
 
+def describe_missing(volume: Volume) -> list[str]:
+    """Return a line on the voxels that are not finite; empty if all are."""
+    finite = np.isfinite(to_numpy(volume.potential_V))
+    n_missing = finite.size - int(finite.sum())
+    if not n_missing:
+        return []
+    return [f"{n_missing} of {finite.size} voxels ({100 * n_missing / finite.size:.2g} %) are not finite: they are "
+            "missing data, which no fit uses and where no atom is found"]
+
+
 def describe_contrast(volume: Volume) -> list[str]:
     """Return what is unlike a potential in V about a volume, each with what to try; empty if nothing is.
 
@@ -65,9 +75,9 @@ def describe_contrast(volume: Volume) -> list[str]:
     finite = values[np.isfinite(values)].astype(np.float64)
     if not len(finite):
         return []
-    low, middle, high = float(finite.min()), float(np.median(finite)), float(finite.max())
+    low, middle, high = (float(value) + 0.0 for value in (finite.min(), np.median(finite), finite.max()))  # no -0
     if low == high:
-        return [f"all of its voxels are {low:g}"]
+        return [f"all of its finite voxels are {low:g}: it shows nothing; take another file, or another --dataset"]
     lines = []
     place, neighbour = _brightest(values)
     hot = high - middle > HOT_FACTOR * max(neighbour - middle, 0.0) and high - middle > middle - low
@@ -80,7 +90,7 @@ def describe_contrast(volume: Volume) -> list[str]:
                      "atom (--min-intensity)")
     if middle - low > 2 * (high - middle):
         lines.append(f"its peaks are negative (from {low:g} to {high:g}, median {middle:g}): atoms must be bright, "
-                     "change the sign")
+                     "change the sign (multiply it by -1)")
     elif abs(middle) > OFFSET_SHARE * (high - middle):
         lines.append(f"its background is {middle:g}, not 0 (maximum {high:g}): subtract the background first")
     return lines
