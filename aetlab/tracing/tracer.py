@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from aetlab.tracing.sites import (
     merge_sites,
 )
 from aetlab.tracing.smoothing import smooth
-from aetlab.tracing.species import name_species
+from aetlab.tracing.species import Species, name_species
 
 #: The noise is measured again after a round that drops a larger share of the sites.
 MANY_GONE = 0.01
@@ -74,15 +75,80 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...], repo
     ValueError
         If the volume is not three-dimensional and real, or if an element occurs twice or there is none.
     """
-    given = volume.potential_V
-    if given.ndim != 3 or given.dtype.kind not in "fiu":
-        raise ValueError(f"a volume is a real array (Z, X, Y), not {given.dtype} with shape {given.shape}")
-    as_given_V = given.astype(np.float32)
-    searched = smooth(as_given_V, spec.smoothing)
-    if spec.cylinder_margin >= 0:
-        outside = _outside_cylinder(as_given_V.shape, spec.cylinder_margin)
-        for volume_V in (as_given_V, searched):
-            volume_V[outside] = np.nan
+    found = find_sites(volume, spec, elements, report).brightest(elements, spec.min_signal, expected_signal, in_volts)
+    measured = measure_sites(volume, found.sites, found.status, spec)
+    return found.named(measured, name_species(found.signal, elements, expected_signal, in_volts=in_volts))
+
+
+@dataclass(frozen=True)
+class FoundSites:
+    """Sites of the searched volume before faint ones are dropped and all are named.
+
+    ``sites`` (N, 5) are z, x, y, I, s in voxels of the volume and V, in canonical order; ``status`` (N,) is that of
+    their last fits. ``rounds``, ``n_candidates`` and ``removed`` are those of :class:`~aetlab.core.nouns.TracedAtoms`.
+    """
+
+    sites: np.ndarray
+    status: np.ndarray
+    rounds: tuple[dict[str, float], ...]
+    n_candidates: int
+    removed: Mapping[str, int]
+
+    @property
+    def signal(self) -> np.ndarray:
+        """Return the signal I·s (N,) in V·voxel."""
+        return np.asarray(self.sites[:, 3] * self.sites[:, 4])
+
+    def brightest(self, elements: tuple[int, ...], share: float, expected_signal: Mapping[int, float] | None,
+                  in_volts: bool) -> FoundSites:
+        """Return the sites of at least ``share`` of the median signal of the lightest element's, and count the others.
+
+        The lightest is that of the least expected signal. Its sites are those that it is given with a probability of at
+        least a half: where the images do not tell it from others, no site is dropped. The parameters are those of
+        :func:`trace_atoms`.
+        """
+        if not share:
+            return self
+        signal = self.signal
+        species = name_species(signal, elements, expected_signal, in_volts=in_volts)
+        faintest = min(elements, key=lambda z: expected_signal[z]) if expected_signal else min(elements)
+        lightest = (species.numbers == faintest) & (species.probability >= LIKELY)
+        if not lightest.any():
+            return self
+        keep = signal >= share * np.median(signal[lightest])
+        return replace(self, sites=self.sites[keep], status=self.status[keep],
+                       removed={**self.removed, "faint": self.removed["faint"] + int((~keep).sum())})
+
+    def named(self, measured: MeasuredSites, species: Species) -> TracedAtoms:
+        """Return the sites, ``measured`` in their order, with their names as traced atoms."""
+        return TracedAtoms(
+            positions_A=measured.positions_A, intensity_V=measured.intensity_V, width_A=measured.width_A,
+            signal=self.signal, numbers=species.numbers, position_error_A=measured.position_error_A,
+            intensity_error_V=measured.intensity_error_V, width_error_A=measured.width_error_A,
+            probability=species.probability,
+            flag=measured.flag | np.where(species.not_atom > 0.5, Flag.NOT_ATOM, 0).astype(np.uint8),
+            residual_V=measured.residual_V, posterior=species.posterior, not_atom_probability=species.not_atom,
+            species=species.summary, rounds=self.rounds, n_candidates=self.n_candidates, removed=self.removed)
+
+
+@dataclass(frozen=True)
+class MeasuredSites:
+    """Final fits of N sites: positions (x, y, z) in Å about the volume's centre, intensity, width, and their errors."""
+
+    positions_A: np.ndarray
+    intensity_V: np.ndarray
+    width_A: np.ndarray
+    position_error_A: np.ndarray
+    intensity_error_V: np.ndarray
+    width_error_A: np.ndarray
+    flag: np.ndarray
+    residual_V: np.ndarray
+
+
+def find_sites(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
+               report: RoundReport | None = None) -> FoundSites:
+    """Return the sites that the rounds of tracing find and keep; the parameters are those of :func:`trace_atoms`."""
+    searched = _prepare(volume, spec, smoothed=True)
     potential_V = np.ascontiguousarray(to_numpy(searched))
     removed = Removed()
     candidates = find_candidates(searched, spec)
@@ -98,42 +164,41 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...], repo
     least = least_distance_A(elements, spec.min_bond_part) / volume.voxel_A if spec.min_bond_part else 0.0
     sites, status, rounds = _refine_in_rounds(potential_V, searched, sites, spec, bond, least, removed, report)
     order = canonical_order(sites)
-    bright = _bright_enough(sites[order], elements, spec.min_signal, expected_signal, in_volts)
-    order = removed.by("faint", order, order[bright])
-    sites, status = sites[order], status[order]
-    signal = sites[:, 3] * sites[:, 4]
-    if spec.smoothing and spec.n_sharp_fits:
-        potential_V = np.ascontiguousarray(to_numpy(as_given_V))
+    return FoundSites(sites[order], status[order], rounds, n_candidates, removed.counts)
+
+
+def measure_sites(volume: Volume, sites: np.ndarray, status: np.ndarray, spec: TraceSpec) -> MeasuredSites:
+    """Return the last fits of ``sites`` (N, 5), to the volume as given where it was smoothed for the search.
+
+    ``sites`` and ``status`` (N,) are rows of :class:`FoundSites`, in their order.
+    """
+    sharp = bool(spec.smoothing and spec.n_sharp_fits)
+    potential_V = np.ascontiguousarray(to_numpy(_prepare(volume, spec, smoothed=not sharp)))
+    if sharp:
         sites, status = _sharpen(potential_V, sites, spec)
     errors = estimate_errors(potential_V, sites, status, spec)
-    species = name_species(signal, elements, expected_signal, in_volts=in_volts)
     centre = (np.asarray(potential_V.shape) - 1) / 2
     voxel_A = volume.voxel_A
     zxy_to_xyz = [1, 2, 0]
-    return TracedAtoms(
-        positions_A=((sites[:, :3] - centre) * voxel_A)[:, zxy_to_xyz], intensity_V=sites[:, 3],
-        width_A=sites[:, 4] * voxel_A, signal=signal, numbers=species.numbers,
-        position_error_A=errors.std[:, zxy_to_xyz] * voxel_A, intensity_error_V=errors.std[:, 3],
-        width_error_A=errors.std[:, 4] * voxel_A, probability=species.probability,
-        flag=errors.flag | np.where(species.not_atom > 0.5, Flag.NOT_ATOM, 0).astype(np.uint8),
-        residual_V=errors.residual_V, posterior=species.posterior, not_atom_probability=species.not_atom,
-        species=species.summary, rounds=rounds, n_candidates=n_candidates, removed=removed.counts)
+    return MeasuredSites(((sites[:, :3] - centre) * voxel_A)[:, zxy_to_xyz], sites[:, 3], sites[:, 4] * voxel_A,
+                         errors.std[:, zxy_to_xyz] * voxel_A, errors.std[:, 3], errors.std[:, 4] * voxel_A,
+                         errors.flag, errors.residual_V)
 
 
-def _bright_enough(sites: np.ndarray, elements: tuple[int, ...], share: float,
-                   expected_signal: Mapping[int, float] | None, in_volts: bool) -> np.ndarray:
-    """Return which sites have at least ``share`` of the median signal of the lightest element's sites, bool (N,).
+def _prepare(volume: Volume, spec: TraceSpec, *, smoothed: bool) -> Array:
+    """Return the volume in V, float32 (Z, X, Y), smoothed on request; voxels outside the cylinder are NaN.
 
-    The lightest is that of the least expected signal. Its sites are those that it is given with a probability of at
-    least a half: where the images do not tell it from others, no site is dropped.
+    Raise ValueError if it is not three-dimensional and real.
     """
-    signal = sites[:, 3] * sites[:, 4]
-    if not share:
-        return np.ones(len(sites), bool)
-    species = name_species(signal, elements, expected_signal, in_volts=in_volts)
-    faintest = min(elements, key=lambda z: expected_signal[z]) if expected_signal else min(elements)
-    lightest = (species.numbers == faintest) & (species.probability >= LIKELY)
-    return signal >= share * np.median(signal[lightest]) if lightest.any() else np.ones(len(sites), bool)
+    given = volume.potential_V
+    if given.ndim != 3 or given.dtype.kind not in "fiu":
+        raise ValueError(f"a volume is a real array (Z, X, Y), not {given.dtype} with shape {given.shape}")
+    potential_V = given.astype(np.float32)
+    if smoothed:
+        potential_V = smooth(potential_V, spec.smoothing)
+    if spec.cylinder_margin >= 0:
+        potential_V[_outside_cylinder(potential_V.shape, spec.cylinder_margin)] = np.nan
+    return potential_V
 
 
 def _outside_cylinder(shape_zxy: tuple[int, ...], margin: float) -> np.ndarray:
