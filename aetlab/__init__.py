@@ -17,6 +17,7 @@ nothing outside it, and what computes is imported when it is first used.
 from __future__ import annotations
 
 from importlib import import_module
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -128,6 +129,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'aetlab' has no attribute {name!r}")
     module, _, attribute = _PUBLIC[name].partition(":")
     value = getattr(import_module(module), attribute)
+    if isinstance(value, FunctionType):
+        from aetlab.core.arguments import checked
+
+        value = checked(value, f"aetlab.{name}")
     globals()[name] = value
     return value
 

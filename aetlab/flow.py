@@ -167,29 +167,30 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
                               aligner.poses if aligner else None)
 
 
-def trace(settings: RunSpec, reconstruction: Reconstruction, *, elements: Sequence[int] | None = None,
+def trace(settings: RunSpec, reconstruction: Reconstruction | Volume, *, elements: Sequence[int] | None = None,
           progress: Reporter = SILENT) -> TracedAtoms:
-    """Return the traced atoms of a reconstruction.
+    """Return the traced atoms of a reconstruction, or of a volume in V from elsewhere.
 
     ``elements`` are the atomic numbers that the sample may contain, 0 alone if they are not known; by default those of
     the sample of ``settings``. ``progress`` receives the numbers of removed sites by rule and of undecided names.
     """
     numbers = atomic_numbers(settings, elements)
-    for line in tracing.describe_missing(reconstruction.volume):
+    volume = reconstruction if isinstance(reconstruction, Volume) else reconstruction.volume
+    for line in tracing.describe_missing(volume):
         progress.say(f"trace: {line}")
     with computing(settings):
-        voxel_A = reconstruction.volume.voxel_A
+        voxel_A = volume.voxel_A
         spec = tracing.at_voxel(settings.trace, voxel_A)
         expected = None if 0 in numbers else forward.expected_signals(
             numbers, voxel_A, fit_radius=spec.fit_radius, blur_A=spec.smoothing * voxel_A,
             parametrization=settings.simulate.parametrization, debye_waller_A2=settings.sample.debye_waller_A2)
-        traced = tracing.trace_atoms(reconstruction.volume, spec, numbers, _listener(progress, "trace"),
+        traced = tracing.trace_atoms(volume, spec, numbers, _listener(progress, "trace"),
                                      expected_signal=expected, in_volts=True)
     progress.step("trace", len(traced.rounds), len(traced.rounds), f"{len(traced)} atoms")
     for line in tracing.describe(traced):
         progress.say(f"trace: {line}")
     if not len(traced):
-        for line in tracing.explain_nothing(reconstruction.volume, spec):
+        for line in tracing.explain_nothing(volume, spec):
             progress.say(f"trace: {line}")
     return traced
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -115,6 +116,45 @@ def test_choices_may_be_numbers_and_truth_values() -> None:
     assert aetlab.settings(tilts=20, wedge=30.0, align=True, dose=float("inf")) == by_name
     assert aetlab.settings(dose=3e4).dose.total_e_A2 == 30_000
     assert aetlab.settings(defocus=[-50, 0, 50]).defocus.planes_nm == (-50, 0, 50)
+
+
+@pytest.mark.parametrize(("call", "complaint"), [
+    (lambda s, v: aetlab.settings(tilts=None), "aetlab.settings: tilts is None; wanted the name of a choice, a number"),
+    (lambda s, v: aetlab.settings(seed="3"), "aetlab.settings: seed is '3' (str); wanted int"),
+    (lambda s, v: aetlab.settings(tilts=np.ones((2, 2))), "tilts is an array of float64 with shape (2, 2); wanted"),
+    (lambda s, v: aetlab.settings(overrides=[1]), "overrides is [1] (list); wanted Mapping[str, Any] or None"),
+    (lambda s, v: aetlab.sample({"scale": "smoke"}), "aetlab.sample: settings is {'scale': 'smoke'} (dict); wanted"),
+    (lambda s, v: aetlab.trace(v, s), "aetlab.trace: settings is a Volume; wanted RunSpec (of aetlab.settings)"),
+    (lambda s, v: aetlab.trace(s, v, elements=["Si"]), "elements is ['Si'] (list); wanted Sequence[int] or None"),
+    (lambda s, v: aetlab.reconstruct(s, v), "aetlab.reconstruct: series is a Volume; wanted TiltSeries"),
+    (lambda s, v: aetlab.simulate(s, aetlab.Atoms), "aetlab.simulate: atoms is a class, Atoms; wanted Atoms"),
+    (lambda s, v: aetlab.trace(s, v, progress=True), "aetlab.trace: progress is True (bool); wanted Reporter"),
+    (lambda s, v: aetlab.write_volume("x.mrc", v.potential_V), "volume is an array of float32 with shape (8, 8, 8)"),
+    (lambda s, v: aetlab.from_ase([1]), "aetlab.from_ase: atoms is [1] (list); wanted ase.Atoms"),
+    (lambda s, v: aetlab.import_files("a.mrc"), "files is 'a.mrc' (str); wanted Sequence[Path or str]"),
+    (lambda s, v: aetlab.to_ase(v), "aetlab.to_ase: atoms is a Volume; wanted Atoms or TracedAtoms or RefinedAtoms"),
+    (lambda s, v: aetlab.Volume(np.zeros(3), 0.5), "Volume.potential_V: shape (3,), wanted an array (Z, X, Y)"),
+    (lambda s, v: aetlab.Volume(v.potential_V, 0), "Volume.voxel_A: 0, wanted a finite number greater than 0"),
+    (lambda s, v: aetlab.Atoms(["Si"], [[0, 0, 0]], [0]), "Atoms.numbers: <U2 of shape (1,), wanted whole numbers"),
+    (lambda s, v: aetlab.Atoms([14], [0, 0, 0], [0]), "Atoms.positions_A: int64 of shape (3,), wanted numbers"),
+])
+def test_an_argument_of_a_wrong_type_is_refused_in_one_line(settings: RunSpec, call: Callable[..., Any],
+                                                            complaint: str) -> None:
+    with pytest.raises(aetlab.AetlabError) as refused:
+        call(settings, aetlab.Volume(np.zeros((8, 8, 8), np.float32), 0.5))
+    assert complaint in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_numbers_of_numpy_and_volumes_of_others_are_taken(settings: RunSpec, steps: tuple[Any, ...]) -> None:
+    tilts_deg = [-60.0, 0.0, 60.0]
+    by_list = aetlab.settings(tilts=tilts_deg, dose=7000, seed=3, overrides={"reg.weight": 0.5})
+    by_array = aetlab.settings(tilts=np.array(tilts_deg), dose=np.float32(7000), seed=np.int64(3),
+                               overrides={"reg.weight": np.float64(0.5)})
+    assert by_array == by_list and aetlab.settings(overrides={"tilts.angles_deg": np.array(tilts_deg),
+                                                              "tilts.n_tilts": None}).tilts == by_list.tilts
+    of_volume = aetlab.trace(settings, steps[2].volume, elements=np.array([14, 8]))
+    np.testing.assert_array_equal(of_volume.positions_A, steps[3].positions_A)
+    assert pickle.loads(pickle.dumps(aetlab.trace)) is aetlab.trace  # workers get it by its name
 
 
 def test_images_that_do_not_fit_the_volume_are_refused(settings: RunSpec, steps: tuple[Any, ...]) -> None:

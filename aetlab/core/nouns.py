@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from aetlab.core.errors import DataError
 from aetlab.core.poses import Poses
 from aetlab.core.tilt_series import TiltSeries as TiltSeries
 
@@ -33,6 +34,16 @@ class Atoms:
     counts: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("numbers", "positions_A", "part"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name)))
+        n = len(self.numbers)
+        for name, shape, kinds in (("numbers", (n,), "iu"), ("positions_A", (n, 3), "iuf"), ("part", (n,), "iu")):
+            values = getattr(self, name)
+            if values.shape != shape or (n and values.dtype.kind not in kinds):
+                raise DataError(f"Atoms.{name}: {values.dtype} of shape {values.shape}, wanted "
+                                f"{'whole ' if kinds == 'iu' else ''}numbers of shape {shape}")
+
     def __len__(self) -> int:
         return len(self.numbers)
 
@@ -51,6 +62,12 @@ class Volume:
     potential_V: Array
     voxel_A: float
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.potential_V, (list, tuple)) or self.potential_V.ndim != 3:
+            raise DataError(f"Volume.potential_V: shape {np.shape(self.potential_V)}, wanted an array (Z, X, Y)")
+        if not 0 < self.voxel_A < float("inf"):
+            raise DataError(f"Volume.voxel_A: {self.voxel_A}, wanted a finite number greater than 0")
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
 #: Seconds between two plain lines of the same stage.
 PLAIN_INTERVAL_S = 10.0
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """The interface of progress reports: ``done`` of ``total`` steps of ``stage``, with the latest value ``detail``."""
 

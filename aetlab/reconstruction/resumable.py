@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from aetlab import solve
 from aetlab.core.seeds import generator
 
 
+@runtime_checkable
 class Checkpoints(Protocol):
     """The interface of checkpoints: store the state of a reconstruction, so that an interrupted one can continue."""
 
