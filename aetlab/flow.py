@@ -132,7 +132,7 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
         If the images do not fit the volume of ``settings``, or if a GPU is required and none can be used.
     """
     _check_fit(settings, series)
-    series = without_held_images(settings, series)
+    series = without_held_images(settings, series, progress.say)
     with computing(settings):
         fitted, held = hold_out(series, settings.reg.held_out, generator(settings.seed, "held out"))
         resumption = Resumption(checkpoints, settings.seed)

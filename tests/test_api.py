@@ -133,7 +133,7 @@ def test_choices_may_be_numbers_and_truth_values() -> None:
     (lambda s, v: aetlab.from_ase([1]), "aetlab.from_ase: atoms is [1] (list); wanted ase.Atoms"),
     (lambda s, v: aetlab.import_files("a.mrc"), "files is 'a.mrc' (str); wanted Sequence[Path or str]"),
     (lambda s, v: aetlab.to_ase(v), "aetlab.to_ase: atoms is a Volume; wanted Atoms or TracedAtoms or RefinedAtoms"),
-    (lambda s, v: aetlab.Volume(np.zeros(3), 0.5), "Volume.potential_V: shape (3,), wanted an array (Z, X, Y)"),
+    (lambda s, v: aetlab.Volume(np.zeros(3), 0.5), "Volume.potential_V: float64 of shape (3,), wanted real numbers"),
     (lambda s, v: aetlab.Volume(v.potential_V, 0), "Volume.voxel_A: 0, wanted a finite number greater than 0"),
     (lambda s, v: aetlab.Atoms(["Si"], [[0, 0, 0]], [0]), "Atoms.numbers: <U2 of shape (1,), wanted whole numbers"),
     (lambda s, v: aetlab.Atoms([14], [0, 0, 0], [0]), "Atoms.positions_A: int64 of shape (3,), wanted numbers"),

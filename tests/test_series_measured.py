@@ -124,7 +124,11 @@ def test_a_measured_run_is_found_again_by_the_content_of_its_file(made: Record, 
     (["dose=7k"], "dose cannot be set with data=measured"),
     (["sample.elements=[Xy]"], "sample.elements='Xy' cannot be used"),
     (["data.depth_A=-1"], "data.depth_A=-1.0 cannot be used"),
-    (["binning=64"], "binning.n_layers=64 cannot be used"),
+    (["binning=64"], "binning.n_layers=64 cannot be used: the volume of scale=measured has only"),
+    (["binning=97"], "binning.n_layers=97 cannot be used: the volume of scale=measured has only"),  # small has 96
+    (["scale=fit"], "scale cannot be set with data=measured"),
+    (["wedge=179"], "wedge cannot be set with data=measured"),
+    (["tilts=60", "data.path=nothing.h5"], "tilts cannot be set with data=measured"),
 ])
 def test_settings_that_a_series_brings_are_refused(series_file: Path, words: list[str], complaint: str) -> None:
     with pytest.raises(SpecError) as refused:

@@ -185,6 +185,20 @@ def test_held_out_images_leave_each_tilt_an_image_and_follow_the_seed(smoke_spec
     assert without_held_images(change(spec, "validate", kind="none"), series) is series
 
 
+@pytest.mark.parametrize(("n_defoci", "line"), [
+    (1, "data.held_out=0.5 leaves out 3 of 6 images: with one image for each tilt, 3 whole tilts are missing from the "
+        "reconstruction, which widens the steps between the others"),
+    (2, "data.held_out=0.5 leaves out 6 of 12 images"),
+    (3, "data.held_out=0.5 leaves out 6 of 18 images: at most one of a tilt, and no image that a tilt or the series "
+        "needs")])
+def test_the_log_says_how_many_images_and_whole_tilts_are_left_out(smoke_spec: RunSpec, change: Change, n_defoci: int,
+                                                                   line: str) -> None:
+    spec = change(change(smoke_spec, "validate", kind="images"), "data", held_out=0.5)
+    said: list[str] = []
+    without_held_images(spec, make_series(n_defoci), said.append)
+    assert said == [line]
+
+
 def test_a_crystal_keeps_the_rules_of_chemistry_and_planted_atoms_break_them() -> None:
     """Pt, a = 3.92 Å: a bond of 2.772 Å, 12 neighbours inside, 4 atoms of 195.08 Da in a cell, 21.5 g/cm³."""
     cell = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])

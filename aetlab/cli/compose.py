@@ -29,6 +29,7 @@ from aetlab.core.setting import check_ranges, documented, setting
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind, bind_run
 from aetlab.spec.choices import read_choice
+from aetlab.spec.data import refuse_settings_of_series
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 from aetlab.spec.inputs import bind_inputs
 from aetlab.spec.unread import refuse_unread, why_unread
@@ -315,6 +316,8 @@ def _compose_settings(words: Sequence[str]) -> Composition:
 
 
 def _bind_composed(words: Sequence[str], label: str, settings: Any, number: int = 0) -> Job:
+    if settings["data"]["kind"] == "measured":
+        refuse_settings_of_series(_keys(words))
     spec, job = bind_job(settings)
     return Job(tuple(words), label, spec, job, number)
 

@@ -64,8 +64,11 @@ class Volume:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.potential_V, (list, tuple)) or self.potential_V.ndim != 3:
-            raise DataError(f"Volume.potential_V: shape {np.shape(self.potential_V)}, wanted an array (Z, X, Y)")
+        if isinstance(self.potential_V, (list, tuple)):
+            object.__setattr__(self, "potential_V", np.array(self.potential_V))
+        dtype, shape = self.potential_V.dtype, self.potential_V.shape
+        if len(shape) != 3 or dtype.kind not in "fiu":
+            raise DataError(f"Volume.potential_V: {dtype} of shape {shape}, wanted real numbers (Z, X, Y)")
         if not 0 < self.voxel_A < float("inf"):
             raise DataError(f"Volume.voxel_A: {self.voxel_A}, wanted a finite number greater than 0")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +36,25 @@ def held_images(spec: RunSpec, series: TiltSeries) -> np.ndarray:
     return held
 
 
-def without_held_images(spec: RunSpec, series: TiltSeries) -> TiltSeries:
-    """Return ``series`` with the weight 0 for the images of :func:`held_images`; itself if there are none."""
+def without_held_images(spec: RunSpec, series: TiltSeries, say: Callable[[str], None] | None = None) -> TiltSeries:
+    """Return ``series`` with the weight 0 for the images of :func:`held_images`; itself if there are none.
+
+    ``say`` receives a line on their number, and on whole tilts that are left out.
+    """
     held = held_images(spec, series)
+    if say is not None and spec.validate.kind != "none" and spec.data.held_out > 0:
+        say(_describe(spec, series, held))
     return replace(series, weight=np.where(held, 0.0, series.weight)) if held.any() else series
+
+
+def _describe(spec: RunSpec, series: TiltSeries, held: np.ndarray) -> str:
+    present = series.weight > 0
+    n_held, n_images = int(held.sum()), int(present.sum())
+    line = f"data.held_out={spec.data.held_out:g} leaves out {n_held} of {n_images} images"
+    if n_held < round(spec.data.held_out * n_images):
+        line += ": at most one of a tilt, and no image that a tilt or the series needs"
+    n_tilts = int((held.any(axis=1) & ~(present & ~held).any(axis=1)).sum())
+    if n_tilts:
+        line += (f": with one image for each tilt, {n_tilts} whole tilts are missing from the reconstruction, which "
+                 "widens the steps between the others")
+    return line

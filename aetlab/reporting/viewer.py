@@ -102,12 +102,6 @@ def view(thing: Volume | Reconstruction | TiltSeries, atoms: Atoms | TracedAtoms
     """
     if isinstance(thing, Reconstruction):
         thing = thing.volume
-    if not isinstance(thing, Volume | TiltSeries):
-        raise AetlabError(f"view: {type(thing).__name__} cannot be shown, wanted a Volume, a Reconstruction or a "
-                          "TiltSeries")
-    if atoms is not None and not isinstance(atoms, Atoms | TracedAtoms | RefinedAtoms):
-        raise AetlabError(f"view: atoms of type {type(atoms).__name__} cannot be drawn, wanted Atoms, TracedAtoms or "
-                          "RefinedAtoms")
     for name, value, least, greatest in (("slab_A", slab_A, 0.0, np.inf), ("high_V", high_V, 0.0, np.inf),
                                          ("width_in", width_in, ONE_COLUMN_IN, 30.0)):
         if value is not None and not (least <= value <= greatest and 0 < value < np.inf):

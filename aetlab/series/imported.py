@@ -25,6 +25,7 @@ from aetlab.series.facts import ImageFacts, bytes_text, describe_facts, read_fac
 from aetlab.series.microscope import MtfTable
 from aetlab.spec import DefocusSpec, DoseSpec, MicroscopeSpec, RunSpec, SpecError, TiltsSpec, WedgeSpec
 from aetlab.spec.bind import bind, unbind
+from aetlab.spec.data import OF_SERIES
 from aetlab.spec.inputs import require_digest
 
 #: Version of the text ``imported``.
@@ -94,7 +95,7 @@ class ImportedSeries:
                             "name the elements that the sample may hold; give for example sample.elements=[Pt]")
         return replace(
             settings, data=replace(settings.data, digest=digest), sample=replace(settings.sample, elements=elements),
-            scale=replace(settings.scale, name="measured", shape_zxy=(n_z, n_x, n_y), voxel_A=pixel_A),
+            scale=replace(settings.scale, name=OF_SERIES, shape_zxy=(n_z, n_x, n_y), voxel_A=pixel_A),
             tilts=TiltsSpec(angles_deg=tuple(float(angle) for angle in series.tilt_deg)), wedge=WedgeSpec(),
             defocus=DefocusSpec(planes_nm=defocus_nm), dose=DoseSpec(total_e_A2=dose_e_A2),
             microscope=self.seen_by())

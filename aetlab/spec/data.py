@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from aetlab.core.checks import SpecError, require
 from aetlab.core.setting import check_ranges, documented, setting
 
+#: Name of the volume of a measured series. The settings of the groups that a series brings have other values, those of
+#: their default choices, until they are joined with the series.
+OF_SERIES = "measured"
 #: Groups whose settings a measured series brings, or that belong to a simulated sample, and the keys that stay free.
 _OF_SERIES = ("sample", "scale", "dose", "tilts", "defocus", "wedge", "simulate", "microscope", "score")
 _FREE = ("sample.elements", "sample.debye_waller_A2")
@@ -37,7 +40,8 @@ class DataSpec:
         "found, with a margin", unit="Å", within="[0, inf)", reads=("data=measured",), default=0.0)
     held_out: float = setting(
         "share of the images that no step is fitted to and that the final model predicts; they are drawn with the "
-        "seed, at most one of a tilt", within="[0, 0.5]", reads=("validate=images|halves",), default=0.0)
+        "seed, at most one of a tilt; with one image for each tilt whole tilts are left out",
+        within="[0, 0.5]", reads=("validate=images|halves",), default=0.0)
     digest: str = setting(
         "SHA-256 of a given series, or of the file of a measured one, set when the settings are bound; a file with "
         "another digest is refused", reads=("data=measured|given",), default="")

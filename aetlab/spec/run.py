@@ -17,7 +17,7 @@ from aetlab.core.setting import setting
 from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.spec.acquisition import DefocusSpec, DoseSpec, TiltsSpec, WedgeSpec
 from aetlab.spec.align import AlignSpec
-from aetlab.spec.data import DataSpec
+from aetlab.spec.data import OF_SERIES, DataSpec
 from aetlab.spec.derived import tilt_angles_deg
 from aetlab.spec.engine import BinningSpec, EngineSpec
 from aetlab.spec.microscope import MicroscopeSpec
@@ -56,6 +56,16 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", self.seed, "it must be a whole number from 0 to 2^63 - 1")
+        able = " or ".join(name for name, row in LIKELIHOODS.items() if row.refines)
+        require(self.refine.kind == "none" or LIKELIHOODS[self.engine.likelihood].refines, "engine.likelihood",
+                self.engine.likelihood, f"refine={self.refine.kind} compares by {able}; choose that, or refine=none")
+        if self.align.enabled:
+            self._check_alignment()
+        if self.data.kind != "measured" or self.scale.name == OF_SERIES:
+            self._check_series()
+
+    def _check_series(self) -> None:
+        """Check what a measured series decides; such settings are checked when they are joined with it."""
         n_z = self.scale.shape_zxy[0]
         require(self.sample.kind == "file" or (n_z > 0 and self.scale.voxel_A > 0), "scale", self.scale.name,
                 "it fits the volume to a structure; add sample=file sample.path=FILE, or choose another scale")
@@ -67,11 +77,6 @@ class RunSpec:
         n_left = len(tilt_angles_deg(self.tilts, self.wedge))
         require(n_left >= 2, "wedge.missing_deg", self.wedge.missing_deg,
                 f"it leaves {n_left} of {self.tilts.n_tilts} tilts; at least 2 are needed")
-        able = " or ".join(name for name, row in LIKELIHOODS.items() if row.refines)
-        require(self.refine.kind == "none" or LIKELIHOODS[self.engine.likelihood].refines, "engine.likelihood",
-                self.engine.likelihood, f"refine={self.refine.kind} compares by {able}; choose that, or refine=none")
-        if self.align.enabled:
-            self._check_alignment()
         n_defoci = len(self.defocus.planes_nm)
         require(self.data.held_out == 0 or n_defoci > 1 or not (self.align.enabled or self.refine.poses),
                 "data.held_out", self.data.held_out, "a tilt whose only image is left out has no pose; "

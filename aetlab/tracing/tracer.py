@@ -73,7 +73,7 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...], repo
     Raises
     ------
     ValueError
-        If the volume is not three-dimensional and real, or if an element occurs twice or there is none.
+        If an element occurs twice or there is none.
     """
     found = find_sites(volume, spec, elements, report).brightest(elements, spec.min_signal, expected_signal, in_volts)
     measured = measure_sites(volume, found.sites, found.status, spec)
@@ -186,14 +186,8 @@ def measure_sites(volume: Volume, sites: np.ndarray, status: np.ndarray, spec: T
 
 
 def _prepare(volume: Volume, spec: TraceSpec, *, smoothed: bool) -> Array:
-    """Return the volume in V, float32 (Z, X, Y), smoothed on request; voxels outside the cylinder are NaN.
-
-    Raise ValueError if it is not three-dimensional and real.
-    """
-    given = volume.potential_V
-    if given.ndim != 3 or given.dtype.kind not in "fiu":
-        raise ValueError(f"a volume is a real array (Z, X, Y), not {given.dtype} with shape {given.shape}")
-    potential_V = given.astype(np.float32)
+    """Return the volume in V, float32 (Z, X, Y), smoothed on request; voxels outside the cylinder are NaN."""
+    potential_V = volume.potential_V.astype(np.float32)
     if smoothed:
         potential_V = smooth(potential_V, spec.smoothing)
     if spec.cylinder_margin >= 0:
