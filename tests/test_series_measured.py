@@ -222,6 +222,8 @@ def test_show_prints_how_a_series_was_made(series_file: Path, capsys: pytest.Cap
     (["--set", "axis_deg"], "write KEY=VALUE"),
     (["--set", "axes=3"], "prepare.axes=3 is not a setting"),
     (["--set", "vacuum=guess"], "prepare.vacuum='guess' cannot be used"),
+    (["--set", "bad_frames=yes"], "prepare.bad_frames='yes' cannot be used: choose one of find, keep"),
+    (["--set", "size=[1"], "--set size=[1 cannot be used: '[1' is no number, text or list"),
     (["--elements", "Xy"], "'Xy' is no chemical symbol"),
 ])
 def test_bad_words_of_an_import_end_in_one_line(laboratory: tuple[Path, Atoms], tmp_path: Path, words: list[str],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,12 +126,16 @@ def _add_bound(parser: argparse.ArgumentParser) -> None:
 def _prepare_settings(words: Sequence[str]) -> PrepareSpec:
     import yaml
 
+    with_choices = {field.name for field in dataclasses.fields(PrepareSpec) if field.metadata["about"].choices}
     given = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise AetlabError(f"--set {word} cannot be used: write KEY=VALUE, for example axis_deg=85")
-        given[key] = yaml.safe_load(value)
+        try:
+            given[key] = value if key in with_choices else yaml.safe_load(value)  # YAML takes yes and off for booleans
+        except yaml.YAMLError:
+            raise AetlabError(f"--set {word} cannot be used: {value!r} is no number, text or list") from None
     return bind(PrepareSpec, given, "prepare")
 
 

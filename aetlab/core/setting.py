@@ -50,7 +50,7 @@ class About:
     def range(self) -> str:
         """The allowed values in words; empty if any finite number, or any text, is allowed."""
         if self.choices:
-            return f"one of {', '.join(self.choices)}"
+            return f"one of {', '.join(filter(None, self.choices))}"
         opening, low, high, closing = self._interval
         if math.isfinite(low) and math.isfinite(high):
             return f"{low:.16g} to {high:.16g}" if opening + closing == "[]" else f"in {self.within}"

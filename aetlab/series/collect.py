@@ -151,7 +151,7 @@ def collect(files: Sequence[Path | str], table: Path | str | None = None, micros
         notes.append(f"of each image x {region[0].start} to {region[0].stop} and y {region[1].start} to "
                      f"{region[1].stop} are read")
     places = [(i, k) for i, source in enumerate(sources) for k in range(source.n_frames)]
-    _check_values(sources, places, infos, region)
+    notes += _check_values(sources, places, infos, region)
     grid = order_frames(infos)
     return Collection(tuple(sources), tuple(places), tuple(infos), grid.index, grid.weight, grid.tilt_deg,
                       grid.defocus_A, grid.dose_e_A2, shape_xy, side_A, region, scope, named, header,
@@ -264,9 +264,10 @@ def _pixel(described: list[Described], given_A: float | None, of_microscope_A: f
 
 
 def _check_values(sources: Sequence[FrameSource], places: list[tuple[int, int]], infos: list[FrameInfo],
-                  region: Region | None) -> None:
-    """Read every image that is used; raise SeriesError where some hold NaN or are saturated."""
-    not_numbers, saturated = [], []
+                  region: Region | None) -> list[str]:
+    """Read every image that is used; raise SeriesError where some hold NaN or are saturated. Return a line on counts
+    below 0."""
+    not_numbers, saturated, lowest = [], [], []
     for (i, k), info in zip(places, infos):
         if info.exclude:
             continue
@@ -274,6 +275,8 @@ def _check_values(sources: Sequence[FrameSource], places: list[tuple[int, int]],
         if not np.isfinite(float(image.sum(dtype=np.float64))):
             not_numbers.append(info.name)
             continue
+        if image.min(initial=0) < 0:
+            lowest.append(float(image.min()))
         highest = float(image.max())
         if highest in _CONVERTER_MAXIMA and float(image.min()) < highest:
             if (image == highest).mean() > _SATURATED_PART:
@@ -284,6 +287,7 @@ def _check_values(sources: Sequence[FrameSource], places: list[tuple[int, int]],
     if saturated:
         raise SeriesError(f"{len(saturated)} images are saturated, with more than {100 * _SATURATED_PART:g} % of their "
                           f"pixels at the greatest value: {_names(saturated)}; exclude them in the table")
+    return [f"{len(lowest)} images hold counts below 0, down to {min(lowest):g}"] if lowest else []
 
 
 def _names(names: list[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aetlab.series.frames import FrameSource
+from aetlab.series.frames import StackFile
 
 
 @dataclass(frozen=True)
@@ -18,4 +18,4 @@ class Reader:
     """
 
     endings: tuple[str, ...]
-    open: Callable[[Path], FrameSource]
+    open: Callable[[Path], StackFile]

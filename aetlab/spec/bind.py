@@ -80,6 +80,10 @@ def bind(kind: type[T], settings: object, where: str = "") -> T:
     hints = _hints(kind)
     for key, field in fields.items():
         if key in settings:
+            described = field.metadata.get("about")
+            if hints[key] is str and not isinstance(settings[key], str) and described and described.choices:
+                raise SpecError(f"{_join(where, key)}={_short(settings[key])} cannot be used: "
+                                f"{described.refusal(settings[key])}")
             values[key] = _convert(hints[key], settings[key], _join(where, key))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             wanted = _NAMES.get(hints[key], "a group of settings")

@@ -8,6 +8,7 @@ from aetlab.methods.table import find_rows
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import FrameSource
 from aetlab.series.reader import Reader
+from aetlab.series.sign import with_sign
 
 #: Readers by name.
 READERS = find_rows(__name__, __path__, Reader)
@@ -22,5 +23,5 @@ def open_frames(path: Path | str) -> FrameSource:
         raise SeriesError(f"{path} is not there")
     for reader in READERS.values():
         if path.suffix.lower() in reader.endings:
-            return reader.open(path)
+            return with_sign(reader.open(path))
     raise SeriesError(f"{path} has no known ending: images are read from {', '.join(ENDINGS)}")
