@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import importlib
-import json
 import os
 import subprocess
 import sys
@@ -17,9 +16,9 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
-from aetlab.cli.compose import compose_jobs, compose_spec
 from aetlab.spec import RunSpec
-from aetlab.spec.bind import bind_run, unbind
+from aetlab.spec.folders import group_choices
+from tests.words import spec_of
 
 settings.register_profile("aetlab", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("aetlab")
@@ -69,13 +68,13 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def smoke_spec() -> RunSpec:
     """Return the settings of ``scale=smoke``."""
-    return compose_spec(["scale=smoke"])
+    return spec_of("scale=smoke")
 
 
 @pytest.fixture(scope="session")
 def default() -> RunSpec:
     """Return the settings of a run without other words."""
-    return compose_spec()
+    return spec_of()
 
 
 @pytest.fixture(scope="session")
@@ -100,15 +99,10 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 
 @pytest.fixture(scope="session")
-def experiments(once: Once) -> dict[str, RunSpec]:
+def experiments() -> dict[str, RunSpec]:
     """Return the settings of the paper's rows and panels by the names of their experiments."""
-
-    def fill(folder: Path) -> str:
-        jobs = [job for rows in ("fig*", "atoms*")
-                for job in compose_jobs([f"experiment=glob({rows})"], multirun=True)]
-        return json.dumps({job.words[0].split("=", 1)[1]: unbind(job.spec) for job in jobs})
-
-    return {name: bind_run(settings) for name, settings in json.loads(once("experiments", fill)[1]).items()}
+    return {name: spec_of(f"experiment={name}") for name in group_choices()["experiment"]
+            if name.startswith(("fig", "atoms"))}
 
 
 @pytest.fixture

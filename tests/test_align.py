@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aetlab import keeper
-from aetlab.cli.compose import compose_spec
 from aetlab.core.grid import coordinates_A, in_plane_rotation, rotation_matrix
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
@@ -30,6 +29,7 @@ from aetlab.store import checkpoint
 from aetlab.store.reading import read_poses
 from aetlab.store.record import Places, Record, array_names, list_records, read_array
 from tests.conftest import TINY
+from tests.words import spec_of
 
 SHAPE = (36, 40, 48)
 VOXEL_A = 0.5
@@ -273,7 +273,7 @@ def test_drawn_pose_errors_have_the_standard_deviations_of_the_settings() -> Non
 ])
 def test_unusable_settings_are_refused(words: list[str], told: str) -> None:
     with pytest.raises(SpecError, match=re.escape(told)):
-        compose_spec(["scale=smoke", *words])
+        spec_of("scale=smoke", *words)
 
 
 def test_the_last_smoothing_serves_all_further_alignments() -> None:
@@ -306,8 +306,8 @@ def _run(spec: RunSpec, folder: Path) -> Record:
 
 
 def test_an_interrupted_aligned_run_resumes_to_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = compose_spec([*TINY, "engine.n_iterations=6", "simulate=misaligned", "align=true", "align.at=[1,2,4]",
-                         "align.angles_from=2"])
+    spec = spec_of(*TINY, "engine.n_iterations=6", "simulate=misaligned", "align=true", "align.at=[1,2,4]",
+                         "align.angles_from=2")
     whole = _run(spec, tmp_path / "whole")
     monkeypatch.setattr(checkpoint.Schedule, "due", lambda self: True)
     stopped = RuntimeError("the power failed")
@@ -333,8 +333,8 @@ def test_an_interrupted_aligned_run_resumes_to_the_same_record(tmp_path: Path, m
 
 def test_another_tracing_takes_the_alignment_from_the_first_record(tmp_path: Path) -> None:
     words = [*TINY, "engine.n_iterations=4", "simulate=misaligned", "align=true", "align.at=[1,2]"]
-    first = _run(compose_spec(words), tmp_path)
-    second = _run(compose_spec([*words, "trace.min_significance=5"]), tmp_path)
+    first = _run(spec_of(*words), tmp_path)
+    second = _run(spec_of(*words, "trace.min_significance=5"), tmp_path)
     environment = json.loads((second.folder / "environment.json").read_text(encoding="utf-8"))
     assert environment["reconstruction_of"] == first.id
     for name in ("turn_deg", "shift_A", "defocus_A", "brightness"):

@@ -11,7 +11,6 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize as scipy_minimize
 
-from aetlab.cli.compose import compose_spec
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward.blur import Blur, gaussian_kernel, narrowest_atom_A
 from aetlab.forward.model import ForwardModel
@@ -23,6 +22,7 @@ from aetlab.methods.regularisers.atoms import AtomsPrior, AtomsSettings
 from aetlab.reconstruction.fit import blur_A, step_of
 from aetlab.solve import Solution, State, minimize
 from aetlab.spec import MicroscopeSpec, RegSpec, SpecError
+from tests.words import spec_of
 
 SHAPE = (8, 10, 12)
 #: A blur of 1 voxel, and own settings in which weights reach as far.
@@ -193,16 +193,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(peaks: _Peaks) ->
     (["experiment=sparse"], 4.0), (["scale=small"], 1.51), (["scale=small", "tilts=180"], 0.50),
     (["scale=paper"], 4.0), (["reg.step=2"], 2.0)])
 def test_step_follows_how_densely_the_tilts_sample(words: list[str], step: float) -> None:
-    spec = compose_spec([*words, "reg=atoms"])
+    spec = spec_of(*words, "reg=atoms")
     assert step_of(spec, spec.tilts.n_tilts) == pytest.approx(step, abs=0.01)
     plain = dataclasses.replace(spec, reg=RegSpec(kind="tv"))
     assert step_of(plain, spec.tilts.n_tilts) == spec.engine.step
 
 
 def test_the_blur_is_the_setting_or_that_of_the_narrowest_atom() -> None:
-    assert blur_A(compose_spec(["reg=tv"])) == 0
-    assert blur_A(compose_spec(["reg=atoms", "reg.blur_A=0.5"])) == 0.5
-    assert 0.3 < blur_A(compose_spec(["reg=atoms"])) < 0.4
+    assert blur_A(spec_of("reg=tv")) == 0
+    assert blur_A(spec_of("reg=atoms", "reg.blur_A=0.5")) == 0.5
+    assert 0.3 < blur_A(spec_of("reg=atoms")) < 0.4
 
 
 @pytest.mark.parametrize(("name", "value"), [("blur_A", 0.0), ("step", -1.0), ("metric_at", 0), ("reweight_at", (0,)),

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from aetlab import flow, keeper
-from aetlab.cli.compose import compose_spec
 from aetlab.core.progress import SILENT
 from aetlab.core.seeds import generator
 from aetlab.reconstruction.weight import rule_weight
@@ -23,6 +22,7 @@ from aetlab.spec.reg import OWNERS
 from aetlab.store import cache
 from aetlab.store.identity import NOT_IN_IDENTITY, canonical_json, identity, record_id
 from aetlab.store.record import Places
+from tests.words import spec_of
 
 #: For each group that the noise-free tilt series depends on, a setting and another value of it.
 OF_THE_SERIES = {
@@ -132,7 +132,7 @@ def test_the_variance_of_noise_is_one_over_the_electrons(smoke_spec: RunSpec) ->
 
 
 def test_a_series_as_acquired_has_its_angles_defoci_and_pixel() -> None:
-    spec = compose_spec(["tilts.angles_deg=[5,-5]", "defocus.planes_nm=[-12.5,30]"])
+    spec = spec_of("tilts.angles_deg=[5,-5]", "defocus.planes_nm=[-12.5,30]")
     series = flow.as_acquired(spec, np.ones((2, 2, 4, 4), np.float32))
     np.testing.assert_array_equal(series.tilt_deg, [5, -5])
     np.testing.assert_array_equal(series.defocus_A, [[-125, 300], [-125, 300]])
@@ -169,7 +169,7 @@ def test_the_error_of_the_potential_by_hand() -> None:
     (["reg=pos", "dose=7k", "reg.iterations_factor=0"], False), (["reg=tv", "reg.iterations_factor=1"], True),
     (["reg=pos", "dose=7k", "align=true"], False)])
 def test_counts_are_left_out_where_noise_could_be_fitted(words: list[str], does: bool) -> None:
-    assert leaves_counts_out(compose_spec(words)) is does
+    assert leaves_counts_out(spec_of(*words)) is does
 
 
 def test_random_numbers_of_purposes_are_independent_and_fixed() -> None:

@@ -9,29 +9,29 @@ from pathlib import Path
 
 import pytest
 
-from aetlab.cli.compose import compose_spec
 from aetlab.core.seeds import generator
 from aetlab.reconstruction.estimate import Estimate, estimate
 from aetlab.reconstruction.memory import BASE_BYTES, memory_by_stage, require_memory
 from aetlab.samples import build_sample
 from aetlab.spec import RunSpec, SpecError
+from tests.words import spec_of
 
 STAGES = ["simulate", "reconstruct", "trace", "score"]
 
 
 def test_memory_of_the_papers_size_is_that_of_its_arrays() -> None:
     """Iterate, proximal point and twice three dual variables; three sets of images; rotation matrices."""
-    needed = memory_by_stage(compose_spec(["scale=paper", "reg=tv"]))
+    needed = memory_by_stage(spec_of("scale=paper", "reg=tv"))
     volume, images = 4 * 480**3, 4 * 180 * 480**2
     arrays = 8 * volume + 3 * images + 256e6
     assert needed["reconstruct"] == pytest.approx(BASE_BYTES + arrays, rel=0.05)
     assert max(needed.values()) == needed["reconstruct"] < 5e9
-    lasso = memory_by_stage(compose_spec(["scale=paper", "reg=lasso"]))
+    lasso = memory_by_stage(spec_of("scale=paper", "reg=lasso"))
     assert needed["reconstruct"] - lasso["reconstruct"] == pytest.approx(6 * volume)
 
 
 def test_a_run_that_does_not_fit_is_refused_with_the_shortfall_and_advice() -> None:
-    spec = compose_spec(["scale=paper", "reg=tv"])
+    spec = spec_of("scale=paper", "reg=tv")
     needed = memory_by_stage(spec)["reconstruct"]
     require_memory(spec, needed + 1)
     with pytest.raises(SpecError, match=r"reconstruct needs 4\.\d GB, 2\.5 GB more than are free; choose a smaller "
@@ -40,17 +40,17 @@ def test_a_run_that_does_not_fit_is_refused_with_the_shortfall_and_advice() -> N
 
 
 def test_estimate_has_every_stage_and_follows_the_work() -> None:
-    spec = compose_spec(["scale=smoke", "reg=tv", "engine.n_iterations=10"])
+    spec = spec_of("scale=smoke", "reg=tv", "engine.n_iterations=10")
     atoms = build_sample(spec.sample, spec.scale, generator(0, "sample"))
     found = estimate(spec, atoms)
     assert list(found.memory_bytes) == list(found.seconds) == STAGES
     assert all(seconds > 0 for seconds in found.seconds.values())
-    hundredfold = estimate(compose_spec(["scale=smoke", "reg=tv", "engine.n_iterations=1000"]), atoms)
+    hundredfold = estimate(spec_of("scale=smoke", "reg=tv", "engine.n_iterations=1000"), atoms)
     assert hundredfold.seconds["reconstruct"] > 10 * found.seconds["reconstruct"]
 
 
 def test_a_trial_is_reused_only_by_runs_with_the_same_work(change: Callable[..., RunSpec]) -> None:
-    spec = compose_spec(["scale=smoke", "reg=tv"])
+    spec = spec_of("scale=smoke", "reg=tv")
     atoms = build_sample(spec.sample, spec.scale, generator(0, "sample"))
     first = estimate(spec, atoms).seconds
     other_dose, other_prior = change(spec, "dose", total_e_A2=1000.0), change(spec, "reg", kind="pos")

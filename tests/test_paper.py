@@ -13,7 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from aetlab.store.identity import record_id
 from aetlab.store.record import list_records
+from tests.words import spec_of
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Processor time, a minute and a half on two cores; other tests at the same time do not change it.
@@ -76,6 +78,9 @@ def test_two_commands_make_the_paper_and_the_second_needs_no_physics(tmp_path: P
     records, broken = list_records(tmp_path / "outputs" / "records", verify=True)
     wanted = json.loads((tmp_path / "outputs/sweeps/0001/wanted.json").read_text(encoding="utf-8"))["jobs"]
     assert broken == [] and {record.id for record in records} == {job["id"] for job in wanted if job["id"]}
+    for job in wanted:  # composed by Hydra as they are without it
+        if job["id"]:
+            assert job["id"] == record_id(spec_of(job["label"], "scale=smoke", "engine.n_iterations=4"))
     assert len(re.findall(r"simulate \d+/\d+", swept)) == len(list((tmp_path / "outputs/cache/tilt_series").iterdir()))
     figures = tmp_path / "outputs" / "report" / "figures"
     for number in range(1, 12):

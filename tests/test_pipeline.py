@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from aetlab import flow, keeper, runs
-from aetlab.cli.compose import compose_spec
 from aetlab.core.nouns import Atoms
 from aetlab.core.seeds import generator
 from aetlab.flow import VIEWS_DEG
@@ -22,6 +21,7 @@ from aetlab.spec import MicroscopeSpec, RunSpec
 from aetlab.store.contents import kept_tilts, unit_of
 from aetlab.store.record import History, Places, Record, array_names, read_array, write_record
 from tests.conftest import TINY
+from tests.words import spec_of
 
 #: For each setting a value other than the default; an azimuth acts on the coefficient of the same name.
 MICROSCOPE = {"energy_keV": 80.0, "aperture_per_A": 0.7, "aperture_edge_per_A": 0.4, "Cs_mm": 0.5, "C5_mm": 20.0,
@@ -99,7 +99,7 @@ def test_views_show_the_sample_at_their_tilts_and_the_greatest_defocus(smoke_spe
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Places, Record]:
-    places, spec = Places(tmp_path_factory.mktemp("pipeline")), compose_spec([*TINY, "engine.n_iterations=6"])
+    places, spec = Places(tmp_path_factory.mktemp("pipeline")), spec_of(*TINY, "engine.n_iterations=6")
     return places, keeper.run(spec, places=places).record
 
 

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from aetlab import keeper
-from aetlab.cli.compose import compose_spec
 from aetlab.spec import RunSpec
 from aetlab.store import sharing
 from aetlab.store.record import Places, Record, array_names, read_array, read_history
 from tests.conftest import TINY
+from tests.words import spec_of
 
 OTHER_TRACING = ("trace.smoothing=0.3", "score.max_distance_A=0.8")
 
 
 def make(folder: Path, *words: str) -> Record:
-    spec = compose_spec([*TINY, *words])
+    spec = spec_of(*TINY, *words)
     return keeper.run(spec, places=Places(folder)).record
 
 
@@ -49,7 +49,7 @@ def test_a_shared_reconstruction_makes_the_same_record(first: Record, tmp_path: 
 
 @pytest.mark.parametrize("word", ["seed=1", "dose=7k", "reg.weight=1e-4", "engine.step=1.2", "reg=lasso"])
 def test_settings_of_the_reconstruction_prevent_sharing(first: Record, word: str) -> None:
-    assert sharing.find_reconstruction(Places(outputs_of(first)), compose_spec([*TINY, "reg.held_out=0.2", word])
+    assert sharing.find_reconstruction(Places(outputs_of(first)), spec_of(*TINY, "reg.held_out=0.2", word)
                                              ) is None
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from aetlab.cli import jobs
-from aetlab.cli.compose import compose_spec
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import make_multislice
@@ -17,6 +16,7 @@ from aetlab.forward.rotation import rotate_and_bin
 from aetlab.forward.series_optics import series_optics
 from aetlab.spec import MicroscopeSpec
 from tests.conftest import TINY
+from tests.words import spec_of
 
 TILT_DEG, DEFOCUS_A, N_LAYERS = np.array([0.0, 31.7, 45.0, 117.3]), np.array([200.0, 450.0]), 3
 
@@ -54,7 +54,7 @@ def test_the_lipschitz_constant_bounds_the_curvature_of_a_tilt(rotation: str, po
 
 
 def test_a_step_too_long_is_halved_and_the_record_says_so(tmp_path: Path) -> None:
-    spec = compose_spec([*TINY, "dose=50k", "engine.n_iterations=6", "engine.step=300", "reg=pos"])
+    spec = spec_of(*TINY, "dose=50k", "engine.n_iterations=6", "engine.step=300", "reg=pos")
     outcome = jobs.run_job(spec, "run", outputs=tmp_path, use_other_code=False)
     assert outcome.status == jobs.DONE, outcome.error
     told = json.loads((Path(outcome.folder) / "environment.json").read_text(encoding="utf-8"))

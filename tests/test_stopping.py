@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aetlab import flow, forward, keeper, samples
-from aetlab.cli.compose import compose_spec
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.progress import PlainReporter
 from aetlab.core.seeds import generator
@@ -16,6 +15,7 @@ from aetlab.reconstruction import iterations
 from aetlab.reconstruction.iterations import find_iterations, split_counts, vertex
 from aetlab.spec import RunSpec
 from aetlab.store.record import Places, read_array, read_history
+from tests.words import spec_of
 
 SMOKE = ("scale=smoke", "tilts=20", "defocus=3", "reg=pos")
 
@@ -61,7 +61,7 @@ def _recorded(spec: RunSpec) -> TiltSeries:
 
 
 def _found(*words: str) -> int:
-    spec = compose_spec([*SMOKE, *words])
+    spec = spec_of(*SMOKE, *words)
     return find_iterations(spec, _recorded(spec), np.arange(20), PlainReporter("test"))
 
 
@@ -71,7 +71,7 @@ def test_the_fit_takes_a_multiple_of_the_iterations_that_predict_best(words: lis
                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     """The costs of prediction are a parabola with its vertex at 4.4, and the factor is 2 by default."""
     monkeypatch.setattr(iterations, "_costs_of_prediction", lambda *rest: [(k - 4.4) ** 2 for k in range(8)])
-    spec = compose_spec([*SMOKE, "dose=50k", *words])
+    spec = spec_of(*SMOKE, "dose=50k", *words)
     series = TiltSeries(np.ones((20, 3, 2, 2), np.float32), flow._tilts_deg(spec), flow._defocus_A(spec), 0.5)
     assert find_iterations(spec, series, np.arange(20), PlainReporter("test")) == expected
 
@@ -89,7 +89,7 @@ def test_the_setting_limits_the_iterations() -> None:
 
 @pytest.mark.parametrize("words", [("dose=inf",), ("dose=50k", "reg.iterations_factor=0"), ("dose=50k", "align=true")])
 def test_runs_without_early_stopping_take_all_iterations(words: tuple[str, ...]) -> None:
-    spec = compose_spec([*SMOKE, *words])
+    spec = spec_of(*SMOKE, *words)
     series = TiltSeries(np.ones((20, 3, 48, 48), np.float32), flow._tilts_deg(spec), flow._defocus_A(spec), 0.5)
     assert find_iterations(spec, series, np.arange(20), PlainReporter("test")) == 40
 
@@ -103,7 +103,7 @@ def test_discarded_iterations_do_not_end_the_search() -> None:
 def test_a_run_that_stops_early_is_nearer_to_the_truth(tmp_path_factory: pytest.TempPathFactory) -> None:
     errors = []
     for factor in (2, 0):
-        spec = compose_spec([*SMOKE, "dose=7k", f"reg.iterations_factor={factor}", "reg.held_out=0.1"])
+        spec = spec_of(*SMOKE, "dose=7k", f"reg.iterations_factor={factor}", "reg.held_out=0.1")
         places = Places(tmp_path_factory.mktemp("outputs"))
         record = keeper.run(spec, places=places).record
         n_done = len(read_history(record).cost)

@@ -30,13 +30,14 @@ from aetlab.spec import (
 )
 from aetlab.store.identity import record_id
 from aetlab.store.record import Places, Record, read_array
+from tests.words import spec_of
 
 NO_WEDGE = WedgeSpec()
 RANGE = ["tilts.start_deg=-70", "tilts.stop_deg=70", "tilts.step_deg=10"]
 
 
 def angles(*words: str) -> list[float]:
-    spec = compose_spec(words)
+    spec = spec_of(*words)
     return list(tilt_angles_deg(spec.tilts, spec.wedge))
 
 
@@ -105,7 +106,7 @@ def test_a_sweep_over_lists_and_choices_of_angles() -> None:
 ])
 def test_contradictory_settings_are_refused_in_one_line(words: list[str], told: str) -> None:
     with pytest.raises(SpecError) as refusal:
-        compose_spec(words)
+        spec_of(*words)
     assert told in str(refusal.value) and "\n" not in str(refusal.value)
 
 
@@ -120,7 +121,7 @@ def test_limits_are_inclusive() -> None:
     ([], 180, 0), (["wedge=30"], 150, 30), (["tilts.span_deg=120"], 120, 0), (RANGE, 140, 40),
     (["tilts.angles_deg=[0,-3,3,61.5]"], 64.5, 115.5), (["tilts.angles_deg=[0,90,350]"], 180, 0)])
 def test_span_and_missing_wedge_are_those_of_the_angles(words: list[str], span_deg: float, missing_deg: float) -> None:
-    spec = compose_spec(words)
+    spec = spec_of(*words)
     assert tilt_span_deg(spec.tilts, spec.wedge) == span_deg
     assert missing_wedge_deg(spec.tilts, spec.wedge) == missing_deg
     row = settings_row(spec)
@@ -130,29 +131,29 @@ def test_span_and_missing_wedge_are_those_of_the_angles(words: list[str], span_d
 
 def test_the_dose_is_shared_by_all_images_of_all_tilts() -> None:
     """The total over tilts × defoci, whatever way the angles are given."""
-    assert dose_per_image_e_A2(compose_spec(["dose=50k", "tilts=60", "defocus=3"])) == pytest.approx(50_000 / 180)
-    assert dose_per_image_e_A2(compose_spec(["dose=50k", "tilts=60", "defocus=9"])) == pytest.approx(92.592592)
-    assert dose_per_image_e_A2(compose_spec(["dose=50k", "tilts=60", "defocus=9", "wedge=60"])) == pytest.approx(
+    assert dose_per_image_e_A2(spec_of("dose=50k", "tilts=60", "defocus=3")) == pytest.approx(50_000 / 180)
+    assert dose_per_image_e_A2(spec_of("dose=50k", "tilts=60", "defocus=9")) == pytest.approx(92.592592)
+    assert dose_per_image_e_A2(spec_of("dose=50k", "tilts=60", "defocus=9", "wedge=60")) == pytest.approx(
         50_000 / 360)
-    of_range = compose_spec([*RANGE, "dose=7k", "defocus.planes_nm=[-60,-40,30,-60]"])
+    of_range = spec_of(*RANGE, "dose=7k", "defocus.planes_nm=[-60,-40,30,-60]")
     assert dose_per_image_e_A2(of_range) == pytest.approx(7_000 / 60)
-    assert math.isinf(dose_per_image_e_A2(compose_spec(["dose=inf"])))
+    assert math.isinf(dose_per_image_e_A2(spec_of("dose=inf")))
 
 
 def test_memory_depends_only_on_the_number_of_tilts() -> None:
     words = ["scale=small", "dose=50k"]
-    steps, of_list = compose_spec([*words, "tilts=15"]), compose_spec([*words, *RANGE])
+    steps, of_list = spec_of(*words, "tilts=15"), spec_of(*words, *RANGE)
     assert memory_by_stage(of_list) == memory_by_stage(steps) and gpu_bytes(of_list) == gpu_bytes(steps)
-    more = compose_spec([*words, "tilts=pm70_by_2"])
+    more = spec_of(*words, "tilts=pm70_by_2")
     images = 4 * 71 * 3 * 96 * 96
-    few = compose_spec([*words, "tilts=20"])
+    few = spec_of(*words, "tilts=20")
     assert memory_by_stage(more)["trace"] - memory_by_stage(few)["trace"] == pytest.approx(2 * images * 51 / 71)
     assert settings_row(more)["n_tilts"] == 71
     assert bound._plan(more) == "small 71 × 3, wedge 40°" and bound._plan(few) == "small 20 × 3"
 
 
 def test_fewer_tilts_keep_the_span_and_the_extremes() -> None:
-    pm70 = compose_spec(["tilts=pm70_by_2"]).tilts
+    pm70 = spec_of("tilts=pm70_by_2").tilts
     assert with_fewer_tilts(pm70, 71 / 15).angles_deg == tuple(range(-70, 71, 10))
     assert with_fewer_tilts(TiltsSpec(angles_deg=(9, -9, 0, 1, 2)), 2).angles_deg == (-9, 9)
     assert with_fewer_tilts(TiltsSpec(angles_deg=(9, -9, 0, 1, 2)), 1).angles_deg == (-9, 0, 1, 2, 9)
@@ -160,28 +161,28 @@ def test_fewer_tilts_keep_the_span_and_the_extremes() -> None:
 
 
 def test_the_smaller_problem_of_a_range_is_as_sparse_and_as_noisy() -> None:
-    spec = compose_spec(["scale=medium", "tilts=pm70_by_2", "reg.weight=auto", "dose=50k"])
+    spec = spec_of("scale=medium", "tilts=pm70_by_2", "reg.weight=auto", "dose=50k")
     small = smaller_problem(spec)
     assert small is not None and small.scale.shape_zxy == (120, 120, 120)
     found = tilt_angles_deg(small.tilts, small.wedge)
     assert len(found) == 36 and (found[0], found[-1]) == (-70, 70)
     np.testing.assert_allclose(np.diff(found), 4, atol=2.001)
     assert dose_per_image_e_A2(small) == pytest.approx(50_000 / (71 * 3))
-    assert small.wedge.missing_deg == 0 and smaller_problem(compose_spec(["scale=small", *RANGE])) is None
+    assert small.wedge.missing_deg == 0 and smaller_problem(spec_of("scale=small", *RANGE)) is None
 
 
 def test_each_list_of_angles_and_defoci_has_its_own_identity() -> None:
     words = (["tilts=15"], RANGE, ["tilts.angles_deg=[-70,70]"], ["tilts.angles_deg=[70,-70]"], ["defocus=1"],
              ["defocus.planes_nm=[-100]"])
-    assert len({record_id(compose_spec(each)) for each in words}) == 6
+    assert len({record_id(spec_of(*each)) for each in words}) == 6
     one, other = (compose_spec([f"tilts.angles_deg={given}"]) for given in ("[-70,70]", "[-70.0,7e1]"))
     assert record_id(one) == record_id(other)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSpec, Record]:
-    spec = compose_spec(["scale=smoke", *RANGE, "defocus.planes_nm=[-60,-40,30]", "engine.n_threads=1",
-                         "engine.n_iterations=25"])
+    spec = spec_of("scale=smoke", *RANGE, "defocus.planes_nm=[-60,-40,30]", "engine.n_threads=1",
+                         "engine.n_iterations=25")
     return spec, keeper.run(spec, places=Places(tmp_path_factory.mktemp("tilts"))).record
 
 

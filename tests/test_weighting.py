@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aetlab import keeper
-from aetlab.cli.compose import compose_jobs, compose_spec
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.progress import Reporter, open_reporter
 from aetlab.reconstruction import weight
@@ -20,6 +19,7 @@ from aetlab.reconstruction.device import Model
 from aetlab.reconstruction.weight import hold_out, search_weight, smaller_problem
 from aetlab.spec import RunSpec, dose_per_image_e_A2, tilt_angles_deg
 from aetlab.store.record import Places
+from tests.words import spec_of
 
 
 def tilts_at(tilt_deg: np.ndarray) -> TiltSeries:
@@ -81,7 +81,7 @@ def test_a_constant_cost_keeps_the_first_weight() -> None:
 
 def test_a_run_finds_its_weight_and_predicts_the_held_out_tilts(tmp_path: Path) -> None:
     words = ["scale=smoke", "tilts.n_tilts=12", "engine.n_iterations=4", "reg.weight=auto", "reg.held_out=0.2"]
-    spec = compose_jobs(words, multirun=False)[0].spec
+    spec = spec_of(*words)
     made = keeper.run(spec, places=Places(tmp_path)).record
     assert math.isfinite(made.metrics["held_out_cost"])
     log = (made.folder / "log.txt").read_text(encoding="utf-8")
@@ -95,7 +95,7 @@ def test_a_run_finds_its_weight_and_predicts_the_held_out_tilts(tmp_path: Path) 
 @pytest.mark.parametrize("words", [["scale=paper"], ["scale=paper", "tilts=20", "defocus=9", "wedge=30"],
                                    ["scale=medium", "tilts=30", "reg=lasso", "dose=inf"]])
 def test_the_smaller_problem_is_as_sparse_and_as_noisy(words: list[str]) -> None:
-    spec = compose_spec(words)
+    spec = spec_of(*words)
     small = smaller_problem(spec)
     assert small is not None and small.seed != spec.seed
     shrink = spec.scale.shape_zxy[1] / small.scale.shape_zxy[1]
@@ -115,12 +115,12 @@ def test_small_problems_and_files_have_no_smaller_problem(words: list[str], tmp_
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.xyz").write_text("1\n\nAu 0 0 0\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    assert smaller_problem(compose_spec(words)) is None
+    assert smaller_problem(spec_of(*words)) is None
 
 
 def test_the_factor_is_carried_over_from_the_smaller_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three times the rule's weight is best in the smaller problem."""
-    spec = compose_spec(["scale=medium", "tilts=30", "reg.weight=auto"])
+    spec = spec_of("scale=medium", "tilts=30", "reg.weight=auto")
 
     def series_of(of: RunSpec) -> TiltSeries:
         shape = (of.tilts.n_tilts, 3, *of.scale.shape_zxy[1:])

@@ -20,7 +20,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aetlab.cli.hydra_settings import check_composed, check_overrides, switch_resolvers_off
+from aetlab.cli.hydra_settings import check_overrides, read_composed, switch_resolvers_off
 from aetlab.cli.overrides import JOB_KEYS, check_words, join_lists, plain_values, quote_choices
 from aetlab.cli.own_choices import launcher_base, own_choices
 from aetlab.cli.sweep_settings import Composition, SweepSettings
@@ -184,7 +184,7 @@ def _compose_sweep(words: Sequence[str], parsed: Sequence[Override], settings: S
     fixed = [word for word, override in zip(words, parsed, strict=True) if not override.is_sweep_override()]
     with _errors_in_one_line():
         config = compose(CONFIG_NAME, list(fixed), return_hydra_config=True)
-        check_composed(config)
+        read_composed(config)
         hydra = OmegaConf.masked_copy(config, "hydra")
         launcher = _launcher(config.hydra, config_dir)
     if config.hydra.sweeper._target_.endswith(".OptunaSweeper"):
@@ -225,8 +225,7 @@ def compose_trial(loader: ConfigLoader, plan: Plan, words: Sequence[str], number
     words = [*fixed, *quote_choices(words, group_choices())]
     with _errors_in_one_line():
         config = loader.load_sweep_config(plan.hydra, words)
-        check_composed(config)
-        settings = plain_settings(config)
+        settings, _ = read_composed(config)
     return _bind_composed(words, label, settings, number)
 
 
@@ -310,9 +309,7 @@ def _compose_job(words: Sequence[str], label: str) -> Job:
 def _compose_settings(words: Sequence[str]) -> Composition:
     with _errors_in_one_line():
         config = compose(CONFIG_NAME, list(words), return_hydra_config=True)
-        check_composed(config)
-        raw = OmegaConf.to_container(_own(config), resolve=False)
-        return Composition(plain_settings(config), "${" in str(raw))
+        return Composition(*read_composed(config))
 
 
 def _bind_composed(words: Sequence[str], label: str, settings: Any, number: int = 0) -> Job:
@@ -320,16 +317,6 @@ def _bind_composed(words: Sequence[str], label: str, settings: Any, number: int 
         refuse_settings_of_series(_keys(words))
     spec, job = bind_job(settings)
     return Job(tuple(words), label, spec, job, number)
-
-
-def plain_settings(config: DictConfig) -> Any:
-    """Return the composed settings as plain values, without Hydra's own."""
-    switch_resolvers_off()  # this may be a worker's process
-    return OmegaConf.to_container(_own(config), resolve=True)
-
-
-def _own(config: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 @contextmanager

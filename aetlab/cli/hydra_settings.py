@@ -64,16 +64,29 @@ def check_overrides(overrides: Iterable[Override]) -> None:
                             "hydra.launcher and hydra.sweeper can be set")
 
 
-def check_composed(config: DictConfig) -> None:
-    """Raise :class:`SpecError` for a composed configuration, with ``hydra:``, that names code or calls a resolver."""
-    own = OmegaConf.to_container(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
-    for key, value in leaves(own):
+def read_composed(config: DictConfig) -> tuple[dict[str, Any], bool]:
+    """Return the composed settings as plain values, without Hydra's own, and whether one refers to another.
+
+    Raise :class:`SpecError` for a configuration that, with ``hydra:``, names code or calls a resolver.
+    """
+    switch_resolvers_off()  # this may be a worker's process
+    refers = False
+    for key, value in leaves(_without_hydra(OmegaConf.to_container(config))):
         if isinstance(value, str) and not only_references(value):
             raise SpecError(f"{key}={value!r} cannot be used: only settings can be referred to, as in "
                             "${scale.voxel_A}")
+        refers = refers or "${" in f"{key}{value}"
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
-    hydra = resolved["hydra"]
+    _check_hydra(resolved["hydra"])
+    return _without_hydra(resolved), refers
+
+
+def _without_hydra(settings: Any) -> dict[str, Any]:
+    return {str(key): value for key, value in settings.items() if key != "hydra"}
+
+
+def _check_hydra(hydra: Mapping[str, Any]) -> None:
     for place, value in _fixed(hydra):
         if value:
             raise SpecError(f"hydra.{place}={value!r} cannot be used: {_NO_CODE}")
