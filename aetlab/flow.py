@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from aetlab import forward, refinement, samples, scoring, solve, tracing
+from aetlab import forward, refinement, samples, scoring, tracing
 from aetlab.core.backend import n_threads, prepare_process, single_threaded_blas, threads, to_numpy
 from aetlab.core.grid import coordinates_A, rotation_matrix
 from aetlab.core.nouns import (
@@ -34,11 +34,12 @@ from aetlab.core.physics import SYMBOLS
 from aetlab.core.poses import Poses
 from aetlab.core.progress import SILENT, Reporter
 from aetlab.core.seeds import generator
-from aetlab.reconstruction.device import choose_tilt_cost, solver_parts
-from aetlab.reconstruction.fit import align_when_due, fit_volume, make_aligner, make_model, step_of
+from aetlab.reconstruction.device import Model, choose_tilt_cost, solver_parts
+from aetlab.reconstruction.fit import step_of
 from aetlab.reconstruction.iterations import find_iterations
 from aetlab.reconstruction.left_out import without_held_images
 from aetlab.reconstruction.resumable import Checkpoints, Resumption
+from aetlab.reconstruction.stages import StagedFit, fit_stages
 from aetlab.reconstruction.weight import hold_out, prediction_cost, regulariser_weight
 from aetlab.spec import RunSpec, SpecError, dose_per_image_e_A2, tilt_angles_deg
 
@@ -137,34 +138,21 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
         fitted, held = hold_out(series, settings.reg.held_out, generator(settings.seed, "held out"))
         resumption = Resumption(checkpoints, settings.seed)
         n_iterations = find_iterations(settings, series, fitted, progress, resumption)
-        model = make_model(settings, series, progress.say)
-        weight = resumption.notes["weight_per_V"] if "weight_per_V" in resumption.notes else regulariser_weight(
-            settings, series, model, lambda other: simulate(other, sample(other), progress=progress), progress)
-        progress.say(f"regulariser {settings.reg.kind} with weight {weight:.3g} per V, "
-                     f"step {step_of(settings, len(fitted)) / model.lipschitz:.4g} V²")
-        aligner = make_aligner(settings, series, model)
-        rng, saved = resumption.begin("reconstruct")
-        if saved:
-            progress.say(f"goes on after iteration {saved.n_done} of {n_iterations}")
-        if aligner and saved:
-            aligner.restore(resumption.arrays["tilts"])
 
-        progress.step("reconstruct", saved.n_done if saved else 0, n_iterations)
+        def weigh(model: Model) -> float:
+            weight = resumption.notes["weight_per_V"] if "weight_per_V" in resumption.notes else regulariser_weight(
+                settings, series, model, lambda other: simulate(other, sample(other), progress=progress), progress)
+            progress.say(f"regulariser {settings.reg.kind} with weight {weight:.3g} per V, "
+                         f"step {step_of(settings, len(fitted)) / model.lipschitz:.4g} V²")
+            return weight
 
-        def on_iteration(state: solve.State) -> None:
-            progress.step("reconstruct", state.n_done, n_iterations, f"cost {state.cost[-1]:.5g}")
-            before_refinement = state.n_done == n_iterations and settings.refine.kind != "none"
-            resumption.keep("reconstruct", state, rng, {"n_iterations": n_iterations, "weight_per_V": weight},
-                            arrays={"tilts": aligner.table} if aligner else {}, at_once=before_refinement)
-
-        solution = fit_volume(settings, model, fitted, weight, n_iterations=n_iterations, rng=rng,
-                              on_iteration=on_iteration, resume=saved,
-                              align=(lambda state: align_when_due(settings, aligner, state)) if aligner else None)
-        volume = Volume(to_numpy(model.form_potential(solution.volume)), settings.scale.voxel_A)
-        predicted = prediction_cost(model, solution.volume, held) if len(held) else float("nan")
+        fit = StagedFit(fit_stages(settings, n_iterations), series, fitted, resumption, progress).run(weigh)
+        solution = fit.solution
+        volume = Volume(to_numpy(fit.model.form_potential(solution.volume)), settings.scale.voxel_A)
+        predicted = prediction_cost(fit.model, solution.volume, held) if len(held) else float("nan")
         return Reconstruction(volume, solution.cost, solution.seconds, solution.restarts, solution.halvings,
-                              solution.stopped, weight, predicted, solver_parts(model).name,
-                              aligner.poses if aligner else None)
+                              solution.stopped, fit.weight, predicted, solver_parts(fit.model).name,
+                              fit.aligner.poses if fit.aligner else None)
 
 
 def trace(settings: RunSpec, reconstruction: Reconstruction | Volume, *, elements: Sequence[int] | None = None,

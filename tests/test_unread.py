@@ -42,6 +42,7 @@ AZIMUTHS = {f"microscope.{name}_deg" for name in ("A1", "B2", "A2", "S3", "A3", 
 #: Of the settings unread by default, those that a choice reads; and of the others, those that it does not.
 READ_WITH: dict[tuple[str, str], set[str]] = {
     ("sample", "file"): OF_FILES - {"sample.crop_size_A"},
+    ("binning", "coarse_first"): {"binning.fine_iterations"},
     ("align", "true"): OF_ALIGNMENT, ("validate", "images"): OF_IMAGES, ("validate", "halves"): OF_IMAGES | OF_HALVES,
     ("microscope", "aberration_corrected_80kV"): {f"microscope.{name}_deg" for name in ("A1", "B2", "A2")},
 }
@@ -72,7 +73,7 @@ def test_every_setting_is_read_or_refused_under_every_choice(defaults: dict[str,
     assert OF_REGULARISER["atoms"] == OF_ATOMS_PRIOR and OF_REGULARISER["tv"] == OF_TV
     assert not OF_REGULARISER["lasso"] | OF_REGULARISER["pos"] | OF_REGULARISER["none"]
     by_default = OF_FILES | OF_ALIGNMENT | OF_SERIES | AZIMUTHS | OF_IMAGES | OF_HALVES | {
-        "validate.refined", "microscope.mtf_cycles_per_pixel"}
+        "validate.refined", "microscope.mtf_cycles_per_pixel", "binning.fine_iterations"}
     assert len(CHOICES) > 50
     for group, choice in CHOICES:
         changed = defaults | {group: read_choice(group, choice)}
@@ -95,7 +96,7 @@ def test_a_setting_is_read_once_the_advice_of_its_refusal_is_followed(defaults: 
         "data=measured": {"kind": "measured", "path": "a.h5"},
         "data=measured|given": {"kind": "measured", "path": "a.h5"},
         "microscope.mtf_values!=[]": {"mtf_cycles_per_pixel": [0, 0.5], "mtf_values": [1, 0.5]},
-        "sample.crop!=none": {"crop": "sphere", "crop_size_A": [9]}}
+        "binning.coarse!=0": {"coarse": 40}, "sample.crop!=none": {"crop": "sphere", "crop_size_A": [9]}}
     for key in keys(spec):
         if why_unread(spec, key):
             assert key in why_unread(spec, key) and "\n" not in why_unread(spec, key)

@@ -64,12 +64,14 @@ class Prior:
     """A regulariser in use.
 
     ``adapt`` is called before each iteration and returns True if momentum must be reset. ``metric`` returns the factors
-    (Z, X, Y) of the step of each voxel, or None for 1 everywhere.
+    (Z, X, Y) of the step of each voxel, or None for 1 everywhere. ``settled`` iterations are done when ``adapt`` has
+    changed the regulariser for the last time.
     """
 
     prox: Prox
     adapt: Callable[[Iterate], bool] | None = None
     metric: Callable[[], Array | None] | None = None
+    settled: int = 0
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from aetlab.methods.regulariser import Problem
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.reconstruction.device import find_gpu, gpu_bytes
 from aetlab.reconstruction.memory import memory_by_stage
+from aetlab.reconstruction.stages import at_least_cost, fit_stages
 from aetlab.spec import RunSpec, tilt_angles_deg
 
 #: Seconds of tracing per atom, all rounds.
@@ -92,20 +93,24 @@ def estimate(spec: RunSpec, atoms: Atoms) -> Estimate:
 def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: gpu.Device | None) -> dict[str, float]:
     simulated_tilt_s = _once(lambda spec: _simulated_tilt_s(spec, atoms), spec, "scale", "sample", "engine", "defocus",
                              "microscope", "simulate")
-    if device:
-        reconstruct_s = _once(lambda spec: _on_gpu_s(spec, device), spec, "scale", "binning", "engine", "defocus",
-                              "microscope", "reg", "tilts", "wedge")
-    else:
-        reconstruct_s = _on_cpu_s(spec)
-    reconstruct_s += _alignment_s(spec)
+
+    def iteration_s(spec: RunSpec) -> float:
+        if not device:
+            return _on_cpu_s(spec)
+        return _once(lambda spec: _on_gpu_s(spec, device), spec, "scale", "binning", "engine", "defocus", "microscope",
+                     "reg", "tilts", "wedge")
+
+    stages = fit_stages(spec, spec.engine.n_iterations)
+    reconstruct_s = _alignment_s(at_least_cost(spec))
+    reconstruct_s += sum(stage.n_iterations * iteration_s(stage.spec) for stage in stages)
     return {"simulate": len(tilt_angles_deg(spec.tilts, spec.wedge)) * simulated_tilt_s, "reconstruct": reconstruct_s,
             "trace": TRACE_S_PER_ATOM * len(atoms), "score": 0.05 * TRACE_S_PER_ATOM * len(atoms)}
 
 
 def _on_cpu_s(spec: RunSpec) -> float:
-    """Return the seconds of a reconstruction on the CPU, as the sum of its parts."""
+    """Return the seconds of an iteration on the CPU, as the sum of its parts."""
     n_tilts, tilt_s = len(tilt_angles_deg(spec.tilts, spec.wedge)), _tilt_on_cpu_s(spec)
-    return spec.engine.n_iterations * (n_tilts * tilt_s + _once(_prox_s, spec, "scale", "engine", "reg"))
+    return n_tilts * tilt_s + _once(_prox_s, spec, "scale", "engine", "reg")
 
 
 def _alignment_s(spec: RunSpec) -> float:
@@ -125,7 +130,7 @@ def _tilt_on_cpu_s(spec: RunSpec) -> float:
 
 
 def _on_gpu_s(spec: RunSpec, device: gpu.Device) -> float:
-    """Return the seconds of a reconstruction on ``device``.
+    """Return the seconds of an iteration on ``device``.
 
     A few tilts and the regulariser are measured at full size. The first two steps record the launches that all later
     steps replay.
@@ -157,7 +162,7 @@ def _on_gpu_s(spec: RunSpec, device: gpu.Device) -> float:
 
         regularise()
         prox_s = _seconds(regularise)
-    return spec.engine.n_iterations * (len(tilt_angles_deg(spec.tilts, spec.wedge)) * tilt_s + prox_s)
+    return len(tilt_angles_deg(spec.tilts, spec.wedge)) * tilt_s + prox_s
 
 
 def _once(trial: Callable[[RunSpec], float], spec: RunSpec, *groups: str) -> float:

@@ -57,6 +57,11 @@ def align_when_due(spec: RunSpec, aligner: forward.TiltAligner, state: solve.Sta
     return first
 
 
+def settled_poses(spec: RunSpec) -> int:
+    """Return the iterations that are done when the tilts have been aligned for the last time; 0 without alignment."""
+    return max(spec.align.at) + 1 if spec.align.enabled else 0
+
+
 def blur_A(spec: RunSpec) -> float:
     """Return the standard deviation of g in Å, as set or that of the narrowest atom; 0 for a regulariser without g."""
     row = REGULARISERS[spec.reg.kind]
@@ -69,11 +74,12 @@ def blur_A(spec: RunSpec) -> float:
 def fit_volume(spec: RunSpec, model: Model, tilts: np.ndarray, weight: float, *, n_iterations: int,
                rng: np.random.Generator, on_iteration: Callable[[solve.State], None] | None = None,
                align: Callable[[solve.State], bool] | None = None, enough: Callable[[solve.State], str] | None = None,
-               resume: solve.State | None = None) -> solve.Solution:
+               resume: solve.State | None = None, tolerance: float = 0.0) -> solve.Solution:
     """Fit the volume (Z, X, Y) of ``model`` to ``tilts`` (indices), regularised with ``weight`` in 1/V.
 
     ``align`` is called before each iteration. It may change the poses in ``model``, and returns True if momentum must
-    be reset. ``enough`` is called after each iteration and returns the reason to stop, or an empty string.
+    be reset. ``enough`` is called after each iteration and returns the reason to stop, or an empty string. A relative
+    change below ``tolerance`` ends the fit once the regulariser and the poses are settled.
     """
     parts = solver_parts(model)
     volume0 = parts.zeros(spec.scale.shape_zxy)
@@ -93,7 +99,8 @@ def fit_volume(spec: RunSpec, model: Model, tilts: np.ndarray, weight: float, *,
     return solve.minimize(
         volume0, lambda volume, i, by: model.descend(volume, int(tilts[i]), by, metric()), prior.prox,
         n_tilts=len(tilts), n_iterations=n_iterations, step=step, decay=spec.engine.step_decay, rng=rng,
-        adapt=adapt, extrapolate=parts.extrapolate, enough=enough, on_iteration=on_iteration, resume=resume)
+        adapt=adapt, extrapolate=parts.extrapolate, enough=enough, tolerance=tolerance,
+        not_before=max(prior.settled, settled_poses(spec)), on_iteration=on_iteration, resume=resume)
 
 
 def step_of(spec: RunSpec, n_tilts: int) -> float:

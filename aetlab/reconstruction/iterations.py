@@ -23,6 +23,7 @@ from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.reconstruction.device import solver_parts
 from aetlab.reconstruction.fit import fit_volume, make_model
 from aetlab.reconstruction.resumable import Resumption
+from aetlab.reconstruction.stages import at_least_cost
 from aetlab.reconstruction.weight import prediction_cost, rule_weight
 from aetlab.spec import RunSpec, leaves_counts_out
 
@@ -98,6 +99,7 @@ def _n_changes(costs: list[float]) -> int:
 def _costs_of_prediction(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, reporter: Reporter,
                          resumption: Resumption) -> list[float]:
     """Return the costs of the left-out counts before the first iteration and after each, until they rise."""
+    spec = at_least_cost(spec)
     model = make_model(spec, _with_counts_left_out(spec, series, tilts), lambda text: None)
     predicted = np.arange(len(tilts), model.n_tilts)
     rng, saved = resumption.begin("split")

@@ -22,6 +22,7 @@ from aetlab.core.progress import Reporter
 from aetlab.core.seeds import generator
 from aetlab.reconstruction.device import Model
 from aetlab.reconstruction.fit import fit_volume, make_model
+from aetlab.reconstruction.stages import at_least_cost
 from aetlab.spec import RunSpec, tilt_angles_deg, with_fewer_tilts
 
 #: Fraction of the tilts that ``auto`` holds out, and iterations of each of its short runs.
@@ -74,7 +75,7 @@ def regulariser_weight(spec: RunSpec, series: TiltSeries, model: Model, simulate
     reporter.say(f"the weight is found on a needle in {small.scale.shape_zxy} voxels with "
                  f"{small.tilts.n_tilts or len(tilt_angles_deg(small.tilts, small.wedge))} tilts")
     images = simulate(small)
-    found = predicting_weight(small, images, make_model(small, images, reporter.say), reporter)
+    found = predicting_weight(small, images, make_model(at_least_cost(small), images, reporter.say), reporter)
     return by_rule * found / rule_weight(small, images)
 
 

@@ -11,6 +11,7 @@ from aetlab.core.physics import SYMBOLS
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.reporting.stored_run import StoredRun
 from aetlab.reporting.tables import device_name, dose_text
+from aetlab.spec import RunSpec, coarse_layers
 
 #: Packages whose versions the paragraph states.
 _PACKAGES = ("numpy", "scipy", "numba")
@@ -72,9 +73,16 @@ def _reconstruction(run: StoredRun) -> str:
             "was reconstructed from all images at once by accelerated incremental proximal gradient descent through a "
             "multislice model (D. Ren, M. Chen, L. Waller and C. Ophus, A Practical Reconstruction Method for "
             "Three-Dimensional Phase Contrast Atomic Electron Tomography, 2018), with slices of "
-            f"{spec.binning.n_layers} voxels, {spec.engine.rotation} interpolation of the rotated volume and the "
-            f"{spec.engine.likelihood} likelihood. The regulariser was {spec.reg.kind} ({row.meaning}){weighted}; "
-            f"there were {len(run.history.cost)} iterations.{align}")
+            f"{spec.binning.n_layers} voxels{_coarse(spec)}, {spec.engine.rotation} interpolation of the rotated "
+            f"volume and the {spec.engine.likelihood} likelihood. The regulariser was {spec.reg.kind} "
+            f"({row.meaning}){weighted}; there were {len(run.history.cost)} iterations.{align}")
+
+
+def _coarse(spec: RunSpec) -> str:
+    """Return how the slices of the first iterations differ, in words; empty if they do not."""
+    n_layers = coarse_layers(spec)
+    return "" if n_layers == spec.binning.n_layers else (
+        f" in the last {spec.binning.fine_iterations} iterations and of {n_layers} voxels before")
 
 
 def _atoms(run: StoredRun) -> str:

@@ -32,7 +32,9 @@ class State:
     """State of a reconstruction; with the random generator it is enough to resume bit for bit.
 
     ``volume`` is the iterate at the start of the next iteration, ``proximal`` the last proximal point (the result),
-    ``limit`` the cost beyond which an iteration has diverged.
+    ``limit`` the cost beyond which an iteration has diverged. ``renewals`` are the iterations before which momentum was
+    reset or the model changed; their costs may rise. ``changes`` are the relative changes of the proximal point in
+    iterations that were accepted, if the solver has a tolerance.
     """
 
     volume: np.ndarray
@@ -46,6 +48,7 @@ class State:
     restarts: list[int] = field(default_factory=list)
     halvings: list[int] = field(default_factory=list)
     renewals: list[int] = field(default_factory=list)
+    changes: list[float] = field(default_factory=list)
 
     @property
     def n_done(self) -> int:
@@ -90,7 +93,7 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
              n_iterations: int, step: float, rng: np.random.Generator, decay: float = 1.0,
              adapt: Callable[[State], bool] | None = None,
              extrapolate: Callable[[Any, Any, float], None] | None = None,
-             enough: Callable[[State], str] | None = None,
+             tolerance: float = 0.0, not_before: int = 0, enough: Callable[[State], str] | None = None,
              on_iteration: Callable[[State], None] | None = None, resume: State | None = None) -> Solution:
     """Minimise a sum of costs over tilts, regularised by ``prox``.
 
@@ -118,6 +121,11 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
         it returns True, momentum is reset, and the cost of that iteration and the next may rise.
     extrapolate : callable, optional
         ``extrapolate(volume, proximal, beta)``, Nesterov's step in place for arrays that are not NumPy's.
+    tolerance : float
+        Relative change of the proximal point (of its root mean square) in an accepted iteration, below which the
+        solver stops; 0 for never.
+    not_before : int
+        Iterations that are done before ``tolerance`` is considered.
     enough : callable, optional
         Called with the :class:`State` after each iteration; returns the reason for stopping, or an empty string.
     on_iteration : callable, optional
@@ -127,8 +135,13 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
     """
     state = resume or State(volume0, volume0.copy(), {}, step)
     prox.state.update(state.kept)
-    # An interrupted reconstruction may have been complete.
-    reason = enough(state) if enough is not None and state.cost else ""
+
+    def reason_to_stop() -> str:
+        if converged(state, tolerance, not_before):
+            return f"the volume changed by less than {tolerance:g} of itself"
+        return enough(state) if enough is not None and state.cost else ""
+
+    reason = reason_to_stop()  # an interrupted reconstruction may have been complete
     while state.n_done < n_iterations and len(state.halvings) <= MAX_HALVINGS and not reason:
         started = time.perf_counter()
         if adapt is not None and adapt(state):
@@ -145,6 +158,8 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
             _fall_back(state)
         else:
             state.volume = prox(state.volume, state.step)
+            if tolerance > 0:
+                state.changes.append(_relative_change(state.volume, state.proximal))
             following = (1 + math.sqrt(1 + 4 * state.momentum**2)) / 2
             (extrapolate or _extrapolate)(state.volume, state.proximal, (state.momentum - 1) / following)
             state.momentum = following
@@ -153,12 +168,19 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
         state.seconds.append(time.perf_counter() - started)
         if on_iteration is not None:
             on_iteration(state)
-        reason = enough(state) if enough is not None else ""
+        reason = reason_to_stop()
     if not reason:
         reason = (f"all {n_iterations} iterations done" if state.n_done >= n_iterations else
                   f"diverged at every step down to {state.step:.3g} V²")
     return Solution(state.proximal, np.array(state.cost), np.array(state.seconds), tuple(state.restarts),
                     tuple(state.halvings), state.step, reason, state)
+
+
+def converged(state: State, tolerance: float, not_before: int = 0) -> bool:
+    """Return whether the last iteration was accepted and changed the proximal point by less than ``tolerance``."""
+    last = state.n_done - 1
+    return (state.n_done > not_before and bool(state.changes) and state.changes[-1] < tolerance
+            and last not in (*state.restarts[-1:], *state.halvings[-1:]))
 
 
 def _visit_tilts(state: State, descend: Callable[[Any, int, float], Any], order: np.ndarray) -> float:
@@ -195,6 +217,16 @@ def _fall_back(state: State) -> None:
     """Reset momentum and return to the last proximal point."""
     state.momentum = 1.0
     state.volume[...] = state.proximal
+
+
+def _relative_change(volume: Any, before: Any, n_planes: int = 32) -> float:
+    """Return ‖volume - before‖ / ‖volume‖, computed for ``n_planes`` planes at a time; 0 if both are 0."""
+    changed = whole = 0.0
+    for first in range(0, len(volume), n_planes):
+        part = volume[first : first + n_planes]
+        changed += float(((part - before[first : first + n_planes]) ** 2).sum())
+        whole += float((part**2).sum())
+    return math.sqrt(changed / whole) if changed else 0.0
 
 
 def _extrapolate(volume: np.ndarray, proximal: np.ndarray, beta: float) -> None:

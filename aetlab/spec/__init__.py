@@ -8,6 +8,7 @@ from aetlab.spec.acquisition import DefocusSpec, DoseSpec, TiltsSpec, WedgeSpec
 from aetlab.spec.align import AlignSpec
 from aetlab.spec.data import DataSpec
 from aetlab.spec.derived import (
+    coarse_layers,
     dose_per_image_e_A2,
     leaves_counts_out,
     missing_wedge_deg,
@@ -28,5 +29,6 @@ from aetlab.spec.validate import ValidateSpec
 
 __all__ = ["TILT_ERRORS", "AlignSpec", "BinningSpec", "DataSpec", "DefocusSpec", "DoseSpec", "EngineSpec",
            "MicroscopeSpec", "RefineSpec", "RegSpec", "RunSpec", "SampleSpec", "ScaleSpec", "ScoreSpec", "SimulateSpec",
-           "SpecError", "TiltsSpec", "TraceSpec", "VacancyRegion", "ValidateSpec", "WedgeSpec", "dose_per_image_e_A2",
-           "leaves_counts_out", "missing_wedge_deg", "tilt_angles_deg", "tilt_span_deg", "with_fewer_tilts"]
+           "SpecError", "TiltsSpec", "TraceSpec", "VacancyRegion", "ValidateSpec", "WedgeSpec", "coarse_layers",
+           "dose_per_image_e_A2", "leaves_counts_out", "missing_wedge_deg", "tilt_angles_deg", "tilt_span_deg",
+           "with_fewer_tilts"]

@@ -10,6 +10,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aetlab.core.physics import wavelength_A
 from aetlab.spec.acquisition import TiltsSpec, WedgeSpec
 
 if TYPE_CHECKING:
@@ -70,6 +71,19 @@ def dose_per_image_e_A2(spec: RunSpec) -> float:
     """Return the electrons per Å² of one image: the total dose divided by the number of images acquired."""
     n_images = len(tilt_angles_deg(spec.tilts, spec.wedge)) * len(spec.defocus.planes_nm)
     return spec.dose.total_e_A2 / n_images
+
+
+def coarse_layers(spec: RunSpec) -> int:
+    """Return the layers of a coarse slice, at least ``binning.n_layers`` and at most those of the volume.
+
+    By the rule, the phase π λ q² t/2 that a wave at the edge q of the aperture gains over half the thickness t of a
+    slice is at most π/5: t is 2/5 of the depth of focus 1/(λ q²).
+    """
+    n_layers = spec.binning.coarse
+    if isinstance(n_layers, str):
+        depth_A = 1 / (wavelength_A(spec.microscope.energy_keV) * spec.microscope.aperture_per_A**2)
+        n_layers = int(0.4 * depth_A / spec.scale.voxel_A)
+    return max(min(n_layers, spec.scale.shape_zxy[0]), spec.binning.n_layers)
 
 
 def leaves_counts_out(spec: RunSpec) -> bool:

@@ -141,7 +141,7 @@ def sparsify_on(device: Launcher, volume: Any, threshold: float, metric: Any = N
 def _make(own: AtomsSettings, weight: float, problem: Problem,
           sparsify: Callable[[Any, float, Any, Any], None] | None = None) -> Prior:
     prox = AtomsPrior(weight, own, problem, sparsify=sparsify)
-    return Prior(prox, prox.adapt, lambda: prox.metric)
+    return Prior(prox, prox.adapt, lambda: prox.metric, settled=max(own.metric_at, *own.reweight_at) + 1)
 
 
 def _make_on_gpu(device: Launcher, own: AtomsSettings, weight: float, problem: Problem) -> Prior:
