@@ -26,10 +26,11 @@ from aetlab.reporting.selection import SelectError, select_rows
 from aetlab.reporting.stored_run import StoredRun, read_runs
 from aetlab.reporting.table_files import to_markdown
 from aetlab.reporting.table_one import read_paper_values
-from aetlab.reporting.tables import reader_frame, summary_frame
+from aetlab.reporting.tables import MEANS, fold_seeds, means_frame, reader_frame, summary_frame
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.choices import settings
 from aetlab.spec.folders import experiments_folder, group_choices
+from aetlab.store.listing import list_foreign
 from aetlab.store.record import Places
 
 _EXAMPLES = """examples:
@@ -121,6 +122,10 @@ def write_report(
     StorageError
         If there is no record, or a file cannot be written.
     """
+    foreign = list_foreign(Places(outputs))
+    if foreign:
+        print(printable(f"{outputs / 'records'}: {len(foreign)} entries are not records and are left alone: "
+                        f"{', '.join(foreign[:5])}{', …' if len(foreign) > 5 else ''}"))
     if not runs and not problems:
         raise StorageError(f"{outputs / 'records'} holds no records: run python -m aetlab.run first")
     runs = _choose(runs, select)
@@ -136,6 +141,9 @@ def write_report(
     page = outputs / "report" / "report.html"
     if not content.frame.empty:
         print("\n" + to_markdown(reader_frame(content.frame)))
+    means = means_frame(fold_seeds(content.frame))
+    if len(means):
+        print(f"{MEANS}:\n\n{to_markdown(means)}")
     for problem in (*problems, *broken):
         print(f"not used: {one_line(problem)}")
     for line in content.missing:

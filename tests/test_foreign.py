@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from aetlab import keeper, runs
+from aetlab import keeper, report, runs
 from aetlab.cli.jobs import FAILED, JobResult
 from aetlab.cli.ledger import RequestedJob, open_ledger, print_table, read_result, read_results, write_result
 from aetlab.core.files import StorageError
+from aetlab.reporting.stored_run import read_runs
 from aetlab.spec import RunSpec
 from aetlab.store.listing import list_entries, remove_entry
 from aetlab.store.record import Places, RecordError, list_records, read_record, record_id
@@ -66,6 +67,20 @@ def test_what_is_no_record_is_listed_and_left_alone(places: Places, smoke_spec: 
     told = capsys.readouterr()
     assert "removed 1 of 3 runs" in told.out and told.err.count("is not a record and is left alone\n") == 2
     assert list(statuses(places).values()).count("complete") == 2 and not places.log("0" * 16).exists()
+
+
+def test_a_report_names_what_is_no_record_and_calls_none_of_it_damaged(places: Places,
+                                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    _, problems = read_runs(places.outputs)
+    assert [problem for problem in problems if "cut off" not in problem] == []
+    for record in [path for path in places.records.iterdir() if len(path.name) == 16]:
+        shutil.rmtree(record)
+    places.log("0" * 16).unlink()
+    with pytest.raises(SystemExit) as ended:
+        report.main(["--outputs", str(places.outputs)])
+    assert "holds no records: run python -m aetlab.run first" in str(ended.value)
+    assert capsys.readouterr().out.endswith(
+        "2 entries are not records and are left alone: 919857d939f2cbe8 (copy), Thumbs.db\n")
 
 
 def test_a_linked_record_is_removed_as_a_link(places: Places, smoke_spec: RunSpec, tmp_path: Path) -> None:

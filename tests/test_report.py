@@ -88,6 +88,19 @@ def test_broken_records_and_missing_experiments_are_named(made):
     assert "Figure 3: no record of fig3a, fig3b, fig3c" in page
 
 
+def test_means_over_seeds_are_printed_with_their_intervals_and_are_those_of_the_page(made):
+    outputs, printed = made
+    table = printed[printed.index("Means over the seeds of records that differ in nothing else"):].split("\n\n")[1]
+    heads, _, row = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.strip().split("\n"))
+    means = dict(zip(heads, row, strict=True))
+    written = pd.read_csv(outputs / "report" / "summary_seeds.csv").query("n_seeds > 1").iloc[0]
+    assert means["seeds"] == str(written["n_seeds"]) != "1"
+    low, high = written["position_error_pm_low95"], written["position_error_pm_high95"]
+    cell = next(cell for head, cell in means.items() if "position" in head or "pm" in head)
+    assert cell == f"{written['position_error_pm']:.2f} ({low:.2f} to {high:.2f})"
+    assert cell in page_of(made)
+
+
 def test_page_is_one_file_that_needs_no_network(made):
     page = page_of(made)
     assert not re.search(r"""<[^>]*\b(src|href)\s*=\s*(?!"data:|"#)""", page)

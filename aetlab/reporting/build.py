@@ -25,7 +25,7 @@ from aetlab.reporting.stored_run import StoredRun, check_arrays
 from aetlab.reporting.studies import Study, find_studies
 from aetlab.reporting.table_files import write_table
 from aetlab.reporting.table_one import table_one, table_one_text
-from aetlab.reporting.tables import fold_seeds, reader_frame, summary_frame
+from aetlab.reporting.tables import MEANS, fold_seeds, means_frame, reader_frame, summary_frame
 from aetlab.spec import RunSpec
 
 #: Experiments with this prefix are rows of the paper's table with the atoms prior: atoms4b is row fig4b.
@@ -179,14 +179,9 @@ def _write_tables(frame: pd.DataFrame, studies: Sequence[Study], experiments: Ma
     columns = describe_columns(frame)
     write_table(columns, columns, folder, "summary_columns", "Columns of the summary.")
     folded = fold_seeds(frame)
-    if folded["n_seeds"].max() > 1:
-        write_table(
-            folded,
-            reader_frame(folded),
-            folder,
-            "summary_seeds",
-            "Means over records that differ in the seed only.",
-        )
+    means = means_frame(folded)
+    if len(means):
+        write_table(folded, means, folder, "summary_seeds", f"{MEANS}.")
     tables = []
     for i, study in enumerate(studies):
         if set(study.answers) & set(paper["rows"]):

@@ -7,7 +7,7 @@ from importlib import resources
 
 from aetlab.core.metrics import HEADLINES
 from aetlab.reporting import html
-from aetlab.reporting.columns import HIGH95, LOW95, truth_columns
+from aetlab.reporting.columns import truth_columns
 from aetlab.reporting.measured import measured_frame
 from aetlab.reporting.overview import describe_records
 from aetlab.reporting.page_filter import filter_data, filter_form
@@ -16,7 +16,7 @@ from aetlab.reporting.page_validation import validation_section
 from aetlab.reporting.page_viewer import viewer_data, viewer_section
 from aetlab.reporting.report_contents import Report, anchor, row_anchor
 from aetlab.reporting.table_one import table_one_text, table_one_values
-from aetlab.reporting.tables import best_column, interval_text, reader_frame, reader_values
+from aetlab.reporting.tables import MEANS, means_frame, reader_frame, reader_values
 
 #: Columns of the tables whose numbers lead to their record.
 _RESULTS = {*(score.heading for score in HEADLINES), "time (s)"}
@@ -146,19 +146,12 @@ def _measured(report: Report) -> str:
 
 
 def _folded(report: Report) -> str:
-    if report.folded.empty or report.folded["n_seeds"].max() < 2:
+    shown = means_frame(report.folded)
+    if shown.empty:
         return ""
     repeated = report.folded[report.folded["n_seeds"] > 1].reset_index(drop=True)
-    shown, values = reader_frame(repeated), reader_values(repeated)
-    for score in HEADLINES:
-        if score.heading in shown:
-            lows, highs = (best_column(repeated, score.name, end) for end in (LOW95, HIGH95))
-            shown[score.heading] = [
-                text and text + interval_text(score, low, high)
-                for text, low, high in zip(shown[score.heading], lows, highs, strict=True)
-            ]
-    shown["seeds"] = values["seeds"] = repeated["n_seeds"]
-    note = "<p>Mean over seeds, with its 95 % confidence interval (Student's t, cut to the range of the score).</p>"
+    values = reader_values(repeated).assign(seeds=repeated["n_seeds"])
+    note = f"<p>{MEANS} (Student's t, cut to the range of the score).</p>"
     records = [text.split() for text in repeated["records"]]
     shown["first record"] = values["first record"] = [own[0] for own in records]
 

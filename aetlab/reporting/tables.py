@@ -40,6 +40,9 @@ _PERCENTAGES = {score.name for score in HEADLINES if score.unit == "%" and score
 _ALWAYS_SHOWN = ("dose_e_A2", "n_tilts", "n_defoci", "tilt_span_deg", "reg")
 _NEVER_SHOWN = ("n_voxels", "missing_wedge_deg")
 
+#: Title of a table of :func:`means_frame`.
+MEANS = "Means over the seeds of records that differ in nothing else, with 95 % confidence intervals"
+
 
 def load_records(outputs: Path | str) -> pd.DataFrame:
     """Return one row for each usable record under ``outputs``, sorted by settings; empty where there is none.
@@ -193,6 +196,23 @@ def reader_frame(frame: pd.DataFrame) -> pd.DataFrame:
     if f"{SECONDS}total" in frame:
         shown["time (s)"] = [number_text(value, 1) for value in frame[f"{SECONDS}total"]]
     return shown
+
+
+def means_frame(folded: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of :func:`fold_seeds` over several seeds formatted for readers, with 95 % intervals and counts.
+
+    The table is empty if no records differ in the seed only.
+    """
+    if folded.empty or folded["n_seeds"].max() < 2:
+        return pd.DataFrame()
+    repeated = folded[folded["n_seeds"] > 1].reset_index(drop=True)
+    shown = reader_frame(repeated)
+    for score in HEADLINES:
+        if score.heading in shown:
+            lows, highs = (best_column(repeated, score.name, end) for end in (LOW95, HIGH95))
+            shown[score.heading] = [text and text + interval_text(score, low, high)
+                                    for text, low, high in zip(shown[score.heading], lows, highs, strict=True)]
+    return shown.assign(seeds=repeated["n_seeds"])
 
 
 def _telling_apart(frame: pd.DataFrame) -> list[str]:

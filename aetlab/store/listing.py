@@ -68,6 +68,12 @@ def list_entries(places: Places) -> list[Entry]:
     return entries + list_unfinished(places, seen)
 
 
+def list_foreign(places: Places) -> list[str]:
+    """Return the names of what lies among the records under ``places`` without the name of one; hidden files count not.
+    """
+    return [path.name for path in _names(places.records) if not path.name.startswith(".") and not is_id(path.name)]
+
+
 def list_unfinished(places: Places, records: Collection[str]) -> list[Entry]:
     """Return the runs under ``places`` that were cut off or failed: those with a log and none of the ``records``."""
     logs = [path for path in _names(places.logs) if path.suffix == ".log" and is_id(path.stem)]

@@ -39,7 +39,7 @@ from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind_run, unbind
 from aetlab.store.checksums import Checksums
 from aetlab.store.environment_types import wrong_type
-from aetlab.store.identity import code_id, digest, identity_of, record_id
+from aetlab.store.identity import code_id, digest, identity_of, is_id, record_id
 from aetlab.store.places import Places as Places
 from aetlab.store.record_files import RecordError, checked, read_json, read_text, size_of
 
@@ -232,11 +232,14 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def list_records(records: Path, *, verify: bool = False) -> tuple[list[Record], list[RecordError]]:
-    """Return all readable records under ``records``, oldest first, and the errors of the others."""
+    """Return all readable records under ``records``, oldest first, and the errors of the others.
+
+    What has no name of a record is none and is left out (:func:`aetlab.store.listing.list_foreign`).
+    """
     sound: list[Record] = []
     broken: list[RecordError] = []
     try:
-        folders = [path for path in records.iterdir() if not path.name.startswith(".")] if records.is_dir() else []
+        folders = [path for path in records.iterdir() if is_id(path.name)] if records.is_dir() else []
     except OSError as error:
         return [], [RecordError(f"{records} cannot be read: {describe(error)}")]
     for folder in sorted(folders):
