@@ -141,7 +141,8 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
 
         def weigh(model: Model) -> float:
             weight = resumption.notes["weight_per_V"] if "weight_per_V" in resumption.notes else regulariser_weight(
-                settings, series, model, lambda other: simulate(other, sample(other), progress=progress), progress)
+                settings, series, model, lambda other: simulate(other, sample(other), progress=progress), progress,
+                resumption, {"n_iterations": n_iterations})
             progress.say(f"regulariser {settings.reg.kind} with weight {weight:.3g} per V, "
                          f"step {step_of(settings, len(fitted)) / model.lipschitz:.4g} V²")
             return weight

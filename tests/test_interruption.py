@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -61,6 +62,24 @@ def acquire() -> Callable[..., tuple[RunSpec, TiltSeries]]:
         return spec, flow.simulate(spec, flow.sample(spec))
 
     return acquired
+
+
+def test_ctrl_c_in_the_search_of_the_weight_goes_on_with_the_trial_that_was_cut_off(
+        acquire: Callable[..., tuple[RunSpec, TiltSeries]], tmp_path: Path) -> None:
+    """In iteration 6 of the second trial of 15 iterations; the first was repeated before, and the second begun anew."""
+    spec, series = acquire("tv")
+    spec = dataclasses.replace(spec, reg=dataclasses.replace(spec.reg, weight="auto"))
+    whole = Interrupter()
+    unbroken = flow.reconstruct(spec, series, progress=whole)
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(spec, series, tmp_path / "c.arrays", Interrupter("weight", 21))
+    again = Interrupter()
+    resumed = reconstruct(spec, series, tmp_path / "c.arrays", again)
+    assert "goes on after 1 weights and iteration 6 of 15 of the next" in again.said
+    assert [step for step in again.steps if step[0] == "weight"] == [
+        step for step in whole.steps if step[0] == "weight"][21:]
+    np.testing.assert_array_equal(resumed.volume.potential_V, unbroken.volume.potential_V)
+    assert resumed.weight_per_V == unbroken.weight_per_V
 
 
 @pytest.mark.parametrize(("reg", "stage"), [("tv", "reconstruct"), ("pos", "split")])

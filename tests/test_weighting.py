@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aetlab import keeper
 from aetlab.core.nouns import TiltSeries
-from aetlab.core.progress import Reporter, open_reporter
+from aetlab.core.progress import open_reporter
 from aetlab.reconstruction import weight
 from aetlab.reconstruction.device import Model
 from aetlab.reconstruction.weight import hold_out, search_weight, smaller_problem
@@ -128,7 +128,7 @@ def test_the_factor_is_carried_over_from_the_smaller_problem(monkeypatch: pytest
         return TiltSeries(np.ones(shape, np.float32), np.array(tilt_angles_deg(of.tilts, of.wedge)),
                           np.array([200.0, 450.0, 1000.0]), of.scale.voxel_A, electrons)
 
-    def threefold(of: RunSpec, series: TiltSeries, model: Model, reporter: Reporter) -> float:
+    def threefold(of: RunSpec, series: TiltSeries, model: Model, *_: object) -> float:
         assert of.scale.shape_zxy == (120, 120, 120) and model.n_tilts == len(series.images) == 15
         return 3 * weight.rule_weight(of, series)
 

@@ -10,8 +10,9 @@ ratio of the best weight to the rule's weight is transferred to the large needle
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from aetlab.core.progress import Reporter
 from aetlab.core.seeds import generator
 from aetlab.reconstruction.device import Model
 from aetlab.reconstruction.fit import fit_volume, make_model
+from aetlab.reconstruction.resumable import Resumption
 from aetlab.reconstruction.stages import at_least_cost
 from aetlab.spec import RunSpec, tilt_angles_deg, with_fewer_tilts
 
@@ -59,10 +61,12 @@ def rule_weight(spec: RunSpec, series: TiltSeries) -> float:
 
 
 def regulariser_weight(spec: RunSpec, series: TiltSeries, model: Model, simulate: Callable[[RunSpec], TiltSeries],
-                       reporter: Reporter) -> float:
+                       reporter: Reporter, resumption: Resumption | None = None,
+                       found: Mapping[str, Any] | None = None) -> float:
     """Return the weight per V according to ``spec.reg.weight``: a number, ``rule`` or ``auto``.
 
-    ``simulate`` returns the images of the smaller problem for its settings.
+    ``simulate`` returns the images of the smaller problem for its settings. An interrupted search continues from
+    ``resumption``; ``found`` is what the stages before it have found.
     """
     if isinstance(spec.reg.weight, float):
         return spec.reg.weight
@@ -71,12 +75,13 @@ def regulariser_weight(spec: RunSpec, series: TiltSeries, model: Model, simulate
         return by_rule
     small = smaller_problem(spec)
     if small is None:
-        return predicting_weight(spec, series, model, reporter)
+        return predicting_weight(spec, series, model, reporter, resumption, found)
     reporter.say(f"the weight is found on a needle in {small.scale.shape_zxy} voxels with "
                  f"{small.tilts.n_tilts or len(tilt_angles_deg(small.tilts, small.wedge))} tilts")
     images = simulate(small)
-    found = predicting_weight(small, images, make_model(at_least_cost(small), images, reporter.say), reporter)
-    return by_rule * found / rule_weight(small, images)
+    best = predicting_weight(small, images, make_model(at_least_cost(small), images, reporter.say), reporter,
+                             resumption, found)
+    return by_rule * best / rule_weight(small, images)
 
 
 def smaller_problem(spec: RunSpec) -> RunSpec | None:
@@ -101,18 +106,43 @@ def smaller_problem(spec: RunSpec) -> RunSpec | None:
     return replace(small, dose=replace(spec.dose, total_e_A2=spec.dose.total_e_A2 * share))
 
 
-def predicting_weight(spec: RunSpec, series: TiltSeries, model: Model, reporter: Reporter) -> float:
-    """Return the weight per V with which a fit to most tilts of ``series`` best predicts the others."""
+def predicting_weight(spec: RunSpec, series: TiltSeries, model: Model, reporter: Reporter,
+                      resumption: Resumption | None = None, found: Mapping[str, Any] | None = None) -> float:
+    """Return the weight per V with which a fit to most tilts of ``series`` best predicts the others.
+
+    ``resumption`` and ``found`` are those of :func:`regulariser_weight`. Its notes hold the weights that were tried
+    with their costs, and the weight of the trial that was interrupted.
+    """
     fitted, held = hold_out(series, HELD_OUT, generator(spec.seed, "held out"))
+    resumption = resumption or Resumption(None, spec.seed)
+    saved_rng, saved = resumption.begin("weight")
+    costs = {weight: cost for weight, cost in resumption.notes["trials"]} if saved else {}
+    cut_off = resumption.notes["weight"] if saved else None
+    if saved:
+        reporter.say(f"goes on after {len(costs)} weights and iteration {saved.n_done} of {TRIAL_ITERATIONS} of the "
+                     "next")
 
     def trial(weight: float) -> float:
-        solution = fit_volume(spec, model, fitted, weight, n_iterations=TRIAL_ITERATIONS,
-                              rng=generator(spec.seed, "tilt order"))
-        cost = prediction_cost(model, solution.volume, held)
-        reporter.say(f"weight {weight:.3g} per V: {len(held)} tilts held out are predicted at a cost of {cost:.6g}")
-        return cost
+        if weight in costs:
+            return costs[weight]
+        state = saved if weight == cut_off else None
+        rng = saved_rng if state else generator(spec.seed, "tilt order")
+        n_before = len(costs) * TRIAL_ITERATIONS
 
-    return search_weight(trial, rule_weight(spec, series))
+        def on_iteration(state: solve.State) -> None:
+            reporter.step("weight", n_before + state.n_done, TRIALS_MAX * TRIAL_ITERATIONS, f"{weight:.3g} per V")
+            resumption.keep("weight", state, rng, {**(found or {}), "trials": list(costs.items()), "weight": weight})
+
+        solution = fit_volume(spec, model, fitted, weight, n_iterations=TRIAL_ITERATIONS, rng=rng, resume=state,
+                              on_iteration=on_iteration)
+        costs[weight] = prediction_cost(model, solution.volume, held)
+        reporter.say(f"weight {weight:.3g} per V: {len(held)} tilts held out are predicted at a cost of "
+                     f"{costs[weight]:.6g}")
+        return costs[weight]
+
+    best = search_weight(trial, rule_weight(spec, series))
+    reporter.step("weight", len(costs) * TRIAL_ITERATIONS, len(costs) * TRIAL_ITERATIONS)
+    return best
 
 
 def search_weight(trial: Callable[[float], float], start: float, trials_max: int = TRIALS_MAX) -> float:
