@@ -162,6 +162,21 @@ def test_blank_doubled_and_drifted_images_are_found() -> None:
     assert found.reasons[14, 0].startswith("blank") and "6, -4" in found.reasons[5, 0].replace("-6, 4", "6, -4")
 
 
+def test_a_small_crystal_near_its_zone_axes_has_not_drifted() -> None:
+    rng = np.random.default_rng(2)
+    cells = np.stack(np.meshgrid(*3 * [np.arange(-2, 3)]), -1).reshape(-1, 1, 3)
+    p = 9.7 * (cells + np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])).reshape(-1, 3)
+    p = p[np.linalg.norm(p, axis=1) < 14.2] @ np.linalg.qr(rng.normal(size=(3, 3)))[0].T
+    tilts = np.arange(-76.0, 77, 4)
+    ideal = np.stack([[1 - 0.15 * project(p, t, width=0.9), 1 - 0.1 * project(p, t, width=1.0)] for t in tilts])
+    images = rng.poisson(150 * np.clip(ideal, 0, None)) / 150
+    vacuum = np.broadcast_to(np.hypot(X, Y) > 20, images.shape)
+    assert len(p) == 55
+    for planes in (np.s_[:, :], np.s_[:, :1]):
+        found = find_bad_frames(images[planes], vacuum[planes], np.ones(images[planes].shape[:2], bool))
+        assert not found.reasons
+
+
 def test_dark_images_and_double_exposures_are_found_by_their_level_and_not_by_a_dose_that_follows_the_tilt() -> None:
     exposure = 1 / np.cos(np.deg2rad(TILT_DEG))
     odd = np.where(np.arange(len(TILT_DEG)) == 3, 0.1, np.where(np.arange(len(TILT_DEG)) == 17, 2.0, 1.0))

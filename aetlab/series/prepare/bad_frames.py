@@ -14,7 +14,10 @@ r"""Images that show no sample, two samples, or a sample that moved while it was
 
 The logarithm is limited to ±0.5: the spots of a lattice, which come and go with the tilt, then count no more than the
 fringes or the fall-off across the whole spectrum. An image is bad only if its peak or its anisotropy lies five robust
-standard deviations from those of the other images at its defocus.
+standard deviations from those of the other images at its defocus. Near a zone axis a small crystal has few spots, whose
+anisotropy is strong without any motion. Two properties distinguish a motion. It attenuates all parts of the spectrum
+alike: its anisotropy also lies three of its own standard errors from 0, by a jackknife over sectors of the spectrum.
+And the other images of the tilt show the same spots, but not the motion.
 """
 
 from __future__ import annotations
@@ -36,6 +39,10 @@ _AROUND = 3
 _SIGNIFICANT, _ENOUGH_TILTS = 5.0, 5
 #: Limit of the logarithm of the power over its median.
 _LIMIT = 0.5
+#: Own standard errors of a motion that is not that of a few spots.
+_CLEAR = 3.0
+#: Sectors of half a turn and rings of the spectrum whose anisotropies are compared.
+_ANGLES, _RINGS = 12, 4
 #: Most pixels along a side of the part about the middle whose spectra are compared.
 _MOST_PX = 256
 #: Least peak of a double: a third of the 0.3 that the limited logarithm of |1 + exp(ix)|² has without noise.
@@ -120,6 +127,7 @@ def find_bad_frames(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) 
         sound[place] = False
     peak, far, sharpness = (np.zeros(usable.shape) for _ in range(3))
     where, motion = np.zeros((*usable.shape, 2)), np.zeros((*usable.shape, 2))
+    own_error, clear = np.full(usable.shape, np.inf), np.zeros(usable.shape, bool)
     starts = [max(n - _MOST_PX, 0) // 2 for n in images.shape[2:]]
     part = tuple(slice(start, start + _MOST_PX) for start in starts)
     for i_image in range(usable.shape[1]):
@@ -134,19 +142,22 @@ def find_bad_frames(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) 
         signal = np.clip(1 - 2 * noise / np.exp(middle), 0, None)
         if not signal.any():
             continue
+        sectors = _sectors(signal)
         for i_tilt, ratio in zip(tilts, logarithm - middle):
             ratio = np.clip(ratio - np.median(ratio), -_LIMIT, _LIMIT)
             flat = signal * (ratio - _radial_mean(ratio, signal))
             peak[i_tilt, i_image], where[i_tilt, i_image] = _cepstral_peak(flat, signal)
-            motion[i_tilt, i_image] = _motion(ratio, signal)
+            motion[i_tilt, i_image], own_error[i_tilt, i_image] = _motion(ratio, signal, sectors)
         off = motion[tilts, i_image] - np.median(motion[tilts, i_image], axis=0)
         motion[tilts, i_image] = off
-        far[tilts, i_image] = np.hypot(*off.T) / max(_PER_MAD * float(np.median(np.abs(off))), 1e-12)
+        usual = _PER_MAD * float(np.median(np.abs(off)))
+        far[tilts, i_image] = np.hypot(*off.T) / max(usual, 1e-12)
+        clear[tilts, i_image] = np.hypot(*off.T) > _CLEAR * own_error[tilts, i_image]
     for t, f in _outliers(peak, sound & (peak > 0)):
         if peak[t, f] > _LEAST_PEAK:
             reasons[t, f] = f"doubled or moved, by {where[t, f, 0]:.0f}, {where[t, f, 1]:.0f} px or the opposite"
     drift = np.sqrt(np.hypot(motion[..., 0], motion[..., 1]))
-    for t, f in np.argwhere(sound & (far > _SIGNIFICANT)):
+    for t, f in np.argwhere(sound & clear & (np.minimum(far, _beyond_the_tilt(motion, sound)) > _SIGNIFICANT)):
         reasons.setdefault((int(t), int(f)), f"drifted by {drift[t, f]:.1f} px or more while recorded")
     return BadFrames(reasons, peak, drift, sharpness, describe(reasons, usable))
 
@@ -232,13 +243,54 @@ def _cepstral_peak(flat: np.ndarray, signal: np.ndarray) -> tuple[float, np.ndar
     return float(cepstrum[top]), np.array([lags[0][top[0]], lags[1][top[1]]])
 
 
-def _motion(ratio: np.ndarray, signal: np.ndarray) -> np.ndarray:
-    """Return L² (cos 2φ, sin 2φ) in pixels² of a motion by L along φ, from the anisotropy of the log power (X, Y)."""
+def _sectors(signal: np.ndarray) -> np.ndarray:
+    """Return the sector of each frequency (X, Y): :data:`_ANGLES` of half a turn in :data:`_RINGS` of equal signal.
+
+    A frequency and its opposite, whose powers are equal, lie in the same sector.
+    """
+    q_x, q_y = scipy.fft.fftfreq(signal.shape[0])[:, None], scipy.fft.fftfreq(signal.shape[1])
+    angle = np.floor((np.arctan2(q_y, q_x) % np.pi) / np.pi * _ANGLES).astype(int) % _ANGLES
+    q = _frequency(signal.shape)
+    order = np.argsort(q, axis=None, kind="stable")
+    within = np.cumsum(signal.ravel()[order])
+    ends = q.ravel()[order][np.searchsorted(within, within[-1] * np.arange(1, _RINGS) / _RINGS)]
+    return np.asarray(np.searchsorted(ends, q) * _ANGLES + angle)
+
+
+def _motion(ratio: np.ndarray, signal: np.ndarray, sectors: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return L² (cos 2φ, sin 2φ) in pixels² of a motion by L along φ, from the anisotropy of the log power (X, Y).
+
+    The second value is its standard error along each component, by a jackknife over the ``sectors``.
+    """
     q_x, q_y = scipy.fft.fftfreq(ratio.shape[0])[:, None], scipy.fft.fftfreq(ratio.shape[1])
     terms = np.stack(np.broadcast_arrays(1.0, q_x**2 + q_y**2, q_x**2 - q_y**2, 2 * q_x * q_y)).reshape(4, -1)
-    weighted = terms * signal.ravel()
-    normal = weighted @ terms.T
-    if np.linalg.matrix_rank(normal) < 4:
-        return np.zeros(2)
-    found = np.linalg.solve(normal, weighted @ ratio.ravel())
-    return np.asarray(-found[2:] * 6 / np.pi**2)
+    weighted, sector, n = terms * signal.ravel(), sectors.ravel(), _ANGLES * _RINGS
+    normal = np.array([[np.bincount(sector, a * b, n) for b in terms] for a in weighted]).transpose(2, 0, 1)
+    right = np.array([np.bincount(sector, a * ratio.ravel(), n) for a in weighted]).T
+    left_out = normal.sum(axis=0) - normal
+    if np.linalg.matrix_rank(left_out).min() < 4:
+        return np.zeros(2), np.inf
+    found = np.linalg.solve(normal.sum(axis=0), right.sum(axis=0))
+    others = np.linalg.solve(left_out, (right.sum(axis=0) - right)[..., None])[:, 2:, 0]
+    variance = (n - 1) / n * ((others - others.mean(axis=0)) ** 2).sum(axis=0)
+    return np.asarray(-found[2:] * 6 / np.pi**2), float(np.sqrt(variance.mean())) * 6 / np.pi**2
+
+
+def _beyond_the_tilt(motion: np.ndarray, sound: np.ndarray) -> np.ndarray:
+    """Return how far each motion (T, F, 2) lies beyond that of the other sound images of its tilt, (T, F).
+
+    The difference counts along the motion, in robust standard deviations of the differences at its defocus. It is
+    infinite where a tilt has no other image.
+    """
+    beyond = np.full(sound.shape, np.inf)
+    for f in range(sound.shape[1]):
+        others = np.flatnonzero(np.arange(sound.shape[1]) != f)
+        n_others = sound[:, others].sum(axis=1)
+        tilts = np.flatnonzero(sound[:, f] & (n_others > 0))
+        if len(tilts) < _ENOUGH_TILTS:
+            continue
+        around = np.where(sound[:, others, None], motion[:, others], 0)[tilts].sum(axis=1) / n_others[tilts, None]
+        own, apart = motion[tilts, f], motion[tilts, f] - around
+        along = (apart * own).sum(axis=1) / np.maximum(np.hypot(*own.T), 1e-12)
+        beyond[tilts, f] = along / max(_PER_MAD * float(np.median(np.abs(apart))), 1e-12)
+    return beyond
