@@ -38,7 +38,7 @@ from aetlab.spec.bind import unbind
 from aetlab.spec.folders import group_choices
 
 #: Groups and keys that no bound depends on.
-_UNREAD = ("data", "reg", "simulate", "engine", "align", "trace", "refine", "score", "validate", "outputs",
+_UNREAD = ("data", "reg", "simulate", "engine", "align", "trace", "refine", "score", "validate", "tile", "outputs",
            "other_code")
 _DESCRIPTION = """Print the best precision of atoms that a planned experiment can reach: the Cramér–Rao bound of the
 mean position error and the least share of mistaken elements. A plan is a list of settings as for aetlab.run; several

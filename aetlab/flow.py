@@ -40,6 +40,8 @@ from aetlab.reconstruction.iterations import find_iterations
 from aetlab.reconstruction.left_out import without_held_images
 from aetlab.reconstruction.resumable import Checkpoints, Resumption
 from aetlab.reconstruction.stages import StagedFit, fit_stages
+from aetlab.reconstruction.tiles import seams_A
+from aetlab.reconstruction.traced import report_traced, tracing_of
 from aetlab.reconstruction.weight import hold_out, prediction_cost, regulariser_weight
 from aetlab.spec import RunSpec, SpecError, dose_per_image_e_A2, tilt_angles_deg
 
@@ -95,9 +97,9 @@ def as_acquired(settings: RunSpec, images: np.ndarray) -> TiltSeries:
     return TiltSeries(images, _tilts_deg(settings), _defocus_A(settings), settings.scale.voxel_A)
 
 
-def add_noise(settings: RunSpec, ideal: TiltSeries) -> TiltSeries:
-    """Return the noise-free tilt series ``ideal`` as recorded with the dose of ``settings``."""
-    return forward.add_shot_noise(ideal, electrons_per_pixel(settings), generator(settings.seed, "noise"))
+def add_noise(settings: RunSpec, ideal: TiltSeries, rows: np.ndarray | None = None) -> TiltSeries:
+    """Return the noise-free tilt series ``ideal``, or some rows of it, as recorded with the dose of ``settings``."""
+    return forward.add_shot_noise(ideal, electrons_per_pixel(settings), generator(settings.seed, "noise"), rows)
 
 
 def electrons_per_pixel(settings: RunSpec) -> float:
@@ -168,16 +170,10 @@ def trace(settings: RunSpec, reconstruction: Reconstruction | Volume, *, element
     for line in tracing.describe_missing(volume):
         progress.say(f"trace: {line}")
     with computing(settings):
-        voxel_A = volume.voxel_A
-        spec = tracing.at_voxel(settings.trace, voxel_A)
-        expected = None if 0 in numbers else forward.expected_signals(
-            numbers, voxel_A, fit_radius=spec.fit_radius, blur_A=spec.smoothing * voxel_A,
-            parametrization=settings.simulate.parametrization, debye_waller_A2=settings.sample.debye_waller_A2)
+        spec, expected = tracing_of(settings, numbers, volume.voxel_A)
         traced = tracing.trace_atoms(volume, spec, numbers, _listener(progress, "trace"),
                                      expected_signal=expected, in_volts=True)
-    progress.step("trace", len(traced.rounds), len(traced.rounds), f"{len(traced)} atoms")
-    for line in tracing.describe(traced):
-        progress.say(f"trace: {line}")
+    report_traced(traced, progress)
     if not len(traced):
         for line in tracing.explain_nothing(volume, spec):
             progress.say(f"trace: {line}")
@@ -239,12 +235,14 @@ def score(settings: RunSpec, traced: TracedAtoms, atoms: Atoms, refined: Refined
             error_A = scoring.errors_of_pairs(refined.positions_A, atoms.positions_A, refined_match)
             of_errors = scoring.compare_errors(error_A, refined.position_error_A[refined_match.traced])
             metrics |= {f"refined_{name}": value for name, value in (refined_match.metrics | of_errors).items()}
-        return Score(atoms, inside(settings, atoms.positions_A), match, metrics,
-                     scoring.profile_scores(match, traced, atoms), structure, refined_match, motion)
+        profiles = scoring.profile_scores(match, traced, atoms, seams_A=seams_A(settings))
+        return Score(atoms, inside(settings, atoms.positions_A), match, metrics, profiles, structure, refined_match,
+                     motion)
 
 
 def compare(settings: RunSpec, truth: Truth, series: TiltSeries, reconstruction: Reconstruction, traced: TracedAtoms,
-            refined: RefinedAtoms | None = None, *, progress: Reporter = SILENT) -> Comparison:
+            refined: RefinedAtoms | None = None, *, progress: Reporter = SILENT,
+            out: np.ndarray | None = None) -> Comparison:
     """Return all results that need the ``truth``: the score, the true potential, views of the sample, and metrics.
 
     In addition to the metrics of :func:`score`, these are ``potential_error`` (:func:`aetlab.scoring.potential_error`
@@ -253,7 +251,7 @@ def compare(settings: RunSpec, truth: Truth, series: TiltSeries, reconstruction:
     with computing(settings):
         views = make_views(settings, truth.atoms)
         scored = score(settings, traced, truth.atoms, refined, progress=progress)
-        potential = Volume(true_potential(settings, scored.atoms), settings.scale.voxel_A)
+        potential = Volume(true_potential(settings, scored.atoms, out), settings.scale.voxel_A)
         metrics = scored.metrics | {f"{name}_atoms": count for name, count in truth.atoms.counts.items()}
         metrics |= _pose_metrics(reconstruction.poses, truth.poses, series)
         metrics["potential_error"] = scoring.potential_error(
@@ -273,9 +271,9 @@ def measure(reconstruction: Reconstruction, traced: TracedAtoms,
                       if isinstance(value, (int, float))}
 
 
-def true_potential(settings: RunSpec, atoms: Atoms) -> np.ndarray:
-    """Return the true potential of the data at the voxels of the reconstruction, float32 (Z, X, Y) in V."""
-    return forward.build_potential(atoms, settings.scale.shape_zxy, settings.scale.voxel_A,
+def true_potential(settings: RunSpec, atoms: Atoms, out: np.ndarray | None = None) -> np.ndarray:
+    """Return the true potential at the voxels of the reconstruction, float32 (Z, X, Y) in V, in ``out`` if given."""
+    return forward.build_potential(atoms, settings.scale.shape_zxy, settings.scale.voxel_A, out=out,
                                    parametrization=settings.simulate.parametrization,
                                    debye_waller_A2=settings.sample.debye_waller_A2)
 
@@ -317,6 +315,8 @@ def computing(settings: RunSpec) -> Iterator[None]:
 
 
 def _check_fit(settings: RunSpec, series: TiltSeries) -> None:
+    if settings.tile.enabled:
+        raise SpecError("tile.n and tile.rows cannot be used here: python -m aetlab.run makes and joins tiles")
     shape_xy, wanted = tuple(series.images.shape[2:]), tuple(settings.scale.shape_zxy[1:])
     if shape_xy != wanted:
         raise SpecError(f"scale.shape_zxy={settings.scale.shape_zxy!r} cannot be used: its (x, y) of {wanted} voxels "

@@ -58,7 +58,8 @@ class JobSettings:
 class Job:
     """One requested run: its overrides, the settings they compose to, and a label that is unique in its sweep.
 
-    ``notes`` are lines on settings of a sweep that other jobs read, but not this one.
+    ``notes`` are lines on settings of a sweep that other jobs read, but not this one. ``tiles`` are the numbers of the
+    jobs whose tiles it joins.
     """
 
     words: tuple[str, ...]
@@ -67,6 +68,7 @@ class Job:
     settings: JobSettings
     number: int = 0
     notes: tuple[str, ...] = ()
+    tiles: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

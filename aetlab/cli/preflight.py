@@ -34,6 +34,8 @@ def check_jobs(jobs: Iterable[Job], launcher: Launcher = HERE) -> None:
                 absent[name] = absent.get(name, True) and not has
         for line in _limits(job.spec):
             limits.setdefault(line, job.label)
+        if job.spec.tile.enabled:
+            _check_tiles(job.spec)
         if launcher.is_here:
             if not launcher.on_gpus:
                 _check_device(job.spec)
@@ -75,8 +77,15 @@ def _limits(spec: RunSpec) -> list[str]:
 def _check_device(spec: RunSpec) -> None:
     if spec.engine.device == "gpu":
         from aetlab.reconstruction.device import require_gpu
+        from aetlab.reconstruction.tiles import largest_part
 
-        require_gpu(spec)
+        require_gpu(largest_part(spec))
+
+
+def _check_tiles(spec: RunSpec) -> None:
+    from aetlab.reconstruction.tiles import tiles_of
+
+    tiles_of(spec)
 
 
 def _check_outputs(outputs: Path) -> None:

@@ -18,7 +18,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from aetlab.cli.compose import Job, Plan, compose_trial
-from aetlab.cli.jobs import LEFT_OUT, JobResult, failed_job, skip_complete
+from aetlab.cli.jobs import FAILED, LEFT_OUT, JobResult, failed_job, skip_complete
 from aetlab.cli.ledger import (
     Order,
     RequestedJob,
@@ -33,6 +33,7 @@ from aetlab.cli.ledger import (
 )
 from aetlab.cli.perform import Task
 from aetlab.cli.planned_loader import PlannedLoader
+from aetlab.cli.tile_jobs import with_tiles
 from aetlab.cli.workers import Workers, count_workers
 from aetlab.core.errors import AetlabError
 from aetlab.store.identity import record_id
@@ -59,7 +60,9 @@ class Sweep:
     def carry_out(self, context: HydraContext) -> None:
         """Launch every job that has no result yet; a search plans its jobs one batch after another."""
         if not self.plan.searched:
-            self._launch(context, [job for job in self.plan.jobs if read_result(self.ledger, job.number) is None])
+            waiting = [job for job in self.plan.jobs if read_result(self.ledger, job.number) is None]
+            self._launch(context, [job for job in waiting if not job.tiles])
+            self._launch(context, [job for job in waiting if job.tiles and self._can_join(job)])
             return
         config = self._settings()
         with open_dict(config):
@@ -87,6 +90,15 @@ class Sweep:
             require_ledger(self.ledger)
             for each in returns:
                 each.return_value  # noqa: B018 (raises the error of a launch that failed)
+
+    def _can_join(self, job: Job) -> bool:
+        """Return whether no tile of ``job`` has failed; write its result if one has."""
+        results = [read_result(self.ledger, number) for number in job.tiles]
+        failed = [result.label for result in results if result is not None and result.status == FAILED]
+        if failed:
+            error = AetlabError(f"it cannot join its tiles: {', '.join(failed)} failed")
+            write_result(self.ledger, job.number, replace(failed_job(job.label, error), id=record_id(job.spec)))
+        return not failed
 
     def _skip(self, job: Job, run_id: str) -> bool:
         """Write the result of a job whose record is complete; return whether it is."""
@@ -142,6 +154,7 @@ def open_sweep(plan: Plan) -> Sweep:
 
     Raises :class:`StorageError` where the launcher needs a GPU and none is visible, or the ledger cannot be written.
     """
+    plan = with_tiles(plan)
     n_at_once = plan.hydra.hydra.sweeper.n_jobs if plan.searched else len(plan.jobs)
     workers = count_workers(plan.launcher, n_at_once)
     requested: dict[int, tuple[RequestedJob, Order | None]] = {

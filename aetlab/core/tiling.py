@@ -110,13 +110,16 @@ def cut_series(series: TiltSeries, tile: Tile, *, weight: np.ndarray | None = No
 
     ``weight`` (T, F, R), if given, multiplies the weight of every pixel of row r of an image.
     """
-    rows = tile.rows
-    by_pixel = None if series.pixel_weight is None else series.pixel_weight[..., rows]
-    if weight is not None:
-        by_row = weight.astype(np.float32)[:, :, None, :]
-        by_pixel = np.broadcast_to(by_row, (*series.images.shape[:3], len(rows))) if by_pixel is None else (
-            by_pixel * by_row)
-    return replace(series, images=np.ascontiguousarray(series.images[..., rows]), pixel_weight=by_pixel)
+    cut = series.cut(tile.rows)
+    return cut if weight is None else weigh_rows(cut, weight)
+
+
+def weigh_rows(series: TiltSeries, weight: np.ndarray) -> TiltSeries:
+    """Return ``series`` with the weight of every pixel of row r of an image multiplied by ``weight`` (T, F, Y)."""
+    by_row = weight.astype(np.float32)[:, :, None, :]
+    by_pixel = np.broadcast_to(by_row, series.images.shape) if series.pixel_weight is None else (
+        series.pixel_weight * by_row)
+    return replace(series, pixel_weight=by_pixel)
 
 
 def cut_poses(poses: Poses, offset_A: float) -> Poses:

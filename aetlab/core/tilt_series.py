@@ -196,6 +196,11 @@ class TiltSeries:
                        electrons_per_pixel=self.electrons_per_pixel[tilts], weight=self.weight[tilts],
                        pixel_weight=None if self.pixel_weight is None else self.pixel_weight[tilts])
 
+    def cut(self, rows: np.ndarray) -> TiltSeries:
+        """Return some ``rows`` (indices along y) of all images, in their order."""
+        return replace(self, images=np.ascontiguousarray(self.images[..., rows]),
+                       pixel_weight=None if self.pixel_weight is None else self.pixel_weight[..., rows])
+
 
 def _of_shape(name: str, values: Any, shape: tuple[int, ...], shared: tuple[int, ...] | None) -> np.ndarray:
     """Return ``values`` as finite float64 numbers of ``shape``; broadcast values of the shape ``shared`` to it."""

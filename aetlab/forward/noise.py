@@ -22,7 +22,7 @@ def effective_electrons_per_pixel(dose_per_image_e_A2: float, pixel_A: float, dq
 
 
 def add_shot_noise(series: TiltSeries, electrons_per_pixel: float | np.ndarray,
-                   rng: np.random.Generator) -> TiltSeries:
+                   rng: np.random.Generator, rows: np.ndarray | None = None) -> TiltSeries:
     """Return a tilt series as recorded with a finite number of electrons.
 
     Parameters
@@ -34,6 +34,8 @@ def add_shot_noise(series: TiltSeries, electrons_per_pixel: float | np.ndarray,
         the result is ``series`` itself.
     rng : numpy.random.Generator
         Source of the counts; the images are drawn in the order of tilt and defocus.
+    rows : (R,), optional
+        Rows along y that are kept of the images; counts are drawn for all, so that they do not depend on the rows.
 
     Returns
     -------
@@ -42,14 +44,16 @@ def add_shot_noise(series: TiltSeries, electrons_per_pixel: float | np.ndarray,
     if not np.all(np.asarray(electrons_per_pixel) > 0):
         raise ValueError(f"electrons_per_pixel={electrons_per_pixel} must be greater than 0")
     if np.all(np.isinf(electrons_per_pixel)):
-        return series
+        return series if rows is None else series.cut(rows)
     # The number does not matter for a missing image.
     electrons = np.where(series.weight > 0, electrons_per_pixel, 1.0)
     xp = array_module(series.images)
-    noisy = xp.empty(series.images.shape, dtype=np.float32)
+    kept = series if rows is None else series.cut(rows)
+    noisy = xp.empty(kept.images.shape, dtype=np.float32)
     for i_tilt in range(noisy.shape[0]):
         # The blur by the detector can undershoot 0 by a rounding error or a ripple. A mean count cannot be negative.
         mean = np.maximum(to_numpy(series.sound_images(i_tilt)).astype(np.float64), 0.0)
         n = electrons[i_tilt][:, None, None]
-        noisy[i_tilt] = xp.asarray(rng.poisson(mean * n) / n, dtype=np.float32)
-    return dataclasses.replace(series, images=noisy, electrons_per_pixel=electrons_per_pixel)
+        drawn = xp.asarray(rng.poisson(mean * n) / n, dtype=np.float32)
+        noisy[i_tilt] = drawn if rows is None else drawn[..., rows]
+    return dataclasses.replace(kept, images=noisy, electrons_per_pixel=electrons_per_pixel)

@@ -12,7 +12,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,10 +30,14 @@ from aetlab.methods.regularisers import REGULARISERS
 from aetlab.reconstruction.device import find_gpu, gpu_bytes
 from aetlab.reconstruction.memory import memory_by_stage
 from aetlab.reconstruction.stages import at_least_cost, fit_stages
-from aetlab.spec import RunSpec, tilt_angles_deg
+from aetlab.reconstruction.tiles import largest_part, margin_rows, tiles_of
+from aetlab.spec import RunSpec, TileSpec, tilt_angles_deg
+from aetlab.spec.tile import JOINED
 
 #: Seconds of tracing per atom, all rounds.
 TRACE_S_PER_ATOM = 3.1e-4
+#: Share of the time of tracing in which joined sites are measured again.
+_SHARP_SHARE = 0.25
 #: Time to align a tilt, in units of a reconstruction step with that tilt (measured at 96³ voxels).
 _ALIGNED_TILT = 6.0
 #: In the trial: voxels along z and x of the part that is rotated and regularised, and minimum of simulated layers.
@@ -85,9 +89,31 @@ def estimate(spec: RunSpec, atoms: Atoms) -> Estimate:
     All ``spec.engine.n_iterations`` are counted; a fit that :mod:`~aetlab.reconstruction.iterations` ends early takes
     less time.
     """
+    if spec.tile.enabled:
+        return _estimate_tiles(spec, atoms)
     device = find_gpu(spec)
     memory, seconds = memory_by_stage(spec, on_gpu=device is not None), _seconds_by_stage(spec, atoms, device)
     return Estimate(memory, seconds, device.name, gpu_bytes(spec)) if device else Estimate(memory, seconds)
+
+
+def _estimate_tiles(spec: RunSpec, atoms: Atoms) -> Estimate:
+    """Return memory and time of one tile, or of the run that makes and joins all tiles one after the other."""
+    tiles, part = tiles_of(spec), largest_part(spec)
+    done = tiles if spec.tile.index == JOINED else (tiles[spec.tile.index],)
+    device = find_gpu(part)
+    one = _seconds_by_stage(part, atoms, device)
+    n_reconstructed = sum(tile.n_rows for tile in done) / part.scale.shape_zxy[2]
+    margin = margin_rows(spec)
+    n_traced = sum(tile.within(margin).n_rows for tile in done) / spec.scale.shape_zxy[2]
+    whole = replace(spec, tile=TileSpec())
+    tilt_s = _once(lambda spec: _simulated_tilt_s(spec, atoms), whole, "scale", "sample", "engine", "defocus",
+                   "microscope", "simulate")
+    seconds = {"simulate": len(tilt_angles_deg(spec.tilts, spec.wedge)) * tilt_s, "cut": 0.0,
+               "reconstruct": n_reconstructed * one["reconstruct"], "trace": n_traced * one["trace"],
+               "join": _SHARP_SHARE * one["trace"] if spec.tile.index == JOINED else 0.0,
+               "score": one["score"] if spec.tile.index == JOINED else 0.0}
+    memory = memory_by_stage(spec, on_gpu=device is not None)
+    return Estimate(memory, seconds, device.name, gpu_bytes(part)) if device else Estimate(memory, seconds)
 
 
 def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: gpu.Device | None) -> dict[str, float]:

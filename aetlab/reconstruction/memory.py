@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -9,7 +10,7 @@ import psutil
 from aetlab.core.grid import n_slices
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.methods.rotations import ROTATIONS, cubic
-from aetlab.spec import RunSpec, SpecError, leaves_counts_out, tilt_angles_deg
+from aetlab.spec import RunSpec, SpecError, TileSpec, leaves_counts_out, tilt_angles_deg
 
 #: Memory of the interpreter, the libraries and the compiled kernels (measured at 48³ voxels).
 BASE_BYTES = 0.3e9
@@ -26,6 +27,8 @@ def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
 
     With ``on_gpu``, the arrays of the solver lie on the GPU (counted by :mod:`aetlab.gpu.footprint`).
     """
+    if spec.tile.enabled:
+        return _memory_of_tiles(spec, on_gpu)
     n_z, n_x, n_y = spec.scale.shape_zxy
     volume, plane = 4.0 * n_z * n_x * n_y, 8.0 * n_x * n_y
     n_defoci = len(spec.defocus.planes_nm)
@@ -50,6 +53,24 @@ def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
             "score": kept + _SCORE_VOLUMES * volume}
 
 
+def _memory_of_tiles(spec: RunSpec, on_gpu: bool) -> dict[str, float]:
+    """Return the peak of each stage of a run in tiles.
+
+    The largest tile is reconstructed and traced. The whole series is held while it is simulated or read and cut, and
+    twice while the joined record is made; the joined volume and the true potential lie in mapped files.
+    """
+    from aetlab.reconstruction.tiles import largest_part  # imports the solver, which only tiles need here
+
+    part = largest_part(spec)
+    one = memory_by_stage(part, on_gpu=on_gpu)
+    whole = memory_by_stage(replace(spec, tile=TileSpec()), on_gpu=on_gpu)
+    of_row = 4.0 * len(tilt_angles_deg(spec.tilts, spec.wedge)) * len(spec.defocus.planes_nm) * spec.scale.shape_zxy[1]
+    images, of_tile = of_row * spec.scale.shape_zxy[2], of_row * part.scale.shape_zxy[2]
+    return {"simulate": whole["simulate"], "cut": BASE_BYTES + images + 2 * of_tile,
+            "reconstruct": one["reconstruct"], "trace": one["trace"],
+            "join": one["trace"] + 2 * (images - of_tile), "score": BASE_BYTES + 2 * images}
+
+
 def available_bytes() -> float:
     """Return the memory in bytes that this process can still allocate: the minimum of machine and control group."""
     free = float(psutil.virtual_memory().available)
@@ -71,6 +92,10 @@ def require_memory(spec: RunSpec, available: float | None = None) -> None:
     if missing <= 0 or (spec.engine.device == "auto" and _fits_with_gpu(spec, free)):
         return
     n_z, n_x, n_y = spec.scale.shape_zxy
+    if spec.tile.enabled and stage in ("reconstruct", "trace"):
+        raise SpecError(f"tile.n={spec.tile.count(n_y)} cannot be used: {stage} of a tile needs "
+                        f"{needed[stage] / 1e9:.1f} GB, {missing / 1e9:.1f} GB more than are free; choose more tiles, "
+                        "or stop other programs")
     advice = ["simulate=atoms" if spec.simulate.kind == "voxels" and stage == "simulate" else "a smaller scale"]
     if stage == "reconstruct" and REGULARISERS[spec.reg.kind].volumes > 0:
         advice += [f"reg={name}" for name, row in REGULARISERS.items() if row.weighted and row.volumes == 0][:1]

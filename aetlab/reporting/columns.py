@@ -91,6 +91,8 @@ SETTINGS = (
     SettingColumn("rotation", "rotation", "1", "how the volume is rotated", lambda spec: spec.engine.rotation),
     SettingColumn("n_iterations", "iterations", "1", "largest number of iterations",
                   lambda spec: spec.engine.n_iterations),
+    SettingColumn("n_tiles", "tiles", "1", "tiles along the tilt axis that were joined; 1 for a volume made at once",
+                  lambda spec: spec.tile.count(spec.scale.shape_zxy[2])),
     SettingColumn("align", "align", "1", "whether tilts are aligned", lambda spec: spec.align.enabled),
     SettingColumn("refine", "refine", "1", "how atoms are refined against the images", lambda spec: spec.refine.kind),
     SettingColumn("seed", "seed", "1", "seed of all random numbers", lambda spec: spec.seed),

@@ -69,13 +69,15 @@ def _reconstruction(run: StoredRun) -> str:
     weighted = f" with a weight of {weight_per_V:.3g} 1/V" if row.weighted and math.isfinite(weight_per_V) else ""
     align = (" Shift, defocus, brightness and the direction of the tilt axis of every tilt were aligned to the volume "
              "during the iterations.") if spec.align.enabled else ""
+    n_tiles = spec.tile.count(n_y)
+    tiles = f" It was reconstructed in {n_tiles} overlapping tiles along the tilt axis." if n_tiles > 1 else ""
     return (f"The electrostatic potential in {n_x} × {n_y} × {n_z} voxels (x, y along the tilt axis, z along the beam) "
             "was reconstructed from all images at once by accelerated incremental proximal gradient descent through a "
             "multislice model (D. Ren, M. Chen, L. Waller and C. Ophus, A Practical Reconstruction Method for "
             "Three-Dimensional Phase Contrast Atomic Electron Tomography, 2018), with slices of "
             f"{spec.binning.n_layers} voxels{_coarse(spec)}, {spec.engine.rotation} interpolation of the rotated "
             f"volume and the {spec.engine.likelihood} likelihood. The regulariser was {spec.reg.kind} "
-            f"({row.meaning}){weighted}; there were {len(run.history.cost)} iterations.{align}")
+            f"({row.meaning}){weighted}; there were {len(run.history.cost)} iterations.{align}{tiles}")
 
 
 def _coarse(spec: RunSpec) -> str:

@@ -17,6 +17,7 @@ from aetlab.core.files import StorageError
 from aetlab.core.nouns import Atoms, Reconstruction, RefinedAtoms, TracedAtoms
 from aetlab.reporting.columns import all_settings
 from aetlab.spec import RunSpec
+from aetlab.spec.tile import JOINED
 from aetlab.store.checksums import recall, remember
 from aetlab.store.listing import list_unfinished
 from aetlab.store.pairs import ELEMENTS, pair_names, pair_place
@@ -146,6 +147,7 @@ def load_record(folder: Path | str) -> StoredRun:
 def read_runs(outputs: Path) -> tuple[list[StoredRun], list[str]]:
     """Return the usable records under ``outputs``, oldest first, and one line on each that cannot be used.
 
+    Records of single tiles are left out: the joined record holds what they found.
     Text files are compared with their checksums here, arrays where they are first read.
     """
     places = Places(outputs)
@@ -161,7 +163,7 @@ def read_runs(outputs: Path) -> tuple[list[StoredRun], list[str]]:
         f"run {entry.id}: {entry.status}{': ' + entry.note if entry.note else ''} (log: {entry.place})"
         for entry in list_unfinished(places, names)
     ]
-    return [StoredRun(record) for record in records], problems
+    return [StoredRun(record) for record in records if record.spec.tile.index == JOINED], problems
 
 
 def check_arrays(runs: Sequence[StoredRun], memory: Path) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from aetlab.core.nouns import Atoms, Match, TracedAtoms
@@ -11,14 +13,17 @@ from aetlab.scoring.match_metrics import CONFIDENCE, block_sums, resample
 #: Width of the bins in Å; they are wider if there would be more than N_BINS_MAX.
 BIN_A = 2.0
 N_BINS_MAX = 12
+#: Edges in Å of the bins of the distance from a seam, finer near it.
+SEAM_EDGES_A = np.array([0.0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024, 2048, 4096, 1e5])
 
 
 def profile_scores(match: Match, traced: TracedAtoms, atoms: Atoms, *, n_resamples: int = 1000,
-                   seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+                   seed: int = 0, seams_A: Sequence[float] = ()) -> dict[str, dict[str, np.ndarray]]:
     """Return the paper's scores by distance from the axis (``axis``) and depth below the surface (``surface``).
 
-    Needs the truth. The surface is the convex hull of the true atoms; atoms outside have depth 0. ``surface`` is
-    missing if the true atoms span no volume. Each value holds the arrays of :func:`score_against`.
+    With ``seams_A``, the y of the seams between tiles, also by the distance from the nearest one (``seam``), in bins of
+    :data:`SEAM_EDGES_A`. Needs the truth. The surface is the convex hull of the true atoms; atoms outside have depth 0.
+    ``surface`` is missing if the true atoms span no volume. Each value holds the arrays of :func:`score_against`.
     """
     distances = {"axis": (distance_from_axis_A(atoms.positions_A), distance_from_axis_A(traced.positions_A))}
     depth_A = depth_below_surface(atoms.positions_A, atoms.positions_A)
@@ -34,6 +39,13 @@ def profile_scores(match: Match, traced: TracedAtoms, atoms: Atoms, *, n_resampl
         edges_A = np.linspace(0.0, largest_A * (1 + 1e-9), n_bins + 1)
         profiles[name] = score_against(true_A, traced_A, edges_A, match, traced, atoms, n_resamples=n_resamples,
                                        seed=seed)
+    if len(seams_A):
+        seams = np.asarray(seams_A, float)[:, None]
+        true_A, traced_A = (np.abs(positions_A[:, 1] - seams).min(axis=0)
+                            for positions_A in (atoms.positions_A, traced.positions_A))
+        n_edges = np.searchsorted(SEAM_EDGES_A, true_A[scored].max(initial=SEAM_EDGES_A[1]), side="right") + 1
+        profiles["seam"] = score_against(true_A, traced_A, SEAM_EDGES_A[:n_edges], match, traced, atoms,
+                                         n_resamples=n_resamples, seed=seed)
     return profiles
 
 

@@ -24,11 +24,13 @@ from aetlab.spec.run import RunSpec
 from aetlab.spec.sample import SampleSpec, ScaleSpec, VacancyRegion
 from aetlab.spec.score import ScoreSpec
 from aetlab.spec.simulate import TILT_ERRORS, SimulateSpec
+from aetlab.spec.tile import TileSpec
 from aetlab.spec.trace import TraceSpec
 from aetlab.spec.validate import ValidateSpec
 
 __all__ = ["TILT_ERRORS", "AlignSpec", "BinningSpec", "DataSpec", "DefocusSpec", "DoseSpec", "EngineSpec",
            "MicroscopeSpec", "RefineSpec", "RegSpec", "RunSpec", "SampleSpec", "ScaleSpec", "ScoreSpec", "SimulateSpec",
-           "SpecError", "TiltsSpec", "TraceSpec", "VacancyRegion", "ValidateSpec", "WedgeSpec", "coarse_layers",
+           "SpecError", "TileSpec", "TiltsSpec", "TraceSpec", "VacancyRegion", "ValidateSpec", "WedgeSpec",
+           "coarse_layers",
            "dose_per_image_e_A2", "leaves_counts_out", "missing_wedge_deg", "tilt_angles_deg", "tilt_span_deg",
            "with_fewer_tilts"]

@@ -29,7 +29,7 @@ Choice = str | int | float | bool | Sequence[float]
 def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilts: Choice = "", defocus: Choice = "",
              wedge: Choice = "", reg: Choice = "", binning: Choice = "", simulate: Choice = "", microscope: Choice = "",
              engine: Choice = "", align: Choice = "", trace: Choice = "", refine: Choice = "", score: Choice = "",
-             validate: Choice = "", data: Choice = "", experiment: str = "", seed: int = 0,
+             validate: Choice = "", data: Choice = "", tile: Choice = "", experiment: str = "", seed: int = 0,
              overrides: Mapping[str, Any] | None = None) -> RunSpec:
     """Return the settings of a run: the same choices, defaults and keys as on the command line.
 
@@ -39,8 +39,8 @@ def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilt
         A choice of the group of that name, for example ``dose="50k"``, ``tilts=60`` or ``align=True``; empty for the
         default, or for what ``experiment`` chooses. Some groups take numbers as well, for example ``dose=3e4``,
         ``tilts="-70:70:2"`` and ``defocus=[-50, 0, 50]`` (in nm).
-    validate, data
-        Likewise, the validation and the source of the images.
+    validate, data, tile
+        Likewise, the validation, the source of the images, and the tiles of a long sample.
     experiment : str
         Name of a file of ``experiments/``: a row or panel of the paper, or another case.
     seed : int
@@ -61,7 +61,7 @@ def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilt
     given = {"sample": sample, "scale": scale, "dose": dose, "tilts": tilts, "defocus": defocus, "wedge": wedge,
              "reg": reg, "binning": binning, "simulate": simulate, "microscope": microscope, "engine": engine,
              "align": align, "trace": trace, "refine": refine, "score": score,
-             "validate": validate, "data": data}
+             "validate": validate, "data": data, "tile": tile}
     chosen = default_choices()
     delta: dict[str, Any] = {}
     if experiment:

@@ -26,6 +26,7 @@ from aetlab.spec.reg import RegSpec
 from aetlab.spec.sample import SampleSpec, ScaleSpec
 from aetlab.spec.score import ScoreSpec
 from aetlab.spec.simulate import SimulateSpec
+from aetlab.spec.tile import TileSpec
 from aetlab.spec.trace import TraceSpec
 from aetlab.spec.validate import ValidateSpec
 
@@ -53,6 +54,7 @@ class RunSpec:
     refine: RefineSpec = field(default_factory=RefineSpec)
     score: ScoreSpec
     validate: ValidateSpec = field(default_factory=ValidateSpec)
+    tile: TileSpec = field(default_factory=TileSpec)
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", self.seed, "it must be a whole number from 0 to 2^63 - 1")
@@ -83,6 +85,8 @@ class RunSpec:
                 "validate=halves needs none")
         require(self.validate.split != "counts" or math.isfinite(self.dose.total_e_A2), "validate.split",
                 self.validate.split, "images without noise have no counts to split; choose auto or images")
+        if self.tile.enabled:
+            self._check_tiles()
 
     def _check_alignment(self) -> None:
         require(self.engine.n_iterations > self.align.at[0], "engine.n_iterations", self.engine.n_iterations,
@@ -91,3 +95,17 @@ class RunSpec:
                 "tilts held out before they are aligned predict nothing; give a number or rule with align=true")
         require(self.refine.kind == "none" or self.refine.poses, "refine.poses", self.refine.poses,
                 "the images lie where align=true finds them; refine.poses=true lets the atoms find them as well")
+
+    def _check_tiles(self) -> None:
+        n_y = self.scale.shape_zxy[2]
+        n_tiles = self.tile.count(n_y)
+        require(self.tile.index < max(n_tiles, 1), "tile.index", self.tile.index, f"there are {n_tiles} tiles")
+        alone = "leave out tile.n and tile.rows, or choose"
+        require(not self.align.enabled, "align.enabled", self.align.enabled, "tiles that are aligned one by one do not "
+                f"fit together; {alone} align=false")
+        require(self.refine.kind == "none", "refine.kind", self.refine.kind, "joined atoms are not refined yet; "
+                f"{alone} refine=none")
+        require(self.validate.kind == "none", "validate.kind", self.validate.kind, "joined tiles are not validated "
+                f"yet; {alone} validate=none")
+        require(self.reg.held_out == 0, "reg.held_out", self.reg.held_out, "tiles hold out no tilts; "
+                f"{alone} reg.held_out=0")

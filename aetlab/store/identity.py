@@ -35,7 +35,7 @@ DECIDING = (
 #: Folders and files that do not. A file belongs to the longest entry of both tables that contains it.
 NOT_DECIDING = (
     # Commands, settings, file formats and reports.
-    "__init__.py", "bound.py", "cli", "doctor.py", "exchange", "keeper.py", "py.typed", "report.py", "reporting",
+    "__init__.py", "bound.py", "cli", "doctor.py", "exchange", "keeper", "py.typed", "report.py", "reporting",
     "run.py", "runs.py", "series", "spec", "store", "trace.py",
     # In deciding folders: messages, labels, choice of the device, estimates, and results of the command bound alone.
     "core/checks.py", "core/console.py", "core/errors.py", "core/files.py", "core/hdf5.py", "core/inert.py",
@@ -90,7 +90,7 @@ def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     A structure file enters by its digest, the ending of its name, which gives the format, and the structure that is
     chosen of several. Settings that belong to other regularisers than that of the run are left out, so that a new
-    regulariser does not change it.
+    regulariser does not change it. Tiles enter by their number, and not at all where there is one.
 
     Raises
     ------
@@ -100,6 +100,7 @@ def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
         If ``settings`` are not those of a run.
     """
     left = {**settings, "data": {**settings["data"]}, "sample": {**settings["sample"]}}
+    _settle_tiles(left)
     for group, labels in NOT_IN_IDENTITY.items():
         left[group] = {name: value for name, value in settings[group].items() if name not in labels}
     kind = settings["reg"]["kind"]
@@ -113,6 +114,14 @@ def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     if left["data"]["kind"] == "measured":
         _require_digest("data", left["data"]["digest"])
     return left
+
+
+def _settle_tiles(settings: dict[str, Any]) -> None:
+    """Replace the group of the tiles of plain ``settings`` by what decides them; remove it where there is one tile."""
+    tile = settings.pop("tile", {"n": 1, "rows": 0})
+    n_tiles = -(-settings["scale"]["shape_zxy"][2] // tile["rows"]) if tile["rows"] else tile["n"]
+    if tile["rows"] or n_tiles > 1:
+        settings["tile"] = {"n": n_tiles, "halo_A": tile["halo_A"], "index": tile["index"]}
 
 
 def _require_digest(group: str, found: str) -> None:

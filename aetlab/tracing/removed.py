@@ -15,6 +15,7 @@ RULES = {
     "insignificant": "within the noise (trace.min_significance)",
     "narrow": "narrower than trace.min_width",
     "lone": "in groups of fewer than trace.min_group",
+    "seam": "in the margin of a tile and not its own",
     "faint": "below trace.min_signal of the lightest element",
 }
 

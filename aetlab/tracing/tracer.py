@@ -75,7 +75,14 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...], repo
     ValueError
         If an element occurs twice or there is none.
     """
-    found = find_sites(volume, spec, elements, report).brightest(elements, spec.min_signal, expected_signal, in_volts)
+    found = find_sites(volume, spec, elements, report)
+    return name_found(volume, found, spec, elements, expected_signal=expected_signal, in_volts=in_volts)
+
+
+def name_found(volume: Volume, found: FoundSites, spec: TraceSpec, elements: tuple[int, ...], *,
+               expected_signal: Mapping[int, float] | None = None, in_volts: bool = False) -> TracedAtoms:
+    """Return the sites ``found`` in ``volume`` as named atoms; the parameters are those of :func:`trace_atoms`."""
+    found = found.without("faint", found.bright(elements, spec.min_signal, expected_signal, in_volts))
     measured = measure_sites(volume, found.sites, found.status, spec)
     return found.named(measured, name_species(found.signal, elements, expected_signal, in_volts=in_volts))
 
@@ -99,25 +106,26 @@ class FoundSites:
         """Return the signal I·s (N,) in V·voxel."""
         return np.asarray(self.sites[:, 3] * self.sites[:, 4])
 
-    def brightest(self, elements: tuple[int, ...], share: float, expected_signal: Mapping[int, float] | None,
-                  in_volts: bool) -> FoundSites:
-        """Return the sites of at least ``share`` of the median signal of the lightest element's, and count the others.
+    def bright(self, elements: tuple[int, ...], share: float, expected_signal: Mapping[int, float] | None,
+               in_volts: bool) -> np.ndarray:
+        """Return which sites have at least ``share`` of the median signal of the lightest element's, bool (N,).
 
         The lightest is that of the least expected signal. Its sites are those that it is given with a probability of at
         least a half: where the images do not tell it from others, no site is dropped. The parameters are those of
         :func:`trace_atoms`.
         """
-        if not share:
-            return self
         signal = self.signal
+        if not share:
+            return np.ones(len(signal), bool)
         species = name_species(signal, elements, expected_signal, in_volts=in_volts)
         faintest = min(elements, key=lambda z: expected_signal[z]) if expected_signal else min(elements)
         lightest = (species.numbers == faintest) & (species.probability >= LIKELY)
-        if not lightest.any():
-            return self
-        keep = signal >= share * np.median(signal[lightest])
+        return signal >= share * np.median(signal[lightest]) if lightest.any() else np.ones(len(signal), bool)
+
+    def without(self, rule: str, keep: np.ndarray) -> FoundSites:
+        """Return the sites to ``keep``, bool (N,), and count the others as removed by ``rule``."""
         return replace(self, sites=self.sites[keep], status=self.status[keep],
-                       removed={**self.removed, "faint": self.removed["faint"] + int((~keep).sum())})
+                       removed={**self.removed, rule: self.removed[rule] + int((~keep).sum())})
 
     def named(self, measured: MeasuredSites, species: Species) -> TracedAtoms:
         """Return the sites, ``measured`` in their order, with their names as traced atoms."""

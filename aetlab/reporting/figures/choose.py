@@ -14,6 +14,7 @@ from aetlab.reporting.figures.kinds import FigureTask
 from aetlab.reporting.figures.labels import common_settings, run_labels, setting_label
 from aetlab.reporting.figures.panels import MAX_COLUMNS
 from aetlab.reporting.figures.refined import MAX_RECORDS, has_refined
+from aetlab.reporting.figures.seams import SEAM
 from aetlab.reporting.figures.style import CYCLE
 from aetlab.reporting.stored_run import StoredRun
 from aetlab.reporting.studies import group_but_for, group_repeats
@@ -136,6 +137,24 @@ def accuracy_tasks(runs: Sequence[StoredRun], frame: pd.DataFrame) -> list[Figur
         )
         for part in parts
     ]
+
+
+def seam_tasks(runs: Sequence[StoredRun]) -> list[FigureTask]:
+    """Return one figure for the records of each sample and size that were joined of tiles and have a score."""
+    tasks = []
+    for group in _by_sample([run for run in runs if f"{SEAM}/edges_A" in run.array_names]):
+        labels = run_labels(summary_frame(group))
+        part = group[:MAX_RECORDS]
+        tasks.append(
+            FigureTask(
+                name=_name("seams", part[0]),
+                kind="seams",
+                title=_title("Scores at the seams", part[0]),
+                runs=tuple(part),
+                labels=tuple(labels[run.identity] for run in part),
+            )
+        )
+    return tasks
 
 
 def refined_tasks(runs: Sequence[StoredRun]) -> list[FigureTask]:

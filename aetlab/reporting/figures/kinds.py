@@ -19,6 +19,7 @@ from aetlab.reporting.figures.geometry import plot_geometry
 from aetlab.reporting.figures.images import plot_images
 from aetlab.reporting.figures.panels import plot_panels
 from aetlab.reporting.figures.refined import plot_refined
+from aetlab.reporting.figures.seams import SEAM, plot_seams
 from aetlab.reporting.figures.vacancies import plot_vacancies
 from aetlab.reporting.figures.validation import plot_chemistry, plot_fit, plot_halves, plot_residuals
 from aetlab.reporting.stored_run import StoredRun
@@ -222,6 +223,14 @@ KINDS: dict[str, FigureKind] = {
         "surface, where they change. Bond lengths, bond angles, coordination and, where it reaches a second shell, "
         "pair distribution of the traced atoms, and of the true atoms of the first record.",
         caption_without_truth="Bond lengths, bond angles, coordination and pair distribution of the traced atoms.",
+    ),
+    "seams": FigureKind(
+        draw=lambda task: plot_seams(task.runs, task.labels),
+        needs=Needs(with_truth=(f"{SEAM}/edges_A", *(f"{SEAM}/{score}{bound}" for bound in ("", "_low", "_high")
+                                                      for score in ("position_error_pm", "found_percent",
+                                                                    "false_positive_percent")))),
+        caption="Position error, found and false atoms of joined tiles against the distance from the nearest seam, "
+        "with 95 % intervals. A tile finds each atom of its core once; the scores at a seam should be those elsewhere.",
     ),
     "refined": FigureKind(
         draw=lambda task: plot_refined(task.runs, task.labels),

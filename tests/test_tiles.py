@@ -1,0 +1,227 @@
+"""Runs in tiles along the tilt axis: their rule, the join of their atoms, decisions made once, records and refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+import aetlab
+from aetlab import keeper
+from aetlab.core.tiling import Tile, divide_rows
+from aetlab.forward import add_shot_noise
+from aetlab.reconstruction.seams import Part, join_found
+from aetlab.reconstruction.tiles import halo_rows, margin_rows, row_weights, tile_runs, tiles_of
+from aetlab.spec import RunSpec, SpecError
+from aetlab.store.identity import identity, record_id
+from aetlab.store.record import Record, array_names, list_records, read_array, read_history
+from aetlab.tracing import FoundSites
+from tests.commands import perform
+from tests.conftest import Once
+from tests.test_sweep import ENVIRONMENT, assert_equal
+
+#: Overrides of a needle of 900 atoms in 48 x 48 x 144 voxels, which two seams of three tiles cross.
+NEEDLE = {"scale.shape_zxy": [48, 48, 144], "scale.length_A": 66.0, "defocus.planes_nm": [20.0],
+          "engine.n_iterations": 10, "engine.n_threads": 1, "simulate.n_layers": 8}
+WORDS = ("scale=smoke", "tilts=20", "dose=50k", "reg=pos",
+         *(f"{key}={str(value).replace(' ', '')}" for key, value in NEEDLE.items()))
+
+
+def settings(**overrides: object) -> RunSpec:
+    """Return the settings of the needle with other ``overrides``, two underscores for each dot."""
+    return aetlab.settings(scale="smoke", tilts=20, dose="50k", reg="pos", overrides=NEEDLE | {
+        key.replace("__", "."): value for key, value in overrides.items()})
+
+
+@pytest.fixture(scope="session")
+def divided(once: Once) -> Path:
+    """A folder with a sweep of the needle at once and in three tiles; tests must not change it."""
+
+    def fill(folder: Path) -> str:
+        result = perform("run", ["-m", *WORDS, "tile.n=1,3"], folder, ENVIRONMENT, 240)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return once("divided", fill)[0]
+
+
+def records(folder: Path) -> dict[int, Record]:
+    """Return the record of the whole by -2, that of the joined tiles by -1, and those of the tiles by their index."""
+    sound, broken = list_records(folder / "outputs" / "records", verify=True)
+    assert broken == []
+    return {record.spec.tile.index if record.spec.tile.enabled else -2: record for record in sound}
+
+
+def test_joined_tiles_hold_the_atoms_of_the_whole_once(divided: Path) -> None:
+    made = records(divided)
+    assert sorted(made) == [-2, -1, 0, 1, 2]
+    whole_A, joined_A = (read_array(made[i], "traced/positions_A").values for i in (-2, -1))
+    assert abs(len(whole_A) - len(joined_A)) <= 2 and len(whole_A) > 850
+    assert cKDTree(joined_A).query(joined_A, k=2)[0][:, 1].min() > 1.1
+    distance_A, partner = cKDTree(joined_A).query(whole_A)
+    near = distance_A < 0.5
+    assert near.sum() >= len(whole_A) - 2
+    seam_A = np.abs(np.abs(whole_A[:, 1]) - 12)  # the seams are at ±12 Å
+    for part in (near & (seam_A < 2), near & (seam_A > 4)):
+        assert np.sqrt((distance_A[part] ** 2).mean()) < 0.05
+    for i in (-2, -1):
+        assert made[i].metrics["found_percent"] > 99 and made[i].metrics["false_positive_percent"] < 0.5
+    assert made[-1].metrics["position_error_pm"] == pytest.approx(made[-2].metrics["position_error_pm"], abs=0.5)
+    assert not {"found_percent", "potential_error"} & set(made[0].metrics)  # a tile alone has no score
+
+
+def test_the_joined_volume_is_made_of_the_cores(divided: Path) -> None:
+    made = records(divided)
+    joined = read_array(made[-1], "volume/potential_V").values
+    assert joined.shape == (48, 48, 144)
+    margin = margin_rows(made[-1].spec)
+    for i in range(3):
+        part = read_array(made[i], "volume/potential_V").values
+        below = margin if i else 0
+        assert part.shape[2] == 48 + margin * (1 if i in (0, 2) else 2)
+        np.testing.assert_array_equal(joined[..., 48 * i:48 * (i + 1)], part[..., below:below + 48])
+    assert array_names(made[-1]) == array_names(made[-2])
+    np.testing.assert_array_equal(read_array(made[-1], "tilt_series/images_of_kept_tilts").values,
+                                  read_array(made[-2], "tilt_series/images_of_kept_tilts").values)
+    removed = made[-1].environment["removed"]
+    assert removed["seam"] > 50 and made[-1].environment["candidates"] - sum(removed.values()) == len(
+        read_array(made[-1], "traced/numbers").values)
+
+
+def test_the_number_of_iterations_is_found_once_for_all_tiles(divided: Path) -> None:
+    made = records(divided)
+    counts = {len(read_history(made[i]).cost) for i in range(3)}
+    assert len(counts) == 1 and len(list((divided / "outputs" / "cache" / "tile_decisions").glob("*.arrays"))) == 1
+    (count,) = counts
+    assert 2 <= count < 10
+    cost = sum(read_history(made[i]).cost for i in range(3))
+    np.testing.assert_allclose(read_history(made[-1]).cost, cost)
+
+
+def test_a_run_in_tiles_makes_what_is_missing(divided: Path, tmp_path: Path) -> None:
+    """One command, without a sweep, skips the tiles that are there and makes the same record again."""
+    folder = Path(shutil.copytree(divided, tmp_path / "again"))
+    before = records(divided)
+    for i in (-1, 1):
+        shutil.rmtree(folder / "outputs" / "records" / before[i].id)
+    result = perform("run", [*WORDS, "tile.rows=48"], folder, ENVIRONMENT, 240)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("reconstruct ") >= 1 and "tile 2/3 reconstruct" in result.stdout
+    assert "tile 1/3 reconstruct" not in result.stdout
+    after = records(folder)
+    for i in (-1, 1):
+        assert_equal(after[i], before[i])
+    assert not list((folder / "outputs" / "work").glob("*/*"))
+
+
+def fail_in_the_second_tile() -> None:
+    """Let the run of the second tile fail."""
+    run = keeper.run
+
+    def broken(spec: RunSpec, **options: object) -> object:
+        if spec.tile.index == 1:
+            raise MemoryError("no room")
+        return run(spec, **options)  # type: ignore[arg-type]
+
+    keeper.run = broken  # type: ignore[assignment]
+
+
+def test_a_failed_tile_fails_its_join_by_name(divided: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(divided, tmp_path / "again"))
+    before = records(divided)
+    for i in (-1, 1):
+        shutil.rmtree(folder / "outputs" / "records" / before[i].id)
+    result = perform("run", ["-m", *WORDS, "tile.n=3"], folder, ENVIRONMENT, 240, fail_in_the_second_tile)
+    assert result.returncode == 1
+    assert "it cannot join its tiles: run tile 2/3 failed" in result.stdout
+    assert sorted(records(folder)) == [-2, 0, 2]
+
+
+def test_tiles_do_not_change_the_identity_of_a_whole_run() -> None:
+    whole = settings()
+    assert "tile" not in identity(whole)
+    by_number, by_rows = settings(tile__n=3), settings(tile__rows=48)
+    assert record_id(by_number) == record_id(by_rows) != record_id(whole)
+    ids = {record_id(run) for run in (*tile_runs(by_number), by_number, whole)}
+    assert len(ids) == 5
+
+
+def test_the_halo_follows_from_the_optics() -> None:
+    """λ q (Δf + half the depth) = 0.0196875 · 1 · (200 + 12) Å = 4.17 Å = 9 rows, and 12 rows of margin."""
+    spec = settings(tile__n=2)
+    assert (halo_rows(spec), margin_rows(spec)) == (9 + 12, 12)
+    assert halo_rows(settings(tile__n=2, tile__halo_A=6.0)) == 12
+    assert halo_rows(settings(tile__n=2, defocus__planes_nm=[-100.0, 20.0])) == 40 + 12  # 19.92 Å
+    for tile in tiles_of(spec):
+        assert min(tile.below, tile.above) >= 21
+
+
+def test_rows_near_the_ends_of_a_tile_count_less_the_greater_the_defocus() -> None:
+    spec = settings(tile__n=2, defocus__planes_nm=[20.0, 40.0])
+    tile = divide_rows(144, 2, 20)[0]
+    series = aetlab.TiltSeries(np.ones((2, 2, 4, 144), np.float32), np.zeros(2), np.array([200.0, 400.0]), 0.5)
+    weights = row_weights(spec, series, tile)
+    assert weights.shape == (2, 2, tile.n_rows)
+    np.testing.assert_allclose(weights, weights[:, :, ::-1])
+    reach = 0.0196875 * 212 / np.sqrt(1 - 0.0196875**2) / 0.5
+    np.testing.assert_allclose(weights[0, 0, :8], np.sin(np.pi / 2 * (np.arange(8) + 0.5) / reach) ** 2, rtol=1e-4)
+    assert (weights[0, 0, 9:-9] == 1).all() and weights[0, 1, 10] < 0.95 and (weights[..., tile.core] == 1).all()
+
+
+def test_the_noise_of_a_tile_is_that_of_the_whole() -> None:
+    rng = np.random.default_rng(1)
+    ideal = aetlab.TiltSeries(rng.uniform(0.5, 1.5, (3, 2, 5, 40)).astype(np.float32), np.zeros(3), np.zeros(2), 0.5)
+    rows = np.array([38, 39, 0, 1, 2])
+    for electrons in (30.0, np.inf):
+        whole = add_shot_noise(ideal, electrons, np.random.default_rng(7))
+        part = add_shot_noise(ideal, electrons, np.random.default_rng(7), rows)
+        np.testing.assert_array_equal(part.images, whole.images[..., rows])
+
+
+def found(*sites: tuple[float, ...]) -> FoundSites:
+    table = np.array(sites).reshape(-1, 5)
+    return FoundSites(table, np.arange(len(table)).astype(np.uint8), (), len(table), {"seam": 0, "faint": 0})
+
+
+def test_an_atom_at_a_seam_is_found_once() -> None:
+    """Two tiles of 10 rows with margins of 4; the seam is at row 9.5. Sites are (z, x, row, I, s)."""
+    low, high = Tile(0, 0, 10, 0, 4, 20), Tile(1, 10, 20, 4, 0, 20)
+    lower = found((5, 5, 9.6, 100, 1), (8, 8, 9.3, 100, 1), (2, 2, 9.4, 90, 1), (5, 9, 3.0, 50, 1), (9, 1, 12.0, 60, 1))
+    # The same atoms in rows of the upper tile, which begins at row 6: on the other side of the seam, and twice missing.
+    upper = found((5, 5, 3.2, 100, 1), (8, 8, 3.6, 100, 1), (9, 1, 6.1, 60, 1), (2, 3, 5.0, 95, 1))
+    joined, owner = join_found([Part(low, lower), Part(high, upper)], least=2.25)
+    expected = [(2, 3, 11.0), (5, 5, 9.6), (5, 9, 3.0), (8, 8, 9.3), (9, 1, 12.1)]
+    # 5, 5: mean 9.4 is below the seam. 8, 8: 9.45 is below. 2, 2 is 1.9 voxels from a stronger site of the other tile.
+    np.testing.assert_allclose(joined.sites[:, :3], expected)
+    np.testing.assert_array_equal(owner, [1, 0, 0, 0, 1])
+    assert joined.removed["seam"] == 9 - 5 and joined.n_candidates == 9
+
+
+@pytest.mark.parametrize(("overrides", "words"), [
+    ({"tile.n": 3, "align.enabled": True}, "align.enabled=True"),
+    ({"tile.n": 3, "refine.kind": "atoms"}, "refine.kind='atoms'"),
+    ({"tile.n": 3, "validate.kind": "images"}, "validate.kind='images'"),
+    ({"tile.n": 3, "reg.held_out": 0.1}, "reg.held_out=0.1"),
+    ({"tile.n": 3, "tile.rows": 20}, "tile.rows=20"),
+    ({"tile.halo_A": 20.0}, "tile.halo_A=20.0"),
+    ({"tile.index": 0}, "tile.index=0"),
+    ({"tile.n": 3, "tile.index": 3}, "tile.index=3")])
+def test_what_tiles_cannot_do_is_refused_by_name(overrides: dict[str, object], words: str) -> None:
+    with pytest.raises(SpecError, match=f"{words} cannot be used"):
+        aetlab.settings(scale="small", overrides=overrides)
+
+
+def test_tiles_that_are_no_smaller_than_the_volume_are_refused(change: Callable[..., RunSpec]) -> None:
+    spec = aetlab.settings(scale="small", overrides={"tile.n": 3})
+    with pytest.raises(SpecError, match=r"tile.n=3 cannot be used: .* halo of 52 rows .* fewer tiles, or tile=none"):
+        tiles_of(spec)
+    with pytest.raises(SpecError, match=r"tile.rows=20 cannot be used"):
+        tiles_of(change(spec, "tile", n=1, rows=20))
+    series = aetlab.TiltSeries(np.ones((2, 1, 96, 96), np.float32), np.zeros(2), np.zeros(1), 0.5)
+    with pytest.raises(SpecError, match="python -m aetlab.run"):
+        aetlab.reconstruct(dataclasses.replace(spec), series)
