@@ -33,7 +33,7 @@ OF_THE_SERIES = {
 NOT_OF_THE_SERIES = {
     "dose": {"total_e_A2": 7000.0}, "reg": {"kind": "lasso"}, "binning": {"n_layers": 4}, "engine": {"step": 1.0},
     "align": {"reach_A": 3.0}, "trace": {"smoothing": 0.1}, "refine": {"kind": "atoms"},
-    "score": {"max_distance_A": 0.5}, "validate": {"kind": "images"}}
+    "score": {"max_distance_A": 0.5}, "validate": {"kind": "images"}, "tile": {"n": 2}}
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_the_identity_leaves_out_only_labels_paths_and_the_device(smoke_spec: Ru
     settings = identity(smoke_spec)
     of_others = {name for name, kinds in OWNERS.items() if "tv" not in kinds}
     assert "metric_at" in of_others
-    assert set(settings) == {field.name for field in dataclasses.fields(RunSpec)}
+    assert set(settings) == {field.name for field in dataclasses.fields(RunSpec)} - {"tile"}  # there is one tile
     assert settings["data"]["kind"] == "simulated"
     for group in set(settings) - {"seed"}:
         left_out = {field.name for field in dataclasses.fields(getattr(smoke_spec, group))} - set(settings[group])

@@ -85,12 +85,29 @@ def test_the_joined_volume_is_made_of_the_cores(divided: Path) -> None:
         below = margin if i else 0
         assert part.shape[2] == 48 + margin * (1 if i in (0, 2) else 2)
         np.testing.assert_array_equal(joined[..., 48 * i:48 * (i + 1)], part[..., below:below + 48])
-    assert array_names(made[-1]) == array_names(made[-2])
+    own = {name for name in array_names(made[-1]) if name.startswith("profiles/seam/")}
+    assert set(array_names(made[-1])) - own == set(array_names(made[-2]))
     np.testing.assert_array_equal(read_array(made[-1], "tilt_series/images_of_kept_tilts").values,
                                   read_array(made[-2], "tilt_series/images_of_kept_tilts").values)
     removed = made[-1].environment["removed"]
     assert removed["seam"] > 50 and made[-1].environment["candidates"] - sum(removed.values()) == len(
         read_array(made[-1], "traced/numbers").values)
+
+
+def test_scores_at_the_seams_are_those_elsewhere(divided: Path) -> None:
+    """Bins of 0 to 1, 1 to 2 Å ... from the nearer seam; each true atom is in one."""
+    record = records(divided)[-1]
+    profile = {name: read_array(record, f"profiles/seam/{name}").values for name in (
+        "edges_A", "n_true", "found_percent", "false_positive_percent", "position_error_pm")}
+    np.testing.assert_array_equal(profile["edges_A"][:6], [0, 1, 2, 3, 4, 6])
+    assert profile["n_true"].sum() == record.metrics["n_true"] and profile["n_true"][:4].min() > 20
+    near, far = slice(0, 3), slice(3, None)
+    for part in (near, far):
+        n_true = profile["n_true"][part]
+        assert np.average(profile["found_percent"][part], weights=n_true) > 99
+        assert np.average(profile["false_positive_percent"][part], weights=n_true) < 0.7
+    error = [np.average(profile["position_error_pm"][part], weights=profile["n_true"][part]) for part in (near, far)]
+    assert error[0] == pytest.approx(error[1], rel=0.15)
 
 
 def test_the_number_of_iterations_is_found_once_for_all_tiles(divided: Path) -> None:

@@ -174,6 +174,6 @@ def test_a_run_reads_the_settings_that_the_conditions_name(monkeypatch: pytest.M
     flow.score(spec, flow.trace(spec, reconstruction), atoms)
     declared = {key for key in keys(spec) if not why_unread(spec, key)}
     labels = {"scale.name", "microscope.name"}
-    derived = {key for key in declared if key.startswith(("tilts.", "wedge.", "dose."))}  # read in spec/derived.py
+    derived = {key for key in declared if key.startswith(("tilts.", "wedge.", "dose.", "tile."))}  # in spec/
     assert read - AZIMUTHS <= declared and declared - read <= labels | derived | {
         "data.kind", "reg.iterations_factor", "refine.kind"}

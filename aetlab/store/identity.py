@@ -30,7 +30,7 @@ NOT_IN_IDENTITY = {"scale": ("name",), "microscope": ("name",), "engine": ("devi
 #: Folders (with all their contents) and files of the package that decide a number of a record.
 DECIDING = (
     "core", "flow.py", "forward", "gpu", "methods", "reconstruction", "refinement", "samples", "scoring", "solve",
-    "spec/align.py", "spec/derived.py", "store/contents.py", "tracing", "validation",
+    "spec/align.py", "spec/derived.py", "spec/tile.py", "store/contents.py", "tracing", "validation",
 )
 #: Folders and files that do not. A file belongs to the longest entry of both tables that contains it.
 NOT_DECIDING = (
