@@ -215,10 +215,10 @@ def _check_end(outcome: Outcome, number: int) -> list[str]:
 def _check_files(outputs: Path, quiet: Path) -> list[str]:
     _, broken = list_records(Places(outputs).records, verify=True)
     wrong = [f"a broken record: {error}" for error in broken]
-    for path in Places(outputs).cache.glob("*/*.arrays"):
+    for path in Places(outputs).cache.glob("*/*.h5"):
         if path.name[0] != "." and path.read_bytes() != (quiet / path.relative_to(outputs)).read_bytes():
             wrong.append(f"a partial file: {path}")
-    for path in outputs.glob("work/*/checkpoint.arrays"):
+    for path in outputs.glob("work/*/checkpoint.h5"):
         try:
             read_container(path)
         except StorageError as error:
@@ -229,7 +229,7 @@ def _check_files(outputs: Path, quiet: Path) -> list[str]:
 def _left(outputs: Path) -> frozenset[tuple[str, int]]:
     """Return the files below ``outputs`` with their sizes, or 0 for those that hold times."""
     def size(path: Path) -> int:
-        timed = path.suffix == ".log" or path.name in ("checkpoint.arrays", "environment.json", "log.txt")
+        timed = path.suffix == ".log" or path.name in ("checkpoint.h5", "environment.json", "log.txt")
         return 0 if timed or path.name == "history.csv" else path.stat().st_size
 
     files = (path for path in outputs.rglob("*") if path.is_file())

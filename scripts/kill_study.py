@@ -110,7 +110,7 @@ class Study:
         while self._goes_on(counts["kills"] < n_kills):
             if self._was_killed("run", words, seconds):
                 counts["kills"] += 1
-                counts["left_unfinished"] += any(killed.outputs.glob("work/*/checkpoint.arrays"))
+                counts["left_unfinished"] += any(killed.outputs.glob("work/*/checkpoint.h5"))
                 continue
             self._compare_records(killed)
             counts["checks"] += 1

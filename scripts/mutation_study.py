@@ -207,7 +207,7 @@ def _readers(path: Path, specs: dict[tuple[str, ...], RunSpec]) -> set[tuple[str
         return {words for words in RECORDS if record_id(specs[words]) == path.parent.name}
     if "cache" in path.parts:
         return {FROM_CACHE}
-    return {CUT_OFF} if path.suffix in (".log", ".arrays") else {FROM_CACHE}
+    return {CUT_OFF} if path.suffix in (".log", ".h5") else {FROM_CACHE}
 
 
 def _answers(outputs: Path, specs: dict[tuple[str, ...], RunSpec], started: Collection[tuple[str, ...]], *,

@@ -255,7 +255,7 @@ def test_a_checkpoint_of_other_images_is_not_continued(settings: RunSpec, steps:
     other = dataclasses.replace(series, images=series.images[:, :, ::-1].copy())
     assert series.digest() != other.digest()
     monkeypatch.setattr(CheckpointFile, "due", lambda self: True)
-    path = tmp_path / "checkpoint.arrays"
+    path = tmp_path / "checkpoint.h5"
     refused: list[str] = []
 
     def checkpoints(of: TiltSeries) -> CheckpointFile:

@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -20,13 +21,26 @@ from aetlab.store.identity import code_id
 
 def test_containers_are_read_as_they_were_written(tmp_path: Path) -> None:
     arrays = {"a": np.arange(6, dtype=np.float32).reshape(1, 2, 3), "e": np.zeros((0, 2)), "s": np.float64(2.5),
-              "z": np.array([1 + 2j]), "b": np.array([True, False]), "t": np.arange(6.0).reshape(2, 3).T}
+              "state": np.arange(3), "b": np.array([True, False]), "t": np.arange(6.0).reshape(2, 3).T}
     write_container(tmp_path / "c", arrays, {"n": 3})
     read, state = read_container(tmp_path / "c")
     assert state == {"n": 3}
     for name, array in arrays.items():
         np.testing.assert_array_equal(read[name], array)
         assert read[name].dtype == array.dtype and read[name].shape == np.shape(array)
+    with h5py.File(tmp_path / "c") as file:  # as any program for HDF5 does
+        np.testing.assert_array_equal(file["arrays/a"], arrays["a"])
+    write_container(tmp_path / "again", arrays, {"n": 3})
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "c").read_bytes()
+
+
+def test_a_container_whose_writer_died_before_the_checksum_is_refused(tmp_path: Path) -> None:
+    """Even if a file system gave the unfinished file its final name."""
+    path = tmp_path / "c"
+    write_container(path, {"a": np.arange(4.0)}, {"n": 3})
+    path.write_bytes(bytes(512) + path.read_bytes()[512:])
+    with pytest.raises(StorageError, match="is not a file of aetlab arrays"):
+        read_container(path)
 
 
 def test_every_changed_or_missing_byte_of_a_container_is_detected(tmp_path: Path) -> None:
@@ -45,7 +59,7 @@ def test_every_changed_or_missing_byte_of_a_container_is_detected(tmp_path: Path
 def test_a_checkpoint_restores_the_random_generator(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     rng.random(7)
-    path = tmp_path / "work" / "checkpoint.arrays"
+    path = tmp_path / "work" / "checkpoint.h5"
     save_checkpoint(path, {"volume": np.ones(3)}, {"n_done": 4}, rng, run="r", data="a")
     expected = rng.random(5)
     other = np.random.default_rng(6)
@@ -57,7 +71,7 @@ def test_a_checkpoint_restores_the_random_generator(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_run_code_or_series_is_refused_and_named(tmp_path: Path,
                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs on the same images differ in their regulariser only: neither may continue the other."""
-    path, rng, told = tmp_path / "checkpoint.arrays", np.random.default_rng(5), []
+    path, rng, told = tmp_path / "checkpoint.h5", np.random.default_rng(5), []
 
     def load(run: str, data: str) -> object:
         return CheckpointFile(path, run=run, data=data, say=told.append).load(rng)
@@ -73,7 +87,7 @@ def test_a_checkpoint_of_another_run_code_or_series_is_refused_and_named(tmp_pat
     write_container(path, {}, {"run": "r", "code": code_id(), "data": "a", "state": 3})
     assert load("r", "a") is None and "holds no state" in told[-1]
     path.write_bytes(path.read_bytes()[:-1])
-    assert load("r", "a") is None and "checkpoint.arrays cannot be read" in told[-1]
+    assert load("r", "a") is None and "checkpoint.h5 is damaged: its checksum" in told[-1]
 
 
 def test_checkpoints_cost_a_small_share_of_the_time() -> None:

@@ -158,7 +158,7 @@ def test_runs_are_listed_shown_and_removed(one_run: tuple[Path, str], aetlab: Ae
     assert gone.returncode == 0 and [path.name for path in record.parent.iterdir()] == [record.name]
     cache = aetlab("runs", "remove", "--cache", "--yes")
     assert cache.returncode == 0 and "removed 1 cached stages" in cache.stdout
-    assert not list((tmp_path / "outputs" / "cache").glob("*/*.arrays"))
+    assert not list((tmp_path / "outputs" / "cache").glob("*/*.h5"))
 
 
 def test_the_doctor_finds_no_problem_on_this_machine(aetlab: Aetlab) -> None:

@@ -126,13 +126,13 @@ def test_damaged_containers_are_refused(folder: Path, edits: list[tuple[str, flo
     """Without ``mend``, which corrects the checksum, what is read are the arrays that were written."""
     path = folder / "container"
     write_container(path, {"a": np.arange(6.0).reshape(2, 3), "b": np.zeros(0)}, {"n": 1})
-    head, body = path.read_bytes().split(b"\n", 1)
+    content = path.read_bytes()
     if mend:
-        words, body = head.split(), changed(body, edits)
-        words[2] = hashlib.sha256(body).hexdigest().encode()
-        path.write_bytes(b" ".join(words) + b"\n" + body)
+        body = changed(content[512:], edits)
+        line = b" ".join([*content.split(b" ", 2)[:2], hashlib.sha256(body).hexdigest().encode()]) + b"\n"
+        path.write_bytes(line.ljust(512, b"\0") + body)
     else:
-        path.write_bytes(changed(head + b"\n" + body, edits))
+        path.write_bytes(changed(content, edits))
     found = read_or_refuse(lambda: read_container(path), StorageError)
     if found is not None and not mend:
         assert list(found[0]) == ["a", "b"] and found[1] == {"n": 1}

@@ -72,9 +72,9 @@ def test_ctrl_c_in_the_search_of_the_weight_goes_on_with_the_trial_that_was_cut_
     whole = Interrupter()
     unbroken = flow.reconstruct(spec, series, progress=whole)
     with pytest.raises(KeyboardInterrupt):
-        reconstruct(spec, series, tmp_path / "c.arrays", Interrupter("weight", 21))
+        reconstruct(spec, series, tmp_path / "c.h5", Interrupter("weight", 21))
     again = Interrupter()
-    resumed = reconstruct(spec, series, tmp_path / "c.arrays", again)
+    resumed = reconstruct(spec, series, tmp_path / "c.h5", again)
     assert "goes on after 1 weights and iteration 6 of 15 of the next" in again.said
     assert [step for step in again.steps if step[0] == "weight"] == [
         step for step in whole.steps if step[0] == "weight"][21:]
@@ -89,10 +89,10 @@ def test_ctrl_c_at_iteration_4_of_6_goes_on_from_there(acquire: Callable[..., tu
     unbroken = flow.reconstruct(spec, series)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        reconstruct(spec, series, tmp_path / "c.arrays", Interrupter(stage, 4))
+        reconstruct(spec, series, tmp_path / "c.h5", Interrupter(stage, 4))
     assert signal.getsignal(signal.SIGINT) is handler
     again = Interrupter()
-    resumed = reconstruct(spec, series, tmp_path / "c.arrays", again)
+    resumed = reconstruct(spec, series, tmp_path / "c.h5", again)
     np.testing.assert_array_equal(resumed.volume.potential_V, unbroken.volume.potential_V)
     np.testing.assert_array_equal(resumed.cost, unbroken.cost)
     assert [done for name, done in again.steps if name == stage][1] == 5

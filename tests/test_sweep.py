@@ -101,7 +101,7 @@ def test_a_sweep_simulates_once_and_ends_with_its_table(swept: tuple[Path, str])
     folder, output = swept
     assert len(whole_records(folder)) == 4
     assert len(re.findall(r"simulate \d+/\d+", output)) == 1
-    assert len(list((folder / "outputs" / "cache" / "tilt_series").glob("*.arrays"))) == 1
+    assert len(list((folder / "outputs" / "cache" / "tilt_series").glob("*.h5"))) == 1
     table = output[output.index("sweep 0001: 4 runs  "):].splitlines()
     assert re.split(r"\s{2,}", table[1].strip()) == [
         "run", "atoms", "error (pm)", "found (%)", "false (%)", "species (%)", "time (s)", "status", "folder"]
@@ -195,7 +195,7 @@ def test_other_launchers_make_the_same_records(swept: tuple[Path, str], tmp_path
         volumes = [read_array(each, "volume/potential_V").values for each in (record, wanted[run_id])]
         np.testing.assert_allclose(*volumes, atol=1e-3 * volumes[1].max())
         np.testing.assert_allclose(read_history(record).cost, read_history(wanted[run_id]).cost, rtol=1e-4)
-    assert len(list((tmp_path / "outputs" / "cache" / "tilt_series").glob("*.arrays"))) == 1
+    assert len(list((tmp_path / "outputs" / "cache" / "tilt_series").glob("*.h5"))) == 1
     assert len(re.findall(r" done +outputs/records/", result.stdout)) == 2
 
 
@@ -268,9 +268,9 @@ def test_the_death_of_a_worker_fails_its_own_run_only(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_interrupted_twice_gives_the_same_volume(tmp_path: Path, unbroken: Record) -> None:
     for number, status in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
-        checkpoints = {path.stat().st_mtime_ns for path in (tmp_path / "outputs").glob("work/*/checkpoint.arrays")}
+        checkpoints = {path.stat().st_mtime_ns for path in (tmp_path / "outputs").glob("work/*/checkpoint.h5")}
         process = start(tmp_path, *LONG)
-        wait_for(lambda: [path for path in (tmp_path / "outputs").glob("work/*/checkpoint.arrays")
+        wait_for(lambda: [path for path in (tmp_path / "outputs").glob("work/*/checkpoint.h5")
                           if path.stat().st_mtime_ns not in checkpoints])  # noqa: B023
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
@@ -294,7 +294,7 @@ def test_a_run_interrupted_twice_gives_the_same_volume(tmp_path: Path, unbroken:
 def test_a_terminated_sweep_prints_its_table_and_resumes_when_repeated(tmp_path: Path, unbroken: Record) -> None:
     words = ("-m", *LONG, "reg=tv,pos")
     process = start(tmp_path, *words)
-    wait_for(lambda: list((tmp_path / "outputs").glob("work/*/checkpoint.arrays")))
+    wait_for(lambda: list((tmp_path / "outputs").glob("work/*/checkpoint.h5")))
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143

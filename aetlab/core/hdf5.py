@@ -19,8 +19,11 @@ _KINDS = "biuf"
 _MAX_DATASETS = 1000
 
 
-def write_datasets(path: Path, datasets: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]]) -> None:
+def write_datasets(path: Path, datasets: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]], *,
+                   block_bytes: int = 0) -> None:
     """Write ``name: (array, attributes)`` to a new file ``path``.
+
+    ``block_bytes`` (0, or 512 and its doubles) are left free in front, for a block that programs for HDF5 skip.
 
     Raises
     ------
@@ -33,7 +36,7 @@ def write_datasets(path: Path, datasets: Mapping[str, tuple[np.ndarray, Mapping[
         raise StorageError(f"{path} cannot hold {len(datasets)} datasets: a file has up to {_MAX_DATASETS}")
     with open(path, "w+b") as raw:
         patient = _PatientFile(raw)
-        with h5py.File(patient, "w") as file:
+        with h5py.File(patient, "w", userblock_size=block_bytes) as file:
             for name, (values, attributes) in datasets.items():
                 dataset = file.create_dataset(name, data=np.asarray(values))
                 for key, value in attributes.items():

@@ -1,16 +1,14 @@
 """Write and read files of named arrays and a small state, for checkpoints and shared stages.
 
-A file holds plain bytes and a checksum, no code. Layout: the line ``aetlab-arrays 1 <SHA-256 of all following bytes>
-<length of the header>``, a JSON header ``{"state": ..., "arrays": [{"name", "dtype", "shape"}, ...]}``, then the
-arrays in C order and little-endian, one after the other.
+A file is HDF5, as the arrays of a record are (:mod:`aetlab.core.hdf5`): the arrays in the group ``arrays``, the state
+as JSON in the bytes ``state``. In front lies a block of 512 bytes, which programs for HDF5 skip. It holds the line
+``aetlab-arrays 2 <SHA-256 of all bytes behind the block>`` and is written last.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,68 +17,47 @@ import numpy as np
 
 from aetlab.core.files import StorageError, describe, open_regular, write_atomically
 
-_MAGIC = "aetlab-arrays"
-_VERSION = 1
-_KINDS = "biufc"
-_MAX_HEADER = 1 << 24
+_MAGIC = b"aetlab-arrays 2 "
+_BLOCK_BYTES = 512
+_GROUP, _STATE = "arrays/", "state"
 
 
 def write_container(path: Path, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any] | None = None) -> None:
-    """Write ``arrays`` (numbers of any shape) and a JSON-able ``state`` atomically to ``path``."""
-    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    plain = {name: array.astype(array.dtype.newbyteorder("<"), copy=False) for name, array in plain.items()}
-    entries = [
-        {"name": name, "dtype": array.dtype.str, "shape": np.shape(arrays[name])} for name, array in plain.items()
-    ]
-    header = json.dumps({"state": dict(state or {}), "arrays": entries}).encode()
-    checksum = hashlib.sha256(header)
-    for array in plain.values():
-        checksum.update(array.data if array.size else b"")
+    """Write ``arrays`` (real numbers of any shape) and a JSON-able ``state`` atomically to ``path``."""
+    from aetlab.core.hdf5 import write_datasets  # imports h5py
+
+    text = np.frombuffer(json.dumps(dict(state or {})).encode(), np.uint8)
+    named = {_STATE: text, **{f"{_GROUP}{name}": array for name, array in arrays.items()}}
 
     def write(partial: Path) -> None:
-        with open(partial, "wb") as file:
-            file.write(f"{_MAGIC} {_VERSION} {checksum.hexdigest()} {len(header)}\n".encode() + header)
-            for array in plain.values():
-                file.write(array.data if array.size else b"")
+        write_datasets(partial, {name: (array, {}) for name, array in named.items()}, block_bytes=_BLOCK_BYTES)
+        with open(partial, "r+b") as file:
+            file.seek(_BLOCK_BYTES)
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            file.write(_block(checksum))
 
     write_atomically(path, write)
 
 
 def read_container(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the arrays and the state of ``path``; raise :class:`StorageError` if the file is damaged or foreign."""
+    from aetlab.core.hdf5 import dataset_names, read_dataset
+
     try:
         with open_regular(path) as file:
-            n_bytes = os.fstat(file.fileno()).st_size
-            words = file.readline(200).split()
-            if len(words) != 4 or words[0] != _MAGIC.encode():
+            block = file.read(_BLOCK_BYTES)
+            if not block.startswith(_MAGIC):
                 raise StorageError(f"{path} is not a file of aetlab arrays")
-            if words[1] != str(_VERSION).encode():
-                raise StorageError(f"{path} has the unknown version {words[1][:20]!r}")
-            n_header = int(words[3])
-            if not 0 <= n_header <= min(_MAX_HEADER, n_bytes):
-                raise StorageError(f"{path} is damaged: its header is longer than the file")
-            header = file.read(n_header)
-            checksum = hashlib.sha256(header)
-            content = json.loads(header)
-            entries = [
-                (str(entry["name"]), np.dtype(entry["dtype"]), tuple(int(n) for n in entry["shape"]))
-                for entry in content["arrays"]
-            ]
-            if any(kind.kind not in _KINDS or min(shape, default=0) < 0 for _, kind, shape in entries):
-                raise StorageError(f"{path} holds data other than numbers")
-            wanted = sum(math.prod(shape) * kind.itemsize for _, kind, shape in entries)
-            if wanted != n_bytes - file.tell():
-                raise StorageError(f"{path} is damaged: {n_bytes - file.tell()} bytes of arrays, {wanted} expected")
-            arrays = {}
-            for name, kind, shape in entries:
-                content_bytes = bytearray(math.prod(shape) * kind.itemsize)
-                file.readinto(content_bytes)
-                checksum.update(content_bytes)
-                arrays[name] = np.frombuffer(content_bytes, kind).reshape(shape)
-            if checksum.hexdigest().encode() != words[2]:
+            if block != _block(hashlib.file_digest(file, "sha256").hexdigest()):
                 raise StorageError(f"{path} is damaged: its checksum does not match")
-            return arrays, dict(content["state"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, SyntaxError, OverflowError) as error:
+        found = {name: read_dataset(path, name)[0] for name in dataset_names(path)}
+        state = dict(json.loads(found.pop(_STATE).tobytes()))
+        return {name.removeprefix(_GROUP): values for name, values in found.items()}, state
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = describe(error) if isinstance(error, OSError) else " ".join(str(error).split())[:200]
-        reason = reason or type(error).__name__
-        raise StorageError(f"{path} cannot be read: {reason}") from None
+        raise StorageError(f"{path} cannot be read: {reason or type(error).__name__}") from None
+
+
+def _block(checksum: str) -> bytes:
+    return (_MAGIC + f"{checksum}\n".encode()).ljust(_BLOCK_BYTES, b"\0")

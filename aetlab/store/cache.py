@@ -1,6 +1,6 @@
 """Compute and cache stages that several runs share, above all the noise-free tilt series.
 
-The result of a stage is a file ``<cache>/<stage>/<key>.arrays``. The key is the hash of the settings that the result
+The result of a stage is a file ``<cache>/<stage>/<key>.h5``. The key is the hash of the settings that the result
 depends on and of the code. The file holds its whole key and is refused under another one. A lock makes parallel runs
 wait for the one that computes. The system releases the lock of a dead process.
 """
@@ -64,7 +64,7 @@ def shared_stage(
 
 def stage_path(cache: Path, stage: str, key: Any) -> Path:
     """Return the path of the result of ``stage`` for ``key``."""
-    return cache / stage / f"{_key(stage, key)[:16]}.arrays"
+    return cache / stage / f"{_key(stage, key)[:16]}.h5"
 
 
 def _clear(path: Path, cache: Path) -> str:

@@ -132,7 +132,7 @@ def cache_size(places: Places) -> tuple[int, int]:
 
 def _stages(places: Places) -> list[Path]:
     """Return the files of shared stages, also those of interrupted runs."""
-    return [path for path in sorted(places.cache.glob("*/*.arrays")) if path.is_file()]
+    return [path for path in sorted(places.cache.glob("*/*.h5")) if path.is_file()]
 
 
 def flatten(settings: Any, name: str = "") -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Places:
 
     def checkpoint(self, run_id: str) -> Path:
         """Return the checkpoint file of an unfinished run."""
-        return self.work(run_id) / "checkpoint.arrays"
+        return self.work(run_id) / "checkpoint.h5"
 
     @property
     def index(self) -> Path:
