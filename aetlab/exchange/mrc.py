@@ -3,6 +3,9 @@
 In the file x runs fastest, then y, then z. The origin holds the coordinates of the first voxel's centre in Å, so atoms
 that are written about the volume's centre lie on the volume.
 Source: Cheng et al., J. Struct. Biol. 192, 146 (2015), table 1.
+
+Files are written by mrcfile and read here: old headers, IMOD's stamps, permuted axes and damaged files need more than
+mrcfile reads.
 """
 
 from __future__ import annotations
@@ -32,28 +35,18 @@ IMOD_STAMP = 1146047817
 
 
 def write_mrc(path: Path | str, volume: Volume) -> None:
-    """Write a volume (Z, X, Y) in V as MRC mode 2, layer by layer."""
-    potential_V = volume.potential_V
-    n_z, n_x, n_y = potential_V.shape
-    total, square = 0.0, 0.0
-    for layer in potential_V:
-        total += float(layer.sum(dtype=np.float64))
-        square += float((layer.astype(np.float64) ** 2).sum())
-    mean = total / potential_V.size
-    rms = max(square / potential_V.size - mean**2, 0.0) ** 0.5
-    origin = [coordinates_A(n, volume.voxel_A)[0] for n in (n_x, n_y, n_z)]
-    cell = [n * volume.voxel_A for n in (n_x, n_y, n_z)]
-    label = b"aetlab: electrostatic potential in V"
-    header = struct.pack("<10i6f3i3f2i", n_x, n_y, n_z, 2, 0, 0, 0, n_x, n_y, n_z, *cell, 90.0, 90.0, 90.0, 1, 2, 3,
-                         float(potential_V.min()), float(potential_V.max()), mean, 1, 0)
-    header += struct.pack("<8x4si84x3f4s4sfi", b"", 20140, *origin, b"MAP ", b"\x44\x44\x00\x00", rms, 1)
-    header += label.ljust(80)
+    """Write a volume (Z, X, Y) in V as MRC mode 2, with its voxel size and the origin."""
+    import mrcfile
+
+    n_z, n_x, n_y = volume.potential_V.shape
+    zyx = np.asarray(volume.potential_V, np.float32).transpose(0, 2, 1)
 
     def write(partial: Path) -> None:
-        with open(partial, "wb") as file:
-            file.write(header.ljust(HEADER_BYTES, b"\0"))
-            for layer in potential_V:
-                file.write(np.ascontiguousarray(layer.T, dtype="<f4").tobytes())
+        with np.errstate(invalid="ignore"), mrcfile.new(partial, zyx, overwrite=True) as file:
+            file.voxel_size = volume.voxel_A
+            for axis, n in (("x", n_x), ("y", n_y), ("z", n_z)):
+                file.header.origin[axis] = coordinates_A(n, volume.voxel_A)[0]
+            file.header.label[0] = "aetlab: electrostatic potential in V"
 
     write_atomically(Path(path), write)
 
