@@ -7,7 +7,6 @@ import gc
 import importlib
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from hypothesis import settings
 
 from aetlab.spec import RunSpec
 from aetlab.spec.folders import group_choices
+from tests.commands import perform
 from tests.words import spec_of
 
 settings.register_profile("aetlab", deadline=None, derandomize=True, print_blob=False)
@@ -117,11 +117,10 @@ def change() -> Callable[..., RunSpec]:
 
 @pytest.fixture
 def aetlab(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``aetlab("run", "dose=50k", ...)``: run a command line in a new process, in an empty folder."""
+    """``aetlab("run", "dose=50k", ...)``: run a command line in a prepared process, in an empty folder."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "COLUMNS": "200"}
 
     def call(module: str, *words: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", f"aetlab.{module}", *words], cwd=tmp_path, env=environment,
-                              capture_output=True, text=True, timeout=timeout_s, check=False)
+        return perform(module, words, tmp_path, environment, timeout_s)
 
     return call

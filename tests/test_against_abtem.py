@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import ase
-import ase.build
 import numpy as np
 import pytest
 
@@ -28,8 +27,9 @@ from tests.conftest import Lazily
 
 if TYPE_CHECKING:
     import abtem
+    from ase import build
 else:
-    abtem = Lazily("abtem")  # importing it takes four seconds in each process
+    abtem, build = Lazily("abtem"), Lazily("ase.build")  # importing them takes five seconds in each process
 
 BOX_A = 48.0
 DEBYE_WALLER_A2 = 0.5
@@ -43,7 +43,7 @@ def abtem_settings() -> Iterator[None]:
 
 def si_sio2_block() -> Atoms:
     """Return a 4 nm cube: crystalline silicon for x < 0, and a random glass of Si and O, atoms at least 1.5 Å apart."""
-    crystal = ase.build.bulk("Si", cubic=True).repeat((4, 8, 8)).positions
+    crystal = build.bulk("Si", cubic=True).repeat((4, 8, 8)).positions
     crystal = crystal - crystal.mean(axis=0) - [10.0, 0.0, 0.0]
     rng = np.random.default_rng(7)
     glass: list[np.ndarray] = []
@@ -59,7 +59,7 @@ def si_sio2_block() -> Atoms:
 
 def gold_particle() -> Atoms:
     """Return a sphere of fcc gold, 28 Å in diameter, off the zone axis."""
-    positions_A = ase.build.bulk("Au", cubic=True).repeat(9).positions
+    positions_A = build.bulk("Au", cubic=True).repeat(9).positions
     positions_A = positions_A - positions_A.mean(axis=0)
     positions_A = positions_A[np.linalg.norm(positions_A, axis=1) < 14] @ rotation_matrix(12.0).T
     return Atoms(np.full(len(positions_A), 79), positions_A, np.zeros(len(positions_A), int))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import abtem
 import ase
-import ase.build
 import ase.io
 import h5py
 import mrcfile
@@ -154,7 +152,9 @@ def test_atoms_survive_a_round_trip_through_ase() -> None:
     np.testing.assert_allclose(back.positions_A, atoms.positions_A, rtol=0, atol=1e-12)
     for name in ("numbers", "part", "part_names"):
         np.testing.assert_array_equal(getattr(back, name), getattr(atoms, name))
-    cell = ase.build.bulk("Si", cubic=True)
+    from ase.build import bulk
+
+    cell = bulk("Si", cubic=True)
     silicon = from_ase(cell)
     assert silicon.numbers.tolist() == [14] * 8 and silicon.part_names == ("all",) and not silicon.part.any()
     np.testing.assert_array_equal(silicon.positions_A, cell.positions)
@@ -192,6 +192,8 @@ def test_abtem_sees_the_potential_and_the_images_of_a_volume() -> None:
 
 
 def test_a_potential_of_abtem_that_is_not_of_cubes_and_other_images_are_refused() -> None:
+    import abtem  # this takes four seconds
+
     flat = abtem.PotentialArray(np.zeros((2, 4, 4), np.float32), slice_thickness=1.0, sampling=0.5)
     with pytest.raises(ValueError, match="0.5 to 1 Å are not cubes"):
         from_abtem(flat)

@@ -21,7 +21,7 @@ import pytest
 
 from aetlab import keeper
 from aetlab.spec import RunSpec
-from aetlab.store import checkpoint
+from aetlab.store import checkpoint, identity
 from aetlab.store.record import Record, array_names, list_records, read_array, read_history
 from tests.commands import Command, perform
 from tests.conftest import TINY, Once
@@ -137,44 +137,51 @@ def forbid_workers() -> None:
     joblib.Parallel = refuse
 
 
+def set_the_clock_back() -> None:
+    """Make the clock 400 days late."""
+    import datetime
+
+    now, back_s, today = time.time, 400 * 86400, datetime.datetime
+    time.time = lambda: now() - back_s
+
+    class Late(today):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return today.fromtimestamp(now() - back_s, tz)
+
+    datetime.datetime = Late  # type: ignore[misc]
+
+
 def test_a_clock_set_back_changes_nothing(swept: tuple[Path, str], tmp_path: Path) -> None:
     """Every record and file of the earlier sweep is dated 400 days in the future."""
     folder = Path(shutil.copytree(swept[0], tmp_path / "again"))
-    (tmp_path / "sitecustomize.py").write_text(
-        "import datetime, time\n"
-        "now, back_s, datetime_ = time.time, 400 * 86400, datetime.datetime\n"
-        "time.time = lambda: now() - back_s\n"
-        "class Late(datetime.datetime):\n"
-        "    @classmethod\n"
-        "    def now(cls, tz=None):\n"
-        "        return datetime_.fromtimestamp(now() - back_s, tz)\n"
-        "datetime.datetime = Late\n", encoding="utf-8")
-    late = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     words = ("dose=inf", "reg=tv,lasso", *TINY)
-    first = subprocess.run([sys.executable, "-m", "aetlab.run", "-m", *words], cwd=folder, env=late, text=True,
-                           capture_output=True, timeout=240, check=False)
+    first = sweep(folder, *words, first=set_the_clock_back)
     assert first.returncode == 0, first.stderr
     assert first.stdout.count("skipped, the record is complete") == 1 and "sweep 0002" in first.stdout
     assert "shared, read from" in first.stdout and len(whole_records(folder)) == 5
-    listed = subprocess.run([sys.executable, "-m", "aetlab.runs", "--json"], cwd=folder, env=late, text=True,
-                            capture_output=True, timeout=60, check=True)
+    listed = perform("runs", ["--json"], folder, ENVIRONMENT, 60, set_the_clock_back)
     ages_s = [entry["age_s"] for entry in json.loads(listed.stdout)]
     assert len(ages_s) == 5 and min(ages_s) == 0 and max(ages_s) < 86400
     again = sweep(folder, *words, "hydra/launcher=cores", first=forbid_workers)
     assert again.returncode == 0 and again.stdout.count("skipped, the record is complete") == 2
 
 
+def change_the_code() -> None:
+    """Make all records be of other code."""
+    for module in (identity, *(module for name, module in list(sys.modules.items()) if name.startswith("aetlab."))):
+        if "code_id" in vars(module):
+            module.code_id = lambda: "changed"  # type: ignore[attr-defined]
+
+
 def test_a_record_of_other_code_is_remade_or_used_and_marked_on_request(swept: tuple[Path, str],
                                                                         tmp_path: Path) -> None:
     folder = Path(shutil.copytree(swept[0], tmp_path / "again"))
-    (tmp_path / "sitecustomize.py").write_text(
-        "from aetlab.store import identity\nidentity.code_id = lambda: 'changed'\n", encoding="utf-8")
-    changed = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
 
     def again(*words: str) -> str:
-        command = [sys.executable, "-m", "aetlab.run", "-m", "dose=inf", "reg=tv", *TINY, *words]
-        return subprocess.run(command, cwd=folder, env=changed, text=True, capture_output=True, timeout=240,
-                              check=True).stdout
+        result = sweep(folder, "dose=inf", "reg=tv", *TINY, *words, first=change_the_code)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
 
     used = again("other_code=use")
     assert "skipped, the record is complete (made by other code)" in used and "skipped (made by other code)" in used
@@ -278,8 +285,7 @@ def test_a_run_interrupted_twice_gives_the_same_volume(tmp_path: Path, unbroken:
         told = "" if number == signal.SIGKILL else "stopped; repeat the command to continue from here\n"
         assert errors.endswith(told)
         assert whole_records(tmp_path) == {}
-    listed = subprocess.run([sys.executable, "-m", "aetlab.runs", "--json"], cwd=tmp_path, env=ENVIRONMENT, text=True,
-                            capture_output=True, timeout=60, check=True)
+    listed = perform("runs", ["--json"], tmp_path, ENVIRONMENT, 60)
     assert [entry["status"] for entry in json.loads(listed.stdout)] == ["cut off"]
     again = start(tmp_path, *LONG)
     output, errors = again.communicate(timeout=240)
