@@ -289,3 +289,24 @@ def test_bright_sites_that_are_not_as_far_away_as_the_element_is_expected_change
     species = name_species(signal, (29, 79), {29: 239.0, 79: 505.0}, in_volts=True)
     assert species.summary["rule"] != "bright"
     assert (species.numbers[:900] == np.repeat([29, 79], [600, 300])).mean() > 0.99
+
+
+def _faint_and_atoms(rng: np.random.Generator, n_faint: int, faint: float, atoms: float) -> np.ndarray:
+    return np.concatenate([faint * np.exp(0.3 * rng.standard_normal(n_faint)),
+                           atoms * (1 + 0.15 * rng.standard_normal(55))])
+
+
+@pytest.mark.parametrize("n_faint", [40, 400])
+def test_sites_of_noise_are_no_atoms_of_the_only_element_however_many_they_are(n_faint: int) -> None:
+    """Gold at 500 e/Å²: its 55 atoms have 350 V voxel, as expected, sites of noise a third of it."""
+    signal = _faint_and_atoms(np.random.default_rng(n_faint), n_faint, 120.0, 380.0)
+    found = name_species(signal, (79,), {79: 349.4}, in_volts=True)
+    assert np.count_nonzero(found.numbers[-55:] == 79) >= 53
+    assert np.count_nonzero(found.numbers[:-55] == 0) >= 0.95 * n_faint
+
+
+@pytest.mark.parametrize(("faint", "atoms"), [(349.0, 1000.0), (250.0, 400.0), (5.0, 30.0)])
+def test_two_modes_are_the_only_element_if_the_upper_one_is_not_its_own(faint: float, atoms: float) -> None:
+    """Pairs of atoms that are one site; atoms of two environments; signals of which neither is expected."""
+    signal = _faint_and_atoms(np.random.default_rng(1), 60, faint, atoms)
+    assert (name_species(signal, (79,), {79: 349.4}, in_volts=True).numbers == 79).all()

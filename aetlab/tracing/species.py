@@ -117,10 +117,16 @@ def _name_sites(signal: np.ndarray, elements: tuple[int, ...], expected: np.ndar
     counts, edges = _histogram(signal)
     histogram: dict = {"elements": elements, "bin_edges": edges, "counts": counts}
     scale = expected if in_volts else None
-    if NO_ATOM not in elements and _count_peaks(counts) > len(elements):
+    known = scale is not None and len(elements) == 1
+    if NO_ATOM not in elements and not known and _count_peaks(counts) > len(elements):
         fitted = _fit_gaussians(counts, edges, signal, len(elements) + 1)
         threshold = _crossings(fitted, len(signal))
         if np.isfinite(threshold).all() and _is_weakest_no_atom(fitted[:, 1], expected):
+            return _name(signal, (NO_ATOM, *elements), fitted, threshold, histogram)
+    if scale is not None and known and len(signal) >= 2 * ATOMS_PER_CLASS_MIN:
+        fitted = _fit_gaussians(counts, edges, signal, 2)
+        threshold = _crossings(fitted, len(signal))
+        if np.isfinite(threshold).all() and _are_noise_and_atoms(fitted, float(scale[0]), signal):
             return _name(signal, (NO_ATOM, *elements), fitted, threshold, histogram)
     if len(elements) == 1:
         mean, std = (signal.mean(), signal.std()) if len(signal) else (0.0, 0.0)
@@ -160,6 +166,18 @@ def _are_modes_of_elements(components: np.ndarray, expected: np.ndarray, scale: 
         return True
     factor = np.log(components[:, 1] / scale).mean()
     return bool(abs(factor - FACTOR_IN_VOLTS[0]) <= FACTOR_STDS * FACTOR_IN_VOLTS[1])
+
+
+def _are_noise_and_atoms(components: np.ndarray, scale: float, signal: np.ndarray) -> bool:
+    """Return whether the upper of two components has the signal of the only element, and the lower one is no atoms.
+
+    They must be two modes, the upper one nearer to ``scale``, the expected signal, by a factor of more than two. At low
+    dose there may be many more sites of noise than atoms, so that no peak of the atoms stands out of the histogram.
+    """
+    lower, upper = np.log(np.maximum(components[:, 1], 1e-12) / scale) - FACTOR_IN_VOLTS[0]
+    if upper <= lower + np.log(2) or abs(upper) >= min(abs(lower), FACTOR_STDS * FACTOR_IN_VOLTS[1]):
+        return False
+    return _overlap_percent(*components) <= OVERLAP_MAX_PERCENT and _gain_of_two(signal, components) > GAIN_MIN
 
 
 def _gain_of_two(signal: np.ndarray, components: np.ndarray) -> float:
