@@ -36,10 +36,11 @@ from typing import Any
 from kill_study import equal
 
 import aetlab.run
-from aetlab import flow, keeper, samples
+from aetlab import flow, samples
 from aetlab.cli import compose
 from aetlab.cli.jobs import FAILED, run_job
 from aetlab.core.files import StorageError
+from aetlab.keeper import stages
 from aetlab.store import checkpoint
 from aetlab.store.array_file import read_container
 from aetlab.store.record import Places, list_records
@@ -126,7 +127,7 @@ def _start_with_library(folder: Path) -> int:
 def _warm(folder: Path) -> None:
     """Make the run once in this process; later runs take the results of stages that write nothing from it."""
     for module, name in ((flow, "sample"), (flow, "simulate"), (flow, "trace"), (flow, "compare"),
-                         (keeper, "estimate"), (samples, "build_sample")):
+                         (stages, "estimate"), (samples, "build_sample")):
         setattr(module, name, _ignoring_arguments(getattr(module, name)))
     planned = compose.compose_all(RUN, multirun=False)
     compose.compose_all = lambda words, *, multirun, config_dir: planned  # type: ignore[assignment]

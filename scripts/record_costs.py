@@ -31,6 +31,7 @@ import numpy as np
 from aetlab import keeper
 from aetlab.cli.compose import compose_spec
 from aetlab.core.progress import open_reporter
+from aetlab.keeper import stages
 from aetlab.spec import RunSpec
 from aetlab.store import cache, checkpoint, record
 from aetlab.store.environment import StageClock, describe_environment
@@ -38,7 +39,7 @@ from aetlab.store.places import Places
 from aetlab.store.sharing import find_reconstruction
 
 #: Functions that store results, by the modules that call them.
-TIMED = ((keeper, "record_id"), (keeper, "describe_environment"), (keeper, "describe_arrays"),
+TIMED = ((keeper, "record_id"), (stages, "record_id"), (stages, "describe_environment"), (stages, "describe_arrays"),
          (record, "find_record"), (record, "write_record"), (record, "read_record"), (cache, "write_container"),
          (checkpoint, "load_checkpoint"), (checkpoint, "save_checkpoint"))
 N_RECORDS = 1000

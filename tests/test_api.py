@@ -142,6 +142,9 @@ def test_choices_may_be_numbers_and_truth_values() -> None:
     (lambda s, v: aetlab.to_ase(v), "aetlab.to_ase: atoms is a Volume; wanted Atoms or TracedAtoms or RefinedAtoms"),
     (lambda s, v: aetlab.Volume(np.zeros(3), 0.5), "Volume.potential_V: float64 of shape (3,), wanted real numbers"),
     (lambda s, v: aetlab.Volume(v.potential_V, 0), "Volume.voxel_A: 0, wanted a finite number greater than 0"),
+    (lambda s, v: aetlab.Volume(v.potential_V, "0.5"), "Volume.voxel_A: '0.5', wanted a finite number greater than 0"),
+    (lambda s, v: aetlab.TiltSeries([[1.0]], [0.0], [0.0], 0.5), "images: float64 of shape (1, 1), wanted numbers (ti"),
+    (lambda s, v: aetlab.TiltSeries(np.ones((1, 1, 2, 2)), [0.0], [0.0], None), "pixel_A: None, wanted a number"),
     (lambda s, v: aetlab.Atoms(["Si"], [[0, 0, 0]], [0]), "Atoms.numbers: <U2 of shape (1,), wanted whole numbers"),
     (lambda s, v: aetlab.Atoms([14], [0, 0, 0], [0]), "Atoms.positions_A: int64 of shape (3,), wanted numbers"),
 ])

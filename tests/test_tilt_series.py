@@ -56,7 +56,7 @@ def random_weights(shape: tuple[int, int, int] = SHAPE) -> dict[str, np.ndarray]
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    ({"images": np.ones((4, 10, 12))}, r"images: shape \(4, 10, 12\), wanted \(tilts, defoci, X, Y\)"),
+    ({"images": np.ones((4, 10, 12))}, r"images: float64 of shape \(4, 10, 12\), wanted numbers"),
     ({"tilt_deg": np.zeros(3)}, r"tilt_deg: shape \(3,\), wanted \(4,\)"),
     ({"tilt_deg": np.full(4, np.nan)}, "tilt_deg: NaN or infinity"),
     ({"defocus_A": np.zeros(2)}, r"defocus_A: shape \(2,\), wanted \(4, 3\) or \(3,\)"),

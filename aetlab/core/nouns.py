@@ -69,8 +69,8 @@ class Volume:
         dtype, shape = self.potential_V.dtype, self.potential_V.shape
         if len(shape) != 3 or dtype.kind not in "fiu":
             raise DataError(f"Volume.potential_V: {dtype} of shape {shape}, wanted real numbers (Z, X, Y)")
-        if not 0 < self.voxel_A < float("inf"):
-            raise DataError(f"Volume.voxel_A: {self.voxel_A}, wanted a finite number greater than 0")
+        if not isinstance(self.voxel_A, (int, float, np.number)) or not 0 < self.voxel_A < float("inf"):
+            raise DataError(f"Volume.voxel_A: {self.voxel_A!r}, wanted a finite number greater than 0")
 
 
 @dataclass(frozen=True)
