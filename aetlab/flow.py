@@ -206,6 +206,8 @@ def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction
             report=lambda done, detail: reported(done, most, detail),
             make_tilt_cost=choose_tilt_cost(settings, progress.say))
     reported(most, most, f"{len(refined)} atoms, {refined.summary['stopped']} in {refined.summary['passes']} passes")
+    if refined.summary.get("traced_lost", 0):
+        progress.say(f"refine: {refined.summary['traced_lost']} well-traced sites have no refined atom near them")
     return refined
 
 

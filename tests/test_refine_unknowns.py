@@ -21,14 +21,14 @@ from test_refine import (
 )
 
 from aetlab.core.nouns import RefinedAtoms, TiltSeries
-from aetlab.core.poses import Poses
+from aetlab.core.poses import Poses, turn_matrix
 from aetlab.forward import add_shot_noise
 from aetlab.refinement import most_passes, refine_atoms
 from aetlab.refinement.fisher import sample_information, separate_thermal, spread_of_tilts, tilt_factors
 from aetlab.refinement.fit import LEAST_THERMAL_A2
 from aetlab.refinement.geometry import settle
 from aetlab.refinement.image_parameters import calibrate_images, take_heights
-from aetlab.refinement.kept import why_kept
+from aetlab.refinement.kept import carry_along, count_lost, well_traced, why_kept
 from aetlab.refinement.model import THERMAL_STEP_A2, AtomModel, Sites
 from aetlab.refinement.tables import broaden
 from aetlab.spec import MicroscopeSpec, RefineSpec
@@ -277,12 +277,24 @@ def test_information_of_no_sites_is_empty() -> None:
 
 def test_a_refinement_is_judged_by_cost_and_by_the_well_traced_sites() -> None:
     places_A = 3.0 * np.arange(90.0).reshape(30, 3)
-    traced = traced_from(places_A, np.full(30, 14))
-    assert why_kept(traced, places_A + 0.1, 2.0, 1.0) == ""
-    assert "worse" in why_kept(traced, places_A, 1.0, 1.1)
-    assert "4 of 30" in why_kept(traced, places_A[4:], 2.0, 1.0)
-    faint = dataclasses.replace(traced, signal=np.where(np.arange(30) < 4, 0.4, 1.0))
-    assert why_kept(faint, places_A[4:], 2.0, 1.0) == ""
+    assert why_kept(places_A, places_A + 0.1, 2.0, 1.0) == ""
+    assert "worse" in why_kept(places_A, places_A, 1.0, 1.1)
+    assert "4 of 30" in why_kept(places_A, places_A[4:], 2.0, 1.0)
+    # A site that is found elsewhere is not lost.
+    assert why_kept(places_A, np.where(np.arange(30)[:, None] < 4, places_A + 1.0, places_A), 2.0, 1.0) == ""
+    traced = dataclasses.replace(traced_from(places_A, np.full(30, 14)), signal=np.where(np.arange(30) < 4, 0.4, 1.0))
+    assert why_kept(places_A[well_traced(traced)], places_A[4:], 2.0, 1.0) == ""
+
+
+def test_traced_sites_follow_the_motion_of_the_whole_sample_before_they_are_compared() -> None:
+    """Images do not tell a shift of the sample from one of all images: 1.5 Å of it lost every site."""
+    experiment = make_experiment(39)
+    sites, shift_A = experiment.sites, np.array([1.5, 0.4, -0.9])
+    rng = np.random.default_rng(39)
+    turned = sites.positions_A @ turn_matrix(np.array([0.3, 2.0, -0.4])).T + shift_A
+    refined_A = turned + rng.normal(0, 0.03, turned.shape)
+    assert count_lost(sites.positions_A, refined_A) > 30
+    assert count_lost(carry_along(sites.positions_A, sites.positions_A[5:], refined_A[5:]), refined_A) == 0
 
 
 def test_tilts_that_differ_more_than_the_counts_explain_raise_the_errors() -> None:

@@ -33,11 +33,12 @@ def register_atoms(moving_A: np.ndarray, fixed_A: np.ndarray, max_distance_A: fl
         pairs = np.flatnonzero(mutual & (distance_A <= part * max_distance_A))
         if len(pairs) < _LEAST_PAIRS:
             break
-        rotation, shift_A = _least_squares(moving_A[pairs], fixed_A[nearest[pairs]])
+        rotation, shift_A = fit_motion(moving_A[pairs], fixed_A[nearest[pairs]])
     return rotation, shift_A
 
 
-def _least_squares(moving_A: np.ndarray, fixed_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fit_motion(moving_A: np.ndarray, fixed_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rotation (3, 3) and shift (3,) in Å that fit ``moving_A`` (N, 3) to ``fixed_A`` (N, 3), row by row."""
     centre, goal = moving_A.mean(axis=0), fixed_A.mean(axis=0)
     u, _, vt = np.linalg.svd((fixed_A - goal).T @ (moving_A - centre))
     rotation = u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt

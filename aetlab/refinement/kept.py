@@ -1,4 +1,8 @@
-"""Judge a refinement by what it began with: it must explain the images better and keep the well-traced sites."""
+"""Judge a refinement by what it began with: it must explain the images better, with about as many atoms.
+
+Images do not tell where the sample lies as a whole, and a refinement of poses moves it. The traced sites are carried
+along before they are compared with the refined atoms.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,16 @@ from scipy.spatial import cKDTree
 
 from aetlab.core.nouns import RefinedAtoms, TracedAtoms
 from aetlab.core.poses import Poses
+from aetlab.core.rigid_motion import fit_motion
 
 #: A traced site of at least this share of the median signal of its element is well traced.
 WELL_TRACED = 0.5
 #: Distance in Å within which a refined atom is a traced one.
 SAME_A = 0.8
-#: Share of the well-traced sites that a refinement may lose.
+#: Share of the well-traced sites that a refinement may lose without finding as many others.
 MOST_LOST = 0.1
+#: Fewer sites do not determine a motion.
+_LEAST_SITES = 4
 
 
 def well_traced(traced: TracedAtoms) -> np.ndarray:
@@ -27,25 +34,34 @@ def well_traced(traced: TracedAtoms) -> np.ndarray:
     return good
 
 
-def count_lost(traced: TracedAtoms, positions_A: np.ndarray) -> tuple[int, int]:
-    """Return how many of the well-traced sites have no atom at ``positions_A`` (N, 3) near them, and how many are."""
-    places_A = traced.positions_A[well_traced(traced)]
+def carry_along(places_A: np.ndarray, before_A: np.ndarray, after_A: np.ndarray) -> np.ndarray:
+    """Return ``places_A`` (P, 3) after the rigid motion that took sites from ``before_A`` to ``after_A`` (N, 3)."""
+    if len(before_A) < _LEAST_SITES:
+        return places_A
+    rotation, shift_A = fit_motion(before_A, after_A)
+    return places_A @ rotation.T + shift_A
+
+
+def count_lost(places_A: np.ndarray, positions_A: np.ndarray) -> int:
+    """Return how many of ``places_A`` (P, 3) have no atom at ``positions_A`` (N, 3) near them."""
     if not len(positions_A) or not len(places_A):
-        return len(places_A), len(places_A)
-    return int((cKDTree(positions_A).query(places_A)[0] > SAME_A).sum()), len(places_A)
+        return len(places_A)
+    return int((cKDTree(positions_A).query(places_A)[0] > SAME_A).sum())
 
 
-def why_kept(traced: TracedAtoms, positions_A: np.ndarray, first_cost: float, cost: float) -> str:
-    """Return why the traced atoms are better than the refined ones at ``positions_A``; empty if they are not.
+def why_kept(places_A: np.ndarray, positions_A: np.ndarray, first_cost: float, cost: float) -> str:
+    """Return why traced sites at ``places_A`` are better than refined ones at ``positions_A``; empty if they are not.
 
-    ``first_cost`` is that of the traced atoms at the poses found for them, ``cost`` that of the refined ones.
+    ``places_A`` (P, 3) are the well-traced sites, carried along with the sample; ``first_cost`` is that of all traced
+    atoms at the poses found for them, ``cost`` that of the refined ones. A site that is lost while another one is found
+    has moved: the images decide where it is.
     """
-    lost, n_good = count_lost(traced, positions_A)
+    lost, n_good = count_lost(places_A, positions_A), len(places_A)
     if not len(positions_A):
         return "no site is left: the traced atoms are kept"
     if not cost <= first_cost:
         return f"the images are explained worse, cost {cost:.5g} after {first_cost:.5g}: the traced atoms are kept"
-    if lost > MOST_LOST * n_good:
+    if min(lost, n_good - len(positions_A)) > MOST_LOST * n_good:
         return f"{lost} of {n_good} well-traced sites are lost: the traced atoms are kept"
     return ""
 

@@ -27,7 +27,7 @@ from aetlab.refinement.fisher import (
 )
 from aetlab.refinement.fit import Fit, fit_poses, fit_to_images
 from aetlab.refinement.image_parameters import at_usual_occupancy, calibrate_images, take_heights
-from aetlab.refinement.kept import count_lost, keep_traced, why_kept
+from aetlab.refinement.kept import carry_along, count_lost, keep_traced, well_traced, why_kept
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import name_sites
 from aetlab.refinement.search import (
@@ -143,11 +143,13 @@ class _Refinement:
         self._first_cost = sum(tilt.cost for tilt in self._model.gradients(whole, poses))
         self._passed(f"{len(whole)} traced sites, cost {self._first_cost:.6g}")
         information = self._information(sites, poses, spec.n_information)
+        places_A = traced.positions_A[well_traced(traced)]
         n_new = len(sites)
         for i_round in range(spec.n_rounds):
             last = i_round == spec.n_rounds - 1 or n_new <= FEW * len(sites)
             steady = last or (i_round > 0 and n_new <= STEADY * len(sites))
             fit = self._fit(sites, poses, information, last, thermal=spec.thermal and steady)
+            places_A = carry_along(places_A, sites.positions_A, fit.sites.positions_A)
             sites, poses = fit.sites, fit.poses
             n_before = len(sites)
             keep = (sites.occupancy >= spec.min_occupancy) & drop_duplicates(sites, spec.min_distance_A)
@@ -164,8 +166,8 @@ class _Refinement:
                                  "remaining_standard_errors": fit.remaining})
             if last or not len(sites):
                 break
-        self.kept = why_kept(traced, sites.positions_A, self._first_cost, fit.descent.cost)
-        self._lost = count_lost(traced, sites.positions_A)[0]
+        self.kept = why_kept(places_A, sites.positions_A, self._first_cost, fit.descent.cost)
+        self._lost = count_lost(places_A, sites.positions_A)
         return self._finish(fit, sites, poses) if len(sites) else self.keep(traced, poses)
 
     def keep(self, traced: TracedAtoms, poses: Poses) -> RefinedAtoms:
