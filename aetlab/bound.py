@@ -1,7 +1,7 @@
 """``python -m aetlab.bound``: the best precision of atoms that a planned experiment can reach.
 
-Prints the Cramér–Rao bound of the mean position error and of the share of mistaken elements for each plan, without a
-reconstruction.
+Prints the Cramér–Rao bound of the mean position error, the least share of mistaken elements and the greatest share of
+atoms that can be found for each plan, without a reconstruction.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ from aetlab.spec.folders import group_choices
 _UNREAD = ("data", "reg", "simulate", "engine", "align", "trace", "refine", "score", "validate", "tile", "outputs",
            "other_code")
 _DESCRIPTION = """Print the best precision of atoms that a planned experiment can reach: the Cramér–Rao bound of the
-mean position error and the least share of mistaken elements. A plan is a list of settings as for aetlab.run; several
+mean position error, the least share of mistaken elements, and the share of the atoms that an ideal observer finds
+with 1 % of false atoms. A plan is a list of settings as for aetlab.run; several
 values of a setting, separated by commas, give several plans. Nothing is reconstructed."""
 _EXAMPLES = """examples:
   python -m aetlab.bound scale=sparse tilts=15,30 dose=7k,50k
@@ -64,6 +65,7 @@ class PlanRow:
     position_pm: float
     by_element: dict[str, float]
     confused_percent: float
+    found_percent: float
     n_atoms: int
 
 
@@ -159,7 +161,7 @@ def row_of(job: Job, bound: Bound) -> PlanRow:
     by_element = {SYMBOLS[int(Z)]: bound.position_pm(n, int(Z)) for Z in np.unique(bound.numbers)}
     return PlanRow(_plan(spec), len(tilt_angles_deg(spec.tilts, spec.wedge)), len(spec.defocus.planes_nm),
                    spec.dose.total_e_A2, n, bound.position_pm(n), by_element, bound.confused_percent(n),
-                   len(bound.numbers))
+                   bound.found_percent(n), len(bound.numbers))
 
 
 def _plan(spec: RunSpec) -> str:
@@ -178,13 +180,14 @@ def _without_dose(spec: RunSpec) -> str:
 def _print(rows: Sequence[PlanRow]) -> None:
     symbols = sorted({symbol for row in rows for symbol in row.by_element})
     header = ["plan", "tilts", "defoci", "dose (e/Å²)", "e/pixel", "error (pm)", *(f"{s} (pm)" for s in symbols),
-              "mistaken (%)"]
+              "mistaken (%)", "found (%)"]
     table = [header]
     for row in rows:
         table.append([row.label, str(row.n_tilts), str(row.n_defoci), f"{row.dose_e_A2:g}",
                       f"{row.electrons_per_pixel:.4g}", f"{row.position_pm:.2f}",
                       *(f"{row.by_element[s]:.2f}" if s in row.by_element else "" for s in symbols),
-                      "" if math.isnan(row.confused_percent) else f"{row.confused_percent:.3f}"])
+                      "" if math.isnan(row.confused_percent) else f"{row.confused_percent:.3f}",
+                      f"{row.found_percent:.2f}"])
     widths = [max(len(line[i]) for line in table) for i in range(len(header))]
     for line in table:
         print("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w)
@@ -196,11 +199,12 @@ def _write(rows: Sequence[PlanRow], path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         symbols = sorted({symbol for row in rows for symbol in row.by_element})
         writer.writerow(["plan", "n_tilts", "n_defoci", "dose_e_A2", "electrons_per_pixel", "position_pm",
-                         *(f"position_pm_{s}" for s in symbols), "confused_percent", "n_atoms"])
+                         *(f"position_pm_{s}" for s in symbols), "confused_percent", "found_percent",
+                         "n_atoms"])
         for row in rows:
             writer.writerow([row.label, row.n_tilts, row.n_defoci, row.dose_e_A2, row.electrons_per_pixel,
                              row.position_pm, *(row.by_element.get(s, "") for s in symbols), row.confused_percent,
-                             row.n_atoms])
+                             row.found_percent, row.n_atoms])
         write_text(path, file.getvalue())
 
 

@@ -12,7 +12,7 @@ import pytest
 from aetlab.bound import main, split_plans
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
-from aetlab.refinement.bound import Bound, compute_bound
+from aetlab.refinement.bound import Bound, compute_bound, count_places
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.spec import MicroscopeSpec
 
@@ -63,6 +63,26 @@ def test_mean_error_and_confusion_of_known_bounds() -> None:
     assert bound.position_pm(4.0, 14) == pytest.approx(1.5 * 3.191538)
     assert bound.confused_percent(1.0) == pytest.approx(15.86553)
     assert bound.confused_percent(4.0) == pytest.approx(2.275013)
+
+
+def test_an_ideal_observer_finds_what_exceeds_the_threshold_of_its_false_atoms() -> None:
+    """Drawn: noise of variance 1 at ten empty places for each atom, 1 + noise/d at an atom."""
+    rng, detectability, n = np.random.default_rng(5), np.array([2.0, 3.5, 6.0]), 200_000
+    bound = Bound(np.full(3, 8), np.ones((3, 3)), 1 / detectability, np.full(3, np.nan), places_per_atom=10.0)
+    empty, atoms = rng.standard_normal(10 * n), detectability + rng.standard_normal((n, 3))
+    threshold = np.sort(empty)[-n // 50]  # 2 % of the atoms in false ones
+    assert bound.found_percent(1.0, 2.0) == pytest.approx(100 * (atoms > threshold).mean(), abs=0.3)
+    assert bound.found_percent(4.0) > bound.found_percent(1.0) > bound.found_percent(1.0, 0.1)
+    assert bound.found_percent(1e4) == pytest.approx(100)
+
+
+def test_the_places_of_an_atom_are_the_independent_values_in_its_volume() -> None:
+    """fcc, a = 4 Å: 16 Å³ for each atom. A box of 8 Å at q = 1/Å has 16³ frequencies in a cube, π/6 in the ball."""
+    corners = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    cells = np.stack(np.meshgrid(*[np.arange(2)] * 3), axis=-1).reshape(-1, 1, 3)
+    positions_A = 4.0 * (cells + corners).reshape(-1, 3)
+    assert count_places(positions_A, 1.0) == pytest.approx(16**3 * np.pi / 6 / len(positions_A))
+    assert count_places(positions_A[:1], 1.0) == pytest.approx(4 / 3 * np.pi)
 
 
 def test_errors_fall_as_the_root_of_the_dose_and_with_the_atomic_number() -> None:

@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import erfc
+from scipy.spatial import cKDTree
+from scipy.special import erfc, ndtr, ndtri
 
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
@@ -27,13 +28,15 @@ class Bound:
 
     ``sigma_A`` (N, 3) and ``sigma_occupancy`` (N,) are the least standard deviations, ``separation`` (N,) the distance
     in standard deviations of an atom from the element that it is most easily confused with (NaN for one element only).
-    n electrons in a vacuum pixel make errors √n times smaller and separations √n times larger.
+    n electrons in a vacuum pixel make errors √n times smaller and separations √n times larger. ``places_per_atom`` is
+    the number of independent places for each atom at which noise could look like one (:func:`count_places`).
     """
 
     numbers: np.ndarray
     sigma_A: np.ndarray
     sigma_occupancy: np.ndarray
     separation: np.ndarray
+    places_per_atom: float = 1.0
 
     def position_pm(self, electrons_per_pixel: float, number: int | None = None) -> float:
         """Return the mean 3D position error in pm of all atoms, or of those of one element."""
@@ -48,6 +51,30 @@ class Bound:
             return math.nan
         distance = self.separation[known] * math.sqrt(electrons_per_pixel)
         return 100 * float((0.5 * erfc(distance / (2 * math.sqrt(2)))).mean())
+
+
+    def found_percent(self, electrons_per_pixel: float, false_percent: float = 1.0) -> float:
+        """Return the percentage of atoms that an ideal observer finds with ``false_percent`` of false atoms.
+
+        The observer knows all other atoms and tests the presence of one at each place by the likelihood ratio (Neyman
+        and Pearson, Phil. Trans. A 231, 289, 1933). Its logarithm is normal: with d = 1/σ of the occupancy, an atom
+        exceeds the threshold c with the probability Φ(d - c), noise with Φ(-c).
+        """
+        threshold = -float(ndtri(min(false_percent / 100 / self.places_per_atom, 0.5)))
+        detectability = math.sqrt(electrons_per_pixel) / self.sigma_occupancy
+        return 100 * float(ndtr(detectability - threshold).mean())
+
+
+def count_places(positions_A: np.ndarray, highest_per_A: float) -> float:
+    """Return the independent values in the volume of one atom, of a field with frequencies up to ``highest_per_A``.
+
+    A field has 4/3 π q³ independent values in a unit volume. The volume of an atom is that of close packing at the
+    median distance d of nearest neighbours, d³/√2; that of one atom alone is one cubic Å.
+    """
+    distance_A = 2 ** (1 / 6)
+    if len(positions_A) > 1:
+        distance_A = float(np.median(cKDTree(positions_A).query(positions_A, k=2)[0][:, 1]))
+    return max(4 / 3 * math.pi * highest_per_A**3 * distance_A**3 / math.sqrt(2), 1.0)
 
 
 def compute_bound(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float, tilt_deg: np.ndarray,
@@ -78,4 +105,6 @@ def compute_bound(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float,
                   if other != k]
         if others:
             nearest[mine] = np.min(others, axis=0)
-    return Bound(atoms.numbers, np.sqrt(variance[:, :3]), np.sqrt(variance[:, 3]), nearest)
+    highest_per_A = min(microscope.aperture_per_A, 0.5 / voxel_A)
+    return Bound(atoms.numbers, np.sqrt(variance[:, :3]), np.sqrt(variance[:, 3]), nearest,
+                 count_places(atoms.positions_A, highest_per_A))
