@@ -28,6 +28,9 @@ Once = Callable[[str, Callable[[Path], str]], tuple[Path, str]]
 #: Overrides of a run that takes about a second.
 TINY = ("scale=smoke", "tilts.n_tilts=6", "engine.n_iterations=2", "simulate.n_layers=8", "engine.n_threads=1")
 
+#: Resolution of the figures of ``coarse_figures``, instead of 300.
+COARSE_DPI = 60
+
 
 class Lazily:
     """A module that is imported at the first use of one of its attributes."""
@@ -103,6 +106,12 @@ def experiments() -> dict[str, RunSpec]:
     """Return the settings of the paper's rows and panels by the names of their experiments."""
     return {name: spec_of(f"experiment={name}") for name in group_choices()["experiment"]
             if name.startswith(("fig", "atoms"))}
+
+
+@pytest.fixture
+def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save figures with few pixels, in half of the time; tests/test_figures.py tests those of print quality."""
+    monkeypatch.setattr("aetlab.reporting.figures.style.PNG_DPI", COARSE_DPI)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from aetlab.reporting.figures.geometry import on_page, plot_geometry
 from aetlab.reporting.figures.images import plot_images
 from aetlab.reporting.figures.panels import plot_panels
 from aetlab.reporting.figures.slices import average_slab, fitting_high_V, in_slab, square_root_ticks, thickest_y_A
-from aetlab.reporting.figures.style import PNG_DPI, round_length_A, save_figure, style, web_image
+from aetlab.reporting.figures.style import round_length_A, save_figure, style, web_image
 from aetlab.reporting.figures.vacancies import plot_vacancies, removed_positions_A
 from aetlab.reporting.stored_run import StoredRun, read_runs
 from aetlab.store.record import History
@@ -83,8 +83,8 @@ def test_saved_files_are_print_quality_and_equal_each_time(paper, tmp_path):
     second = save_figure(plot_convergence(*doses(paper)), tmp_path / "b", "figure")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     with Image.open(first[0]) as picture:
-        assert picture.info["dpi"] == pytest.approx((PNG_DPI, PNG_DPI), abs=0.1)
-        assert picture.width == round(3.4 * PNG_DPI)
+        assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+        assert picture.width == round(3.4 * 300)
     assert first[1].read_bytes().startswith(b"%PDF")
     web, width, height = web_image(first[0], 500)
     assert width == 500 and web[8:12] == b"WEBP" and 0.5 < width / height < 2

@@ -30,7 +30,7 @@ from aetlab.reporting.stored_run import read_runs
 from aetlab.reporting.tables import summary_frame
 from aetlab.spec import RunSpec, ScaleSpec
 from aetlab.spec.inputs import bind_inputs
-from tests.conftest import Once
+from tests.conftest import COARSE_DPI, Once
 from tests.fake_records import fake_spec, tiny, write_fake_record
 from tests.words import spec_of
 
@@ -52,6 +52,7 @@ def made(once: Once, experiments: dict[str, RunSpec]) -> tuple[Path, str]:
         (outputs / "records" / ".partial-0123456789abcdef").mkdir()
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
             patch.setattr("aetlab.report._experiments", lambda: experiments)
+            patch.setattr("aetlab.reporting.figures.style.PNG_DPI", COARSE_DPI)
             main(["--outputs", str(outputs), "--processes", "1"])
         return printed.getvalue()
 
@@ -121,7 +122,7 @@ def test_page_shows_each_run_in_full(made):
     assert "fake processor" in page and "0.0.fake" in page and "reconstruct" in page
     anchors = set(re.findall(r'id="([^"]+)"', page))
     assert set(re.findall(r'href="#([^"]+)"', page)) <= anchors
-    assert "Mean over seeds" in page
+    assert "Means over seeds" in page
 
 
 def test_equal_rows_share_one_record(made):
@@ -137,6 +138,7 @@ def test_equal_rows_share_one_record(made):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("coarse_figures")
 def test_select_and_by_restrict_the_report(made, experiments, tmp_path, capsys, monkeypatch):
     few = {name: spec for name, spec in experiments.items() if name.startswith("fig8")}  # the others are drawn above
     monkeypatch.setattr("aetlab.report._experiments", lambda: few)
@@ -188,6 +190,7 @@ def test_nothing_to_report_ends_in_one_line(tmp_path):
             main(["--outputs", str(outputs)])
 
 
+@pytest.mark.usefixtures("coarse_figures")
 def test_a_figure_that_cannot_be_made_stops_no_other(tmp_path):
     folder = write_fake_record(tmp_path, fake_spec(n_voxels=24))
     run = read_runs(tmp_path)[0][0]
@@ -198,6 +201,7 @@ def test_a_figure_that_cannot_be_made_stops_no_other(tmp_path):
     assert "not drawn" in made[1].problem and run.identity in made[1].problem
 
 
+@pytest.mark.usefixtures("coarse_figures")
 def test_a_run_whose_species_were_not_told_apart_is_drawn(tmp_path):
     write_fake_record(tmp_path, fake_spec(n_voxels=24))
     run = read_runs(tmp_path)[0][0]

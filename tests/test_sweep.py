@@ -29,7 +29,7 @@ from tests.conftest import TINY, Once
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 #: Overrides of a run that, started by ``start``, writes a checkpoint long before its end.
-LONG = ("scale=smoke", "tilts=20", "dose=50k", "engine.n_iterations=200", "engine.n_threads=1")
+LONG = ("scale=smoke", "tilts=20", "dose=50k", "engine.n_iterations=100", "engine.n_threads=1")
 
 
 def sweep(folder: Path, *words: str, first: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
