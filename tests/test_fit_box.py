@@ -10,7 +10,7 @@ import pytest
 import aetlab
 from aetlab.cli.compose import compose_jobs, compose_spec
 from aetlab.cli.preflight import check_jobs
-from aetlab.samples.fit_box import choose_shape, choose_voxel_A, delocalisation_A
+from aetlab.samples.fit_box import choose_shape, choose_voxel_A, delocalisation_A, extent_of_file_A
 from aetlab.spec import MicroscopeSpec, SpecError
 from aetlab.store.identity import record_id
 
@@ -73,6 +73,17 @@ def test_refusals_propose_a_box_that_fits(path: str) -> None:
         compose_spec(["scale=fit"])
     with pytest.raises(SpecError, match="give three counts of at least 8 voxels, or scale=fit"):
         compose_spec(["scale.shape_zxy=[0,8,8]"])
+
+
+def test_the_box_is_that_of_the_chosen_structure_of_a_file_with_several(tmp_path: Path) -> None:
+    """10 and 30 Å along y."""
+    path = tmp_path / "two.xyz"
+    path.write_text("".join(f"2\n\nAu 0 0 0\nAu 0 {length} 0\n" for length in (10, 30)))
+    specs = [aetlab.settings(sample="file", scale="fit", overrides={"sample.path": str(path), "sample.frame": frame})
+             for frame in (1, 2)]
+    assert [extent_of_file_A(spec.sample)[1] for spec in specs] == pytest.approx([10, 30])
+    one, two = (aetlab.fit_scale(spec).scale for spec in specs)
+    assert one.shape_zxy[2] < two.shape_zxy[2]
 
 
 def test_a_factor_of_an_element_that_no_sample_has_is_refused() -> None:

@@ -7,11 +7,11 @@ Delocalisation is the distance in the image between an atom and what is diffract
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from aetlab.core import physics
 from aetlab.samples.build import LEAST_MARGIN_A
 from aetlab.samples.structure_file import site_positions_A
 from aetlab.spec import MicroscopeSpec, RunSpec, SampleSpec, SpecError
+from aetlab.spec.bind import bind, unbind
 
 #: The largest voxel that is chosen, in Å. The lengths of the tracing's settings are made for it.
 LARGEST_VOXEL_A = 0.5
@@ -103,17 +104,13 @@ def extent_of_file_A(sample: SampleSpec) -> tuple[float, float]:
     """Return radius about the tilt axis and height along it, in Å, of the atoms of a structure file."""
     if sample.kind != "file":
         raise SpecError("scale=fit cannot be used without sample=file: the needle's box is part of its scale")
-    return _extent_A(sample.path, sample.digest, sample.repeat, sample.rotate_deg, sample.tilt_axis, sample.crop,
-                     sample.crop_size_A)
+    return _extent_A(json.dumps(unbind(replace(sample, vacancies=()))))
 
 
 @lru_cache(maxsize=64)
-def _extent_A(path: str, digest: str, repeat: Any, rotate_deg: Any, tilt_axis: str, crop: str,
-              crop_size_A: Any) -> tuple[float, float]:
-    """Return the extent of a file, which the jobs of a sweep share."""
-    sample = SampleSpec(kind="file", path=path, digest=digest, repeat=repeat, rotate_deg=rotate_deg,
-                        tilt_axis=tilt_axis, crop=crop, crop_size_A=crop_size_A)
-    positions_A = site_positions_A(sample)
+def _extent_A(sample: str) -> tuple[float, float]:
+    """Return the extent of the file of a ``sample`` in JSON, which the jobs of a sweep share."""
+    positions_A = site_positions_A(bind(SampleSpec, json.loads(sample), "sample"))
     return (float(np.hypot(positions_A[:, 0], positions_A[:, 2]).max()), float(2 * np.abs(positions_A[:, 1]).max()))
 
 
