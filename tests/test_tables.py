@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from aetlab.core.metrics import HEADLINES
-from aetlab.reporting.columns import SETTINGS, describe_columns, settings_columns
+from aetlab.reporting.columns import SETTINGS, describe_columns, sample_name, settings_columns
 from aetlab.reporting.compare import compare_text, compared_results, differing_settings, find_run
 from aetlab.reporting.selection import SelectError, select_rows
 from aetlab.reporting.stored_run import read_runs
@@ -18,6 +19,7 @@ from aetlab.reporting.studies import find_studies
 from aetlab.reporting.table_files import to_latex, to_markdown, write_table
 from aetlab.reporting.table_one import read_paper_values, table_one, table_one_text
 from aetlab.reporting.tables import fold_seeds, half_width_95, interval_95, load_records, reader_frame, summary_frame
+from aetlab.spec import SampleSpec
 from aetlab.spec.folders import experiments_folder
 from tests.fake_records import fake_spec, write_fake_record
 
@@ -82,6 +84,12 @@ def test_every_setting_column_is_known(frame):
     assert settings_columns(frame)[:len(SETTINGS)] == [column.name for column in SETTINGS]
     assert settings_columns(frame)[len(SETTINGS) - 1] == "seed"
     assert "position_error_pm" not in settings_columns(frame)
+
+
+def test_structures_of_one_file_have_names_of_their_own():
+    spec = fake_spec(n_voxels=24)
+    samples = [SampleSpec(kind="file", path="a/two.xyz", digest="0" * 64, frame=frame) for frame in (0, 2)]
+    assert [sample_name(dataclasses.replace(spec, sample=sample)) for sample in samples] == ["two.xyz", "two[2].xyz"]
 
 
 def test_seeds_fold_into_mean_and_interval(frame):

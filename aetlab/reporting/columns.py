@@ -55,7 +55,10 @@ def sample_name(spec: RunSpec) -> str:
     """Return the name of a sample for readers: its file, its kind, or the file or digest of its tilt series."""
     if spec.data.kind != "simulated":
         return Path(spec.data.path).name.removesuffix(".series.h5") or f"series {spec.data.digest[:6]}"
-    return Path(spec.sample.path).name if spec.sample.kind == "file" else spec.sample.kind
+    if spec.sample.kind != "file":
+        return spec.sample.kind
+    path, frame = Path(spec.sample.path), spec.sample.frame
+    return f"{path.stem}[{frame}]{path.suffix}" if frame else path.name
 
 
 def _sample(spec: RunSpec) -> str:
