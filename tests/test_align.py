@@ -133,6 +133,20 @@ def test_steps_find_the_offsets_in_the_true_volume(potential_V: np.ndarray) -> N
     assert (left < [0.12, 0.01, 0.005, 0.005, 0.5, 0.001]).all(), left
 
 
+def test_the_defocus_does_not_make_up_for_the_contrast_of_an_unfinished_volume(potential_V: np.ndarray) -> None:
+    """A volume of 0.6 of the true potential at the true poses."""
+    found_A = {}
+    for contrast in (False, True):
+        series = _series(None)
+        aligner = TiltAligner(ForwardModel(series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=LAYERS), series,
+                              SHAPE, microscope=MICROSCOPE, n_layers_per_slice=LAYERS, contrast=contrast)
+        for k, smoothing_A in enumerate((1.0, 1.0, 1.0, 0.5)):
+            aligner.align(np.float32(0.6) * potential_V, Search(1.0, np.linspace(-60, 60, 13)),
+                          smoothing_A=smoothing_A, angles=False, first=k == 0)
+        found_A[contrast] = np.abs(aligner.table[:, 4]).max()
+    assert found_A[True] < 10 < 30 < found_A[False], found_A
+
+
 def test_steps_find_the_offsets_with_missing_images_and_bad_pixels(potential_V: np.ndarray) -> None:
     """Each tilt has its own defoci; one has an image of weight 0, the other bad pixels."""
     table = np.stack([OFFSET, 2 * NONE - OFFSET])

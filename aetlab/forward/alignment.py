@@ -18,6 +18,11 @@ the same exit wave, which a turn changes by (y ∂_x - x ∂_y) g dφ; for b the
 one more exit wave. The volume is rotated by cubic interpolation, whatever the reconstruction uses: the blur of linear
 interpolation depends on the angle, which shifts the best angle by about 0.1°.
 
+A volume that is not finished, or detail that the model has and the images lack, gives the model another contrast than
+the images. At low frequencies a defocus changes the contrast as well, sin(πλ e q²) ≈ πλ e q², so that it would make up
+for the difference, and the volume would follow. With ``contrast``, a factor of the modulation a_j - mean is one more
+unknown of each step, which is not applied, and the search compares images at the best factor.
+
 A tilt that lies much farther off than the others is reset and searched for again.
 
 A common turn of all tilts about the axis and a common shift of the sample change no image; they are not constrained.
@@ -80,12 +85,12 @@ class TiltAligner:
     """Find the poses of the tilts of ``series``, tilt by tilt, and keep ``model`` in agreement with them.
 
     ``shape_zxy``, ``microscope`` and ``n_layers_per_slice`` are those of ``model``. The alignment runs on the CPU,
-    whatever device the model is on.
+    whatever device the model is on. With ``contrast``, the contrast of the images of a tilt is left open.
     """
 
     def __init__(self, model: PosedModel, series: TiltSeries, shape_zxy: tuple[int, int, int], *,
-                 microscope: MicroscopeSpec, n_layers_per_slice: int) -> None:
-        self._model, self._series = model, series
+                 microscope: MicroscopeSpec, n_layers_per_slice: int, contrast: bool = False) -> None:
+        self._model, self._series, self._contrast = model, series, contrast
         self._tilt_deg = np.asarray(series.tilt_deg, float)
         # The angle changes with each exit wave, so that no matrix is kept.
         rotation = SparseRotation(MATRIX, shape_zxy, n_layers_per_slice, np.zeros(1), budget_bytes=0)
@@ -163,21 +168,23 @@ class TiltAligner:
         weight = self._low_pass(smoothing_A)
         # These columns of the half plane count twice.
         weight[:, 1:(self._shape_xy[1] + 1) // 2] *= np.float32(np.sqrt(2))
+        if self._contrast:
+            by = np.concatenate([by, (amplitude - amplitude.mean(axis=(1, 2), keepdims=True))[None]])
         residual = amplitude - self._series.amplitudes(i_tilt, centred=True)
         by_pixel = self._series.weights_of(i_tilt)
         if by_pixel is not None:
             root = np.sqrt(by_pixel)
             residual, by = root * residual, root * by
         residual = scipy.fft.rfft2(residual) * weight
-        columns = (scipy.fft.rfft2(by) * weight).view(np.float32).reshape(6, -1)
+        columns = (scipy.fft.rfft2(by) * weight).view(np.float32).reshape(len(by), -1)
         normal = (columns @ columns.T).astype(float)
         slope = (columns @ residual.view(np.float32).reshape(-1)).astype(float)
         scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-300))
-        damped = normal * np.outer(scale, scale) + _DAMPING * np.eye(6)
+        damped = normal * np.outer(scale, scale) + _DAMPING * np.eye(len(by))
         first = 0 if angles else 1
-        step = np.zeros(6)
+        step = np.zeros(len(by))
         step[first:] = -scale[first:] * np.linalg.solve(damped[first:, first:], (scale * slope)[first:])
-        self._table[i_tilt] = row + np.clip(step, -_MOST, _MOST)
+        self._table[i_tilt] = row + np.clip(step[:len(row)], -_MOST, _MOST)
 
     def _search(self, potential_V: np.ndarray, i_tilt: int, smoothing_A: float, search: Search) -> None:
         weight = self._low_pass(smoothing_A) ** 2
@@ -202,8 +209,9 @@ class TiltAligner:
                 square = square * by_pixel.mean(axis=(1, 2))[:, None, None]
             power = 0.5 * float(scipy.fft.irfft2(square.sum(axis=0), s=self._shape_xy)[0, 0])
             top = np.unravel_index(int(correlation.argmax()), correlation.shape)
-            if power - correlation[top] < best:
-                best = power - correlation[top]
+            cost = _least_cost(power, float(correlation[top])) if self._contrast else power - correlation[top]
+            if cost < best:
+                best = cost
                 found = tried + self._series.pixel_A * np.array([0, 0, x[top], y[top], 0, 0])
         self._table[i_tilt] = found
 
@@ -228,6 +236,11 @@ class TiltAligner:
         """Return the Fourier transform of w, float32 (X, Y/2 + 1)."""
         q2 = squared_frequencies(self._shape_xy, self._series.pixel_A)[:, :self._shape_xy[1] // 2 + 1]
         return np.exp(-2 * (np.pi * smoothing_A) ** 2 * q2).astype(np.float32)
+
+
+def _least_cost(power: float, correlation: float) -> float:
+    """Return the least c² P - c C of all contrasts c ≥ 0, for half the power P and the correlation C of the images."""
+    return -max(correlation, 0.0) ** 2 / (4 * max(power, 1e-300))
 
 
 def find_astray(table: np.ndarray) -> np.ndarray:

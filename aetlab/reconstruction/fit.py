@@ -37,7 +37,7 @@ def make_aligner(spec: RunSpec, series: TiltSeries, model: Model) -> forward.Til
     if not spec.align.enabled:
         return None
     return forward.TiltAligner(model, series, spec.scale.shape_zxy, microscope=spec.microscope,
-                               n_layers_per_slice=spec.binning.n_layers)
+                               n_layers_per_slice=spec.binning.n_layers, contrast=spec.align.contrast)
 
 
 def align_when_due(spec: RunSpec, aligner: forward.TiltAligner, state: solve.State) -> bool:

@@ -32,6 +32,8 @@ class AlignSpec:
                              reads=_ALIGNED, default=4.0)
     reach_nm: float = setting("largest change of the defocus that the first alignment tries", unit="nm",
                               within="[0, inf)", reads=_ALIGNED, default=6.0)
+    contrast: bool = setting("whether the contrast of the images of a tilt is left open while its pose is fitted",
+                             reads=_ALIGNED, default=False)
 
     def __post_init__(self) -> None:
         require(bool(self.at) and all(a < b for a, b in zip((0, *self.at), self.at, strict=False)), "align.at", self.at,
