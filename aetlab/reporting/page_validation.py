@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from aetlab.core.doubts import doubts
 from aetlab.core.metrics import find_metric
 from aetlab.reporting import html
 from aetlab.reporting.figures.atoms import element_name
@@ -48,7 +49,7 @@ def is_validated(run: StoredRun) -> bool:
 
 def _of_run(run: StoredRun, label: str) -> str:
     tables = "".join(_table(run, heading) for heading in _TABLES)
-    broken = _outlying(run) + _broken(run) if is_validated(run) else ""
+    broken = _doubts(run) + _outlying(run) + _broken(run) if is_validated(run) else ""
     if not is_validated(run):
         tables = "<p>This record was not validated: repeat the run with validate=images or validate=halves.</p>"
     name = f"{html.escape(label)} <code>{html.escape(run.identity)}</code>"
@@ -75,6 +76,11 @@ def _names(run: StoredRun, heading: str) -> list[str]:
     own = [name for name in run.metrics if name.startswith(("distance_", "coordination_"))
            and not name.removesuffix("_A").endswith(("_true", "_traced"))]
     return [*(own if heading == "Chemistry" else ()), *(name for name in _TABLES[heading] if name in run.metrics)]
+
+
+def _doubts(run: StoredRun) -> str:
+    """Return the reasons to doubt the atoms."""
+    return "".join(f"<p><strong>Doubt</strong>: {html.escape(line)}.</p>" for line in doubts(run.metrics))
 
 
 def _outlying(run: StoredRun) -> str:

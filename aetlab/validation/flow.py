@@ -9,6 +9,7 @@ import numpy as np
 
 from aetlab import flow
 from aetlab.core.backend import to_numpy
+from aetlab.core.doubts import doubts
 from aetlab.core.grid import rotation_matrix
 from aetlab.core.nouns import Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Validation
 from aetlab.core.progress import SILENT, Reporter
@@ -68,7 +69,8 @@ def validate(settings: RunSpec, series: TiltSeries, reconstruction: Reconstructi
         with flow.computing(settings):
             _add_halves(settings, series, halves, reconstruction, Half(reconstruction, traced, refined), numbers,
                         metrics, arrays)
-    for line in _lines(metrics) + outliers:
+    of_refined = {} if refined is None else flow.measure(reconstruction, traced, refined)
+    for line in _lines(metrics) + outliers + doubts(of_refined | metrics):
         progress.say(f"validate: {line}")
     return Validation(metrics, arrays, split_of(settings, series) if settings.validate.kind == "halves" else "")
 
