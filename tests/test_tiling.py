@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
-from aetlab.core.tiling import Tile, cut_atoms, cut_poses, cut_series, divide_rows
+from aetlab.core.tiling import Tile, cut_atoms, cut_poses, cut_series, distance_to_nearest, divide_rows
+from aetlab.exchange.series_file import read_series, write_series
 from aetlab.forward.reach import lateral_reach_A
 from aetlab.forward.simulate import simulate_tilt_series
 from aetlab.spec import MicroscopeSpec, SimulateSpec
@@ -108,3 +110,19 @@ def test_the_reach_is_that_of_the_scattered_wave() -> None:
     assert lateral_reach_A(spherical, 1000.0, 0.0, 0.5) == pytest.approx(19.69 + 76.31, abs=0.05)
     astigmatic = dataclasses.replace(sharp, A1_nm=10.0)
     assert lateral_reach_A(astigmatic, -1000.0, 0.0, 0.5) == pytest.approx(19.69 + 100 * 0.0196875, abs=0.02)
+
+
+def test_a_series_file_is_cut_while_it_is_read(tmp_path: Path) -> None:
+    """Rows of both ends, as the halo of the first tile has them; the whole is never held."""
+    rng = np.random.default_rng(2)
+    series = TiltSeries(rng.random((2, 3, 4, 24)).astype(np.float32), np.array([0.0, 5.0]), np.zeros(3), 0.5, 30.0,
+                        pixel_weight=rng.random((2, 3, 4, 24)).astype(np.float32))
+    path = tmp_path / "one.series.h5"
+    write_series(path, series)
+    tile = Tile(0, 0, 8, 3, 5, 24)
+    assert read_series(path, tile.rows).digest() == cut_series(series, tile).digest()
+
+
+def test_the_nearest_of_many_places() -> None:
+    np.testing.assert_allclose(distance_to_nearest(np.array([-3.0, 0.2, 2.6, 9.0]), np.array([0.0, 3.0, 4.0])),
+                               [3.0, 0.2, 0.4, 5.0])

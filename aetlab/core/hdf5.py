@@ -106,8 +106,11 @@ class _PatientFile:
         pass
 
 
-def read_dataset(path: Path, name: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return an array and its attributes; raise :class:`StorageError`, which names the file and the dataset."""
+def read_dataset(path: Path, name: str, rows: np.ndarray | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return an array, or some ``rows`` (indices along its last axis), and its attributes.
+
+    Raise :class:`StorageError`, which names the file and the dataset.
+    """
     try:
         with h5py.File(path, "r") as file:
             dataset = _find(file, path, name)
@@ -117,9 +120,15 @@ def read_dataset(path: Path, name: str) -> tuple[np.ndarray, dict[str, Any]]:
             if n_bytes > path.stat().st_size or n_bytes != dataset.id.get_storage_size():
                 raise StorageError(f"{path}: {name} claims {n_bytes} bytes, more than the file holds")
             attributes = {key: _read_attribute(dataset, path, key) for key in dataset.attrs}
-            return dataset[()], attributes
+            return dataset[()] if rows is None else _read_rows(dataset, rows), attributes
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise StorageError(f"{path}: {name} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _read_rows(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+    """Return ``rows`` of the last axis of a dataset, read in runs of consecutive ones."""
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
+    return np.concatenate([dataset[..., int(run[0]):int(run[-1]) + 1] for run in runs], axis=-1)
 
 
 def dataset_names(path: Path) -> tuple[str, ...]:

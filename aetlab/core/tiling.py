@@ -105,6 +105,13 @@ def divide_rows(n_rows: int, n_tiles: int, halo: int) -> tuple[Tile, ...]:
     return tuple(tiles)
 
 
+def distance_to_nearest(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return the distance of each of ``values`` (N,) to the nearest of rising ``places`` (M,), at least one."""
+    above = np.searchsorted(places, values)
+    low, high = np.clip(above - 1, 0, None), np.clip(above, None, len(places) - 1)
+    return np.minimum(np.abs(values - places[low]), np.abs(values - places[high]))
+
+
 def cut_series(series: TiltSeries, tile: Tile, *, weight: np.ndarray | None = None) -> TiltSeries:
     """Return the rows of ``series`` that a tile has.
 

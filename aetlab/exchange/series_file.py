@@ -46,8 +46,8 @@ def describe_series(series: TiltSeries) -> dict[str, tuple[np.ndarray, Mapping[s
     return arrays
 
 
-def read_series(path: Path | str) -> TiltSeries:
-    """Return the tilt series of a file of :func:`write_series`.
+def read_series(path: Path | str, rows: np.ndarray | None = None) -> TiltSeries:
+    """Return the tilt series of a file of :func:`write_series`, or some ``rows`` (indices along y) of all its images.
 
     Raises
     ------
@@ -58,9 +58,10 @@ def read_series(path: Path | str) -> TiltSeries:
     if not path.is_file():
         raise FileError(f"{path} is not there")
     try:
-        images, attributes = read_dataset(path, "images")
+        images, attributes = read_dataset(path, "images", rows)
         values = {name: read_dataset(path, name)[0] for name in ("tilt_deg", *_PER_IMAGE)}
-        by_pixel = read_dataset(path, "pixel_weight")[0] if "pixel_weight" in dataset_names(path) else None
+        by_pixel = (read_dataset(path, "pixel_weight", rows)[0] if "pixel_weight" in dataset_names(path)
+                    else None)
         return TiltSeries(np.asarray(images, np.float32), pixel_A=float(attributes["pixel_A"]), pixel_weight=by_pixel,
                           **values)
     except (StorageError, KeyError, TypeError, ValueError) as error:

@@ -6,9 +6,8 @@ margin, and the sites found in them. The joined record has the volume, the atoms
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -98,7 +97,7 @@ def _cut(spec: RunSpec, atoms: Atoms | None, tile: Tile, places: record.Places,
          reporter: Reporter) -> tuple[TiltSeries, tuple[int, ...]]:
     """Return the images of a tile with their weights, and the elements that the sample may hold."""
     if atoms is None:
-        series, numbers = load_measured(spec).series.cut(tile.rows), flow.elements(spec)
+        series, numbers = load_measured(spec, tile.rows).series, flow.elements(spec)
     else:
         numbers = elements_of(spec, atoms)
         series = flow.add_noise(spec, ideal_tilt_series(spec, atoms, places, reporter), tile.rows)
@@ -149,16 +148,18 @@ def _join(spec: RunSpec, tiles: Sequence[Tile], parts: Sequence[record.Record],
 def _scratch(places: record.Places, spec: RunSpec, name: str) -> Iterator[np.ndarray]:
     """Map a file of the volume's size into memory inside the block: the whole is never held in memory.
 
-    Its room on the disk is reserved first, for a full disk would end the process.
+    It is filled with zeros first: where the disk has no room for a page of a mapped file, the process ends.
     """
     path = make_folder(places.work(record_id(spec))) / f"{name}.scratch"
-    n_bytes = 4 * int(np.prod(spec.scale.shape_zxy))
+    layer = bytes(4 * spec.scale.shape_zxy[1] * spec.scale.shape_zxy[2])
     try:
         with writing(path), open(path, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, n_bytes)
+            for _ in range(spec.scale.shape_zxy[0]):
+                file.write(layer)
         yield np.memmap(path, np.float32, "r+", shape=spec.scale.shape_zxy)
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # Windows keeps a file that is still mapped; the next run overwrites it
+            path.unlink(missing_ok=True)
 
 
 class _OfTile:

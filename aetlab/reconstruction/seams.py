@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from aetlab import tracing
 from aetlab.core.nouns import TracedAtoms, Volume
 from aetlab.core.radii import least_distance_A
-from aetlab.core.tiling import Tile
+from aetlab.core.tiling import Tile, distance_to_nearest
 from aetlab.reconstruction.traced import tracing_of
 from aetlab.spec import RunSpec
 from aetlab.tracing import FoundSites, MeasuredSites
@@ -63,7 +63,8 @@ def join_found(parts: Sequence[Part], least: float) -> tuple[FoundSites, np.ndar
     sites = np.concatenate([each[keep] for each, keep in zip(placed, own, strict=True)])
     status = np.concatenate([part.found.status[keep] for part, keep in zip(parts, own, strict=True)])
     owner = np.repeat(np.arange(len(parts)), [int(keep.sum()) for keep in own])
-    keep = _far_from_stronger(sites, owner, least)
+    seams = np.array([part.kept.stop - 0.5 for part in parts[:-1]])
+    keep = _far_from_stronger(sites, owner, least, seams) if len(seams) else np.ones(len(sites), bool)
     sites, status, owner = sites[keep], status[keep], owner[keep]
     order = np.lexsort(sites.T[::-1])
     n_found = sum(len(part.found.sites) for part in parts)
@@ -127,13 +128,17 @@ def _pair(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return pairs, partner[pairs]
 
 
-def _far_from_stronger(sites: np.ndarray, owner: np.ndarray, least: float) -> np.ndarray:
+def _far_from_stronger(sites: np.ndarray, owner: np.ndarray, least: float, seams: np.ndarray) -> np.ndarray:
     """Return which sites (N, 5) are kept, bool (N,): of two of different tiles nearer than ``least`` the stronger one.
 
-    The strongest sites (of the greatest I·s) are kept first.
+    ``seams`` are their rows; only sites near one are compared. The strongest sites (of the greatest I·s) are kept
+    first.
     """
     keep = np.ones(len(sites), bool)
-    pairs = cKDTree(sites[:, :3]).query_pairs(least, output_type="ndarray") if len(sites) else np.zeros((0, 2), int)
+    near = np.flatnonzero(distance_to_nearest(sites[:, 2], seams) <= least + 2 * SAME_ATOM)
+    if not len(near):
+        return keep
+    pairs = near[cKDTree(sites[near, :3]).query_pairs(least, output_type="ndarray")]
     pairs = pairs[owner[pairs[:, 0]] != owner[pairs[:, 1]]]
     signal = sites[:, 3] * sites[:, 4]
     weaker_first = np.take_along_axis(pairs, np.argsort(signal[pairs], axis=1, kind="stable"), axis=1)

@@ -8,6 +8,7 @@ import numpy as np
 
 from aetlab.core.nouns import Atoms, Match, TracedAtoms
 from aetlab.core.structure import depth_below_surface
+from aetlab.core.tiling import distance_to_nearest
 from aetlab.scoring.match_metrics import CONFIDENCE, block_sums, resample
 
 #: Width of the bins in Å; they are wider if there would be more than N_BINS_MAX.
@@ -40,8 +41,8 @@ def profile_scores(match: Match, traced: TracedAtoms, atoms: Atoms, *, n_resampl
         profiles[name] = score_against(true_A, traced_A, edges_A, match, traced, atoms, n_resamples=n_resamples,
                                        seed=seed)
     if len(seams_A):
-        seams = np.asarray(seams_A, float)[:, None]
-        true_A, traced_A = (np.abs(positions_A[:, 1] - seams).min(axis=0)
+        seams = np.asarray(seams_A, float)
+        true_A, traced_A = (distance_to_nearest(positions_A[:, 1], seams)
                             for positions_A in (atoms.positions_A, traced.positions_A))
         n_edges = np.searchsorted(SEAM_EDGES_A, true_A[scored].max(initial=SEAM_EDGES_A[1]), side="right") + 1
         profiles["seam"] = score_against(true_A, traced_A, SEAM_EDGES_A[:n_edges], match, traced, atoms,

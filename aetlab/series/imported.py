@@ -124,8 +124,8 @@ def write_imported(path: Path | str, imported: ImportedSeries) -> None:
     write_atomically(Path(path), lambda partial: write_datasets(partial, arrays))
 
 
-def read_imported(path: Path | str) -> ImportedSeries:
-    """Return the measured series of a file of :func:`write_imported`.
+def read_imported(path: Path | str, rows: np.ndarray | None = None) -> ImportedSeries:
+    """Return the measured series of a file of :func:`write_imported`, or some ``rows`` along y of its images.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def read_imported(path: Path | str) -> ImportedSeries:
         If the file is missing, damaged or holds something else.
     """
     path = Path(path)
-    series = read_series(path)
+    series = read_series(path, rows)
     try:
         if "imported" not in dataset_names(path):
             raise SeriesError(f"{path} was not imported from files of a microscope, or by an earlier version; make one "
@@ -171,12 +171,12 @@ def bind_measured(settings: RunSpec) -> RunSpec:
         return read_imported(path).bind(settings, digests[path])
 
 
-def load_measured(settings: RunSpec) -> ImportedSeries:
-    """Return the measured series of bound ``settings``.
+def load_measured(settings: RunSpec, rows: np.ndarray | None = None) -> ImportedSeries:
+    """Return the measured series of bound ``settings``, or some ``rows`` along y of its images.
 
     Raise SpecError if its file has changed since they were bound, StorageError if it changes while it is read.
     """
     path = Path(settings.data.path).expanduser()
     with unchanged(path) as digests:
         require_digest("data", settings.data.path, settings.data.digest, digests[path])
-        return read_imported(path)
+        return read_imported(path, rows)
