@@ -181,11 +181,13 @@ def trace(settings: RunSpec, reconstruction: Reconstruction | Volume, *, element
 
 
 def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction, traced: TracedAtoms, *,
-           elements: Sequence[int] | None = None, progress: Reporter = SILENT) -> RefinedAtoms:
+           elements: Sequence[int] | None = None, progress: Reporter = SILENT,
+           held: TracedAtoms | None = None) -> RefinedAtoms:
     """Return traced atoms refined against the images.
 
-    The images are divided by the vacuum brightness that the alignment of the reconstruction found. The poses of the
-    tilts are not taken from it; the refinement finds them itself. ``elements`` are as in :func:`trace`.
+    Atoms that are ``held`` are in the images as well and stay as they are. The images are divided by the vacuum
+    brightness that the alignment of the reconstruction found. The poses of the tilts are not taken from it; the
+    refinement finds them itself. ``elements`` are as in :func:`trace`.
 
     Raises
     ------
@@ -204,7 +206,7 @@ def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction
             traced, numbers, settings.refine,
             microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers, seed=seed,
             report=lambda done, detail: reported(done, most, detail),
-            make_tilt_cost=choose_tilt_cost(settings, progress.say))
+            make_tilt_cost=choose_tilt_cost(settings, progress.say), held=held)
     reported(most, most, f"{len(refined)} atoms, {refined.summary['stopped']} in {refined.summary['passes']} passes")
     if refined.summary.get("traced_lost", 0):
         progress.say(f"refine: {refined.summary['traced_lost']} well-traced sites have no refined atom near them")

@@ -17,10 +17,11 @@ from aetlab.spec import MicroscopeSpec
 SHAPE, TILT_DEG, DEFOCUS_A, B_A2 = (20, 24, 32), np.array([0.0, 37.0]), np.array([100.0, 300.0]), {"default": 0.5}
 
 
-def make_model(images: np.ndarray, dtype: type = np.float64, n_layers: int = 3) -> AtomModel:
+def make_model(images: np.ndarray, dtype: type = np.float64, n_layers: int = 3,
+               held: Sites | None = None) -> AtomModel:
     series = TiltSeries(images, TILT_DEG, DEFOCUS_A, 0.5)
     return AtomModel(series, SHAPE, (8, 14), microscope=MicroscopeSpec(), n_layers_per_slice=n_layers,
-                     parametrization="lobato", debye_waller_A2=B_A2, dtype=dtype)
+                     parametrization="lobato", debye_waller_A2=B_A2, dtype=dtype, held=held)
 
 
 def make_sites(rng: np.random.Generator) -> Sites:
@@ -67,6 +68,16 @@ def test_the_gradient_is_that_of_the_cost(noisy: np.ndarray) -> None:
         step = 1e-5 / np.linalg.norm(along)
         ends = [cost(*(x + sign * step * along if i == k else x for i, x in enumerate(at))) for sign in (1, -1)]
         assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(float((slope * along).sum()), rel=1e-6)
+
+
+def test_held_atoms_are_in_the_images_and_have_no_gradient(noisy: np.ndarray) -> None:
+    sites, free = make_sites(np.random.default_rng(6)), np.arange(12) < 7
+    poses = Poses.nominal(TILT_DEG, 2).moved(np.full((2, 6), 0.3))
+    whole, part = make_model(noisy), make_model(noisy, held=sites.select(~free))
+    np.testing.assert_allclose(part.images(sites.select(free), poses), whole.images(sites, poses), rtol=1e-6)
+    for one, other in zip(part.gradients(sites.select(free), poses), whole.gradients(sites, poses), strict=True):
+        assert one.cost == pytest.approx(other.cost, rel=1e-12)
+        np.testing.assert_allclose(one.gradient[0], other.gradient[0, free], rtol=1e-9)
 
 
 def test_the_gradient_of_the_height_is_that_of_the_defocus_up_to_the_slicing() -> None:

@@ -136,6 +136,27 @@ def test_a_run_in_tiles_makes_what_is_missing(divided: Path, tmp_path: Path) -> 
     assert not list((folder / "outputs" / "work").glob("*/*"))
 
 
+def test_joined_atoms_are_refined_in_tiles_of_the_images(divided: Path, tmp_path: Path) -> None:
+    """The tiles are those of the joined run without refinement; each atom is refined once, at a seam as well."""
+    folder = Path(shutil.copytree(divided, tmp_path / "again"))
+    few = ("refine.n_rounds=2", "refine.n_passes=4", "refine.n_passes_last=6", "refine.n_information_last=2")
+    result = perform("run", [*WORDS, "tile.n=3", "refine=atoms", *few], folder, ENVIRONMENT, 240)
+    assert result.returncode == 0, result.stderr
+    assert "tile 3/3 refine" in result.stdout and "tile 1/3 reconstruct" not in result.stdout
+    all_made = list_records(folder / "outputs" / "records")[0]
+    (made,) = [record for record in all_made if record.spec.refine.kind == "atoms"]
+    refined_A = read_array(made, "refined/positions_A").values
+    assert len(list((folder / "outputs" / "cache" / "tile_refined").glob("*.arrays"))) == 3
+    assert cKDTree(refined_A).query(refined_A, k=2)[0][:, 1].min() > 1.1
+    assert made.metrics["refined_found_percent"] > 99 and made.metrics["refined_false_positive_percent"] < 0.5
+    assert made.metrics["refined_position_error_pm"] < 0.8 * made.metrics["position_error_pm"]
+    traced, true = (read_array(made, f"refined_match/{name}").values for name in ("traced", "true"))
+    true_A = read_array(made, "truth/positions_A").values[true]
+    error_A = np.linalg.norm(refined_A[traced] - true_A, axis=1)
+    near = np.abs(np.abs(true_A[:, 1]) - 12) < 2
+    assert near.sum() > 50 and error_A[near].mean() < 1.3 * error_A[~near].mean()
+
+
 def fail_in_the_second_tile() -> None:
     """Let the run of the second tile fail."""
     run = keeper.run
@@ -221,7 +242,9 @@ def test_an_atom_at_a_seam_is_found_once() -> None:
 
 @pytest.mark.parametrize(("overrides", "words"), [
     ({"tile.n": 3, "align.enabled": True}, "align.enabled=True"),
-    ({"tile.n": 3, "refine.kind": "atoms"}, "refine.kind='atoms'"),
+    ({"tile.n": 3, "tile.index": 0, "refine.kind": "atoms"}, "refine.kind='atoms'"),
+    ({"tile.n": 3, "refine.kind": "atoms", "refine.poses": True}, "refine.poses=True"),
+    ({"tile.n": 3, "refine.kind": "atoms", "refine.imaging": True}, "refine.imaging=True"),
     ({"tile.n": 3, "validate.kind": "images"}, "validate.kind='images'"),
     ({"tile.n": 3, "reg.held_out": 0.1}, "reg.held_out=0.1"),
     ({"tile.n": 3, "tile.rows": 20}, "tile.rows=20"),

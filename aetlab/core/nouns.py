@@ -6,7 +6,7 @@ Positions are (x, y, z) in Å relative to the centre of the volume.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -131,6 +131,12 @@ class TracedAtoms:
 
     def __len__(self) -> int:
         return len(self.intensity_V)
+
+    def select(self, keep: np.ndarray) -> TracedAtoms:
+        """Return the atoms selected by ``keep`` (mask or indices), with the description of all."""
+        each = {field.name: getattr(self, field.name)[keep] for field in fields(self)
+                if isinstance(getattr(self, field.name), np.ndarray)}
+        return replace(self, **each)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ import numpy as np
 
 from aetlab import flow
 from aetlab.core.files import make_folder, writing
-from aetlab.core.nouns import Atoms, Reconstruction, TiltSeries, Volume
+from aetlab.core.nouns import Atoms, Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Volume
 from aetlab.core.progress import Reporter
 from aetlab.core.tiling import Tile, weigh_rows
 from aetlab.keeper.stages import acquire, elements_of, ideal_tilt_series, prepare, reconstruct, write
 from aetlab.reconstruction.decided import Decisions, decide, must_decide
+from aetlab.reconstruction.refined_tiles import divide_atoms, join_refined
 from aetlab.reconstruction.seams import Part, trace_joined, trace_tile
 from aetlab.reconstruction.tiles import kept_tile, row_weights, settings_of, tile_of, tile_runs, tiles_of
 from aetlab.reconstruction.traced import report_traced
@@ -29,7 +30,7 @@ from aetlab.spec.tile import JOINED
 from aetlab.store import cache, record
 from aetlab.store.contents import RunContent
 from aetlab.store.environment import StageClock
-from aetlab.store.found import describe_found, read_found
+from aetlab.store.found import describe_found, pack_refined, read_found, unpack_refined
 from aetlab.store.identity import identity, record_id
 from aetlab.store.index import AFTER
 from aetlab.store.reading import read_reconstruction
@@ -83,12 +84,17 @@ def make_joined(spec: RunSpec, places: record.Places, reporter: LogReporter, use
             sites = [Part(kept_tile(part.spec), read_found(part)) for part in parts]
             traced = trace_joined(spec, sites, lambda i: read_reconstruction(parts[i]).volume, numbers)
         report_traced(traced, reporter)
+        refined = None
+        if spec.refine.kind != "none":
+            with clock.stage("refine"):
+                refined = _refine(spec, tiles, series, reconstruction, traced, numbers, places, reporter)
         comparison = None
         if truth is not None:
             with clock.stage("score"):
-                comparison = flow.compare(spec, truth, series, reconstruction, traced, progress=reporter, out=true_V)
+                comparison = flow.compare(spec, truth, series, reconstruction, traced, refined, progress=reporter,
+                                          out=true_V)
         resumed = any(result.status == "resumed" for result in results)
-        made = write(places, RunContent(spec, series, reconstruction, traced, comparison=comparison), clock,
+        made = write(places, RunContent(spec, series, reconstruction, traced, refined, comparison), clock,
                      log=reporter.text, resumed=resumed)
     return made, resumed
 
@@ -142,6 +148,26 @@ def _join(spec: RunSpec, tiles: Sequence[Tile], parts: Sequence[record.Record],
     return Reconstruction(Volume(potential_V, spec.scale.voxel_A), np.asarray(cost), np.asarray(spent_s), (), (),
                           f"{len(tiles)} tiles: {'; '.join(sorted(stopped))}", one.weight_per_V, float("nan"),
                           one.device)
+
+
+def _refine(spec: RunSpec, tiles: Sequence[Tile], series: TiltSeries, reconstruction: Reconstruction,
+            traced: TracedAtoms, numbers: tuple[int, ...], places: record.Places,
+            reporter: Reporter) -> RefinedAtoms:
+    """Return the joined atoms refined in tiles of the images; each tile is a shared stage, which is done once."""
+    parts = []
+    for i, tile in enumerate(tiles, 1):
+        of_tile = _OfTile(reporter, f"tile {i}/{len(tiles)}")
+
+        def compute(tile: Tile = tile, progress: Reporter = of_tile) -> dict[str, np.ndarray]:
+            cut = series.cut(tile.rows)
+            free, held = divide_atoms(spec, tile, traced)
+            return pack_refined(flow.refine(
+                settings_of(spec, tile), weigh_rows(cut, row_weights(spec, cut, tile)), reconstruction, free,
+                elements=numbers, progress=progress, held=held))
+
+        key = {"run": identity(spec), "tile": tile.index}
+        parts.append(unpack_refined(cache.shared_stage(places.cache, "tile_refined", key, compute, of_tile.say)))
+    return join_refined(spec, tiles, parts)
 
 
 @contextmanager

@@ -52,19 +52,12 @@ def join_found(parts: Sequence[Part], least: float) -> tuple[FoundSites, np.ndar
         Distance in voxels below which the weaker of two sites of different tiles is dropped.
     """
     placed = [part.found.sites + [0, 0, part.lowest_row, 0, 0] for part in parts]
-    own = [_in_core(part.kept, sites[:, 2]) for part, sites in zip(parts, placed, strict=True)]
-    for low in range(len(parts) - 1):
-        seam = parts[low].kept.stop - 0.5
-        near = [np.flatnonzero(np.abs(placed[i][:, 2] - seam) <= 2 * SAME_ATOM) for i in (low, low + 1)]
-        one, other = (near[k][pair] for k, pair in enumerate(
-            _pair(placed[low][near[0], :3], placed[low + 1][near[1], :3])))
-        below = (placed[low][one, 2] + placed[low + 1][other, 2]) / 2 < seam
-        own[low][one], own[low + 1][other] = below, ~below
+    own = owned([part.kept for part in parts], placed)
     sites = np.concatenate([each[keep] for each, keep in zip(placed, own, strict=True)])
     status = np.concatenate([part.found.status[keep] for part, keep in zip(parts, own, strict=True)])
     owner = np.repeat(np.arange(len(parts)), [int(keep.sum()) for keep in own])
     seams = np.array([part.kept.stop - 0.5 for part in parts[:-1]])
-    keep = _far_from_stronger(sites, owner, least, seams) if len(seams) else np.ones(len(sites), bool)
+    keep = far_from_stronger(sites[:, :3], sites[:, 3] * sites[:, 4], owner, least, seams)
     sites, status, owner = sites[keep], status[keep], owner[keep]
     order = np.lexsort(sites.T[::-1])
     n_found = sum(len(part.found.sites) for part in parts)
@@ -73,6 +66,22 @@ def join_found(parts: Sequence[Part], least: float) -> tuple[FoundSites, np.ndar
     joined = FoundSites(sites[order], status[order], _join_rounds([part.found.rounds for part in parts]),
                         sum(part.found.n_candidates for part in parts), removed)
     return joined, owner[order]
+
+
+def owned(tiles: Sequence[Tile], places: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return which of the ``places`` of each tile are its own, bool (N,).
+
+    Places (N, 3 or more) begin with z, x, y in voxels of the whole volume.
+    """
+    own = [_in_core(tile, each[:, 2]) for tile, each in zip(tiles, places, strict=True)]
+    for low in range(len(tiles) - 1):
+        seam = tiles[low].stop - 0.5
+        near = [np.flatnonzero(np.abs(places[i][:, 2] - seam) <= 2 * SAME_ATOM) for i in (low, low + 1)]
+        one, other = (near[k][pair] for k, pair in enumerate(
+            _pair(places[low][near[0], :3], places[low + 1][near[1], :3])))
+        below = (places[low][one, 2] + places[low + 1][other, 2]) / 2 < seam
+        own[low][one], own[low + 1][other] = below, ~below
+    return own
 
 
 def trace_tile(settings: RunSpec, volume: Volume, numbers: tuple[int, ...],
@@ -128,21 +137,31 @@ def _pair(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return pairs, partner[pairs]
 
 
-def _far_from_stronger(sites: np.ndarray, owner: np.ndarray, least: float, seams: np.ndarray) -> np.ndarray:
-    """Return which sites (N, 5) are kept, bool (N,): of two of different tiles nearer than ``least`` the stronger one.
+def far_from_stronger(places: np.ndarray, strength: np.ndarray, owner: np.ndarray, least: float,
+                      seams: np.ndarray) -> np.ndarray:
+    """Return which sites are kept, bool (N,): of two of different tiles nearer than ``least`` the stronger one.
 
-    ``seams`` are their rows; only sites near one are compared. The strongest sites (of the greatest I·s) are kept
-    first.
+    Parameters
+    ----------
+    places : (N, 3)
+        z, x, y in voxels of the whole volume.
+    strength, owner : (N,)
+        Strength and tile of each site; the strongest are kept first.
+    least : float
+        Distance in voxels.
+    seams : (M,)
+        Rows between tiles; only sites near one are compared.
     """
-    keep = np.ones(len(sites), bool)
-    near = np.flatnonzero(distance_to_nearest(sites[:, 2], seams) <= least + 2 * SAME_ATOM)
+    keep = np.ones(len(places), bool)
+    if not len(seams):
+        return keep
+    near = np.flatnonzero(distance_to_nearest(places[:, 2], seams) <= least + 2 * SAME_ATOM)
     if not len(near):
         return keep
-    pairs = near[cKDTree(sites[near, :3]).query_pairs(least, output_type="ndarray")]
+    pairs = near[cKDTree(places[near]).query_pairs(least, output_type="ndarray")]
     pairs = pairs[owner[pairs[:, 0]] != owner[pairs[:, 1]]]
-    signal = sites[:, 3] * sites[:, 4]
-    weaker_first = np.take_along_axis(pairs, np.argsort(signal[pairs], axis=1, kind="stable"), axis=1)
-    for weaker, stronger in weaker_first[np.argsort(-signal[weaker_first[:, 1]], kind="stable")].tolist():
+    weaker_first = np.take_along_axis(pairs, np.argsort(strength[pairs], axis=1, kind="stable"), axis=1)
+    for weaker, stronger in weaker_first[np.argsort(-strength[weaker_first[:, 1]], kind="stable")].tolist():
         if keep[stronger]:
             keep[weaker] = False
     return keep

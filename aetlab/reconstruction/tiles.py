@@ -20,7 +20,7 @@ from aetlab.core.tiling import Tile, divide_rows
 from aetlab.forward.reach import lateral_reach_A
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.reconstruction.fit import blur_A
-from aetlab.spec import RunSpec, SpecError, TileSpec
+from aetlab.spec import RefineSpec, RunSpec, SpecError, TileSpec
 
 #: Reach of a Gaussian in standard deviations.
 _GAUSSIAN = 4.0
@@ -88,8 +88,9 @@ def kept_tile(spec: RunSpec) -> Tile:
 
 
 def tile_runs(spec: RunSpec) -> tuple[RunSpec, ...]:
-    """Return the settings of the run of each tile of the joined run ``spec``."""
-    return tuple(replace(spec, tile=replace(spec.tile, index=tile.index)) for tile in tiles_of(spec))
+    """Return the settings of the run of each tile of the joined run ``spec``, which refines the joined atoms itself."""
+    return tuple(replace(spec, tile=replace(spec.tile, index=tile.index), refine=RefineSpec())
+                 for tile in tiles_of(spec))
 
 
 def settings_of(spec: RunSpec, tile: Tile) -> RunSpec:

@@ -121,6 +121,8 @@ class AtomModel:
         Precision of slices and waves: float32, or float64 for tests.
     make_tilt_cost : callable
         ``make_tilt_cost(optics, dtype)`` returns the object that propagates the waves of a tilt, on the CPU or a GPU.
+    held : Sites, optional
+        Atoms that are in the images but not fitted.
 
     Attributes
     ----------
@@ -135,8 +137,9 @@ class AtomModel:
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], elements: tuple[int, ...], *,
                  microscope: MicroscopeSpec, n_layers_per_slice: int, parametrization: str,
                  debye_waller_A2: dict[str, float], dtype: type = np.float32,
-                 make_tilt_cost: Callable[..., TiltCost] = make_multislice) -> None:
+                 make_tilt_cost: Callable[..., TiltCost] = make_multislice, held: Sites | None = None) -> None:
         self.elements = elements
+        self._held = held
         self.voxel_A = series.pixel_A
         self.n_tilts, self.n_defoci = series.images.shape[:2]
         self.electrons_per_pixel = series.mean_electrons_per_pixel
@@ -251,9 +254,9 @@ class AtomModel:
         # Process neighbours consecutively, slice by slice, so that their voxels stay in cache.
         slice_A = self.voxel_A * self._n_layers
         order = np.lexsort((placed_A[:, 1], np.floor(placed_A[:, 0] / BLOCK_A), np.floor(placed_A[:, 2] / slice_A)))
-        centres = placed_A[order][:, [2, 0, 1]] / self.voxel_A + (np.array(self._shape) - 1) / 2
+        centres = self._centres(placed_A[order])
         kinds, occupancy = sites.kinds[order], sites.occupancy[order]
-        self._deposit(bench.slices, centres, kinds, occupancy)
+        self._deposit(bench.slices, *self._with_held(centres, kinds, occupancy, poses, i_tilt))
         measured, weight = self.amplitude(poses, i_tilt), self.weights_of(i_tilt)
         if noise is not None:
             white = np.random.default_rng(noise).standard_normal(measured.shape, np.float32)
@@ -298,9 +301,21 @@ class AtomModel:
         """Return the slices (S, X, Y) of one tilt: potential summed over their layers, in V."""
         placed_A = poses.place(sites.positions_A, i_tilt)
         slices: np.ndarray = np.empty(self.slices_shape, self._dtype)
-        self._deposit(slices, placed_A[:, [2, 0, 1]] / self.voxel_A + (np.array(self._shape) - 1) / 2, sites.kinds,
-                      sites.occupancy)
+        self._deposit(slices, *self._with_held(self._centres(placed_A), sites.kinds, sites.occupancy, poses, i_tilt))
         return slices
+
+    def _centres(self, placed_A: np.ndarray) -> np.ndarray:
+        """Return places (N, 3) x, y, z in Å in voxels (z, x, y)."""
+        return np.asarray(placed_A[:, [2, 0, 1]] / self.voxel_A + (np.array(self._shape) - 1) / 2)
+
+    def _with_held(self, centres: np.ndarray, kinds: np.ndarray, occupancy: np.ndarray, poses: Poses,
+                   i_tilt: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return centres, kinds and occupancies of sites at one tilt, followed by those of the held atoms."""
+        if self._held is None:
+            return centres, kinds, occupancy
+        held = self._centres(poses.place(self._held.positions_A, i_tilt))
+        return (np.concatenate([centres, held]), np.concatenate([kinds, self._held.kinds]),
+                np.concatenate([occupancy, self._held.occupancy]))
 
     def with_images(self, images: np.ndarray) -> AtomModel:
         """Return a model of noise-free ``images`` (T, F, X, Y), as :meth:`images` makes them, with the same weights."""

@@ -60,8 +60,8 @@ PassReport = Callable[[int, str], None]
 
 def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: TracedAtoms, elements: tuple[int, ...],
                  spec: RefineSpec, *, microscope: MicroscopeSpec, n_layers_per_slice: int, seed: int,
-                 report: PassReport | None = None,
-                 make_tilt_cost: Callable[..., TiltCost] = make_multislice) -> RefinedAtoms:
+                 report: PassReport | None = None, make_tilt_cost: Callable[..., TiltCost] = make_multislice,
+                 held: TracedAtoms | None = None) -> RefinedAtoms:
     """Refine traced atoms against the images.
 
     Parameters
@@ -82,15 +82,19 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
         ``report(passes done, detail)`` after each pass.
     make_tilt_cost : callable
         As :class:`aetlab.refinement.model.AtomModel` takes it.
+    held : TracedAtoms, optional
+        Atoms that are in the images as well and that are not refined, such as those of a neighbouring tile.
 
     Returns
     -------
     RefinedAtoms
         In the order of z, x, y.
     """
-    model = AtomModel(series, shape_zxy, tuple(sorted(elements)), microscope=microscope,
+    kinds = tuple(sorted(elements))
+    model = AtomModel(series, shape_zxy, kinds, microscope=microscope,
                       n_layers_per_slice=n_layers_per_slice, parametrization=spec.parametrization,
-                      debye_waller_A2=spec.debye_waller_A2, make_tilt_cost=make_tilt_cost)
+                      debye_waller_A2=spec.debye_waller_A2, make_tilt_cost=make_tilt_cost,
+                      held=None if held is None else _as_sites(held, kinds))
     poses = Poses.nominal(series.tilt_deg, model.n_defoci)
     refinement = _Refinement(model, spec, seed, report)
     refined = refinement.run(traced, poses) if len(traced) else None
@@ -112,11 +116,16 @@ def most_passes(spec: RefineSpec) -> int:
 
 def _first_sites(traced: TracedAtoms, model: AtomModel, share: float) -> Sites:
     """Return the strongest ``share`` of the traced atoms with occupancy 1; no atom becomes the lightest element."""
-    kinds = np.searchsorted(model.elements, traced.numbers)
-    kinds = np.where(np.isin(traced.numbers, model.elements), kinds, 0)
     weakest_first = np.argsort(traced.signal, kind="stable")
     strongest = np.sort(weakest_first[math.floor((1 - share) * len(traced)):])
-    return Sites(traced.positions_A.copy(), np.ones(len(traced)), kinds).select(strongest)
+    return _as_sites(traced, model.elements).select(strongest)
+
+
+def _as_sites(traced: TracedAtoms, elements: tuple[int, ...]) -> Sites:
+    """Return traced atoms with occupancy 1; what is no atom becomes the first of ``elements``, which ascend."""
+    kinds = np.searchsorted(elements, traced.numbers)
+    kinds = np.where(np.isin(traced.numbers, elements), kinds, 0)
+    return Sites(traced.positions_A.copy(), np.ones(len(traced)), kinds)
 
 
 class _Refinement:

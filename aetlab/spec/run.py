@@ -26,7 +26,7 @@ from aetlab.spec.reg import RegSpec
 from aetlab.spec.sample import SampleSpec, ScaleSpec
 from aetlab.spec.score import ScoreSpec
 from aetlab.spec.simulate import SimulateSpec
-from aetlab.spec.tile import TileSpec
+from aetlab.spec.tile import JOINED, TileSpec
 from aetlab.spec.trace import TraceSpec
 from aetlab.spec.validate import ValidateSpec
 
@@ -103,8 +103,11 @@ class RunSpec:
         alone = "leave out tile.n and tile.rows, or choose"
         require(not self.align.enabled, "align.enabled", self.align.enabled, "tiles that are aligned one by one do not "
                 f"fit together; {alone} align=false")
-        require(self.refine.kind == "none", "refine.kind", self.refine.kind, "joined atoms are not refined yet; "
-                f"{alone} refine=none")
+        require(self.tile.index == JOINED or self.refine.kind == "none", "refine.kind", self.refine.kind,
+                "atoms are refined once they are joined; leave out tile.index, or choose refine=none")
+        for name in ("poses", "thermal", "imaging", "contrast") if self.refine.kind != "none" else ():
+            require(not getattr(self.refine, name), f"refine.{name}", getattr(self.refine, name), "it would be another "
+                    f"in each tile; {alone} refine.{name}=false")
         require(self.validate.kind == "none", "validate.kind", self.validate.kind, "joined tiles are not validated "
                 f"yet; {alone} validate=none")
         require(self.reg.held_out == 0, "reg.held_out", self.reg.held_out, "tiles hold out no tilts; "

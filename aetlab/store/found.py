@@ -1,9 +1,17 @@
-"""Keep the sites that tracing finds in a tile before they are named, which are joined with those of other tiles."""
+"""Keep what is found in a tile until all tiles are joined: sites before they are named, and refined atoms."""
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
+from aetlab.core.nouns import RefinedAtoms
+from aetlab.core.poses import Poses
+from aetlab.store.contents import POSES, REFINED, plain
 from aetlab.store.record import Dataset, Record, read_array
 from aetlab.tracing import FoundSites
 
@@ -23,3 +31,24 @@ def read_found(record: Record) -> FoundSites:
     removed = {str(rule): int(count) for rule, count in environment["removed"].items()} | {"faint": 0}
     return FoundSites(np.column_stack([place, intensity_V, width]), status, tuple(environment["rounds"]),
                       int(environment["candidates"]), removed)
+
+
+def pack_refined(refined: RefinedAtoms) -> dict[str, np.ndarray]:
+    """Return ``refined`` as arrays of a shared stage; rounds and summary are text in JSON, as bytes."""
+    text = json.dumps(plain({"rounds": refined.rounds, "summary": refined.summary}), allow_nan=False)
+    return ({name: getattr(refined, name) for name in REFINED}
+            | {name: getattr(refined.poses, name) for name in ("tilt_deg", *POSES)}
+            | {"text": np.frombuffer(text.encode(), np.uint8)})
+
+
+def unpack_refined(arrays: Mapping[str, np.ndarray]) -> RefinedAtoms:
+    """Return the refined atoms of :func:`pack_refined`."""
+    content = json.loads(arrays["text"].tobytes(), object_hook=_with_nan)
+    return RefinedAtoms(**{name: arrays[name] for name in REFINED},
+                        poses=Poses(**{name: arrays[name] for name in ("tilt_deg", *POSES)}),
+                        rounds=tuple(content["rounds"]), summary=content["summary"])
+
+
+def _with_nan(values: dict[str, Any]) -> dict[str, Any]:
+    """Return ``values`` with NaN for null, as which numbers that are not finite are written."""
+    return {name: math.nan if value is None else value for name, value in values.items()}
