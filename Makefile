@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 UV := $(BIN)/uv pip install --quiet --resolution $(RESOLUTION) --python $(BIN)/python
 install = { ! $(BIN)/python -m pip config list | grep -q '[.]index-url=' && $(PIP) uv && $(UV) $(1); } || { test $(RESOLUTION) = highest && $(PIP) $(1); }
 
-.PHONY: sweep test lint install clean
+.PHONY: sweep test test-ray lint install clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/python -m aetlab.run -m dose=inf,50k,7k reg=tv,lasso,pos
@@ -22,6 +22,11 @@ sweep: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m aetlab.cli.precompile
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# Ray has an environment of its own: its plugin needs other versions of packages that the tests use.
+test-ray:
+	$(MAKE) VENV=.venv-ray .venv-ray/.installed-ray
+	.venv-ray/bin/python -m pytest -q tests/test_ray.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q tests/test_linters.py
@@ -42,5 +47,9 @@ $(VENV)/.installed-test: $(VENV)/.made pyproject.toml
 	$(call install,-e '.[test]')
 	@touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-ray: $(VENV)/.made pyproject.toml
+	$(call install,-e '.[test-ray]')
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-ray build dist *.egg-info
