@@ -15,10 +15,9 @@ from scipy.special import erfc, ndtr, ndtri
 
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
-from aetlab.refinement.fisher import invert_blocks, sample_information, variance_factors
+from aetlab.refinement.fisher import invert_blocks, own_information, sample_information, variance_factors
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import separation
-from aetlab.refinement.refine import own_information
 from aetlab.spec import MicroscopeSpec
 
 

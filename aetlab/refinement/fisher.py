@@ -184,3 +184,15 @@ def tilt_factors(information: np.ndarray, spread: np.ndarray, kinds: np.ndarray,
     for kind in np.unique(kinds):
         factors[kind] = np.maximum(np.median(ratio[kinds == kind], axis=0) / median, 1.0)
     return factors
+
+
+def own_information(full: np.ndarray, kinds: np.ndarray, position_factor: np.ndarray) -> np.ndarray:
+    """Return JᵀJ (N, 4, 4) of positions and occupancy from that with the amounts of all elements (N, 3 + K, 3 + K).
+
+    ``position_factor`` (N,) scales the strength of the site in the elements of its position.
+    """
+    rows = np.concatenate([np.tile(np.arange(3), (len(kinds), 1)), 3 + kinds[:, None]], axis=1)
+    own = full[np.arange(len(kinds))[:, None, None], rows[:, :, None], rows[:, None, :]]
+    scale = np.ones((len(kinds), 4))
+    scale[:, :3] = position_factor[:, None]
+    return own * scale[:, :, None] * scale[:, None, :]

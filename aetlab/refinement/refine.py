@@ -18,6 +18,7 @@ from aetlab.core.poses import Poses
 from aetlab.forward.multislice import TiltCost, make_multislice
 from aetlab.refinement.first_poses import align_tilts
 from aetlab.refinement.fisher import (
+    own_information,
     sample_information,
     sample_pose_information,
     spread_of_tilts,
@@ -388,15 +389,3 @@ class _Refinement:
         self._n_passes += 1
         if self._report is not None:
             self._report(self._n_passes, detail)
-
-
-def own_information(full: np.ndarray, kinds: np.ndarray, position_factor: np.ndarray) -> np.ndarray:
-    """Return JᵀJ (N, 4, 4) of positions and occupancy from that with the amounts of all elements (N, 3 + K, 3 + K).
-
-    ``position_factor`` (N,) scales the strength of the site in the elements of its position.
-    """
-    rows = np.concatenate([np.tile(np.arange(3), (len(kinds), 1)), 3 + kinds[:, None]], axis=1)
-    own = full[np.arange(len(kinds))[:, None, None], rows[:, :, None], rows[:, None, :]]
-    scale = np.ones((len(kinds), 4))
-    scale[:, :3] = position_factor[:, None]
-    return own * scale[:, :, None] * scale[:, None, :]
