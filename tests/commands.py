@@ -1,4 +1,4 @@
-"""Run command lines in processes forked from a server that has imported their modules, which saves two seconds each.
+"""Run command lines in processes forked from a server that has imported their modules, which saves three seconds each.
 
 For tests of a command's results. The tests in tests/test_cli.py start a new Python instead, as a user does.
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 _FORKS = multiprocessing.get_context("forkserver")
-# aetlab comes first: it limits the threads of the other packages. aetlab.run is not preloaded: each process runs it.
-_FORKS.set_forkserver_preload(["aetlab.keeper", "aetlab.cli.jobs", "aetlab.cli.compose", "aetlab.cli.preflight"])
+# aetlab comes first: it limits the threads of the other packages. aetlab.run is not among them: each process runs it.
+_FORKS.set_forkserver_preload(["aetlab.keeper", "aetlab.cli.preflight", "tests.prepared"])
 
 
 class Command:
