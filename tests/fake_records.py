@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,11 +201,12 @@ def _put_validation(put: Callable[..., None], shape: tuple[int, int], image: tup
 
 def write_fake_record(
     outputs: Path, spec: RunSpec, *, found_nothing: bool = False, truth: bool = True, refined: bool = False,
-    validated: bool = False
+    validated: bool = False, seams: bool = False
 ) -> Path:
     """Write one fake record under ``outputs/records`` and return its folder.
 
-    Without a ``truth`` the tilt series is a given one, and all arrays and metrics that need the truth are absent.
+    With ``seams`` it has scores by the distance from the seams of tiles. Without a ``truth`` the tilt series is a given
+    one, and all arrays and metrics that need the truth are absent.
     """
     if not truth:
         digest = hashlib.sha256(str(spec.seed).encode()).hexdigest()
@@ -310,7 +311,7 @@ def write_fake_record(
     put("traced/signal", signal, "V voxel")
     put("traced/numbers", traced_numbers, dtype=np.int16)
     put("traced/position_error_A", np.broadcast_to(blur, traced_A.shape), "Å")
-    _put_details(put, len(found) / n_true)
+    _put_details(put, len(found) / n_true, ("axis", "surface", *(("seam",) if seams else ())))
     put("traced/flag", np.zeros(len(traced_A)), dtype=np.int8)
     put("match/traced", np.arange(len(found)), dtype=np.int64)
     put("match/true", found, dtype=np.int64)
@@ -356,12 +357,13 @@ def _put_refined(
     put("refined_match/shift_A", shift_A, "Å", float)
 
 
-def _put_details(put: Callable[..., None], found: float) -> None:
+def _put_details(put: Callable[..., None], found: float, places: Sequence[str]) -> None:
     """Put invented scores by place and invented measures of local structure."""
     edges_A = np.linspace(0, 8, 5)
-    for place in ("axis", "surface"):
+    for place in places:
         put(f"profiles/{place}/edges_A", edges_A, "Å")
-        for name, value in (("found_percent", 100 * found), ("position_error_pm", 10.0)):
+        scores = {"found_percent": 100 * found, "position_error_pm": 10.0, "false_positive_percent": 2.0}
+        for name, value in scores.items():
             for bound, shift in (("_low", -1.0), ("", 0.0), ("_high", 1.0)):
                 put(f"profiles/{place}/{name}{bound}", value + shift + 0.1 * edges_A[:-1])
     angles_deg = np.linspace(40, 180, 71)

@@ -25,7 +25,7 @@ from aetlab.reporting.tables import fold_seeds, load_records, reader_frame, summ
 from tests.fake_records import OF_THE_TRUTH, fake_spec, write_fake_record
 
 #: Kinds of figures that need the truth, by the records that the task is drawn from.
-NEED_TRUTH = {"binning", "vacancies"}
+NEED_TRUTH = {"binning", "seams", "vacancies"}
 #: Kinds of figures of one validation.
 VALIDATION = {"fit", "residuals", "halves", "chemistry"}
 
@@ -37,7 +37,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, list[StoredR
     for truth in (True, False):
         outputs = tmp_path_factory.mktemp("records")
         for spec in (fake_spec(n_voxels=24, dose_e_A2=7e3), fake_spec(n_voxels=24, n_layers=4, vacancies=0.1)):
-            write_fake_record(outputs, spec, truth=truth, refined=True, validated=True)
+            write_fake_record(outputs, spec, truth=truth, refined=True, validated=True, seams=True)
         read[truth], problems = read_runs(outputs)
         assert problems == [] and [run.has_truth for run in read[truth]] == [truth, truth]
     return read
