@@ -22,3 +22,9 @@ def test_atoms_that_explain_the_images_worse_than_the_volume_are_doubted(of_volu
 def test_a_contrast_that_the_named_elements_do_not_explain_is_doubted():
     assert "heavier" in doubts({"refined_contrast": 1.4})[0] and "lighter" in doubts({"refined_contrast": 0.5})[0]
     assert not doubts({"refined_contrast": 0.94}) and not doubts({})
+
+
+def test_the_hand_is_doubted_where_the_mirror_image_fits_as_well_or_better():
+    assert "mirror image of the atoms fits the images better" in doubts({"refined_hand": -12.0})[0]
+    assert "do not tell" in doubts({"refined_hand": 1.2})[0]
+    assert not doubts({"refined_hand": 9.0})

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 #: Contrast of the images over that of the model which the named elements, whole and in place, explain: vibration,
 #: inelastic scattering and a rounded MTF lower it by some per cent; nothing raises it but other atoms.
 EXPLAINED_CONTRAST = (0.7, 1.15)
+#: Standard errors by which one of two mirror images must fit better.
+CLEAR_HAND = 3.0
 
 
 def doubts(metrics: Mapping[str, float]) -> list[str]:
@@ -25,4 +27,10 @@ def doubts(metrics: Mapping[str, float]) -> list[str]:
     if contrast < low:
         found.append(f"the images have {contrast:.2f} of the contrast of the model: are there lighter elements than "
                      "those that were named, or is the detector's MTF missing?")
+    hand = metrics.get("refined_hand", float("nan"))
+    if hand < -CLEAR_HAND:
+        found.append(f"the mirror image of the atoms fits the images better, by {-hand:.1f} standard errors: the tilt "
+                     "counts in the other sense; import the series again with that sense (--set sense=left, or right)")
+    elif hand <= CLEAR_HAND:
+        found.append(f"the images do not tell the atoms from their mirror image ({hand:.1f} standard errors)")
     return found

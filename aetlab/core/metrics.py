@@ -157,6 +157,8 @@ _OF_REFINEMENT = (
           "fitted factor of the modulation of all images"),
     Metric("refined_contrast_error", "error of the contrast, refined", "1", 5, "lower", False,
           "standard error of the contrast"),
+    Metric("refined_hand", "evidence of the hand, refined", "standard errors", 1, "higher", False,
+          "by how many standard errors of the tilts the mirror image of the atoms fits worse than they do"),
     Metric("refined_traced_lost", "traced sites lost, refined", "1", 0, "lower", False,
           "well-traced sites without a refined atom near them"),
     Metric("refined_defocus_offset_rms_A", "defocus offset, refined", "Å", 2, "neither", False,

@@ -1,6 +1,7 @@
 """Refinement of atoms against the images, to the limit set by the dose."""
 
 from aetlab.refinement.kept import as_traced
-from aetlab.refinement.refine import most_passes, refine_atoms
+from aetlab.refinement.passes import most_passes
+from aetlab.refinement.refine import refine_atoms
 
 __all__ = ["as_traced", "most_passes", "refine_atoms"]

@@ -27,10 +27,12 @@ from aetlab.refinement.fisher import (
     variance_factors,
 )
 from aetlab.refinement.fit import Fit, fit_poses, fit_to_images
+from aetlab.refinement.hand import with_hand
 from aetlab.refinement.image_parameters import at_usual_occupancy, calibrate_images, take_heights
 from aetlab.refinement.kept import carry_along, count_lost, keep_traced, well_traced, why_kept
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import name_sites
+from aetlab.refinement.passes import N_CALIBRATIONS, N_SETTLING
 from aetlab.refinement.search import (
     ResidualVolume,
     drop_duplicates,
@@ -46,8 +48,6 @@ from aetlab.spec import MicroscopeSpec, RefineSpec
 GROWN_OCCUPANCY = 0.7
 #: Heights and largest shift in Å of the first search for the poses.
 HEIGHTS_A, REACH_A = np.arange(-60.0, 61.0, 10.0), 4.0
-#: Largest number of steps in defocus and brightness between fits, and of repetitions of the last fit.
-N_CALIBRATIONS, N_SETTLING = 4, 3
 #: If a round adds less than this fraction of the sites, the next one is the last.
 FEW = 1e-3
 #: If a round adds less than this fraction, thermal factors are fitted from the next one on: the residual of missing and
@@ -102,17 +102,6 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
     if refined is not None and not refinement.kept:
         return refined
     return refinement.keep(traced, poses if refined is None else refined.poses)
-
-
-def most_passes(spec: RefineSpec) -> int:
-    """Return the largest number of passes over the data of a refinement."""
-    beside = (N_CALIBRATIONS if spec.imaging else 0) + (spec.n_information if spec.thermal else 0)
-    between = spec.n_passes + 4 + spec.n_information + beside
-    most = (1 + spec.n_information + (spec.n_rounds - 1) * between + spec.n_passes_last + beside
-            + spec.n_information_last + 2 + (spec.n_passes + 1 if spec.poses else 0))
-    if spec.imaging:
-        most += N_SETTLING * (spec.n_passes_last + beside) + (N_CALIBRATIONS if spec.poses else 0)
-    return most
 
 
 def _first_sites(traced: TracedAtoms, model: AtomModel, share: float) -> Sites:
@@ -178,7 +167,12 @@ class _Refinement:
                 break
         self.kept = why_kept(places_A, sites.positions_A, self._first_cost, fit.descent.cost)
         self._lost = count_lost(places_A, sites.positions_A)
-        return self._finish(fit, sites, poses) if len(sites) else self.keep(traced, poses)
+        if not len(sites):
+            return self.keep(traced, poses)
+        refined = self._finish(fit, sites, poses)
+        return refined if self.kept or not spec.hand else with_hand(
+            refined, self._model, sites, poses, information, spec, next(self._seeds),
+            lambda cost: self._passed(f"mirror image, cost {cost:.6g}"))
 
     def keep(self, traced: TracedAtoms, poses: Poses) -> RefinedAtoms:
         """Return the traced atoms, and say why they are kept."""

@@ -50,6 +50,8 @@ class RefineSpec:
     imaging: bool = setting("whether defocus and brightness of every image are fitted", reads=_REFINED, default=False)
     contrast: bool = setting("whether a factor of the modulation that all images share is fitted; occupancies then "
                              "tell only how the sites differ", reads=_REFINED, default=False)
+    hand: bool = setting("whether the mirror image of the atoms is fitted as well and its cost compared, which tells "
+                         "the sense of the tilt where scattering is multiple", reads=_REFINED, default=False)
     surroundings: bool = setting("whether distances and elements of the neighbours count, besides the images, in "
                                  "naming a site", reads=_REFINED, default=True)
 

@@ -1,0 +1,20 @@
+"""Number of passes over the data that a refinement takes at most."""
+
+from __future__ import annotations
+
+from aetlab.refinement.hand import N_MIRRORED
+from aetlab.spec import RefineSpec
+
+#: Largest number of steps in defocus and brightness between fits, and of repetitions of the last fit.
+N_CALIBRATIONS, N_SETTLING = 4, 3
+
+
+def most_passes(spec: RefineSpec) -> int:
+    """Return the largest number of passes over the data of a refinement."""
+    beside = (N_CALIBRATIONS if spec.imaging else 0) + (spec.n_information if spec.thermal else 0)
+    between = spec.n_passes + 4 + spec.n_information + beside
+    most = (1 + spec.n_information + (spec.n_rounds - 1) * between + spec.n_passes_last + beside
+            + spec.n_information_last + 2 + (spec.n_passes + 1 if spec.poses else 0))
+    if spec.imaging:
+        most += N_SETTLING * (spec.n_passes_last + beside) + (N_CALIBRATIONS if spec.poses else 0)
+    return most + (N_MIRRORED if spec.hand else 0)
