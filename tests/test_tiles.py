@@ -17,6 +17,9 @@ from aetlab.core.tiling import Tile, divide_rows
 from aetlab.forward import add_shot_noise
 from aetlab.reconstruction.seams import Part, join_found
 from aetlab.reconstruction.tiles import halo_rows, margin_rows, row_weights, tile_runs, tiles_of
+from aetlab.reporting.figures.choose import seam_tasks
+from aetlab.reporting.figures.seams import plot_seams
+from aetlab.reporting.stored_run import StoredRun
 from aetlab.spec import RunSpec, SpecError
 from aetlab.store.identity import identity, record_id
 from aetlab.store.record import Record, array_names, list_records, read_array, read_history
@@ -108,6 +111,16 @@ def test_scores_at_the_seams_are_those_elsewhere(divided: Path) -> None:
         assert np.average(profile["false_positive_percent"][part], weights=n_true) < 0.7
     error = [np.average(profile["position_error_pm"][part], weights=profile["n_true"][part]) for part in (near, far)]
     assert error[0] == pytest.approx(error[1], rel=0.15)
+
+
+def test_the_figure_of_the_seams_draws_the_stored_profiles(divided: Path) -> None:
+    run = StoredRun(records(divided)[-1])
+    figure = plot_seams([run], ["3 tiles"])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["position error (pm)", "found (%)", "false positives (%)"]
+    for axes, name in zip(figure.axes, ("position_error_pm", "found_percent", "false_positive_percent"), strict=True):
+        np.testing.assert_array_equal(axes.lines[0].get_ydata(), run.array(f"profiles/seam/{name}"))
+        np.testing.assert_allclose(axes.lines[0].get_xdata()[:5], [0.5, 1.5, 2.5, 3.5, 5])
+    assert [task.kind for task in seam_tasks([run, StoredRun(records(divided)[-2])])] == ["seams"]
 
 
 def test_the_number_of_iterations_is_found_once_for_all_tiles(divided: Path) -> None:
