@@ -25,6 +25,7 @@ from aetlab.series.microscope import MtfTable
 from aetlab.series.prepare import PrepareSpec
 from aetlab.spec import MicroscopeSpec, SpecError
 from aetlab.store.record import Places, Record, array_names, read_array
+from tests.conftest import Once
 
 GAIN = 20.0
 MICROSCOPE = "energy_keV: 300\naperture_per_A: 1.0\n"
@@ -61,12 +62,17 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Atoms]:
 
 
 @pytest.fixture(scope="module")
-def series_file(laboratory: tuple[Path, Atoms]) -> Path:
-    folder = laboratory[0]
-    path = folder / "pt.series.h5"
-    assert main(["import", str(folder / "pt.mrc"), "--table", str(folder / "pt.csv"), "--microscope",
-                 str(folder / "titan.yaml"), "--elements", "Pt", "--to", str(path), "--no-bound"]) == 0
-    return path
+def series_file(laboratory: tuple[Path, Atoms], once: Once) -> Path:
+    """The imported series; tests must not change it."""
+
+    def fill(place: Path) -> str:
+        folder = laboratory[0]
+        assert main(["import", str(folder / "pt.mrc"), "--table", str(folder / "pt.csv"), "--microscope",
+                     str(folder / "titan.yaml"), "--elements", "Pt", "--to", str(place / "pt.series.h5"),
+                     "--no-bound"]) == 0
+        return "imported"
+
+    return once("measured_series", fill)[0] / "pt.series.h5"
 
 
 @pytest.fixture(scope="module")
