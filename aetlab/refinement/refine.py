@@ -97,7 +97,8 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
                       debye_waller_A2=spec.debye_waller_A2, make_tilt_cost=make_tilt_cost,
                       held=None if held is None else _as_sites(held, kinds))
     poses = Poses.nominal(series.tilt_deg, model.n_defoci)
-    refinement = _Refinement(model, spec, seed, report)
+    # Held atoms are not mirrored with the sites.
+    refinement = _Refinement(model, replace(spec, hand=spec.hand and held is None), seed, report)
     refined = refinement.run(traced, poses) if len(traced) else None
     if refined is not None and not refinement.kept:
         return refined
