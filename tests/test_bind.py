@@ -31,7 +31,7 @@ def test_settings_survive_a_round_trip_through_json(smoke_spec: RunSpec) -> None
     ("engine.step", math.nan, "it takes a number, not nan"),
     ("engine.n_iterations", 1.5, "engine.n_iterations=1.5 cannot be used: it takes a whole number"),
     ("engine.n_iterations", True, "it takes a whole number"),
-    ("engine.device", 3, "engine.device=3 cannot be used: it takes text"),
+    ("engine.device", 3, "engine.device=3 cannot be used: choose one of auto, cpu, gpu"),
     ("reg.warm_start", 1, "reg.warm_start=1 cannot be used: it takes true or false"),
     ("scale.shape_zxy", [8, 8], "scale.shape_zxy=[8, 8] cannot be used: it takes a list of 3"),
     ("scale.shape_zxy", [8, 8, "x"], "scale.shape_zxy[2]='x' cannot be used"),

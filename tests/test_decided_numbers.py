@@ -93,7 +93,7 @@ def test_the_identity_leaves_out_only_labels_paths_and_the_device(smoke_spec: Ru
     for group in set(settings) - {"seed"}:
         left_out = {field.name for field in dataclasses.fields(getattr(smoke_spec, group))} - set(settings[group])
         assert left_out == {"scale": {"name"}, "microscope": {"name"}, "engine": {"device", "n_threads"},
-                            "sample": {"path", "digest"}, "data": {"path"},
+                            "sample": {"path", "digest", "frame"}, "data": {"path"},
                             "reg": of_others}.get(group, set())
 
 
