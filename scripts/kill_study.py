@@ -210,7 +210,13 @@ def _become(module: str, words: list[str], folder: Path) -> None:
     os.dup2(nowhere, 2)
     os.chdir(folder)
     sys.argv = [module, *words]
-    runpy.run_module(f"aetlab.{module}", run_name="__main__", alter_sys=True)
+    status: Any = 0
+    try:
+        runpy.run_module(f"aetlab.{module}", run_name="__main__", alter_sys=True)
+    except SystemExit as stop:
+        status = stop.code or 0
+    # A forked process would wait for minutes until the workers of the launcher cores end.
+    os._exit(status if isinstance(status, int) else 1)
 
 
 def digests(folder: Path, name: Callable[[str], bool] = lambda name: not name.startswith(".")) -> dict[str, str]:
