@@ -36,6 +36,21 @@ class SilentReporter:
 SILENT = SilentReporter()
 
 
+class NamedReporter:
+    """Report to ``inner``, with the name of a part of the run before each stage and each line."""
+
+    def __init__(self, inner: Reporter, name: str) -> None:
+        self._inner, self._name = inner, name
+
+    def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
+        """Pass a step on."""
+        self._inner.step(f"{self._name} {stage}", done, total, detail)
+
+    def say(self, text: str) -> None:
+        """Pass a line on."""
+        self._inner.say(f"{self._name}: {text}")
+
+
 class Pace:
     """The time left of a stage, from the time of its steps after the first one.
 

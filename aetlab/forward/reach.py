@@ -1,4 +1,4 @@
-"""How far along an image a wave travels from the atom that scatters it."""
+"""The distance along an image that a wave travels from the atom that scatters it."""
 
 from __future__ import annotations
 

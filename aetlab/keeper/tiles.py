@@ -16,7 +16,7 @@ import numpy as np
 from aetlab import flow
 from aetlab.core.files import make_folder, writing
 from aetlab.core.nouns import Atoms, Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Volume
-from aetlab.core.progress import Reporter
+from aetlab.core.progress import NamedReporter, Reporter
 from aetlab.core.tiling import Tile, weigh_rows
 from aetlab.keeper.stages import acquire, elements_of, ideal_tilt_series, prepare, reconstruct, write
 from aetlab.reconstruction.decided import Decisions, decide, must_decide
@@ -73,7 +73,7 @@ def make_joined(spec: RunSpec, places: record.Places, reporter: LogReporter, use
     clock, tiles = StageClock(), tiles_of(spec)
     atoms = prepare(spec, clock, reporter)
     with clock.stage("tiles"):
-        results = [run_tile(each, places=places, reporter=_OfTile(reporter, f"tile {i}/{len(tiles)}"),
+        results = [run_tile(each, places=places, reporter=NamedReporter(reporter, f"tile {i}/{len(tiles)}"),
                             use_other_code=use_other_code) for i, each in enumerate(tile_runs(spec), 1)]
     series, truth, numbers = acquire(spec, atoms, places, clock, reporter)
     parts = [result.record for result in results]
@@ -156,7 +156,7 @@ def _refine(spec: RunSpec, tiles: Sequence[Tile], series: TiltSeries, reconstruc
     """Return the joined atoms refined in tiles of the images; each tile is a shared stage, which is done once."""
     parts = []
     for i, tile in enumerate(tiles, 1):
-        of_tile = _OfTile(reporter, f"tile {i}/{len(tiles)}")
+        of_tile = NamedReporter(reporter, f"tile {i}/{len(tiles)}")
 
         def compute(tile: Tile = tile, progress: Reporter = of_tile) -> dict[str, np.ndarray]:
             cut = series.cut(tile.rows)
@@ -186,18 +186,3 @@ def _scratch(places: record.Places, spec: RunSpec, name: str) -> Iterator[np.nda
     finally:
         with suppress(OSError):  # Windows keeps a file that is still mapped; the next run overwrites it
             path.unlink(missing_ok=True)
-
-
-class _OfTile:
-    """Report the progress of a tile to the reporter of the joined run, with the tile's name."""
-
-    def __init__(self, inner: Reporter, name: str) -> None:
-        self._inner, self._name = inner, name
-
-    def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
-        """Pass a step on."""
-        self._inner.step(f"{self._name} {stage}", done, total, detail)
-
-    def say(self, text: str) -> None:
-        """Pass a line on."""
-        self._inner.say(f"{self._name}: {text}")

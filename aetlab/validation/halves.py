@@ -10,7 +10,7 @@ import numpy as np
 from aetlab import flow
 from aetlab.core.backend import to_numpy
 from aetlab.core.nouns import Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms
-from aetlab.core.progress import Reporter
+from aetlab.core.progress import NamedReporter, Reporter
 from aetlab.core.rigid_motion import register_atoms
 from aetlab.core.seeds import generator
 from aetlab.reconstruction.iterations import split_counts
@@ -97,7 +97,7 @@ def make_halves(spec: RunSpec, series: TiltSeries, whole: Reconstruction, *, ele
     halves = []
     for k, half in enumerate(split_series(spec, series), 1):
         settings = settings_of_half(spec, series, half, whole)
-        reporter = _OfHalf(progress, f"half {k}")
+        reporter = NamedReporter(progress, f"half {k}")
         reconstruction = flow.reconstruct(settings, half, progress=reporter)
         traced = flow.trace(settings, reconstruction, elements=elements, progress=reporter)
         refined = None
@@ -114,16 +114,3 @@ def registered(moving: NamedPlaces, fixed: NamedPlaces, max_distance_A: float) -
     """
     rotation, shift_A = register_atoms(moving.positions_A, fixed.positions_A, max_distance_A)
     return replace(moving, positions_A=moving.positions_A @ rotation.T + shift_A)
-
-
-class _OfHalf:
-    """A reporter that names the half."""
-
-    def __init__(self, inner: Reporter, name: str) -> None:
-        self._inner, self._name = inner, name
-
-    def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
-        self._inner.step(f"{self._name} {stage}", done, total, detail)
-
-    def say(self, text: str) -> None:
-        self._inner.say(f"{self._name}: {text}")

@@ -141,37 +141,22 @@ def accuracy_tasks(runs: Sequence[StoredRun], frame: pd.DataFrame) -> list[Figur
 
 def seam_tasks(runs: Sequence[StoredRun]) -> list[FigureTask]:
     """Return one figure for the records of each sample and size that were joined of tiles and have a score."""
-    tasks = []
-    for group in _by_sample([run for run in runs if f"{SEAM}/edges_A" in run.array_names]):
-        labels = run_labels(summary_frame(group))
-        part = group[:MAX_RECORDS]
-        tasks.append(
-            FigureTask(
-                name=_name("seams", part[0]),
-                kind="seams",
-                title=_title("Scores at the seams", part[0]),
-                runs=tuple(part),
-                labels=tuple(labels[run.identity] for run in part),
-            )
-        )
-    return tasks
+    return _task_of_each_sample("seams", "Scores at the seams",
+                                [run for run in runs if f"{SEAM}/edges_A" in run.array_names])
 
 
 def refined_tasks(runs: Sequence[StoredRun]) -> list[FigureTask]:
     """Return one figure for the records of each sample and size that hold refined atoms."""
+    return _task_of_each_sample("refined", "Refined and traced atoms", [run for run in runs if has_refined(run)])
+
+
+def _task_of_each_sample(kind: str, title: str, runs: Sequence[StoredRun]) -> list[FigureTask]:
+    """Return one figure of ``kind`` for the ``runs`` of each sample and size."""
     tasks = []
-    for group in _by_sample([run for run in runs if has_refined(run)]):
-        labels = run_labels(summary_frame(group))
-        part = group[:MAX_RECORDS]
-        tasks.append(
-            FigureTask(
-                name=_name("refined", part[0]),
-                kind="refined",
-                title=_title("Refined and traced atoms", part[0]),
-                runs=tuple(part),
-                labels=tuple(labels[run.identity] for run in part),
-            )
-        )
+    for group in _by_sample(runs):
+        labels, part = run_labels(summary_frame(group)), group[:MAX_RECORDS]
+        tasks.append(FigureTask(name=_name(kind, part[0]), kind=kind, title=_title(title, part[0]), runs=tuple(part),
+                                labels=tuple(labels[run.identity] for run in part)))
     return tasks
 
 
