@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,8 @@ def fold_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     results = [column for column in frame.columns.difference(given, sort=False)
                if pd.api.types.is_numeric_dtype(frame[column])]
     without_truth = frame[truth_columns(frame)].isna().all(axis=1)
-    key = pd.util.hash_pandas_object(frame[settings].astype(str).assign(_=without_truth), index=False)
+    varying = frame[_varying(frame, settings)].astype(str)
+    key = pd.util.hash_pandas_object(varying.assign(_=without_truth), index=False)
     groups = frame.groupby(key.to_numpy(), sort=False)
     n_seeds, means = groups.size(), groups[results].mean()
     kinds = frame.loc[~key.duplicated(), settings].reset_index(drop=True)
@@ -220,8 +221,13 @@ def _telling_apart(frame: pd.DataFrame) -> list[str]:
     given = settings_columns(frame)
     named = [column.name for column in SETTINGS if column.name in given]
     rows = pd.util.hash_pandas_object(frame[named].astype(str), index=False).to_numpy()
-    others = frame[[name for name in given if name not in named and name not in LABELS]].astype(str)
+    others = frame[_varying(frame, [name for name in given if name not in named and name not in LABELS])].astype(str)
     return [str(name) for name in others.columns[(others.groupby(rows).nunique() > 1).any()]]
+
+
+def _varying(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Return those columns of ``names`` that hold more than one value, compared as text."""
+    return [name for name in names if len(set(map(str, frame[name]))) > 1]
 
 
 def reader_values(frame: pd.DataFrame) -> pd.DataFrame:
