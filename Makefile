@@ -23,9 +23,11 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m aetlab.cli.precompile
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-# Ray has an environment of its own: its plugin needs other versions of packages that the tests use.
+# Ray has an environment of its own: its plugin needs other versions of packages that the tests use. Compiled kernels lie
+# in the package, by the versions of Python and Numba, so that both environments share them where they agree.
 test-ray:
 	$(MAKE) VENV=.venv-ray .venv-ray/.installed-ray
+	.venv-ray/bin/python -m aetlab.cli.precompile
 	.venv-ray/bin/python -m pytest -q tests/test_ray.py
 
 lint: $(VENV)/.installed-test
