@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from aetlab.core.backend import to_numpy
@@ -57,6 +58,9 @@ def read_series(path: Path | str, rows: np.ndarray | None = None) -> TiltSeries:
     path = Path(path)
     if not path.is_file():
         raise FileError(f"{path} is not there")
+    if not h5py.is_hdf5(path):
+        raise FileError(f"{path} is no tilt series of aetlab, which is an HDF5 file: files of a microscope are read by "
+                        "aetlab.import_files (python -m aetlab.series import)")
     try:
         images, attributes = read_dataset(path, "images", rows)
         values = {name: read_dataset(path, name)[0] for name in ("tilt_deg", *_PER_IMAGE)}

@@ -12,12 +12,17 @@ from typing import Any
 import numpy as np
 
 from aetlab.core.files import unchanged
+from aetlab.forward.reach import lateral_reach_A
 from aetlab.series.collect import Collection, collect
 from aetlab.series.errors import SeriesError
 from aetlab.series.facts import ImageFacts
 from aetlab.series.frames import Region
 from aetlab.series.imported import ImportedSeries
+from aetlab.series.microscope import Microscope
 from aetlab.series.prepare import Prepared, PrepareSpec, Step, prepare, record_collection
+from aetlab.series.prepare.collected import axis_of
+from aetlab.series.prepare.geometry import axis_search
+from aetlab.series.prepare.sample_region import SMALL_PX, find_sample_region
 
 
 def import_files(files: Sequence[Path | str], *, table: Path | str | None = None, microscope: Path | str | None = None,
@@ -25,9 +30,9 @@ def import_files(files: Sequence[Path | str], *, table: Path | str | None = None
                  settings: PrepareSpec | None = None, say: Callable[[str], None] = lambda line: None) -> ImportedSeries:
     """Return the measured series of some files, prepared with the defaults or with ``settings``.
 
-    Parameters are those of :func:`aetlab.series.collect.collect`; ``region`` is that of ``settings`` if not given. Only
-    the region is held in memory. ``say`` is called with one line for everything that was found, taken, overruled or
-    guessed.
+    Parameters are those of :func:`aetlab.series.collect.collect`; ``region`` is that of ``settings`` if not given, and
+    where neither is given, that of the sample in large frames. Only the region is held in memory. ``say`` is called
+    with one line for everything that was found, taken, overruled or guessed.
 
     Raises
     ------
@@ -42,10 +47,13 @@ def import_files(files: Sequence[Path | str], *, table: Path | str | None = None
         region = (slice(x_from, x_to), slice(y_from, y_to))
     with unchanged(*(Path(file) for file in (*files, table, microscope) if file is not None)) as digests:
         collection = collect(files, table, microscope, elements, region, pixel_A)
+        scope = collection.microscope
+        if scope is None:
+            raise SeriesError("no microscope: give its energy and lens in a YAML file (--microscope)")
+        if region is None and max(collection.shape_xy) > SMALL_PX and settings.vacuum != "rectangles":
+            collection = _with_sample_region(collection, scope, settings)
         for note in collection.notes:
             say(note)
-        if collection.microscope is None:
-            raise SeriesError("no microscope: give its energy and lens in a YAML file (--microscope)")
         prepared = prepare(record_collection(collection), replace(settings, region=None), overwrite=True)
     for step in prepared.steps:
         say(f"{step.name}: {step.line}" + ("" if step.verdict == "ok" else f" ({step.verdict})"))
@@ -53,7 +61,7 @@ def import_files(files: Sequence[Path | str], *, table: Path | str | None = None
     for name, reason in excluded.items():
         say(f"left out: {name}: {reason}")
     # An MTF counts in cycles per recorded pixel; the images may have larger ones.
-    scope = collection.microscope.in_pixels(prepared.series.pixel_A / collection.pixel_A)
+    scope = scope.in_pixels(prepared.series.pixel_A / collection.pixel_A)
     return ImportedSeries(
         prepared.series, prepared.poses, scope.spec, scope.mtf, collection.elements,
         prepared.axis_deg, prepared.radius_A, {
@@ -61,6 +69,22 @@ def import_files(files: Sequence[Path | str], *, table: Path | str | None = None
             "notes": list(collection.notes), "steps": [_plain_step(step) for step in prepared.steps],
             "excluded": excluded, "aetlab": metadata.version("aetlab")},
         _facts(collection, prepared))
+
+
+def _with_sample_region(collection: Collection, microscope: Microscope, settings: PrepareSpec) -> Collection:
+    """Return the collection with the region of the sample, which is found in frames that are read one at a time."""
+    used = (collection.grid >= 0) & (collection.weight > 0)
+    frames = (collection.read(int(i_frame)) for i_frame in collection.grid[used])
+    reach_A = max(lateral_reach_A(microscope.spec, defocus_A, 0.0, collection.pixel_A)
+                  for defocus_A in np.unique(collection.defocus_A[used]))
+    middle_deg, half_deg = axis_search(axis_of(collection), settings)
+    axis_deg = None if middle_deg is None else (middle_deg - half_deg, middle_deg + half_deg)
+    found = find_sample_region(frames, collection.shape_xy, collection.pixel_A, reach_A=reach_A, axis_deg=axis_deg)
+    if found.rectangle is not None:
+        x_from, x_to, y_from, y_to = found.rectangle
+        collection = replace(collection, region=(slice(x_from, x_to), slice(y_from, y_to)),
+                             shape_xy=(x_to - x_from, y_to - y_from))
+    return replace(collection, notes=(*collection.notes, found.line))
 
 
 def _by_name(digests: Mapping[Path, str]) -> dict[str, str]:

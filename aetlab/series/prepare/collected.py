@@ -23,12 +23,12 @@ def record_collection(collection: Collection) -> Recorded:
         counts_per_electron=float(gain) if gain else None,
         energy_keV=microscope.spec.energy_keV if microscope else None,
         dqe=microscope.spec.dqe if microscope else 1.0,
-        mtf=(table.cycles_per_pixel, table.mtf) if table else None, axis_deg=_axis_deg(collection),
+        mtf=(table.cycles_per_pixel, table.mtf) if table else None, axis_deg=axis_of(collection),
         sense=microscope.sense if microscope else "")
 
 
-def _axis_deg(collection: Collection) -> float | None:
-    """Return the direction of the tilt axis by the microscope's file, else by the log."""
+def axis_of(collection: Collection) -> float | None:
+    """Return the direction of the tilt axis in degrees by the microscope's file, else by the log; None if unknown."""
     if collection.microscope is not None and collection.microscope.axis_deg is not None:
         return collection.microscope.axis_deg
     found = collection.header.get("axis_deg")

@@ -117,14 +117,21 @@ def find_geometry(images: np.ndarray, usable: np.ndarray, tilt_deg: np.ndarray, 
     return Geometry(position, found_tilts, axis, drift_px, drift_line, radius, rotate, line, rms)
 
 
+def axis_search(known_deg: float | None, spec: PrepareSpec) -> tuple[float | None, float]:
+    """Return the middle, None if unknown, and the half-width in degrees of the range that the axis is searched in."""
+    centre_deg = known_deg if spec.axis_deg is None else spec.axis_deg
+    if spec.axis == "given":
+        return centre_deg, 0.0
+    return centre_deg, spec.axis_range_deg or (_UNKNOWN_RANGE_DEG if centre_deg is None else _KNOWN_RANGE_DEG)
+
+
 def _axis(centred: np.ndarray, tilt_deg: np.ndarray, extent_px: float, whole_band: bool, known_deg: float | None,
           spec: PrepareSpec) -> Axis:
-    centre_deg = known_deg if spec.axis_deg is None else spec.axis_deg
+    centre_deg, range_deg = axis_search(known_deg, spec)
     if spec.axis == "given":
         if centre_deg is None:
             raise DataError("axis=given needs a direction: give axis_deg")
         return Axis(centre_deg, 0.0, 0.0, "as given")
-    range_deg = spec.axis_range_deg or (_UNKNOWN_RANGE_DEG if centre_deg is None else _KNOWN_RANGE_DEG)
     found = find_axis(centred, tilt_deg, centre_deg=centre_deg or 0.0, range_deg=range_deg, extent_px=extent_px,
                       whole_band=whole_band)
     if centre_deg is not None and not found.stands_out:

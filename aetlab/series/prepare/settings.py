@@ -17,8 +17,8 @@ class PrepareSpec:
     """Settings of the preparation, one group for each step. The defaults find everything from the images."""
 
     region: Rectangle | None = setting(
-        "pixels (x_from, x_to, y_from, y_to) of the recorded images that are used, ends excluded; by default all",
-        default=None)
+        "pixels (x_from, x_to, y_from, y_to) of the recorded images that are used, ends excluded; by default all, and "
+        "of images above 512 pixels the region of the sample, which is found", default=None)
     bad_pixels: str = setting(
         "find gives hot, dead and stuck pixels and single hits the weight 0; keep uses all pixels",
         choices=("find", "keep"), default="find")
