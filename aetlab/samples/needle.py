@@ -114,7 +114,7 @@ def _silicon(shape: NeedleShape) -> np.ndarray:
 def _silica(shape: NeedleShape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return atomic numbers (N,) and positions (N, 3) in Å of the shell: the cell tiled, turned and shifted."""
     cell_numbers, cell_A, side_A = load_silica()
-    turn = Rotation.random(rng=rng)
+    turn = Rotation.random(None, rng)
     shift_A = rng.uniform(0, side_A, 3)
     low, high = _bounds_A(shape)
     centre, reach = (low + high) / 2, float(np.linalg.norm(high - low)) / 2

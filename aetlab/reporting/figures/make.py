@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+from aetlab.core.children import end_with_parent
 from aetlab.core.files import StorageError
 from aetlab.reporting.figures.kinds import FigureTask
 from aetlab.reporting.figures.style import save_figure, web_image
@@ -46,7 +47,7 @@ def make_figures(tasks: Sequence[FigureTask], folder: Path, n_processes: int | N
         yield from (make_figure(task, folder) for task in tasks)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(n_processes, mp_context=context, initializer=end_with_parent) as pool:
         waiting = [pool.submit(make_figure, task, folder) for task in tasks]
         for task, future in zip(tasks, waiting, strict=True):
             try:
