@@ -28,6 +28,11 @@ Once = Callable[[str, Callable[[Path], str]], tuple[Path, str]]
 #: Overrides of a run that takes about a second.
 TINY = ("scale=smoke", "tilts.n_tilts=6", "engine.n_iterations=2", "simulate.n_layers=8", "engine.n_threads=1")
 
+#: Fixtures that all processes share and that take several seconds, and how long a test that makes one takes.
+SLOW_FIXTURES, SLOW_FIXTURE_S = frozenset({"made", "swept", "unbroken"}), 20
+#: Seconds of a test that is marked ``slow`` without a number.
+SLOW_S = 10
+
 #: Resolution of the figures of ``coarse_figures``, instead of 300.
 COARSE_DPI = 60
 
@@ -51,15 +56,35 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest tests and those of slow fixtures first, so that several processes end together.
+    """Deal the longest tests first, so that several processes end together.
 
-    Otherwise one process would wait for a fixture that another one makes.
+    ``slow(seconds)`` orders them. With ``--dist worksteal`` each process first receives one run of neighbouring tests,
+    of equal number; each run therefore begins with its share of the long ones. Of the tests of a slow fixture one is
+    long, the one that makes it; the others follow where they are, since they would wait for it.
     """
-    def is_late(item: pytest.Item) -> bool:
-        names = getattr(item, "fixturenames", ())
-        return item.get_closest_marker("slow") is None and not {"made", "swept", "unbroken"} & set(names)
+    made: set[str] = set()
 
-    items.sort(key=is_late)
+    def seconds(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("slow")
+        fixtures = (SLOW_FIXTURES & set(getattr(item, "fixturenames", ()))) - made
+        made.update(fixtures)
+        return max([SLOW_FIXTURE_S] * len(fixtures) + [(marker.args or [SLOW_S])[0] if marker else 0])
+
+    cost_s = {item: seconds(item) for item in items}
+    items.sort(key=lambda item: -cost_s[item])
+    n_long = sum(cost > 0 for cost in cost_s.values())
+    deal(items, n_long, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def deal(items: list[Any], n_long: int, n_runs: int) -> None:
+    """Order ``items``, of which the first ``n_long`` are long, so that ``n_runs`` equal runs begin with long ones."""
+    long, rest, total = items[:n_long], items[n_long:], len(items)
+    items.clear()
+    for i_run in range(n_runs):
+        own = long[i_run::n_runs]
+        n_others = (total - len(items)) // (n_runs - i_run) - len(own)
+        items += own + rest[:n_others]
+        del rest[:n_others]
 
 
 def pytest_collection_finish() -> None:

@@ -295,7 +295,7 @@ def test_the_last_smoothing_serves_all_further_alignments() -> None:
     assert [spec.smoothing_at(i) for i in spec.at] == [1.0, 0.5, 0.5]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_a_sweep_recovers_misaligned_tilts(aetlab: Callable, tmp_path: Path) -> None:
     """Without alignment almost no atom is found; with it the result is that of a series without errors."""
     result = aetlab("run", "-m", "scale=smoke", "simulate=misaligned", "align=false,true", "engine.n_iterations=30")

@@ -48,6 +48,7 @@ def edit_during_the_run() -> None:
     keeper.flow.reconstruct = editing
 
 
+@pytest.mark.slow
 def test_a_structure_edited_during_a_sweep_or_run_is_never_filed_under_another_id(tmp_path: Path) -> None:
     path = tmp_path / "a.xyz"
     path.write_text(FIRST, encoding="utf-8")

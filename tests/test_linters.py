@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 
 
-@pytest.mark.slow
+@pytest.mark.slow(40)
 @pytest.mark.parametrize("words", [["mypy"], ["lint-imports", "--no-cache"], ["ruff", "check", "."]],
                          ids=["mypy", "lint-imports", "ruff"])
 def test_a_linter_finds_nothing(words: list[str]) -> None:

@@ -36,7 +36,7 @@ def test_there_is_a_notebook_for_each_use() -> None:
     assert [path.stem for path in NOTEBOOKS] == ["compare", "own_images", "plan"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_code_runs_without_an_error_or_a_warning(path: Path, tmp_path: Path) -> None:
     script = tmp_path / "notebook.py"

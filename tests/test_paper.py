@@ -67,7 +67,7 @@ def spent_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-@pytest.mark.slow
+@pytest.mark.slow(100)
 def test_two_commands_make_the_paper_and_the_second_needs_no_physics(tmp_path: Path, blocker: Path) -> None:
     before_s = spent_s()
     swept = command(tmp_path, "run", "-m", "experiment=glob(fig*)", "scale=smoke", "engine.n_iterations=4")

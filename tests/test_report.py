@@ -211,6 +211,7 @@ def test_a_run_whose_species_were_not_told_apart_is_drawn(tmp_path):
     assert [figure.problem for figure in make_figures(tasks, tmp_path / "figures", 1)] == ["", ""]
 
 
+@pytest.mark.slow
 def test_several_processes_draw_the_same(tmp_path):
     write_fake_record(tmp_path, fake_spec(n_voxels=24))
     write_fake_record(tmp_path, fake_spec(n_voxels=24, dose_e_A2=7e3))

@@ -201,6 +201,7 @@ def test_eight_atoms_of_eight_elements_are_not_named_for_certain_where_signals_a
     assert wrong.sum() <= 3 and species.probability[wrong].max(initial=0) < 0.9
 
 
+@pytest.mark.slow
 def test_probabilities_are_calibrated_over_random_samples():
     """Random elements, absences, scales, powers and spreads: of names given at 90 to 99 %, 90 to 99 % are right."""
     rng = np.random.default_rng(24)

@@ -190,6 +190,7 @@ def test_a_record_of_other_code_is_remade_or_used_and_marked_on_request(swept: t
     assert len(list((folder / "outputs" / "set_aside").iterdir())) == 1
 
 
+@pytest.mark.slow(15)
 @pytest.mark.parametrize("launcher", ["cores", "submitit_local"])
 def test_other_launchers_make_the_same_records(swept: tuple[Path, str], tmp_path: Path, launcher: str) -> None:
     words = ["-m", "dose=inf,50k", "reg=tv", *TINY, f"hydra/launcher={launcher}"]
@@ -218,6 +219,7 @@ def darken_at_7k() -> None:
     keeper.run = broken
 
 
+@pytest.mark.slow
 def test_a_failing_run_stops_no_other_and_is_retried(tmp_path: Path) -> None:
     words = ("dose=inf,7k,50k", *TINY)
     result = sweep(tmp_path, *words, first=darken_at_7k)
@@ -381,7 +383,7 @@ def test_a_full_disk_is_reported_and_leaves_no_partial_record(tiny_disk: Path) -
     assert refused.stderr == "aetlab: outputs='outputs' cannot be used: the folder is not writable\n"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 def test_a_sweep_an_export_and_a_removal_survive_a_kill_at_a_random_moment(tmp_path: Path) -> None:
     script = str(ROOT / "scripts" / "kill_study.py")
     study = subprocess.run([sys.executable, script, "--kills", "1", "0", "0", "1", "1", "--folder", str(tmp_path)],

@@ -149,6 +149,7 @@ def test_a_run_in_tiles_makes_what_is_missing(divided: Path, tmp_path: Path) -> 
     assert not list((folder / "outputs" / "work").glob("*/*"))
 
 
+@pytest.mark.slow
 def test_joined_atoms_are_refined_in_tiles_of_the_images(divided: Path, tmp_path: Path) -> None:
     """The tiles are those of the joined run without refinement; each atom is refined once, at a seam as well."""
     folder = Path(shutil.copytree(divided, tmp_path / "again"))

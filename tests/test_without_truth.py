@@ -202,6 +202,7 @@ def test_measured_series_have_a_table_of_images_atoms_and_error_bars(records: di
     np.testing.assert_allclose(bars_pm, 100 * np.median(run.array("refined/position_error_A"), axis=0), atol=0.06)
 
 
+@pytest.mark.slow(15)
 @pytest.mark.usefixtures("coarse_figures")
 @pytest.mark.parametrize("mixed", [False, True])
 def test_report_of_records_without_a_truth(

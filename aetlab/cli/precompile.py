@@ -23,6 +23,7 @@ from aetlab.core import backend
 from aetlab.core.files import StorageError, locked, write_text
 from aetlab.core.kernel_cache import kernel_folder
 from aetlab.core.nouns import Reconstruction, Volume
+from aetlab.methods.regulariser import Problem
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.spec import RunSpec
 from aetlab.spec.choices import settings
@@ -43,7 +44,7 @@ def precompile(say: Callable[[str], None]) -> None:
     complete = folder / _mark()
     if complete.exists():
         return
-    n_processes = min(backend.n_cores(), len(_PARTS))
+    n_processes = min(backend.n_cores(), _MOST_PROCESSES)
     say(f"compiling kernels, once for this version of the code: about {30 if n_processes > 1 else 60} s")
     try:
         with locked(folder / "precompile.lock"):
@@ -79,12 +80,29 @@ def _mark() -> str:
     return f"complete-{sys.implementation.cache_tag}-{numba.__version__}-{binding.get_host_cpu_name()}"
 
 
-def _reconstruct() -> None:
-    """Reconstruct blank images with each regulariser."""
-    for reg in (name for name, row in REGULARISERS.items() if row.cost != "none"):
-        tiny = _tiny(reg=reg)
-        blank = np.ones((2, len(tiny.defocus.planes_nm), *tiny.scale.shape_zxy[1:]), np.float32)
-        flow.reconstruct(tiny, flow.add_noise(tiny, flow.as_acquired(tiny, blank)))
+def _fit() -> None:
+    """Reconstruct blank images without a prior."""
+    _reconstruct("none")
+
+
+def _priors() -> None:
+    """Apply the proximal operator of each regulariser."""
+    for row in REGULARISERS.values():
+        scale = _tiny().scale
+        problem = Problem(scale.shape_zxy, scale.voxel_A, n_tilts=2, blur_A=scale.voxel_A)
+        row.make(row.settings(), 1.0, problem).prox(np.ones(scale.shape_zxy, np.float32), 1.0)
+
+
+def _rest() -> None:
+    """Reconstruct blank images with each regulariser; few of its kernels are left to compile."""
+    for reg in REGULARISERS:
+        _reconstruct(reg)
+
+
+def _reconstruct(reg: str) -> None:
+    tiny = _tiny(reg=reg)
+    blank = np.ones((2, len(tiny.defocus.planes_nm), *tiny.scale.shape_zxy[1:]), np.float32)
+    flow.reconstruct(tiny, flow.add_noise(tiny, flow.as_acquired(tiny, blank)))
 
 
 def _trace() -> None:
@@ -99,8 +117,11 @@ def _refine() -> None:
     flow.refine(tiny, flow.simulate(tiny, flow.sample(tiny)), truth, flow.trace(tiny, truth))
 
 
-#: The parts, longest first.
-_PARTS: dict[str, Callable[[], None]] = {"reconstruct": _reconstruct, "trace": _trace, "refine": _refine}
+#: The parts in the order of their start. Two processes end together and find what an earlier part has compiled; a third
+#: one would compile the same kernels at the same time.
+_PARTS: dict[str, Callable[[], None]] = {"fit": _fit, "trace": _trace, "priors": _priors, "refine": _refine,
+                                         "rest": _rest}
+_MOST_PROCESSES = 2
 
 
 def _tiny(reg: str = "tv", refine: str = "none") -> RunSpec:
