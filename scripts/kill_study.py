@@ -45,8 +45,7 @@ OPERATIONS = ("sweep basic", "sweep cores", "report", "export", "remove")
 LONGEST_S = 1200.0
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["aetlab.keeper", "aetlab.cli.jobs", "aetlab.cli.compose", "aetlab.cli.preflight",
-                               "aetlab.runs", "aetlab.report"])
+_PRELOADED = ("aetlab.keeper", "aetlab.cli.jobs", "aetlab.cli.compose", "aetlab.cli.preflight", "aetlab.runs")
 
 
 def main() -> None:
@@ -63,6 +62,7 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if any(arguments.folder.iterdir()):
         sys.exit(f"--folder={arguments.folder} cannot be used: it is not empty")
+    _FORKS.set_forkserver_preload([*_PRELOADED, *(["aetlab.report"] if arguments.kills[2] else [])])
     study = Study(arguments.folder.absolute(), arguments.iterations, random.Random(arguments.seed))
     for operation, n_kills in zip(OPERATIONS, arguments.kills, strict=True):
         if n_kills == 0:

@@ -133,10 +133,17 @@ def experiments() -> dict[str, RunSpec]:
             if name.startswith(("fig", "atoms"))}
 
 
+def make_figures_coarse(patch: pytest.MonkeyPatch) -> None:
+    """Save figures in half of the time: with few pixels, and with outlines instead of fonts in the PDF."""
+    style = importlib.import_module("aetlab.reporting.figures.style")
+    patch.setattr(style, "PNG_DPI", COARSE_DPI)
+    patch.setitem(style._RC, "pdf.fonttype", 3)
+
+
 @pytest.fixture
 def coarse_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Save figures with few pixels, in half of the time; tests/test_figures.py tests those of print quality."""
-    monkeypatch.setattr("aetlab.reporting.figures.style.PNG_DPI", COARSE_DPI)
+    """Save coarse figures; tests/test_figures.py tests those of print quality."""
+    make_figures_coarse(monkeypatch)
 
 
 @pytest.fixture

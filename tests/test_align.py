@@ -298,7 +298,7 @@ def test_the_last_smoothing_serves_all_further_alignments() -> None:
 @pytest.mark.slow(25)
 def test_a_sweep_recovers_misaligned_tilts(aetlab: Callable, tmp_path: Path) -> None:
     """Without alignment almost no atom is found; with it the result is that of a series without errors."""
-    result = aetlab("run", "-m", "scale=smoke", "simulate=misaligned", "align=false,true", "engine.n_iterations=30")
+    result = aetlab("run", "-m", "scale=smoke", "simulate=misaligned", "align=false,true", "engine.n_iterations=20")
     assert result.returncode == 0, result.stderr
     assert "align=true: the truth is turned by" in result.stdout and "align=false: the truth" not in result.stdout
     records, broken = list_records(tmp_path / "outputs" / "records", verify=True)

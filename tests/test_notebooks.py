@@ -18,6 +18,11 @@ from tests import commands
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+#: Replacements that make the code run in a third of the time, for each notebook.
+FASTER = {"compare": {"for seed in (0, 1)": "for seed in (0,)",
+                      '"engine.n_iterations": 10': '"engine.n_iterations": 4'},
+          "own_images": {'"engine.n_iterations": 12': '"engine.n_iterations": 6'},
+          "plan": {"doses = [500, 5000, 50000]": "doses = [5000, 50000]"}}
 #: Absolute paths of the usual systems, in any text.
 ABSOLUTE_PATH = re.compile(r"(?<![\w./:])/(?:home|Users|root|tmp|work|var|opt|mnt|private|usr)/|\b[A-Z]:\\")
 MOST_BYTES = 200_000
@@ -39,8 +44,13 @@ def test_there_is_a_notebook_for_each_use() -> None:
 @pytest.mark.slow(20)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_code_runs_without_an_error_or_a_warning(path: Path, tmp_path: Path) -> None:
+    """With fewer runs and iterations than those of the committed output."""
+    code = "\n".join(code_of(read(path)))
+    for usual, faster in FASTER[path.stem].items():
+        assert usual in code
+        code = code.replace(usual, faster)
     script = tmp_path / "notebook.py"
-    script.write_text("\n".join(code_of(read(path))), encoding="utf-8")
+    script.write_text(code, encoding="utf-8")
     done = commands.perform(str(script), [], tmp_path, {**os.environ, "MPLBACKEND": "agg"}, 600)
     assert done.returncode == 0 and done.stderr == "", done.stderr[-2000:]
     assert [left.name for left in tmp_path.iterdir()] == ["notebook.py"], "files are left in the folder"

@@ -15,6 +15,7 @@ import pytest
 
 from aetlab.store.identity import record_id
 from aetlab.store.record import list_records
+from tests.conftest import COARSE_DPI
 from tests.words import spec_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,15 +23,28 @@ ROOT = Path(__file__).resolve().parents[1]
 MOST_S = 180
 
 
-#: Code that every Python process runs at its start: modules that compute physics cannot be imported.
-WITHOUT_PHYSICS = """
-import sys
+#: Code that every Python process runs at its start: modules that compute physics cannot be imported, and figures are
+#: coarse as those of the fixture coarse_figures.
+WITHOUT_PHYSICS = f"""
+import importlib.util, sys
 BLOCKED = ("aetlab.forward", "aetlab.samples", "aetlab.solve", "aetlab.tracing", "aetlab.flow", "numba",
            "ase", "cupy")
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         if any(name == blocked or name.startswith(blocked + ".") for blocked in BLOCKED):
-            raise ImportError(f"{name} is blocked in this test")
+            raise ImportError(name + " is blocked in this test")
+        if name != "aetlab.reporting.figures.style":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        sys.meta_path.insert(0, self)
+        load = spec.loader.exec_module
+        def coarse(module):
+            load(module)
+            module.PNG_DPI = {COARSE_DPI}
+            module._RC["pdf.fonttype"] = 3
+        spec.loader.exec_module = coarse
+        return spec
 sys.meta_path.insert(0, Blocker())
 """
 

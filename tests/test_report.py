@@ -30,7 +30,7 @@ from aetlab.reporting.stored_run import read_runs
 from aetlab.reporting.tables import summary_frame
 from aetlab.spec import RunSpec, ScaleSpec
 from aetlab.spec.inputs import bind_inputs
-from tests.conftest import COARSE_DPI, Once
+from tests.conftest import Once, make_figures_coarse
 from tests.fake_records import fake_spec, tiny, write_fake_record
 from tests.words import spec_of
 
@@ -52,7 +52,7 @@ def made(once: Once, experiments: dict[str, RunSpec]) -> tuple[Path, str]:
         (outputs / "records" / ".partial-0123456789abcdef").mkdir()
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
             patch.setattr("aetlab.report._experiments", lambda: experiments)
-            patch.setattr("aetlab.reporting.figures.style.PNG_DPI", COARSE_DPI)
+            make_figures_coarse(patch)
             main(["--outputs", str(outputs), "--processes", "1"])
         return printed.getvalue()
 

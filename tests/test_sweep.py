@@ -386,8 +386,9 @@ def test_a_full_disk_is_reported_and_leaves_no_partial_record(tiny_disk: Path) -
 @pytest.mark.slow(25)
 def test_a_sweep_an_export_and_a_removal_survive_a_kill_at_a_random_moment(tmp_path: Path) -> None:
     script = str(ROOT / "scripts" / "kill_study.py")
-    study = subprocess.run([sys.executable, script, "--kills", "1", "0", "0", "1", "1", "--folder", str(tmp_path)],
-                           env=ENVIRONMENT, text=True, capture_output=True, timeout=240, check=False)
+    study = subprocess.run([sys.executable, script, "--kills", "1", "0", "0", "1", "1", "--iterations", "5",
+                            "--folder", str(tmp_path)], env=ENVIRONMENT, text=True, capture_output=True, timeout=240,
+                           check=False)
     assert study.returncode == 0, study.stdout + study.stderr
     lines = study.stdout.splitlines()
     assert [line.split(" kills")[0] for line in lines] == ["sweep basic: 1", "export: 1", "remove: 1"]

@@ -135,14 +135,20 @@ def _stages(places: Places) -> list[Path]:
     return [path for path in sorted(places.cache.glob("*/*.h5")) if path.is_file()]
 
 
-def flatten(settings: Any, name: str = "") -> dict[str, Any]:
+def flatten(settings: Any) -> dict[str, Any]:
     """Return nested settings as ``{"dose.total_e_A2": 50000.0, ...}``."""
-    if not isinstance(settings, Mapping):
-        return {name: settings}
     flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat.update(flatten(value, f"{name}.{key}" if name else str(key)))
+    _flatten(settings, "", flat)
     return flat
+
+
+def _flatten(settings: Any, name: str, flat: dict[str, Any]) -> None:
+    """Add nested ``settings`` to ``flat``, under names that begin with ``name``."""
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            _flatten(value, f"{name}.{key}" if name else str(key), flat)
+    else:
+        flat[name] = settings
 
 
 def own_settings(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,10 @@ def inside(folder: Path, name: str) -> Path:
     """Return the path of a regular file of the record that is no link."""
     path = folder / name
     try:
-        if not folder.is_symlink() and not path.is_symlink() and path.is_file():
+        if not folder.is_symlink() and stat.S_ISREG(os.lstat(path).st_mode):
             return path
+    except (FileNotFoundError, NotADirectoryError):
+        pass
     except OSError as error:  # a folder of another user
         raise RecordError(f"record {folder}: {name} cannot be read: {describe(error)}") from None
     raise RecordError(f"record {folder} is damaged: {name} is missing or leads outside the record")
