@@ -208,6 +208,8 @@ def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction
             report=lambda done, detail: reported(done, most, detail),
             make_tilt_cost=choose_tilt_cost(settings, progress.say), held=held)
     reported(most, most, f"{len(refined)} atoms, {refined.summary['stopped']} in {refined.summary['passes']} passes")
+    for line in refinement.describe_weakened(refined, series):
+        progress.say(f"refine: {line}")
     if refined.summary.get("traced_lost", 0):
         progress.say(f"refine: {refined.summary['traced_lost']} well-traced sites have no refined atom near them")
     return refined

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from aetlab.core.doubts import doubts
+from aetlab.core.doubts import describe_hand, doubts
+from aetlab.validation.chemistry import count_odd_occupancies
 
 
 @pytest.mark.parametrize(("of_volume", "of_atoms", "doubtful"), [
@@ -28,3 +30,27 @@ def test_the_hand_is_doubted_where_the_mirror_image_fits_as_well_or_better():
     assert "mirror image of the atoms fits the images better" in doubts({"refined_hand": -12.0})[0]
     assert "do not tell" in doubts({"refined_hand": 1.2})[0]
     assert not doubts({"refined_hand": 9.0})
+
+
+def test_a_hand_that_the_images_chose_is_described_and_no_doubt():
+    metrics = {"refined_hand": 15.0, "refined_mirrored": 1.0, "refined_hand_chi_square": 1.02,
+               "refined_hand_chi_square_mirrored": 1.05}
+    assert "by 15.0 standard errors (χ² per value 1.0200" in describe_hand(metrics) and not doubts(metrics)
+    assert not describe_hand({"refined_hand": 15.0, "refined_mirrored": 0.0})
+
+
+def test_atoms_that_scatter_otherwise_than_their_element_are_doubted():
+    numbers, error = np.full(100, 79), np.full(100, 0.02)
+    occupancy = np.where(np.arange(100) < 30, 0.5, 1.0) + np.random.default_rng(0).normal(0, 0.02, 100)
+    assert count_odd_occupancies(numbers, occupancy, error) == 30
+    assert count_odd_occupancies(numbers, np.where(occupancy < 0.8, occupancy + 0.5, occupancy), error) == 0
+    # The same spread within the errors.
+    assert count_odd_occupancies(numbers, occupancy, np.full(100, 0.2)) == 0
+    assert "30 of 100 atoms scatter otherwise" in doubts({"n_odd_occupancies": 30.0, "n_atoms_refined": 100.0})[0]
+    assert not doubts({"n_odd_occupancies": 2.0, "n_atoms_refined": 100.0})
+    assert "17 pairs of 100 atoms" in doubts({"n_too_near": 17.0, "n_atoms_refined": 100.0})[0]
+
+
+def test_a_misfit_that_the_atoms_leave_is_doubted():
+    assert "χ² per value at 1.244" in doubts({"chi_square_reduced_atoms": 1.244})[0]
+    assert not doubts({"chi_square_reduced_atoms": 1.05}) and not doubts({"chi_square_reduced_atoms": float("nan")})

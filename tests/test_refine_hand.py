@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
+
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
-from aetlab.core.nouns import TiltSeries
+from aetlab.core.hand import in_hand_of
+from aetlab.core.nouns import Reconstruction, TiltSeries, TracedAtoms, Volume
 from aetlab.core.poses import Poses
 from aetlab.forward import add_shot_noise
 from aetlab.refinement.fisher import sample_information
-from aetlab.refinement.hand import evidence_of_hand, mirror
+from aetlab.refinement.hand import fit_mirrored, mirror
 from aetlab.refinement.model import AtomModel, Sites
-from aetlab.spec import MicroscopeSpec
+from aetlab.refinement.refine import refine_atoms
+from aetlab.spec import MicroscopeSpec, RefineSpec
 
 SHAPE = (32, 40, 48)
 TILT_DEG = np.arange(-60.0, 61, 15)
@@ -29,6 +35,15 @@ def make_sites() -> Sites:
     return Sites(p, np.ones(40), np.zeros(40, int))
 
 
+@cache
+def noisy_series() -> TiltSeries:
+    """Return the images of :func:`make_sites` at two defoci, 500 electrons a pixel."""
+    defocus_A = np.array([-200.0, -500.0])
+    vacuum = TiltSeries(np.ones((9, 2, *SHAPE[1:]), np.float32), TILT_DEG, defocus_A, 0.5)
+    images = AtomModel(vacuum, SHAPE, (79,), **OPTIONS).images(make_sites(), Poses.nominal(TILT_DEG, 2))
+    return add_shot_noise(TiltSeries(images, TILT_DEG, defocus_A, 0.5), 500.0, np.random.default_rng(3))
+
+
 def test_the_mirror_image_tilted_the_other_way_projects_alike() -> None:
     sites = make_sites()
     rng = np.random.default_rng(2)
@@ -42,12 +57,33 @@ def test_the_mirror_image_tilted_the_other_way_projects_alike() -> None:
 
 @pytest.mark.parametrize("right", [True, False])
 def test_images_tell_atoms_from_their_mirror_image(right: bool) -> None:
-    defocus_A = np.array([-200.0, -500.0])
     truth, poses = make_sites(), Poses.nominal(TILT_DEG, 2)
-    vacuum = TiltSeries(np.ones((9, 2, *SHAPE[1:]), np.float32), TILT_DEG, defocus_A, 0.5)
-    ideal = TiltSeries(AtomModel(vacuum, SHAPE, (79,), **OPTIONS).images(truth, poses), TILT_DEG, defocus_A, 0.5)
-    model = AtomModel(add_shot_noise(ideal, 500.0, np.random.default_rng(3)), SHAPE, (79,), **OPTIONS)
+    model = AtomModel(noisy_series(), SHAPE, (79,), **OPTIONS)
     sites, seen = (truth, poses) if right else mirror(truth, poses)
     information = sample_information(model, sites, seen, 2, 4)
-    evidence = evidence_of_hand(model, sites, seen, information, None, tolerance=0.1)
-    assert evidence > 5 if right else evidence < -5
+    twin = fit_mirrored(model, sites, seen, information, None, tolerance=0.1)
+    assert twin.evidence > 5 if right else twin.evidence < -5
+    assert (twin.mirrored_cost > twin.cost) == right
+
+
+@pytest.mark.parametrize("hand", ["choose", "compare"])
+def test_of_a_series_tilted_the_other_way_the_mirror_image_is_taken_on_request(hand: str) -> None:
+    sites, n = make_sites(), 40
+    stated = replace(noisy_series(), tilt_deg=-TILT_DEG)
+    wrong_A, unknown = sites.positions_A * [1, 1, -1], np.full(n, np.nan)
+    traced = TracedAtoms(wrong_A, np.ones(n), np.ones(n), np.ones(n), np.full(n, 79), np.full((n, 3), 0.1), unknown,
+                         unknown, np.ones(n), np.zeros(n, np.uint8), unknown, np.ones((n, 1)), np.zeros(n))
+    refined = refine_atoms(stated, SHAPE, traced, (79,), RefineSpec(kind="atoms", hand=hand, n_rounds=1),
+                           microscope=MicroscopeSpec(), n_layers_per_slice=4, seed=0)
+    taken = hand == "choose"
+    expected_A = sites.positions_A if taken else wrong_A
+    assert len(refined) == n and cKDTree(expected_A).query(refined.positions_A)[0].max() < 0.1
+    np.testing.assert_array_equal(refined.poses.tilt_deg, TILT_DEG if taken else -TILT_DEG)
+    assert refined.summary["mirrored"] == taken and (refined.summary["hand"] > 5) == taken
+    assert (refined.summary["hand_chi_square"] < refined.summary["hand_chi_square_mirrored"]) == taken
+    volume = Volume(np.arange(24.0).reshape(2, 3, 4), 0.5)
+    made = Reconstruction(volume, np.ones(1), np.ones(1), (), (), "", 0.0, 0.0, poses=refined.poses)
+    series, other, found = in_hand_of(refined, stated, made, traced)
+    np.testing.assert_array_equal(series.tilt_deg, refined.poses.tilt_deg)
+    np.testing.assert_array_equal(found.positions_A, sites.positions_A if taken else wrong_A)
+    assert other.volume.potential_V[0, 0, 0] == (12 if taken else 0)

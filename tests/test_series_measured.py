@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import ase
@@ -289,3 +290,13 @@ def test_a_chiral_sample_keeps_its_hand_from_the_file_to_the_series(axis_deg: fl
                                                                      * np.linalg.norm(wanted - 1)))
 
     assert agreement(balls) > 0.9 > 0.75 > agreement(balls * [1, 1, -1])
+
+
+@pytest.mark.parametrize(("stated", "hand"), [("not given", "choose"), ("left", "compare")])
+def test_the_images_choose_the_hand_only_where_the_series_does_not_state_its_sense(stated: str, hand: str) -> None:
+    imported = replace(small_series(), provenance={"steps": [{"name": "sense of the tilt", "setting": stated}]})
+    settings = aetlab.settings(data="measured", refine="atoms",
+                               overrides={"data.path": "x.h5", "sample.elements": ["Pt"]})
+    assert imported.bind(settings, "0" * 64).refine.hand == hand
+    fixed = replace(settings, refine=replace(settings.refine, hand="none"))
+    assert imported.bind(fixed, "0" * 64).refine.hand == "none"

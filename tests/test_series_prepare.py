@@ -328,7 +328,7 @@ def test_missing_images_and_given_rectangles_pass_through_all_steps(scene: np.nd
     assert done.series.electrons_per_pixel[weight > 0] == pytest.approx(100, rel=0.02)
     assert [step.name for step in done.steps] == [
         "bad pixels", "gain residue", "vacuum", "electrons per pixel", "bad images", "drift between defoci",
-        "tilt axis", "shifts", "region", "sense of the tilt"]
+        "tilt axis", "shifts", "region", "sense of the tilt", "sign of the defocus"]
     whole = prepare(replace(recorded, counts=counts), PrepareSpec(
         vacuum="mean", shifts="keep", axis="given", axis_deg=0.0, bad_pixels="keep", electrons="gain"))
     assert whole.poses.shift_A == pytest.approx(0)

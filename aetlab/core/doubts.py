@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 #: Contrast of the images over that of the model which the named elements, whole and in place, explain: vibration,
-#: inelastic scattering and a rounded MTF lower it by some per cent; nothing raises it but other atoms.
-EXPLAINED_CONTRAST = (0.7, 1.15)
+#: inelastic scattering and a rounded MTF lower it by some per cent (0.957 to 0.999 in seven series whose atoms were
+#: right); nothing raises it but other atoms.
+EXPLAINED_CONTRAST = (0.85, 1.08)
+#: Relative error of the scale of the defocus that is doubted, and the standard errors that it needs: it was right
+#: within 1 % in eight series, and within two standard errors in a ninth whose planes lie 25 nm apart.
+DEFOCUS_OFF, SURE = 0.03, 4.0
+#: Share of the atoms that may have odd occupancies, and share of pairs that may be too near.
+MOST_ODD, MOST_NEAR = 0.02, 0.01
+#: χ² per degree of freedom of refined atoms: at most 1.055 in nine series whose atoms and electrons were right.
+MOST_LEFT = 1.15
 #: Standard errors by which one of two mirror images must fit better.
 CLEAR_HAND = 3.0
 
@@ -19,6 +28,10 @@ def doubts(metrics: Mapping[str, float]) -> list[str]:
     if of_atoms > 1 + abs(of_volume - 1):
         found.append(f"the atoms explain the images worse than the volume in which they were traced, χ² per value "
                      f"{of_atoms:.3f} against {of_volume:.3f}: atoms are missing, false or misplaced")
+    left = metrics.get("chi_square_reduced_atoms", float("nan"))
+    if left > MOST_LEFT:
+        found.append(f"the atoms leave χ² per value at {left:.3f}: the model is not that of the images (energy, pixel, "
+                     "tilt angles, aberrations or elements), or the electrons of a pixel are not those stated")
     contrast = metrics.get("refined_contrast", float("nan"))
     low, high = EXPLAINED_CONTRAST
     if contrast > high:
@@ -26,11 +39,42 @@ def doubts(metrics: Mapping[str, float]) -> list[str]:
                      "those that were named, or does the MTF fall too fast?")
     if contrast < low:
         found.append(f"the images have {contrast:.2f} of the contrast of the model: are there lighter elements than "
-                     "those that were named, or is the detector's MTF missing?")
+                     "those that were named, is the detector's MTF missing, or are angles, energy or defoci wrong?")
+    scale, error = (metrics.get(f"defocus_scale{name}", float("nan")) for name in ("", "_error"))
+    if abs(scale - 1) > max(DEFOCUS_OFF, SURE * error):
+        ratio = math.sqrt(abs(scale))
+        found.append(f"the defoci that fit are {scale:.3f} ± {error:.3f} times the given ones: the pixel is stated "
+                     f"{100 * abs(ratio - 1):.1f} % too {'large' if scale > 1 else 'small'}, the wavelength is "
+                     f"{scale:.3f} times that of the stated energy, or the defocus is not calibrated")
+    n_odd, n_atoms = metrics.get("n_odd_occupancies", 0.0), metrics.get("n_atoms_refined", float("inf"))
+    if n_odd > max(MOST_ODD * n_atoms, 1):
+        found.append(f"{n_odd:.0f} of {n_atoms:.0f} atoms scatter otherwise than their element does: there are other "
+                     "elements than those that were named, vacancies, or two atoms in one place")
+    n_near = metrics.get("n_too_near", 0.0)
+    if n_near > max(MOST_NEAR * n_atoms, 1):
+        found.append(f"{n_near:.0f} pairs of {n_atoms:.0f} atoms are nearer than any bond: the atoms are wrong, or the "
+                     "pixel is larger than the series says")
     hand = metrics.get("refined_hand", float("nan"))
     if hand < -CLEAR_HAND:
-        found.append(f"the mirror image of the atoms fits the images better, by {-hand:.1f} standard errors: the tilt "
-                     "counts in the other sense; import the series again with that sense (--set sense=left, or right)")
+        found.append(f"the mirror image of the atoms fits the images better, by {-hand:.1f} standard errors "
+                     f"({_both_hands(metrics)}): the tilt counts in the other sense than the series states; import the "
+                     "series again with that sense (--set sense=left, or right), or set refine.hand=choose")
     elif hand <= CLEAR_HAND:
-        found.append(f"the images do not tell the atoms from their mirror image ({hand:.1f} standard errors)")
+        found.append(f"the images do not tell the atoms from their mirror image, {hand:.1f} standard errors "
+                     f"({_both_hands(metrics)}): either may be right")
     return found
+
+
+def describe_hand(metrics: Mapping[str, float]) -> str:
+    """Return a line on the hand that the images chose, by the metrics of a run; empty if nothing was chosen."""
+    if not metrics.get("refined_mirrored", 0):
+        return ""
+    return (f"the mirror image of the atoms fitted the images better, by {metrics['refined_hand']:.1f} standard errors "
+            f"({_both_hands(metrics)}), and the series does not state the sense of its tilt: atoms, volume and tilt "
+            "angles of this record are the mirror image of what the series gives, with the opposite angles")
+
+
+def _both_hands(metrics: Mapping[str, float]) -> str:
+    """Return χ² of the atoms and of their mirror image in words."""
+    own, other = (metrics.get(f"refined_hand_chi_square{name}", float("nan")) for name in ("", "_mirrored"))
+    return f"χ² per value {own:.4f} of the atoms, {other:.4f} of their mirror image"

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from aetlab import flow
+from aetlab.core.hand import in_hand_of
 from aetlab.core.nouns import (
     Comparison,
     Reconstruction,
@@ -92,6 +93,7 @@ def save_record(outputs: Path | str, settings: RunSpec, series: TiltSeries, reco
     """
     spec = replace(settings, data=DataSpec(kind="given", digest=series.digest()))
     places = record.Places(Path(outputs).absolute())
+    series, reconstruction, traced = in_hand_of(refined, series, reconstruction, traced)
     with record.run_lock(places, spec):
         clock = StageClock()
         with clock.stage("score"):
@@ -118,6 +120,7 @@ def _make(spec: RunSpec, places: record.Places, reporter: LogReporter,
     with clock.stage("reconstruct"):
         reconstruction, shared_from, resumed = reconstruct(spec, spec, series, places, reporter, use_other_code)
     traced, refined = _find_atoms(spec, series, reconstruction, elements, clock, reporter)
+    series, reconstruction, traced = in_hand_of(refined, series, reconstruction, traced)
     validation: Validation | None = None
     if spec.validate.kind != "none":
         with clock.stage("validate"):

@@ -3,5 +3,6 @@
 from aetlab.refinement.kept import as_traced
 from aetlab.refinement.passes import most_passes
 from aetlab.refinement.refine import refine_atoms
+from aetlab.refinement.robust import describe_weakened
 
-__all__ = ["as_traced", "most_passes", "refine_atoms"]
+__all__ = ["as_traced", "describe_weakened", "most_passes", "refine_atoms"]

@@ -4,17 +4,19 @@ A projection does not tell the sense of the tilt: the sample mirrored in z, tilt
 images, but for the order of its layers along the beam. Multiple scattering, and the defocus of layers that lie above or
 below the middle, see that order. The mirrored atoms are fitted like the atoms themselves, and the costs of both are
 compared tilt by tilt: the mean difference over its standard error is the evidence. Errors of the model that both hands
-share cancel in the difference, and the scatter between the tilts holds those that they do not share.
+share cancel in the difference, and the scatter between the tilts holds those that they do not share. Where a series
+does not state the sense of its tilt, the mirror image is taken if it clearly fits better.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aetlab.core.nouns import RefinedAtoms
+from aetlab.core.doubts import CLEAR_HAND
+from aetlab.core.hand import mirror_poses, mirror_positions
 from aetlab.core.poses import Poses
 from aetlab.refinement.fisher import sample_pose_information
 from aetlab.refinement.fit import fit_to_images
@@ -26,33 +28,61 @@ from aetlab.spec import RefineSpec
 _ROUNDS, _PASSES = 2, 6
 #: Passes that are reported.
 N_MIRRORED = _ROUNDS * _PASSES
+#: Fewer tilts have no scatter.
+_LEAST_TILTS = 3
 #: Signs of positions and occupancy, and of turn and shift across the beam, under the mirroring of z.
 _SITE, _POSE = np.array([1.0, 1, -1, 1]), np.array([-1.0, -1, 1, 1, 1, 1])
 
 
-def mirror(sites: Sites, poses: Poses) -> tuple[Sites, Poses]:
-    """Return sites and poses with z mirrored: positions (x, y, -z), tilts the other way, the same planes of focus.
+@dataclass(frozen=True)
+class Twin:
+    """The mirror image of fitted sites, fitted as well, with its poses and the information (N, 4, 4) on its sites.
 
-    A rotation vector ω becomes (-ω_x, -ω_y, ω_z).
+    ``evidence`` is how many standard errors of the tilts it costs more than the sites, 0 with fewer than three tilts;
+    ``cost`` is that of the sites, ``mirrored_cost`` its own.
     """
-    return (replace(sites, positions_A=sites.positions_A * _SITE[:3]),
-            replace(poses, tilt_deg=-poses.tilt_deg, turn_deg=poses.turn_deg * _POSE[:3]))
+
+    sites: Sites
+    poses: Poses
+    information: np.ndarray
+    evidence: float
+    cost: float
+    mirrored_cost: float
+
+    @property
+    def clearly_better(self) -> bool:
+        """Whether the mirror image clearly fits better."""
+        return self.evidence < -CLEAR_HAND
+
+    def summary(self, model: AtomModel, poses: Poses, *, taken: bool) -> dict[str, float]:
+        """Return entries of a summary: evidence and χ² per value of the atoms and of their mirror image.
+
+        If the mirror image is ``taken`` as the result, the atoms are those of the twin.
+        """
+        per_cost = 8 * model.mean_electrons(poses) / model.n_values
+        costs = (self.mirrored_cost, self.cost) if taken else (self.cost, self.mirrored_cost)
+        return {"hand": -self.evidence if taken else self.evidence, "mirrored": float(taken),
+                "hand_chi_square": per_cost * costs[0], "hand_chi_square_mirrored": per_cost * costs[1]}
 
 
-def with_hand(refined: RefinedAtoms, model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray,
-              spec: RefineSpec, seed: int, on_pass: Callable[[float], None]) -> RefinedAtoms:
-    """Return ``refined`` with the evidence of its hand in its summary: :func:`evidence_of_hand` of its ``sites``."""
+def mirror(sites: Sites, poses: Poses) -> tuple[Sites, Poses]:
+    """Return sites and poses with z mirrored (:mod:`aetlab.core.hand`)."""
+    return replace(sites, positions_A=mirror_positions(sites.positions_A)), mirror_poses(poses)
+
+
+def fit_twin(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, spec: RefineSpec, seed: int,
+             on_pass: Callable[[float], None]) -> Twin:
+    """Return :func:`fit_mirrored` of the sites that a refinement with ``spec`` has found."""
     of_poses = None
     if spec.poses:
         of_poses = sample_pose_information(model, sites, poses, spec.n_information, seed)[:5, :5]
-    hand = evidence_of_hand(model, sites, poses, information, of_poses, tolerance=spec.tolerance, on_pass=on_pass)
-    return replace(refined, summary=refined.summary | {"hand": hand})
+    return fit_mirrored(model, sites, poses, information, of_poses, tolerance=spec.tolerance, on_pass=on_pass)
 
 
-def evidence_of_hand(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray,
-                     pose_information: np.ndarray | None, *, tolerance: float,
-                     on_pass: Callable[[float], None] | None = None) -> float:
-    """Return how many standard errors of the tilts the mirror image of fitted sites costs more than they do.
+def fit_mirrored(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray,
+                 pose_information: np.ndarray | None, *, tolerance: float,
+                 on_pass: Callable[[float], None] | None = None) -> Twin:
+    """Fit the mirror image of fitted sites, and compare both tilt by tilt.
 
     Parameters
     ----------
@@ -64,11 +94,6 @@ def evidence_of_hand(model: AtomModel, sites: Sites, poses: Poses, information: 
         The fit of the mirror image ends at this number of standard errors.
     on_pass : callable, optional
         Called with the cost after each pass.
-
-    Returns
-    -------
-    float
-        Positive if the sites fit better than their mirror image; 0 with fewer than three tilts.
     """
     own = _costs(model, sites, poses)
     mirrored, turned = mirror(sites, poses)
@@ -84,10 +109,12 @@ def evidence_of_hand(model: AtomModel, sites: Sites, poses: Poses, information: 
         fit = fit_to_images(model, mirrored, turned, of_sites, n_passes=_PASSES, tolerance=tolerance,
                             pose_information=of_poses, on_pass=on_pass)
         mirrored, turned = fit.sites, fit.poses
-    more = (_costs(model, mirrored, turned) - own)[model.present.any(axis=1)]
-    if len(more) < 3:
-        return 0.0
-    return float(more.mean() / max(more.std(ddof=1) / np.sqrt(len(more)), 1e-300))
+    other = _costs(model, mirrored, turned)
+    more = (other - own)[model.present.any(axis=1)]
+    evidence = 0.0
+    if len(more) >= _LEAST_TILTS:
+        evidence = float(more.mean() / max(more.std(ddof=1) / np.sqrt(len(more)), 1e-300))
+    return Twin(mirrored, turned, of_sites, evidence, float(own.sum()), float(other.sum()))
 
 
 def _costs(model: AtomModel, sites: Sites, poses: Poses) -> np.ndarray:

@@ -31,7 +31,9 @@ from aetlab.forward.multislice import Multislice, TiltCost, make_multislice, pro
 from aetlab.forward.series_optics import SeriesOptics
 from aetlab.methods.likelihood import DARKEST
 from aetlab.refinement import kernels_numba as kernels
+from aetlab.refinement.bench import Bench, TiltGradient
 from aetlab.refinement.tables import AtomTables, broaden, tabulate_atoms
+from aetlab.refinement.turns import Turns
 from aetlab.spec import MicroscopeSpec
 
 #: Half the difference of B in Å² in the derivative with respect to a thermal factor.
@@ -54,54 +56,6 @@ class Sites:
     def select(self, keep: np.ndarray) -> Sites:
         """Return the sites selected by ``keep`` (mask or indices)."""
         return Sites(self.positions_A[keep], self.occupancy[keep], self.kinds[keep])
-
-
-@dataclass(frozen=True)
-class TiltGradient:
-    """Cost of one tilt and its gradient with respect to the sites, in the frame of the microscope.
-
-    ``gradient`` (K, N, 4) holds d/dx', d/dy', d/dz' in 1/Å and d/d occupancy for each of the K requested tables;
-    ``placed_A`` (N, 3) the positions at the tilt; ``by_thermal`` (N,) the derivative in 1/Å² with respect to the
-    thermal factor of each site, if requested.
-    """
-
-    i_tilt: int
-    cost: float
-    gradient: np.ndarray
-    placed_A: np.ndarray
-    by_thermal: np.ndarray | None = None
-
-
-class _Turns:
-    """Order of tilts for threads that work on several tilts at once."""
-
-    def __init__(self, n: int) -> None:
-        self._ended = [False] * n
-        self._changed = threading.Condition()
-
-    def wait(self, i: int) -> None:
-        """Wait until all tilts before ``i`` have ended."""
-        with self._changed:
-            self._changed.wait_for(lambda: all(self._ended[:i]))
-
-    def end(self, i: int) -> None:
-        """Mark tilt ``i`` as ended, with or without an error."""
-        with self._changed:
-            self._ended[i] = True
-            self._changed.notify_all()
-
-
-@dataclass
-class _Bench:
-    """Buffers of a thread; ``refocused`` is True once the transfer functions of ``multislice`` have been replaced.
-
-    ``mtf`` is the MTF that ``multislice`` has.
-    """
-
-    multislice: TiltCost
-    slices: np.ndarray
-    mtf: np.ndarray | None
-    refocused: bool = False
 
 
 class AtomModel:
@@ -149,6 +103,11 @@ class AtomModel:
         if min(shape_zxy[2], series.images.shape[3]) < self.tables.window:
             raise ValueError(f"atoms reach over {self.tables.window} pixels along y, images have {shape_zxy[2]}")
         self._optics = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
+        self._series = series
+        #: Electrons of a vacuum pixel of each image (T, F); 1 without noise.
+        self.electrons_of_images = np.where(np.isfinite(series.electrons_per_pixel), series.electrons_per_pixel, 1.0)
+        #: Robust weight (T, F) of each image.
+        self.image_factors = np.ones(self.present.shape)
         #: Factor of the modulation of all images.
         self.contrast = 1.0
         self._mtf = self._optics.optics.mtf
@@ -229,7 +188,7 @@ class AtomModel:
         beside = [broaden(self.tables, self.thermal_A2 + sign * THERMAL_STEP_A2, self.voxel_A)
                   for sign in (1, -1)] if thermal else []
 
-        turns = _Turns(self.n_tilts)
+        turns = Turns(self.n_tilts)
 
         def in_turn(i_tilt: int, gradient: np.ndarray) -> None:
             if on_slices is not None:
@@ -324,6 +283,15 @@ class AtomModel:
         other._local = threading.local()
         return other
 
+    def with_image_factors(self, factors: np.ndarray) -> AtomModel:
+        """Return a model whose images have the weights of the series times ``factors`` (T, F), above 0."""
+        other = copy.copy(self)
+        series = replace(self._series, weight=self._series.weight * factors)
+        other.image_factors = factors
+        other._weighted = None if series.is_regular else series
+        other._image_weights = series.image_weights
+        return other
+
     def with_thermal(self, thermal_A2: np.ndarray) -> AtomModel:
         """Return a model with the thermal factor B (K,) in Å² of each element."""
         other = copy.copy(self)
@@ -387,8 +355,8 @@ class AtomModel:
         planes = np.stack([propagator(shape_xy, self.voxel_A, wavelength_A, float(d)) for d in distances_A])
         return np.asarray((nominal * planes[which.reshape(lift_A.shape)]).reshape(-1, *shape_xy))
 
-    def _bench(self) -> _Bench:
+    def _bench(self) -> Bench:
         if getattr(self._local, "bench", None) is None:
-            self._local.bench = _Bench(self._make_tilt_cost(self._optics.optics, self._dtype),
+            self._local.bench = Bench(self._make_tilt_cost(self._optics.optics, self._dtype),
                                        empty_aligned(self.slices_shape, self._dtype), self._optics.optics.mtf)
         return self._local.bench

@@ -17,4 +17,9 @@ def most_passes(spec: RefineSpec) -> int:
             + spec.n_information_last + 2 + (spec.n_passes + 1 if spec.poses else 0))
     if spec.imaging:
         most += N_SETTLING * (spec.n_passes_last + beside) + (N_CALIBRATIONS if spec.poses else 0)
-    return most + (N_MIRRORED if spec.hand else 0)
+    most += spec.n_rounds if spec.robust else 0
+    if spec.hand == "none":
+        return most
+    last = spec.n_passes_last + beside
+    again = (1 + N_SETTLING if spec.imaging else 1) * last + spec.n_information_last + 2 + spec.robust
+    return most + N_MIRRORED + (again if spec.hand in ("choose", "auto") else 0)

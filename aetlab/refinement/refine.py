@@ -17,6 +17,7 @@ from aetlab.core.nouns import RefinedAtoms, TiltSeries, TracedAtoms
 from aetlab.core.poses import Poses
 from aetlab.forward.multislice import TiltCost, make_multislice
 from aetlab.refinement.first_poses import align_tilts
+from aetlab.refinement.first_sites import as_sites, first_sites
 from aetlab.refinement.fisher import (
     own_information,
     sample_information,
@@ -27,12 +28,13 @@ from aetlab.refinement.fisher import (
     variance_factors,
 )
 from aetlab.refinement.fit import Fit, fit_poses, fit_to_images
-from aetlab.refinement.hand import with_hand
+from aetlab.refinement.hand import fit_twin
 from aetlab.refinement.image_parameters import at_usual_occupancy, calibrate_images, take_heights
 from aetlab.refinement.kept import carry_along, count_lost, keep_traced, well_traced, why_kept
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import name_sites
 from aetlab.refinement.passes import N_CALIBRATIONS, N_SETTLING
+from aetlab.refinement.robust import image_misfits, list_weakened, robust_factors
 from aetlab.refinement.search import (
     ResidualVolume,
     drop_duplicates,
@@ -95,28 +97,14 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
     model = AtomModel(series, shape_zxy, kinds, microscope=microscope,
                       n_layers_per_slice=n_layers_per_slice, parametrization=spec.parametrization,
                       debye_waller_A2=spec.debye_waller_A2, make_tilt_cost=make_tilt_cost,
-                      held=None if held is None else _as_sites(held, kinds))
+                      held=None if held is None else as_sites(held, kinds))
     poses = Poses.nominal(series.tilt_deg, model.n_defoci)
     # Held atoms are not mirrored with the sites.
-    refinement = _Refinement(model, replace(spec, hand=spec.hand and held is None), seed, report)
+    refinement = _Refinement(model, spec if held is None else replace(spec, hand="none"), seed, report)
     refined = refinement.run(traced, poses) if len(traced) else None
     if refined is not None and not refinement.kept:
         return refined
     return refinement.keep(traced, poses if refined is None else refined.poses)
-
-
-def _first_sites(traced: TracedAtoms, model: AtomModel, share: float) -> Sites:
-    """Return the strongest ``share`` of the traced atoms with occupancy 1; no atom becomes the lightest element."""
-    weakest_first = np.argsort(traced.signal, kind="stable")
-    strongest = np.sort(weakest_first[math.floor((1 - share) * len(traced)):])
-    return _as_sites(traced, model.elements).select(strongest)
-
-
-def _as_sites(traced: TracedAtoms, elements: tuple[int, ...]) -> Sites:
-    """Return traced atoms with occupancy 1; what is no atom becomes the first of ``elements``, which ascend."""
-    kinds = np.searchsorted(elements, traced.numbers)
-    kinds = np.where(np.isin(traced.numbers, elements), kinds, 0)
-    return Sites(traced.positions_A.copy(), np.ones(len(traced)), kinds)
 
 
 class _Refinement:
@@ -128,20 +116,22 @@ class _Refinement:
         self._n_passes = 0
         self._contrast_error = 0.0
         self._rounds: list[dict[str, float]] = []
-        self._first_cost, self._lost = math.inf, 0
+        self._first_cost, self._first_costs, self._lost = math.inf, np.zeros(0), 0
         #: Why the traced atoms are kept; empty if the refined ones are better.
         self.kept = ""
 
     def run(self, traced: TracedAtoms, poses: Poses) -> RefinedAtoms:
         """Return the refined atoms, and set :attr:`kept` if the traced ones are better."""
         spec = self._spec
-        sites = _first_sites(traced, self._model, spec.first_share if spec.n_rounds > 1 else 1.0)
+        sites = first_sites(traced, self._model, spec.first_share if spec.n_rounds > 1 else 1.0)
         sites = sites.select(drop_duplicates(sites, spec.min_distance_A))
         if spec.poses:
             poses = self._align(sites, poses)
-        whole = _first_sites(traced, self._model, 1.0)
+        whole = first_sites(traced, self._model, 1.0)
         self._first_cost = sum(tilt.cost for tilt in self._model.gradients(whole, poses))
         self._passed(f"{len(whole)} traced sites, cost {self._first_cost:.6g}")
+        if spec.robust:
+            self._first_costs, _ = image_misfits(self._model, whole, poses)
         information = self._information(sites, poses, spec.n_information)
         places_A = traced.positions_A[well_traced(traced)]
         n_new = len(sites)
@@ -166,14 +156,26 @@ class _Refinement:
                                  "remaining_standard_errors": fit.remaining})
             if last or not len(sites):
                 break
+        if spec.robust:  # with the weights of the last fit
+            self._first_cost = float((self._first_costs * self._model.image_factors).sum())
         self.kept = why_kept(places_A, sites.positions_A, self._first_cost, fit.descent.cost)
         self._lost = count_lost(places_A, sites.positions_A)
         if not len(sites):
             return self.keep(traced, poses)
         refined = self._finish(fit, sites, poses)
-        return refined if self.kept or not spec.hand else with_hand(
-            refined, self._model, sites, poses, information, spec, next(self._seeds),
-            lambda cost: self._passed(f"mirror image, cost {cost:.6g}"))
+        return refined if self.kept or spec.hand == "none" else self._judge_hand(refined, sites, poses, information)
+
+    def _judge_hand(self, refined: RefinedAtoms, sites: Sites, poses: Poses, information: np.ndarray) -> RefinedAtoms:
+        """Return the refined atoms with the evidence of their hand, or their mirror image on request."""
+        spec = self._spec
+        twin = fit_twin(self._model, sites, poses, information, spec, next(self._seeds),
+                        lambda cost: self._passed(f"mirror image, cost {cost:.6g}"))
+        taken = twin.clearly_better and spec.hand in ("choose", "auto")
+        if taken:
+            fit = self._fit(twin.sites, twin.poses, twin.information, True, thermal=spec.thermal)
+            keep = (fit.sites.occupancy >= spec.min_occupancy) & drop_duplicates(fit.sites, spec.min_distance_A)
+            refined = self._finish(fit, fit.sites.select(keep), fit.poses)
+        return replace(refined, summary=refined.summary | twin.summary(self._model, poses, taken=taken))
 
     def keep(self, traced: TracedAtoms, poses: Poses) -> RefinedAtoms:
         """Return the traced atoms, and say why they are kept."""
@@ -217,9 +219,14 @@ class _Refinement:
 
     def _fit(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool, *, thermal: bool) -> Fit:
         """Fit, after a calibration of the images on request; the last fit is repeated until both agree."""
+        if self._spec.imaging:
+            poses, _ = self._calibrated(sites, poses)
+        if self._spec.robust:
+            _, misfit = image_misfits(self._model, sites, poses)
+            self._model = self._model.with_image_factors(robust_factors(misfit))
+            self._passed(f"{int((self._model.image_factors < 1).sum())} images fit much worse than the others")
         if not self._spec.imaging:
             return self._fit_once(sites, poses, information, last, thermal)
-        poses, _ = self._calibrated(sites, poses)
         fit = self._fit_once(sites, poses, information, last, thermal)
         for _ in range(N_SETTLING if last else 0):
             poses, settled = self._calibrated(fit.sites, fit.poses)
@@ -366,16 +373,18 @@ class _Refinement:
         error_A2 = 1 / np.sqrt(4 * n_electrons * known)
         return model.thermal_A2 + 8 * math.pi**2 * variance_A2, error_A2
 
-    def _summary(self, thermal_A2: np.ndarray, poses: Poses) -> dict[str, float]:
+    def _summary(self, thermal_A2: np.ndarray, poses: Poses) -> dict[str, Any]:
         """Return the entries of the summary for thermal factors, defocus and brightness."""
         spec, model = self._spec, self._model
-        found: dict[str, float] = {}
+        found: dict[str, Any] = {}
         if spec.thermal:
             found |= {f"thermal_{physics.SYMBOLS[Z]}_A2": float(B)
                       for Z, B in zip(model.elements, thermal_A2, strict=True)}
         if spec.imaging:
             found["defocus_offset_rms_A"] = float(np.sqrt((poses.defocus_A[model.present] ** 2).mean()))
             found["brightness_rms_percent"] = 100 * float(np.sqrt(((poses.brightness[model.present] - 1) ** 2).mean()))
+        if spec.robust:
+            found |= list_weakened(model)
         if spec.contrast:
             found |= {"contrast": model.contrast, "contrast_error": self._contrast_error}
         return found

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from aetlab.core.doubts import doubts
+from aetlab.core.doubts import describe_hand, doubts
 from aetlab.core.metrics import find_metric
 from aetlab.reporting import html
 from aetlab.reporting.figures.atoms import element_name
@@ -25,14 +25,15 @@ _TABLES = {
         "r_factor_atoms", "r_factor_counts_atoms", "chi_square_reduced_atoms", "r_factor_volume",
         "r_factor_counts_volume", "chi_square_volume", "held_out_r_factor_atoms", "held_out_chi_square_atoms",
         "held_out_r_factor_volume", "held_out_chi_square_volume",
-        "n_outlying_images"),
+        "n_outlying_images", "defocus_scale", "defocus_scale_error"),
     "Two halves": (
         "resolution_0143_A", "resolution_05_A", "resolution_half_bit_A", "resolution_0143_axis_A",
         "resolution_05_axis_A", "resolution_0143_wedge_A", "resolution_05_wedge_A", "resolution_0143_across_A",
         "resolution_05_across_A", "halves_n_first", "halves_n_second", "halves_n_common", "halves_n_unconfirmed",
         "halves_found_percent", "halves_false_percent", "halves_position_error_pm", "halves_names_agree_percent",
         "halves_species_percent"),
-    "Chemistry": ("density_g_cm3", "density_per_A3", "n_too_near", "n_isolated"),
+    "Chemistry": ("density_g_cm3", "density_per_A3", "n_too_near", "n_isolated",
+                  "n_odd_occupancies"),
 }
 
 
@@ -79,8 +80,10 @@ def _names(run: StoredRun, heading: str) -> list[str]:
 
 
 def _doubts(run: StoredRun) -> str:
-    """Return the reasons to doubt the atoms."""
-    return "".join(f"<p><strong>Doubt</strong>: {html.escape(line)}.</p>" for line in doubts(run.metrics))
+    """Return the hand that the images chose and the reasons to doubt the atoms."""
+    named = [("Hand", line) for line in (describe_hand(run.metrics),) if line]
+    named += [("Doubt", line) for line in doubts(run.metrics)]
+    return "".join(f"<p><strong>{name}</strong>: {html.escape(line)}.</p>" for name, line in named)
 
 
 def _outlying(run: StoredRun) -> str:

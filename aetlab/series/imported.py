@@ -23,7 +23,8 @@ from aetlab.exchange.series_file import describe_series, read_series
 from aetlab.series.errors import SeriesError
 from aetlab.series.facts import ImageFacts, bytes_text, describe_facts, read_facts, text_bytes
 from aetlab.series.microscope import MtfTable
-from aetlab.spec import DefocusSpec, DoseSpec, MicroscopeSpec, RunSpec, SpecError, TiltsSpec, WedgeSpec
+from aetlab.series.senses import SENSE_STEP, SENSES
+from aetlab.spec import DefocusSpec, DoseSpec, MicroscopeSpec, RefineSpec, RunSpec, SpecError, TiltsSpec, WedgeSpec
 from aetlab.spec.bind import bind, unbind
 from aetlab.spec.data import OF_SERIES
 from aetlab.spec.inputs import require_digest
@@ -98,7 +99,19 @@ class ImportedSeries:
             scale=replace(settings.scale, name=OF_SERIES, shape_zxy=(n_z, n_x, n_y), voxel_A=pixel_A),
             tilts=TiltsSpec(angles_deg=tuple(float(angle) for angle in series.tilt_deg)), wedge=WedgeSpec(),
             defocus=DefocusSpec(planes_nm=defocus_nm), dose=DoseSpec(total_e_A2=dose_e_A2),
-            microscope=self.seen_by())
+            microscope=self.seen_by(), refine=self._with_hand(settings.refine))
+
+    @property
+    def states_sense(self) -> bool:
+        """Whether a file or a setting of the import stated the sense of the tilt."""
+        return any(step.get("name") == SENSE_STEP and step.get("setting") in SENSES
+                   for step in self.provenance.get("steps", ()))
+
+    def _with_hand(self, refine: RefineSpec) -> RefineSpec:
+        """Return the refinement with its hand decided: a sense that is stated is kept."""
+        if refine.hand != "auto":
+            return refine
+        return replace(refine, hand="compare" if self.states_sense else "choose")
 
     def seen_by(self) -> MicroscopeSpec:
         """Return the microscope with the detector's table."""

@@ -50,8 +50,13 @@ class RefineSpec:
     imaging: bool = setting("whether defocus and brightness of every image are fitted", reads=_REFINED, default=False)
     contrast: bool = setting("whether a factor of the modulation that all images share is fitted; occupancies then "
                              "tell only how the sites differ", reads=_REFINED, default=False)
-    hand: bool = setting("whether the mirror image of the atoms is fitted as well and its cost compared, which tells "
-                         "the sense of the tilt where scattering is multiple", reads=_REFINED, default=False)
+    hand: str = setting("what is done about the mirror image of the atoms, which tells the sense of the tilt where "
+                        "scattering is multiple: compare fits it as well and compares the costs; choose then takes the "
+                        "one that clearly fits better; auto is choose where a measured series does not state the sense "
+                        "of its tilt, else compare", choices=("none", "compare", "choose", "auto"), reads=_REFINED,
+                        default="none")
+    robust: bool = setting("whether images that fit much worse than the others lose weight, by the square of how much "
+                           "worse", reads=_REFINED, default=False)
     surroundings: bool = setting("whether distances and elements of the neighbours count, besides the images, in "
                                  "naming a site", reads=_REFINED, default=True)
 

@@ -25,6 +25,8 @@ DISTANCE_EDGES_A = np.linspace(0.0, 6.0, 241)
 MOST_BONDS = 16
 #: Rules, by their numbers in the record.
 RULES = ("too near", "isolated")
+#: An occupancy is odd if it is off the median of its element by this much and by this many standard errors.
+ODD_OCCUPANCY, ODD_ERRORS = 0.2, 5.0
 _DALTON_A3_IN_G_CM3 = 1.66053906660
 
 
@@ -112,3 +114,16 @@ def _density(numbers: np.ndarray, positions_A: np.ndarray, arrays: dict[str, np.
     masses = [float(atomic_masses[numbers[near]].sum()) for near in inside]
     return {"density_per_A3": float(np.mean([len(near) for near in inside])) / ball_A3,
             "density_g_cm3": float(np.mean(masses)) / ball_A3 * _DALTON_A3_IN_G_CM3}
+
+
+def count_odd_occupancies(numbers: np.ndarray, occupancy: np.ndarray, error: np.ndarray) -> int:
+    """Return how many of N atoms have another occupancy than the others of their element, beyond their errors.
+
+    Such atoms are other elements, vacancies, or two atoms in one place.
+    """
+    n_odd = 0
+    for number in np.unique(numbers):
+        own = numbers == number
+        off = np.abs(occupancy[own] - np.median(occupancy[own]))
+        n_odd += int(((off > ODD_OCCUPANCY) & (off > ODD_ERRORS * error[own])).sum())
+    return n_odd

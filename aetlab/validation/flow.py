@@ -9,7 +9,7 @@ import numpy as np
 
 from aetlab import flow
 from aetlab.core.backend import to_numpy
-from aetlab.core.doubts import doubts
+from aetlab.core.doubts import describe_hand, doubts
 from aetlab.core.grid import rotation_matrix
 from aetlab.core.nouns import Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Validation
 from aetlab.core.progress import SILENT, Reporter
@@ -18,7 +18,8 @@ from aetlab.reconstruction.left_out import held_images
 from aetlab.refinement.predicted import predict_images
 from aetlab.spec import RunSpec, SpecError
 from aetlab.validation.agreement import compare_halves
-from aetlab.validation.chemistry import check_chemistry
+from aetlab.validation.chemistry import check_chemistry, count_odd_occupancies
+from aetlab.validation.defocus_scale import find_defocus_scale
 from aetlab.validation.fsc import correlate_shells, resolution_A, shift_between, shifted
 from aetlab.validation.halves import Half, make_halves, registered, split_of
 from aetlab.validation.images import ImageFit, compare_images
@@ -64,13 +65,19 @@ def validate(settings: RunSpec, series: TiltSeries, reconstruction: Reconstructi
         if refined is not None:
             metrics["chi_square_reduced_atoms"] = _reduced(settings, series, refined, metrics["chi_square_atoms"])
         _add_chemistry(traced if refined is None else refined, metrics, arrays)
+        if refined is not None:
+            if settings.refine.imaging:
+                metrics["defocus_scale"], metrics["defocus_scale_error"] = find_defocus_scale(series, refined.poses)
+            metrics["n_odd_occupancies"] = float(count_odd_occupancies(refined.numbers, refined.occupancy,
+                                                                       refined.occupancy_error))
     if settings.validate.kind == "halves":
         halves = make_halves(settings, series, reconstruction, elements=numbers, progress=progress)
         with flow.computing(settings):
             _add_halves(settings, series, halves, reconstruction, Half(reconstruction, traced, refined), numbers,
                         metrics, arrays)
     of_refined = {} if refined is None else flow.measure(reconstruction, traced, refined)
-    for line in _lines(metrics) + outliers + doubts(of_refined | metrics):
+    chosen = describe_hand(of_refined | metrics)
+    for line in _lines(metrics) + outliers + [chosen] * bool(chosen) + doubts(of_refined | metrics):
         progress.say(f"validate: {line}")
     return Validation(metrics, arrays, split_of(settings, series) if settings.validate.kind == "halves" else "")
 

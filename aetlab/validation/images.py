@@ -20,12 +20,7 @@ import numpy as np
 
 from aetlab.core.backend import to_numpy
 from aetlab.core.nouns import TiltSeries
-
-#: An image is an outlier if its misfit is this many standard deviations (from the median deviation) above the median
-#: of all ...
-OUTLYING = 6.0
-#: ... and by at least this share of the median.
-OUTLYING_SHARE = 0.05
+from aetlab.core.outlying import find_outlying
 
 
 @dataclass(frozen=True)
@@ -71,11 +66,7 @@ class ImageFit:
 
     def outlying(self, among: np.ndarray | bool = True) -> np.ndarray:
         """Return which of the images ``among``, bool (T, F), fit much worse than the others of these, bool (T, F)."""
-        present = np.isfinite(self.misfit) & among
-        middle = np.median(self.misfit[present]) if present.any() else 0.0
-        sigma = 1.4826 * np.median(np.abs(self.misfit[present] - middle)) if present.any() else 0.0
-        limit = middle + max(OUTLYING * sigma, OUTLYING_SHARE * middle)
-        return present & (np.where(present, self.misfit, 0) > limit)
+        return find_outlying(self.misfit, among)[0]
 
 
 def compare_images(series: TiltSeries, modelled: Iterable[np.ndarray], n_worst: int) -> ImageFit:

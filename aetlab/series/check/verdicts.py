@@ -39,6 +39,8 @@ _ADVICE = {
     "region": "Choose a larger region, or one further from the border.",
     "sense of the tilt": "Calibrate it once with a sample of known handedness, or a gold particle tilted about a known "
                          "side, and write sense: right or left into the microscope's file.",
+    "sign of the defocus": "Overfocus is positive in the table; take images on both sides of focus if you do not "
+                           "know it.",
 }
 
 

@@ -24,7 +24,7 @@ def record_collection(collection: Collection) -> Recorded:
         energy_keV=microscope.spec.energy_keV if microscope else None,
         dqe=microscope.spec.dqe if microscope else 1.0,
         mtf=(table.cycles_per_pixel, table.mtf) if table else None, axis_deg=axis_of(collection),
-        sense=microscope.sense if microscope else "")
+        sense=microscope.sense if microscope else "", lens=microscope.spec if microscope else None)
 
 
 def axis_of(collection: Collection) -> float | None:

@@ -13,6 +13,7 @@ from aetlab.series.measures import Measures
 from aetlab.series.prepare.bad_frames import describe, find_bad_frames, find_odd_levels, no_bad_frames
 from aetlab.series.prepare.bad_pixels import BadPixels, fill_bad_pixels, find_bad_pixels, no_bad_pixels
 from aetlab.series.prepare.electrons import Electrons, find_electrons
+from aetlab.series.prepare.focus_sign import with_focus_sign
 from aetlab.series.prepare.gain import GainResidue, find_gain_residue, no_gain_residue
 from aetlab.series.prepare.geometry import Geometry, find_geometry
 from aetlab.series.prepare.nouns import Prepared, Recorded, Step
@@ -20,6 +21,7 @@ from aetlab.series.prepare.pictures import along_axis, shrink
 from aetlab.series.prepare.region import Grid, choose_grid, place_image
 from aetlab.series.prepare.settings import PrepareSpec
 from aetlab.series.prepare.vacuum import Vacuum, find_mask, mask_of_rectangles, measure_vacuum, take_mean
+from aetlab.series.senses import NO_SENSE, SENSE_STEP
 
 #: Drift between the defoci, rms in pixels, up to which images are moved by whole pixels.
 _WHOLE_PX = 0.25
@@ -87,7 +89,8 @@ def prepare(recorded: Recorded, spec: PrepareSpec | None = None, *, overwrite: b
     geometry = find_geometry(images, usable, np.asarray(recorded.tilt_deg, float), recorded.defocus_A, recorded.pixel_A,
                              recorded.energy_keV, has_vacuum=has_vacuum, known_deg=recorded.axis_deg, spec=spec)
     series, poses, placing = _place(recorded, spec, images, pixels, usable, electrons, geometry)
-    return Prepared(series, poses, (*steps, *placing, sense_step), excluded, geometry.axis.angle_deg,
+    series, focus_step = with_focus_sign(series, recorded.lens, spec.defocus_sign)
+    return Prepared(series, poses, (*steps, *placing, sense_step, focus_step), excluded, geometry.axis.angle_deg,
                     geometry.position_px * recorded.pixel_A, geometry.radius_px * recorded.pixel_A, measures,
                     thumbnails, geometry.axis.curve)
 
@@ -171,14 +174,14 @@ def _with_sense(recorded: Recorded, spec: PrepareSpec) -> tuple[Recorded, Step]:
     sense, source = (spec.sense, "the settings") if spec.sense else (recorded.sense, "the microscope's file")
     numbers = {"sign": -1.0 if sense == "left" else 1.0}
     if not sense:
-        return recorded, Step("sense of the tilt", "not given", "no file says in which sense the tilt counts; positive "
-                              "angles are taken as right-handed about the axis. If that is wrong, the atoms come out "
-                              "as their mirror image", numbers, "look")
+        return recorded, Step(SENSE_STEP, NO_SENSE, "no file says in which sense the tilt counts; positive angles "
+                              "are taken as right-handed about the axis. The refinement compares the atoms with their "
+                              "mirror image; without it, they may be the mirror image", numbers, "look")
     line = f"{sense}-handed about the axis, as {source} says" + (
         "; all angles have changed their sign" if sense == "left" else "")
     if sense == "left":
         recorded = replace(recorded, tilt_deg=-np.asarray(recorded.tilt_deg, float))
-    return recorded, Step("sense of the tilt", sense, line, numbers)
+    return recorded, Step(SENSE_STEP, sense, line, numbers)
 
 
 def _electrons_step(electrons: Electrons, spec: PrepareSpec) -> Step:

@@ -10,6 +10,7 @@ from aetlab.core.errors import DataError
 from aetlab.core.poses import Poses
 from aetlab.core.tilt_series import TiltSeries
 from aetlab.series.measures import Measures
+from aetlab.spec import MicroscopeSpec
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Recorded:
         Direction of the tilt axis as the microscope's file or the log says, see :class:`PrepareSpec`.
     sense : str
         Sense of the tilt angles as the microscope's file says, see :class:`PrepareSpec`; empty: not known.
+    lens : MicroscopeSpec, optional
+        Energy, aperture and aberrations, from which the sign of the defocus is tried.
 
     Raises
     ------
@@ -62,6 +65,7 @@ class Recorded:
     mtf: tuple[np.ndarray, np.ndarray] | None = None
     axis_deg: float | None = None
     sense: str = ""
+    lens: MicroscopeSpec | None = None
 
     def __post_init__(self) -> None:
         if self.counts.ndim != 4:

@@ -55,6 +55,10 @@ class PrepareSpec:
         "sense of the tilt angles: with right a positive angle turns the sample right-handed about the axis, the beam "
         "along +z; with left the other way, and the angles change their sign; by default that of the microscope's "
         "file, else right without being known", choices=("", *SENSES), default="")
+    defocus_sign: str = setting(
+        "sign of the defoci, overfocus positive: find takes the opposite of the given one where the images clearly "
+        "show atoms with that alone; given keeps what the table or the headers say", choices=("find", "given"),
+        default="find")
     voxel_A: float = setting("pixel of the result, by Fourier cropping; 0 keeps that of the images", unit="Å",
                              within="[0, inf)", default=0.0)
     size: tuple[int, int] | None = setting(
