@@ -15,16 +15,16 @@ from aetlab.spec import SpecError
 
 @pytest.fixture
 def n_composed(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
-    """Return the list of overrides that Hydra has composed as a whole."""
+    """Return the list of overrides that Hydra has composed as a whole, for jobs and for the launcher."""
     composed: list[Sequence[str]] = []
-    whole = compose._compose_settings
-    monkeypatch.setattr(compose, "_compose_settings", lambda words: composed.append(words) or whole(words))
+    whole = compose._compose_whole
+    monkeypatch.setattr(compose, "_compose_whole", lambda words: composed.append(words) or whole(words))
     return composed
 
 
 @pytest.mark.parametrize(("words", "most"), [
     (["dose=inf,50k", "reg=tv,lasso", "engine.step=1.2,1e0", "seed=range(5)"], 3),
-    (["experiment=fig4a,sparse", "defocus.planes_nm=[10],[20,30]", "reg.weight=rule,0.5", "scale.name=a,'b c'"], 2),
+    (["experiment=fig4a,sparse", "defocus.planes_nm=[10],[20,30]", "reg.weight=rule,0.5", "scale.name=a,'b c'"], 3),
 ])
 def test_sweeps_of_choices_and_values_have_the_settings_of_single_jobs(
         words: list[str], most: int, n_composed: list[Sequence[str]], monkeypatch: pytest.MonkeyPatch) -> None:

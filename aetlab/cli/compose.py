@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,10 @@ def compose_all(words: Sequence[str], *, multirun: bool, config_dir: Path | None
             parsed = parser.parse_overrides(list(words))
         check_overrides(parsed)
         if multirun:
-            settings = SweepSettings(_compose_settings, lambda word: parser.parse_overrides([word])[0].value(), groups)
-            return _compose_sweep(words, parsed, settings, config_dir)
+            composed = lru_cache(maxsize=1)(_compose_whole)  # one composition gives the launcher and the first job
+            settings = SweepSettings(lambda job: _settings_of(composed(tuple(job))),
+                                     lambda word: parser.parse_overrides([word])[0].value(), groups)
+            return _compose_sweep(words, parsed, settings, composed, config_dir)
         for override in parsed:
             if override.is_sweep_override():
                 raise SpecError(f"{override.input_line} names several values: add -m to sweep over them")
@@ -180,12 +183,16 @@ def compose_all(words: Sequence[str], *, multirun: bool, config_dir: Path | None
 
 
 def _compose_sweep(words: Sequence[str], parsed: Sequence[Override], settings: SweepSettings,
-                   config_dir: Path | None) -> Plan:
+                   composed: Callable[[tuple[str, ...]], DictConfig], config_dir: Path | None) -> Plan:
     """Compose the jobs of a sweep over ``words``, or the one job of a search."""
     sweeping = [override for override in parsed if override.is_sweep_override()]
     fixed = [word for word, override in zip(words, parsed, strict=True) if not override.is_sweep_override()]
+    varied = {override.get_key_element() for override in sweeping}
+    # The first job is composed anyway. It has the launcher of all, unless it is one of several experiments.
+    discrete = all(override.is_discrete_sweep() for override in sweeping)
+    plain = discrete and "experiment" not in varied and not any(override.is_hydra_override() for override in parsed)
     with _errors_in_one_line():
-        config = compose(CONFIG_NAME, list(fixed), return_hydra_config=True)
+        config = composed(tuple(values[0] for values in _values(parsed)) if plain else tuple(fixed))
         read_composed(config)
         hydra = OmegaConf.masked_copy(config, "hydra")
         launcher = _launcher(config.hydra, config_dir)
@@ -197,7 +204,6 @@ def _compose_sweep(words: Sequence[str], parsed: Sequence[Override], settings: S
         job = _compose_search(fixed, check=not groups_vary)
         return Plan((job,), launcher=launcher, hydra=hydra, searched=tuple(map(_searched, sweeping)))
     jobs = list(itertools.product(*_values(parsed)))
-    varied = {override.get_key_element() for override in sweeping}
     by_pattern = any(override.key_or_group == "experiment" and override.value_type == ValueType.GLOB_CHOICE_SWEEP
                      for override in parsed)
     made, left_out = _compose_each(jobs, varied, by_pattern, settings)
@@ -305,12 +311,17 @@ def _composer(config_dir: Path | None, words: Sequence[str] = ()) -> Iterator[Ov
 
 
 def _compose_job(words: Sequence[str], label: str) -> Job:
-    return _bind_composed(words, label, _compose_settings(words).settings)
+    return _bind_composed(words, label, _settings_of(_compose_whole(words)).settings)
 
 
-def _compose_settings(words: Sequence[str]) -> Composition:
+def _compose_whole(words: Sequence[str]) -> DictConfig:
+    """Return all settings, with those of Hydra."""
     with _errors_in_one_line():
-        config = compose(CONFIG_NAME, list(words), return_hydra_config=True)
+        return compose(CONFIG_NAME, list(words), return_hydra_config=True)
+
+
+def _settings_of(config: DictConfig) -> Composition:
+    with _errors_in_one_line():
         return Composition(*read_composed(config))
 
 
