@@ -115,7 +115,7 @@ def true_poses(settings: RunSpec) -> Poses | None:
 
 
 def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = SILENT,
-                checkpoints: Checkpoints | None = None) -> Reconstruction:
+                checkpoints: Checkpoints | None = None, poses: Poses | None = None) -> Reconstruction:
     """Return the potential that fits ``series``.
 
     Parameters
@@ -128,6 +128,8 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
         Receives every iteration.
     checkpoints : Checkpoints, optional
         Stores the state between iterations, and provides it to continue from.
+    poses : Poses, optional
+        Poses of the tilts, which align=true then takes instead of finding them.
 
     Raises
     ------
@@ -149,7 +151,8 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
                          f"step {step_of(settings, len(fitted)) / model.lipschitz:.4g} V²")
             return weight
 
-        fit = StagedFit(fit_stages(settings, n_iterations), series, fitted, resumption, progress).run(weigh)
+        fit = StagedFit(fit_stages(settings, n_iterations), series, fitted, resumption, progress,
+                        poses).run(weigh)
         solution = fit.solution
         volume = Volume(to_numpy(fit.model.form_potential(solution.volume)), settings.scale.voxel_A)
         predicted = prediction_cost(fit.model, solution.volume, held) if len(held) else float("nan")
@@ -182,12 +185,12 @@ def trace(settings: RunSpec, reconstruction: Reconstruction | Volume, *, element
 
 def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction, traced: TracedAtoms, *,
            elements: Sequence[int] | None = None, progress: Reporter = SILENT,
-           held: TracedAtoms | None = None) -> RefinedAtoms:
+           held: TracedAtoms | None = None, known: refinement.Known | None = None) -> RefinedAtoms:
     """Return traced atoms refined against the images.
 
-    Atoms that are ``held`` are in the images as well and stay as they are. The images are divided by the vacuum
-    brightness that the alignment of the reconstruction found. The poses of the tilts are not taken from it; the
-    refinement finds them itself. ``elements`` are as in :func:`trace`.
+    Atoms that are ``held`` are in the images as well and stay as they are, and so does what is ``known``. The images
+    are divided by the vacuum brightness that the alignment of the reconstruction found. The poses of the tilts are not
+    taken from it; the refinement finds them itself. ``elements`` are as in :func:`trace`.
 
     Raises
     ------
@@ -206,7 +209,7 @@ def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction
             traced, numbers, settings.refine,
             microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers, seed=seed,
             report=lambda done, detail: reported(done, most, detail),
-            make_tilt_cost=choose_tilt_cost(settings, progress.say), held=held)
+            make_tilt_cost=choose_tilt_cost(settings, progress.say), held=held, known=known)
     reported(most, most, f"{len(refined)} atoms, {refined.summary['stopped']} in {refined.summary['passes']} passes")
     for line in refinement.describe_weakened(refined, series):
         progress.say(f"refine: {line}")

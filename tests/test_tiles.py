@@ -255,12 +255,8 @@ def test_an_atom_at_a_seam_is_found_once() -> None:
 
 
 @pytest.mark.parametrize(("overrides", "words"), [
-    ({"tile.n": 3, "align.enabled": True}, "align.enabled=True"),
     ({"tile.n": 3, "tile.index": 0, "refine.kind": "atoms"}, "refine.kind='atoms'"),
-    ({"tile.n": 3, "refine.kind": "atoms", "refine.poses": True}, "refine.poses=True"),
-    ({"tile.n": 3, "refine.kind": "atoms", "refine.imaging": True}, "refine.imaging=True"),
-    ({"tile.n": 3, "validate.kind": "images"}, "validate.kind='images'"),
-    ({"tile.n": 3, "reg.held_out": 0.1}, "reg.held_out=0.1"),
+    ({"tile.n": 3, "validate.kind": "halves"}, "validate.kind='halves'"),
     ({"tile.n": 3, "tile.rows": 20}, "tile.rows=20"),
     ({"tile.halo_A": 20.0}, "tile.halo_A=20.0"),
     ({"tile.index": 0}, "tile.index=0"),

@@ -55,12 +55,16 @@ class JobSettings:
             raise SpecError("outputs='' cannot be used: give a folder")
 
 
+#: Stages of a sweep: runs and tiles, parts of the work on joined atoms, and runs that join tiles.
+TILE, PART, JOIN = 0, 1, 2
+
+
 @dataclass(frozen=True)
 class Job:
     """One requested run: its overrides, the settings they compose to, and a label that is unique in its sweep.
 
     ``notes`` are lines on settings of a sweep that other jobs read, but not this one. ``tiles`` are the numbers of the
-    jobs whose tiles it joins.
+    jobs whose results it needs. ``part`` is the tile whose atoms it measures and refines; None where it makes a record.
     """
 
     words: tuple[str, ...]
@@ -70,6 +74,12 @@ class Job:
     number: int = 0
     notes: tuple[str, ...] = ()
     tiles: tuple[int, ...] = ()
+    part: int | None = None
+
+    @property
+    def stage(self) -> int:
+        """When the job is launched: :data:`TILE`, :data:`PART` or :data:`JOIN`."""
+        return TILE if not self.tiles else JOIN if self.part is None else PART
 
 
 @dataclass(frozen=True)

@@ -55,16 +55,17 @@ class JobResult:
         return json.dumps({**asdict(self), "metrics": metrics}, allow_nan=False)
 
 
-def run_job(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool) -> JobResult:
+def run_job(spec: RunSpec, label: str, *, outputs: Path, use_other_code: bool, part: int | None = None) -> JobResult:
     """Make the record of ``spec`` under ``outputs``, or find it there, and print the result in one line.
 
-    A failure is returned as a result with status ``failed``; it raises no exception.
+    With ``part`` do that of one tile in the work of joining tiles instead; its result has no record. A failure is
+    returned as a result with status ``failed``; it raises no exception.
     """
     found = skip_complete(record_id(spec), label, outputs=outputs, use_other_code=use_other_code)
     if found is not None:
         return found
     with open_reporter(label) as reporter, terminable():
-        result = _make(Places(outputs.absolute()), spec, label, reporter, use_other_code)
+        result = _make(Places(outputs.absolute()), spec, label, reporter, use_other_code, part)
         reporter.say(summary_line(result))
     return result
 
@@ -108,7 +109,8 @@ def summary_line(result: JobResult) -> str:
               RETRIED: "retried after a failure, done"}.get(result.status, result.status)
     note = f" ({result.note})" if result.note else ""
     spent = "" if result.status == SKIPPED else f" in {result.seconds:.1f} s"
-    return f"{status}{note}{spent}{f': {scores}' if scores else ''}; record: {relative_path(result.folder)}"
+    folder = f"; record: {relative_path(result.folder)}" if result.folder else ""
+    return f"{status}{note}{spent}{f': {scores}' if scores else ''}{folder}"
 
 
 def relative_path(path: str) -> str:
@@ -119,7 +121,8 @@ def relative_path(path: str) -> str:
         return path
 
 
-def _make(places: Places, spec: RunSpec, label: str, reporter: Reporter, use_other_code: bool) -> JobResult:
+def _make(places: Places, spec: RunSpec, label: str, reporter: Reporter, use_other_code: bool,
+          part: int | None) -> JobResult:
     started, run_id = time.monotonic(), record_id(spec)
     log_path = places.log(run_id)
     try:
@@ -134,6 +137,9 @@ def _make(places: Places, spec: RunSpec, label: str, reporter: Reporter, use_oth
         precompile(reporter.say)
         n_threads = spec.engine.n_threads or backend.n_threads()
         with backend.threads(n_threads), announcing_compilation(reporter.say):
+            if part is not None:
+                keeper.run_part(spec, part, places=places, reporter=reporter, use_other_code=use_other_code)
+                return JobResult(run_id, label, DONE, time.monotonic() - started)
             result = keeper.run(spec, places=places, reporter=reporter, use_other_code=use_other_code)
     except Exception as error:
         message = _in_one_line(error)

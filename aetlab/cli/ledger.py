@@ -37,11 +37,15 @@ class RequestedJob:
 
 @dataclass(frozen=True)
 class Order:
-    """The settings of a job, the absolute path of its folder of results, and whether records of other code are used."""
+    """The settings of a job, the absolute path of its folder of results, and whether records of other code are used.
+
+    ``part`` is the tile of the joined run whose part in the join the job does; None for a job that makes a record.
+    """
 
     spec: RunSpec
     outputs: str
     use_other_code: bool
+    part: int | None = None
 
 
 def open_ledger(sweeps: Path, requested: Sequence[RequestedJob], orders: Sequence[Order | None],
@@ -87,7 +91,9 @@ def read_order(folder: Path, number: int) -> tuple[RequestedJob, Order]:
             found = json.loads(next(itertools.islice(file, number, None)))
         spec = bind_run(found["settings"])
         if record_id(spec) == job.id:
-            return job, Order(spec, str(found["outputs"]), bool(found["use_other_code"]))
+            part = found.get("part")
+            return job, Order(spec, str(found["outputs"]), bool(found["use_other_code"]),
+                              None if part is None else int(part))
     except OSError as error:
         raise StorageError(f"the ledger {folder} cannot be read: {describe(error)}; repeat the command") from None
     except (ValueError, TypeError, LookupError, StopIteration, RecursionError):
@@ -97,7 +103,7 @@ def read_order(folder: Path, number: int) -> tuple[RequestedJob, Order]:
 
 def _line(order: Order | None) -> str:
     content = order and {"settings": unbind(order.spec), "outputs": order.outputs,
-                         "use_other_code": order.use_other_code}
+                         "use_other_code": order.use_other_code, "part": order.part}
     return json.dumps(content, allow_nan=False) + "\n"
 
 

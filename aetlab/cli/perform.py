@@ -39,7 +39,7 @@ def perform(ledger: Path, number: int, workers: Workers) -> None:
         return
     job, order = read_order(ledger, number)
     result = run_job(share_machine(order.spec, workers), job.label, outputs=Path(order.outputs),
-                     use_other_code=order.use_other_code)
+                     use_other_code=order.use_other_code, part=order.part)
     try:
         write_result(ledger, number, result)
     except StorageError as error:  # the record is complete and its result printed

@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from aetlab.cli.compose import Job, Plan, compose_trial
+from aetlab.cli.compose import JOIN, PART, TILE, Job, Plan, compose_trial
 from aetlab.cli.jobs import FAILED, LEFT_OUT, JobResult, failed_job, skip_complete
 from aetlab.cli.ledger import (
     Order,
@@ -61,8 +61,8 @@ class Sweep:
         """Launch every job that has no result yet; a search plans its jobs one batch after another."""
         if not self.plan.searched:
             waiting = [job for job in self.plan.jobs if read_result(self.ledger, job.number) is None]
-            self._launch(context, [job for job in waiting if not job.tiles])
-            self._launch(context, [job for job in waiting if job.tiles and self._can_join(job)])
+            for stage in (TILE, PART, JOIN):
+                self._launch(context, [job for job in waiting if job.stage == stage and self._can_start(job)])
             return
         config = self._settings()
         with open_dict(config):
@@ -91,8 +91,8 @@ class Sweep:
             for each in returns:
                 each.return_value  # noqa: B018 (raises the error of a launch that failed)
 
-    def _can_join(self, job: Job) -> bool:
-        """Return whether no tile of ``job`` has failed; write its result if one has."""
+    def _can_start(self, job: Job) -> bool:
+        """Return whether no job that ``job`` needs has failed; write its result if one has."""
         results = [read_result(self.ledger, number) for number in job.tiles]
         failed = [result.label for result in results if result is not None and result.status == FAILED]
         if failed:
@@ -186,4 +186,4 @@ def _set_up_search(sweeper: DictConfig, seed: int, words: Sequence[str]) -> None
 
 
 def _order(job: Job) -> Order:
-    return Order(job.spec, str(Path(job.settings.outputs).absolute()), job.settings.other_code == "use")
+    return Order(job.spec, str(Path(job.settings.outputs).absolute()), job.settings.other_code == "use", job.part)

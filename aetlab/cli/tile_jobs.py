@@ -1,7 +1,8 @@
-"""Divide the jobs of a sweep that reconstruct in tiles: one job for each tile, and one that joins them.
+"""Divide the jobs of a sweep that reconstruct in tiles: two jobs for each tile, and one that joins them.
 
-The jobs of tiles have nothing to do with each other, and any launcher spreads them. The joining job starts once all its
-tiles have a result.
+The first job of a tile reconstructs it, the second measures and refines the joined atoms in it, once all tiles have a
+result. Jobs of different tiles have nothing to do with each other, and any launcher spreads them. The joining job is
+the last.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from aetlab.store.record import Places, RecordError, read_record
 
 
 def with_tiles(plan: Plan) -> Plan:
-    """Return ``plan`` with a job for each tile in front of the job that joins them, and all jobs numbered again.
+    """Return ``plan`` with the jobs of all tiles in front of the job that joins them, and all jobs numbered again.
 
     A job whose joined record is complete stays alone: its tiles may be gone.
     """
-    if not any(_joins(job) for job in plan.jobs):
+    if plan.searched or not any(_joins(job) for job in plan.jobs):
         return plan
     jobs: list[Job] = []
     left_out: list[LeftOut] = []
@@ -33,9 +34,7 @@ def with_tiles(plan: Plan) -> Plan:
         elif not _joins(each) or _is_complete(each):
             jobs.append(replace(each, number=number))
         else:
-            tiles = _tiles(each, number)
-            jobs += tiles
-            jobs.append(replace(each, number=number + len(tiles), tiles=tuple(tile.number for tile in tiles)))
+            jobs += _tiles(each, number)
     return replace(plan, jobs=tuple(jobs), left_out=tuple(left_out))
 
 
@@ -47,8 +46,14 @@ def _tiles(job: Job, first: int) -> Sequence[Job]:
     from aetlab.reconstruction.tiles import tile_runs  # imports the solver
 
     runs = tile_runs(job.spec)
-    return [replace(job, words=(*job.words, f"tile.index={i}"), label=f"{job.label} tile {i + 1}/{len(runs)}", spec=run,
-                    number=first + i, notes=()) for i, run in enumerate(runs)]
+    labels = [f"{job.label} tile {i + 1}/{len(runs)}" for i in range(len(runs))]
+    tiles = [replace(job, words=(*job.words, f"tile.index={i}"), label=labels[i], spec=run, number=first + i, notes=())
+             for i, run in enumerate(runs)]
+    needed = tuple(tile.number for tile in tiles)
+    parts = [replace(job, label=f"{labels[i]} atoms", number=first + len(runs) + i, notes=(), tiles=needed, part=i)
+             for i in range(len(runs))]
+    needed += tuple(part.number for part in parts)
+    return [*tiles, *parts, replace(job, number=first + 2 * len(runs), tiles=needed)]
 
 
 def _is_complete(job: Job) -> bool:

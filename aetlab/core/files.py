@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import json
 import os
 import shutil
 import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
@@ -123,13 +124,16 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def unchanged(*paths: Path) -> Iterator[dict[Path, str]]:
-    """Yield the hex SHA-256 of each file that the block reads; raise :class:`StorageError` if one changes meanwhile."""
+def unchanged(*paths: Path, notes: Path | None = None) -> Iterator[dict[Path, str]]:
+    """Yield the hex SHA-256 of each file that the block reads; raise :class:`StorageError` if one changes meanwhile.
+
+    With a folder of ``notes`` the digest of a file is taken once for all processes, until the file changes.
+    """
     digests, before = {}, {}
     for path in paths:
         try:
             before[path] = file_signature(path)
-            digests[path] = sha256(path)
+            digests[path] = sha256(path) if notes is None else _noted_sha256(path, before[path], notes)
         except OSError as error:
             raise StorageError(f"{path} cannot be read: {describe(error)}") from None
     yield digests
@@ -140,6 +144,21 @@ def unchanged(*paths: Path) -> Iterator[dict[Path, str]]:
             same = False
         if not same:
             raise StorageError(f"{path} was changed while it was read: start again")
+
+
+def _noted_sha256(path: Path, signature: tuple[int, ...], notes: Path) -> str:
+    """Return the hex SHA-256 of a file from its note in ``notes``; take and note it where there is none."""
+    # The number of the device differs between machines that share a file system.
+    state = [str(path.absolute()), *signature[1:]]
+    note = make_folder(notes / "digests") / f"{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}.json"
+    with locked(notes / "locks" / f"digest-{note.stem}.lock"):
+        with suppress(OSError, ValueError, TypeError, LookupError):
+            noted = json.loads(note.read_text(encoding="utf-8"))
+            if noted["file"] == state:
+                return str(noted["sha256"])
+        found = sha256(path)
+        write_text(note, json.dumps({"file": state, "sha256": found}) + "\n")
+        return found
 
 
 def file_signature(path: Path) -> tuple[int, ...]:

@@ -61,6 +61,11 @@ class Poses:
                    np.tile(table[:, 5:], n_defoci))
 
     @property
+    def table(self) -> np.ndarray:
+        """Return the columns (T, 6) of :meth:`from_table`, with the brightness of the first image of each tilt."""
+        return np.column_stack([self.angles_deg, self.shift_A[:, :2], -self.shift_A[:, 2], self.brightness[:, 0]])
+
+    @property
     def angles_deg(self) -> np.ndarray:
         """Return tilt angle δ and direction φ of the tilt axis (T, 2): exp([ω]×) = R_z(φ) R_x(ψ) R_y(δ), without ψ."""
         m = np.array([turn_matrix(turn) for turn in self.turn_deg]).reshape(-1, 3, 3)

@@ -101,8 +101,7 @@ def predict_amplitudes(series: TiltSeries, potential_V: np.ndarray, poses: Poses
     shape = (potential_V.shape[0], potential_V.shape[1], potential_V.shape[2])
     model = PosedImages(series, shape, microscope=microscope, n_layers_per_slice=n_layers_per_slice,
                         rotation=make_rotation(rotation, shape, n_layers_per_slice, np.zeros(1)))
-    table = np.tile(NOMINAL, (series.n_tilts, 1)) if poses is None else np.column_stack(
-        [poses.angles_deg, poses.shift_A[:, :2], -poses.shift_A[:, 2], poses.brightness[:, 0]])
+    table = np.tile(NOMINAL, (series.n_tilts, 1)) if poses is None else poses.table
     for i_tilt, row in enumerate(table):
         yield model.amplitudes(potential_V, i_tilt, row)
 

@@ -26,7 +26,7 @@ from aetlab.core.nouns import (
 from aetlab.core.progress import SILENT, Reporter
 from aetlab.keeper.stages import acquire, prepare, reconstruct, write
 from aetlab.keeper.stages import ideal_tilt_series as ideal_tilt_series
-from aetlab.keeper.tiles import make_joined, make_tile
+from aetlab.keeper.tiles import make_joined, make_part, make_tile
 from aetlab.spec import DataSpec, RunSpec
 from aetlab.spec.tile import JOINED
 from aetlab.store import record
@@ -75,6 +75,18 @@ def run(spec: RunSpec, *, places: record.Places, reporter: Reporter = SILENT,
         with suppress(OSError):  # the record is complete
             path.unlink(missing_ok=True)
         return RunResult("resumed" if resumed else "retried" if retried else "done", made, note)
+
+
+def run_part(spec: RunSpec, i_tile: int, *, places: record.Places, reporter: Reporter = SILENT,
+             use_other_code: bool = False) -> None:
+    """Do the part of tile ``i_tile`` in the work of joining the tiles of ``spec``, all of which have records.
+
+    Raises
+    ------
+    AetlabError
+        If a tile has no record.
+    """
+    make_part(spec, i_tile, places, reporter, use_other_code=use_other_code)
 
 
 def save_record(outputs: Path | str, settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction,

@@ -9,6 +9,7 @@ import numpy as np
 from aetlab import flow, samples
 from aetlab.core.backend import to_numpy
 from aetlab.core.nouns import Atoms, Reconstruction, TiltSeries, Truth
+from aetlab.core.poses import Poses
 from aetlab.core.progress import Reporter
 from aetlab.reconstruction.estimate import estimate
 from aetlab.reconstruction.memory import require_memory
@@ -57,7 +58,7 @@ def acquire(spec: RunSpec, atoms: Atoms | None, places: record.Places, clock: St
     """
     if atoms is None:
         with clock.stage("read"):
-            series = load_measured(spec).series
+            series = load_measured(spec, digests=places.cache).series
             reporter.say(f"measured: {int((series.weight > 0).sum())} images of {series.n_tilts} tilts, "
                          f"{series.mean_electrons_per_pixel:.4g} electrons per pixel, {spec.scale.shape_zxy} voxels of "
                          f"{spec.scale.voxel_A:.4g} Å")
@@ -87,10 +88,11 @@ def ideal_tilt_series(spec: RunSpec, atoms: Atoms, places: record.Places, report
 
 
 def reconstruct(spec: RunSpec, settings: RunSpec, series: TiltSeries, places: record.Places, reporter: Reporter,
-                use_other_code: bool) -> tuple[Reconstruction, str | None, bool]:
+                use_other_code: bool, poses: Poses | None = None) -> tuple[Reconstruction, str | None, bool]:
     """Return the reconstruction, the id of the record that it was read from or None, and whether it was resumed.
 
-    ``spec`` names the run, ``settings`` are those of its fit: for a tile those of its volume.
+    ``spec`` names the run, ``settings`` are those of its fit: for a tile those of its volume. ``poses`` are as in
+    :func:`aetlab.flow.reconstruct`.
     """
     held = find_reconstruction(places, spec, use_other_code=use_other_code)
     if held is not None:
@@ -100,7 +102,7 @@ def reconstruct(spec: RunSpec, settings: RunSpec, series: TiltSeries, places: re
     with PostponedStop() as stop:
         checkpoints = CheckpointFile(places.checkpoint(run_id), run=run_id, data=series.digest(), say=reporter.say,
                                      stop=stop)
-        made = flow.reconstruct(settings, series, progress=reporter, checkpoints=checkpoints)
+        made = flow.reconstruct(settings, series, progress=reporter, checkpoints=checkpoints, poses=poses)
     return made, None, checkpoints.resumed
 
 

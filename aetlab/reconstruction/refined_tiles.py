@@ -12,9 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from aetlab.core.nouns import RefinedAtoms, TracedAtoms
-from aetlab.core.tiling import Tile
+from aetlab.core.tiling import Tile, cut_poses
 from aetlab.reconstruction.seams import far_from_stronger, owned
 from aetlab.reconstruction.tiles import margin_rows
+from aetlab.refinement import Known
 from aetlab.spec import RunSpec
 
 _PER_ATOM = ("positions_A", "occupancy", "scattering_V_A3", "numbers", "position_error_A", "occupancy_error",
@@ -43,9 +44,11 @@ def join_refined(spec: RunSpec, tiles: Sequence[Tile], parts: Sequence[RefinedAt
     """Return the atoms that each tile has in its core, in the coordinates of the whole volume and in their order.
 
     ``cost`` and the rounds are sums over the tiles, which count the images of halos as well. Means of the summary are
-    weighted by the atoms of each tile.
+    weighted by the atoms of each tile. What all tiles share is that of the middle one.
     """
     voxel_A = spec.scale.voxel_A
+    middle = middle_of(tiles)
+    shared = parts[middle.index]
     centre = (np.array(spec.scale.shape_zxy) - 1) / 2
     moved = [replace(part, positions_A=part.positions_A + [0, tile.offset_A(voxel_A), 0])
              for tile, part in zip(tiles, parts, strict=True)]
@@ -62,21 +65,50 @@ def join_refined(spec: RunSpec, tiles: Sequence[Tile], parts: Sequence[RefinedAt
     order = order[keep[order]]
     n_passes = max(len(part.cost) for part in parts)
     cost = sum(np.pad(part.cost, (0, n_passes - len(part.cost)), mode="edge") for part in parts)
-    return replace(parts[0], **{name: values[order] for name, values in columns.items()}, cost=np.asarray(cost),
-                   rounds=_join_rounds([part.rounds for part in parts]), summary=_join_summaries(parts))
+    return replace(shared, **{name: values[order] for name, values in columns.items()}, cost=np.asarray(cost),
+                   poses=cut_poses(shared.poses, -middle.offset_A(voxel_A)),
+                   rounds=_join_rounds([part.rounds for part in parts]), summary=_join_summaries(parts, shared))
 
 
-def _join_summaries(parts: Sequence[RefinedAtoms]) -> dict[str, object]:
-    """Return passes and lost atoms of all tiles, why they stopped, and the means of the other numbers."""
+def cut_refined(spec: RunSpec, tile: Tile, refined: RefinedAtoms) -> RefinedAtoms:
+    """Return the joined refined atoms that lie in the rows of a tile, with their poses, in its coordinates."""
+    voxel_A = spec.scale.voxel_A
+    offset_A, length_A = tile.offset_A(voxel_A), tile.n_whole * voxel_A
+    y_A = refined.positions_A[:, 1] - offset_A
+    y_A = y_A - length_A * np.round(y_A / length_A)
+    here = np.abs(y_A) <= tile.n_rows * voxel_A / 2
+    moved = replace(refined, positions_A=np.column_stack([refined.positions_A[:, 0], y_A, refined.positions_A[:, 2]]))
+    return replace(moved, **{name: getattr(moved, name)[here] for name in _PER_ATOM},
+                   poses=cut_poses(refined.poses, offset_A))
+
+
+def middle_of(tiles: Sequence[Tile]) -> Tile:
+    """Return the tile that finds what all tiles share."""
+    return tiles[len(tiles) // 2]
+
+
+def known_from(spec: RunSpec, middle: Tile, found: RefinedAtoms, tile: Tile) -> Known:
+    """Return what the refined atoms ``found`` in the ``middle`` tile tell of the images of another ``tile``."""
+    distance_A = tile.offset_A(spec.scale.voxel_A) - middle.offset_A(spec.scale.voxel_A)
+    return Known(cut_poses(found.poses, distance_A), found.thermal_A2, float(found.summary.get("contrast", 1.0)))
+
+
+def _join_summaries(parts: Sequence[RefinedAtoms], shared: RefinedAtoms) -> dict[str, object]:
+    """Return passes and lost atoms of all tiles, why they stopped, and the means of the other numbers.
+
+    Numbers that ``shared`` alone has are its own.
+    """
     weights = [max(len(part), 1) for part in parts]
     stopped = "; ".join(sorted({str(part.summary["stopped"]) for part in parts}))
     summary: dict[str, object] = {"stopped": f"{len(parts)} tiles: {stopped}"}
-    for name in parts[0].summary:
+    for name in shared.summary:
         values = [part.summary[name] for part in parts if name in part.summary]
         if name in ("passes", "traced_lost"):
             summary[name] = sum(values)
         elif name != "stopped" and len(values) == len(parts):
             summary[name] = float(np.average(values, weights=weights))
+        elif name != "stopped":
+            summary[name] = shared.summary[name]
     return summary
 
 

@@ -10,8 +10,8 @@ of its tile, where all sites are subtracted, those of the neighbouring tiles amo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -23,6 +23,7 @@ from aetlab.core.tiling import Tile, distance_to_nearest
 from aetlab.reconstruction.traced import tracing_of
 from aetlab.spec import RunSpec
 from aetlab.tracing import FoundSites, MeasuredSites
+from aetlab.tracing.species import Species
 
 #: Distance in voxels up to which sites of two tiles are the same atom, as those of one volume are.
 SAME_ATOM = 1.0
@@ -92,13 +93,31 @@ def trace_tile(settings: RunSpec, volume: Volume, numbers: tuple[int, ...],
     return found, tracing.name_found(volume, found, spec, numbers, expected_signal=expected, in_volts=True)
 
 
-def trace_joined(settings: RunSpec, parts: Sequence[Part], volume_of: Callable[[int], Volume],
-                 numbers: tuple[int, ...]) -> TracedAtoms:
-    """Return the named atoms of all tiles, in the coordinates of the whole volume.
+@dataclass(frozen=True)
+class JoinedSites:
+    """The sites of all tiles together, each once, before they are measured.
 
-    ``volume_of(i)`` returns the rows of tile i that its record keeps; one is held at a time. ``numbers`` are the atomic
-    numbers of the elements.
+    ``found`` are in voxels of the whole volume, ``owner`` (N,) is the index of the tile that measures each, and
+    ``species`` are the names of all.
     """
+
+    found: FoundSites
+    owner: np.ndarray
+    species: Species
+
+    def named(self, measured: Mapping[int, MeasuredSites]) -> TracedAtoms:
+        """Return the traced atoms of some tiles, from the measured sites of each of them in their order."""
+        columns: dict[str, np.ndarray] = {}
+        for i, part in measured.items():
+            for field in fields(MeasuredSites):
+                values = getattr(part, field.name)
+                column = columns.setdefault(field.name, np.zeros((len(self.owner), *values.shape[1:]), values.dtype))
+                column[self.owner == i] = values
+        return self.found.named(MeasuredSites(**columns), self.species).select(np.isin(self.owner, list(measured)))
+
+
+def name_joined(settings: RunSpec, parts: Sequence[Part], numbers: tuple[int, ...]) -> JoinedSites:
+    """Return the sites of all tiles with their names; ``numbers`` are the atomic numbers of the elements."""
     voxel_A = settings.scale.voxel_A
     spec, expected = tracing_of(settings, numbers, voxel_A)
     least = max(spec.merge_distance, least_distance_A(numbers, spec.min_bond_part) / voxel_A
@@ -106,19 +125,24 @@ def trace_joined(settings: RunSpec, parts: Sequence[Part], volume_of: Callable[[
     found, owner = join_found(parts, least)
     bright = found.bright(numbers, spec.min_signal, expected, True)
     found, owner = found.without("faint", bright), owner[bright]
-    columns: dict[str, np.ndarray] = {}
-    for i, part in enumerate(parts):
-        local = found.sites - [0, 0, part.lowest_row, 0, 0]
-        inside = np.flatnonzero((local[:, 2] > -0.5) & (local[:, 2] < part.kept.n_rows - 0.5))
-        measured = tracing.measure_sites(volume_of(i), local[inside], found.status[inside], spec)
-        own = owner[inside] == i
-        for field in fields(MeasuredSites):
-            values = getattr(measured, field.name)
-            column = columns.setdefault(field.name, np.zeros((len(found.sites), *values.shape[1:]), values.dtype))
-            column[inside[own]] = values[own]
-        columns["positions_A"][inside[own], 1] += part.kept.offset_A(voxel_A)
-    species = tracing.name_species(found.signal, numbers, expected, in_volts=True)
-    return found.named(MeasuredSites(**columns), species)
+    return JoinedSites(found, owner, tracing.name_species(found.signal, numbers, expected, in_volts=True))
+
+
+def measure_part(settings: RunSpec, part: Part, joined: JoinedSites, volume: Volume,
+                 numbers: tuple[int, ...]) -> MeasuredSites:
+    """Return the final fits of the sites that a tile owns, in their order and the coordinates of the whole volume.
+
+    ``volume`` has the rows of the tile that its record keeps. Its neighbours' sites in these rows are fitted as well.
+    """
+    voxel_A = settings.scale.voxel_A
+    spec, _ = tracing_of(settings, numbers, voxel_A)
+    local = joined.found.sites - [0, 0, part.lowest_row, 0, 0]
+    own = joined.owner == part.kept.index
+    inside = own | (local[:, 2] > -0.5) & (local[:, 2] < part.kept.n_rows - 0.5)
+    measured = tracing.measure_sites(volume, local[inside], joined.found.status[inside], spec)
+    own = own[inside]
+    moved = MeasuredSites(**{field.name: getattr(measured, field.name)[own] for field in fields(MeasuredSites)})
+    return replace(moved, positions_A=moved.positions_A + [0, part.kept.offset_A(voxel_A), 0])
 
 
 def _in_core(tile: Tile, row: np.ndarray) -> np.ndarray:

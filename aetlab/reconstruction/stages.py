@@ -13,6 +13,7 @@ import numpy as np
 
 from aetlab import forward, solve
 from aetlab.core.nouns import TiltSeries
+from aetlab.core.poses import Poses
 from aetlab.core.progress import Reporter
 from aetlab.reconstruction.device import Model
 from aetlab.reconstruction.fit import align_when_due, fit_volume, make_aligner, make_model
@@ -68,14 +69,18 @@ def at_least_cost(spec: RunSpec) -> RunSpec:
 
 
 class StagedFit:
-    """A fit of the volume to ``tilts`` (indices) of ``series`` in ``stages``; it continues from ``resumption``."""
+    """A fit of the volume to ``tilts`` (indices) of ``series`` in ``stages``; it continues from ``resumption``.
+
+    ``poses`` that are given stay as they are; otherwise the stages that align find them.
+    """
 
     def __init__(self, stages: tuple[Stage, ...], series: TiltSeries, tilts: np.ndarray, resumption: Resumption,
-                 progress: Reporter) -> None:
+                 progress: Reporter, poses: Poses | None = None) -> None:
         self._stages, self._series, self._tilts = stages, series, tilts
         self._resumption, self._progress = resumption, progress
         self._rng, self._state = resumption.begin("reconstruct")
-        self._table = resumption.arrays.get("tilts") if self._state else None
+        self._table = resumption.arrays.get("tilts") if self._state else poses.table if poses else None
+        self._aligns = poses is None
         at, before = resumption.notes["at_stage"] if self._state else (0, 0)
         #: Stage of the next iteration, and iterations done before that stage.
         self._at, self._before = int(at), int(before)
@@ -123,9 +128,12 @@ class StagedFit:
             self._resumption.keep("reconstruct", state, self._rng, notes, at_once=before_refinement,
                                   arrays={"tilts": aligner.table} if aligner else {})
 
+        def align(state: solve.State) -> bool:
+            return align_when_due(stage.spec, aligner, state) if aligner else False
+
         solution = fit_volume(stage.spec, model, self._tilts, weight, n_iterations=self._before + stage.n_iterations,
                               tolerance=stage.tolerance, rng=self._rng, on_iteration=on_iteration, resume=self._state,
-                              align=(lambda state: align_when_due(stage.spec, aligner, state)) if aligner else None)
+                              align=align if aligner and self._aligns else None)
         if last and solution.stopped and len(solution.cost) < n_iterations:
             self._progress.say(f"the fit ends after {len(solution.cost)} iterations: {solution.stopped}")
         self._state, self._table = solution.state, aligner.table if aligner else None

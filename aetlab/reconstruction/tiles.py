@@ -20,7 +20,7 @@ from aetlab.core.tiling import Tile, divide_rows
 from aetlab.forward.reach import lateral_reach_A
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.reconstruction.fit import blur_A
-from aetlab.spec import RefineSpec, RunSpec, SpecError, TileSpec
+from aetlab.spec import RefineSpec, RunSpec, SpecError, TileSpec, ValidateSpec
 
 #: Reach of a Gaussian in standard deviations.
 _GAUSSIAN = 4.0
@@ -65,12 +65,12 @@ def halo_rows(spec: RunSpec) -> int:
 
 
 def reach_of_image_A(spec: RunSpec, defocus_A: float) -> float:
-    """Return how far in Å a row of an image at ``defocus_A`` sees along y."""
+    """Return how far in Å a row of an image at ``defocus_A`` sees along y; an alignment may shift it as well."""
     n_z, voxel_A = spec.scale.shape_zxy[0], spec.scale.voxel_A
     microscope = spec.microscope
     has_mtf = microscope.mtf_half < 1 or bool(microscope.mtf_values)
     return (lateral_reach_A(microscope, defocus_A, n_z * voxel_A, voxel_A) + _GAUSSIAN * blur_A(spec)
-            + has_mtf * _MTF_PIXELS * voxel_A)
+            + has_mtf * _MTF_PIXELS * voxel_A + spec.align.enabled * spec.align.reach_A)
 
 
 def margin_rows(spec: RunSpec) -> int:
@@ -88,8 +88,13 @@ def kept_tile(spec: RunSpec) -> Tile:
 
 
 def tile_runs(spec: RunSpec) -> tuple[RunSpec, ...]:
-    """Return the settings of the run of each tile of the joined run ``spec``, which refines the joined atoms itself."""
-    return tuple(replace(spec, tile=replace(spec.tile, index=tile.index), refine=RefineSpec())
+    """Return the settings of the run of each tile of the joined run ``spec``.
+
+    The joined atoms are refined and validated, not those of a tile. Images that are left out for the validation are
+    left out in each tile.
+    """
+    validate = spec.validate if spec.data.held_out > 0 else ValidateSpec()
+    return tuple(replace(spec, tile=replace(spec.tile, index=tile.index), refine=RefineSpec(), validate=validate)
                  for tile in tiles_of(spec))
 
 

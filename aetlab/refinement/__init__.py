@@ -1,8 +1,9 @@
 """Refinement of atoms against the images, to the limit set by the dose."""
 
 from aetlab.refinement.kept import as_traced
+from aetlab.refinement.known import Known, finds_unknowns
 from aetlab.refinement.passes import most_passes
 from aetlab.refinement.refine import refine_atoms
 from aetlab.refinement.robust import describe_weakened
 
-__all__ = ["as_traced", "describe_weakened", "most_passes", "refine_atoms"]
+__all__ = ["Known", "as_traced", "describe_weakened", "finds_unknowns", "most_passes", "refine_atoms"]

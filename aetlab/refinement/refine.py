@@ -31,6 +31,7 @@ from aetlab.refinement.fit import Fit, fit_poses, fit_to_images
 from aetlab.refinement.hand import fit_twin
 from aetlab.refinement.image_parameters import at_usual_occupancy, calibrate_images, take_heights
 from aetlab.refinement.kept import carry_along, count_lost, keep_traced, well_traced, why_kept
+from aetlab.refinement.known import Known
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import name_sites
 from aetlab.refinement.passes import N_CALIBRATIONS, N_SETTLING
@@ -64,7 +65,7 @@ PassReport = Callable[[int, str], None]
 def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: TracedAtoms, elements: tuple[int, ...],
                  spec: RefineSpec, *, microscope: MicroscopeSpec, n_layers_per_slice: int, seed: int,
                  report: PassReport | None = None, make_tilt_cost: Callable[..., TiltCost] = make_multislice,
-                 held: TracedAtoms | None = None) -> RefinedAtoms:
+                 held: TracedAtoms | None = None, known: Known | None = None) -> RefinedAtoms:
     """Refine traced atoms against the images.
 
     Parameters
@@ -87,6 +88,8 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
         As :class:`aetlab.refinement.model.AtomModel` takes it.
     held : TracedAtoms, optional
         Atoms that are in the images as well and that are not refined, such as those of a neighbouring tile.
+    known : Known, optional
+        Poses, thermal factors and contrast that are not refined.
 
     Returns
     -------
@@ -99,6 +102,9 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
                       debye_waller_A2=spec.debye_waller_A2, make_tilt_cost=make_tilt_cost,
                       held=None if held is None else as_sites(held, kinds))
     poses = Poses.nominal(series.tilt_deg, model.n_defoci)
+    if known is not None:
+        poses = known.poses
+        model, spec = known.held_in(model, spec)
     # Held atoms are not mirrored with the sites.
     refinement = _Refinement(model, spec if held is None else replace(spec, hand="none"), seed, report)
     refined = refinement.run(traced, poses) if len(traced) else None

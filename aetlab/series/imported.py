@@ -184,12 +184,14 @@ def bind_measured(settings: RunSpec) -> RunSpec:
         return read_imported(path).bind(settings, digests[path])
 
 
-def load_measured(settings: RunSpec, rows: np.ndarray | None = None) -> ImportedSeries:
+def load_measured(settings: RunSpec, rows: np.ndarray | None = None, *, digests: Path | None = None) -> ImportedSeries:
     """Return the measured series of bound ``settings``, or some ``rows`` along y of its images.
+
+    The digest of its file is noted in the folder ``digests``, if given, and taken again once the file has changed.
 
     Raise SpecError if its file has changed since they were bound, StorageError if it changes while it is read.
     """
     path = Path(settings.data.path).expanduser()
-    with unchanged(path) as digests:
-        require_digest("data", settings.data.path, settings.data.digest, digests[path])
+    with unchanged(path, notes=digests) as found:
+        require_digest("data", settings.data.path, settings.data.digest, found[path])
         return read_imported(path, rows)

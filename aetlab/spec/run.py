@@ -100,15 +100,7 @@ class RunSpec:
         n_y = self.scale.shape_zxy[2]
         n_tiles = self.tile.count(n_y)
         require(self.tile.index < max(n_tiles, 1), "tile.index", self.tile.index, f"there are {n_tiles} tiles")
-        alone = "leave out tile.n and tile.rows, or choose"
-        require(not self.align.enabled, "align.enabled", self.align.enabled, "tiles that are aligned one by one do not "
-                f"fit together; {alone} align=false")
         require(self.tile.index == JOINED or self.refine.kind == "none", "refine.kind", self.refine.kind,
                 "atoms are refined once they are joined; leave out tile.index, or choose refine=none")
-        for name in ("poses", "thermal", "imaging", "contrast") if self.refine.kind != "none" else ():
-            require(not getattr(self.refine, name), f"refine.{name}", getattr(self.refine, name), "it would be another "
-                    f"in each tile; {alone} refine.{name}=false")
-        require(self.validate.kind == "none", "validate.kind", self.validate.kind, "joined tiles are not validated "
-                f"yet; {alone} validate=none")
-        require(self.reg.held_out == 0, "reg.held_out", self.reg.held_out, "tiles hold out no tilts; "
-                f"{alone} reg.held_out=0")
+        require(self.validate.kind != "halves", "validate.kind", self.validate.kind, "halves of a series are not "
+                "reconstructed in tiles; leave out tile.n and tile.rows, or choose validate=images")

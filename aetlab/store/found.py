@@ -1,4 +1,4 @@
-"""Keep what is found in a tile until all tiles are joined: sites before they are named, and refined atoms."""
+"""Keep what is found in a tile until all tiles are joined: decisions for all, sites without names, refined atoms."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from aetlab.core.nouns import RefinedAtoms
 from aetlab.core.poses import Poses
+from aetlab.reconstruction.decided import Decisions
 from aetlab.store.contents import POSES, REFINED, plain
 from aetlab.store.record import Dataset, Record, read_array
 from aetlab.tracing import FoundSites
@@ -47,6 +48,19 @@ def unpack_refined(arrays: Mapping[str, np.ndarray]) -> RefinedAtoms:
     return RefinedAtoms(**{name: arrays[name] for name in REFINED},
                         poses=Poses(**{name: arrays[name] for name in ("tilt_deg", *POSES)}),
                         rounds=tuple(content["rounds"]), summary=content["summary"])
+
+
+def pack_decisions(decided: Decisions) -> dict[str, np.ndarray]:
+    """Return ``decided`` as arrays of a shared stage."""
+    arrays = {"weight_per_V": np.array(decided.weight_per_V), "n_iterations": np.array(decided.n_iterations)}
+    poses = decided.poses
+    return arrays | ({name: getattr(poses, name) for name in ("tilt_deg", *POSES)} if poses is not None else {})
+
+
+def unpack_decisions(arrays: Mapping[str, np.ndarray]) -> Decisions:
+    """Return the decisions of :func:`pack_decisions`."""
+    poses = Poses(**{name: arrays[name] for name in ("tilt_deg", *POSES)}) if "tilt_deg" in arrays else None
+    return Decisions(float(arrays["weight_per_V"]), int(arrays["n_iterations"]), poses)
 
 
 def _with_nan(values: dict[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,7 @@ from aetlab.core.doubts import describe_hand, doubts
 from aetlab.core.grid import rotation_matrix
 from aetlab.core.nouns import Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Validation
 from aetlab.core.progress import SILENT, Reporter
-from aetlab.forward.posed_images import predict_amplitudes
 from aetlab.reconstruction.left_out import held_images
-from aetlab.refinement.predicted import predict_images
 from aetlab.spec import RunSpec, SpecError
 from aetlab.validation.agreement import compare_halves
 from aetlab.validation.chemistry import check_chemistry, count_odd_occupancies
@@ -23,6 +21,7 @@ from aetlab.validation.defocus_scale import find_defocus_scale
 from aetlab.validation.fsc import correlate_shells, resolution_A, shift_between, shifted
 from aetlab.validation.halves import Half, make_halves, registered, split_of
 from aetlab.validation.images import ImageFit, compare_images
+from aetlab.validation.predict import Predict, predict_whole
 
 #: Outlying images that the log names.
 MOST_NAMED = 10
@@ -30,7 +29,7 @@ MOST_NAMED = 10
 
 def validate(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction, traced: TracedAtoms,
              refined: RefinedAtoms | None = None, *, elements: Sequence[int] | None = None,
-             progress: Reporter = SILENT) -> Validation:
+             progress: Reporter = SILENT, predict: Predict = predict_whole) -> Validation:
     """Return what speaks for and against the results of a run, without a truth.
 
     Parameters
@@ -43,6 +42,8 @@ def validate(settings: RunSpec, series: TiltSeries, reconstruction: Reconstructi
         Results of the run.
     elements : sequence of int, optional
         As in :func:`aetlab.flow.trace`.
+    predict : callable, optional
+        Predicts the images of the final models.
 
     Raises
     ------
@@ -55,7 +56,7 @@ def validate(settings: RunSpec, series: TiltSeries, reconstruction: Reconstructi
     metrics: dict[str, float] = {}
     arrays: dict[str, np.ndarray] = {}
     with flow.computing(settings):
-        for name, fit in _fits(settings, series, reconstruction, refined, numbers, progress).items():
+        for name, fit in _fits(settings, series, reconstruction, refined, numbers, progress, predict).items():
             held = held_images(settings, series)
             _add_fit(name, fit, held, metrics, arrays)
             outlying = fit.outlying(~held)  # the last one is that of the best model; images left out fit worse anyway
@@ -83,19 +84,16 @@ def validate(settings: RunSpec, series: TiltSeries, reconstruction: Reconstructi
 
 
 def _fits(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction, refined: RefinedAtoms | None,
-          numbers: tuple[int, ...], progress: Reporter) -> dict[str, ImageFit]:
+          numbers: tuple[int, ...], progress: Reporter, predict: Predict) -> dict[str, ImageFit]:
     """Return the fit of the volume, and that of the refined atoms, whose worst images are kept where they exist."""
-    volume = predict_amplitudes(series, to_numpy(reconstruction.volume.potential_V), reconstruction.poses,
-                                microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers,
-                                rotation=settings.engine.rotation)
+    volume = predict(settings, series, reconstruction, numbers)
     progress.step("validate", 0, 2)
     n_kept = settings.validate.n_residuals
     fits = {"volume": compare_images(series, volume, 0 if refined is not None else n_kept)}
     progress.step("validate", 1, 2)
     if refined is not None:
         at_brightness = flow.at_found_brightness(series, reconstruction)
-        atoms = predict_images(at_brightness, settings.scale.shape_zxy, refined, numbers, settings.refine,
-                               microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers)
+        atoms = predict(settings, at_brightness, refined, numbers)
         fits["atoms"] = compare_images(at_brightness, atoms, n_kept)
     progress.step("validate", 2, 2)
     return fits

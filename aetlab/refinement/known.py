@@ -1,0 +1,33 @@
+"""What is known of the images before atoms are refined, because another part of the sample gave it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from aetlab.core.poses import Poses
+from aetlab.refinement.model import AtomModel
+from aetlab.spec import RefineSpec
+
+
+def finds_unknowns(spec: RefineSpec) -> bool:
+    """Return whether a refinement finds more than the atoms: poses, thermal factors, images or contrast."""
+    return spec.kind != "none" and (spec.poses or spec.thermal or spec.imaging or spec.contrast)
+
+
+@dataclass(frozen=True)
+class Known:
+    """Poses with the defocus and brightness of each image, thermal factors B (K,) in Å² by element, and contrast."""
+
+    poses: Poses
+    thermal_A2: np.ndarray
+    contrast: float = 1.0
+
+    def held_in(self, model: AtomModel, spec: RefineSpec) -> tuple[AtomModel, RefineSpec]:
+        """Return ``model`` with the known factors, and the settings of a refinement that leaves them as they are."""
+        if spec.thermal:
+            model = model.with_thermal(self.thermal_A2)
+        if spec.contrast:
+            model = model.with_contrast(self.contrast)
+        return model, replace(spec, poses=False, thermal=False, imaging=False, contrast=False)
