@@ -54,6 +54,12 @@ def precompile(say: Callable[[str], None]) -> None:
         say(f"kernels are compiled where they are used: {error}")
 
 
+def compile_s() -> float:
+    """Return about how long the kernels that are missing take to compile, in seconds; 0 if none is."""
+    folder = kernel_folder()
+    return 60.0 / min(backend.n_cores(), 2) if folder is not None and not (folder / _mark()).exists() else 0.0
+
+
 def _compile_parts(n_processes: int) -> bool:
     """Run every part in a process of its own, ``n_processes`` at a time; return whether all succeeded."""
     path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))

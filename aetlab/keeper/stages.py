@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -81,10 +82,18 @@ def ideal_tilt_series(spec: RunSpec, atoms: Atoms, places: record.Places, report
     def compute() -> dict[str, np.ndarray]:
         return {"images": to_numpy(flow.simulate(spec, atoms, noise=False, progress=reporter).images)}
 
-    settings = identity(spec)
-    key = {group: settings[group] for group in _DECIDE_TILT_SERIES}
-    images = cache.shared_stage(places.cache, "tilt_series", key, compute, reporter.say)["images"]
+    images = cache.shared_stage(places.cache, "tilt_series", _tilt_series_key(spec), compute, reporter.say)["images"]
     return flow.as_acquired(spec, images)
+
+
+def tilt_series_path(spec: RunSpec, places: record.Places) -> Path:
+    """Return the path of the noise-free tilt series of ``spec``, whether it exists or not."""
+    return cache.stage_path(places.cache, "tilt_series", _tilt_series_key(spec))
+
+
+def _tilt_series_key(spec: RunSpec) -> dict[str, object]:
+    settings = identity(spec)
+    return {group: settings[group] for group in _DECIDE_TILT_SERIES}
 
 
 def reconstruct(spec: RunSpec, settings: RunSpec, series: TiltSeries, places: record.Places, reporter: Reporter,

@@ -4,6 +4,9 @@ The trial rotates, propagates and regularises a small part of the volume at its 
 of a few tilts. Each time is scaled with the amount of work (voxels, FFTs, layers, iterations). The time of tracing is
 taken from a benchmark instead (experiments/benchmark_tracing.json, two cores). If a GPU reconstructs, the trial runs a
 few tilts and one proximal step of full size on it. Later runs of the same process reuse the times of a trial.
+
+How many iterations a stopping rule leaves, how many weights a search tries and how many passes a refinement takes is
+not known before. The usual numbers are counted.
 """
 
 from __future__ import annotations
@@ -28,10 +31,15 @@ from aetlab.forward.simulate import SLAB_BYTES, VOXEL_ROTATION
 from aetlab.methods.regulariser import Problem
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.reconstruction.device import find_gpu, gpu_bytes
+from aetlab.reconstruction.fit import settled_poses
+from aetlab.reconstruction.iterations import LEAST, PATIENCE
 from aetlab.reconstruction.memory import memory_by_stage
 from aetlab.reconstruction.stages import at_least_cost, fit_stages
 from aetlab.reconstruction.tiles import largest_part, margin_rows, tiles_of
-from aetlab.spec import RunSpec, TileSpec, tilt_angles_deg
+from aetlab.reconstruction.trials import measure_s, once, refined_pass_s
+from aetlab.reconstruction.weight import TRIAL_ITERATIONS, smaller_problem
+from aetlab.refinement import usual_passes
+from aetlab.spec import RunSpec, TileSpec, dose_per_image_e_A2, leaves_counts_out, tilt_angles_deg
 from aetlab.spec.tile import JOINED
 
 #: Seconds of tracing per atom, all rounds.
@@ -45,8 +53,13 @@ _TRIAL_SIDE, _TRIAL_LAYERS = 160, 16
 _TRIAL_SLICES, _TRIAL_INNER = 4, 2
 #: Tilts of the trial on a GPU.
 _TRIAL_TILTS = 4
-#: Measured seconds by trial and the settings that it depends on.
-_tried: dict[tuple[str, ...], float] = {}
+#: A search of the weight tries about this many; each iteration fits nine tenths of the tilts.
+_WEIGHTS = 4.5
+#: Iterations after which left-out counts are predicted best, per root of the electrons of a pixel, and
+#: the time of such an iteration, which also predicts every fourth tilt, in units of one of the fit.
+_BEST, _SPLIT_ITERATION = 0.3, 1.12
+#: Time to predict the images of a tilt, in units of a reconstruction step with that tilt or of a pass with its atoms.
+_PREDICTED_TILT = 0.5
 
 
 @dataclass(frozen=True)
@@ -68,16 +81,17 @@ class Estimate:
 
     def in_one_line(self) -> str:
         """Return the line for the log."""
-        parts = ", ".join(f"{stage} {_duration(s)}" for stage, s in self.seconds.items())
+        parts = ", ".join(f"{stage} {duration(s)}" for stage, s in self.seconds.items())
         where = f"on the CPU and {self.gpu_bytes / 1e9:.2f} GB of {self.gpu}" if self.gpu else "on the CPU"
-        return (f"needs about {self.peak_bytes / 1e9:.2f} GB and {_duration(sum(self.seconds.values()))} {where} "
+        return (f"needs about {self.peak_bytes / 1e9:.2f} GB and {duration(sum(self.seconds.values()))} {where} "
                 f"({parts}; by a short trial)")
 
     def as_table(self) -> str:
         """Return a table with one line for each stage."""
         lines = [f"{'stage':<12} {'memory (GB)':>11} {'time':>10}"]
-        lines += [f"{stage:<12} {n_bytes / 1e9:>11.2f} {_duration(self.seconds[stage]):>10}"
-                  for stage, n_bytes in self.memory_bytes.items()]
+        memory = {stage: f"{n_bytes / 1e9:.2f}" for stage, n_bytes in self.memory_bytes.items()}
+        lines += [f"{stage:<12} {memory.get(stage, ''):>11} {duration(seconds):>10}"
+                  for stage, seconds in self.seconds.items()]
         if self.gpu:
             lines.append(f"{'of the GPU':<12} {self.gpu_bytes / 1e9:>11.2f}            {self.gpu} reconstructs")
         return "\n".join(lines)
@@ -86,8 +100,8 @@ class Estimate:
 def estimate(spec: RunSpec, atoms: Atoms) -> Estimate:
     """Return memory and time of each stage of a run of ``spec`` on ``atoms``; the trial takes about a second at 480³.
 
-    All ``spec.engine.n_iterations`` are counted; a fit that :mod:`~aetlab.reconstruction.iterations` ends early takes
-    less time.
+    Trials of ``reg.weight=auto`` and of the stopping rule are the stage ``decide``; refinement and validation have
+    theirs where there are any. An idle machine is assumed.
     """
     if spec.tile.enabled:
         return _estimate_tiles(spec, atoms)
@@ -99,44 +113,95 @@ def estimate(spec: RunSpec, atoms: Atoms) -> Estimate:
 def _estimate_tiles(spec: RunSpec, atoms: Atoms) -> Estimate:
     """Return memory and time of one tile, or of the run that makes and joins all tiles one after the other."""
     tiles, part = tiles_of(spec), largest_part(spec)
-    done = tiles if spec.tile.index == JOINED else (tiles[spec.tile.index],)
+    joins = spec.tile.index == JOINED
+    done = tiles if joins else (tiles[spec.tile.index],)
     device = find_gpu(part)
     one = _seconds_by_stage(part, atoms, device)
     n_reconstructed = sum(tile.n_rows for tile in done) / part.scale.shape_zxy[2]
     margin = margin_rows(spec)
     n_traced = sum(tile.within(margin).n_rows for tile in done) / spec.scale.shape_zxy[2]
-    whole = replace(spec, tile=TileSpec())
-    tilt_s = _once(lambda spec: _simulated_tilt_s(spec, atoms), whole, "scale", "sample", "engine", "defocus",
-                   "microscope", "simulate")
-    seconds = {"simulate": len(tilt_angles_deg(spec.tilts, spec.wedge)) * tilt_s, "cut": 0.0,
-               "reconstruct": n_reconstructed * one["reconstruct"], "trace": n_traced * one["trace"],
-               "join": _SHARP_SHARE * one["trace"] if spec.tile.index == JOINED else 0.0,
-               "score": one["score"] if spec.tile.index == JOINED else 0.0}
+    decide_s = one.get("decide", 0.0)
+    if spec.align.enabled:
+        decide_s += one["reconstruct"] * min(settled_poses(spec) / spec.engine.n_iterations, 1)
+    seconds = {"simulate": _simulation_s(replace(spec, tile=TileSpec()), atoms), "cut": 0.0}
+    seconds |= {"decide": decide_s} if decide_s else {}
+    seconds |= {"reconstruct": n_reconstructed * one["reconstruct"], "trace": n_traced * one["trace"]}
+    if joins:
+        n_rows = spec.scale.shape_zxy[2] / part.scale.shape_zxy[2]
+        seconds["join"] = _SHARP_SHARE * one["trace"]
+        seconds |= {stage: one[stage] * (n_reconstructed if stage == "refine" else n_rows)
+                    for stage in ("refine", "validate") if stage in one}
+        seconds["score"] = one["score"]
     memory = memory_by_stage(spec, on_gpu=device is not None)
     return Estimate(memory, seconds, device.name, gpu_bytes(part)) if device else Estimate(memory, seconds)
 
 
 def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: gpu.Device | None) -> dict[str, float]:
-    simulated_tilt_s = _once(lambda spec: _simulated_tilt_s(spec, atoms), spec, "scale", "sample", "engine", "defocus",
-                             "microscope", "simulate")
-
     def iteration_s(spec: RunSpec) -> float:
         if not device:
             return _on_cpu_s(spec)
-        return _once(lambda spec: _on_gpu_s(spec, device), spec, "scale", "binning", "engine", "defocus", "microscope",
-                     "reg", "tilts", "wedge")
+        return once(lambda spec: _on_gpu_s(spec, device), spec, "scale", "binning", "engine", "defocus", "microscope",
+                    "reg", "tilts", "wedge")
 
-    stages = fit_stages(spec, spec.engine.n_iterations)
+    stages = fit_stages(spec, usual_iterations(spec))
     reconstruct_s = _alignment_s(at_least_cost(spec))
     reconstruct_s += sum(stage.n_iterations * iteration_s(stage.spec) for stage in stages)
-    return {"simulate": len(tilt_angles_deg(spec.tilts, spec.wedge)) * simulated_tilt_s, "reconstruct": reconstruct_s,
-            "trace": TRACE_S_PER_ATOM * len(atoms), "score": 0.05 * TRACE_S_PER_ATOM * len(atoms)}
+    trace_s = TRACE_S_PER_ATOM * len(atoms)
+    decide_s = _decision_s(spec, atoms, iteration_s)
+    seconds = {"simulate": _simulation_s(spec, atoms)} | ({"decide": decide_s} if decide_s else {})
+    seconds |= {"reconstruct": reconstruct_s, "trace": trace_s}
+    pass_s = once(lambda spec: refined_pass_s(spec, atoms), spec, "scale", "sample", "engine", "defocus", "microscope",
+                  "binning", "refine", "tilts", "wedge", "seed") if spec.refine.kind != "none" else 0.0
+    if pass_s:
+        seconds["refine"] = usual_passes(spec.refine) * pass_s
+    if spec.validate.kind != "none":
+        n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge))
+        seconds["validate"] = _PREDICTED_TILT * (n_tilts * _tilt_on_cpu_s(spec) + pass_s)
+        if spec.validate.kind == "halves":
+            refined_s = seconds.get("refine", 0.0) if spec.validate.refined else 0.0
+            seconds["validate"] += 2 * (reconstruct_s + trace_s + refined_s)
+    return seconds | {"score": 0.05 * TRACE_S_PER_ATOM * len(atoms)}
+
+
+def usual_iterations(spec: RunSpec) -> int:
+    """Return about how many iterations a fit takes; all of them unless it stops by counts that are left out."""
+    if not leaves_counts_out(spec):
+        return spec.engine.n_iterations
+    return min(max(round(spec.reg.iterations_factor * _best_predicted(spec)), LEAST), spec.engine.n_iterations)
+
+
+def _best_predicted(spec: RunSpec) -> float:
+    n_electrons = dose_per_image_e_A2(spec) * spec.scale.voxel_A**2 * spec.microscope.dqe
+    return _BEST * math.sqrt(n_electrons)
+
+
+def _decision_s(spec: RunSpec, atoms: Atoms, iteration_s: Callable[[RunSpec], float]) -> float:
+    """Return the seconds of the trials of a weight that is searched and of the number of iterations."""
+    decide_s = 0.0
+    if leaves_counts_out(spec):
+        n_tried = min(math.ceil(_best_predicted(spec)) + PATIENCE, spec.engine.n_iterations)
+        decide_s += n_tried * _SPLIT_ITERATION * iteration_s(at_least_cost(spec))
+    if spec.reg.weight == "auto" and math.isfinite(spec.dose.total_e_A2):
+        small = smaller_problem(spec)
+        if small is not None:
+            n_z, n_x, n_y = small.scale.shape_zxy
+            half_A = np.array([n_x, n_y, n_z]) * small.scale.voxel_A / 2
+            decide_s += _simulation_s(small, atoms.select((np.abs(atoms.positions_A) < half_A).all(axis=1)))
+        decide_s += _WEIGHTS * TRIAL_ITERATIONS * iteration_s(at_least_cost(small or spec))
+    return decide_s
+
+
+def _simulation_s(spec: RunSpec, atoms: Atoms) -> float:
+    """Return the seconds of the simulation of all tilts."""
+    tilt_s = once(lambda spec: _simulated_tilt_s(spec, atoms), spec, "scale", "sample", "engine", "defocus",
+                  "microscope", "simulate")
+    return len(tilt_angles_deg(spec.tilts, spec.wedge)) * tilt_s
 
 
 def _on_cpu_s(spec: RunSpec) -> float:
     """Return the seconds of an iteration on the CPU, as the sum of its parts."""
     n_tilts, tilt_s = len(tilt_angles_deg(spec.tilts, spec.wedge)), _tilt_on_cpu_s(spec)
-    return n_tilts * tilt_s + _once(_prox_s, spec, "scale", "engine", "reg")
+    return n_tilts * tilt_s + once(_prox_s, spec, "scale", "engine", "reg")
 
 
 def _alignment_s(spec: RunSpec) -> float:
@@ -151,8 +216,8 @@ def _tilt_on_cpu_s(spec: RunSpec) -> float:
     """Return the seconds of a step with one tilt on the CPU."""
     small = spec.scale.shape_zxy[1] * spec.scale.shape_zxy[2] <= SMALL_PLANE
     with threads(1 if small else n_threads()):
-        return (_once(_turning_s, spec, "scale", "binning", "engine")
-                + _once(_propagation_s, spec, "scale", "binning", "engine", "defocus", "microscope"))
+        return (once(_turning_s, spec, "scale", "binning", "engine")
+                + once(_propagation_s, spec, "scale", "binning", "engine", "defocus", "microscope"))
 
 
 def _on_gpu_s(spec: RunSpec, device: gpu.Device) -> float:
@@ -176,7 +241,7 @@ def _on_gpu_s(spec: RunSpec, device: gpu.Device) -> float:
         device.synchronize()
 
     descend()
-    tilt_s = _seconds(descend) / _TRIAL_TILTS
+    tilt_s = _clock_s(descend) / _TRIAL_TILTS
     prox_s = 0.0
     row = REGULARISERS[spec.reg.kind]
     if row.gpu and row.cost != "none":
@@ -187,16 +252,8 @@ def _on_gpu_s(spec: RunSpec, device: gpu.Device) -> float:
             device.synchronize()
 
         regularise()
-        prox_s = _seconds(regularise)
+        prox_s = _clock_s(regularise)
     return len(tilt_angles_deg(spec.tilts, spec.wedge)) * tilt_s + prox_s
-
-
-def _once(trial: Callable[[RunSpec], float], spec: RunSpec, *groups: str) -> float:
-    """Return the seconds that ``trial`` measures, or has measured before for equal settings of ``groups``."""
-    key = (trial.__qualname__, *(repr(getattr(spec, group)) for group in groups))
-    if key not in _tried:
-        _tried[key] = trial(spec)
-    return _tried[key]
 
 
 def _part(spec: RunSpec) -> tuple[tuple[int, int, int], float]:
@@ -219,7 +276,7 @@ def _turning_s(spec: RunSpec) -> float:
         rotation.add_adjoint(slices, i_tilt, 0.0, volume)
 
     turn(0)
-    return times * min(_seconds(turn, 0), _seconds(turn, 1))
+    return times * min(measure_s(turn, 0), measure_s(turn, 1))
 
 
 def _propagation_s(spec: RunSpec) -> float:
@@ -232,7 +289,7 @@ def _propagation_s(spec: RunSpec) -> float:
     engine = make_multislice(series_optics(series, shape, spec.microscope, n_layers), likelihood=spec.engine.likelihood)
     slices = np.zeros((_TRIAL_SLICES, n_x, n_y), np.float32)
     engine.cost_and_gradient(slices, series.images[0])
-    trial_s = min(_seconds(engine.cost_and_gradient, slices, series.images[0]) for _ in range(3))
+    trial_s = min(measure_s(engine.cost_and_gradient, slices, series.images[0]) for _ in range(3))
     whole = _n_ffts(n_slices(n_z, spec.binning.n_layers), len(defocus_A))
     return trial_s * whole / _n_ffts(_TRIAL_SLICES, len(defocus_A))
 
@@ -255,7 +312,7 @@ def _prox_s(spec: RunSpec) -> float:
     prox = row.make(own, 1.0, _trial_problem(spec)).prox
     volume = np.ones(part, np.float32)
     prox(volume, 1.0)
-    return times * _seconds(prox, volume, 1.0)
+    return times * measure_s(prox, volume, 1.0)
 
 
 def _trial_problem(spec: RunSpec) -> Problem:
@@ -282,7 +339,7 @@ def _simulated_tilt_s(spec: RunSpec, atoms: Atoms) -> float:
 
     simulate(1)
     # The difference between the two times excludes the work that all tilts share.
-    few_s, many_s = _seconds(simulate, n_threads()), _seconds(simulate, 2 * n_threads())
+    few_s, many_s = measure_s(simulate, n_threads()), measure_s(simulate, 2 * n_threads())
     tilt_s = max(many_s - few_s, 0.2 * many_s) / n_threads() * n_z / layers
     if spec.simulate.kind == "voxels":
         voxels = dataclasses.replace(spec, engine=dataclasses.replace(spec.engine, rotation=VOXEL_ROTATION))
@@ -290,13 +347,15 @@ def _simulated_tilt_s(spec: RunSpec, atoms: Atoms) -> float:
     return tilt_s
 
 
-def _seconds(work: Callable[..., object], *arguments: object) -> float:
+def _clock_s(work: Callable[[], object]) -> float:
+    """Return the seconds that ``work`` takes on a GPU, by the clock."""
     start = time.perf_counter()
-    work(*arguments)
+    work()
     return time.perf_counter() - start
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in s, min or h."""
     if seconds < 100:
         return f"{seconds:.2g} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

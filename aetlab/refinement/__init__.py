@@ -2,8 +2,8 @@
 
 from aetlab.refinement.kept import as_traced
 from aetlab.refinement.known import Known, finds_unknowns
-from aetlab.refinement.passes import most_passes
+from aetlab.refinement.passes import most_passes, usual_passes
 from aetlab.refinement.refine import refine_atoms
 from aetlab.refinement.robust import describe_weakened
 
-__all__ = ["Known", "as_traced", "describe_weakened", "finds_unknowns", "most_passes", "refine_atoms"]
+__all__ = ["Known", "as_traced", "describe_weakened", "finds_unknowns", "most_passes", "refine_atoms", "usual_passes"]

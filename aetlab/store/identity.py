@@ -42,6 +42,7 @@ NOT_DECIDING = (
     "core/kernel_cache.py", "core/metrics.py", "core/progress.py", "core/progress_bar.py", "core/scratch.py",
     "core/setting.py", "core/yaml_file.py",
     "gpu/choose.py", "reconstruction/bound.py", "reconstruction/estimate.py", "reconstruction/memory.py",
+    "reconstruction/trials.py",
     "refinement/bound.py",
 )
 #: In Python source: a colon and the docstring behind it, any other string, or the end of a line with its comment, the
