@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from aetlab.cli.compose import compose_jobs
+from aetlab.cli.estimates import Work
 from aetlab.core.seeds import generator
-from aetlab.reconstruction.estimate import Estimate, estimate
+from aetlab.reconstruction.estimate import Estimate, estimate, usual_iterations
 from aetlab.reconstruction.memory import BASE_BYTES, memory_by_stage, require_memory
+from aetlab.refinement import usual_passes
 from aetlab.samples import build_sample
 from aetlab.spec import RunSpec, SpecError
 from tests.words import spec_of
@@ -78,3 +81,25 @@ def test_the_estimate_flag_prints_and_writes_no_file(aetlab: Callable[..., subpr
     assert list(tmp_path.iterdir()) == []
     wrong = aetlab("run", "dose=8x", "--estimate")
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
+
+
+def test_work_that_jobs_share_is_counted_once(tmp_path: Path) -> None:
+    """Runs of two doses share their tilt series, those of two tracings their fit as well, and a repeated one all."""
+    words = ["scale=smoke", "dose=50k,7k", "trace=smoothed,paper", f"outputs={tmp_path}"]
+    jobs, work = compose_jobs(words, multirun=True), Work()
+    seconds = {"simulate": 8.0, "reconstruct": 4.0, "trace": 2.0, "score": 1.0}
+    assert [sum(work.left(job, seconds, 0.0).values()) for job in jobs] == [15, 3, 7, 3]
+    assert work.left(jobs[0], seconds, 0.0) == {} and (work.n_jobs, work.n_complete) == (4, 1)
+    n_bytes = 4 * 48**3
+    assert work.seconds == pytest.approx(28 + 4 * (0.3 + n_bytes / 200e6), abs=1e-6)
+
+
+def test_usual_trials_are_counted() -> None:
+    """The root of 69.4 electrons a pixel, 50 000 e/Å² over 180 images and 0.25 Å², times 0.3 and 2 is 5 iterations."""
+    assert usual_iterations(spec_of("dose=50k", "reg=pos")) == 5
+    assert usual_iterations(spec_of("dose=7k", "reg=pos")) == 2
+    assert usual_iterations(spec_of("dose=inf", "reg=pos")) == usual_iterations(spec_of("reg=tv")) == 40
+    spec = spec_of("scale=smoke", "tilts=6", "reg=pos", "refine=atoms", "validate=images")
+    found = estimate(spec, build_sample(spec.sample, spec.scale, generator(0, "sample")))
+    assert list(found.seconds) == ["simulate", "decide", "reconstruct", "trace", "refine", "validate", "score"]
+    assert 50 < usual_passes(spec.refine) < 75

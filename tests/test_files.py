@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 
@@ -89,3 +90,18 @@ def test_only_regular_files_are_read_and_appended_to(tmp_path: Path) -> None:
             open_regular(path)
         with pytest.raises(OSError):
             sha256(path)
+
+
+def test_a_noted_digest_is_taken_once_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, taken = tmp_path / "images", []
+    monkeypatch.setattr(files, "sha256", lambda path: taken.append(path) or sha256(path))
+    for content, n_taken in ((b"one", 1), (b"one", 1), (b"two", 2)):
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
+        with files.unchanged(path, notes=tmp_path / "notes") as digests:
+            assert digests[path] == hashlib.sha256(content).hexdigest()
+        assert len(taken) == n_taken
+    for note in (tmp_path / "notes" / "digests").iterdir():
+        note.write_text("[")
+    with files.unchanged(path, notes=tmp_path / "notes"):
+        assert len(taken) == 3

@@ -23,7 +23,7 @@ from test_refine import (
 from aetlab.core.nouns import RefinedAtoms, TiltSeries
 from aetlab.core.poses import Poses, turn_matrix
 from aetlab.forward import add_shot_noise
-from aetlab.refinement import most_passes, refine_atoms
+from aetlab.refinement import Known, most_passes, refine_atoms
 from aetlab.refinement.fisher import sample_information, separate_thermal, spread_of_tilts, tilt_factors
 from aetlab.refinement.fit import LEAST_THERMAL_A2
 from aetlab.refinement.geometry import settle
@@ -46,13 +46,13 @@ class Experiment:
     sites: Sites
     poses: Poses
 
-    def refine(self, seed: int, **settings: bool) -> RefinedAtoms:
+    def refine(self, seed: int, known: Known | None = None, **settings: bool | int) -> RefinedAtoms:
         """Return atoms refined from positions 0.05 Å off, all with the right element."""
         start_A = self.sites.positions_A + np.random.default_rng(seed).normal(0, 0.05, (len(self.sites), 3))
         traced = traced_from(start_A, np.array(ELEMENTS)[self.sites.kinds])
         spec = RefineSpec(kind="atoms", n_rounds=1, **settings)
         refined = refine_atoms(self.series, SHAPE, traced, ELEMENTS, spec, microscope=MicroscopeSpec(),
-                               n_layers_per_slice=4, seed=seed)
+                               n_layers_per_slice=4, seed=seed, known=known)
         assert len(refined) == len(self.sites) and refined.summary["passes"] <= most_passes(spec)
         return refined
 
@@ -329,3 +329,13 @@ def test_one_refinement_in_which_images_shake_states_larger_errors() -> None:
     assert still.summary["tilt_factor_position"] < 1.3 < 2 < shaken_atoms.summary["tilt_factor_position"]
     # Without the factor it is about 4.
     assert 0.7 < calibration < 1.6
+
+
+def test_what_is_known_of_the_images_is_not_refined() -> None:
+    """With the true poses, defoci, brightness and factors B, noise alone separates the images from the atoms."""
+    experiment = make_experiment(5, true_B_A2=TRUE_B_A2, imaging=True, poses=True)
+    refined = experiment.refine(5, Known(experiment.poses, B_A2), poses=True, imaging=True, thermal=True,
+                                n_passes_last=8, n_information_last=1)
+    assert refined.poses is experiment.poses
+    np.testing.assert_allclose(refined.thermal_A2, B_A2, atol=1e-6)
+    assert refined.summary["chi_square"] == pytest.approx(1, abs=0.03) and len(refined.thermal_error_A2) == 2

@@ -116,14 +116,15 @@ def test_a_measured_series_becomes_atoms_without_a_truth(made: Record, laborator
 def test_a_measured_series_is_cut_into_tiles(made: Record, series_file: Path, tmp_path: Path) -> None:
     """Halos of 4 Å instead of the 16 Å by the rule, with which two tiles of this particle would save no rows."""
     words = ["data=measured", f"data.path={series_file}", "engine.n_iterations=15", "reg=tv", "binning=4"]
-    with pytest.raises(SpecError, match="validate.kind='images' cannot be used: .* validate=none"):
-        compose_spec([*words, "tile.n=2"])
-    spec = compose_spec([*words, "validate=none", "tile.n=2", "tile.halo_A=4"])
+    spec = compose_spec([*words, "tile.n=2", "tile.halo_A=4"])
     joined = keeper.run(spec, places=Places(tmp_path)).record
     one_A, other_A = (read_array(record, "traced/positions_A").values for record in (made, joined))
     distance_A = np.linalg.norm(one_A[:, None] - other_A[None], axis=2)
     assert (distance_A.min(axis=1) < 0.3).mean() > 0.9 and (distance_A.min(axis=0) < 0.3).mean() > 0.9
     assert (np.sort(np.linalg.norm(other_A[:, None] - other_A[None], axis=2), axis=1)[:, 1] > 1.5).all()
+    one, other = (record.metrics["r_factor_volume"] for record in (made, joined))
+    assert other == pytest.approx(one, rel=0.1)
+    assert len(list((tmp_path / "cache" / "digests").iterdir())) == 1
 
 
 def test_a_measured_run_is_found_again_by_the_content_of_its_file(made: Record, series_file: Path,

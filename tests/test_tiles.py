@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 
 import aetlab
 from aetlab import keeper
+from aetlab.cli.ledger import read_result
 from aetlab.core.tiling import Tile, divide_rows
 from aetlab.forward import add_shot_noise
 from aetlab.reconstruction.seams import Part, join_found
@@ -20,10 +21,14 @@ from aetlab.reconstruction.tiles import halo_rows, margin_rows, row_weights, til
 from aetlab.reporting.figures.choose import seam_tasks
 from aetlab.reporting.figures.seams import plot_seams
 from aetlab.reporting.stored_run import StoredRun
-from aetlab.spec import RunSpec, SpecError
+from aetlab.spec import RunSpec, SpecError, TileSpec
+from aetlab.store.array_file import read_container
 from aetlab.store.identity import identity, record_id
+from aetlab.store.reading import read_poses, read_reconstruction
 from aetlab.store.record import Record, array_names, list_records, read_array, read_history
 from aetlab.tracing import FoundSites
+from aetlab.validation.images import compare_images
+from aetlab.validation.predict import predict_whole
 from tests.commands import perform
 from tests.conftest import Once
 from tests.test_sweep import ENVIRONMENT, assert_equal
@@ -123,6 +128,18 @@ def test_the_figure_of_the_seams_draws_the_stored_profiles(divided: Path) -> Non
     assert [task.kind for task in seam_tasks([run, StoredRun(records(divided)[-2])])] == ["seams"]
 
 
+def test_atoms_are_measured_by_a_job_of_each_tile(divided: Path) -> None:
+    """The joining job finds the parts of all tiles."""
+    results = [read_result(divided / "outputs" / "sweeps" / "0001", number) for number in range(8)]
+    labels = [f"tile.n=3 tile {i}/3" for i in (1, 2, 3)]
+    assert [result.label for result in results if result] == [
+        "tile.n=1", *labels, *(f"{label} atoms" for label in labels), "tile.n=3"]
+    assert all(result.status == "done" for result in results if result)
+    parts = sorted((divided / "outputs" / "cache" / "tile_traced").iterdir())
+    n_atoms = sum(len(read_container(path)[0]["positions_A"]) for path in parts)
+    assert len(parts) == 3 and n_atoms == records(divided)[-1].metrics["n_atoms_traced"]
+
+
 def test_the_number_of_iterations_is_found_once_for_all_tiles(divided: Path) -> None:
     made = records(divided)
     counts = {len(read_history(made[i]).cost) for i in range(3)}
@@ -131,22 +148,6 @@ def test_the_number_of_iterations_is_found_once_for_all_tiles(divided: Path) -> 
     assert 2 <= count < 10
     cost = sum(read_history(made[i]).cost for i in range(3))
     np.testing.assert_allclose(read_history(made[-1]).cost, cost)
-
-
-def test_a_run_in_tiles_makes_what_is_missing(divided: Path, tmp_path: Path) -> None:
-    """One command, without a sweep, skips the tiles that are there and makes the same record again."""
-    folder = Path(shutil.copytree(divided, tmp_path / "again"))
-    before = records(divided)
-    for i in (-1, 1):
-        shutil.rmtree(folder / "outputs" / "records" / before[i].id)
-    result = perform("run", [*WORDS, "tile.rows=48"], folder, ENVIRONMENT, 240)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("reconstruct ") >= 1 and "tile 2/3 reconstruct" in result.stdout
-    assert "tile 1/3 reconstruct" not in result.stdout
-    after = records(folder)
-    for i in (-1, 1):
-        assert_equal(after[i], before[i])
-    assert not list((folder / "outputs" / "work").glob("*/*"))
 
 
 @pytest.mark.slow
@@ -171,6 +172,54 @@ def test_joined_atoms_are_refined_in_tiles_of_the_images(divided: Path, tmp_path
     assert near.sum() > 50 and error_A[near].mean() < 1.3 * error_A[~near].mean()
 
 
+@pytest.fixture(scope="session")
+def aligned(once: Once) -> Path:
+    """A folder with a run of misaligned tilts in three tiles, with a tilt held out; tests must not change it."""
+    words = ("scale=smoke", "scale.shape_zxy=[48,48,144]", "scale.length_A=66", "defocus.planes_nm=[20]", "tilts=8",
+             "dose=50k", "reg=tv", "simulate=misaligned", "simulate.n_layers=8", "align=true", "align.at=[1,2]",
+             "align.angles_from=1", "align.reach_A=1", "engine.n_iterations=4", "engine.n_threads=1", "tile.n=3",
+             "reg.held_out=0.1", "validate=images")
+
+    def fill(folder: Path) -> str:
+        result = perform("run", [*words], folder, ENVIRONMENT, 240)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return once("aligned", fill)[0]
+
+
+def test_poses_are_found_once_for_all_tiles(aligned: Path) -> None:
+    """A turn φ of the axis moves images of a tile whose centre lies at y by -y sin φ along x, y (cos φ - 1) along y."""
+    made = records(aligned)
+    voxel_A = made[-1].spec.scale.voxel_A
+    common = read_poses(made[-1])
+    assert 0.1 < np.abs(common.angles_deg[:, 1]).max() < 3 and np.abs(common.shift_A).max() > 0.1
+    for i, tile in enumerate(tiles_of(made[-1].spec)):
+        poses, y_A = read_poses(made[i]), tile.offset_A(voxel_A)
+        axis = np.deg2rad(common.angles_deg[:, 1])
+        by_A = poses.shift_A - common.shift_A
+        np.testing.assert_allclose(poses.angles_deg, common.angles_deg, atol=1e-6)
+        np.testing.assert_allclose(by_A[:, 0], -y_A * np.sin(axis), atol=1e-6)
+        np.testing.assert_allclose(by_A[:, 1], y_A * (np.cos(axis) - 1), atol=1e-6)
+        np.testing.assert_allclose(poses.brightness, common.brightness, atol=1e-12)
+
+
+def test_images_of_joined_tiles_are_those_of_the_joined_volume(aligned: Path) -> None:
+    """The R factor of each image agrees with that of all rows at once."""
+    made = records(aligned)
+    spec, whole = made[-1].spec, dataclasses.replace(made[-1].spec, tile=TileSpec())
+    series = aetlab.simulate(whole, aetlab.sample(whole))
+    fit = compare_images(series, predict_whole(whole, series, read_reconstruction(made[-1]), (8, 14)), 0)
+    found = read_array(made[-1], "validation/images/r_factor_volume").values
+    assert found.shape == (8, 1) and spec.validate.kind == "images"
+    np.testing.assert_allclose(found, fit.r_factor, rtol=5e-3)
+
+
+def test_the_cost_of_held_out_tilts_is_the_sum_over_the_tiles(aligned: Path) -> None:
+    made = records(aligned)
+    assert made[-1].metrics["held_out_cost"] == pytest.approx(sum(made[i].metrics["held_out_cost"] for i in range(3)))
+
+
 def fail_in_the_second_tile() -> None:
     """Let the run of the second tile fail."""
     run = keeper.run
@@ -183,15 +232,24 @@ def fail_in_the_second_tile() -> None:
     keeper.run = broken  # type: ignore[assignment]
 
 
-def test_a_failed_tile_fails_its_join_by_name(divided: Path, tmp_path: Path) -> None:
+def test_a_failed_tile_fails_its_join_by_name_and_is_made_by_the_next_command(divided: Path, tmp_path: Path) -> None:
+    """One command, without a sweep, skips the tiles that are there and makes the same record again."""
     folder = Path(shutil.copytree(divided, tmp_path / "again"))
     before = records(divided)
     for i in (-1, 1):
         shutil.rmtree(folder / "outputs" / "records" / before[i].id)
-    result = perform("run", ["-m", *WORDS, "tile.n=3"], folder, ENVIRONMENT, 240, fail_in_the_second_tile)
-    assert result.returncode == 1
-    assert "it cannot join its tiles: run tile 2/3 failed" in result.stdout
+    failed = perform("run", ["-m", *WORDS, "tile.n=3"], folder, ENVIRONMENT, 240, fail_in_the_second_tile)
+    assert failed.returncode == 1
+    assert "tile 1/3 atoms: FAILED after 0.0 s: it needs the result of run tile 2/3, which failed" in failed.stdout
     assert sorted(records(folder)) == [-2, 0, 2]
+    result = perform("run", [*WORDS, "tile.rows=48"], folder, ENVIRONMENT, 240)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("reconstruct ") >= 1 and "tile 2/3 reconstruct" in result.stdout
+    assert "tile 1/3 reconstruct" not in result.stdout
+    after = records(folder)
+    for i in (-1, 1):
+        assert_equal(after[i], before[i])
+    assert not list((folder / "outputs" / "work").glob("*/*"))
 
 
 def test_tiles_do_not_change_the_identity_of_a_whole_run() -> None:

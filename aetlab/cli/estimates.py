@@ -92,7 +92,8 @@ class Work:
             left[stage] *= n_new / len(tiles) if stage == "reconstruct" else n_new > 0
         n_bytes = 4.0 * spec.scale.shape_zxy[0] * spec.scale.shape_zxy[1] * spec.scale.shape_zxy[2]
         self.n_jobs += 1
-        self.seconds += sum(left.values()) + trial_s + (n_new + (len(tiles) > 1)) * (
+        n_records = 1 if len(tiles) == 1 else n_new + 1
+        self.seconds += sum(left.values()) + trial_s + n_records * (
             _RECORD_S + n_bytes / len(tiles) / _RECORD_BYTES_PER_S)
         return left
 

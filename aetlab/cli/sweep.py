@@ -96,7 +96,7 @@ class Sweep:
         results = [read_result(self.ledger, number) for number in job.tiles]
         failed = [result.label for result in results if result is not None and result.status == FAILED]
         if failed:
-            error = AetlabError(f"it cannot join its tiles: {', '.join(failed)} failed")
+            error = AetlabError(f"it needs the result of {', '.join(failed)}, which failed")
             write_result(self.ledger, job.number, replace(failed_job(job.label, error), id=record_id(job.spec)))
         return not failed
 
