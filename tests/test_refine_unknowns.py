@@ -339,3 +339,21 @@ def test_what_is_known_of_the_images_is_not_refined() -> None:
     assert refined.poses is experiment.poses
     np.testing.assert_allclose(refined.thermal_A2, B_A2, atol=1e-6)
     assert refined.summary["chi_square"] == pytest.approx(1, abs=0.03) and len(refined.thermal_error_A2) == 2
+
+
+def test_held_atoms_keep_the_sample_in_place_while_poses_are_fitted() -> None:
+    """Images determine no common shift of all atoms; the held half of them does."""
+    experiment = make_experiment(6, poses=True)
+    common_A = np.array([0.3, 0.2, -0.3])
+    shift_A = np.array([experiment.poses.rotation(i) @ common_A for i in range(len(TILT_DEG))])
+    poses = dataclasses.replace(experiment.poses, shift_A=experiment.poses.shift_A + shift_A)
+    places_A, numbers = experiment.sites.positions_A - common_A, np.array(ELEMENTS)[experiment.sites.kinds]
+    held = np.arange(len(places_A)) % 2 == 0
+    refined = refine_atoms(
+        experiment.series, SHAPE, traced_from(places_A[~held], numbers[~held]), ELEMENTS,
+        RefineSpec(kind="atoms", n_rounds=1, poses=True, n_passes_last=10, n_information_last=1),
+        microscope=MicroscopeSpec(), n_layers_per_slice=4, seed=6, held=traced_from(places_A[held], numbers[held]))
+    off_A = refined.positions_A[:, None] - places_A[~held]
+    nearest = np.linalg.norm(off_A, axis=2).argmin(axis=1)
+    assert np.abs(off_A[np.arange(len(refined)), nearest].mean(axis=0)).max() < 0.1
+    assert np.abs((refined.poses.shift_A - poses.shift_A)[:, :2].mean(axis=0)).max() < 0.1

@@ -145,7 +145,7 @@ def fit_to_images(model: AtomModel, sites: Sites, poses: Poses, information: np.
     descent = minimize_lbfgs(np.concatenate(start), evaluate, precondition, n_passes=n_passes,
                              tolerance=tolerance / per_error, limit=limit, settled=settled)
     fitted, seen, thermal_A2 = unpack(descent.point)
-    if refine_poses:
+    if refine_poses and not model.holds_atoms:  # atoms that are held stay where they are, and so does the sample
         settled_A, seen = settle(fitted.positions_A, seen)
         fitted = replace(fitted, positions_A=settled_A)
     if refine_thermal:

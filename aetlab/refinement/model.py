@@ -305,6 +305,11 @@ class AtomModel:
         other._mtf = with_contrast(self._optics.optics.mtf, contrast, (self._shape[1], self._shape[2]))
         return other
 
+    @property
+    def holds_atoms(self) -> bool:
+        """Return whether atoms that are not refined are in the images as well."""
+        return self._held is not None and len(self._held) > 0
+
     def images(self, sites: Sites, poses: Poses) -> np.ndarray:
         """Return noise-free images (T, F, X, Y) of the sites, with the brightness of ``poses``."""
         images = np.empty(self._measured.shape, np.float32)
