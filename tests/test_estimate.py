@@ -91,7 +91,7 @@ def test_work_that_jobs_share_is_counted_once(tmp_path: Path) -> None:
     assert [sum(work.left(job, seconds, 0.0).values()) for job in jobs] == [15, 3, 7, 3]
     assert work.left(jobs[0], seconds, 0.0) == {} and (work.n_jobs, work.n_complete) == (4, 1)
     n_bytes = 4 * 48**3
-    assert work.seconds == pytest.approx(28 + 4 * (0.3 + n_bytes / 200e6), abs=1e-6)
+    assert work.seconds == pytest.approx(28 + 4 * (0.9 + n_bytes / 200e6), abs=1e-6)
 
 
 def test_usual_trials_are_counted() -> None:
