@@ -97,10 +97,9 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
         In the order of z, x, y.
     """
     kinds = tuple(sorted(elements))
-    model = AtomModel(series, shape_zxy, kinds, microscope=microscope,
-                      n_layers_per_slice=n_layers_per_slice, parametrization=spec.parametrization,
-                      debye_waller_A2=spec.debye_waller_A2, make_tilt_cost=make_tilt_cost,
-                      held=None if held is None else as_sites(held, kinds))
+    model = AtomModel(series, shape_zxy, kinds, microscope=microscope, n_layers_per_slice=n_layers_per_slice,
+                      parametrization=spec.parametrization, debye_waller_A2=spec.debye_waller_A2,
+                      make_tilt_cost=make_tilt_cost, held=None if held is None else as_sites(held, kinds))
     poses = Poses.nominal(series.tilt_deg, model.n_defoci)
     if known is not None:
         poses = known.poses
