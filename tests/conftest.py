@@ -82,7 +82,7 @@ def deal(items: list[Any], n_long: int, n_runs: int) -> None:
     items.clear()
     for i_run in range(n_runs):
         own = long[i_run::n_runs]
-        n_others = (total - len(items)) // (n_runs - i_run) - len(own)
+        n_others = max(0, (total - len(items)) // (n_runs - i_run) - len(own))
         items += own + rest[:n_others]
         del rest[:n_others]
 
