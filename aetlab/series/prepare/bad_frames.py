@@ -37,6 +37,8 @@ _DARKER, _BRIGHTER = 0.8, 1.25
 _AROUND = 3
 #: Standard errors of a significant contrast, and least number of tilts that others are compared with.
 _SIGNIFICANT, _ENOUGH_TILTS = 5.0, 5
+#: The others must have so many times the contrast that a blank image may have; noise and tilt make up the rest.
+_USUAL_CONTRAST = 4.0
 #: Limit of the logarithm of the power over its median.
 _LIMIT = 0.5
 #: Own standard errors of a motion that is not that of a few spots.
@@ -187,7 +189,7 @@ def _find_blank(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) -> d
     reasons = {}
     for t, f in np.argwhere(usable):
         others = float(np.median(contrast[usable[:, f], f]))
-        if contrast[t, f] < _SIGNIFICANT * error[t, f] and others > 2 * _SIGNIFICANT * error[t, f]:
+        if contrast[t, f] < _SIGNIFICANT * error[t, f] and others > _USUAL_CONTRAST * _SIGNIFICANT * error[t, f]:
             reasons[int(t), int(f)] = f"blank: no contrast, others {100 * np.sqrt(others):.1f} % rms"
     return reasons
 
