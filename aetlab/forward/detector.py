@@ -15,7 +15,6 @@ Beyond the table its logarithm goes on as it ends, a straight line.
 from __future__ import annotations
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
 from aetlab.core.fft import plan_fft
 from aetlab.core.grid import squared_frequencies
@@ -35,6 +34,8 @@ def mtf_of(microscope: MicroscopeSpec, shape_xy: tuple[int, int], pixel_A: float
 
 def interpolate_mtf(cycles_per_pixel: np.ndarray, mtf: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Return the MTF at the frequencies ``at``, from a table (N,) of values over cycles per pixel that starts at 0."""
+    from scipy.interpolate import PchipInterpolator  # its import takes a tenth of the start of a command
+
     u, values = np.asarray(cycles_per_pixel, float), np.minimum(np.asarray(mtf, float) / mtf[0], 1.0)
     inside = PchipInterpolator(np.concatenate([-u[:0:-1], u]), np.concatenate([values[:0:-1], values]))
     slope = min(np.log(values[-1] / values[-2]) / (u[-1] - u[-2]), 0.0)

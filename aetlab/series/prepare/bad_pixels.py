@@ -18,7 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage, stats
+from scipy import ndimage
+from scipy.special import gammaincinv, ndtr, ndtri
 
 #: Eight neighbours of a pixel.
 _NEIGHBOURS = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
@@ -63,14 +64,14 @@ def find_bad_pixels(counts: np.ndarray, usable: np.ndarray, false_alarms: float)
     shape, chosen = counts.shape[2:], np.argwhere(usable)
     if not len(chosen):
         return BadPixels(np.zeros(shape, bool), np.zeros((0, 4), int), 0, 0, 0, "no image to judge the pixels by")
-    limit = float(stats.norm.isf(false_alarms / (2 * np.prod(shape))))
+    limit = -float(ndtri(false_alarms / (2 * np.prod(shape))))
     n, often, hits = len(chosen), np.zeros(shape, int), []
     total, squares, means, power = (np.zeros(shape) for _ in range(4))
     for i_tilt, i_image in chosen:
         root = np.sqrt(np.maximum(counts[i_tilt, i_image], 0).astype(np.float64))
         root /= np.median(root)
         off = root - ndimage.median_filter(root, footprint=_NEIGHBOURS, mode="mirror")
-        hit = _outliers(off, float(stats.norm.isf(false_alarms / (n * off.size))))
+        hit = _outliers(off, -float(ndtri(false_alarms / (n * off.size))))
         hits += [(i_tilt, i_image, x, y) for x, y in np.argwhere(hit)]
         often += hit
         for sums, values in ((total, off), (squares, off**2), (means, root), (power, root**2)):
@@ -134,8 +135,9 @@ def _standard(values: np.ndarray) -> np.ndarray:
 
 def _log_variance_limit(n: int, limit: float) -> float:
     """Return the lower limit of log χ²ₙ₋₁ in robust standard deviations about its median, for a normal ``limit``."""
-    chi2 = stats.chi2(n - 1)
-    middle = np.log(chi2.median())
-    probe = np.log(chi2.ppf(np.linspace(0.001, 0.999, 999)))
-    sigma = _PER_MAD * np.median(np.abs(probe - middle))
-    return float((np.log(chi2.ppf(stats.norm.sf(limit))) - middle) / sigma)
+    def log_quantile(probability: np.ndarray | float) -> np.ndarray:
+        return np.log(2 * gammaincinv((n - 1) / 2, probability))
+
+    middle = log_quantile(0.5)
+    sigma = _PER_MAD * np.median(np.abs(log_quantile(np.linspace(0.001, 0.999, 999)) - middle))
+    return float((log_quantile(ndtr(-limit)) - middle) / sigma)
