@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from aetlab.cli.compose import compose_jobs
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.setting import about, setting
 from aetlab.forward.rotation import rotate_and_bin
@@ -25,7 +26,7 @@ from aetlab.reconstruction import device as device_choice
 from aetlab.reconstruction.memory import memory_by_stage
 from aetlab.reporting.figures.labels import reg_label
 from aetlab.spec import EngineSpec, RegSpec, SpecError
-from aetlab.spec.choices import settings
+from aetlab.spec.choices import check_regulariser, settings
 from aetlab.spec.folders import config_folder, group_choices
 from aetlab.spec.own_settings import with_own_settings
 from aetlab.spec.reg import OWNERS
@@ -66,6 +67,18 @@ def test_every_regulariser_is_a_choice_with_its_own_settings() -> None:
         assert content["kind"] == kind and common | own <= set(content), kind
         assert row.own(RegSpec(kind=kind)) == row.settings()
         assert kind in about(RegSpec, "kind").meaning and row.meaning in about(RegSpec, "kind").meaning
+
+
+def test_a_choice_named_as_a_regulariser_makes_it_and_sets_nothing_of_others(tmp_path: Path) -> None:
+    """The file of a new regulariser, copied from that of another one, keeps the other's kind or settings."""
+    with pytest.raises(SpecError, match="reg.kind='lasso' cannot be used: reg=tv is the regulariser of that name"):
+        settings(reg="tv", overrides={"reg.kind": "lasso"})
+    (tmp_path / "reg").mkdir()
+    (tmp_path / "reg" / "soft.yaml").write_text("kind: tv\nedge_V: 2\n", encoding="utf-8")
+    with pytest.raises(SpecError, match="the file of reg=soft sets it, and only reg=huber reads it"):
+        compose_jobs(["reg=soft"], multirun=False, config_dir=tmp_path)
+    for name in group_choices()["reg"]:
+        check_regulariser(name, name)
 
 
 def test_rows_decide_label_and_memory() -> None:

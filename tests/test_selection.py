@@ -22,7 +22,7 @@ from tests.fake_records import fake_spec, write_fake_record
 FRAME = pd.DataFrame({
     "record": ["a", "b", "c", "d"], "reg": ["tv", "lasso", "pos", "tv"], "dose_e_A2": [math.inf, 5e4, 7e3, 5e4],
     "found_percent": [100.0, 99.5, np.nan, 97.0], "reg.weight": [1e-4, 2e-4, None, 3e-4],
-    "align": [True, False, True, False]})
+    "align": [True, False, True, False], "defocus.planes_nm": ["[100.0]", "[20.0, 45.0]", "[100.0]", "[]"]})
 
 
 @pytest.mark.parametrize(("expression", "rows"), [
@@ -37,6 +37,15 @@ def test_the_rows_are_those_of_pandas(expression: str, rows: str) -> None:
     assert "".join(FRAME.query(quoted)["record"]) == rows
 
 
+@pytest.mark.parametrize(("expression", "rows"), [
+    ("defocus.planes_nm == [100]", "ac"), ('defocus.planes_nm == "[100]"', "ac"),
+    ("[20, 45] == defocus.planes_nm", "b"),
+    ("`defocus.planes_nm` != [100.0]", "bd"), ("defocus.planes_nm == []", "d"), ("not align or reg == 'tv'", "abd"),
+])
+def test_lists_are_compared_by_their_numbers(expression: str, rows: str) -> None:
+    assert "".join(FRAME["record"][select_rows(FRAME, expression)]) == rows
+
+
 @pytest.mark.parametrize(("expression", "says"), [
     ("reg = 'tv'", "equality is =="), ("colour == 1", "no column 'colour'; the columns are record, reg"),
     ("regg == 'tv'", "did you mean reg"), ("__import__('os').system('id')", "cannot hold \"__import__"),
@@ -44,7 +53,9 @@ def test_the_rows_are_those_of_pandas(expression: str, rows: str) -> None:
     ("9 ** 9 ** 9 > found_percent", "cannot hold '9 ** 9 ** 9'"), ("'a' * 999999999 == reg", "cannot hold"),
     ("[x for x in reg]", "cannot hold"), ("reg < 5", "reg holds texts"),
     ("dose_e_A2 == '50k'", "dose_e_A2 holds numbers; it cannot be compared with '50k'"),
-    ("reg == 3", "reg holds texts"),
+    ("reg == 3", "reg holds texts"), ("reg == 'tv' or 1", "1 is not a condition"),
+    ("not 0", "0 is not a condition"), ("found_percent > 1/0", "cannot be computed: division by zero"),
+    ("defocus.planes_nm == 100", "defocus.planes_nm holds lists, such as [100.0]; it cannot be compared with 100"),
     ("dose_e_A2 in (5e4, 'inf')", "holds numbers"), ("found_percent", "is not a condition"),
     ("1 == 1", "is not a condition"), ("(lambda: 1)()", "cannot hold"), ("", "is not an expression"),
     ("`reg\n` == 1", "no column"), ("reg == f'{align}'", "cannot hold"), ("x" * 3000, "longer than 2000"),

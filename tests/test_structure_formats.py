@@ -211,7 +211,7 @@ def test_sites_of_a_cif_file_that_make_no_sense_are_refused(tmp_path, rows, mess
 def test_unknown_occupancies_are_full_and_sites_listed_twice_are_counted(tmp_path):
     rows = ["A1 Au 0 0 0 ?", "A2 Au 0.0001 0 0 .", "B Si 0.5 0.5 0.5 1"]
     atoms = read(tmp_path / "a.cif", cif(rows, columns=COLUMNS, a=3.0))
-    assert elements(atoms) == ["Au", "Si"] and "1 sites are listed twice" in atoms.notes[0]
+    assert elements(atoms) == ["Au", "Si"] and "1 sites are listed twice" in atoms.notes[1]
 
 
 def test_occupancies_of_other_formats_are_drawn(tmp_path):
@@ -277,6 +277,21 @@ def test_listed_operations_count_above_the_name_of_a_setting(tmp_path):
         read(tmp_path / "a.cif", cif(["Si 0.1 0.2 0.3"], symmetry="_symmetry_equiv_pos_as_xyz 'x,y,w'\n"))
 
 
+def test_symmetry_that_does_not_go_with_the_cell_or_the_group_is_refused_or_reported(tmp_path):
+    name = "_symmetry_space_group_name_H-M 'F m -3 m'\n"
+    listed = "_symmetry_equiv_pos_as_xyz 'x,y,z'\n"
+    with pytest.raises(SpecError, match="operations do not go with the sides and angles of its cell"):
+        read(tmp_path / "a.cif", cif(["Au 0 0 0"], symmetry=name, a=4.08, gamma=120))
+    whole = read(tmp_path / "a.cif", cif(["Au 0 0 0"], symmetry=name, a=4.08))
+    assert (len(whole), whole.notes) == (4, ())
+    few = read(tmp_path / "a.cif", cif(["Au 0 0 0"], symmetry=name + listed, a=4.08))
+    assert len(few) == 1
+    assert few.notes == ("it lists 1 symmetry operations, and its space group F m -3 m has 192: those listed are used",)
+    assert read(tmp_path / "a.cif", cif(["Au 0 0 0"], symmetry="_symmetry_Int_Tables_number 1\n" + listed)).notes == ()
+    assert read(tmp_path / "a.cif", cif(["Au 0 0 0"], symmetry="")).notes == (
+        "it states no symmetry: its sites are taken as all atoms of the cell",)
+
+
 def test_axes_of_rhombohedral_groups_follow_the_cell(tmp_path):
     """Corundum, R -3 c in hexagonal axes, called trigonal: 12 Al and 18 O, which ASE alone takes for another cell."""
     text = ("data_x\n_cell_length_a 4.76\n_cell_length_b 4.76\n_cell_length_c 12.99\n_cell_angle_alpha 90\n"
@@ -310,6 +325,10 @@ def test_what_the_readers_of_ase_take_on_trust_is_checked(tmp_path):
             ("POSCAR", f"x\n{cell}Ga\n1000000000\nDirect\n0 0 0\n", "ends before all 1000000000 atoms"),
             ("a.gen", "1 C\nSi\n1 1 0 0 0\n1 C\nSi\n1 1 0 0 0\n", "lines follow the structure that ends in line 3"),
             ("POSCAR", f"x\n{cell}Ga\n1\n" + "Direct configuration= 1\n0 0 0\n" * 2, "it holds 2 structures"),
+            ("POSCAR", f"x\n{cell}Ga N\n1 1\nDirect\n0 0 0\n.5 .5 .5\n.2 .2 .2\n", "more coordinates than the 2 atoms"),
+            ("POSCAR", f"x\n{cell}Ga N\n1 1\nSelective\nDirect\n0 0 0 T T T\n", "ends before all 2 atoms"),
+            ("a.xyz", "x\n4 4 4\n79 0 0 0 1\n-1\n", "line 3 has 5 numbers"),
+            ("a.xyz", "x\n4 4 4\n79.9 0 0 0 1 0\n-1\n", "79.9 is no atomic number"),
             ("a.cfg", "Number of particles = 1\n" * 2, "it holds 2 structures"),
             ("a.gen", "5 C\nSi\n1 1 0 0 0\n2 1 0 0 3\n", "ends before all 5 atoms"),
             ("a.cfg", "Number of particles = 99999999\n", "Number of particles = 99999999"),
@@ -374,7 +393,8 @@ def test_the_place_of_a_structure_does_not_depend_on_what_is_drawn(tmp_path):
 def test_what_was_drawn_and_decided_is_said(tmp_path):
     path = tmp_path / "a.cif"
     atoms = read(path, cif(["A1 Au 0 0 0 0.5", "A2 Cu 0 0 0 0.3"], columns=COLUMNS, a=6.0), repeat=(3, 3, 3))
-    far, drawn = describe_reading(atoms, SampleSpec(kind="file", path=str(path)), 7)
+    symmetry, far, drawn = describe_reading(atoms, SampleSpec(kind="file", path=str(path)), 7)
+    assert symmetry == f"{path}: it states no symmetry: its sites are taken as all atoms of the cell"
     assert far == f"{path}: its atoms are farther apart than bonded ones, 6 Å in the median; are its coordinates in Å?"
     assert drawn == (f"{path}: 54 sites are occupied in part; {len(atoms)} atoms were drawn for them at random with "
                      "seed=7")

@@ -124,6 +124,8 @@ def test_mrc_axes_extended_header_and_byte_order_are_obeyed(potential_V, tmp_pat
 
 @pytest.mark.parametrize("change, found, why", [
     (lambda v: v, True, None), (lambda v: v + 500, None, "background is 5"), (lambda v: -v, False, "change the sign"),
+    (lambda v: v + 0.08 * v.max(), None, "background is about"),
+    (lambda v: v + v.max() * np.linspace(0, 0.25, v.shape[0])[:, None, None], None, "background varies from"),
     (lambda v: 1e-6 * v - 3, None, "subtract the background"), (lambda v: np.zeros_like(v), False, "voxels are 0"),
 ])
 def test_a_volume_without_atoms_says_why(potential_V, tmp_path, capsys, change, found, why):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -29,10 +30,11 @@ from aetlab.cli.workers import HERE, Launcher
 from aetlab.core.setting import check_ranges, documented, setting
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind, bind_run
-from aetlab.spec.choices import read_choice
+from aetlab.spec.choices import check_regulariser, read_choice
 from aetlab.spec.data import refuse_settings_of_series
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 from aetlab.spec.inputs import bind_inputs
+from aetlab.spec.reg import OWNERS
 from aetlab.spec.unread import refuse_unread, why_unread
 
 CONFIG_NAME = "config"
@@ -339,6 +341,10 @@ def _bind_composed(words: Sequence[str], label: str, settings: Any, number: int 
     if settings["data"]["kind"] == "measured":
         refuse_settings_of_series(_keys(words))
     spec, job = bind_job(settings)
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "reg":
+            check_regulariser(value.strip("'\""), spec.reg.kind)
     return Job(tuple(words), label, spec, job, number)
 
 
@@ -351,6 +357,12 @@ def _errors_in_one_line() -> Iterator[None]:
         raise
     except OverrideParseException as error:
         raise SpecError(f"{error.override} cannot be read as key=value: {_first_lines(error)}") from None
+    except ConfigCompositionException as error:
+        missing = re.match(r"Could not override 'reg\.(\w+)'", str(error))
+        if missing and missing[1] in OWNERS:
+            raise SpecError(f"reg.{missing[1]} cannot be set with this regulariser, for nothing reads it then: it "
+                            f"needs reg={' or '.join(OWNERS[missing[1]])}") from None
+        raise SpecError(_first_lines(error)) from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError,
             AttributeError, LookupError, TypeError, AssertionError) as error:  # all of them escape from OmegaConf
         raise SpecError(_first_lines(error)) from None

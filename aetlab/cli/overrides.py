@@ -126,6 +126,8 @@ def check_words(words: Sequence[str], groups: Mapping[str, Sequence[str]], *, mu
     Words that only Hydra can check (``hydra.…``, sweeps other than plain lists) pass.
     """
     for word in words:
+        if word.startswith("~") and not word.startswith("~hydra"):
+            raise SpecError(f"{word} cannot be used: a run needs every setting, none can be taken away")
         match = _OVERRIDE.fullmatch(word)
         if match is None:
             if "=" not in word and not word.startswith("~"):
@@ -177,7 +179,8 @@ def _check_choices(group: str, value: str, choices: Sequence[str], multirun: boo
         raise SpecError(f"{group}={value} names several choices: add -m to sweep over them")
     for name in names:
         if name not in choices and plain_choice(group, name) is None:
-            if name.startswith("["):
+            parts = [part.strip() for part in name.strip("[]").split(",")]
+            if name.startswith("[") and all(part in choices or plain_choice(group, part) for part in parts):
                 raise SpecError(f"{group}={name} cannot be used: a run has one {group}; without the brackets, "
                                 f"-m {group}={name.strip('[]')} is a sweep")
             raise no_choice(group, name, choices)

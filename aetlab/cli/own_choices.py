@@ -22,6 +22,7 @@ from aetlab.core.files import StorageError
 from aetlab.core.yaml_file import parse_mapping, read_text
 from aetlab.spec import SpecError
 from aetlab.spec.folders import group_choices
+from aetlab.spec.reg import check_choice
 
 #: The only group of Hydra's that takes the user's files.
 LAUNCHERS = "hydra/launcher"
@@ -129,6 +130,11 @@ def _read(file: _File) -> dict[str, Any]:
         for key in ("hydra", *JOB_KEYS):
             if key in settings:
                 raise file.refuse(f"{key}={settings[key]!r}", "it can only be typed on the command line")
+    elif file.group == "reg" and isinstance(settings.get("kind"), str):
+        try:
+            check_choice(file.choice, settings["kind"], settings)
+        except SpecError as error:
+            raise SpecError(f"{file.path}: {error}") from None
     for key, value in leaves(settings):
         if "${" in str(value) and not only_references(str(value)):
             raise file.refuse(f"{key}={value!r}", "only other settings can be referred to, as in ${scale.voxel_A}")

@@ -17,6 +17,10 @@ from aetlab.exchange.units import is_reciprocal
 
 #: Suffixes of the formats that are read and written.
 MRC, HDF5, NPY = (".mrc", ".map", ".rec", ".ccp4"), (".h5", ".hdf5", ".hdf", ".emd"), (".npy",)
+#: Relative difference up to which a given voxel size is that of the file.
+_SAME_VOXEL = 1e-3
+
+
 class FileError(AetlabError, ValueError):
     """Error about a file that cannot be used, with a message of one line."""
 
@@ -55,6 +59,8 @@ def read_volume(path: Path | str, *, voxel_A: float | None = None, dataset: str 
     suffix = path.suffix.lower()
     notes: tuple[str, ...] = ()
     try:
+        if dataset and suffix in (*MRC, *NPY):
+            raise FileError(f"dataset={dataset} cannot be given for {path}: only HDF5 files hold datasets")
         if suffix in MRC:
             if axes:
                 raise FileError("axes cannot be given for an MRC file: its header states them")
@@ -74,6 +80,8 @@ def read_volume(path: Path | str, *, voxel_A: float | None = None, dataset: str 
     chosen_A = voxel_A if voxel_A is not None else found_A
     if chosen_A is None:
         raise FileError(f"{path} states no voxel size: give it (--voxel-A)")
+    if found_A is not None and abs(chosen_A / found_A - 1) > _SAME_VOXEL:
+        notes = (*notes, f"its voxel of {found_A:g} Å is overruled by the given {chosen_A:g} Å")
     return Volume(array, float(chosen_A), notes)
 
 

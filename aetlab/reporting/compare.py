@@ -20,10 +20,9 @@ def find_run(runs: Sequence[StoredRun], start: str) -> StoredRun:
     """Return the record whose identity begins with ``start``; raises :class:`SelectError` unless there is one."""
     found = [run for run in runs if run.identity.startswith(start)]
     if len(found) != 1:
-        raise SelectError(
-            f"--compare {start!r} matches {len(found)} records; the records are "
-            f"{', '.join(run.identity for run in runs)}"
-        )
+        raise SelectError(f"--compare {start!r} matches {len(found)} records"
+                          + (f": {', '.join(run.identity for run in found)}" if found else
+                             f"; the records are {', '.join(run.identity for run in runs)}"))
     return found[0]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import json
 import re
 from collections.abc import Sequence
 
@@ -41,7 +42,9 @@ def select_rows(frame: pd.DataFrame, expression: str) -> pd.Series:
     checked = _checked(expression, frame)
     try:
         result = frame.eval(checked, engine="python")
-    except (TypeError, ValueError, OverflowError) as error:
+    except ArithmeticError as error:
+        raise SelectError(f"{expression!r} cannot be computed: {error}") from None
+    except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise SelectError(f"{expression!r} compares values of different types: {reason}") from None
     if not isinstance(result, pd.Series) or result.dtype != bool:
@@ -105,13 +108,49 @@ class _Checker(ast.NodeTransformer):
         return node
 
     def visit_Compare(self, node: ast.Compare) -> ast.Compare:
-        for operator, right in zip(node.ops, node.comparators, strict=True):
+        sides = self._with_lists([node.left, *node.comparators], node.ops)
+        for operator, right in zip(node.ops, sides[1:], strict=True):
             if not isinstance(operator, _ALLOWED) or (isinstance(operator, ast.In | ast.NotIn)
                                                       != isinstance(right, ast.Tuple | ast.List)):
                 raise self._refusal(node)
-        compared = ast.Compare(self.visit(node.left), node.ops, [self.visit(side) for side in node.comparators])
+        compared = ast.Compare(self.visit(sides[0]), node.ops, [self.visit(side) for side in sides[1:]])
         self._check_types([compared.left, *compared.comparators])
         return compared
+
+    def _with_lists(self, sides: list[ast.expr], operators: Sequence[ast.cmpop]) -> list[ast.expr]:
+        """Return the two ``sides`` of an equation with a column of lists, the other one as the column writes it.
+
+        A list may be given as ``[100]`` or as the text ``"[100.0]"``.
+        """
+        if len(sides) != 2 or not isinstance(operators[0], ast.Eq | ast.NotEq):
+            return sides
+        for column, other in (sides, sides[::-1]):
+            held = self._lists_of(column)
+            if held:
+                text = other.value if isinstance(other, ast.Constant) and isinstance(other.value, str) else (
+                    ast.unparse(other))
+                try:
+                    values = json.loads(text)
+                except ValueError:
+                    values = None
+                if not isinstance(values, list):
+                    raise SelectError(f"{self._name_of(column)} holds lists, such as {held[0]}; it cannot be compared "
+                                      f"with {text}")
+                if any(isinstance(entry, float) for each in held for entry in json.loads(each)):
+                    values = [float(value) if isinstance(value, int) else value for value in values]
+                return [column, ast.Constant(json.dumps(values))]
+        return sides
+
+    def _name_of(self, node: ast.expr) -> str:
+        return self._quoted.get(node.id, node.id) if isinstance(node, ast.Name) else ast.unparse(node)
+
+    def _lists_of(self, node: ast.expr) -> list[str]:
+        """Return the values of a column that holds lists as JSON texts; empty for anything else."""
+        name = self._name_of(node)
+        if not isinstance(node, ast.Name | ast.Attribute) or name not in self._columns:
+            return []
+        held = [value for value in self._frame[name].dropna() if value]
+        return held if held and all(isinstance(value, str) and value.startswith("[") for value in held) else []
 
     def _check_types(self, sides: Sequence[ast.expr]) -> None:
         """Refuse to compare a column that holds numbers alone with a text, or one of texts alone with a number."""
@@ -124,6 +163,20 @@ class _Checker(ast.NodeTransformer):
                     if held and isinstance(constant, str) not in held:
                         raise SelectError(f"{side.id.strip('`')} holds {'texts' if True in held else 'numbers'}; it "
                                           f"cannot be compared with {constant!r}")
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        return self._of_conditions(node, node.values)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        return self._of_conditions(node, [node.operand] if isinstance(node.op, ast.Not) else [])
+
+    def _of_conditions(self, node: ast.AST, operands: Sequence[ast.expr]) -> ast.AST:
+        """Refuse what is no condition: and, or, not join comparisons and columns of truth values."""
+        for operand in operands:
+            negated = isinstance(operand, ast.UnaryOp) and isinstance(operand.op, ast.Not)
+            if not negated and not isinstance(operand, ast.BoolOp | ast.Compare | ast.Name | ast.Attribute):
+                raise SelectError(f"{ast.unparse(operand)} is not a condition: and, or, not join comparisons")
+        return self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         if not isinstance(node.op, _ALLOWED):

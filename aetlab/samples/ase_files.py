@@ -128,7 +128,24 @@ def _check_vasp(text: str) -> None:
         _check_old_vasp(lines[0], len(words))
     else:
         words = lines[6].split("!")[0].split()
-    _check_count(sum(int(word) for word in words if word.isdigit()), text)
+    n_atoms = sum(int(word) for word in words if word.isdigit())
+    _check_count(n_atoms, text)
+    first = lines.index(next(line for line in lines[5:7] if line.split()[0].isdigit())) + 1
+    if lines[first:first + 1] and lines[first].strip()[:1] in ("s", "S"):  # selective dynamics
+        first += 1
+    first += 1  # Direct or Cartesian
+    rows = [line.split()[:3] for line in lines[first:first + n_atoms + 1]]
+    if sum(_three_numbers(row) for row in rows[:n_atoms]) < n_atoms:
+        raise ValueError(f"it ends before all {n_atoms} atoms that it announces")
+    if len(rows) > n_atoms and _three_numbers(rows[n_atoms]):
+        raise ValueError(f"it holds more coordinates than the {n_atoms} atoms that it announces")
+
+
+def _three_numbers(words: list[str]) -> bool:
+    try:
+        return len([float(word) for word in words]) == 3
+    except ValueError:
+        return False
 
 
 def _check_old_vasp(comment: str, n_elements: int) -> None:

@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 
 from aetlab.core.element_names import read_element
 from aetlab.samples.sites import MAX_ATOMS, ReadSites, Sites, make_sites
-from aetlab.samples.space_group import Operations, find_operations
+from aetlab.samples.space_group import Operations, check_metric, describe_symmetry, find_operations
 from aetlab.samples.spacing import least_ratio
 
 #: Images of a site nearer than this in Å are one site on a symmetry element; its coordinates are rounded. Sites that
@@ -74,7 +74,8 @@ def _sites_of(tags: Mapping[str, Any]) -> Sites:
     cellpar = _cellpar(tags)
     if cellpar is None:
         raise ValueError("it gives coordinates in fractions of a cell, and no cell")
-    choices = [(name, _fill(operations, cellpar, numbers, coordinates, occupancy, _notes(tags)))
+    notes = (*describe_symmetry(tags), *_notes(tags))
+    choices = [(name, _fill(operations, cellpar, numbers, coordinates, occupancy, notes))
                for name, operations in find_operations(tags, cellpar)]
     return choices[0][1] if len(choices) == 1 else _choose(choices, _expected_atoms(tags))
 
@@ -145,6 +146,7 @@ def _fill(operations: Operations, cellpar: list[float], numbers: np.ndarray, fra
           occupancy: np.ndarray, notes: tuple[str, ...]) -> Sites:
     """Return the sites that the operations make in the cell."""
     cell_A = _cell_vectors_A(cellpar)
+    check_metric(operations, cell_A)
     filled, source = _apply(operations, fractions, occupancy, cell_A)
     keep, n_twice = _drop_listed_twice(filled, numbers[source], occupancy[source], cell_A)
     if n_twice:

@@ -29,6 +29,8 @@ _NAME = ("_space_group_name_h-m_alt", "_space_group.name_h-m_alt", "_symmetry_sp
          "_symmetry.space_group_name_h-m", "_space_group_name_h-m_full")
 _HALL = ("_space_group_name_hall", "_space_group.name_hall", "_symmetry_space_group_name_hall",
          "_symmetry.space_group_name_hall")
+#: Greatest change by an operation of the metric of a cell, relative to it: sides are rounded.
+_SAME_METRIC = 0.02
 _UNKNOWN = ("", ".", "?")
 _TERM = r"(?:[+-]?(?:\d+(?:\.\d*)?(?:/\d+(?:\.\d*)?)?|\.\d+)|[+-]?[xyz])"
 _OPERATION = re.compile(rf"{_TERM}(?:[+-](?:[xyz]|\d+(?:\.\d*)?(?:/\d+(?:\.\d*)?)?|\.\d+))*")
@@ -44,14 +46,45 @@ def find_operations(tags: Mapping[str, Any], cellpar: list[float]) -> list[tuple
     ValueError
         If an operation cannot be read, or there is none and the setting of the space group is not known.
     """
-    listed = _first(tags, _OPERATIONS)
-    if listed is not None:
-        words = [str(word) for word in (listed if isinstance(listed, list) else [listed])]
+    words = _listed(tags)
+    if words:
         return [("", _parse_operations(words))]
     number, name = _first(tags, _NUMBER), _first(tags, _NAME)
     if number is None and name is None:
         return [("", _parse_operations(["x,y,z"]))]
     return _tabulated(None if number is None else int(number), None if name is None else str(name), tags, cellpar)
+
+
+def describe_symmetry(tags: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a line where a file states no symmetry, or lists fewer operations than its space group has."""
+    words, number, name = _listed(tags), _first(tags, _NUMBER), _first(tags, _NAME)
+    if number is None and name is None:
+        return () if words else ("it states no symmetry: its sites are taken as all atoms of the cell",)
+    if not words:
+        return ()
+    try:
+        group = _look_up(None if number is None else int(number), _split_setting(name and str(name))[0], name)
+    except ValueError:
+        return ()
+    # A rhombohedral group has three times as many operations on hexagonal axes.
+    n_group = len(group.get_symop()) // (3 if group.no in _RHOMBOHEDRAL else 1)
+    if len(words) >= n_group:
+        return ()
+    return (f"it lists {len(words)} symmetry operations, and its space group {name or number} has {n_group}: those "
+            "listed are used",)
+
+
+def check_metric(operations: Operations, cell_A: np.ndarray) -> None:
+    """Raise ValueError if one of the ``operations`` changes lengths in the cell with the rows ``cell_A``."""
+    metric = cell_A @ cell_A.T
+    turned = np.swapaxes(operations[0], 1, 2) @ metric @ operations[0]
+    if np.abs(turned - metric).max() > _SAME_METRIC * np.abs(metric).max():
+        raise ValueError("its symmetry operations do not go with the sides and angles of its cell")
+
+
+def _listed(tags: Mapping[str, Any]) -> list[str]:
+    listed = _first(tags, _OPERATIONS)
+    return [] if listed is None else [str(word) for word in (listed if isinstance(listed, list) else [listed])]
 
 
 def _first(tags: Mapping[str, Any], names: tuple[str, ...]) -> Any:

@@ -44,7 +44,14 @@ def _read_multislice(lines: list[str]) -> Sites:
     sides = [float(side) for side in lines[1].split()]
     if len(sides) != 3 or min(sides) <= 0:
         raise ValueError("its second line does not hold the three sides of the cell")
-    table = np.array([[float(word) for word in line.split()[:6]] for line in lines[2:-1]]).reshape(-1, 6)
+    rows = [line.split() for line in lines[2:-1]]
+    short = next((i for i, row in enumerate(rows) if len(row) < 6), None)
+    if short is not None:
+        raise ValueError(f"line {short + 3} has {len(rows[short])} numbers, wanted Z, x, y, z, occupancy and thermal "
+                         "displacement")
+    table = np.array([[float(word) for word in row[:6]] for row in rows]).reshape(-1, 6)
+    if (table[:, 0] % 1).any():
+        raise ValueError(f"{table[:, 0][table[:, 0] % 1 != 0][0]:g} is no atomic number")
     notes: tuple[str, ...] = ()
     if table[:, 5].any():
         notes = ("its thermal displacements are not used; sample.debye_waller_A2 gives them",)

@@ -18,6 +18,7 @@ from aetlab.spec.bind import bind_run
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 from aetlab.spec.inputs import bind_inputs
 from aetlab.spec.plain_choices import no_choice, plain_choice
+from aetlab.spec.reg import check_choice
 from aetlab.spec.run import RunSpec
 from aetlab.spec.unread import refuse_unread
 
@@ -74,6 +75,8 @@ def settings(*, sample: Choice = "", scale: Choice = "", dose: Choice = "", tilt
             chosen[key.removeprefix("override /")] = str(choice)
     chosen |= {group: _spell(choice) for group, choice in given.items() if choice != ""}
     bound = bind_inputs(compose_choices(chosen, _merged(delta, {"seed": seed}), overrides))
+    if reg != "":
+        check_regulariser(_spell(reg), bound.reg.kind)
     refuse_unread(bound, [*(group for group, choice in given.items() if choice != ""), *(overrides or {})])
     return bound
 
@@ -91,6 +94,14 @@ def compose_choices(chosen: Mapping[str, str], delta: Mapping[str, Any] | None =
     for key, value in (overrides or {}).items():
         composed = _merged(composed, _nested(key, value))
     return bind_run(composed)
+
+
+def check_regulariser(choice: str, kind: str) -> None:
+    """Check that the ``choice`` of the group reg made the regulariser ``kind`` that its name says.
+
+    Raise :class:`SpecError` if it made another one, or if its file holds settings that only other regularisers read.
+    """
+    check_choice(choice, kind, read_choice("reg", choice) if choice in group_choices()["reg"] else {})
 
 
 @cache

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from aetlab.core.checks import require
 from aetlab.core.setting import check_ranges, documented, setting
@@ -40,3 +42,17 @@ class RegSpec:
         check_ranges("reg", self)
         if isinstance(self.weight, str):
             require(self.weight in ("rule", "auto"), "reg.weight", self.weight, "give a number, rule or auto")
+
+
+def check_choice(choice: str, kind: str, content: Mapping[str, Any]) -> None:
+    """Check that a ``choice`` of the group has the ``kind`` of its name, and that its kind reads its ``content``.
+
+    ``content`` are the settings of the choice's file. Raise :class:`SpecError` for the name of another regulariser, and
+    for a setting that belongs to others and differs from its default.
+    """
+    require(choice not in REGULARISERS or kind == choice, "reg.kind", kind,
+            f"reg={choice} is the regulariser of that name; give another choice, or another name to the file")
+    defaults = {field.name: field.default for field in fields(RegSpec)}
+    for key, value in content.items():
+        require(kind in OWNERS.get(key, (kind,)) or value == defaults[key], f"reg.{key}", value,
+                f"the file of reg={choice} sets it, and only reg={'|'.join(OWNERS.get(key, ()))} reads it")

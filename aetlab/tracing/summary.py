@@ -13,6 +13,9 @@ from aetlab.tracing.species import DECIDED
 
 #: The background of a volume is an offset if the median exceeds this share of the greatest deviation from it.
 OFFSET_SHARE = 0.2
+#: Share of the greatest value from which a background is reported, blocks along each axis in which it is determined,
+#: and the fewest voxels along an axis of a block.
+_BACKGROUND_SHARE, _BLOCKS, _LEAST_VOXELS = 0.05, 3, 12
 #: A voxel is hot if it exceeds its neighbours within a voxel, diagonal ones included, by this factor: atoms are wider.
 HOT_FACTOR = 20.0
 
@@ -93,7 +96,41 @@ def describe_contrast(volume: Volume) -> list[str]:
                      "change the sign (multiply it by -1)")
     elif abs(middle) > OFFSET_SHARE * (high - middle):
         lines.append(f"its background is {middle:g}, not 0 (maximum {high:g}): subtract the background first")
+    else:
+        lines += _describe_background(values, high)
     return lines
+
+
+def _describe_background(values: np.ndarray, high: float) -> list[str]:
+    """Return a line if the background of a volume is not 0 everywhere; ``high`` is the greatest value of an atom.
+
+    The background of a block is the commonest value in it, which atoms and noise do not move.
+    """
+    blocks = [values]
+    for axis in range(3):
+        n = max(min(_BLOCKS, values.shape[axis] // _LEAST_VOXELS), 1)
+        blocks = [part for block in blocks for part in np.array_split(block, n, axis=axis)]
+    modes = [_commonest(block[np.isfinite(block)].astype(np.float64), high) for block in blocks]
+    low, top = min(modes), max(modes)
+    if max(abs(low), abs(top)) <= _BACKGROUND_SHARE * high:
+        return []
+    where = f"is about {top:.3g}" if top - low <= _BACKGROUND_SHARE * high else f"varies from {low:.3g} to {top:.3g}"
+    return [f"its background {where}, not 0 (maximum {high:g}): faint atoms can be lost and false ones appear; "
+            "subtract the background first"]
+
+
+def _commonest(values: np.ndarray, high: float) -> float:
+    """Return the commonest of ``values`` to a hundredth of ``high``, averaged over its neighbours; 0 without values."""
+    if not len(values):
+        return 0.0
+    counts, edges = np.histogram(values, np.linspace(-high, high, 201))
+    smooth = np.convolve(counts, np.ones(5), "same")
+    place = int(smooth.argmax())
+    near = slice(max(place - 2, 0), place + 3)
+    if not counts[near].sum():
+        return float(np.median(values))
+    middles = (edges[:-1] + edges[1:])[near] / 2
+    return float((counts[near] * middles).sum() / counts[near].sum())
 
 
 def _brightest(values: np.ndarray) -> tuple[tuple[int, ...], float]:
