@@ -1,5 +1,7 @@
 // The part of CUDA C++ that the kernels in aetlab/gpu use, for a processor. Blocks run one after another. So do the
 // threads of a block; in kernels that synchronise them they are coroutines, each of which runs up to the barrier.
+#define _XOPEN_SOURCE 700  // macOS declares coroutines with it only
+#define _DARWIN_C_SOURCE
 #include <math.h>
 #include <ucontext.h>
 
