@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from aetlab.core.hand import in_hand_of
+from aetlab.core.hand import in_hand_of, mirror_reconstruction
 from aetlab.core.nouns import Reconstruction, TiltSeries, TracedAtoms, Volume
 from aetlab.core.poses import Poses
 from aetlab.forward import add_shot_noise
@@ -87,3 +87,6 @@ def test_of_a_series_tilted_the_other_way_the_mirror_image_is_taken_on_request(h
     np.testing.assert_array_equal(series.tilt_deg, refined.poses.tilt_deg)
     np.testing.assert_array_equal(found.positions_A, sites.positions_A if taken else wrong_A)
     assert other.volume.potential_V[0, 0, 0] == (12 if taken else 0)
+    back = mirror_reconstruction(mirror_reconstruction(made))
+    np.testing.assert_array_equal(back.volume.potential_V, volume.potential_V)
+    np.testing.assert_array_equal(back.poses.turn_deg, refined.poses.turn_deg)

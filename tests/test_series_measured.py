@@ -301,3 +301,9 @@ def test_the_images_choose_the_hand_only_where_the_series_does_not_state_its_sen
     assert imported.bind(settings, "0" * 64).refine.hand == hand
     fixed = replace(settings, refine=replace(settings.refine, hand="none"))
     assert imported.bind(fixed, "0" * 64).refine.hand == "none"
+
+
+def test_a_step_that_the_import_called_unusable_is_named_again() -> None:
+    axis = {"name": "tilt axis", "setting": "find", "verdict": "cannot be used", "line": "no direction stands out"}
+    imported = replace(small_series(), provenance={"steps": [axis, axis | {"verdict": "look"}]})
+    assert imported.unusable == ["tilt axis cannot be used: no direction stands out"]

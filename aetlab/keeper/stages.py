@@ -59,7 +59,10 @@ def acquire(spec: RunSpec, atoms: Atoms | None, places: record.Places, clock: St
     """
     if atoms is None:
         with clock.stage("read"):
-            series = load_measured(spec, digests=places.cache).series
+            imported = load_measured(spec, digests=places.cache)
+            series = imported.series
+            for line in imported.unusable:
+                reporter.say(f"measured: the import says: {line}")
             reporter.say(f"measured: {int((series.weight > 0).sum())} images of {series.n_tilts} tilts, "
                          f"{series.mean_electrons_per_pixel:.4g} electrons per pixel, {spec.scale.shape_zxy} voxels of "
                          f"{spec.scale.voxel_A:.4g} Å")

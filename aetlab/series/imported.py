@@ -107,6 +107,12 @@ class ImportedSeries:
         return any(step.get("name") == SENSE_STEP and step.get("setting") in SENSES
                    for step in self.provenance.get("steps", ()))
 
+    @property
+    def unusable(self) -> list[str]:
+        """Lines on the steps of the preparation whose result the import called unusable."""
+        return [f"{step['name']} cannot be used: {step['line']}" for step in self.provenance.get("steps", ())
+                if step.get("verdict") == "cannot be used"]
+
     def _with_hand(self, refine: RefineSpec) -> RefineSpec:
         """Return the refinement with its hand decided: a sense that is stated is kept."""
         if refine.hand != "auto":
