@@ -22,7 +22,7 @@ from aetlab.core.files import StorageError
 from aetlab.core.yaml_file import parse_mapping, read_text
 from aetlab.spec import SpecError
 from aetlab.spec.folders import group_choices
-from aetlab.spec.reg import check_choice
+from aetlab.spec.reg import refuse_other_kind
 
 #: The only group of Hydra's that takes the user's files.
 LAUNCHERS = "hydra/launcher"
@@ -132,7 +132,7 @@ def _read(file: _File) -> dict[str, Any]:
                 raise file.refuse(f"{key}={settings[key]!r}", "it can only be typed on the command line")
     elif file.group == "reg" and isinstance(settings.get("kind"), str):
         try:
-            check_choice(file.choice, settings["kind"], settings)
+            refuse_other_kind(file.choice, settings["kind"], settings)
         except SpecError as error:
             raise SpecError(f"{file.path}: {error}") from None
     for key, value in leaves(settings):

@@ -18,7 +18,7 @@ from aetlab.spec.bind import bind_run
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
 from aetlab.spec.inputs import bind_inputs
 from aetlab.spec.plain_choices import no_choice, plain_choice
-from aetlab.spec.reg import check_choice
+from aetlab.spec.reg import refuse_other_kind
 from aetlab.spec.run import RunSpec
 from aetlab.spec.unread import refuse_unread
 
@@ -101,7 +101,7 @@ def check_regulariser(choice: str, kind: str) -> None:
 
     Raise :class:`SpecError` if it made another one, or if its file holds settings that only other regularisers read.
     """
-    check_choice(choice, kind, read_choice("reg", choice) if choice in group_choices()["reg"] else {})
+    refuse_other_kind(choice, kind, read_choice("reg", choice) if choice in group_choices()["reg"] else {})
 
 
 @cache

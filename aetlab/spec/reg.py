@@ -44,11 +44,10 @@ class RegSpec:
             require(self.weight in ("rule", "auto"), "reg.weight", self.weight, "give a number, rule or auto")
 
 
-def check_choice(choice: str, kind: str, content: Mapping[str, Any]) -> None:
-    """Check that a ``choice`` of the group has the ``kind`` of its name, and that its kind reads its ``content``.
+def refuse_other_kind(choice: str, kind: str, content: Mapping[str, Any]) -> None:
+    """Raise :class:`SpecError` for a ``choice`` of the group with the name of another regulariser than its ``kind``.
 
-    ``content`` are the settings of the choice's file. Raise :class:`SpecError` for the name of another regulariser, and
-    for a setting that belongs to others and differs from its default.
+    ``content`` are the settings of the choice's file: one that belongs to other regularisers must have its default.
     """
     require(choice not in REGULARISERS or kind == choice, "reg.kind", kind,
             f"reg={choice} is the regulariser of that name; give another choice, or another name to the file")
