@@ -330,6 +330,7 @@ def test_what_the_readers_of_ase_take_on_trust_is_checked(tmp_path):
             ("a.xyz", "x\n4 4 4\n79 0 0 0 1\n-1\n", "line 3 has 5 numbers"),
             ("a.xyz", "x\n4 4 4\n79.9 0 0 0 1 0\n-1\n", "79.9 is no atomic number"),
             ("a.cfg", "Number of particles = 1\n" * 2, "it holds 2 structures"),
+            ("a.gen", "1 C\nSi\n1 0 0 0 0\n", "line 3 has the species 0, and the second line names 1"),
             ("a.gen", "5 C\nSi\n1 1 0 0 0\n2 1 0 0 3\n", "ends before all 5 atoms"),
             ("a.cfg", "Number of particles = 99999999\n", "Number of particles = 99999999"),
             ("a.mol", "\n\n\n  2  0            999 V3000\n", "version V3000"),

@@ -91,6 +91,10 @@ def _check_gen(text: str) -> None:
     n_atoms = int(lines[0].split()[0])
     if n_atoms > len(lines) - 2:
         raise ValueError(f"it ends before all {n_atoms} atoms that it announces")
+    n_species = len(lines[1].split())
+    for i, line in enumerate(lines[2:2 + n_atoms], 3):
+        if not 1 <= int(line.split()[1]) <= n_species:
+            raise ValueError(f"line {i} has the species {line.split()[1]}, and the second line names {n_species}")
     n_lines = n_atoms + (2 if lines[0].split()[1] == "C" else 6)
     if len(lines) > n_lines:
         raise ValueError(f"lines follow the structure that ends in line {n_lines}: save one structure")
