@@ -7,8 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from aetlab.core.nouns import Atoms
+from aetlab.core.physics import SYMBOLS
 from aetlab.samples.structure_file import read_structure
 from aetlab.spec import SampleSpec
+
+#: Columns of sites of a CIF file with occupancies.
+COLUMNS = "label type_symbol fract_x fract_y fract_z occupancy"
+
+
+def elements(atoms: Atoms) -> list[str]:
+    """Return the symbol of each atom."""
+    return [SYMBOLS[number] for number in atoms.numbers]
 
 
 def read(path: Path | str, content: str | bytes | None = None, *, seed: int = 2, **settings: object) -> Atoms:

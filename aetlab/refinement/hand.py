@@ -51,7 +51,7 @@ class Twin:
 
     @property
     def clearly_better(self) -> bool:
-        """Whether the mirror image clearly fits better."""
+        """True if the mirror image clearly fits better."""
         return self.evidence < -CLEAR_HAND
 
     def summary(self, model: AtomModel, poses: Poses, *, taken: bool) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What is known of the images before atoms are refined, because another part of the sample gave it."""
+"""Unknowns of the images that another part of the sample gave before atoms are refined."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ from aetlab.forward.multislice import Multislice, TiltCost, make_multislice, pro
 from aetlab.forward.series_optics import SeriesOptics
 from aetlab.methods.likelihood import DARKEST
 from aetlab.refinement import kernels_numba as kernels
-from aetlab.refinement.bench import Bench, TiltGradient
 from aetlab.refinement.tables import AtomTables, broaden, tabulate_atoms
+from aetlab.refinement.tilt_gradient import Bench, TiltGradient
 from aetlab.refinement.turns import Turns
 from aetlab.spec import MicroscopeSpec
 

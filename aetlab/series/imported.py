@@ -103,7 +103,7 @@ class ImportedSeries:
 
     @property
     def states_sense(self) -> bool:
-        """Whether a file or a setting of the import stated the sense of the tilt."""
+        """True if a file or a setting of the import stated the sense of the tilt."""
         return any(step.get("name") == SENSE_STEP and step.get("setting") in SENSES
                    for step in self.provenance.get("steps", ()))
 

@@ -1,9 +1,9 @@
 r"""Part of large frames that holds the sample, found before the frames are held in memory.
 
 Each frame is binned to pixels of about half an ångström and cut into blocks. The variance of √counts within a block is
-the same everywhere in vacuum, and larger where the sample or its fringes are. The level μ of vacuum is the fixed point
-μ = ⟨e | e < μ (1 + 2ε)⟩, reached from below, with ε = √(2/n) for n pixels in a block; the spread of white or correlated
-noise is then measured below μ. A block shows the sample in a frame where it exceeds vacuum by five spreads and so do
+the same everywhere in vacuum, and larger where the sample or its fringes are. Its level in vacuum is found as in
+:mod:`aetlab.series.prepare.vacuum`, with ε = √(2/n) for n pixels in a block; the spread of white or correlated noise is
+then measured below the level. A block shows the sample in a frame where it exceeds vacuum by five spreads and so do
 its neighbours, which excludes single bad pixels and lines.
 
 The sample is the connected group of blocks with the greatest signal over all frames, with all that belongs to it in
@@ -19,6 +19,8 @@ import numpy as np
 from scipy import ndimage
 
 from aetlab.core.grid import in_plane_rotation
+from aetlab.series.prepare.settings import Rectangle
+from aetlab.series.prepare.vacuum import lowest_level
 
 #: Longest side in pixels of frames that are used whole.
 SMALL_PX = 512
@@ -34,9 +36,6 @@ _TOO_LARGE = 3.0
 _OTHER = 0.2
 #: Part of a frame from which a region is not worth while.
 _NEARLY_ALL = 0.7
-
-#: Pixels (x_from, x_to, y_from, y_to), ends excluded.
-Rectangle = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -87,12 +86,7 @@ def _signal(frame: np.ndarray, side: int) -> np.ndarray:
     binned = frame[:n_x * side, :n_y * side].reshape(n_x * _BLOCK, factor, n_y * _BLOCK, factor).mean(axis=(1, 3))
     root = np.sqrt(np.maximum(binned, 0)).reshape(n_x, _BLOCK, n_y, _BLOCK)
     variance = root.var(axis=(1, 3), dtype=np.float64)
-    values = np.sort(variance, axis=None)
-    means = np.cumsum(values) / np.arange(1, len(values) + 1)
-    reach = 1 + 2 * np.sqrt(2 / _BLOCK**2)
-    level = means[max(len(values) // 50, 1) - 1]
-    while (new := means[max(int(np.searchsorted(values, level * reach)), 1) - 1]) > level * (1 + 1e-6):
-        level = new
+    level = lowest_level(variance, np.sqrt(2 / _BLOCK**2))
     if level <= 0:
         return np.zeros_like(variance)
     excess = variance / level - 1

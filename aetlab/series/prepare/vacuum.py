@@ -71,7 +71,7 @@ def find_mask(counts: np.ndarray, usable: np.ndarray) -> np.ndarray:
     spread = noise_of_detail(counts.shape[2:])
     for place in map(tuple, np.argwhere(usable)):
         energy = _energy(counts[place])
-        energy = energy / _lowest_level(energy, spread)
+        energy = energy / lowest_level(energy, spread)
         mask[place] = energy < 1 + _OUTER * spread
         mean += energy
         n += 1
@@ -180,11 +180,11 @@ def noise_of_detail(shape: tuple[int, ...]) -> float:
 def detail_over_vacuum(image: np.ndarray) -> np.ndarray:
     """Return the local mean square e of the detail of an image (X, Y), in units of that of its vacuum."""
     energy = _energy(image)
-    level = _lowest_level(energy, noise_of_detail(image.shape))
+    level = lowest_level(energy, noise_of_detail(image.shape))
     return np.asarray(energy / max(level, 1e-300))
 
 
-def _lowest_level(energy: np.ndarray, spread: float) -> float:
+def lowest_level(energy: np.ndarray, spread: float) -> float:
     """Return the level μ of e in vacuum, the fixed point of μ = ⟨e | e < μ (1 + 2ε)⟩ from below."""
     values = np.sort(energy, axis=None)
     sums = np.cumsum(values)
