@@ -137,7 +137,7 @@ def _threads() -> Finding:
     found = f"engine: {n_threads()} threads (Numba's {layer} layer); linear algebra: 1 thread"
     if layer == "workqueue":
         return Finding("threads", ADVICE, f"{found}; tilts cannot be simulated in parallel: pip install tbb")
-    if numba.config.NUMBA_NUM_THREADS < n_cores():  # type: ignore[attr-defined]
+    if numba.config.NUMBA_NUM_THREADS < n_cores():  # pyrefly: ignore[missing-attribute]
         return Finding("threads", ADVICE, f"{found}; unset NUMBA_NUM_THREADS to use all {n_cores()} cores")
     return Finding("threads", OK, found)
 

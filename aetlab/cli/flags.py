@@ -7,7 +7,7 @@ import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from aetlab.spec import SpecError
 
@@ -57,7 +57,8 @@ def read_flags(argv: Sequence[str]) -> Flags:
         there.
     """
     read = _parser().parse_intermixed_args(list(argv))
-    flags = Flags(**{field.name: getattr(read, field.name) for field in fields(Flags)} | {"words": tuple(read.words)})
+    values: dict[str, Any] = {field.name: getattr(read, field.name) for field in fields(Flags)}
+    flags = Flags(**values | {"words": tuple(read.words)})
     given = [flag for flag in _ACTIONS if getattr(flags, flag[2:].replace("-", "_"))]
     if len(given) > 1:
         raise SpecError(f"{' and '.join(given)} cannot be used together: choose one of {', '.join(_ACTIONS)}")

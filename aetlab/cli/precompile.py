@@ -39,7 +39,7 @@ def precompile(say: Callable[[str], None]) -> None:
     kernels.
     """
     folder = kernel_folder()
-    if folder is None or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    if folder is None or numba.config.DISABLE_JIT:  # pyrefly: ignore[missing-attribute]
         return
     complete = folder / _mark()
     if complete.exists():

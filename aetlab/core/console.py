@@ -123,7 +123,7 @@ class _PatientOutput(io.RawIOBase):
         return os.isatty(self._number)
 
     def write(self, data: object) -> int:
-        view = memoryview(data)  # type: ignore[arg-type]
+        view = memoryview(data)  # pyrefly: ignore[bad-argument-type]
         if not self._lost:
             try:
                 return os.write(self._number, view)

@@ -64,9 +64,9 @@ class Volume:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.potential_V, (list, tuple)):
-            object.__setattr__(self, "potential_V", np.array(self.potential_V))
-        dtype, shape = self.potential_V.dtype, self.potential_V.shape
+        values: Array = np.array(self.potential_V) if isinstance(self.potential_V, (list, tuple)) else self.potential_V
+        object.__setattr__(self, "potential_V", values)
+        dtype, shape = values.dtype, values.shape
         if len(shape) != 3 or dtype.kind not in "fiu":
             raise DataError(f"Volume.potential_V: {dtype} of shape {shape}, wanted real numbers (Z, X, Y)")
         if not isinstance(self.voxel_A, (int, float, np.number)) or not 0 < self.voxel_A < float("inf"):

@@ -8,6 +8,7 @@ projected potential of v V Å gains the phase σ v. Source: Kirkland, Advanced C
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 PLANCK_J_S = 6.62607015e-34
 ELEMENTARY_CHARGE_C = 1.602176634e-19
@@ -17,7 +18,7 @@ BOHR_RADIUS_A = 0.529177210903
 VACUUM_PERMITTIVITY_F_M = 8.8541878128e-12
 
 #: Chemical symbols; the index is the atomic number.
-SYMBOLS = ("X "
+SYMBOLS: Sequence[str] = ("X "
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb "
     "Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au "
     "Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf").split()

@@ -98,7 +98,7 @@ def setting(meaning: str, *, unit: str = "", within: str = "(-inf, inf)", choice
 
 def about(kind: type, name: str) -> About:
     """Return the description of field ``name`` of the dataclass ``kind``."""
-    found: About = kind.__dataclass_fields__[name].metadata["about"]  # type: ignore[attr-defined]
+    found: About = kind.__dataclass_fields__[name].metadata["about"]
     return found
 
 
@@ -119,7 +119,7 @@ def documented(kind: type[T]) -> type[T]:
     """Return the dataclass ``kind`` with its settings added to its docstring, as a section of attributes."""
     if kind.__doc__ is not None:  # python -OO has none
         lines = [inspect.cleandoc(kind.__doc__), "", "Attributes", "----------"]
-        for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        for field in dataclasses.fields(kind):  # pyrefly: ignore[bad-argument-type]
             described = about(kind, field.name)
             allowed = ", ".join(filter(None, (described.unit, described.range)))
             lines.append(f"{field.name} : {field.type}{f', {allowed}' if allowed else ''}")

@@ -75,7 +75,7 @@ def _binary(python_operator: Callable, emit: str) -> None:
         class Template(ConcreteTemplate):
             cases = [signature(lanes, *pair) for pair in pairs]
 
-        infer_global(python_operator)(Template)
+        infer_global(python_operator)(Template)  # pyrefly: ignore[not-callable]
 
         def lower(context, builder, sig, args):
             a, b = (value if isinstance(kind, LanesType) else _splat(builder, value, sig.return_type)

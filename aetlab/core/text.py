@@ -44,7 +44,7 @@ class Lines(io.StringIO):
 
     _n_beyond = 0
 
-    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]  # the type of bytes files
+    def readline(self, size: int = -1, /) -> str:
         line = super().readline(size)
         if not line:
             self._n_beyond += 1

@@ -55,25 +55,23 @@ class TiltSeries:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        if isinstance(self.images, (list, tuple)):
-            put("images", np.array(self.images))
-        if self.images.ndim != 4 or self.images.dtype.kind not in "fiu":
-            raise DataError(f"images: {self.images.dtype} of shape {self.images.shape}, wanted numbers (tilts, defoci, "
-                            "X, Y)")
-        if self.images.dtype not in (np.float32, np.float64):
-            put("images", self.images.astype(np.float32))
-        shape = self.images.shape[:2]
+        images: Array = np.array(self.images) if isinstance(self.images, (list, tuple)) else self.images
+        if images.ndim != 4 or images.dtype.kind not in "fiu":
+            raise DataError(f"images: {images.dtype} of shape {images.shape}, wanted numbers (tilts, defoci, X, Y)")
+        put("images", images if images.dtype in (np.float32, np.float64) else images.astype(np.float32))
+        shape = images.shape[:2]
         put("tilt_deg", _of_shape("tilt_deg", self.tilt_deg, shape[:1], None))
         put("defocus_A", _of_shape("defocus_A", self.defocus_A, shape, (shape[1],)))
         if not isinstance(self.pixel_A, (int, float, np.number)) or not self.pixel_A > 0:
             raise DataError(f"pixel_A: {self.pixel_A!r}, wanted a number greater than 0")
-        put("weight", np.ones(shape) if self.weight is None else _of_shape("weight", self.weight, shape, None))
-        if self.weight.min() < 0 or not self.weight.max() > 0:
-            raise DataError(f"weight: {self.weight.min()} to {self.weight.max()}, wanted none below and some above 0")
+        weight = np.ones(shape) if self.weight is None else _of_shape("weight", self.weight, shape, None)
+        if weight.min() < 0 or not weight.max() > 0:
+            raise DataError(f"weight: {weight.min()} to {weight.max()}, wanted none below and some above 0")
+        put("weight", weight)
         put("electrons_per_pixel", self._check_electrons())
         if self.pixel_weight is not None:
-            if self.pixel_weight.shape != self.images.shape:
-                raise DataError(f"pixel_weight: shape {self.pixel_weight.shape}, wanted {self.images.shape}")
+            if self.pixel_weight.shape != images.shape:
+                raise DataError(f"pixel_weight: shape {self.pixel_weight.shape}, wanted {images.shape}")
             put("pixel_weight", self.pixel_weight.astype(np.float32, copy=False))
         self._check_pixels()
 

@@ -190,7 +190,9 @@ def _names(stated: object, n_axes: int) -> list[str]:
 
 def _axis_of(scale: h5py.Dataset, n: int, name: str) -> Axis:
     """Return an axis of ``n`` places; two numbers on a longer one are its first two coordinates."""
-    if scale.dtype.kind not in "iuf" or scale.external or scale.is_virtual or scale.size > max(n, 2):
+    if scale.dtype.kind not in "iuf" or scale.external or scale.is_virtual:
+        return Axis(name)
+    if scale.size is None or scale.size > max(n, 2):
         return Axis(name)
     stated = to_text(scale.attrs.get("name", scale.attrs.get("long_name", ""))).strip().casefold()
     unit = to_text(scale.attrs.get("units", scale.attrs.get("unit", "")))

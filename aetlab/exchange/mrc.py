@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -44,9 +44,10 @@ def write_mrc(path: Path | str, volume: Volume) -> None:
     def write(partial: Path) -> None:
         with np.errstate(invalid="ignore"), mrcfile.new(partial, zyx, overwrite=True) as file:
             file.voxel_size = volume.voxel_A
+            header: Any = file.header
             for axis, n in (("x", n_x), ("y", n_y), ("z", n_z)):
-                file.header.origin[axis] = coordinates_A(n, volume.voxel_A)[0]
-            file.header.label[0] = "aetlab: electrostatic potential in V"
+                header.origin[axis] = coordinates_A(n, volume.voxel_A)[0]
+            header.label[0] = "aetlab: electrostatic potential in V"
 
     write_atomically(Path(path), write)
 

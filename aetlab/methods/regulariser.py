@@ -130,7 +130,7 @@ class Regulariser(Generic[Own]):
 
     def own(self, settings: object) -> Own:
         """Return the own settings of this regulariser from ``settings``, which has attributes of their names."""
-        names = [field.name for field in dataclasses.fields(self.settings)]  # type: ignore[arg-type]
+        names = [field.name for field in dataclasses.fields(self.settings)]  # pyrefly: ignore[bad-argument-type]
         return self.settings(**{name: getattr(settings, name) for name in names})
 
 

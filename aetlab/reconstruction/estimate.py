@@ -186,7 +186,8 @@ def _decision_s(spec: RunSpec, atoms: Atoms, iteration_s: Callable[[RunSpec], fl
         if small is not None:
             n_z, n_x, n_y = small.scale.shape_zxy
             half_A = np.array([n_x, n_y, n_z]) * small.scale.voxel_A / 2
-            decide_s += _simulation_s(small, atoms.select((np.abs(atoms.positions_A) < half_A).all(axis=1)))
+            inside = np.asarray((np.abs(atoms.positions_A) < half_A).all(axis=1))
+            decide_s += _simulation_s(small, atoms.select(inside))
         decide_s += _WEIGHTS * TRIAL_ITERATIONS * iteration_s(at_least_cost(small or spec))
     return decide_s
 

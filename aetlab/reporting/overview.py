@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from aetlab.reporting.tables import best_column, dose_text
@@ -34,7 +35,7 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def _listed(values: Sequence[str], noun: str) -> str:
+def _listed(values: Sequence[str] | np.ndarray, noun: str) -> str:
     """Return the number of ``values`` and, if they are few, the values."""
     names = f" ({', '.join(map(str, values))})" if len(values) <= _NAMED else ""
     return f"{_count(len(values), noun)}{names}"

@@ -67,7 +67,7 @@ class Viewer:
 
     def _repr_mimebundle_(self, include: Collection[str] | None = None,
                           exclude: Collection[str] | None = None) -> dict[str, Any]:
-        return {**self.widget._repr_mimebundle_(), "image/png": base64.b64encode(self.png).decode()}
+        return {**(self.widget._repr_mimebundle_() or {}), "image/png": base64.b64encode(self.png).decode()}
 
 
 def view(thing: Volume | Reconstruction | TiltSeries, atoms: Atoms | TracedAtoms | RefinedAtoms | None = None, *,
@@ -124,7 +124,7 @@ def _view_volume(potential_V: np.ndarray, voxel_A: float, sites: Sites | None, s
     import ipywidgets
 
     scale_V = high_V or common_high_V(potential_V, voxel_A, slab_A)
-    sliders = {}
+    sliders: dict[str, Any] = {}
     for axis in "zxy":
         centres_A = coordinates_A(potential_V.shape[AXES[axis]], voxel_A)
         sliders[axis] = ipywidgets.FloatSlider(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -35,7 +35,8 @@ def read_with_ase(text: str, file_format: str) -> list[ReadSites]:
     if file_format in ("sdf", "mol"):
         return [partial(_read_one, record, file_format) for record in _split_records(text)]
     if file_format == "xsf":
-        return [partial(sites_of, structure) for structure in ase.io.read(Lines(text), index=":", format="xsf")]
+        structures = cast("list[ase.Atoms]", ase.io.read(Lines(text), index=":", format="xsf"))
+        return [partial(sites_of, structure) for structure in structures]
     return [partial(_read_one, text, file_format)]
 
 
@@ -46,11 +47,11 @@ def _read_one(text: str, file_format: str) -> Sites:
     if file_format in _CHECKS:
         _CHECKS[file_format](text)
     if file_format == "cube":
-        structure: Any = ase.io.cube.read_cube(Lines(text), read_data=False)["atoms"]
+        structure = ase.io.cube.read_cube(Lines(text), read_data=False)["atoms"]
     else:
-        structure = ase.io.read(Lines(text), format=file_format)
+        structure = cast("ase.Atoms", ase.io.read(Lines(text), format=file_format))
     if file_format == "cfg":
-        structure.set_cell(structure.cell * _cfg_unit(text), scale_atoms=True)
+        structure.set_cell(structure.cell.array * _cfg_unit(text), scale_atoms=True)
     return sites_of(structure)
 
 

@@ -109,7 +109,7 @@ def _per_atom_terms(paper: Scored, strict: Scored, traced: TracedAtoms, atoms: A
 
 def _error_over_sigma(error_A: np.ndarray, sigma_A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return squared ratios (P, 3), 0 for atoms without a standard error, and the mask of atoms with one, (P,)."""
-    known = np.isfinite(sigma_A).all(axis=1) & (sigma_A > 0).all(axis=1)
+    known = np.asarray(np.isfinite(sigma_A).all(axis=1) & (sigma_A > 0).all(axis=1))
     return np.where(known[:, None], error_A / np.where(known[:, None], sigma_A, 1.0), 0.0) ** 2, known
 
 

@@ -69,7 +69,7 @@ def bind(kind: type[T], settings: object, where: str = "") -> T:
     """Return a dataclass ``kind`` from nested plain ``settings``; ``where`` is the key that holds them."""
     if not isinstance(settings, Mapping):
         raise _ill_typed(where or "settings", settings, f"a mapping with {_choices(kind)}")
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # pyrefly: ignore[bad-argument-type]
     for key in settings:
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, n=1)

@@ -158,7 +158,7 @@ def _spell(choice: Choice) -> str:
         return f"[{','.join(_spell(entry) for entry in choice)}]"
     if isinstance(choice, bool):
         return str(choice).lower()
-    if isinstance(choice, float) and math.isfinite(choice) and choice.is_integer():
+    if isinstance(choice, float) and math.isfinite(choice) and float(choice).is_integer():
         return str(int(choice))
     return str(choice)
 

@@ -60,7 +60,7 @@ class PostponedStop(AbstractContextManager["PostponedStop"]):
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)  # pyrefly: ignore[bad-argument-type]
         self._before = {}
 
     def _postpone(self, number: int, frame: FrameType | None) -> None:

@@ -203,11 +203,13 @@ def read_summary(folder: Path, *, verify: bool) -> Summary:
     checksums = Checksums({name: str(files[name].get("sha256")) for name in FILES})
     for name in FILES if verify else ():
         checked(folder, name, checksums)
-    metrics = {}
+    metrics: dict[str, float] = {}
     for name, value in read_json(folder, "metrics.json", checksums).items():
-        if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+        if value is None:
+            value = math.nan
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise RecordError(f"record {folder}: metrics.json: {name} is not a number")
-        metrics[name] = math.nan if value is None else value
+        metrics[name] = value
     settings = read_json(folder, "spec.json", checksums)
     environment = read_json(folder, "environment.json", checksums)
     wrong = wrong_type(environment)

@@ -180,7 +180,8 @@ def _draw_profile(axes: Axes, lines: Sequence[Line], name: str, score: str, labe
 
 def _draw_counts(axes: Axes, lines: Sequence[Line], name: str, edges: str, label: str,
                  with_truth: bool) -> None:
-    shown = [(run, "traced", {"linewidth": 1.0, **look}) for run, look in lines]
+    shown: list[tuple[StoredRun, str, dict[str, Any]]] = [
+        (run, "traced", {"linewidth": 1.0, **look}) for run, look in lines]
     shown += [(lines[0][0], "true", _TRUE)] if with_truth else []
     ends = []
     for run, kind, look in shown:

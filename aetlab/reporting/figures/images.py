@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -89,7 +90,7 @@ def _plot(
     """Draw ``atoms`` (truth or traced) beside two rows of a projected potential and of images with their titles."""
     n_images = len(rows[0])
     letters = "bcdefg"[: 2 + 2 * n_images]
-    mosaic = [["a", *letters[::2]], ["a", *letters[1::2]]]
+    mosaic: list[Any] = [["a", *letters[::2]], ["a", *letters[1::2]]]
     with style():
         figure = new_figure(TWO_COLUMNS_IN, 4.15 if n_images == 2 else 5.5, gap_in=0.06)
         grid = figure.subplot_mosaic(mosaic, width_ratios=[1.15] + [1] * (1 + n_images))

@@ -58,7 +58,7 @@ def _made(folder: Path) -> Iterator[Path]:
         if not path.exists():
             full = Path(mpl.get_data_path(), "fonts", "ttf", f"DejaVuSans{face}.ttf")
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda partial, full=full: _write_small(full, partial))  # type: ignore[misc]
+            write_atomically(path, lambda partial, full=full: _write_small(full, partial))
         yield path
 
 

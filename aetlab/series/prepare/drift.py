@@ -12,6 +12,7 @@ The joined image is Σ c_j I_j / (Σ c_j² + ⟨Σ c_j²⟩), a Wiener filter th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -49,7 +50,7 @@ def find_drift(images: np.ndarray, usable: np.ndarray, defocus_A: np.ndarray, pi
     for k in range(1, len(chosen) if len(chosen) > 2 else 0):
         # Once more against all others together.
         others = [m for m in range(len(chosen)) if m != k]
-        mean = sum(seen[m] / size[m] * ramp(shape, place[m]) for m in others) if energy_keV else sum(
+        mean: Any = sum(seen[m] / size[m] * ramp(shape, place[m]) for m in others) if energy_keV else sum(
             seen[m] * ramp(shape, place[m]) for m in others)
         place[k] = _offset(seen[k], mean, size[k] if energy_keV else 1.0, band)
     position = np.full((len(images), 2), np.nan)

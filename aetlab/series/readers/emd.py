@@ -137,7 +137,7 @@ def _velox_records(path: Path, group: h5py.Group) -> list[dict[str, Any]]:
 
 def _number(value: object) -> float | None:
     try:
-        number = float(value)  # type: ignore[arg-type]
+        number = float(value)  # pyrefly: ignore[bad-argument-type]
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None

@@ -48,7 +48,7 @@ def open_ser(path: Path) -> StackFile:
 
 
 def _images(path: Path) -> StackFile:
-    raw = memoryview(np.memmap(path, np.uint8, "r"))  # type: ignore[arg-type]
+    raw = memoryview(np.memmap(path, np.uint8, "r"))  # pyrefly: ignore[bad-argument-type]
     order, series_id, version, kind, _, n_planned, n = _HEADER.unpack_from(raw)
     if (order, series_id) != (_BYTE_ORDER, _SERIES_ID):
         raise SeriesError(f"{path} is no SER file of TIA")

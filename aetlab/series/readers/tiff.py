@@ -65,7 +65,8 @@ def _open(path: Path, file: Any) -> StackFile:
     if series.nbytes > size * MOST_PACKED:
         raise SeriesError(f"{path} claims {series.nbytes} bytes of images, more than the file holds")
     for page in series.pages:
-        if page is not None and max(map(sum, zip(page.dataoffsets, page.databytecounts)), default=0) > size:
+        ends = zip(page.dataoffsets, page.databytecounts) if page is not None else ()
+        if max((offset + count for offset, count in ends), default=0) > size:
             raise SeriesError(f"{path} is cut off: a page lies beyond its end")
     if series.dataoffset is not None:
         step = shape[1] * shape[2] * dtype.itemsize
