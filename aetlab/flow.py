@@ -34,7 +34,7 @@ from aetlab.core.physics import SYMBOLS
 from aetlab.core.poses import Poses
 from aetlab.core.progress import SILENT, Reporter
 from aetlab.core.seeds import generator
-from aetlab.reconstruction.device import Model, choose_tilt_cost, solver_parts
+from aetlab.reconstruction.device import Model, choose_slices, solver_parts
 from aetlab.reconstruction.fit import step_of
 from aetlab.reconstruction.iterations import find_iterations
 from aetlab.reconstruction.left_out import without_held_images
@@ -209,7 +209,8 @@ def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction
             traced, numbers, settings.refine,
             microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers, seed=seed,
             report=lambda done, detail: reported(done, most, detail),
-            make_tilt_cost=choose_tilt_cost(settings, progress.say), held=held, known=known)
+            make_slices=choose_slices(settings, len(traced) + (0 if held is None else len(held)), progress.say),
+            held=held, known=known)
     reported(most, most, f"{len(refined)} atoms, {refined.summary['stopped']} in {refined.summary['passes']} passes")
     for line in refinement.describe_weakened(refined, series):
         progress.say(f"refine: {line}")

@@ -18,6 +18,7 @@ class CountingDevice:
 
     ``launches`` counts kernels by name, and FFTs as "fft". ``n_bytes`` adds the sizes of the arrays of each launch, a
     floor of its traffic: an array that is updated in place counts once. An FFT reads and writes its planes twice.
+    ``n_sent`` and ``n_returned`` are the bytes copied to the device and from it.
     """
 
     name = "nothing"
@@ -26,11 +27,11 @@ class CountingDevice:
     def __init__(self) -> None:
         self._signatures: dict[str, list[Parameter]] = signatures()
         self.launches: Counter[str] = Counter()
-        self.n_bytes = 0
+        self.n_bytes = self.n_sent = self.n_returned = 0
 
     def reset(self) -> None:
         """Forget what was counted."""
-        self.launches, self.n_bytes = Counter(), 0
+        self.launches, self.n_bytes, self.n_sent, self.n_returned = Counter(), 0, 0, 0
 
     def free_bytes(self) -> int:
         return 10**12
@@ -48,13 +49,14 @@ class CountingDevice:
         return np.zeros(shape, dtype)
 
     def upload(self, values: np.ndarray) -> np.ndarray:
+        self.n_sent += values.nbytes
         return values
 
     def write(self, values: np.ndarray, array: np.ndarray) -> None:
-        """Do nothing."""
+        self.n_sent += values.nbytes
 
     def read(self, array: np.ndarray, values: np.ndarray) -> None:
-        """Do nothing."""
+        self.n_returned += values.nbytes
 
     def queue(self) -> CountingDevice:
         return self

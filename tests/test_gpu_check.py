@@ -24,11 +24,12 @@ BARE = ("contourpy", "cupy", "cycler", "dateutil", "fontTools", "h5py", "iniconf
         "pyparsing", "pytest", "_pytest", "pytz", "scipy", "six")
 #: Refuses the import of any other package, except of the compiler that stands for the GPU.
 BLOCK = ("import importlib.abc, sys\n"
-         f"allowed = {{*sys.stdlib_module_names, *{BARE!r}, 'aetlab', 'ziglang', 'host_device', 'benchmark_gpu'}}\n"
+         f"allowed = {{*sys.stdlib_module_names, *{BARE!r}, 'aetlab', 'ziglang', 'benchmark_gpu'}}\n"
+         "helpers = ('_sysconfigdata', 'test_', 'priors', 'host_device', 'gpu_slices')\n"
          "class Block(importlib.abc.MetaPathFinder):\n"
          "    def find_spec(self, name, path=None, target=None):\n"
          "        top = name.partition('.')[0]\n"
-         "        if top not in allowed and not top.startswith(('_sysconfigdata', 'test_', 'priors')):\n"
+         "        if top not in allowed and not top.startswith(helpers):\n"
          "            raise ModuleNotFoundError(f'{name} is not on a bare machine', name=name)\n"
          "sys.meta_path.insert(0, Block())\n"
          "sys.path[:0] = ['.', 'tests', 'experiments']\n")

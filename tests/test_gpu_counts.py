@@ -12,8 +12,11 @@ from priors import make_gpu_prox
 from test_gpu_compile import machine_code
 
 from aetlab.core.nouns import TiltSeries
-from aetlab.gpu import GpuModel
+from aetlab.forward.series_optics import series_optics
+from aetlab.gpu import GpuModel, GpuSlices
+from aetlab.gpu.atom_slices import GpuAtomSlices
 from aetlab.gpu.kernels import KERNELS, SOURCES
+from aetlab.refinement.tables import tabulate_atoms
 from aetlab.spec import MicroscopeSpec
 
 #: As many slices as at 480³ with N_B = 10, on planes of 32 by 32.
@@ -21,8 +24,8 @@ N_Z, N_LAYERS, N_SLICES, N_DEFOCI = 480, 10, 48, 3
 #: Largest numbers of registers of a thread, 32 if not listed.
 REGISTERS = {"add_adjoint": 48, "add_adjoint_in_metric": 56, "rotate_linear": 48, "rotate_cubic": 56,
              "build_rotation": 40, "detected_residual": 48, "poisson_residual": 48, "residual": 40, "to_images": 40,
-             "from_images": 40, "tv_step": 48, **{name: 64 for name, kernel in KERNELS.items()
-                                                  if kernel.source == "fused.cu"}}
+             "from_images": 40, "tv_step": 48, "deposit_atoms": 40, "gather_atoms": 64,
+             **{name: 64 for name, kernel in KERNELS.items() if kernel.source == "fused.cu"}}
 
 
 def count_tilt(shape_xy: tuple[int, int], microscope: MicroscopeSpec | None = None) -> CountingDevice:
@@ -62,6 +65,37 @@ def test_a_tilt_moves_the_bytes_that_its_fused_kernels_need() -> None:
     rotation = 2 * columns * (8 + 8 + 4 + 8 * 8) + 2 * (4 * N_Z * 32 * 32 + slices)
     found = count_tilt((32, 32)).n_bytes
     assert waves + images + rotation < found < 1.01 * (waves + images + rotation)
+
+
+def count_pass(shape_xy: tuple[int, int], n_atoms: int) -> tuple[CountingDevice, GpuAtomSlices]:
+    """Return a device that has counted the cost and gradient of atoms at one tilt."""
+    device, rng = CountingDevice(), np.random.default_rng(1)
+    images = np.ones((1, N_DEFOCI, *shape_xy), np.float32)
+    series = TiltSeries(images, np.zeros(1), np.array([200.0, 450.0, 1000.0]), 0.5)
+    tables = tabulate_atoms((8, 14), 0.5, parametrization="lobato", debye_waller_A2={"default": 0.5})
+    slices = GpuSlices(device)(series_optics(series, (N_Z, *shape_xy), MicroscopeSpec(), N_LAYERS), N_Z, N_LAYERS)
+    kinds, occupancy = rng.integers(0, 2, n_atoms), np.ones(n_atoms)
+    device.reset()
+    slices.deposit(tables, rng.uniform(0, 1, (n_atoms, 3)) * (N_Z, *shape_xy), kinds, occupancy)
+    slices.cost_and_gradient(images[0])
+    slices.gather(tables, kinds, occupancy, np.empty((n_atoms, 4)))
+    return device, slices
+
+
+def test_atoms_take_two_launches_a_tilt_beside_the_waves() -> None:
+    expected = {"deposit_atoms": 1, "transmit_columns": N_SLICES, "propagate_rows": 2 * (N_SLICES - 1),
+                "rows_to_images": 1, "compare_columns": 1, "sum_cost": 1, "rows_from_images": 1,
+                "back_columns": N_SLICES, "gather_atoms": 1}
+    device, _ = count_pass((32, 32), 50)
+    assert device.launches == Counter(expected) and sum(expected.values()) == 196
+
+
+def test_an_atom_is_sent_in_less_than_a_hundred_bytes_and_returns_as_32() -> None:
+    """The slices of a tilt are not sent: 44 MB at 480³."""
+    (few, slices), (many, _) = count_pass((32, 32), 50), count_pass((32, 32), 5050)
+    assert (many.n_sent - few.n_sent) / 5000 < 100 and (many.n_returned - few.n_returned) / 5000 == 32
+    assert few.n_returned == 50 * 32 + 8
+    assert few.n_sent - 4 * N_DEFOCI * 32 * 32 - slices._tables[0].nbytes < 4 * slices._atoms.starts.size + 50 * 200
 
 
 @pytest.mark.parametrize("n_inner", [1, 15])

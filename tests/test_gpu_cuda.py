@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.fft
+from gpu_slices import CostOfSlices
 from host_device import HostDevice, host_library
 from priors import make_gpu_prox, make_prox
 from test_gpu_device import MICROSCOPE, make_problem, relative_error
@@ -24,7 +25,7 @@ from test_gpu_device import MICROSCOPE, make_problem, relative_error
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.series_optics import series_optics
-from aetlab.gpu import GpuError, GpuModel, GpuTiltCosts
+from aetlab.gpu import GpuError, GpuModel
 from aetlab.gpu.kernels import KERNELS
 
 
@@ -218,16 +219,15 @@ def test_tilts_of_several_threads_have_streams_of_their_own(queue: type[Queue]) 
     """Each thread of a refinement records and replays on its own stream; the costs are those of one thread."""
     case = make_problem(open_cuda(), (9, 12, 10), 4, np.array([-30.0, 10.0, 60.0]), 1)
     optics = series_optics(case.series, case.shape, MICROSCOPE, 4)
-    make = GpuTiltCosts(case.device)
     slices = np.random.default_rng(1).uniform(0, 100, (3, 12, 10)).astype(np.float32)
 
     def work(i_tilt: int) -> tuple[list[float], np.ndarray, int]:
-        cost, gradient = make(optics), slices
+        cost, gradient = CostOfSlices(case.device, optics), slices
         costs = []
         for _ in range(3):
             gradient = slices.copy()
             costs.append(cost.cost_and_gradient(gradient, np.sqrt(case.series.images[i_tilt])))
-        return costs, gradient, id(cost._device._stream)
+        return costs, gradient, id(cost._slices._device._stream)
 
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(work, (0, 2)))

@@ -12,20 +12,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gpu_slices import CostOfSlices
 from host_device import HostDevice, host_library
 from priors import make_gpu_prox, make_prox
 
 from aetlab.core.backend import gpu_problem, to_numpy
 from aetlab.core.nouns import TiltSeries
+from aetlab.core.poses import Poses
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.rotation import rotate_and_bin
 from aetlab.forward.series_optics import series_optics
-from aetlab.gpu import GpuModel, GpuTiltCosts, extrapolate, memory_needed_bytes, open_device
+from aetlab.gpu import GpuModel, GpuSlices, extrapolate, memory_needed_bytes, open_device
 from aetlab.gpu.choose import RESERVE_BYTES
 from aetlab.methods.regulariser import Prior
 from aetlab.methods.regulariser import Problem as Facts
 from aetlab.methods.regularisers import REGULARISERS
+from aetlab.refinement.model import AtomModel, Sites
 from aetlab.solve import minimize
 from aetlab.spec import MicroscopeSpec
 
@@ -170,17 +173,38 @@ def test_a_step_in_another_thread_gives_the_same_bits(problem: Problem) -> None:
 
 
 def test_cost_and_gradient_of_one_tilt_agree_with_float64(problem: Problem) -> None:
-    """Slices are on the CPU, as in the refinement of atoms; cost and gradient are called in any order."""
+    """The second call is recorded, the third replayed."""
     optics = series_optics(problem.series, problem.shape, MICROSCOPE, problem.n_layers)
-    cost, reference = GpuTiltCosts(problem.device)(optics), Multislice(optics, np.float64)
-    for i_tilt in (0, 4):
+    cost, reference = CostOfSlices(problem.device, optics), Multislice(optics, np.float64)
+    for i_tilt in (0, 4, 2):
         amplitude = np.sqrt(np.maximum(problem.series.images[i_tilt], 0))
         expected = rotate_and_bin(0.8 * problem.truth, float(problem.series.tilt_deg[i_tilt]), problem.n_layers)
         found = expected.astype(np.float32)
-        assert cost.cost(found, amplitude) == pytest.approx(reference.cost(expected, amplitude), rel=1e-4)
         both = [of.cost_and_gradient(slices, amplitude) for of, slices in ((cost, found), (reference, expected))]
         assert both[0] == pytest.approx(both[1], rel=1e-4)
         assert relative_error(found, expected) < 1e-4
+
+
+def test_a_pass_over_atoms_agrees_with_float64_and_repeats_bit_for_bit(problem: Problem) -> None:
+    """Atoms are put into slices and gradients gathered on the device, by several threads with queues of their own."""
+    rng, n_atoms, half_A = np.random.default_rng(5), 30, 0.2 * np.array(problem.shape)[[1, 2, 0]]
+    sites = Sites(rng.uniform(-half_A, half_A, (n_atoms, 3)), rng.uniform(0.5, 1.2, n_atoms),
+                  rng.integers(0, 2, n_atoms))
+    poses = Poses.nominal(problem.series.tilt_deg, problem.series.n_defoci)
+
+    def run(**options: Any) -> tuple[np.ndarray, np.ndarray]:
+        model = AtomModel(problem.series, problem.shape, (8, 14), parametrization="lobato",
+                          debye_waller_A2={"default": 0.5}, **problem.options, **options)
+        for _ in range(2):  # the second pass replays
+            tilts = list(model.gradients(sites, poses))
+        return np.array([tilt.cost for tilt in tilts]), np.stack([tilt.gradient for tilt in tilts])
+
+    (costs, gradients), again = (run(make_slices=GpuSlices(problem.device)) for _ in range(2))
+    np.testing.assert_array_equal(again[0], costs)
+    np.testing.assert_array_equal(again[1], gradients)
+    expected_costs, expected = run(dtype=np.float64)
+    np.testing.assert_allclose(costs, expected_costs, rtol=1e-4)
+    assert relative_error(gradients, expected) < 1e-4
 
 
 @pytest.mark.parametrize("warm_start", [False, True])

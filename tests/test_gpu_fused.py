@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gpu_slices import CostOfSlices
 from host_device import HostDevice, host_library
 
 from aetlab import gpu
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.series_optics import series_optics
-from aetlab.gpu import GpuTiltCosts, fused, kernels
+from aetlab.gpu import fused, kernels
 from aetlab.gpu.multislice import GpuWaves
+from aetlab.refinement import tables
 from aetlab.spec import MicroscopeSpec
 
 #: Every radix alone and with others, first and last, and sides that are no multiples of a block's columns.
@@ -48,10 +50,9 @@ def case(shape_xy: tuple[int, int], n_layers: int = 2) -> tuple[object, np.ndarr
 def test_cost_and_gradient_agree_with_float64(device: HostDevice, shape_xy: tuple[int, int]) -> None:
     optics, slices, amplitude, weight = case(shape_xy)
     assert fused.fits(shape_xy)
-    cost, reference = GpuTiltCosts(device)(optics), Multislice(optics, np.float64)
+    cost, reference = CostOfSlices(device, optics), Multislice(optics, np.float64)
     for by in (None, weight):
         found, expected = slices.astype(np.float32), slices.copy()
-        assert cost.cost(found, amplitude, by) == pytest.approx(reference.cost(expected, amplitude, by), rel=2e-6)
         both = [of.cost_and_gradient(s, amplitude, by) for of, s in ((cost, found), (reference, expected))]
         assert both[0] == pytest.approx(both[1], rel=2e-6)
         assert relative_error(found, expected) < 5e-6
@@ -62,7 +63,7 @@ def test_one_slice_and_many_agree_with_float64(device: HostDevice, n_layers: int
     optics, slices, amplitude, _ = case((16, 20), n_layers)
     found, expected = slices.astype(np.float32), slices.copy()
     both = [of.cost_and_gradient(s, amplitude)
-            for of, s in ((GpuTiltCosts(device)(optics), found), (Multislice(optics, np.float64), expected))]
+            for of, s in ((CostOfSlices(device, optics), found), (Multislice(optics, np.float64), expected))]
     assert both[0] == pytest.approx(both[1], rel=2e-6)
     assert relative_error(found, expected) < 5e-6
 
@@ -73,7 +74,7 @@ def test_results_do_not_depend_on_the_threads_of_a_block() -> None:
     found = []
     for n_waiting in (1, 2, 16):
         gradient = slices.astype(np.float32)
-        cost = GpuTiltCosts(HostDevice(host_library(), n_waiting))(optics)
+        cost = CostOfSlices(HostDevice(host_library(), n_waiting), optics)
         found.append((cost.cost_and_gradient(gradient, amplitude), gradient))
     for cost, gradient in found[1:]:
         assert cost == pytest.approx(found[0][0], rel=1e-14)
@@ -100,8 +101,10 @@ def test_only_planes_that_the_kernels_hold_are_fused(shape_xy: tuple[int, int], 
 
 
 def test_python_and_cuda_agree_on_the_size_of_a_block() -> None:
-    source = (Path(gpu.__file__).parent / "fused.cu").read_text(encoding="utf-8")
-    defined = dict(re.findall(r"#define (LONGEST|COLUMNS) (\d+)", source))
-    assert defined == {"LONGEST": str(kernels.LONGEST), "COLUMNS": str(kernels.COLUMNS)}
+    text = "".join((Path(gpu.__file__).parent / name).read_text(encoding="utf-8") for name in ("fused.cu", "atoms.cu"))
+    defined = dict(re.findall(r"#define (LONGEST|COLUMNS|TILE_X|TILE_Y|MOST_CELLS|STEPS) +(\d+)", text))
+    assert {name: int(value) for name, value in defined.items()} == {
+        "LONGEST": kernels.LONGEST, "COLUMNS": kernels.COLUMNS, "TILE_X": kernels.TILE_X, "TILE_Y": kernels.TILE_Y,
+        "MOST_CELLS": kernels.MOST_CELLS, "STEPS": tables.STEPS}
     # Static shared memory of a block is at most 48 KB, of which sm_90 takes 1 KB for itself.
     assert kernels.LONGEST * kernels.COLUMNS * 8 + 256 * 8 <= 48 * 1024 - 1024

@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 
 from aetlab.core.grid import n_slices
+from aetlab.gpu.atom_tiles import n_tiles
+from aetlab.gpu.kernels import TILE_X, TILE_Y
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.methods.rotations import ROTATIONS
 
 #: Working memory of the FFT library, in planes (X, Y) of the largest batch; it needs none for sizes that are products
 #: of small primes.
 _FFT_PLANES = 2
+#: Room for more atoms, as a factor of those that came.
+GROWTH = 1.25
+#: Half-width in Å of the atoms of most elements (:func:`aetlab.forward.scattering.fit_gaussians`), window included.
+_WIDEST_A = 4.5
 
 
 def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci: int, *, n_layers_per_slice: int,
@@ -36,13 +42,19 @@ def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci:
     return round(volumes * volume + planes * plane + n_tilts * n_defoci * plane / 2 + table)
 
 
-def tilt_cost_bytes(shape_zxy: tuple[int, int, int], n_defoci: int, *, n_layers_per_slice: int,
-                    mtf: bool = False) -> int:
-    """Return the bytes that a :class:`~aetlab.gpu.tilt_cost.GpuTiltCost` holds, weights of pixels included.
+def atom_slices_bytes(shape_zxy: tuple[int, int, int], n_defoci: int, n_atoms: int, *, n_layers_per_slice: int,
+                      voxel_A: float, mtf: bool = False) -> int:
+    """Return the bytes that a :class:`~aetlab.gpu.atom_slices.GpuAtomSlices` holds, weights of pixels included.
 
-    ``mtf`` says whether the detector blurs.
+    ``mtf`` says whether the images are blurred.
     """
     slices, plane = n_slices(shape_zxy[0], n_layers_per_slice), 8 * shape_zxy[1] * shape_zxy[2]
-    planes = slices + 1 + 2 * n_defoci + min(2, slices - 1) + slices / 2 + n_defoci + _FFT_PLANES * n_defoci
+    # Waves, working plane, images and two sets of transfer functions, propagators, slices, amplitudes and weights,
+    # and intensities.
+    planes = slices + 1 + 3 * n_defoci + min(2, slices - 1) + slices / 2 + 2 * n_defoci + _FFT_PLANES * n_defoci
     planes += n_defoci + 1 if mtf else 0
-    return round(planes * plane)
+    # An atom is in all tiles that its cube reaches, at a mean position among them. Tables take less than 1 MB.
+    side = 2 * _WIDEST_A / voxel_A
+    tiles = (1 + side / n_layers_per_slice) * (1 + side / TILE_X) * (1 + side / TILE_Y)
+    atoms = GROWTH * n_atoms * (64 + 4 * tiles) + 4 * n_tiles(shape_zxy, n_layers_per_slice) + 1e6
+    return round(planes * plane + atoms)

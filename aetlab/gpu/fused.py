@@ -49,12 +49,14 @@ class FusedSteps:
         """Return factors (..., X, Y) in scrambled order of both frequencies."""
         return factors.astype(np.complex64)[..., self._order_x, :][..., self._order_y]
 
-    def to_images(self, slices: Array, transfer: Array, set_of: Array, now: Array) -> None:
+    def propagate(self, slices: Array) -> None:
         for m in range(len(self._waves)):
             if m > 0:
                 self._propagate(self._free[self._which[m - 1]], back=False)
             self._device.launch("transmit_columns", (self._n_blocks, 1, 1), self._phase, slices[m], np.int32(m == 0),
                                 *self._sizes, *self._along_x, self._waves[m], self._plane)
+
+    def to_images(self, transfer: Array, set_of: Array, now: Array) -> None:
         self._device.launch("rows_to_images", (int(self._sizes[0]), 1, 1), self._plane, transfer, set_of, now,
                             np.int32(len(self.images)), *self._sizes, *self._along_y, self.images)
 

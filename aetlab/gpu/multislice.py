@@ -22,8 +22,11 @@ class Steps(Protocol):
     def pack(self, factors: np.ndarray) -> np.ndarray:
         """Return factors (..., X, Y) of frequencies in the form of these steps, complex64."""
 
-    def to_images(self, slices: Array, transfer: Array, set_of: Array, now: Array) -> None:
-        """Propagate ``slices`` (S, X, Y) to the waves of the images."""
+    def propagate(self, slices: Array) -> None:
+        """Propagate the incident wave through ``slices`` (S, X, Y)."""
+
+    def to_images(self, transfer: Array, set_of: Array, now: Array) -> None:
+        """Propagate the wave behind the slices to the images."""
 
     def show_images(self) -> None:
         """Turn the waves of the images into functions of x and y, for work on pixels."""
@@ -55,7 +58,7 @@ class LibrarySteps:
     def pack(self, factors: np.ndarray) -> np.ndarray:
         return factors.astype(np.complex64)
 
-    def to_images(self, slices: Array, transfer: Array, set_of: Array, now: Array) -> None:
+    def propagate(self, slices: Array) -> None:
         device, n, extent = self._device, np.int32(self._plane.size), (int(self._plane.size), 1, 1)
         device.launch("enter", extent, self._phase, slices[0], n, self._waves[0])
         for m, which in enumerate(self._which, start=1):
@@ -64,6 +67,9 @@ class LibrarySteps:
             device.fft(self._plane, self._plane, inverse=True)
             device.launch("transmit", extent, self._phase, slices[m], self._plane, n, self._waves[m])
         device.fft(self._waves[-1], self._plane)
+
+    def to_images(self, transfer: Array, set_of: Array, now: Array) -> None:
+        device, n, extent = self._device, np.int32(self._plane.size), (int(self._plane.size), 1, 1)
         device.launch("to_images", extent, self._plane, transfer, set_of, now, np.int32(len(self.images)), n,
                       self.images)
         device.fft(self.images, self.images, inverse=True)
@@ -118,6 +124,8 @@ class GpuWaves:
         The transfer functions, as :meth:`pack` returns them.
     set_of : int array of the device (T,)
         The set of each tilt in ``transfer``.
+    mtf : float (X, Y) or None
+        The MTF of the last :meth:`use_mtf`.
     """
 
     def __init__(self, optics: Optics, device: Device, likelihood: str = "amplitude",
@@ -132,6 +140,7 @@ class GpuWaves:
         self.set_of = device.upload(np.zeros(1, np.int32) if set_of is None else set_of.astype(np.int32))
         self._likelihood = kernels
         self._cost = device.zeros((n_defoci * max(n_x, n_y),), np.float64)
+        self._written: np.ndarray | None = None
         self._mtf: Array = None
         self._planes: Array = None
         self.use_mtf(optics.mtf)
@@ -152,10 +161,17 @@ class GpuWaves:
         self._device.write(packed, self.transfer[i_set])
 
     def use_mtf(self, mtf: np.ndarray | None) -> None:
-        """Use this MTF of the detector (X, Y) for all following images; None: an ideal detector."""
-        self._mtf = None if mtf is None else self._device.upload((mtf / mtf.size).astype(np.complex64))
+        """Use this MTF of the detector (X, Y) for all following images; None: an ideal detector.
+
+        Its array on the device stays the same: recordings with one MTF work with another.
+        """
         if mtf is not None and self._planes is None:
             self._planes = self._device.zeros(self._steps.images.shape, np.complex64)
+            self._mtf = self._device.zeros(mtf.shape, np.complex64)
+        if mtf is not None and mtf is not self._written:
+            self._device.write((mtf / mtf.size).astype(np.complex64), self._mtf)
+            self._written = mtf
+        self.mtf = mtf
 
     def measure(self, slices: Array, amplitude: Array, weight: Array | None, now: Array, costs: Array) -> None:
         """Propagate ``slices`` (S, X, Y) to images and replace the images by residuals.
@@ -164,21 +180,27 @@ class GpuWaves:
         ``weight`` is that of pixels (T, F, X, Y) or of rows (T, F, X, 1); None: 1.
         """
         weights = (amplitude, np.int32(0)) if weight is None else (weight, np.int32(weight.shape[3]))
-        self._steps.to_images(slices, self.transfer, self.set_of, now)
-        if self._mtf is None:
+        self._steps.propagate(slices)
+        self._steps.to_images(self.transfer, self.set_of, now)
+        if self.mtf is None:
             n_parts = self._steps.compare(self._likelihood, amplitude, weights, now, self._cost)
         else:
             n_parts = self._compare_detected(amplitude, weights, now)
         self._device.launch("sum_cost", (1, 1, 1), self._cost, now, np.int32(n_parts), costs)
 
-    def intensities(self, slices: Array, now: Array) -> Array:
-        """Return noise-free images (F, X, Y) of ``slices``, vacuum 1; ``now`` is as for :meth:`measure`."""
+    def intensities(self, slices: Array, now: Array, *, propagated: bool = False) -> Array:
+        """Return noise-free images (F, X, Y) of ``slices``, vacuum 1; ``now`` is as for :meth:`measure`.
+
+        ``propagated`` says that the wave behind the slices is that of the last call.
+        """
         steps = self._steps
-        steps.to_images(slices, self.transfer, self.set_of, now)
+        if not propagated:
+            steps.propagate(slices)
+        steps.to_images(self.transfer, self.set_of, now)
         steps.show_images()
         planes = self._device.zeros(steps.images.shape, np.complex64)
         self._device.launch("intensities", (int(planes.size), 1, 1), steps.images, np.int32(planes.size), planes)
-        if self._mtf is not None:
+        if self.mtf is not None:
             self._blur(planes)
         return planes.real
 

@@ -13,14 +13,18 @@ from aetlab import gpu
 from aetlab.core.backend import empty_aligned, n_threads
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward import ForwardModel
-from aetlab.forward.multislice import TiltCost, loses_fused_kernels, make_multislice
+from aetlab.forward.multislice import loses_fused_kernels
 from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.methods.regulariser import Prior, Problem, Regulariser
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.methods.rotations import ROTATIONS
+from aetlab.refinement.atom_slices import AtomSlices, CpuAtomSlices
 from aetlab.spec import RunSpec, SpecError, leaves_counts_out, tilt_angles_deg
 
 Array = Any
+
+#: Atoms per Å³ that are counted before they are known: the whole box filled as with silicon.
+_ATOMS_PER_A3 = 0.05
 
 
 class Model(Protocol):
@@ -97,15 +101,15 @@ def require_gpu(spec: RunSpec) -> None:
         try:
             _open(spec)
             if spec.refine.kind != "none":
-                gpu.open_device(_refinement_bytes(spec))
+                gpu.open_device(_refinement_bytes(spec, math.ceil(_ATOMS_PER_A3 * _volume_A3(spec))))
         except gpu.GpuError as error:
             raise _refusal(error) from None
 
 
-def choose_tilt_cost(spec: RunSpec, say: Callable[[str], None]) -> Callable[..., TiltCost]:
-    """Return the function that makes the cost of a tilt for the refinement, on the device that ``spec`` selects.
+def choose_slices(spec: RunSpec, n_atoms: int, say: Callable[[str], None]) -> Callable[..., AtomSlices]:
+    """Return the function that makes the slices of a thread for the refinement, on the device that ``spec`` selects.
 
-    ``auto`` selects the CPU: that a GPU refines faster has not been measured.
+    ``auto`` selects the CPU: that a GPU refines faster has not been measured. ``n_atoms`` are in the images.
 
     Raises
     ------
@@ -113,13 +117,13 @@ def choose_tilt_cost(spec: RunSpec, say: Callable[[str], None]) -> Callable[...,
         If a GPU is required and none can be used.
     """
     if spec.engine.device != "gpu":
-        return make_multislice
+        return CpuAtomSlices
     try:
-        device = gpu.open_device(_refinement_bytes(spec))
+        device = gpu.open_device(_refinement_bytes(spec, n_atoms))
     except gpu.GpuError as error:
         raise _refusal(error) from None
-    say(f"{device.name} propagates the waves of the refinement")
-    return gpu.GpuTiltCosts(device)
+    say(f"{device.name} refines")
+    return gpu.GpuSlices(device)
 
 
 def find_gpu(spec: RunSpec) -> gpu.Device | None:
@@ -165,14 +169,19 @@ def _open(spec: RunSpec) -> gpu.Device:
     return gpu.open_device(gpu_bytes(spec))
 
 
-def _refinement_bytes(spec: RunSpec) -> int:
-    """Return the GPU memory of a refinement: one tilt cost for each thread, and one more for tilts with own defoci."""
-    return (n_threads() + 1) * gpu.tilt_cost_bytes(spec.scale.shape_zxy, len(spec.defocus.planes_nm),
-                                                   n_layers_per_slice=spec.binning.n_layers, mtf=_blurs(spec))
+def _refinement_bytes(spec: RunSpec, n_atoms: int) -> int:
+    """Return the GPU memory of a refinement: slices and waves of each thread."""
+    return n_threads() * gpu.atom_slices_bytes(
+        spec.scale.shape_zxy, len(spec.defocus.planes_nm), n_atoms, n_layers_per_slice=spec.binning.n_layers,
+        voxel_A=spec.scale.voxel_A, mtf=_blurs(spec) or spec.refine.contrast)
+
+
+def _volume_A3(spec: RunSpec) -> float:
+    return math.prod(spec.scale.shape_zxy) * spec.scale.voxel_A**3
 
 
 def _blurs(spec: RunSpec) -> bool:
-    """Return whether the images of the model are blurred: by the detector, or by a fitted contrast."""
+    """Return whether the detector blurs the images of the model."""
     return spec.microscope.mtf_half < 1 or bool(spec.microscope.mtf_values)
 
 

@@ -11,28 +11,25 @@ the negative log-likelihood, as for images that all have n electrons.
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
 
 from aetlab.core import physics
-from aetlab.core.backend import empty_aligned, n_threads
+from aetlab.core.backend import n_threads
 from aetlab.core.grid import n_slices
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
-from aetlab.core.simd import BYTES
 from aetlab.forward.detector import with_contrast
-from aetlab.forward.imaging import blur_by_detector
-from aetlab.forward.multislice import Multislice, TiltCost, make_multislice, propagator
+from aetlab.forward.multislice import propagator
 from aetlab.forward.series_optics import SeriesOptics
-from aetlab.methods.likelihood import DARKEST
-from aetlab.refinement import kernels_numba as kernels
+from aetlab.refinement.atom_slices import AtomSlices, Bench, CpuAtomSlices
 from aetlab.refinement.tables import AtomTables, broaden, tabulate_atoms
-from aetlab.refinement.tilt_gradient import Bench, TiltGradient
+from aetlab.refinement.tilt_gradient import TiltGradient
 from aetlab.refinement.turns import Turns
 from aetlab.spec import MicroscopeSpec
 
@@ -73,8 +70,8 @@ class AtomModel:
         As in :class:`aetlab.forward.ForwardModel` and :func:`aetlab.forward.build_potential`.
     dtype : type
         Precision of slices and waves: float32, or float64 for tests.
-    make_tilt_cost : callable
-        ``make_tilt_cost(optics, dtype)`` returns the object that propagates the waves of a tilt, on the CPU or a GPU.
+    make_slices : callable
+        ``make_slices(optics, n_z, n_layers, dtype)`` returns the slices of a thread, on the CPU or a GPU.
     held : Sites, optional
         Atoms that are in the images but not fitted.
 
@@ -91,7 +88,7 @@ class AtomModel:
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], elements: tuple[int, ...], *,
                  microscope: MicroscopeSpec, n_layers_per_slice: int, parametrization: str,
                  debye_waller_A2: dict[str, float], dtype: type = np.float32,
-                 make_tilt_cost: Callable[..., TiltCost] = make_multislice, held: Sites | None = None) -> None:
+                 make_slices: Callable[..., AtomSlices] = CpuAtomSlices, held: Sites | None = None) -> None:
         self.elements = elements
         self._held = held
         self.voxel_A = series.pixel_A
@@ -114,15 +111,15 @@ class AtomModel:
         self._shape = tuple(shape_zxy)
         self._n_layers = n_layers_per_slice
         self._dtype = dtype
-        self._make_tilt_cost = make_tilt_cost
-        self._lanes = BYTES // np.dtype(dtype).itemsize
+        self._make_slices = make_slices
         self._microscope = microscope
         self._measured: np.ndarray = np.empty(series.images.shape, dtype)
         for i_tilt in range(self.n_tilts):
             self._measured[i_tilt] = series.amplitudes(i_tilt, centred=True)
         self._weighted = None if series.is_regular else series
         self._image_weights = series.image_weights
-        self._local = threading.local()
+        #: Slices that no thread uses, kept from pass to pass; models of the same data share them.
+        self._idle: list[Bench] = []
 
     @property
     def measured(self) -> np.ndarray:
@@ -190,8 +187,9 @@ class AtomModel:
 
         turns = Turns(self.n_tilts)
 
-        def in_turn(i_tilt: int, gradient: np.ndarray) -> None:
+        def in_turn(i_tilt: int, read: Callable[[], np.ndarray]) -> None:
             if on_slices is not None:
+                gradient = read()
                 turns.wait(i_tilt)
                 on_slices(i_tilt, gradient)
 
@@ -207,42 +205,48 @@ class AtomModel:
 
     def _tilt(self, i_tilt: int, sites: Sites, poses: Poses, tried: Sequence[int | None],
               noise: np.random.SeedSequence | None, beside: list[AtomTables],
-              on_slices: Callable[[int, np.ndarray], None]) -> TiltGradient:
-        bench = self._bench()
+              on_slices: Callable[[int, Callable[[], np.ndarray]], None]) -> TiltGradient:
+        with self._bench() as bench:
+            return self._tilt_on(bench, i_tilt, sites, poses, tried, noise, beside, on_slices)
+
+    def _tilt_on(self, bench: Bench, i_tilt: int, sites: Sites, poses: Poses, tried: Sequence[int | None],
+                 noise: np.random.SeedSequence | None, beside: list[AtomTables],
+                 on_slices: Callable[[int, Callable[[], np.ndarray]], None]) -> TiltGradient:
+        slices = bench.slices
         placed_A = poses.place(sites.positions_A, i_tilt)
         # Process neighbours consecutively, slice by slice, so that their voxels stay in cache.
         slice_A = self.voxel_A * self._n_layers
         order = np.lexsort((placed_A[:, 1], np.floor(placed_A[:, 0] / BLOCK_A), np.floor(placed_A[:, 2] / slice_A)))
         centres = self._centres(placed_A[order])
         kinds, occupancy = sites.kinds[order], sites.occupancy[order]
-        self._deposit(bench.slices, *self._with_held(centres, kinds, occupancy, poses, i_tilt))
+        slices.deposit(self.tables, *self._with_held(centres, kinds, occupancy, poses, i_tilt))
         measured, weight = self.amplitude(poses, i_tilt), self.weights_of(i_tilt)
         if noise is not None:
             white = np.random.default_rng(noise).standard_normal(measured.shape, np.float32)
             if weight is not None:
                 white = np.where(weight > 0, white / np.sqrt(np.where(weight > 0, weight, 1)), 0).astype(np.float32)
             measured += white
-        multislice, lift_A = bench.multislice, poses.defocus_change_A[i_tilt]
+        lift_A = poses.defocus_change_A[i_tilt]
         if np.any(lift_A) or self._optics.set_of[i_tilt] > 0 or bench.refocused:
-            multislice.use_transfer(multislice.pack_transfer(self._transfer_at(i_tilt, lift_A)))
+            slices.use_transfer(slices.pack_transfer(self._transfer_at(i_tilt, lift_A)))
             bench.refocused = True
         if bench.mtf is not self._mtf:
-            multislice.use_mtf(self._mtf)
+            slices.use_mtf(self._mtf)
             bench.mtf = self._mtf
-        cost = multislice.cost_and_gradient(bench.slices, measured, weight)
-        on_slices(i_tilt, bench.slices)
+        cost = slices.cost_and_gradient(measured, weight)
+        on_slices(i_tilt, slices.read)
         gradient = np.empty((len(tried), len(sites), 4))
         out = np.empty((len(sites), 4))
         for k, table in enumerate(tried):
             own = kinds if table is None else np.full(len(sites), table)
-            self._gather(self.tables, bench.slices, centres, own, occupancy, out)
+            slices.gather(self.tables, own, occupancy, out)
             gradient[k, order] = out[:, [1, 2, 0, 3]]
         gradient[:, :, :3] /= self.voxel_A
         if not beside:
             return TiltGradient(i_tilt, cost, gradient, placed_A)
         by_thermal = np.zeros(len(sites))
         for sign, tables in zip((1, -1), beside, strict=True):
-            self._gather(tables, bench.slices, centres, kinds, occupancy, out)
+            slices.gather(tables, kinds, occupancy, out)
             by_thermal[order] += sign * occupancy * out[:, 3] / (2 * THERMAL_STEP_A2)
         return TiltGradient(i_tilt, cost, gradient, placed_A, by_thermal)
 
@@ -258,10 +262,9 @@ class AtomModel:
 
     def slices(self, sites: Sites, poses: Poses, i_tilt: int) -> np.ndarray:
         """Return the slices (S, X, Y) of one tilt: potential summed over their layers, in V."""
-        placed_A = poses.place(sites.positions_A, i_tilt)
-        slices: np.ndarray = np.empty(self.slices_shape, self._dtype)
-        self._deposit(slices, *self._with_held(self._centres(placed_A), sites.kinds, sites.occupancy, poses, i_tilt))
-        return slices
+        with self._bench() as bench:
+            self._deposit(bench.slices, sites, poses, i_tilt)
+            return bench.slices.read().copy()
 
     def _centres(self, placed_A: np.ndarray) -> np.ndarray:
         """Return places (N, 3) x, y, z in Å in voxels (z, x, y)."""
@@ -280,7 +283,6 @@ class AtomModel:
         """Return a model of noise-free ``images`` (T, F, X, Y), as :meth:`images` makes them, with the same weights."""
         other = copy.copy(self)
         other._measured = np.sqrt(images).astype(self._dtype)
-        other._local = threading.local()
         return other
 
     def with_image_factors(self, factors: np.ndarray) -> AtomModel:
@@ -325,26 +327,19 @@ class AtomModel:
         """
         def work(i_tilt: int) -> np.ndarray:
             lift_A = poses.defocus_change_A[i_tilt] + np.asarray(lifts_A)[:, None]
-            optics = replace(self._optics.optics, transfer=self._transfer_at(i_tilt, lift_A), mtf=None)
-            waves = Multislice(optics, self._dtype).images(self.slices(sites, poses, i_tilt))
-            images = waves.real**2 + waves.imag**2
-            if self._mtf is not None:
-                images = np.maximum(blur_by_detector(images, self._mtf), np.asarray(DARKEST, images.dtype))
-            return images.reshape(*lift_A.shape, *waves.shape[1:])
+            transfer = self._transfer_at(i_tilt, lift_A)
+            with self._bench() as bench:
+                self._deposit(bench.slices, sites, poses, i_tilt)
+                images = bench.slices.intensities(transfer, self._mtf)
+            return images.reshape(*lift_A.shape, *transfer.shape[1:])
 
         n_workers = min(n_threads(), self.n_tilts)
         with ThreadPoolExecutor(n_workers, initializer=numba.set_num_threads, initargs=(1,)) as pool:
             yield from pool.map(work, range(self.n_tilts))
 
-    def _deposit(self, slices: np.ndarray, centres: np.ndarray, kinds: np.ndarray, occupancy: np.ndarray) -> None:
-        t = self.tables
-        kernels.deposit(slices, centres, kinds, occupancy.astype(self._dtype), self._n_layers, self._shape[0],
-                        t.cumulative, t.weight, t.reach, t.n_reach, t.window, self._lanes)
-
-    def _gather(self, t: AtomTables, slices: np.ndarray, centres: np.ndarray, kinds: np.ndarray,
-                occupancy: np.ndarray, out: np.ndarray) -> None:
-        kernels.gather(slices, centres, kinds, occupancy.astype(self._dtype), self._n_layers, self._shape[0],
-                       t.cumulative, t.weight, t.reach, t.n_reach, t.window, self._lanes, out)
+    def _deposit(self, slices: AtomSlices, sites: Sites, poses: Poses, i_tilt: int) -> None:
+        centres = self._centres(poses.place(sites.positions_A, i_tilt))
+        slices.deposit(self.tables, *self._with_held(centres, sites.kinds, sites.occupancy, poses, i_tilt))
 
     def _transfer_at(self, i_tilt: int, lift_A: np.ndarray) -> np.ndarray:
         """Return transfer functions of one tilt, with planes ``lift_A`` (..., F) further along the beam, flattened.
@@ -360,8 +355,15 @@ class AtomModel:
         planes = np.stack([propagator(shape_xy, self.voxel_A, wavelength_A, float(d)) for d in distances_A])
         return np.asarray((nominal * planes[which.reshape(lift_A.shape)]).reshape(-1, *shape_xy))
 
-    def _bench(self) -> Bench:
-        if getattr(self._local, "bench", None) is None:
-            self._local.bench = Bench(self._make_tilt_cost(self._optics.optics, self._dtype),
-                                       empty_aligned(self.slices_shape, self._dtype), self._optics.optics.mtf)
-        return self._local.bench
+    @contextmanager
+    def _bench(self) -> Iterator[Bench]:
+        """Lend the slices of one thread."""
+        try:
+            bench = self._idle.pop()
+        except IndexError:
+            slices = self._make_slices(self._optics.optics, self._shape[0], self._n_layers, self._dtype)
+            bench = Bench(slices, self._optics.optics.mtf)
+        try:
+            yield bench
+        finally:
+            self._idle.append(bench)

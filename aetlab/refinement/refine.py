@@ -15,7 +15,7 @@ import numpy as np
 from aetlab.core import physics
 from aetlab.core.nouns import RefinedAtoms, TiltSeries, TracedAtoms
 from aetlab.core.poses import Poses
-from aetlab.forward.multislice import TiltCost, make_multislice
+from aetlab.refinement.atom_slices import AtomSlices, CpuAtomSlices
 from aetlab.refinement.first_poses import align_tilts
 from aetlab.refinement.first_sites import as_sites, first_sites
 from aetlab.refinement.fisher import (
@@ -64,7 +64,7 @@ PassReport = Callable[[int, str], None]
 
 def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: TracedAtoms, elements: tuple[int, ...],
                  spec: RefineSpec, *, microscope: MicroscopeSpec, n_layers_per_slice: int, seed: int,
-                 report: PassReport | None = None, make_tilt_cost: Callable[..., TiltCost] = make_multislice,
+                 report: PassReport | None = None, make_slices: Callable[..., AtomSlices] = CpuAtomSlices,
                  held: TracedAtoms | None = None, known: Known | None = None) -> RefinedAtoms:
     """Refine traced atoms against the images.
 
@@ -84,7 +84,7 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
         Seed of the noise for the sampled information.
     report : callable, optional
         ``report(passes done, detail)`` after each pass.
-    make_tilt_cost : callable
+    make_slices : callable
         As :class:`aetlab.refinement.model.AtomModel` takes it.
     held : TracedAtoms, optional
         Atoms that are in the images as well and that are not refined, such as those of a neighbouring tile.
@@ -99,7 +99,7 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
     kinds = tuple(sorted(elements))
     model = AtomModel(series, shape_zxy, kinds, microscope=microscope, n_layers_per_slice=n_layers_per_slice,
                       parametrization=spec.parametrization, debye_waller_A2=spec.debye_waller_A2,
-                      make_tilt_cost=make_tilt_cost, held=None if held is None else as_sites(held, kinds))
+                      make_slices=make_slices, held=None if held is None else as_sites(held, kinds))
     poses = Poses.nominal(series.tilt_deg, model.n_defoci)
     if known is not None:
         poses = known.poses

@@ -1,12 +1,10 @@
-"""Gradient of one tilt, and the buffers of a thread that computes it."""
+"""Gradient of one tilt."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-
-from aetlab.forward.multislice import TiltCost
 
 
 @dataclass(frozen=True)
@@ -23,16 +21,3 @@ class TiltGradient:
     gradient: np.ndarray
     placed_A: np.ndarray
     by_thermal: np.ndarray | None = None
-
-
-@dataclass
-class Bench:
-    """Buffers of a thread; ``refocused`` is True once the transfer functions of ``multislice`` have been replaced.
-
-    ``mtf`` is the MTF that ``multislice`` has.
-    """
-
-    multislice: TiltCost
-    slices: np.ndarray
-    mtf: np.ndarray | None
-    refocused: bool = False
