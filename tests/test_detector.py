@@ -117,10 +117,15 @@ def test_fused_kernels_agree_with_the_library_and_without_an_mtf_no_bit_changes(
     assert isinstance(fused, simd_multislice.SimdMultislice)
     cost = Multislice(_optics(shape_xy, mtf), np.float64).cost_and_gradient(double, amplitude, weight)
     arrays = [each.astype(np.float32) for each in (amplitude, weight)]
-    for _ in range(2):  # one call does not influence the next
+    found = []
+    for _ in range(2):
         single = slices.astype(np.float32)
-        assert fused.cost_and_gradient(single, *arrays) == pytest.approx(cost, rel=1e-5)
+        found.append((fused.cost_and_gradient(single, *arrays), single))
+        assert found[-1][0] == pytest.approx(cost, rel=1e-5)
         np.testing.assert_allclose(single, double, atol=2e-5 * np.abs(double).max())
+    # One call does not influence the next: a thread's earlier tilts change no bit.
+    assert found[0][0] == found[1][0]
+    np.testing.assert_array_equal(found[0][1], found[1][1])
     fused.use_mtf(None)
     plain = make_multislice(_optics(shape_xy, None))
     results = [slices.astype(np.float32), slices.astype(np.float32)]

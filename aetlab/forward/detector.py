@@ -72,6 +72,7 @@ class Detector:
         planes, n_second = self._planes, len(images) // 2
         planes.real[...] = images[::2]
         planes.imag[:n_second] = images[1::2]
+        planes.imag[n_second:] = 0  # of an odd number of images: what the last call left there is not quite 0
         self._fft.forward(planes, planes)
         planes *= self._mtf
         self._fft.inverse(planes, planes)
