@@ -190,18 +190,26 @@ class _Atoms:
 
     def place(self, centres: np.ndarray, members: np.ndarray) -> None:
         """Send centres (N, 3) in voxels and the atoms of all tiles."""
-        device, n, n_members = self._device, max(len(centres), 1), max(len(members), 1)
+        n, n_members = max(len(centres), 1), max(len(members), 1)
         if self.centres is None or len(self.centres) < n:
-            room = int(GROWTH * n)
-            self.centres = self.kinds = self.occupancy = self.gradient = None  # memory that is free before the next
-            check_room(device, room * (24 + 4 + 4 + 32))
-            self.centres, self.gradient = device.zeros((room, 3), np.float64), device.zeros((room, 4), np.float64)
-            self.kinds, self.occupancy = device.zeros((room,), np.int32), device.zeros((room,), np.float32)
+            self._grow_atoms(int(GROWTH * n))
         if self.members is None or len(self.members) < n_members:
-            room = int(GROWTH * n_members)
-            self.members = None
-            check_room(device, 4 * room)
-            self.members = device.zeros((room,), np.int32)
-        for values, array in ((centres, self.centres), (members, self.members)):
-            if len(values) > 0:
-                device.write(np.ascontiguousarray(values), array[:len(values)])
+            self._grow_members(int(GROWTH * n_members))
+        self._send(centres, self.centres)
+        self._send(members, self.members)
+
+    def _send(self, values: np.ndarray, array: Array) -> None:
+        if len(values) > 0:
+            self._device.write(np.ascontiguousarray(values), array[:len(values)])
+
+    def _grow_atoms(self, room: int) -> None:
+        device = self._device
+        self.centres = self.kinds = self.occupancy = self.gradient = None  # memory that is free before the next
+        check_room(device, room * (24 + 4 + 4 + 32))
+        self.centres, self.gradient = device.zeros((room, 3), np.float64), device.zeros((room, 4), np.float64)
+        self.kinds, self.occupancy = device.zeros((room,), np.int32), device.zeros((room,), np.float32)
+
+    def _grow_members(self, room: int) -> None:
+        self.members = None
+        check_room(self._device, 4 * room)
+        self.members = self._device.zeros((room,), np.int32)
