@@ -42,6 +42,17 @@ def test_a_run_that_does_not_fit_is_refused_with_the_shortfall_and_advice() -> N
         require_memory(spec, needed - 2.5e9)
 
 
+def test_a_correction_of_the_sampling_that_does_not_fit_is_refused() -> None:
+    """The finer slices of a tilt are four times as large, and the difference is a set of images."""
+    settings = ["scale=paper", "reg=lasso", "refine=atoms", "engine.n_threads=1"]
+    coarse, corrected = (memory_by_stage(spec_of(*settings, f"refine.sampling={name}"))["refine"]
+                         for name in ("coarse", "corrected"))
+    finer, images = 4 * 4 * 120 * 480**2, 4 * 180 * 480**2
+    assert finer + images < corrected - coarse < 1.5 * finer + images
+    with pytest.raises(SpecError, match=r"^refine.sampling=corrected cannot be used: refine needs \d.\d GB, .*=coarse"):
+        require_memory(spec_of(*settings, "refine.sampling=corrected", "binning=1"), corrected)
+
+
 def test_estimate_has_every_stage_and_follows_the_work() -> None:
     spec = spec_of("scale=smoke", "reg=tv", "engine.n_iterations=10")
     atoms = build_sample(spec.sample, spec.scale, generator(0, "sample"))

@@ -26,10 +26,19 @@ from aetlab.spec import MicroscopeSpec
 
 def mtf_of(microscope: MicroscopeSpec, shape_xy: tuple[int, int], pixel_A: float) -> np.ndarray | None:
     """Return the MTF of the detector on the FFT grid, float64 (X, Y), 1 at q = 0; None for an ideal detector."""
+    return mtf_between_pixels(microscope, shape_xy, pixel_A, 1)
+
+
+def mtf_between_pixels(microscope: MicroscopeSpec, fine_xy: tuple[int, int], fine_A: float,
+                       factor: int) -> np.ndarray | None:
+    """Return the MTF of a detector whose pixels are ``factor`` times those of the FFT grid ``fine_xy``, float64 (X, Y).
+
+    ``fine_A`` is the pixel of the grid. None for an ideal detector.
+    """
     if microscope.mtf_values:
-        cycles = np.sqrt(squared_frequencies(shape_xy, pixel_A)) * pixel_A
+        cycles = np.sqrt(squared_frequencies(fine_xy, fine_A)) * fine_A * factor
         return interpolate_mtf(np.array(microscope.mtf_cycles_per_pixel), np.array(microscope.mtf_values), cycles)
-    return detector_mtf(shape_xy, pixel_A, microscope.mtf_half) if microscope.mtf_half < 1 else None
+    return detector_mtf(fine_xy, fine_A, microscope.mtf_half ** (factor * factor)) if microscope.mtf_half < 1 else None
 
 
 def interpolate_mtf(cycles_per_pixel: np.ndarray, mtf: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -172,9 +172,13 @@ def loses_fused_kernels(likelihood: str, shape_xy: tuple[int, int]) -> bool:
 
 
 class Multislice:
-    """Implement :class:`TiltCost` for planes of any shape, in float32 or float64, with the FFTs of a library."""
+    """Implement :class:`TiltCost` for planes of any shape, in float32 or float64, with the FFTs of a library.
 
-    def __init__(self, optics: Optics, dtype: type = np.float32, likelihood: str = "amplitude") -> None:
+    Without ``gradient`` it makes images only, and holds a single wave instead of those behind all slices.
+    """
+
+    def __init__(self, optics: Optics, dtype: type = np.float32, likelihood: str = "amplitude", *,
+                 gradient: bool = True) -> None:
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"likelihood={likelihood!r} is unknown: choose one of {', '.join(LIKELIHOODS)}")
         self._likelihood = LIKELIHOODS[likelihood]
@@ -185,7 +189,7 @@ class Multislice:
         self._transfer = optics.transfer.astype(complex_type)
         self._free = optics.free.astype(complex_type)
         self._which = optics.which
-        self._waves = np.empty((len(optics.which) + 1, n_x, n_y), complex_type)
+        self._waves = np.empty((len(optics.which) + 1 if gradient else 1, n_x, n_y), complex_type)
         self._plane = np.empty((n_x, n_y), complex_type)
         self._images = np.empty((n_defoci, n_x, n_y), complex_type)
         self._row_cost = np.empty((n_defoci, n_x), np.float64)
@@ -206,12 +210,13 @@ class Multislice:
     def exit_spectrum(self, slices: np.ndarray) -> np.ndarray:
         """Return the Fourier transform (X, Y) of the wave behind the last slice; the next call overwrites it."""
         fft, plane, waves = self._fft, self._plane, self._waves
+        n_kept = len(waves)
         kernels.transmit(self._phase, slices[0], self._unit, waves[0])
         for m in range(1, len(slices)):
-            fft.forward(waves[m - 1], plane)
+            fft.forward(waves[(m - 1) % n_kept], plane)
             kernels.multiply(plane, self._free[self._which[m - 1]], plane)
             fft.inverse(plane, plane)
-            kernels.transmit(self._phase, slices[m], plane, waves[m])
+            kernels.transmit(self._phase, slices[m], plane, waves[m % n_kept])
         fft.forward(waves[-1], plane)
         return plane
 

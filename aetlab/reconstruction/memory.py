@@ -46,11 +46,29 @@ def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
         engine += plane * (n_defoci * (n_tilts + 40) + 1.5 * slices) + cubic.MATRIX.bytes_per_column * n_z * n_x
     volumes = 2 + (0 if on_gpu else REGULARISERS[spec.reg.kind].volumes)
     kept = BASE_BYTES + 2 * images
-    return {"simulate": BASE_BYTES + images + min(_SLABS_BYTES, volume * fine**3) + potential
-            + 6 * n_defoci * plane * fine**2,
-            "reconstruct": kept + engine + volumes * volume,
-            "trace": kept + _TRACE_VOLUMES * volume,
-            "score": kept + _SCORE_VOLUMES * volume}
+    needed = {"simulate": BASE_BYTES + images + min(_SLABS_BYTES, volume * fine**3) + potential
+              + 6 * n_defoci * plane * fine**2,
+              "reconstruct": kept + engine + volumes * volume,
+              "trace": kept + _TRACE_VOLUMES * volume}
+    if spec.refine.kind != "none":
+        needed["refine"] = kept + images + volume + _refinement_bytes(spec, plane, slices, images)
+    return needed | {"score": kept + _SCORE_VOLUMES * volume}
+
+
+def _refinement_bytes(spec: RunSpec, plane: float, slices: int, images: float) -> float:
+    """Return the bytes of the threads of a refinement, and of the correction of the sampling.
+
+    ``plane`` are the bytes of a wave, ``slices`` the slices of a tilt and ``images`` the bytes of the series.
+    """
+    from aetlab.core.backend import n_threads  # imports the kernels, which only a refinement needs here
+    from aetlab.refinement.sampling import FACTOR
+
+    n_defoci, n_workers = len(spec.defocus.planes_nm), min(spec.engine.n_threads or n_threads(), n_threads())
+    a_pass = n_workers * plane * (1.5 * slices + 4 * n_defoci + 4)
+    if spec.refine.sampling == "coarse":
+        return a_pass
+    # Slices, transfer functions and their products in double precision, images and their spectra on finer pixels.
+    return a_pass + images + n_workers * FACTOR**2 * plane * (0.5 * slices + 12 * n_defoci + 4)
 
 
 def _memory_of_tiles(spec: RunSpec, on_gpu: bool) -> dict[str, float]:
@@ -96,6 +114,10 @@ def require_memory(spec: RunSpec, available: float | None = None) -> None:
         raise SpecError(f"tile.n={spec.tile.count(n_y)} cannot be used: {stage} of a tile needs "
                         f"{needed[stage] / 1e9:.1f} GB, {missing / 1e9:.1f} GB more than are free; choose more tiles, "
                         "or stop other programs")
+    if stage == "refine" and spec.refine.sampling == "corrected":
+        raise SpecError(f"refine.sampling=corrected cannot be used: refine needs {needed[stage] / 1e9:.1f} GB, "
+                        f"{missing / 1e9:.1f} GB more than are free; choose refine.sampling=coarse, fewer "
+                        "engine.n_threads, or stop other programs")
     advice = ["simulate=atoms" if spec.simulate.kind == "voxels" and stage == "simulate" else "a smaller scale"]
     if stage == "reconstruct" and REGULARISERS[spec.reg.kind].volumes > 0:
         advice += [f"reg={name}" for name, row in REGULARISERS.items() if row.weighted and row.volumes == 0][:1]

@@ -115,6 +115,7 @@ class CpuAtomSlices:
         return self._slices
 
     def intensities(self, transfer: np.ndarray, mtf: np.ndarray | None) -> np.ndarray:
-        waves = Multislice(replace(self._optics, transfer=transfer, mtf=None), self._dtype).images(self._slices)
+        optics = replace(self._optics, transfer=transfer, mtf=None)
+        waves = Multislice(optics, self._dtype, gradient=False).images(self._slices)
         images = waves.real**2 + waves.imag**2
         return images if mtf is None else np.maximum(blur_by_detector(images, mtf), np.asarray(DARKEST, images.dtype))

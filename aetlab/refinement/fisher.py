@@ -94,6 +94,29 @@ def separate_thermal(information: np.ndarray) -> np.ndarray:
     return information[:, 4, 4] - np.einsum("ni,nij,nj->n", across, invert_blocks(information[:, :4, :4]), across)
 
 
+def unbiased_thermal(thermal_A2: np.ndarray, information: np.ndarray, kinds: np.ndarray, errors: np.ndarray,
+                     electrons_per_pixel: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the thermal factor of each element without the bias of its fit, and its standard error, (K,) each in Å².
+
+    A fit whose positions follow the noise with the variance σ² along each axis finds B too small by 8π²σ²: the bias of
+    least squares is -½ (JᵀJ)⁻¹ Jᵀ tr(H Cov) (Box, J. R. Stat. Soc. B 33, 171, 1971). H are the second derivatives,
+    which for positions sum to twice the derivative with respect to ⟨u²⟩. The bias is added to B.
+
+    Parameters
+    ----------
+    thermal_A2, information : (K,)
+        Fitted B in Å², and its JᵀJ in 1/Å⁴ with positions and occupancies eliminated, 0 for an element without sites.
+    kinds, errors : (N,), (N, 4)
+        Element of each site, and the standard errors of its position in Å and of its occupancy.
+    electrons_per_pixel : float
+        n, the electrons of a vacuum pixel.
+    """
+    known = np.where(information > 0, information, np.inf)
+    counts = np.maximum(np.bincount(kinds, minlength=len(thermal_A2)), 1)
+    variance_A2 = np.bincount(kinds, (errors[:, :3] ** 2).mean(axis=1), len(thermal_A2)) / counts
+    return thermal_A2 + 8 * math.pi**2 * variance_A2, 1 / np.sqrt(4 * electrons_per_pixel * known)
+
+
 def variance_factors(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, seed: int, *,
                      n_passes: int = 12, tolerance: float = 0.03) -> np.ndarray:
     """Return the factors by which the other atoms raise the variance of each parameter, (K, 4) by element.

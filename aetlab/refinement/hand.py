@@ -22,12 +22,15 @@ from aetlab.refinement.fisher import sample_pose_information
 from aetlab.refinement.fit import fit_to_images
 from aetlab.refinement.image_parameters import calibrate_images, take_heights
 from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.sampling import correct_again
 from aetlab.spec import RefineSpec
 
 #: Rounds of defocus and brightness, then positions and poses, and passes of each fit.
 _ROUNDS, _PASSES = 2, 6
 #: Passes that are reported.
 N_MIRRORED = _ROUNDS * _PASSES
+#: Corrections of the sampling, if any are made.
+N_CORRECTED = _ROUNDS + 2
 #: Fewer tilts have no scatter.
 _LEAST_TILTS = 3
 #: Signs of positions and occupancy, and of turn and shift across the beam, under the mirroring of z.
@@ -95,7 +98,7 @@ def fit_mirrored(model: AtomModel, sites: Sites, poses: Poses, information: np.n
     on_pass : callable, optional
         Called with the cost after each pass.
     """
-    own = _costs(model, sites, poses)
+    own = _costs(correct_again(model, sites, poses), sites, poses)
     mirrored, turned = mirror(sites, poses)
     of_sites = information * _SITE[:, None] * _SITE
     of_poses = pose_information
@@ -103,13 +106,14 @@ def fit_mirrored(model: AtomModel, sites: Sites, poses: Poses, information: np.n
         sign = _POSE[:len(of_poses)]
         of_poses = of_poses * sign[:, None] * sign
     for _ in range(_ROUNDS):
+        model = correct_again(model, mirrored, turned)
         turned = calibrate_images(model, mirrored, turned).poses
         if of_poses is not None:
             turned = take_heights(turned, model.present)
         fit = fit_to_images(model, mirrored, turned, of_sites, n_passes=_PASSES, tolerance=tolerance,
                             pose_information=of_poses, on_pass=on_pass)
         mirrored, turned = fit.sites, fit.poses
-    other = _costs(model, mirrored, turned)
+    other = _costs(correct_again(model, mirrored, turned), mirrored, turned)
     more = (other - own)[model.present.any(axis=1)]
     evidence = 0.0
     if len(more) >= _LEAST_TILTS:

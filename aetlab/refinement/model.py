@@ -12,25 +12,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import numba
 import numpy as np
 
 from aetlab.core import physics
-from aetlab.core.backend import n_threads
 from aetlab.core.grid import n_slices
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
-from aetlab.forward.detector import with_contrast
+from aetlab.forward.detector import mtf_between_pixels, with_contrast
 from aetlab.forward.multislice import propagator
 from aetlab.forward.series_optics import SeriesOptics
 from aetlab.refinement.atom_slices import AtomSlices, Bench, CpuAtomSlices
-from aetlab.refinement.tables import AtomTables, broaden, tabulate_atoms
+from aetlab.refinement.tables import AtomTables, broaden, on_finer_voxels, tabulate_atoms
 from aetlab.refinement.tilt_gradient import TiltGradient
-from aetlab.refinement.turns import Turns
+from aetlab.refinement.turns import Turns, over_tilts
 from aetlab.spec import MicroscopeSpec
 
 #: Half the difference of B in Å² in the derivative with respect to a thermal factor.
@@ -113,6 +110,7 @@ class AtomModel:
         self._dtype = dtype
         self._make_slices = make_slices
         self._microscope = microscope
+        self._sampling: np.ndarray | None = None
         self._measured: np.ndarray = np.empty(series.images.shape, dtype)
         for i_tilt in range(self.n_tilts):
             self._measured[i_tilt] = series.amplitudes(i_tilt, centred=True)
@@ -127,9 +125,10 @@ class AtomModel:
         return self._measured
 
     def amplitude(self, poses: Poses, i_tilt: int) -> np.ndarray:
-        """Return the measured amplitudes (F, X, Y) of one tilt over the root of their brightness: vacuum is 1."""
+        """Return the measured amplitudes (F, X, Y) of one tilt, with vacuum 1, less what the sampling changes."""
         root = np.sqrt(poses.brightness[i_tilt])[:, None, None]
-        return np.asarray(self._measured[i_tilt] / root, self._dtype)
+        amplitude: np.ndarray = np.asarray(self._measured[i_tilt] / root, self._dtype)
+        return amplitude if self._sampling is None else amplitude - self._sampling[i_tilt]
 
     def mean_electrons(self, poses: Poses) -> float:
         """Return the mean count of a vacuum pixel, brightness included; images count by their weights."""
@@ -162,7 +161,7 @@ class AtomModel:
     def gradients(self, sites: Sites, poses: Poses, *, tried: Sequence[int | None] = (None,),
                   noise: np.random.SeedSequence | None = None, thermal: bool = False,
                   on_slices: Callable[[int, np.ndarray], None] | None = None) -> Iterator[TiltGradient]:
-        """Yield the gradient of each tilt, in their order: one pass over the data.
+        """Return an iterator over the gradient of each tilt, in their order: one pass over the data.
 
         Parameters
         ----------
@@ -199,9 +198,7 @@ class AtomModel:
             finally:
                 turns.end(i_tilt)
 
-        n_workers = min(n_threads(), self.n_tilts)
-        with ThreadPoolExecutor(n_workers, initializer=numba.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(work, range(self.n_tilts))
+        return over_tilts(work, self.n_tilts)
 
     def _tilt(self, i_tilt: int, sites: Sites, poses: Poses, tried: Sequence[int | None],
               noise: np.random.SeedSequence | None, beside: list[AtomTables],
@@ -283,6 +280,37 @@ class AtomModel:
         """Return a model of noise-free ``images`` (T, F, X, Y), as :meth:`images` makes them, with the same weights."""
         other = copy.copy(self)
         other._measured = np.sqrt(images).astype(self._dtype)
+        other._sampling = None
+        return other
+
+    @property
+    def corrects_sampling(self) -> bool:
+        """Return whether the difference of a finer model is subtracted from the measured amplitudes."""
+        return self._sampling is not None
+
+    def with_sampling(self, difference: np.ndarray) -> AtomModel:
+        """Return a model of the measured amplitudes less ``difference`` (T, F, X, Y), in units of vacuum."""
+        other = copy.copy(self)
+        other._sampling = difference
+        return other
+
+    def on_finer_pixels(self, factor: int) -> AtomModel:
+        """Return a model on pixels ``factor`` times finer, with slices of the same thickness, for its images alone.
+
+        The detector blurs as it does between the pixels of this model. The CPU computes the images.
+        """
+        other = copy.copy(self)
+        n_z, n_x, n_y = self._shape
+        other.tables = on_finer_voxels(self.tables, self.voxel_A, factor)
+        other.voxel_A = self.voxel_A / factor
+        other._shape = (factor * n_z, factor * n_x, factor * n_y)
+        other._n_layers = factor * self._n_layers
+        blank = np.broadcast_to(np.float32(1), (*self.present.shape, *other._shape[1:]))
+        series = TiltSeries(blank, self._series.tilt_deg, self._series.defocus_A, other.voxel_A)
+        other._optics = SeriesOptics(series, other._shape, self._microscope, other._n_layers)
+        mtf = mtf_between_pixels(self._microscope, (factor * n_x, factor * n_y), other.voxel_A, factor)
+        other._mtf = with_contrast(mtf, self.contrast, (factor * n_x, factor * n_y))
+        other._make_slices, other._idle = CpuAtomSlices, []
         return other
 
     def with_image_factors(self, factors: np.ndarray) -> AtomModel:
@@ -320,22 +348,20 @@ class AtomModel:
         return images
 
     def focal_images(self, sites: Sites, poses: Poses, lifts_A: Sequence[float]) -> Iterator[np.ndarray]:
-        """Yield noise-free images (L, F, X, Y) of each tilt, in their order, with all planes moved by ``lifts_A`` (L,).
+        """Yield :meth:`images_of_tilt` (L, F, X, Y) for each tilt, in their order."""
+        return over_tilts(lambda i_tilt: self.images_of_tilt(i_tilt, sites, poses, lifts_A), self.n_tilts)
 
-        Planes move along the beam, in Å. Vacuum is 1, whatever the brightness of ``poses``. The exit wave of a tilt is
-        computed once.
+    def images_of_tilt(self, i_tilt: int, sites: Sites, poses: Poses, lifts_A: Sequence[float]) -> np.ndarray:
+        """Return noise-free images (L, F, X, Y) of one tilt, with all planes moved along the beam by ``lifts_A`` (L,).
+
+        Vacuum is 1, whatever the brightness of ``poses``. The exit wave is computed once.
         """
-        def work(i_tilt: int) -> np.ndarray:
-            lift_A = poses.defocus_change_A[i_tilt] + np.asarray(lifts_A)[:, None]
-            transfer = self._transfer_at(i_tilt, lift_A)
-            with self._bench() as bench:
-                self._deposit(bench.slices, sites, poses, i_tilt)
-                images = bench.slices.intensities(transfer, self._mtf)
-            return images.reshape(*lift_A.shape, *transfer.shape[1:])
-
-        n_workers = min(n_threads(), self.n_tilts)
-        with ThreadPoolExecutor(n_workers, initializer=numba.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(work, range(self.n_tilts))
+        lift_A = poses.defocus_change_A[i_tilt] + np.asarray(lifts_A)[:, None]
+        transfer = self._transfer_at(i_tilt, lift_A)
+        with self._bench() as bench:
+            self._deposit(bench.slices, sites, poses, i_tilt)
+            images = bench.slices.intensities(transfer, self._mtf)
+        return images.reshape(*lift_A.shape, *transfer.shape[1:])
 
     def _deposit(self, slices: AtomSlices, sites: Sites, poses: Poses, i_tilt: int) -> None:
         centres = self._centres(poses.place(sites.positions_A, i_tilt))

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from aetlab.refinement.hand import N_MIRRORED
+from aetlab.refinement.hand import N_CORRECTED, N_MIRRORED
 from aetlab.spec import RefineSpec
 
-#: Largest number of steps in defocus and brightness between fits, and of repetitions of the last fit.
-N_CALIBRATIONS, N_SETTLING = 4, 3
+#: Largest number of steps in defocus and brightness between fits.
+N_CALIBRATIONS = 4
+#: Largest number of repetitions of the last fit: after a calibration of the images, after a correction of the sampling.
+N_SETTLING, N_RESAMPLED = 3, 1
+#: Time of a correction of the sampling in passes.
+RESAMPLING_PASSES = 4
 #: Usual numbers of rounds, of passes in a round and of passes in the last one (14 refinements of 110 to 4 500 atoms).
 _ROUNDS, _PASSES, _PASSES_LAST = 3, 9, 20
+
+
+def n_settling(spec: RefineSpec) -> int:
+    """Return the largest number of repetitions of the last fit."""
+    if spec.imaging:
+        return N_SETTLING
+    return N_RESAMPLED if spec.sampling == "corrected" else 0
 
 
 def most_passes(spec: RefineSpec) -> int:
@@ -21,11 +32,16 @@ def most_passes(spec: RefineSpec) -> int:
             + spec.n_information_last + 2 + (spec.n_passes + 1 if spec.poses else 0))
     if spec.imaging:
         most += N_SETTLING * (spec.n_passes_last + beside) + (N_CALIBRATIONS if spec.poses else 0)
-    most += spec.n_rounds if spec.robust else 0
+    elif n_settling(spec):
+        most += spec.n_passes_last + beside
+    resampling = RESAMPLING_PASSES if spec.sampling == "corrected" else 0
+    most += (1 + spec.n_rounds + n_settling(spec)) * resampling
+    most += spec.n_rounds + n_settling(spec) if spec.robust else 0
     if spec.hand == "none":
         return most
-    last = spec.n_passes_last + beside
-    again = (1 + N_SETTLING if spec.imaging else 1) * last + spec.n_information_last + 2 + spec.robust
+    most += N_CORRECTED * resampling
+    last = spec.n_passes_last + beside + resampling
+    again = (1 + n_settling(spec)) * last + spec.n_information_last + 2 + (1 + n_settling(spec)) * spec.robust
     return most + N_MIRRORED + (again if spec.hand in ("choose", "auto") else 0)
 
 

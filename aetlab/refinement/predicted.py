@@ -8,6 +8,7 @@ import numpy as np
 
 from aetlab.core.nouns import RefinedAtoms, TiltSeries
 from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.sampling import fine_amplitudes
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
 
@@ -28,5 +29,10 @@ def predict_images(series: TiltSeries, shape_zxy: tuple[int, int, int], refined:
     atoms = refined.numbers > 0
     sites = Sites(refined.positions_A[atoms], refined.occupancy[atoms],
                   np.searchsorted(kinds, refined.numbers[atoms]))
-    for i_tilt, (intensity,) in enumerate(model.focal_images(sites, refined.poses, (0.0,))):
-        yield np.sqrt(intensity * refined.poses.brightness[i_tilt, :, None, None].astype(np.float32))
+    poses = refined.poses
+    if spec.sampling == "corrected":
+        amplitudes = fine_amplitudes(model, sites, poses)
+    else:
+        amplitudes = (np.sqrt(intensity) for (intensity,) in model.focal_images(sites, poses, (0.0,)))
+    for brightness, amplitude in zip(poses.brightness, amplitudes, strict=True):
+        yield amplitude * np.sqrt(brightness[:, None, None].astype(np.float32))

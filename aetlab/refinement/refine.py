@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.core import physics
 from aetlab.core.nouns import RefinedAtoms, TiltSeries, TracedAtoms
 from aetlab.core.poses import Poses
 from aetlab.refinement.atom_slices import AtomSlices, CpuAtomSlices
@@ -25,6 +24,7 @@ from aetlab.refinement.fisher import (
     spread_of_tilts,
     standard_errors,
     tilt_factors,
+    unbiased_thermal,
     variance_factors,
 )
 from aetlab.refinement.fit import Fit, fit_poses, fit_to_images
@@ -34,8 +34,9 @@ from aetlab.refinement.kept import carry_along, count_lost, keep_traced, well_tr
 from aetlab.refinement.known import Known
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import name_sites
-from aetlab.refinement.passes import N_CALIBRATIONS, N_SETTLING
-from aetlab.refinement.robust import image_misfits, list_weakened, robust_factors
+from aetlab.refinement.passes import N_CALIBRATIONS, n_settling
+from aetlab.refinement.robust import image_misfits, robust_factors
+from aetlab.refinement.sampling import correct_sampling
 from aetlab.refinement.search import (
     ResidualVolume,
     drop_duplicates,
@@ -44,6 +45,7 @@ from aetlab.refinement.search import (
     lightest_kind,
     propose_sites,
 )
+from aetlab.refinement.summary import summarize_images
 from aetlab.refinement.surroundings import log_surroundings
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
@@ -58,6 +60,9 @@ FEW = 1e-3
 STEADY = 0.01
 #: Factor by which the other atoms raise the variance, until it is measured at the end.
 USUAL_FACTOR = 1.5
+#: Share of a fit's change of a thermal factor that the next correction of the sampling is made with: the finer model is
+#: steeper in it (by a half for Pt and pixels of 0.42 Å), and the full change overshoots.
+RELAXED = 2 / 3
 #: Called with the number of passes done and a description of the latest.
 PassReport = Callable[[int, str], None]
 
@@ -117,9 +122,10 @@ class _Refinement:
 
     def __init__(self, model: AtomModel, spec: RefineSpec, seed: int, report: PassReport | None) -> None:
         self._model, self._spec, self._report = model, spec, report
-        self._seeds = iter(np.random.SeedSequence(seed).generate_state(64).tolist())
+        self._seeds = iter(np.random.SeedSequence(seed).generate_state(128).tolist())
         self._n_passes = 0
         self._contrast_error = 0.0
+        self._resampled_A2: np.ndarray | None = None  # thermal factors at the latest correction of the sampling
         self._rounds: list[dict[str, float]] = []
         self._first_cost, self._first_costs, self._lost = math.inf, np.zeros(0), 0
         #: Why the traced atoms are kept; empty if the refined ones are better.
@@ -133,10 +139,11 @@ class _Refinement:
         if spec.poses:
             poses = self._align(sites, poses)
         whole = first_sites(traced, self._model, 1.0)
-        self._first_cost = sum(tilt.cost for tilt in self._model.gradients(whole, poses))
+        first = self._corrected(whole, poses)
+        self._first_cost = sum(tilt.cost for tilt in first.gradients(whole, poses))
         self._passed(f"{len(whole)} traced sites, cost {self._first_cost:.6g}")
         if spec.robust:
-            self._first_costs, _ = image_misfits(self._model, whole, poses)
+            self._first_costs, _ = image_misfits(first, whole, poses)
         information = self._information(sites, poses, spec.n_information)
         places_A = traced.positions_A[well_traced(traced)]
         n_new = len(sites)
@@ -222,21 +229,44 @@ class _Refinement:
                 break
         return take_heights(poses, self._model.present) if self._spec.poses else poses, settled[0]
 
+    def _corrected(self, sites: Sites, poses: Poses) -> AtomModel:
+        """Return the model, on request with the correction for its sampling at these atoms."""
+        if self._spec.sampling == "coarse":
+            return self._model
+        self._passed("sampling of the model")
+        return correct_sampling(self._model, sites, poses)
+
+    def _resample(self, sites: Sites, poses: Poses) -> None:
+        """Correct the sampling on request, at thermal factors relaxed from those of the latest correction."""
+        if self._resampled_A2 is not None:
+            change_A2 = self._model.thermal_A2 - self._resampled_A2
+            self._model = self._model.with_thermal(self._resampled_A2 + RELAXED * change_A2)
+        self._model = self._corrected(sites, poses)
+        self._resampled_A2 = self._model.thermal_A2 if self._model.corrects_sampling else None
+
+    def _weigh(self, sites: Sites, poses: Poses) -> None:
+        """Set the robust weights of the images."""
+        _, misfit = image_misfits(self._model, sites, poses)
+        self._model = self._model.with_image_factors(robust_factors(misfit))
+        self._passed(f"{int((self._model.image_factors < 1).sum())} images fit much worse than the others")
+
     def _fit(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool, *, thermal: bool) -> Fit:
         """Fit, after a calibration of the images on request; the last fit is repeated until both agree."""
-        if self._spec.imaging:
+        spec = self._spec
+        if last or thermal:
+            self._resample(sites, poses)
+        if spec.imaging:
             poses, _ = self._calibrated(sites, poses)
-        if self._spec.robust:
-            _, misfit = image_misfits(self._model, sites, poses)
-            self._model = self._model.with_image_factors(robust_factors(misfit))
-            self._passed(f"{int((self._model.image_factors < 1).sum())} images fit much worse than the others")
-        if not self._spec.imaging:
-            return self._fit_once(sites, poses, information, last, thermal)
+        if spec.robust:
+            self._weigh(sites, poses)
         fit = self._fit_once(sites, poses, information, last, thermal)
-        for _ in range(N_SETTLING if last else 0):
-            poses, settled = self._calibrated(fit.sites, fit.poses)
-            if settled:
+        for i in range(n_settling(spec) * last):
+            self._resample(fit.sites, fit.poses)
+            poses, settled = self._calibrated(fit.sites, fit.poses) if spec.imaging else (fit.poses, False)
+            if settled and (i > 0 or spec.sampling == "coarse"):
                 break
+            if spec.robust and self._model.corrects_sampling:
+                self._weigh(fit.sites, poses)
             fit = self._fit_once(fit.sites, poses, information, last, thermal)
         return fit
 
@@ -335,7 +365,10 @@ class _Refinement:
         posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, n_electrons,
                                float(factors[:, 3].mean()), self._surroundings(sites.positions_A, sites, own=True))
         errors = standard_errors(information, n_electrons, factors[sites.kinds])
-        thermal_A2, thermal_error_A2 = self._thermal(fit, sites, errors, n_electrons)
+        thermal_A2, thermal_error_A2 = model.thermal_A2, np.zeros(len(model.elements))
+        if spec.thermal:
+            thermal_A2, thermal_error_A2 = unbiased_thermal(thermal_A2, fit.thermal_information, sites.kinds, errors,
+                                                            n_electrons)
         seen = model.present.any(axis=1)
         repeated = tilt_factors(information, spread_of_tilts(by_tilt[seen]), sites.kinds, len(model.elements),
                                 n_electrons, int(seen.sum()))
@@ -359,40 +392,7 @@ class _Refinement:
                      "variance_factor_position": float(factors[:, :3].mean()),
                      "variance_factor_occupancy": float(factors[:, 3].mean()),
                      "tilt_factor_position": float(repeated[np.unique(sites.kinds), :3].mean())}
-            | self._summary(thermal_A2, poses) | {"traced_lost": self._lost})
-
-    def _thermal(self, fit: Fit, sites: Sites, errors: np.ndarray,
-                 n_electrons: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the thermal factor of each element and its standard error, (K,) each in Å²; error 0 if not fitted.
-
-        A fit whose positions follow the noise with the variance σ² along each axis finds B too small by 8π²σ²: the bias
-        of least squares is -½ (JᵀJ)⁻¹ Jᵀ tr(H Cov) (Box, J. R. Stat. Soc. B 33, 171, 1971). H are the second
-        derivatives, which for positions sum to twice the derivative with respect to ⟨u²⟩. The bias is added to B.
-        """
-        model, n_kinds = self._model, len(self._model.elements)
-        if not self._spec.thermal:
-            return model.thermal_A2, np.zeros(n_kinds)
-        known = np.where(fit.thermal_information > 0, fit.thermal_information, np.inf)
-        counts = np.maximum(np.bincount(sites.kinds, minlength=n_kinds), 1)
-        variance_A2 = np.bincount(sites.kinds, (errors[:, :3] ** 2).mean(axis=1), n_kinds) / counts
-        error_A2 = 1 / np.sqrt(4 * n_electrons * known)
-        return model.thermal_A2 + 8 * math.pi**2 * variance_A2, error_A2
-
-    def _summary(self, thermal_A2: np.ndarray, poses: Poses) -> dict[str, Any]:
-        """Return the entries of the summary for thermal factors, defocus and brightness."""
-        spec, model = self._spec, self._model
-        found: dict[str, Any] = {}
-        if spec.thermal:
-            found |= {f"thermal_{physics.SYMBOLS[Z]}_A2": float(B)
-                      for Z, B in zip(model.elements, thermal_A2, strict=True)}
-        if spec.imaging:
-            found["defocus_offset_rms_A"] = float(np.sqrt((poses.defocus_A[model.present] ** 2).mean()))
-            found["brightness_rms_percent"] = 100 * float(np.sqrt(((poses.brightness[model.present] - 1) ** 2).mean()))
-        if spec.robust:
-            found |= list_weakened(model)
-        if spec.contrast:
-            found |= {"contrast": model.contrast, "contrast_error": self._contrast_error}
-        return found
+            | summarize_images(spec, model, poses, thermal_A2, self._contrast_error) | {"traced_lost": self._lost})
 
     def _passed(self, detail: str) -> None:
         self._n_passes += 1

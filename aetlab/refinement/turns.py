@@ -1,8 +1,24 @@
-"""Order of the tilts for threads that work on several of them at once."""
+"""Threads that work on several tilts at once, and the order of the tilts for them."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numba
+
+from aetlab.core.backend import n_threads
+
+T = TypeVar("T")
+
+
+def over_tilts(work: Callable[[int], T], n_tilts: int) -> Iterator[T]:
+    """Yield ``work(i_tilt)`` of each tilt, in their order; each thread of the engine works on a tilt at a time."""
+    n_workers = min(n_threads(), n_tilts)
+    with ThreadPoolExecutor(n_workers, initializer=numba.set_num_threads, initargs=(1,)) as pool:
+        yield from pool.map(work, range(n_tilts))
 
 
 class Turns:

@@ -107,8 +107,9 @@ def _atoms(run: StoredRun) -> str:
     if "refined_contrast" in metrics:
         thermal.append(f"a contrast of {metrics['refined_contrast']:.4f}")
     found = f" The fit gave {_listed(thermal)}." if thermal else ""
-    return (f"{text} They were refined against the images through the multislice model ({_listed(free)} free), which "
-            f"left {_counts(run.array('refined/numbers'))}.{found}{errors}")
+    finer = ", with a correction to pixels twice as fine" if spec.refine.sampling == "corrected" else ""
+    return (f"{text} They were refined against the images through the multislice model ({_listed(free)} free{finer}), "
+            f"which left {_counts(run.array('refined/numbers'))}.{found}{errors}")
 
 
 def _validation(run: StoredRun) -> list[str]:

@@ -57,6 +57,9 @@ class RefineSpec:
                         default="none")
     robust: bool = setting("whether images that fit much worse than the others lose weight, by the square of how much "
                            "worse", reads=_REFINED, default=False)
+    sampling: str = setting("coarse compares images of the model on the pixels of the measured ones; corrected also "
+                            "subtracts from the measured amplitudes what pixels twice as fine change in the modelled "
+                            "ones", choices=("coarse", "corrected"), reads=_REFINED, default="coarse")
     surroundings: bool = setting("whether distances and elements of the neighbours count, besides the images, in "
                                  "naming a site", reads=_REFINED, default=True)
 
