@@ -167,7 +167,7 @@ def test_more_atoms_replace_the_arrays_of_fewer(device: HostDevice, series: Tilt
 def test_memory_is_within_its_estimate_and_a_lack_of_it_is_one_line(device: HostDevice, series: TiltSeries,
                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     sites, poses = random_sites(500), Poses.nominal(TILT_DEG, len(DEFOCUS_A))
-    monkeypatch.setattr("aetlab.refinement.model.n_threads", lambda: 1)
+    monkeypatch.setattr("aetlab.refinement.turns.n_threads", lambda: 1)
     model = make_model(series, MicroscopeSpec(mtf_half=0.4), make_slices=GpuSlices(device))
     for _ in range(2):
         list(model.gradients(sites, poses))
