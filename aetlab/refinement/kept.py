@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from aetlab.core.nouns import RefinedAtoms, TracedAtoms
 from aetlab.core.poses import Poses
 from aetlab.core.rigid_motion import fit_motion
+from aetlab.refinement.model import AtomModel
 
 #: A traced site of at least this share of the median signal of its element is well traced.
 WELL_TRACED = 0.5
@@ -66,12 +67,14 @@ def why_kept(places_A: np.ndarray, positions_A: np.ndarray, first_cost: float, c
     return ""
 
 
-def keep_traced(traced: TracedAtoms, poses: Poses, thermal_A2: np.ndarray, scattering_V_A3: np.ndarray, cost: float,
+def keep_traced(traced: TracedAtoms, poses: Poses, model: AtomModel, cost: float,
                 rounds: tuple[dict[str, float], ...], summary: dict[str, Any]) -> RefinedAtoms:
     """Return the named traced atoms as the result of a refinement; errors are those of the tracing.
 
-    ``scattering_V_A3`` (N,) is that of whole atoms of the traced elements.
+    They have the scattering of whole atoms, and the thermal factors of ``model``.
     """
+    kinds = np.minimum(np.searchsorted(model.elements, traced.numbers), len(model.elements) - 1)
+    scattering_V_A3 = model.tables.weight.sum(axis=1)[kinds].astype(np.float64) * model.voxel_A**3
     order = np.lexsort((traced.positions_A[:, 1], traced.positions_A[:, 0], traced.positions_A[:, 2]))
     order = order[traced.numbers[order] > 0]
     return RefinedAtoms(
@@ -79,8 +82,8 @@ def keep_traced(traced: TracedAtoms, poses: Poses, thermal_A2: np.ndarray, scatt
         numbers=traced.numbers[order], position_error_A=traced.position_error_A[order],
         occupancy_error=np.full(len(order), np.nan), probability=traced.probability[order],
         posterior=traced.posterior[order], not_atom_probability=traced.not_atom_probability[order], poses=poses,
-        thermal_A2=thermal_A2, thermal_error_A2=np.zeros(len(thermal_A2)), cost=np.array([cost]), rounds=rounds,
-        summary=summary)
+        thermal_A2=model.thermal_A2, thermal_error_A2=np.zeros(len(model.elements)), cost=np.array([cost]),
+        rounds=rounds, summary=summary)
 
 
 def as_traced(refined: RefinedAtoms) -> TracedAtoms:

@@ -65,6 +65,7 @@ USUAL_FACTOR = 1.5
 RELAXED = 2 / 3
 #: Called with the number of passes done and a description of the latest.
 PassReport = Callable[[int, str], None]
+Shared = tuple[np.ndarray | None, np.ndarray | None]
 
 
 def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: TracedAtoms, elements: tuple[int, ...],
@@ -123,8 +124,7 @@ class _Refinement:
     def __init__(self, model: AtomModel, spec: RefineSpec, seed: int, report: PassReport | None) -> None:
         self._model, self._spec, self._report = model, spec, report
         self._seeds = iter(np.random.SeedSequence(seed).generate_state(128).tolist())
-        self._n_passes = 0
-        self._contrast_error = 0.0
+        self._n_passes, self._contrast_error = 0, 0.0
         self._resampled_A2: np.ndarray | None = None  # thermal factors at the latest correction of the sampling
         self._rounds: list[dict[str, float]] = []
         self._first_cost, self._first_costs, self._lost = math.inf, np.zeros(0), 0
@@ -191,11 +191,8 @@ class _Refinement:
 
     def keep(self, traced: TracedAtoms, poses: Poses) -> RefinedAtoms:
         """Return the traced atoms, and say why they are kept."""
-        model = self._model
-        kinds = np.minimum(np.searchsorted(model.elements, traced.numbers), len(model.elements) - 1)
-        scattering = model.tables.weight.sum(axis=1)[kinds].astype(np.float64) * model.voxel_A**3
         summary: dict[str, Any] = {"stopped": self.kept or "there are no traced atoms", "passes": self._n_passes}
-        return keep_traced(traced, poses, model.thermal_A2, scattering, self._first_cost, tuple(self._rounds), summary)
+        return keep_traced(traced, poses, self._model, self._first_cost, tuple(self._rounds), summary)
 
     def _align(self, sites: Sites, poses: Poses) -> Poses:
         """Search for the poses and fit them to the images, with fixed sites."""
@@ -259,7 +256,8 @@ class _Refinement:
             poses, _ = self._calibrated(sites, poses)
         if spec.robust:
             self._weigh(sites, poses)
-        fit = self._fit_once(sites, poses, information, last, thermal)
+        shared = self._shared_information(sites, poses, thermal)
+        fit = self._fit_once(sites, poses, information, shared, last)
         for i in range(n_settling(spec) * last):
             self._resample(fit.sites, fit.poses)
             poses, settled = self._calibrated(fit.sites, fit.poses) if spec.imaging else (fit.poses, False)
@@ -267,23 +265,25 @@ class _Refinement:
                 break
             if spec.robust and self._model.corrects_sampling:
                 self._weigh(fit.sites, poses)
-            fit = self._fit_once(fit.sites, poses, information, last, thermal)
+            fit = self._fit_once(fit.sites, poses, information, shared, last)
         return fit
 
-    def _fit_once(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool, thermal: bool) -> Fit:
-        spec = self._spec
-        of_poses, of_thermal = None, None
+    def _shared_information(self, sites: Sites, poses: Poses, thermal: bool) -> Shared:
+        """Return JᵀJ of the pose of a tilt, and of each site with its thermal factor; None for what is not fitted."""
+        spec, of_poses = self._spec, None
         if spec.poses:
             of_poses = sample_pose_information(self._model, sites, poses, spec.n_information, next(self._seeds))
             if spec.imaging:
                 of_poses = of_poses[:5, :5]
-        if thermal:
-            of_thermal = self._information(sites, poses, spec.n_information, thermal=True)
-        fit = fit_to_images(self._model, sites, poses, information,
-                            n_passes=spec.n_passes_last if last else spec.n_passes,
-                            tolerance=spec.tolerance, pose_information=of_poses, thermal_information=of_thermal,
+        return of_poses, self._information(sites, poses, spec.n_information, thermal=True) if thermal else None
+
+    def _fit_once(self, sites: Sites, poses: Poses, information: np.ndarray, shared: Shared, last: bool) -> Fit:
+        spec, (of_poses, of_thermal) = self._spec, shared
+        n_passes = spec.n_passes_last if last else spec.n_passes
+        fit = fit_to_images(self._model, sites, poses, information, n_passes=n_passes, tolerance=spec.tolerance,
+                            pose_information=of_poses, thermal_information=of_thermal,
                             on_pass=lambda cost: self._passed(f"{len(sites)} sites, cost {cost:.6g}"))
-        if thermal:
+        if of_thermal is not None:
             self._model = self._model.with_thermal(fit.thermal_A2)
         if spec.contrast and len(sites):
             fit = replace(fit, sites=at_usual_occupancy(fit.sites, information))
