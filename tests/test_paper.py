@@ -19,8 +19,8 @@ from tests.conftest import COARSE_DPI
 from tests.words import spec_of
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Processor time, a minute and a half on two cores; other tests at the same time do not change it.
-MOST_S = 180
+#: Processor time without the forks that draw figures; other tests at the same time do not change it.
+MOST_S = 100
 
 
 #: Code that every Python process runs at its start: modules that compute physics cannot be imported, and figures are

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import shutil
+from multiprocessing import forkserver
 from pathlib import Path
 
 import matplotlib as mpl
@@ -218,6 +219,7 @@ def test_several_processes_draw_the_same(tmp_path):
     runs = read_runs(tmp_path)[0]
     convergence = common_tasks(runs, summary_frame(runs), set(), "dose_e_A2")[0]
     tasks = [dataclasses.replace(convergence, name=f"{convergence.name}_{i}") for i in range(3)]
+    forkserver.ensure_running()  # with what conftest names: the first use in a process decides what its forks share
     made = list(make_figures(tasks, tmp_path / "many", 2))
     alone = make_figure(convergence, tmp_path / "one")
     assert [figure.task.name for figure in made] == [task.name for task in tasks]
