@@ -18,8 +18,9 @@ from aetlab.series.prepare import PrepareSpec, Recorded, prepare, record_collect
 from aetlab.series.prepare.axis import find_axis
 from aetlab.series.prepare.bad_frames import find_bad_frames, find_odd_levels
 from aetlab.series.prepare.bad_pixels import fill_bad_pixels, find_bad_pixels, no_bad_pixels
-from aetlab.series.prepare.drift import find_drift
+from aetlab.series.prepare.drift import find_drift, find_transfer
 from aetlab.series.prepare.electrons import find_electrons
+from aetlab.series.prepare.expected import find_again
 from aetlab.series.prepare.gain import find_gain_residue
 from aetlab.series.prepare.planes import contrast_transfer, crop_spectrum, ramp
 from aetlab.series.prepare.region import Grid, choose_grid, place_image
@@ -201,30 +202,57 @@ def test_drift_between_defoci_is_found_through_contrast_transfer() -> None:
     shift = np.array([[0, 0], [3.3, -2.6], [-1.2, 4.7]])
     images = np.stack([[1 + 2 * scipy.fft.ifft2(phase * contrast_transfer(SHAPE, 0.42, d, 300.0) * ramp(SHAPE, -s)).real
                         for d, s in zip(defocus_A[0], shift)]])
-    found = find_drift(rng.poisson(2000 * images[0]) / 2000, np.ones(3, bool), defocus_A[0], 0.42, 300.0)
-    assert np.abs(found.position_px - shift).max() < 0.2
+    counts, usable = rng.poisson(2000 * images) / 2000, np.ones((1, 3), bool)
+    found = find_drift(counts[0], usable[0], defocus_A[0], find_transfer(counts, usable, defocus_A, 0.42, 300.0))
+    off = found.position_px - shift
+    assert np.abs(off - off[0]).max() < 0.2 and found.probability.min() > 0.99 and found.placed.all()
+    # Of noise nothing is believed.
+    noise = rng.poisson(2000, (1, 3, *SHAPE)) / 2000
+    lost = find_drift(noise[0], usable[0], defocus_A[0], find_transfer(counts, usable, defocus_A, 0.42, 300.0))
+    assert lost.probability.max() < 0.5 and not lost.placed.any()
 
 
 @pytest.mark.parametrize("angle_deg", [-3.4, 62.0])
-def test_the_axis_is_found_from_common_lines(angle_deg: float) -> None:
+def test_the_axis_is_found_where_tilts_predict_each_other(angle_deg: float) -> None:
     rng = np.random.default_rng(10)
     p = balls(rng)
     images = np.stack([project(p, t, angle_deg, rng.uniform(-1, 1, 2)) for t in TILT_DEG])
     images += rng.normal(0, 0.05 * images.std(), images.shape)
     found = find_axis(images, TILT_DEG, centre_deg=0.0, range_deg=90.0 if abs(angle_deg) > 10 else 10.0, extent_px=34.0,
-                      whole_band=True)
+                      radius_px=20.0, whole_band=True)
     assert abs(found.angle_deg - angle_deg) < 0.1 + 2 * found.error_deg
     assert found.error_deg < 0.3 and found.verdict == "ok"
 
 
-def test_a_direction_that_no_line_supports_is_not_believed() -> None:
-    noise = np.random.default_rng(16).normal(size=(len(TILT_DEG), *SHAPE))
-    found = find_axis(noise, TILT_DEG, centre_deg=0.0, range_deg=90.0, extent_px=34.0, whole_band=True)
+def test_a_direction_in_which_tilts_do_not_predict_each_other_is_not_believed() -> None:
+    tilt_deg = TILT_DEG[::2]
+    noise = np.random.default_rng(16).normal(size=(len(tilt_deg), 24, 22))
+    found = find_axis(noise, tilt_deg, centre_deg=0.0, range_deg=90.0, extent_px=18.0, radius_px=11.0, whole_band=True)
     assert found.verdict == "cannot be used" and "no direction stands out" in found.line
     p = balls(np.random.default_rng(17))
-    images = np.stack([project(p, t, 62.0) for t in TILT_DEG])
-    wrong = find_axis(images, TILT_DEG, centre_deg=0.0, range_deg=10.0, extent_px=34.0, whole_band=True)
+    images = np.stack([project(p, t, 62.0) for t in tilt_deg])
+    wrong = find_axis(images, tilt_deg, centre_deg=0.0, range_deg=10.0, extent_px=34.0, radius_px=20.0, whole_band=True)
     assert wrong.verdict != "ok"
+
+
+def test_an_image_that_its_tilt_does_not_place_is_placed_by_the_other_tilts() -> None:
+    rng = np.random.default_rng(21)
+    tilt_deg, defocus_A = np.linspace(-60, 60, 13), np.array([-300.0, -700.0])
+    p, shift = balls(np.random.default_rng(22)), rng.uniform(-5, 5, (13, 2, 2))
+    images = np.empty((13, 2, *SHAPE))
+    for t, f in np.ndindex(13, 2):
+        phase = scipy.fft.fft2(0.07 * project(p, tilt_deg[t], shift=shift[t, f], width=0.8))
+        clean = 1 + 2 * scipy.fft.ifft2(phase * contrast_transfer(SHAPE, 0.42, defocus_A[f], 300.0)).real
+        images[t, f] = rng.poisson((n := 150 if t == 6 else 400) * clean) / n
+    usable, defoci = np.ones((13, 2), bool), np.broadcast_to(defocus_A, (13, 2))
+    transfer = find_transfer(images, usable, defoci, 0.42, 300.0)
+    drifts = [find_drift(images[t], usable[t], defoci[t], transfer) for t in range(13)]
+    assert drifts[6].probability.max() < 0.5
+    places = np.array([shift[t, drift.reference] for t, drift in enumerate(drifts)])
+    shape = (36, 32)
+    joined = np.stack([crop_spectrum(drift.joined * ramp(SHAPE, at), shape) for drift, at in zip(drifts, places)])
+    again = find_again(images, usable, defoci, transfer, drifts, places, joined, 0.0, tilt_deg, 10.0)
+    assert np.abs(np.diff(again[6].position_px - shift[6], axis=0)).max() < 1.5 and again[6].placed.all()
 
 
 def test_outlines_give_the_place_of_the_sample_in_each_image() -> None:
@@ -317,7 +345,8 @@ def test_settings_and_shapes_are_checked(scene: np.ndarray) -> None:
 def test_missing_images_and_given_rectangles_pass_through_all_steps(scene: np.ndarray) -> None:
     weight = np.ones((12, 2))
     weight[4, 1] = weight[7, 0] = weight[7, 1] = 0
-    counts = poisson(np.random.default_rng(15), scene, 100, 12) * weight[..., None, None].astype(np.float32)
+    dark = np.stack([scene[:, 0], 2 - scene[:, 1]], axis=1)
+    counts = poisson(np.random.default_rng(15), dark, 100, 12) * weight[..., None, None].astype(np.float32)
     recorded = Recorded(counts, np.linspace(-66, 66, 12), np.full((12, 2), -300.0), 0.5, weight=weight,
                         counts_per_electron=12.0)
     spec = PrepareSpec(vacuum="rectangles", vacuum_rectangles=((0, 10, 0, 64), (62, 72, 0, 64)), electrons="gain",

@@ -33,7 +33,8 @@ _ADVICE = {
               "alignment.",
     "electrons per pixel": "Give the dose in the table or the counts per electron, and choose one with electrons=….",
     "bad images": "Look at the images that are left out; bad_frames=keep uses them all.",
-    "drift between defoci": "Align the defoci of each tilt before the import, and set shifts=keep.",
+    "drift between defoci": "Look at the images that are left out. If the defoci of each tilt are aligned already, set "
+                            "shifts=keep.",
     "tilt axis": "Give the direction (axis_deg in the microscope's file), or the energy if it is missing.",
     "shifts": "Run with align=true.",
     "region": "Choose a larger region, or one further from the border.",

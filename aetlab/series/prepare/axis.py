@@ -1,41 +1,47 @@
-r"""Direction of the tilt axis, from common lines.
+r"""Direction of the tilt axis, from the consistency of projections.
 
-The axis lies at the angle φ from y, counted from +x towards +y: its direction is (-sin φ, cos φ), across it lies
-(cos φ, sin φ). Projected onto the axis, the sample is the same at all tilts: M₀(q) = Σ f exp(-2πi q·a), the Fourier
-transform of an image f along the axis, changes with the tilt by a shift along the axis alone.
+The axis lies at the angle φ from y, counted from +x towards +y.
 
-1. The direction is searched where the lines of all tilts, each in units of its own power and shifted along the axis,
-   agree best.
-2. That maximum is biased: it prefers directions in which a line is strong. The direction is therefore refined by a
-   regression with fixed weights. For a small δ, M₀(φ) = m - δ ∂_y' M₁, with M₁ the first moment across the axis. By
-   the consistency of projections (Helgason 1965, Ludwig 1966) M₁(t) = a cos t + b sin t + s_t m, with s_t the shift
-   across. a and b are fitted to all tilts, so that the noise of one image hardly enters its own regressor.
+1. Candidates are directions on a grid, and that in which the common lines of all tilts agree best
+   (:mod:`aetlab.series.prepare.common_lines`). That maximum alone is no proof: it prefers directions in which a line is
+   strong, such as a row of the lattice.
+2. The direction is taken in which the tilts predict each other best, with all their moments
+   (:func:`aetlab.series.prepare.shifts.predicted_power`). The power of an image does not depend on the direction, and
+   the part of it that the others predict is largest along the axis. Two directions are compared tilt by tilt: the mean
+   difference over its standard error between the tilts is the evidence.
+3. It is refined by the regression of the common lines, where the tilts then predict each other no worse.
 
-Common lines leave 180° open: an axis that points the other way is a tilt of the other sense, and gives the same lines.
+Projections leave 180° open: an axis that points the other way is a tilt of the other sense, and gives the same images.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-#: Greatest frequency of the lines, in cycles per pixel of the images that are given.
-_HIGHEST = 0.5
-#: Greatest shift along the axis that is searched, as part of the image, and its step in pixels.
-_REACH, _STEP_PX = 0.1, 0.25
-#: Robust standard deviations of the agreement over all directions by which the best one beats all that lie elsewhere.
-_CLEAR = 1.0
-#: The same by which it beats the median: of some hundred directions one reaches 3 by chance.
-_CHANCE = 5.0
-#: Agreement that needs no comparison: half of the power of the lines is common to all tilts. Small clusters have few
-#: directions that differ.
-_COMMON = 0.5
+from aetlab.core import parabola
+from aetlab.forward.image_rotation import rotate_images
+from aetlab.series.prepare.common_lines import (
+    ENOUGH_TILTS,
+    agreement,
+    frequencies,
+    lines_of,
+    repeat_error,
+    settle,
+    within_90,
+    without_rim,
+)
+from aetlab.series.prepare.shifts import predicted_power
+
+#: Greatest step in degrees of the grid of directions, and that of the last refinement without common lines.
+_GRID_DEG, _FINE_DEG = 15.0, 5.0
+#: Standard errors by which a direction must be better than those elsewhere to be taken, and to be beyond doubt.
+_LIKELY, _SIGNIFICANT = 2.0, 3.0
+#: Directions in degrees from the best one that it must beat.
+_AWAY_DEG = (-45.0, 45.0, 90.0)
 #: Standard error in degrees that is worth a look.
 _ROUGH_DEG = 0.5
-#: Least number of tilts for a regression of a, b and δ.
-_ENOUGH_TILTS = 5
 
 
 @dataclass(frozen=True)
@@ -72,15 +78,6 @@ class Axis:
                           *self.doubts])
 
 
-@dataclass(frozen=True)
-class _Lines:
-    """Moments 0 and 1 (T, Q) across the axis, at frequencies q (Q,) in cycles per pixel."""
-
-    zeroth: np.ndarray
-    first: np.ndarray
-    q: np.ndarray
-
-
 def soft_disc(shape: tuple[int, int], radius_px: float) -> np.ndarray:
     """Return a window (X, Y) that is 1 within ``radius_px`` of the centre and falls to 0 over a fifth of it.
 
@@ -92,40 +89,44 @@ def soft_disc(shape: tuple[int, int], radius_px: float) -> np.ndarray:
 
 
 def find_axis(images: np.ndarray, tilt_deg: np.ndarray, *, centre_deg: float, range_deg: float, extent_px: float,
-              whole_band: bool) -> Axis:
+              radius_px: float, whole_band: bool) -> Axis:
     """Return the direction of the axis in ``images`` (T, X, Y), windowed and centred, at ``tilt_deg`` (T,).
 
-    All directions are compared; the result lies within ``range_deg`` of ``centre_deg``, and is worth a look where one
-    elsewhere agrees as well. ``extent_px`` is the diameter of the sample. ``whole_band`` says whether the images hold
-    the sample at all frequencies; if not, the direction is worth a look whatever its error.
+    The result lies within ``range_deg`` of ``centre_deg``, and is worth a look where a direction elsewhere is better.
+    ``extent_px`` is the diameter of the sample, ``radius_px`` the radius of the window. ``whole_band`` says whether the
+    images hold the sample at all frequencies; if not, the direction is worth a look whatever its error.
     """
-    if len(tilt_deg) < _ENOUGH_TILTS or not images.any():
+    if len(tilt_deg) < ENOUGH_TILTS or not images.any():
         return Axis(centre_deg, range_deg, 0.0, "taken without a search",
                     doubts=(f"{len(tilt_deg)} tilts are too few to find it",), stands_out=False)
-    q, step = _frequencies(images, extent_px)
-    images = _without_rim(images)
+    q, step = frequencies(images, extent_px)
+    judge, images = _Judge(images, tilt_deg, radius_px), without_rim(images)
     tried = centre_deg + np.arange(-np.ceil(90 / step), np.ceil(90 / step) + 0.5) * step
-    score = np.array([_agreement(_lines(images, angle, q, first=False))[0] for angle in tried])
+    score = np.array([agreement(lines_of(images, angle, q, first=False))[0] for angle in tried])
     allowed = np.abs(tried - centre_deg) <= range_deg + step
-    best = int(np.where(allowed, score, -np.inf).argmax())
-    angle, error = _settle(images, tilt_deg, float(tried[best]), q, step)
-    error = max(error, _repeat_error(images, tilt_deg, angle, q, step))
-    angle = float(centre_deg + _within_90(angle - centre_deg))
-    scatter = 1.4826 * float(np.median(np.abs(score - np.median(score))))
-    rival = int(np.where(np.abs(_within_90(tried - tried[best])) > 3 * step, score, -np.inf).argmax())
+    start = float(tried[int(np.where(allowed, score, -np.inf).argmax())])
+    rough = _search(judge, start, centre_deg, range_deg)
+    angle, error = settle(images, tilt_deg, rough, q, step)
+    if judge.evidence(rough, angle) > _SIGNIFICANT:
+        angle, error = rough, _FINE_DEG
+    error = max(error, repeat_error(images, tilt_deg, angle, q, step))
+    angle = float(centre_deg + within_90(angle - centre_deg))
+    elsewhere = [angle + away for away in _AWAY_DEG]
+    other = float(tried[int(np.where(np.abs(within_90(tried - angle)) > _GRID_DEG, score, -np.inf).argmax())])
+    evidence = [judge.evidence(angle, direction) for direction in (*elsewhere, other)]
     doubts = []
-    stands_out = bool(score[best] > _COMMON or score[best] - np.median(score) > _CHANCE * scatter)
+    stands_out, rival = min(evidence) >= _LIKELY, within_90((*elsewhere, other)[int(np.argmin(evidence))])
     if not stands_out:
-        doubts.append(f"no direction stands out: the agreement is {np.median(score):.2f} ± {scatter:.2f} elsewhere")
-    elif score[best] - score[rival] < _CLEAR * scatter:
-        doubts.append(f"{tried[rival]:.0f}° agrees {'better' if score[rival] > score[best] else 'nearly as well'} "
-                      f"({score[rival]:.2f} against {score[best]:.2f})")
+        doubts.append(f"no direction stands out: the tilts predict each other as well with {rival:.0f}° "
+                      f"({min(evidence):.1f} standard errors)")
+    elif min(evidence) < _SIGNIFICANT and abs(within_90(rival - centre_deg)) <= range_deg:
+        doubts.append(f"they do so nearly as well with {rival:.0f}°")
     if not whole_band:
         doubts.append("rough: without the energy of the electrons only low frequencies are compared")
     if abs(angle - centre_deg) > range_deg:
         doubts.append("it lies at the end of the search")
-    return Axis(angle, error, _agreement(_lines(images, angle, q, first=False))[0],
-                f"by common lines of {len(tilt_deg)} tilts over {np.ptp(tilt_deg):.0f}°", np.stack([tried, score]),
+    return Axis(angle, error, judge.power(angle), f"in which {len(tilt_deg)} tilts over {np.ptp(tilt_deg):.0f}° "
+                f"predict each other best, by {min(evidence):.1f} standard errors", np.stack([tried, score]),
                 tuple(doubts), stands_out)
 
 
@@ -133,124 +134,46 @@ def refine_axis(axis: Axis, images: np.ndarray, tilt_deg: np.ndarray, extent_px:
     """Return ``axis`` with its direction refined in ``images`` (T, X, Y) that are centred better; see find_axis."""
     if not axis.curve.size:
         return axis
-    q, step = _frequencies(images, extent_px)
-    images = _without_rim(images)
-    angle, error = _settle(images, tilt_deg, axis.angle_deg, q, step)
-    error = max(error, _repeat_error(images, tilt_deg, angle, q, step))
-    agreement = _agreement(_lines(images, angle, q, first=False))[0]
-    return replace(axis, angle_deg=angle, error_deg=error, agreement=agreement)
+    q, step = frequencies(images, extent_px)
+    images = without_rim(images)
+    angle, error = settle(images, tilt_deg, axis.angle_deg, q, step)
+    error = max(error, repeat_error(images, tilt_deg, angle, q, step))
+    return replace(axis, angle_deg=angle, error_deg=error)
 
 
-def _frequencies(images: np.ndarray, extent_px: float) -> tuple[np.ndarray, float]:
-    """Return the frequencies of the lines (Q,) and the step in degrees from one direction to the next.
+class _Judge:
+    """How well the tilts predict each other, by the direction of the axis; each direction is computed once."""
 
-    A line differs from its neighbour where they are 1/extent apart at the highest frequency.
-    """
-    return (np.arange(1 / extent_px, _HIGHEST, 1 / max(images.shape[1:])),
-            float(np.rad2deg(0.5 / (extent_px * _HIGHEST))))
+    def __init__(self, images: np.ndarray, tilt_deg: np.ndarray, radius_px: float) -> None:
+        self._images, self._tilt_deg, self._radius_px = images, tilt_deg, radius_px
+        self._known: dict[float, np.ndarray] = {}
 
+    def of(self, angle_deg: float) -> np.ndarray:
+        """Return the part of the power of each tilt (T,) that the others predict."""
+        key = round(float(within_90(angle_deg)), 3)
+        if key not in self._known:
+            turned = rotate_images(self._images, -key)
+            self._known[key] = predicted_power(turned, self._tilt_deg, self._radius_px)
+        return self._known[key]
 
-def _without_rim(images: np.ndarray) -> np.ndarray:
-    """Return ``images`` (T, X, Y) without equal rims on both sides that are 0 in all of them; the middle stays."""
-    held = (images != 0).any(axis=0)
-    rims = [int(min(line.argmax(), line[::-1].argmax())) for line in (held.any(axis=1), held.any(axis=0))]
-    return images[:, rims[0]:images.shape[1] - rims[0], rims[1]:images.shape[2] - rims[1]]
+    def power(self, angle_deg: float) -> float:
+        """Return the mean over the tilts."""
+        return float(self.of(angle_deg).mean())
 
-
-def _settle(images: np.ndarray, tilt_deg: np.ndarray, angle_deg: float, q: np.ndarray,
-            step_deg: float) -> tuple[float, float]:
-    """Return the direction that the regression reaches from ``angle_deg``, and its standard error."""
-    error = step_deg
-    for _ in range(12):
-        lines = _lines(images, angle_deg, q, first=True)
-        change, error = _regress(lines, _agreement(lines)[1], np.deg2rad(tilt_deg))
-        angle_deg += float(np.clip(change, -step_deg, step_deg))
-        if abs(change) < 0.005:
-            break
-    return angle_deg, error
+    def evidence(self, angle_deg: float, other_deg: float) -> float:
+        """Return by how many standard errors the tilts predict each other better with the first direction."""
+        more = self.of(angle_deg) - self.of(other_deg)
+        return float(more.mean() / max(float(more.std(ddof=1)) / np.sqrt(len(more)), 1e-12))
 
 
-def _repeat_error(images: np.ndarray, tilt_deg: np.ndarray, angle_deg: float, q: np.ndarray, step_deg: float) -> float:
-    """Return half the difference in degrees of the directions that every second tilt, and the others, give.
-
-    The error of the regression takes the common lines for independent. Those of a small or symmetric sample are not.
-    0 where half of the tilts are too few.
-    """
-    order = np.argsort(tilt_deg, kind="stable")
-    if len(order) < 2 * _ENOUGH_TILTS:
-        return 0.0
-    one, other = (_settle(images[part], tilt_deg[part], angle_deg, q, step_deg)[0]
-                  for part in (order[::2], order[1::2]))
-    return abs(one - other) / 2
-
-
-def _within_90(angle_deg: Any) -> Any:
-    """Return a direction modulo 180°, from -90 to 90."""
-    return (angle_deg + 90) % 180 - 90
-
-
-def _lines(images: np.ndarray, angle_deg: float, q: np.ndarray, *, first: bool) -> _Lines:
-    """Return the lines of ``images`` (T, X, Y) along the axis at ``angle_deg``."""
-    n_x, n_y = images.shape[1:]
-    x, y = np.arange(n_x) - (n_x - 1) / 2, np.arange(n_y) - (n_y - 1) / 2
-    cos, sin = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
-    along_x, along_y = np.exp(2j * np.pi * np.outer(x, q * sin)), np.exp(-2j * np.pi * np.outer(y, q * cos))
-    rows = images.reshape(-1, n_y) @ along_y
-    rows = rows.reshape(len(images), n_x, len(q))
-    zeroth = np.einsum("txq,xq->tq", rows, along_x)
-    if not first:
-        return _Lines(zeroth, zeroth, q)
-    by_y = (images.reshape(-1, n_y) @ (along_y * y[:, None])).reshape(rows.shape)
-    moment = cos * np.einsum("txq,xq->tq", rows, along_x * x[:, None]) + sin * np.einsum("txq,xq->tq", by_y, along_x)
-    return _Lines(zeroth, moment, q)
-
-
-def _agreement(lines: _Lines) -> tuple[float, np.ndarray]:
-    """Return how well lines agree, the mean cosine of all pairs, and the shift (T,) of each in pixels."""
-    unit = lines.zeroth / np.maximum(np.sqrt((np.abs(lines.zeroth) ** 2).mean(axis=0)), 1e-30)
-    unit = unit / np.maximum(np.sqrt((np.abs(unit) ** 2).sum(axis=1)), 1e-30)[:, None]
-    n_tilts, n = len(unit), 2 * len(lines.q) / max(lines.q[-1], 1e-9) * _HIGHEST
-    grid = np.arange(-_REACH * n, _REACH * n + _STEP_PX, _STEP_PX)
-    waves = np.exp(2j * np.pi * np.outer(lines.q, grid))
-    mean, moved, shift = unit[n_tilts // 2], unit, np.zeros(n_tilts)
-    for _ in range(6):
-        match = ((unit * mean.conj()) @ waves).real
-        top = np.clip(match.argmax(axis=1), 1, len(grid) - 2)
-        before, here, after = (match[np.arange(n_tilts), top + k] for k in (-1, 0, 1))
-        bend = before - 2 * here + after
-        shift = grid[top] + _STEP_PX * np.clip(0.5 * (before - after) / np.where(bend < 0, bend, -1e30), -0.5, 0.5)
-        moved = unit * np.exp(2j * np.pi * np.outer(shift, lines.q))
-        mean = moved.mean(axis=0)
-    own = float((np.abs(moved) ** 2).sum())
-    return (float((np.abs(moved.sum(axis=0)) ** 2).sum()) - own) / ((n_tilts - 1) * max(own, 1e-30)), shift
-
-
-def _regress(lines: _Lines, shift: np.ndarray, tilt: np.ndarray) -> tuple[float, float]:
-    """Return the change of the direction and its standard error, in degrees."""
-    wave = np.exp(2j * np.pi * np.outer(shift, lines.q))
-    zeroth, first = lines.zeroth * wave, lines.first * wave
-    weight = 1 / np.maximum((np.abs(zeroth) ** 2).mean(axis=0), 1e-30)
-    mean = zeroth.mean(axis=0)
-    terms = np.column_stack([np.cos(tilt), np.sin(tilt)])
-    inverse = np.linalg.pinv(terms)
-    strength = float((np.abs(mean) ** 2 * weight).sum())
-    across = np.zeros(len(tilt))
-    for _ in range(30):
-        fit = terms @ (inverse @ (first - across[:, None] * mean))
-        across = ((first - fit) * mean.conj() * weight).real.sum(axis=1) / strength
-        across = across - terms @ (inverse @ across)
-    slope = 2j * np.pi * lines.q * mean
-
-    def without_shift(values: np.ndarray) -> np.ndarray:
-        part = (values * slope.conj() * weight).real.sum(axis=1) / (np.abs(slope) ** 2 * weight).sum()
-        return np.asarray(values - part[:, None] * slope)
-
-    turned = 2j * np.pi * lines.q * fit
-    turned = without_shift(turned - turned.mean(axis=0))
-    left = without_shift(zeroth - mean)
-    power = float((np.abs(turned) ** 2 * weight).sum())
-    if power <= 0:
-        return 0.0, 90.0
-    change = -float((left * turned.conj() * weight).real.sum()) / power
-    error = np.sqrt(float((np.abs(left) ** 2 * weight).mean()) / 2 / power)
-    return float(np.rad2deg(change)), float(np.rad2deg(error))
+def _search(judge: _Judge, start_deg: float, centre_deg: float, range_deg: float) -> float:
+    """Return the best direction in degrees on a grid over the range and at ``start_deg``, refined by a parabola."""
+    n = max(int(np.ceil(range_deg / _GRID_DEG)), 1)
+    grid = centre_deg + np.arange(-n, n + (range_deg < 90)) * (range_deg / n)
+    best = max((start_deg, *grid.tolist()), key=judge.power)
+    for _ in range(int(_GRID_DEG / _FINE_DEG)):
+        low, here, high = (judge.power(best + side) for side in (-_FINE_DEG, 0.0, _FINE_DEG))
+        if here >= max(low, high):
+            return best + _FINE_DEG * float(parabola.vertex(low, here, high).place)
+        best += _FINE_DEG if high > low else -_FINE_DEG
+    return best

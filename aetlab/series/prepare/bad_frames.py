@@ -167,7 +167,7 @@ def find_bad_frames(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) 
 def describe(reasons: dict[tuple[int, int], str], present: np.ndarray) -> str:
     """Return in one line how many of the ``present`` images (T, F) are bad, and why."""
     if not reasons:
-        return f"none of {present.sum()} images is blank, doubled or drifted"
+        return f"none of {present.sum()} images is blank, doubled, drifted or lost"
     named = "; ".join(reason for _, reason in sorted(reasons.items())[:5])
     return f"{len(reasons)} of {present.sum()} images left out: {named}" + ("; …" if len(reasons) > 5 else "")
 

@@ -77,8 +77,6 @@ def prepare(recorded: Recorded, spec: PrepareSpec | None = None, *, overwrite: b
                                counts_per_electron=recorded.counts_per_electron, mtf=recorded.mtf,
                                source=spec.electrons)
     steps.append(_electrons_step(electrons, spec))
-    steps.append(Step("bad images", spec.bad_frames, describe(excluded, present), {"n_excluded": len(excluded)},
-                      "look" if excluded else "ok"))
     measures = Measures(mean_counts, *(np.where(known, value, np.nan) for value in (
         vacuum.level, vacuum.level_error, vacuum.field_peak, bad.sharpness / recorded.pixel_A,
         bad.drift_px * recorded.pixel_A)))
@@ -88,6 +86,10 @@ def prepare(recorded: Recorded, spec: PrepareSpec | None = None, *, overwrite: b
     del vacuum
     geometry = find_geometry(images, usable, np.asarray(recorded.tilt_deg, float), recorded.defocus_A, recorded.pixel_A,
                              recorded.energy_keV, has_vacuum=has_vacuum, known_deg=recorded.axis_deg, spec=spec)
+    excluded |= geometry.lost
+    usable = _without(present, excluded)
+    steps.append(Step("bad images", spec.bad_frames, describe(excluded, present), {"n_excluded": len(excluded)},
+                      "look" if excluded else "ok"))
     series, poses, placing = _place(recorded, spec, images, pixels, usable, electrons, geometry)
     series, focus_step = with_focus_sign(series, recorded.lens, spec.defocus_sign)
     return Prepared(series, poses, (*steps, *placing, sense_step, focus_step), excluded, geometry.axis.angle_deg,
@@ -160,7 +162,8 @@ def _placing_steps(spec: PrepareSpec, geometry: Geometry, grid: Grid, whole: boo
     resampled = f"{grid.shape_xy[0]} x {grid.shape_xy[1]} pixels"
     resampled += f" of {grid.ratio:.4g} recorded ones" if grid.ratio != 1 else ", not resampled"
     return [
-        Step("drift between defoci", spec.shifts, geometry.drift_line, {"drift_rms_px": geometry.drift_px}),
+        Step("drift between defoci", spec.shifts, geometry.drift_line,
+             {"drift_rms_px": geometry.drift_px, "n_lost": len(geometry.lost)}, geometry.drift_verdict),
         Step("tilt axis", spec.axis, axis.line + turned, {"axis_deg": axis.angle_deg, "axis_error_deg": axis.error_deg},
              axis.verdict),
         Step("shifts", spec.shifts, geometry.line + ("; " + how if spec.shifts == "find" else ""),

@@ -11,7 +11,8 @@ from aetlab.core.errors import DataError
 from aetlab.core.grid import in_plane_rotation
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.series.prepare.axis import Axis, find_axis, refine_axis, soft_disc
-from aetlab.series.prepare.drift import drift_rms, find_drift
+from aetlab.series.prepare.drift import Drift, drift_rms, find_drift, find_transfer
+from aetlab.series.prepare.expected import find_again
 from aetlab.series.prepare.planes import crop_spectrum, ramp
 from aetlab.series.prepare.settings import PrepareSpec
 from aetlab.series.prepare.shifts import centre_sample, find_shifts
@@ -27,6 +28,8 @@ _KNOWN_RANGE_DEG, _UNKNOWN_RANGE_DEG = 10.0, 90.0
 _SIGNIFICANT = 3.0
 #: Radius of the window over that of the sample.
 _ROOM = 1.15
+#: Expected number of wrongly placed images that is worth a look.
+_WRONG = 0.5
 #: Times that axis and shifts are found in turn.
 _ROUNDS = 2
 
@@ -36,15 +39,17 @@ class Geometry:
     """Position of the sample in each image as recorded.
 
     ``position_px`` (T, F, 2) counts from the middle of the image; missing images have the position of their tilt.
-    ``found`` (T,) marks tilts with a good image; ``radius_px`` is half the diameter of the sample, ``rotate`` whether
-    the axis lies so far off that the images are to be rotated, ``drift_px`` the rms drift between the defoci.
+    ``lost`` has the reason by (i_tilt, i_defocus) for usable images whose position among the others was not found;
+    ``radius_px`` is half the diameter of the sample, ``rotate`` whether the axis lies so far off that the images are to
+    be rotated, ``drift_px`` the rms drift between the defoci.
     """
 
     position_px: np.ndarray
-    found: np.ndarray
+    lost: dict[tuple[int, int], str]
     axis: Axis
     drift_px: float
     drift_line: str
+    drift_verdict: str
     radius_px: float
     rotate: bool
     line: str
@@ -69,52 +74,82 @@ def find_geometry(images: np.ndarray, usable: np.ndarray, tilt_deg: np.ndarray, 
     factor = max(1.0, 0.5 / min(_HIGHEST_CYCLES, _HIGHEST_PER_A * pixel_A))
     small = (int(2 * np.ceil(shape[0] / factor / 2)), int(2 * np.ceil(shape[1] / factor / 2)))
     scale = np.array(shape) / np.array(small)
-    drifts, joined = np.full((*usable.shape, 2), np.nan), np.zeros((len(tilts), *small))
-    signals, near_focus = [], []
-    for k, i_tilt in enumerate(tilts):
-        sound = usable[i_tilt]
-        drift = find_drift(images[i_tilt], sound, defocus_A[i_tilt], pixel_A, energy_keV)
-        drifts[i_tilt] = drift.position_px
-        joined[k] = crop_spectrum(drift.joined, small)
-        if has_vacuum:
-            near = np.where(sound, np.abs(defocus_A[i_tilt]), np.inf).argmin()
-            signals.append(signal_of(images[i_tilt][sound], drift.position_px[sound]))
-            near_focus.append(signal_of(images[i_tilt, near:near + 1], drift.position_px[near:near + 1]))
-    outline = locate(np.array(signals), np.array(near_focus)) if has_vacuum else Outline(
+    transfer = find_transfer(images, usable, defocus_A, pixel_A, energy_keV)
+    seen, sound, defocus = images[tilts], usable[tilts], defocus_A[tilts]
+    drifts = [find_drift(seen[t], sound[t], defocus[t], transfer) for t in range(len(tilts))]
+    joined = np.stack([crop_spectrum(drift.joined, small) for drift in drifts])
+    outline = _outline(seen, drifts, defocus) if has_vacuum else Outline(
         np.zeros((len(tilts), 2)), np.array(shape) / 2)
-    centres, half = outline.centre_px, outline.half_px
+    half = outline.half_px
     # Room for centres that are a few pixels off.
-    window = soft_disc(small, min(float(half.max() / scale.mean()) * _ROOM, max(small) / 2))
-    angles, places = tilt_deg[tilts], centres / scale
-    for repeat in range(_ROUNDS):
-        centred = scipy.fft.ifft2(scipy.fft.fft2(joined) * ramp(small, places)).real
-        if repeat == 0:
-            axis = _axis(centred * window, angles, float(2 * half.max() / scale.mean()), energy_keV is not None,
-                         known_deg, spec)
-        elif spec.axis == "find" and axis.stands_out:
-            axis = refine_axis(axis, centred * window, angles, float(2 * half.max() / scale.mean()))
+    radius_px = min(float(half.max() / scale.mean()) * _ROOM, max(small) / 2)
+    extent_px, inner_px = float(2 * half.max() / scale.mean()), float(half.max() / scale[0])
+    window = soft_disc(small, radius_px)
+    angles, places = tilt_deg[tilts], outline.centre_px / scale
+    centred = _centre(joined, places)
+    axis = _axis(centred * window, angles, extent_px, radius_px, energy_keV is not None, known_deg, spec)
+    for repeat in range(_ROUNDS if axis.stands_out else 0):
+        if repeat and spec.axis == "find":
+            axis = refine_axis(axis, centred * window, angles, extent_px)
             axis = _as_known(axis, known_deg if spec.axis_deg is None else spec.axis_deg)
-        if not axis.stands_out:
-            break
-        places = _shifts(centred, places, centres / scale, axis.angle_deg, angles, float(half.max() / scale[0]))
-    position = np.zeros((*usable.shape, 2))
-    if spec.shifts == "find":
-        moved = drifts[tilts]
-        position[tilts] = (places * scale)[:, None] + np.where(np.isfinite(moved), moved, 0)
-        for i_tilt in tilts:
-            missing = ~usable[i_tilt]
-            position[i_tilt, missing] = position[i_tilt, usable[i_tilt]].mean(axis=0)
+        places = _shifts(centred, places, outline.centre_px / scale, axis.angle_deg, angles, inner_px)
+        centred = _centre(joined, places)
+        if not repeat:
+            again = find_again(seen, sound, defocus, transfer, drifts, places * scale, centred * window, axis.angle_deg,
+                               angles, inner_px)
+            for t, drift in again.items():
+                drifts[t], joined[t], places[t] = drift, crop_spectrum(drift.joined, small), 0
+            centred = _centre(joined, places)
+    position, lost = np.zeros((*usable.shape, 2)), {}
+    for k, i_tilt in enumerate(tilts if spec.shifts == "find" else ()):
+        drift = drifts[k]
+        at = np.where(drift.placed[:, None], drift.position_px, drift.position_px[drift.reference])
+        position[i_tilt] = places[k] * scale + at
+        lost |= {(int(i_tilt), int(j)): "its place among the images of its tilt is not known: the best one has a "
+                 f"probability of {100 * drift.probability[j]:.0f} %" for j in np.flatnonzero(sound[k] & ~drift.placed)}
     radius = float(half.max())
     rms = float(np.sqrt((position[tilts] ** 2).mean())) if len(tilts) else 0.0
     line = f"sample lies {rms:.2f} px rms along each axis from the middle" if spec.shifts == "find" else "not searched"
     line += ", by its outline alone, as no axis is known" if spec.shifts == "find" and not axis.stands_out else ""
     rotate = bool(np.deg2rad(abs(axis.angle_deg)) * radius > _RIM_PX)
-    found_tilts = np.zeros(len(usable), bool)
-    found_tilts[tilts] = True
-    drift_px = drift_rms(drifts)
-    drift_line = (f"images of a tilt lie {drift_px:.2f} px rms along each axis from their mean, found by their "
-                  + ("contrast transfer" if energy_keV else "darkness"))
-    return Geometry(position, found_tilts, axis, drift_px, drift_line, radius, rotate, line, rms)
+    drift_px = drift_rms(np.array([np.where(drift.placed[:, None], drift.position_px, np.nan) for drift in drifts]))
+    drift_line, drift_verdict = _judge_drift(drifts, sound, drift_px, energy_keV)
+    return Geometry(position, lost, axis, drift_px, drift_line, drift_verdict, radius, rotate, line, rms)
+
+
+def _judge_drift(drifts: list[Drift], usable: np.ndarray, drift_px: float, energy_keV: float | None) -> tuple[str, str]:
+    """Return the line on the drift between the defoci, and its verdict."""
+    line = f"images of a tilt lie {drift_px:.2f} px rms along each axis from their mean, found by their "
+    line += "contrast transfer" if energy_keV else "darkness"
+    several = usable & (usable.sum(axis=1) > 1)[:, None]
+    if not several.any():
+        return "one image a tilt: nothing to compare", "ok"
+    placed = np.stack([drift.placed for drift in drifts]) & several
+    chance = np.stack([drift.probability for drift in drifts])
+    n_lost, wrong = int(several.sum() - placed.sum()), float((1 - chance[placed]).sum())
+    line += f"; {n_lost} of {several.sum()} images could not be placed" if n_lost else "; all images could be placed"
+    line += f", {wrong:.1f} of the others are expected to be wrong" if wrong >= _WRONG else ""
+    if n_lost > several.sum() / 2:
+        return line, "cannot be used"
+    return line, "look" if n_lost or wrong >= _WRONG else "ok"
+
+
+def _outline(images: np.ndarray, drifts: list[Drift], defocus_A: np.ndarray) -> Outline:
+    """Return the outline of the sample in the placed ones of ``images`` (T, F, X, Y)."""
+    signals, near_focus = [], []
+    for one, drift, defocus in zip(images, drifts, defocus_A):
+        chosen = drift.placed
+        chosen[drift.reference] = True
+        near = np.where(chosen, np.abs(defocus), np.inf).argmin()
+        signals.append(signal_of(one[chosen], drift.position_px[chosen]))
+        near_focus.append(signal_of(one[near:near + 1], drift.position_px[near:near + 1]))
+    return locate(np.array(signals), np.array(near_focus))
+
+
+def _centre(images: np.ndarray, places_px: np.ndarray) -> np.ndarray:
+    """Return ``images`` (T, X, Y) with ``places_px`` (T, 2) moved to their middle."""
+    shape = (images.shape[1], images.shape[2])
+    return np.asarray(scipy.fft.ifft2(scipy.fft.fft2(images) * ramp(shape, places_px)).real)
 
 
 def axis_search(known_deg: float | None, spec: PrepareSpec) -> tuple[float | None, float]:
@@ -125,15 +160,15 @@ def axis_search(known_deg: float | None, spec: PrepareSpec) -> tuple[float | Non
     return centre_deg, spec.axis_range_deg or (_UNKNOWN_RANGE_DEG if centre_deg is None else _KNOWN_RANGE_DEG)
 
 
-def _axis(centred: np.ndarray, tilt_deg: np.ndarray, extent_px: float, whole_band: bool, known_deg: float | None,
-          spec: PrepareSpec) -> Axis:
+def _axis(centred: np.ndarray, tilt_deg: np.ndarray, extent_px: float, radius_px: float, whole_band: bool,
+          known_deg: float | None, spec: PrepareSpec) -> Axis:
     centre_deg, range_deg = axis_search(known_deg, spec)
     if spec.axis == "given":
         if centre_deg is None:
             raise DataError("axis=given needs a direction: give axis_deg")
         return Axis(centre_deg, 0.0, 0.0, "as given")
     found = find_axis(centred, tilt_deg, centre_deg=centre_deg or 0.0, range_deg=range_deg, extent_px=extent_px,
-                      whole_band=whole_band)
+                      radius_px=radius_px, whole_band=whole_band)
     if centre_deg is not None and not found.stands_out:
         return replace(found, angle_deg=centre_deg, error_deg=range_deg, known=True,
                        how="as known; the images do not confirm it")

@@ -30,18 +30,22 @@ def low_pass(shape_xy: tuple[int, int], pixel_A: float, q_per_A: float) -> np.nd
 
 def ramp(shape_xy: tuple[int, int], shift_px: np.ndarray) -> np.ndarray:
     """Return exp(2πi q·d) (..., X, Y), which moves an image by -d; ``shift_px`` (..., 2)."""
-    shift = np.asarray(shift_px, float)[..., None, None]
-    q_x, q_y = scipy.fft.fftfreq(shape_xy[0])[:, None], scipy.fft.fftfreq(shape_xy[1])
-    return np.asarray(np.exp(2j * np.pi * (shift[..., 0, :, :] * q_x + shift[..., 1, :, :] * q_y)))
+    shift = np.asarray(shift_px, float)
+    along = [np.exp(2j * np.pi * shift[..., axis, None] * scipy.fft.fftfreq(n)) for axis, n in enumerate(shape_xy)]
+    return np.asarray(along[0][..., :, None] * along[1][..., None, :])
 
 
-def peak_of(correlation: np.ndarray, reach_px: float = np.inf) -> np.ndarray:
+def peak_of(correlation: np.ndarray, reach_px: float = np.inf, around: np.ndarray | None = None) -> np.ndarray:
     """Return the place (2,) of the maximum of a correlation (X, Y) with lag 0 at [0, 0], in pixels.
 
-    It lies within ``reach_px`` of 0 along both axes and is refined by a parabola along each.
+    It lies within ``reach_px`` of 0 along both axes, or within a pixel of a place ``around`` (2,), and is refined by a
+    parabola along each.
     """
     lags = [scipy.fft.fftfreq(n, 1 / n) for n in correlation.shape]
-    near = np.outer(np.abs(lags[0]) <= reach_px, np.abs(lags[1]) <= reach_px)
+    if around is not None:
+        lags = [(lag - at + n / 2) % n - n / 2 + at for lag, at, n in zip(lags, around, correlation.shape)]
+    middle, reach = (np.zeros(2), reach_px) if around is None else (around, 1.5)
+    near = np.outer(np.abs(lags[0] - middle[0]) <= reach, np.abs(lags[1] - middle[1]) <= reach)
     top = np.unravel_index(int(np.where(near, correlation, -np.inf).argmax()), correlation.shape)
     place = np.zeros(2)
     for axis in range(2):
@@ -66,3 +70,20 @@ def crop_spectrum(spectra: np.ndarray, shape_xy: tuple[int, int]) -> np.ndarray:
     small = np.zeros((*spectra.shape[:-2], *shape_xy), complex)
     small[..., kept[0][:, None], kept[1]] = (spectra[..., kept[0][:, None], kept[1]] * phase[0][:, None] * phase[1])
     return np.asarray(scipy.fft.ifft2(small).real * (np.prod(shape_xy) / np.prod(whole)))
+
+
+def pad_spectrum(images: np.ndarray, shape_xy: tuple[int, int]) -> np.ndarray:
+    """Return spectra (..., X, Y) on a finer grid of real images (..., x, y), with the same centre.
+
+    It is the opposite of :func:`crop_spectrum`.
+    """
+    small = images.shape[-2:]
+    kept, phase = [], []
+    for n, m in zip(shape_xy, small):
+        k = np.arange(-((m - 1) // 2), (m - 1) // 2 + 1)
+        kept.append(k)
+        phase.append(np.exp(-2j * np.pi * k / n * (n / m - 1) / 2))
+    spectra = np.zeros((*images.shape[:-2], *shape_xy), complex)
+    spectra[..., kept[0][:, None], kept[1]] = (scipy.fft.fft2(images)[..., kept[0][:, None], kept[1]]
+                                               * phase[0][:, None] * phase[1])
+    return np.asarray(spectra * (np.prod(shape_xy) / np.prod(small)))

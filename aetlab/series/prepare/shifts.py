@@ -27,6 +27,8 @@ STAGES = (1 / 8, 1 / 4, 3 / 8)
 _RIDGE = 0.01
 #: Most rounds, the motion in pixels that ends them, and the greatest motion in one.
 _ROUNDS, _DONE_PX, _MOST_PX = 40, 0.02, 4.0
+#: Rounds of each stage after which a direction of the axis is judged.
+_FEW_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -48,32 +50,60 @@ def find_shifts(images: np.ndarray, tilt_deg: np.ndarray, radius_px: float) -> S
         n_moments = int(part * len(images))
         if n_moments < 2:
             continue
-        position, rms, n_rounds = _settle(images, np.deg2rad(tilt_deg), radius_px, n_moments, position)
+        prediction = _Prediction(images, np.deg2rad(tilt_deg), radius_px, n_moments)
+        position, rms, n_rounds = _settle(prediction, np.deg2rad(tilt_deg), position, _ROUNDS)
         rounds += n_rounds
     return Shifts(position, rms, rounds)
 
 
-def _settle(images: np.ndarray, tilt: np.ndarray, radius_px: float, n_moments: int,
-            position: np.ndarray) -> tuple[np.ndarray, float, int]:
-    """Return positions (T, 2) that agree with ``n_moments`` moments, the rms of the last motion and the rounds."""
-    shape = (images.shape[1], images.shape[2])
-    # Half a period of the highest moment.
-    sigma = np.pi * radius_px / (2 * n_moments)
-    q_x, q_y = scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.fftfreq(shape[1])
-    spectra = scipy.fft.fft2(images) * np.exp(-2 * (np.pi * sigma) ** 2 * (q_x**2 + q_y**2))
-    s = (np.arange(shape[0]) - (shape[0] - 1) / 2) / radius_px
-    theta = np.arccos(np.clip(s, -1, 1))
-    basis = np.array([np.sin((n + 1) * theta) for n in range(n_moments)])
-    moments, predict = np.linalg.pinv(basis.T), np.stack([_from_others(tilt, n) for n in range(n_moments)])
+class _Prediction:
+    """Expansion of ``images`` (T, X, Y) in ``n_moments`` moments, and the prediction of each tilt from the others."""
+
+    def __init__(self, images: np.ndarray, tilt: np.ndarray, radius_px: float, n_moments: int) -> None:
+        self.shape = shape = (images.shape[1], images.shape[2])
+        # Half a period of the highest moment.
+        sigma = np.pi * radius_px / (2 * n_moments)
+        q_x, q_y = scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.fftfreq(shape[1])
+        self.spectra = scipy.fft.fft2(images) * np.exp(-2 * (np.pi * sigma) ** 2 * (q_x**2 + q_y**2))
+        s = (np.arange(shape[0]) - (shape[0] - 1) / 2) / radius_px
+        theta = np.arccos(np.clip(s, -1, 1))
+        self.basis = np.array([np.sin((n + 1) * theta) for n in range(n_moments)])
+        self.moments = np.linalg.pinv(self.basis.T)
+        self.predict = np.stack([_from_others(tilt, n) for n in range(n_moments)])
+
+    def _coefficients(self, moved: np.ndarray) -> np.ndarray:
+        """Return the moments (T, N, Y) of images with the spectra ``moved`` (T, X, Y)."""
+        return np.asarray(self.moments @ scipy.fft.ifft2(moved).real)
+
+    def _from_moments(self, coefficients: np.ndarray) -> np.ndarray:
+        """Return images (T, X, Y) from their moments (T, N, Y)."""
+        return np.asarray(self.basis.T @ coefficients)
+
+    def _predicted(self, coefficients: np.ndarray) -> np.ndarray:
+        """Return the moments (T, N, Y) that the other tilts predict."""
+        return np.asarray((self.predict @ coefficients.transpose(1, 0, 2)).transpose(1, 0, 2))
+
+    def step(self, position: np.ndarray) -> np.ndarray:
+        """Return the motion (T, 2) by which the images at ``position`` (T, 2) correlate best with their predictions."""
+        moved = self.spectra * ramp(self.shape, position)
+        wanted = self._from_moments(self._predicted(self._coefficients(moved)))
+        products = scipy.fft.ifft2(moved * scipy.fft.fft2(wanted).conj()).real
+        return np.array([peak_of(product, _MOST_PX) for product in products])
+
+    def of(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return images (T, X, Y) at ``position`` (T, 2) as their moments show them, and as the others predict them."""
+        coefficients = self._coefficients(self.spectra * ramp(self.shape, position))
+        return self._from_moments(coefficients), self._from_moments(self._predicted(coefficients))
+
+
+def _settle(prediction: _Prediction, tilt: np.ndarray, position: np.ndarray,
+            most_rounds: int) -> tuple[np.ndarray, float, int]:
+    """Return positions (T, 2) that agree with the moments, the rms of the last motion and the rounds."""
     terms = np.column_stack([np.cos(tilt), np.sin(tilt)])
     rms, n_rounds = 0.0, 0
-    while n_rounds < _ROUNDS:
+    while n_rounds < most_rounds:
         n_rounds += 1
-        moved = spectra * ramp(shape, position)
-        coefficients = np.einsum("nx,txy->nty", moments, scipy.fft.ifft2(moved).real)
-        wanted = scipy.fft.fft2(np.einsum("nx,nty->txy", basis, predict @ coefficients))
-        products = scipy.fft.ifft2(moved * wanted.conj()).real
-        step = np.array([peak_of(product, _MOST_PX) for product in products])
+        step = prediction.step(position)
         step[:, 0] -= terms @ np.linalg.lstsq(terms, step[:, 0], rcond=None)[0]
         step[:, 1] -= step[:, 1].mean()
         position = position + step
@@ -81,6 +111,27 @@ def _settle(images: np.ndarray, tilt: np.ndarray, radius_px: float, n_moments: i
         if np.abs(step).max() < _DONE_PX:
             break
     return position, rms, n_rounds
+
+
+def predicted_power(images: np.ndarray, tilt_deg: np.ndarray, radius_px: float) -> np.ndarray:
+    """Return the part (T,) of the power of each image that those at the other tilts predict.
+
+    It is 1 - |image - prediction|²/⟨|image|²⟩ after a short search for shifts. Noise makes it smaller at all directions
+    of the axis alike: rotations keep the power of an image. See :func:`find_shifts` for the parameters.
+    """
+    tilt, position = np.deg2rad(tilt_deg), np.zeros((len(images), 2))
+    for part in (STAGES[0], STAGES[-1]):
+        prediction = _Prediction(images, tilt, radius_px, max(int(part * len(images)), 2))
+        position, _, _ = _settle(prediction, tilt, position, _FEW_ROUNDS)
+    own, wanted = prediction.of(position)
+    total = float((own**2).sum(axis=(1, 2)).mean())
+    return np.asarray(1 - ((own - wanted) ** 2).sum(axis=(1, 2)) / max(total, 1e-300))
+
+
+def predict_images(images: np.ndarray, tilt_deg: np.ndarray, radius_px: float) -> np.ndarray:
+    """Return what the others predict of each of ``images`` (T, X, Y), which are in place; see :func:`find_shifts`."""
+    n_moments = max(int(STAGES[-1] * len(images)), 2)
+    return _Prediction(images, np.deg2rad(tilt_deg), radius_px, n_moments).of(np.zeros((len(images), 2)))[1]
 
 
 def centre_sample(position_px: np.ndarray, centre_px: np.ndarray, tilt_deg: np.ndarray) -> np.ndarray:
