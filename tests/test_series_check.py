@@ -193,3 +193,20 @@ def test_the_command_writes_the_page_and_its_verdicts(imported: ImportedSeries, 
     assert page_of(path) == tmp_path / "a.check.html" and page_of(path).read_text("utf-8").startswith("<!DOCTYPE html>")
     assert "cannot be used: tilt axis: line of tilt axis" in said and said.endswith("a.check.html: cannot be used\n")
     assert main(["check", str(tmp_path / "none.h5")]) == 2
+
+
+def test_no_command_writes_over_images_or_tables(imported: ImportedSeries, tmp_path: Path,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    images, series = tmp_path / "pt.mrc", tmp_path / "a.series.h5"
+    images.write_bytes(b"counts")
+    write_imported(series, imported)
+    assert main(["import", str(images), "--to", str(images)]) == 2
+    assert "no series of an earlier import" in capsys.readouterr().err
+    assert main(["import", str(images), "--to", str(tmp_path)]) == 2
+    assert "it is a folder" in capsys.readouterr().err
+    assert main(["check", str(series), "--to", str(images)]) == 2
+    assert "name it PAGE.html" in capsys.readouterr().err
+    assert images.read_bytes() == b"counts"
+    # An earlier series may be replaced: the command goes on to the images, which are none.
+    assert main(["import", str(images), "--to", str(series)]) == 2
+    assert "pt.mrc is no MRC file" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from pathlib import Path
 from aetlab.core import console
 from aetlab.core.errors import AetlabError
 from aetlab.core.files import write_text
+from aetlab.core.hdf5 import dataset_names
 from aetlab.series.import_files import import_files
 from aetlab.series.imported import ImportedSeries, read_imported, write_imported
 from aetlab.series.prepare import PrepareSpec
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _import(arguments: argparse.Namespace) -> int:
     settings = _prepare_settings(arguments.set)
+    _require_free(arguments.to)
     imported = import_files(arguments.files, table=arguments.table, microscope=arguments.microscope,
                             elements=arguments.elements, pixel_A=arguments.pixel_A, settings=settings, say=print)
     write_imported(arguments.to, imported)
@@ -93,7 +95,23 @@ def _import(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _require_free(series: Path) -> None:
+    """Refuse a place for the series file that holds something else: images and tables are not written over."""
+    if series.is_dir():
+        raise AetlabError(f"--to {series} cannot be used: it is a folder; name a file, for example pt.series.h5")
+    if series.exists():
+        try:
+            is_series = "imported" in dataset_names(series)
+        except AetlabError:
+            is_series = False
+        if not is_series:
+            raise AetlabError(f"--to {series} cannot be used: it is there and is no series of an earlier import; it is "
+                              "not overwritten")
+
+
 def _check(arguments: argparse.Namespace) -> int:
+    if arguments.to is not None and arguments.to.suffix.lower() not in (".html", ".htm"):
+        raise AetlabError(f"--to {arguments.to} cannot be used: the page is HTML; name it PAGE.html")
     imported = read_imported(arguments.series)
     return _write_check(imported, arguments.series, arguments.to or page_of(arguments.series),
                         bound=not arguments.no_bound)

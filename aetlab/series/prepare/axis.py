@@ -161,8 +161,14 @@ class _Judge:
         return float(self.of(angle_deg).mean())
 
     def evidence(self, angle_deg: float, other_deg: float) -> float:
-        """Return by how many standard errors the tilts predict each other better with the first direction."""
+        """Return by how many standard errors the tilts predict each other better with the first direction.
+
+        Single tilts that differ by more than three robust standard deviations from the median count as three.
+        """
         more = self.of(angle_deg) - self.of(other_deg)
+        middle = float(np.median(more))
+        limit = 3 * 1.4826 * float(np.median(np.abs(more - middle)))
+        more = np.clip(more, middle - limit, middle + limit)
         return float(more.mean() / max(float(more.std(ddof=1)) / np.sqrt(len(more)), 1e-12))
 
 

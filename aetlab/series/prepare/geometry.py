@@ -100,7 +100,8 @@ def find_geometry(images: np.ndarray, usable: np.ndarray, tilt_deg: np.ndarray, 
             for t, drift in again.items():
                 drifts[t], joined[t], places[t] = drift, crop_spectrum(drift.joined, small), 0
             centred = _centre(joined, places)
-    position, lost = np.zeros((*usable.shape, 2)), {}
+    position = np.zeros((*usable.shape, 2))
+    lost: dict[tuple[int, int], str] = {}
     for k, i_tilt in enumerate(tilts if spec.shifts == "find" else ()):
         drift = drifts[k]
         at = np.where(drift.placed[:, None], drift.position_px, drift.position_px[drift.reference])
