@@ -195,12 +195,12 @@ def _best_places(products: np.ndarray) -> np.ndarray:
                 place, placed = np.zeros((n, 2), int), [k, j]
                 place[j] = peak
                 for m in others:
-                    place[m], _ = _top(maps, m, placed, place)
+                    place[m] = _top(maps, m, placed, place)
                     placed.append(m)
                 for _ in range(_ROUNDS if others else 0):
                     before = place.copy()
                     for m in range(n):
-                        place[m], _ = _top(maps, m, [i for i in range(n) if i != m], place)
+                        place[m] = _top(maps, m, [i for i in range(n) if i != m], place)
                     if (place == before).all():
                         break
                 total = sum(maps[a, b][tuple((place[a] - place[b]) % shape)] for a in range(n) for b in range(a))
@@ -211,11 +211,10 @@ def _best_places(products: np.ndarray) -> np.ndarray:
     return np.asarray((best - best[0] + size // 2) % size - size // 2, float)
 
 
-def _top(maps: np.ndarray, m: int, others: list[int], place: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the place (2,) of image ``m`` that the ``others`` at ``place`` (F, 2) give, and its likelihood."""
-    total = sum(np.roll(maps[m, k], tuple(place[k]), (0, 1)) for k in others)
-    top = int(total.argmax())
-    return np.array(np.unravel_index(top, total.shape)), float(total.flat[top])
+def _top(maps: np.ndarray, m: int, others: list[int], place: np.ndarray) -> np.ndarray:
+    """Return the place (2,) of image ``m`` that the ``others`` at ``place`` (F, 2) make the likeliest."""
+    total = np.sum([np.roll(maps[m, k], tuple(place[k]), (0, 1)) for k in others], axis=0)
+    return np.array(np.unravel_index(int(total.argmax()), total.shape))
 
 
 def _peaks(likelihood: np.ndarray, n: int) -> np.ndarray:
