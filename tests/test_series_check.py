@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from aetlab.series.errors import SeriesError
 from aetlab.series.facts import ImageFacts
 from aetlab.series.imported import ImportedSeries, read_imported, write_imported
 from aetlab.series.measures import Measures
+from aetlab.series.prepare import PrepareSpec
 from aetlab.spec import MicroscopeSpec
 
 SHAPE, PIXEL_A, N = (160, 150), 0.4, 400.0
@@ -210,3 +211,11 @@ def test_no_command_writes_over_images_or_tables(imported: ImportedSeries, tmp_p
     # An earlier series may be replaced: the command goes on to the images, which are none.
     assert main(["import", str(images), "--to", str(series)]) == 2
     assert "pt.mrc is no MRC file" in capsys.readouterr().err
+
+
+def test_help_of_import_lists_every_setting_of_the_preparation(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["import", "--help"])
+    said = capsys.readouterr().out
+    assert all(f"\n  {field.name}" in said for field in fields(PrepareSpec))
+    assert "bad_pixels=find" in said and "one of find, keep" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m aetlab.series", description=_DESCRIPTION,
                                      epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="import | check | show | init")
-    reads = commands.add_parser("import", help="read, check, order and normalise images")
+    reads = commands.add_parser("import", help="read, check, order and normalise images", epilog=_settings_help(),
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
     reads.add_argument("files", nargs="+", type=Path, metavar="FILE", help="stacks or single images, logs, angle files")
     reads.add_argument("--table", type=Path, help="CSV: file, frame, tilt_deg, defocus_nm, dose_e_A2, exclude")
     reads.add_argument("--microscope", type=Path, help="YAML with the keys of the group microscope")
@@ -66,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     reads.add_argument("--pixel-A", type=float, help="pixel in Å; overrules the files")
     reads.add_argument("--to", type=Path, required=True, metavar="SERIES.h5", help="the series file")
     reads.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the preparation, "
-                       "for example axis_deg=85 or bad_pixels=keep; see aetlab.series.prepare.settings")
+                       "for example axis_deg=85 or bad_pixels=keep; all are listed below")
     _add_bound(reads)
     reads.set_defaults(command=_import)
     checks = commands.add_parser("check", help="write the check page of a series file: verdicts, spectra, and what it "
@@ -82,6 +84,18 @@ def _parser() -> argparse.ArgumentParser:
     starts.add_argument("folder", type=Path)
     starts.set_defaults(command=_init)
     return parser
+
+
+def _settings_help() -> str:
+    """Return the settings of the preparation, one a paragraph: name, default, meaning and values."""
+    lines = ["settings of the preparation (--set KEY=VALUE):"]
+    for field in dataclasses.fields(PrepareSpec):
+        about = field.metadata["about"]
+        default = "" if field.default in (None, "", ()) else f"={field.default:g}" if isinstance(
+            field.default, float) else f"={field.default}"
+        text = f"{about.meaning}{f', {about.unit}' if about.unit else ''}{f' ({about.range})' if about.range else ''}"
+        lines += textwrap.wrap(f"{field.name}{default}: {text}", 100, initial_indent="  ", subsequent_indent="      ")
+    return "\n".join(lines)
 
 
 def _import(arguments: argparse.Namespace) -> int:

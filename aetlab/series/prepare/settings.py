@@ -41,8 +41,9 @@ class PrepareSpec:
         "variance alone", choices=("find", "table", "gain", "variance"), default="find")
     bad_frames: str = setting("find gives blank, doubled and drifted images the weight 0; keep uses all images",
                               choices=("find", "keep"), default="find")
-    shifts: str = setting("find finds drift between the defoci and shifts between the tilts and applies them; keep "
-                          "does not", choices=("find", "keep"), default="find")
+    shifts: str = setting("find finds drift between the defoci and shifts between the tilts and applies them, and "
+                          "gives images that cannot be placed the weight 0; keep does not",
+                          choices=("find", "keep"), default="find")
     axis: str = setting("find searches the direction of the tilt axis within axis_range_deg of axis_deg; given takes "
                         "axis_deg", choices=("find", "given"), default="find")
     axis_deg: float | None = setting(
