@@ -22,7 +22,7 @@ from aetlab.series.prepare.drift import find_drift, find_transfer
 from aetlab.series.prepare.electrons import find_electrons
 from aetlab.series.prepare.expected import find_again
 from aetlab.series.prepare.gain import find_gain_residue
-from aetlab.series.prepare.planes import contrast_transfer, crop_spectrum, ramp
+from aetlab.series.prepare.planes import contrast_transfer, crop_spectrum, peaks_near, ramp
 from aetlab.series.prepare.region import Grid, choose_grid, place_image
 from aetlab.series.prepare.shifts import find_shifts
 from aetlab.series.prepare.silhouette import locate, signal_of
@@ -266,6 +266,13 @@ def test_outlines_give_the_place_of_the_sample_in_each_image() -> None:
     off = found.centre_px - shift
     assert np.abs(off - off.mean(axis=0)).max() < 1.5
     assert 11 < found.half_px.max() < 19
+
+
+def test_peaks_of_many_correlations_are_those_of_each() -> None:
+    x, y = (np.minimum(np.arange(n), n - np.arange(n)) * np.where(np.arange(n) < n / 2, 1, -1) for n in (20, 17))
+    places = np.array([[1.3, -2.2], [-3.4, 0.1], [0.0, 3.0]])
+    hills = np.stack([-((x[:, None] - a) ** 2) - 2 * (y - b) ** 2 for a, b in places])
+    np.testing.assert_allclose(peaks_near(hills, 4), places, atol=1e-9)
 
 
 def test_shifts_follow_from_the_other_projections() -> None:

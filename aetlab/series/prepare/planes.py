@@ -35,6 +35,19 @@ def ramp(shape_xy: tuple[int, int], shift_px: np.ndarray) -> np.ndarray:
     return np.asarray(along[0][..., :, None] * along[1][..., None, :])
 
 
+def peaks_near(correlations: np.ndarray, reach_px: int) -> np.ndarray:
+    """Return the place (T, 2) of the maximum of each correlation (T, X, Y), as :func:`peak_of` with ``reach_px``."""
+    lags = np.arange(-reach_px - 1, reach_px + 2)
+    part = correlations[:, lags[:, None], lags]
+    size, every = 2 * reach_px + 1, np.arange(len(part))
+    top = part[:, 1:-1, 1:-1].reshape(len(part), -1).argmax(axis=1)
+    i, j = top // size + 1, top % size + 1
+    here = part[every, i, j]
+    along_x = parabola.vertex(part[every, i - 1, j], here, part[every, i + 1, j]).place
+    along_y = parabola.vertex(part[every, i, j - 1], here, part[every, i, j + 1]).place
+    return np.column_stack([lags[i] + along_x, lags[j] + along_y])
+
+
 def peak_of(correlation: np.ndarray, reach_px: float = np.inf, around: np.ndarray | None = None) -> np.ndarray:
     """Return the place (2,) of the maximum of a correlation (X, Y) with lag 0 at [0, 0], in pixels.
 

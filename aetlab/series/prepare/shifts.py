@@ -19,14 +19,14 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from aetlab.series.prepare.planes import peak_of, ramp
+from aetlab.series.prepare.planes import peaks_near, ramp
 
 #: Number of moments over the number of tilts, stage by stage.
 STAGES = (1 / 8, 1 / 4, 3 / 8)
 #: Part of the mean power of the terms that is added in the least squares.
 _RIDGE = 0.01
 #: Most rounds, the motion in pixels that ends them, and the greatest motion in one.
-_ROUNDS, _DONE_PX, _MOST_PX = 40, 0.02, 4.0
+_ROUNDS, _DONE_PX, _MOST_PX = 40, 0.02, 4
 #: Rounds of each stage after which a direction of the axis is judged.
 _FEW_ROUNDS = 4
 
@@ -63,8 +63,8 @@ class _Prediction:
         self.shape = shape = (images.shape[1], images.shape[2])
         # Half a period of the highest moment.
         sigma = np.pi * radius_px / (2 * n_moments)
-        q_x, q_y = scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.fftfreq(shape[1])
-        self.spectra = scipy.fft.fft2(images) * np.exp(-2 * (np.pi * sigma) ** 2 * (q_x**2 + q_y**2))
+        q_x, q_y = scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.rfftfreq(shape[1])
+        self.spectra = scipy.fft.rfft2(images) * np.exp(-2 * (np.pi * sigma) ** 2 * (q_x**2 + q_y**2))
         s = (np.arange(shape[0]) - (shape[0] - 1) / 2) / radius_px
         theta = np.arccos(np.clip(s, -1, 1))
         self.basis = np.array([np.sin((n + 1) * theta) for n in range(n_moments)])
@@ -72,8 +72,12 @@ class _Prediction:
         self.predict = np.stack([_from_others(tilt, n) for n in range(n_moments)])
 
     def _coefficients(self, moved: np.ndarray) -> np.ndarray:
-        """Return the moments (T, N, Y) of images with the spectra ``moved`` (T, X, Y)."""
-        return np.asarray(self.moments @ scipy.fft.ifft2(moved).real)
+        """Return the moments (T, N, Y) of images with the half spectra ``moved`` (T, X, Y // 2 + 1)."""
+        return np.asarray(self.moments @ scipy.fft.irfft2(moved, self.shape))
+
+    def _moved(self, position: np.ndarray) -> np.ndarray:
+        """Return the half spectra of the images with ``position`` (T, 2) moved to their middle."""
+        return np.asarray(self.spectra * ramp(self.shape, position)[..., :self.spectra.shape[2]])
 
     def _from_moments(self, coefficients: np.ndarray) -> np.ndarray:
         """Return images (T, X, Y) from their moments (T, N, Y)."""
@@ -85,14 +89,14 @@ class _Prediction:
 
     def step(self, position: np.ndarray) -> np.ndarray:
         """Return the motion (T, 2) by which the images at ``position`` (T, 2) correlate best with their predictions."""
-        moved = self.spectra * ramp(self.shape, position)
+        moved = self._moved(position)
         wanted = self._from_moments(self._predicted(self._coefficients(moved)))
-        products = scipy.fft.ifft2(moved * scipy.fft.fft2(wanted).conj()).real
-        return np.array([peak_of(product, _MOST_PX) for product in products])
+        products = scipy.fft.irfft2(moved * scipy.fft.rfft2(wanted).conj(), self.shape)
+        return peaks_near(products, min(_MOST_PX, (min(self.shape) - 3) // 2))
 
     def of(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return images (T, X, Y) at ``position`` (T, 2) as their moments show them, and as the others predict them."""
-        coefficients = self._coefficients(self.spectra * ramp(self.shape, position))
+        coefficients = self._coefficients(self._moved(position))
         return self._from_moments(coefficients), self._from_moments(self._predicted(coefficients))
 
 
