@@ -107,7 +107,8 @@ def agreement(lines: Lines) -> tuple[float, np.ndarray]:
     waves = np.exp(2j * np.pi * np.outer(lines.q, grid))
     mean, moved, shift = unit[n_tilts // 2], unit, np.zeros(n_tilts)
     for _ in range(6):
-        match = ((unit * mean.conj()) @ waves).real
+        product = unit * mean.conj()
+        match = product.real @ waves.real - product.imag @ waves.imag
         top = np.clip(match.argmax(axis=1), 1, len(grid) - 2)
         before, here, after = (match[np.arange(n_tilts), top + k] for k in (-1, 0, 1))
         bend = before - 2 * here + after
