@@ -20,8 +20,9 @@ sweep: $(VENV)/.installed
 
 # The linters run as tests (tests/test_linters.py), at the same time as the other tests. Three processes keep two cores busy
 # where one of them waits.
+# Python compiles the tests once while the kernels are compiled; the three processes would all compile them.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m aetlab.cli.precompile
+	$(BIN)/python -m aetlab.cli.precompile & kernels=$$!; $(BIN)/python -m pytest -q --collect-only > /dev/null; wait $$kernels
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 # Ray has an environment of its own: its plugin needs other versions of packages that the tests use. Compiled kernels lie

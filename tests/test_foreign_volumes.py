@@ -11,6 +11,7 @@ import mrcfile
 import numpy as np
 import pytest
 
+from aetlab.exchange.foreign_hdf5 import Axis, _axis_of
 from aetlab.exchange.mrc import IMOD_STAMP
 from aetlab.exchange.read_volume import FileError, read_volume
 from aetlab.series.errors import SeriesError
@@ -257,3 +258,8 @@ def test_images_of_hdf5_files_obey_the_names_and_directions_of_their_axes(tmp_pa
         np.testing.assert_array_equal([source.read(k) for k in range(2)], images)
         np.testing.assert_array_equal(source.read(1, (slice(1, 3), slice(0, 2))), images[1, 1:3, :2])
     assert source.pixel_A == pytest.approx((0.05, 0.05)) and source.infos[0].tilt_deg == -3
+
+
+def test_a_scale_without_values_gives_its_axis_no_places(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "volume.h5", "w") as file:
+        assert _axis_of(file.create_dataset("x", data=h5py.Empty("f4")), 3, "x") == Axis("x")
