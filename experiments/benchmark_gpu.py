@@ -44,6 +44,7 @@ from aetlab.gpu import (
     memory_needed_bytes,
     open_device,
 )
+from aetlab.gpu.rotation import make_gpu_rotation
 from aetlab.methods.regularisers.tv import GpuTotalVariation, TvSettings
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.solve import minimize
@@ -172,6 +173,12 @@ def measure_parts(device: Device, n: int, keep: Keep, *, copy_bytes: int = 2**30
     ffts = recorded(device, N_FFTS * [lambda: device.fft(plane, out)])
     found["one_fft_us"] = 1e6 * seconds(device, ffts, 4) / N_FFTS
     keep(found)
+    now, slices = device.zeros((2,), np.int32), device.zeros((n_slices, n, n), np.float32)
+    nothing = device.zeros((1,), np.float32)
+    shears = make_gpu_rotation("fourier", (n, n, n), N_LAYERS, np.array([31.7]), device, now)
+    # No scale: the adjoint adds 0 to the volume.
+    note("rotate, fourier", seconds(device, lambda: shears.rotate_and_bin(volume, slices), repeats))
+    note("adjoint, fourier", seconds(device, lambda: shears.add_adjoint(slices, nothing, volume, None), repeats))
     prox = GpuTotalVariation(device, WEIGHT, TvSettings(inner_iterations=N_INNER))
     note("total variation", seconds(device, lambda: prox(volume, step), 2))
 

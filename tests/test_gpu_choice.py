@@ -20,6 +20,7 @@ from aetlab.core.nouns import TiltSeries
 from aetlab.core.seeds import generator
 from aetlab.gpu import choose
 from aetlab.methods.regularisers import REGULARISERS
+from aetlab.methods.rotations import ROTATIONS
 from aetlab.reconstruction import device as device_choice
 from aetlab.reconstruction.estimate import estimate
 from aetlab.reconstruction.fit import align_when_due, fit_volume, make_aligner, make_model
@@ -103,11 +104,14 @@ def test_a_gpu_with_too_little_memory_is_refused_with_what_is_missing() -> None:
 
 
 def test_a_rotation_without_a_gpu_version_is_computed_by_the_cpu(with_gpu: HostDevice, tiny: RunSpec,
-                                                                 series: TiltSeries, change) -> None:
+                                                                 series: TiltSeries, change,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     fourier = change(tiny, "engine", rotation="fourier")
+    row = dataclasses.replace(ROTATIONS["fourier"], gpu_kernel="")
+    monkeypatch.setitem(ROTATIONS, "fourier", row)
     assert device_choice.solver_parts(make_model(fourier, series, said.append)).name == "cpu"
-    assert said == ["the CPU reconstructs: engine.rotation=fourier has no GPU version"]
+    assert said == ["the CPU reconstructs: engine.rotation=fourier has no GPU version: choose one of cubic, linear"]
 
 
 def test_a_regulariser_without_a_gpu_version_is_computed_by_the_cpu(

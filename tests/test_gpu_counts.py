@@ -16,6 +16,7 @@ from aetlab.forward.series_optics import series_optics
 from aetlab.gpu import GpuModel, GpuSlices
 from aetlab.gpu.atom_slices import GpuAtomSlices
 from aetlab.gpu.kernels import KERNELS, SOURCES
+from aetlab.gpu.rotation import make_gpu_rotation
 from aetlab.refinement.tables import tabulate_atoms
 from aetlab.spec import MicroscopeSpec
 
@@ -24,7 +25,8 @@ N_Z, N_LAYERS, N_SLICES, N_DEFOCI = 480, 10, 48, 3
 #: Largest numbers of registers of a thread, 32 if not listed.
 REGISTERS = {"add_adjoint": 48, "add_adjoint_in_metric": 56, "rotate_linear": 48, "rotate_cubic": 56,
              "build_rotation": 40, "detected_residual": 48, "poisson_residual": 48, "residual": 40, "to_images": 40,
-             "from_images": 40, "tv_step": 48, "deposit_atoms": 40, "gather_atoms": 64,
+             "from_images": 40, "tv_step": 48, "deposit_atoms": 40, "gather_atoms": 64, "shear_in": 64,
+             "shear_columns": 64, "shear_rows": 64, "shear_out": 64,
              **{name: 64 for name, kernel in KERNELS.items() if kernel.source == "fused.cu"}}
 
 
@@ -46,6 +48,18 @@ def test_a_tilt_takes_four_launches_a_slice_in_fused_planes() -> None:
                 "rows_from_images": 1, "back_columns": N_SLICES, "add_adjoint": 1}
     assert count_tilt((32, 32)).launches == Counter(expected)
     assert sum(expected.values()) == 198
+
+
+def test_a_tilt_rotated_by_shears_takes_seven_launches_for_64_rows() -> None:
+    """Forward 4, back 3; 100 rows of y are two blocks of rows."""
+    device, now, shape, n_layers = CountingDevice(), np.zeros(2, np.int32), (48, 40, 100), 10
+    rotation = make_gpu_rotation("fourier", shape, n_layers, np.zeros(3), device, now)
+    volume, slices = np.zeros(shape, np.float32), np.zeros((5, *shape[1:]), np.float32)
+    device.reset()
+    rotation.rotate_and_bin(volume, slices)
+    rotation.add_adjoint(slices, np.zeros(1, np.float32), volume, None)
+    assert device.launches == Counter({"shear_in": 4, "shear_columns": 4, "shear_rows": 2, "bin_layers": 2,
+                                       "shear_out": 2})
 
 
 def test_a_tilt_takes_eight_launches_a_slice_in_other_planes() -> None:

@@ -15,6 +15,8 @@ from aetlab.forward.model import ForwardModel
 from aetlab.forward.rotation import make_rotation
 from aetlab.gpu import GpuError, GpuModel, extrapolate, memory_needed_bytes
 from aetlab.gpu.kernels import KERNELS
+from aetlab.gpu.rotation import check_rotation, make_gpu_rotation
+from aetlab.methods.fourier_rotation import FourierRotation
 from aetlab.methods.regularisers.atoms import sparsify_on
 from aetlab.spec import MicroscopeSpec
 
@@ -292,9 +294,38 @@ def test_proximal_operators_agree_with_the_cpu(device: HostDevice, kind: str, st
     np.testing.assert_allclose(found, expected, atol=0 if kind != "tv" else 1e-5)
 
 
-def test_an_unknown_rotation_is_refused(device: HostDevice) -> None:
-    with pytest.raises(GpuError, match="choose one of cubic, linear"):
-        make_model(device, SHAPES[0], rotation="fourier")
+@pytest.mark.parametrize(("shape", "numbers"), [((9, 10, 13), "9 and 10"), ((14, 12, 8), "14 and 12"),
+                                                ((800, 10, 8), "800 and 10")])
+def test_a_padded_square_that_the_shears_do_not_hold_is_refused(shape: tuple[int, int, int], numbers: str) -> None:
+    with pytest.raises(GpuError, match=f"engine.rotation=fourier .* even numbers .* up to 720, not {numbers}$"):
+        check_rotation("fourier", shape)
+
+
+@pytest.mark.parametrize("shape", [(12, 16, 13), (18, 10, 71)], ids=str)
+def test_shears_agree_with_the_cpu_and_are_adjoint(device: HostDevice, shape: tuple[int, int, int]) -> None:
+    """Every quarter turn, one with no rest, more rows of y than a block, a last slice of other thickness, a metric."""
+    rng, n_layers, tilt_deg = np.random.default_rng(1), 5, np.array([0.0, 31.7, 90.0, 100.0, -170.3, -97.0, 44.0])
+    now, scale = device.zeros((2,), np.int32), device.upload(np.array([0.7], np.float32))
+    rotation = make_gpu_rotation("fourier", shape, n_layers, tilt_deg[::-1], device, now)
+    reference = make_rotation("fourier", shape, n_layers, tilt_deg, dtype=np.float64)
+    assert isinstance(reference, FourierRotation)
+    slices = device.zeros((-(-shape[0] // n_layers), *shape[1:]), np.float32)
+    expected = np.empty(slices.shape)
+    for i_tilt, angle in enumerate(tilt_deg):
+        rotation.place(i_tilt, float(angle))
+        now[0] = i_tilt
+        volume, metric = (device.upload(rng.uniform(-1, 1, shape).astype(np.float32)) for _ in range(2))
+        rotation.rotate_and_bin(volume, slices)
+        reference.rotate_and_bin(volume.astype(np.float64), i_tilt, expected)
+        assert relative_error(slices, expected) < 1e-6
+        gradient, before = device.upload(rng.uniform(-1, 1, slices.shape).astype(np.float32)), volume.astype(np.float64)
+        turned_back = device.zeros(shape, np.float32)
+        rotation.add_adjoint(gradient, scale, turned_back, None)
+        assert np.vdot(slices.astype(float), gradient) * 0.7 == pytest.approx(
+            np.vdot(before, turned_back), abs=1e-6 * np.linalg.norm(before) * np.linalg.norm(turned_back))
+        rotation.add_adjoint(gradient, scale, volume, metric)
+        reference.add_adjoint(gradient.astype(np.float64), i_tilt, 0.7, before, metric.astype(np.float64))
+        assert relative_error(volume, before) < 1e-6
 
 
 def test_extrapolation_updates_both_volumes(device: HostDevice) -> None:
@@ -319,15 +350,17 @@ def test_sparsity_shrinks_by_metric_and_weights(device: HostDevice, with_metric:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("kind", ["tv", "pos"])
-def test_the_estimate_of_memory_is_that_of_the_allocated_arrays(shape: tuple[int, int, int], kind: str) -> None:
+@pytest.mark.parametrize(("kind", "rotation"), [("tv", "linear"), ("pos", "linear"), ("pos", "fourier")])
+def test_the_estimate_of_memory_is_that_of_the_allocated_arrays(shape: tuple[int, int, int], kind: str,
+                                                                rotation: str) -> None:
     device = HostDevice(host_library())
-    model = make_model(device, shape)
+    shape = (8, 10, shape[2]) if rotation == "fourier" else shape
+    model = make_model(device, shape, rotation=rotation)
     volume, _ = device.zeros(shape, np.float32), device.zeros(shape, np.float32)
     prox = make_gpu_prox(device, kind, 0.5)
     model.descend(volume, 0, 1.0)
     prox(volume, 1.0)
-    needed = memory_needed_bytes(shape, len(TILT_DEG), len(DEFOCUS_A), n_layers_per_slice=4, rotation="linear",
+    needed = memory_needed_bytes(shape, len(TILT_DEG), len(DEFOCUS_A), n_layers_per_slice=4, rotation=rotation,
                                  regulariser=kind)
     fft_room = 2 * len(DEFOCUS_A) * 8 * shape[1] * shape[2]
     small = 5000

@@ -12,6 +12,7 @@ from aetlab.gpu.device import Device, GpuError
 from aetlab.gpu.footprint import atom_slices_bytes, memory_needed_bytes
 from aetlab.gpu.model import GpuModel
 from aetlab.gpu.passes import extrapolate
+from aetlab.gpu.rotation import check_rotation
 
-__all__ = ["Device", "GpuError", "GpuModel", "GpuSlices", "atom_slices_bytes", "extrapolate",
+__all__ = ["Device", "GpuError", "GpuModel", "GpuSlices", "atom_slices_bytes", "check_rotation", "extrapolate",
            "memory_needed_bytes", "open_device"]

@@ -7,6 +7,7 @@ import math
 from aetlab.core.grid import n_slices
 from aetlab.gpu.atom_tiles import n_tiles
 from aetlab.gpu.kernels import TILE_X, TILE_Y
+from aetlab.gpu.rotation import SHEARED_ROWS
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.methods.rotations import ROTATIONS
 
@@ -38,7 +39,10 @@ def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci:
     planes += n_defoci + 1 if mtf else 0
     planes += n_defoci * n_tilts if aligned else 0
     matrix = ROTATIONS[rotation].matrix
-    table = column * (8 + 8 + 4 + 8 * (matrix.capacity if matrix else 0))
+    if matrix:
+        table = column * (8 + 8 + 4 + 8 * matrix.capacity)
+    else:  # a block of rows of y on the padded square
+        table = 4 * 2 * max(n_z, n_x) ** 2 * min(SHEARED_ROWS, n_y) + 2 * max(n_z, n_x) * (8 + 4)
     return round(volumes * volume + planes * plane + n_tilts * n_defoci * plane / 2 + table)
 
 

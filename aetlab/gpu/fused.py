@@ -36,8 +36,8 @@ class FusedSteps:
         self._which = [int(i) for i in optics.which]
         self._order_x, self._order_y = simd_fft.scrambled_order(n_x), simd_fft.scrambled_order(n_y)
         self._sizes = np.int32(n_x), np.int32(n_y)
-        self._along_x = np.int32(_radices(n_x)), device.upload(_twiddles(n_x))
-        self._along_y = np.int32(_radices(n_y)), device.upload(_twiddles(n_y))
+        self._along_x = np.int32(radices_of(n_x)), device.upload(twiddles_of(n_x))
+        self._along_y = np.int32(radices_of(n_y)), device.upload(twiddles_of(n_y))
         self._free = device.upload(self.pack(optics.free))
         self._waves = device.zeros((len(self._which) + 1, n_x, n_y), np.complex64)
         self._plane = device.zeros((n_x, n_y), np.complex64)
@@ -92,11 +92,11 @@ class FusedSteps:
                             *self._sizes, *self._along_x, self.images)
 
 
-def _radices(n: int) -> int:
+def radices_of(n: int) -> int:
     """Return the radices of the stages of a forward transform of length ``n``, 4 bits each, the first lowest."""
     return sum(radix << 4 * i for i, radix in enumerate(simd_fft.factors(n) or ()))
 
 
-def _twiddles(n: int) -> np.ndarray:
+def twiddles_of(n: int) -> np.ndarray:
     """Return exp(-2πi k/n), complex64 (n,)."""
     return np.exp(-2j * np.pi / n * np.arange(n)).astype(np.complex64)

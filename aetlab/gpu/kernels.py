@@ -44,7 +44,8 @@ def _fused(n_threads: int) -> Kernel:
 #: Extents: ``rotate_*`` (Y, X, S), ``add_adjoint*`` and ``tv_*`` (Y, X, Z), ``build_rotation`` (X, Z, 1), ``*residual``
 #: (rows of all images, 1, 1), ``sum_cost`` and ``set_tilt`` (1, 1, 1), ``*columns*``
 #: (blocks of columns of all planes, 1, 1), ``*rows*`` (X, 1, 1), ``deposit_atoms`` (tiles of all slices, 1, 1),
-#: ``gather_atoms`` (atoms, 1, 1), all others (pixels or voxels, 1, 1).
+#: ``gather_atoms`` (atoms, 1, 1), ``shear_*`` (blocks of rows of y of all lines, 1, 1), ``bin_layers``
+#: (rows of y, X, S), all others (pixels or voxels, 1, 1).
 KERNELS: dict[str, Kernel] = {
     "set_tilt": _each("rotation.cu", 1, 1, 1),
     "build_rotation": _each("rotation.cu", 32, 4, 1),
@@ -52,6 +53,11 @@ KERNELS: dict[str, Kernel] = {
     "rotate_cubic": Kernel("rotation.cu", (32, 8, 1), (32 * _LANES, 8, 1)),
     "add_adjoint": Kernel("rotation.cu", (32, 8, 1), (32 * _LANES, 8, 1)),
     "add_adjoint_in_metric": Kernel("rotation.cu", (32, 8, 1), (32 * _LANES, 8, 1)),
+    "shear_in": Kernel("shear.cu", (256, 1, 1), (1, 1, 1), waits=True),
+    "shear_columns": Kernel("shear.cu", (256, 1, 1), (1, 1, 1), waits=True),
+    "shear_rows": Kernel("shear.cu", (256, 1, 1), (1, 1, 1), waits=True),
+    "shear_out": Kernel("shear.cu", (256, 1, 1), (1, 1, 1), waits=True),
+    "bin_layers": _each("shear.cu", 32, 8, 1),
     "blur_axis": _each("rotation.cu", 256, 1, 1),
     "enter": _each("multislice.cu", 256, 1, 1),
     "transmit": _each("multislice.cu", 256, 1, 1),
@@ -89,4 +95,5 @@ SOURCES = tuple(sorted({kernel.source for kernel in KERNELS.values()}))
 
 def read_source(name: str) -> str:
     """Return the text of one of :data:`SOURCES`, with the functions that they share."""
-    return "".join((Path(__file__).parent / part).read_text(encoding="utf-8") for part in ("common.cuh", name))
+    parts = ("common.cuh", "fft.cuh", name)
+    return "".join((Path(__file__).parent / part).read_text(encoding="utf-8") for part in parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +12,9 @@ from aetlab.core.nouns import TiltSeries
 from aetlab.forward.blur import gaussian_kernel
 from aetlab.forward.series_optics import SeriesOptics
 from aetlab.gpu.choose import check_room
-from aetlab.gpu.device import Array, Device, GpuError
+from aetlab.gpu.device import Array, Device
 from aetlab.gpu.multislice import GpuWaves
-from aetlab.methods.rotations import ROTATIONS
+from aetlab.gpu.rotation import check_rotation, make_gpu_rotation
 from aetlab.spec import MicroscopeSpec
 
 
@@ -46,10 +45,7 @@ class GpuModel:
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
                  n_layers_per_slice: int, device: Device, rotation: str = "linear", blur_A: float = 0.0,
                  likelihood: str = "amplitude") -> None:
-        method = ROTATIONS[rotation]
-        if method.matrix is None or not method.gpu_kernel:
-            able = ", ".join(name for name, row in ROTATIONS.items() if row.gpu_kernel)
-            raise GpuError(f"engine.rotation={rotation} has no GPU version: choose one of {able}")
+        check_rotation(rotation, shape_zxy)
         optics_of = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
         optics = optics_of.optics
         n_z, n_x, n_y = shape_zxy
@@ -59,19 +55,13 @@ class GpuModel:
         self.device = device
         self._shape = n_z, n_x, n_y
         self._n_layers = n_layers_per_slice
-        self._matrix, self._kernel = method.matrix, method.gpu_kernel
         _check_room_for_differences(device, series, optics_of.n_sets)
         self._amplitude = device.upload(np.stack([series.amplitudes(i) for i in range(self.n_tilts)], dtype=np.float32,
                                                  casting="same_kind"))
         self._weight = device.upload(weights) if (weights := _weights(series)) is not None else None
-        tilt_rad = np.deg2rad(np.asarray(series.tilt_deg, np.float64))
-        self._cos_sin = device.upload(np.stack([np.cos(tilt_rad), np.sin(tilt_rad)], axis=1))
         zeros = device.zeros
         self._now, self._scale = zeros((2,), np.int32), zeros((1,), np.float32)
-        self._corner, self._fraction = zeros((n_z * n_x, 2), np.int32), zeros((n_z * n_x, 2), np.float32)
-        self._counts = zeros((n_z * n_x,), np.int32)
-        self._rows = zeros((n_z * n_x, self._matrix.capacity), np.int32)
-        self._weights = zeros((n_z * n_x, self._matrix.capacity), np.float32)
+        self._rotation = make_gpu_rotation(rotation, shape_zxy, n_layers_per_slice, series.tilt_deg, device, self._now)
         self._slices = zeros((slices, n_x, n_y), np.float32)
         first = [int(np.flatnonzero(optics_of.set_of == k)[0]) for k in range(optics_of.n_sets)]
         transfer = np.stack([optics_of.transfer(i_tilt) for i_tilt in first])
@@ -143,8 +133,7 @@ class GpuModel:
             self._placed = True
             self._waves.separate_sets(self.n_tilts)
             self._replay = (0, 0), None
-        self.device.write(np.array([math.cos(math.radians(tilt_deg)), math.sin(math.radians(tilt_deg))]),
-                          self._cos_sin[i_tilt])
+        self._rotation.place(i_tilt, tilt_deg)
         self._waves.place_transfer(self._waves.pack(transfer), i_tilt)
         self.device.write(amplitude.astype(np.float32), self._amplitude[i_tilt])
         if weight is not None:
@@ -168,7 +157,7 @@ class GpuModel:
     def add_adjoint(self, slices: np.ndarray, i_tilt: int, scale: float, volume: Array) -> None:
         """Add ``scale`` times the adjoint of :meth:`rotate_and_bin` of ``slices`` (S, X, Y) to ``volume``."""
         self._choose(i_tilt, scale)
-        self._build()
+        self._rotation.prepare()
         self._add_adjoint(self.device.upload(slices), volume, None)
 
     def _choose(self, i_tilt: int, scale: float) -> int:
@@ -185,29 +174,12 @@ class GpuModel:
         self._propagate_back()
         self._add_adjoint(self._slices, volume, metric)
 
-    def _build(self) -> None:
-        n_z, n_x, _ = self._shape
-        self.device.launch(
-            "build_rotation", (n_x, n_z, 1), self._now, self._cos_sin, np.int32(n_z), np.int32(n_x),
-            np.int32(self._n_layers), np.int32(self._matrix.cubic), np.int32(self._matrix.capacity),
-            self._corner, self._fraction, self._counts, self._rows, self._weights)
-
     def _rotate(self, volume: Array) -> None:
-        n_z, n_x, n_y = self._shape
-        self._build()
-        self.device.launch(self._kernel, (n_y, n_x, len(self._slices)), volume, self._corner,
-                            self._fraction, np.int32(n_z), np.int32(n_x), np.int32(n_y), np.int32(self._n_layers),
-                            self._slices)
+        self._rotation.prepare()
+        self._rotation.rotate_and_bin(volume, self._slices)
 
     def _add_adjoint(self, slices: Array, volume: Array, metric: Array | None) -> None:
-        n_z, n_x, n_y = self._shape
-        matrix = self._counts, self._rows, self._weights, np.int32(self._matrix.capacity)
-        sizes = np.int32(n_x), np.int32(n_y)
-        if metric is None:
-            self.device.launch("add_adjoint", (n_y, n_x, n_z), slices, *matrix, self._scale, *sizes, volume)
-        else:
-            self.device.launch("add_adjoint_in_metric", (n_y, n_x, n_z), slices, *matrix, self._scale, metric, *sizes,
-                                volume)
+        self._rotation.add_adjoint(slices, self._scale, volume, metric)
 
     def _blur_slices(self) -> None:
         if self._half_kernel is not None:

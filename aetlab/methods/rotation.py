@@ -58,7 +58,8 @@ class RotationMethod:
     matrix : Matrix, optional
         The matrix of a local interpolation, whose memory is counted.
     gpu_kernel : str
-        The kernel that rotates with the matrix on a GPU; empty: none, and ``engine=auto`` reconstructs on the CPU.
+        The kernel that rotates on a GPU, with the matrix if there is one; empty: none, and ``engine=auto`` reconstructs
+        on the CPU.
     all_threads : bool
         Whether small planes are rotated by all threads as well.
     """

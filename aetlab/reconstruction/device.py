@@ -17,7 +17,6 @@ from aetlab.forward.multislice import loses_fused_kernels
 from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.methods.regulariser import Prior, Problem, Regulariser
 from aetlab.methods.regularisers import REGULARISERS
-from aetlab.methods.rotations import ROTATIONS
 from aetlab.refinement.atom_slices import AtomSlices, CpuAtomSlices
 from aetlab.spec import RunSpec, SpecError, leaves_counts_out, tilt_angles_deg
 
@@ -160,8 +159,7 @@ def solver_parts(model: Model) -> Parts:
 
 
 def _open(spec: RunSpec) -> gpu.Device:
-    if not ROTATIONS[spec.engine.rotation].gpu_kernel:
-        raise gpu.GpuError(f"engine.rotation={spec.engine.rotation} has no GPU version")
+    gpu.check_rotation(spec.engine.rotation, spec.scale.shape_zxy)
     if LIKELIHOODS[spec.engine.likelihood].gpu is None:
         raise gpu.GpuError(f"engine.likelihood={spec.engine.likelihood} has no GPU version")
     if REGULARISERS[spec.reg.kind].gpu is None:

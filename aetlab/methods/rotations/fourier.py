@@ -16,4 +16,4 @@ def _make(shape_zxy: tuple[int, int, int], n_layers: int, tilt_deg: np.ndarray, 
     return FourierRotation(shape_zxy, n_layers, tilt_deg, dtype=dtype)
 
 
-ROW = RotationMethod(meaning="three shears in Fourier space, on the CPU only", make=_make, all_threads=True)
+ROW = RotationMethod(meaning="three shears in Fourier space", make=_make, gpu_kernel="shear_in", all_threads=True)
