@@ -138,7 +138,8 @@ def test_the_gpu_tests_run_on_a_bare_machine_and_are_as_many_as_expected(bare: t
 def test_the_benchmark_needs_few_packages_and_measures_every_part(bare: tuple[dict[str, Any], str]) -> None:
     found = bare[0]
     assert max(found["error"]["cost"], found["error"]["step"]) < 1e-5
-    assert set(found["parts"]["parts"]) == {"rotate", "measure", "back", "adjoint", "total variation", "extrapolate"}
+    assert set(found["parts"]["parts"]) == {"rotate", "measure", "back", "adjoint", "total variation", "extrapolate",
+                                            "rotate, fourier", "adjoint, fourier"}
     assert found["parts"]["tilt_ms"] > 0 and found["parts"]["one_fft_us"] > 0
     assert found["run"]["finite"] and found["run"]["restarts"] == found["run"]["halvings"] == []
     assert found["run"]["cost"][-1] < 0.1 * found["run"]["cost"][0]

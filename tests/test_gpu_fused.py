@@ -101,7 +101,7 @@ def test_only_planes_that_the_kernels_hold_are_fused(shape_xy: tuple[int, int], 
 
 
 def test_python_and_cuda_agree_on_the_size_of_a_block() -> None:
-    text = "".join((Path(gpu.__file__).parent / name).read_text(encoding="utf-8") for name in ("fused.cu", "atoms.cu"))
+    text = "".join((Path(gpu.__file__).parent / name).read_text(encoding="utf-8") for name in ("fft.cuh", "atoms.cu"))
     defined = dict(re.findall(r"#define (LONGEST|COLUMNS|TILE_X|TILE_Y|MOST_CELLS|STEPS) +(\d+)", text))
     assert {name: int(value) for name, value in defined.items()} == {
         "LONGEST": kernels.LONGEST, "COLUMNS": kernels.COLUMNS, "TILE_X": kernels.TILE_X, "TILE_Y": kernels.TILE_Y,
