@@ -43,7 +43,7 @@ from aetlab.reconstruction.stages import StagedFit, fit_stages
 from aetlab.reconstruction.tiles import seams_A
 from aetlab.reconstruction.traced import report_traced, tracing_of
 from aetlab.reconstruction.weight import hold_out, prediction_cost, regulariser_weight
-from aetlab.spec import RunSpec, SpecError, dose_per_image_e_A2, tilt_angles_deg
+from aetlab.spec import RunSpec, SpecError, coarse_refinement_layers, dose_per_image_e_A2, tilt_angles_deg
 
 #: Tilts in degrees of the views of the true sample, as in the paper's figure 2. They need not belong to the series.
 VIEWS_DEG = (0.0, 5.0)
@@ -202,12 +202,13 @@ def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction
     numbers = atomic_numbers(settings, elements)
     seed = int(generator(settings.seed, "refine").integers(2**31))
     reported = _listener(progress, "refine")
-    most = refinement.most_passes(settings.refine)
+    most = refinement.most_passes(settings.refine, len(series.tilt_deg))
     with computing(settings):
         refined = refinement.refine_atoms(
             at_found_brightness(without_held_images(settings, series), reconstruction), settings.scale.shape_zxy,
             traced, numbers, settings.refine,
             microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers, seed=seed,
+            n_coarse_layers=coarse_refinement_layers(settings),
             report=lambda done, detail: reported(done, most, detail),
             make_slices=choose_slices(settings, len(traced) + (0 if held is None else len(held)), progress.say),
             held=held, known=known)

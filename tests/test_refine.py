@@ -11,7 +11,8 @@ from aetlab.core.nouns import TiltSeries, TracedAtoms
 from aetlab.core.poses import Poses, turn_matrix
 from aetlab.forward import add_shot_noise
 from aetlab.refinement import as_traced, refine_atoms
-from aetlab.refinement.fisher import invert_blocks, sample_information, standard_errors
+from aetlab.refinement.first_sites import first_sites, noise_imitates_atoms
+from aetlab.refinement.fisher import information_passes, invert_blocks, sample_information, standard_errors
 from aetlab.refinement.fit import fit_to_images
 from aetlab.refinement.geometry import settle
 from aetlab.refinement.lbfgs import minimize_lbfgs
@@ -118,6 +119,35 @@ def test_sites_vanish_appear_and_get_their_elements(series: TiltSeries, truth: S
                          n_layers_per_slice=4, seed=6)
     assert np.array_equal(refined.positions_A, again.positions_A)
     assert len(as_traced(refined)) == len(refined)
+
+
+@pytest.mark.parametrize(("electrons", "imitates"), [(35.9, True), (36.1, False)])
+def test_all_traced_sites_come_first_where_noise_cannot_imitate_an_atom(series: TiltSeries, truth: Sites,
+                                                                        electrons: float, imitates: bool) -> None:
+    """Half an atom stands ½ √(4 n i) above the noise: 6 standard deviations at 36 electrons and i = 1."""
+    model = make_model(dataclasses.replace(series, electrons_per_pixel=np.full(series.images.shape[:2], electrons)))
+    information, poses = np.tile(np.eye(4), (64, 1, 1)), Poses.nominal(TILT_DEG, 3)
+    assert noise_imitates_atoms(model, truth, poses, information, 0.5) == imitates
+
+
+def test_the_first_round_has_the_strongest_sites_without_duplicates(series: TiltSeries, truth: Sites) -> None:
+    signal = np.random.default_rng(8).permutation(65).astype(float)
+    traced = dataclasses.replace(traced_from(np.concatenate([truth.positions_A, truth.positions_A[:1] + 0.3]),
+                                             np.full(65, 8)), signal=signal)
+    for spec, n_strong in ((RefineSpec(kind="atoms"), 53), (RefineSpec(kind="atoms", first_share=0.2), 13),
+                           (RefineSpec(kind="atoms", n_rounds=1), 65)):
+        sites, strong = first_sites(traced, make_model(series), spec)
+        assert len(sites) == len(strong) == 64
+        weakest = np.sort(signal)[65 - n_strong]
+        of_sites = signal[np.array([np.flatnonzero((traced.positions_A == place_A).all(axis=1))[0]
+                                    for place_A in sites.positions_A])]
+        assert (strong == (of_sites >= weakest)).all()
+
+
+def test_information_is_sampled_by_as_many_tilts() -> None:
+    assert [information_passes(RefineSpec(), n_tilts) for n_tilts in (7, 15, 60, 200)] == [
+        (5, 18), (2, 8), (1, 2), (1, 1)]
+    assert information_passes(RefineSpec(n_information=3, n_information_last=5), 60) == (3, 5)
 
 
 def test_a_series_with_missing_images_and_different_electrons_is_refined(series: TiltSeries, truth: Sites) -> None:

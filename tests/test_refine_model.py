@@ -46,6 +46,16 @@ def test_slices_are_sums_of_the_layers_that_the_simulation_builds(dtype: type, n
     assert slices.sum() == pytest.approx(expected.sum(), rel=1e-3)
 
 
+def test_coarse_slices_are_sums_of_fine_ones_and_leave_the_images_nearly_alone() -> None:
+    model, poses = make_model(np.ones((2, 2, 24, 32)), n_layers=2), Poses.nominal(TILT_DEG, 2)
+    sites, coarse = make_sites(np.random.default_rng(2)), model.with_layers(5).with_layers(6)
+    thick, sums = coarse.slices(sites, poses, 1), np.add.reduceat(model.slices(sites, poses, 1), [0, 3, 6, 9], axis=0)
+    assert np.abs(thick - sums).max() < 2e-4 * sums.max()  # atoms end with a slice
+    images, approximate = model.images(sites, poses), coarse.images(sites, poses)
+    assert 0 < np.abs(approximate - images).max() < 0.05 * np.abs(images - 1).max()
+    np.testing.assert_array_equal(coarse.with_layers(2).images(sites, poses), images)
+
+
 def test_the_gradient_is_that_of_the_cost(noisy: np.ndarray) -> None:
     rng = np.random.default_rng(3)
     model, sites = make_model(noisy), make_sites(rng)

@@ -16,7 +16,7 @@ from aetlab.reconstruction.fit import fit_volume, make_model
 from aetlab.reconstruction.iterations import find_iterations
 from aetlab.reconstruction.resumable import Resumption
 from aetlab.reconstruction.stages import StagedFit, fit_stages
-from aetlab.spec import BinningSpec, RunSpec, SpecError, coarse_layers
+from aetlab.spec import BinningSpec, RunSpec, SpecError, coarse_layers, coarse_refinement_layers
 from aetlab.spec.choices import settings
 
 STAGED = BinningSpec(n_layers=4, coarse=16, fine_iterations=3)
@@ -57,6 +57,7 @@ def tiny() -> tuple[RunSpec, TiltSeries]:
 def test_a_coarse_slice_has_two_fifths_of_the_depth_of_focus(microscope: str, voxel_A: float, n_layers: int) -> None:
     spec = settings(scale="small", microscope=microscope, binning="coarse_first", overrides={"scale.voxel_A": voxel_A})
     assert coarse_layers(spec) == n_layers
+    assert coarse_refinement_layers(spec) == n_layers // 2
 
 
 def test_coarse_slices_are_no_thicker_than_the_volume_and_no_thinner_than_fine_ones() -> None:

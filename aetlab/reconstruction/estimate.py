@@ -39,7 +39,14 @@ from aetlab.reconstruction.tiles import largest_part, margin_rows, tiles_of
 from aetlab.reconstruction.trials import measure_s, once, refined_pass_s
 from aetlab.reconstruction.weight import TRIAL_ITERATIONS, smaller_problem
 from aetlab.refinement import usual_passes
-from aetlab.spec import RunSpec, TileSpec, dose_per_image_e_A2, leaves_counts_out, tilt_angles_deg
+from aetlab.spec import (
+    RunSpec,
+    TileSpec,
+    coarse_refinement_layers,
+    dose_per_image_e_A2,
+    leaves_counts_out,
+    tilt_angles_deg,
+)
 from aetlab.spec.tile import JOINED
 
 #: Seconds of tracing per atom, all rounds.
@@ -150,10 +157,11 @@ def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: gpu.Device | None) ->
     decide_s = _decision_s(spec, atoms, iteration_s)
     seconds = {"simulate": _simulation_s(spec, atoms)} | ({"decide": decide_s} if decide_s else {})
     seconds |= {"reconstruct": reconstruct_s, "trace": trace_s}
-    pass_s = once(lambda spec: refined_pass_s(spec, atoms), spec, "scale", "sample", "engine", "defocus", "microscope",
-                  "binning", "refine", "tilts", "wedge", "seed") if spec.refine.kind != "none" else 0.0
-    if pass_s:
-        seconds["refine"] = usual_passes(spec.refine) * pass_s
+    pass_s = 0.0
+    if spec.refine.kind != "none":
+        pass_s, coarse_s = _pass_s(spec, atoms)
+        n_fine, n_coarse = usual_passes(spec.refine, len(tilt_angles_deg(spec.tilts, spec.wedge)))
+        seconds["refine"] = n_fine * pass_s + n_coarse * coarse_s
     if spec.validate.kind != "none":
         n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge))
         seconds["validate"] = _PREDICTED_TILT * (n_tilts * _tilt_on_cpu_s(spec) + pass_s)
@@ -161,6 +169,18 @@ def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: gpu.Device | None) ->
             refined_s = seconds.get("refine", 0.0) if spec.validate.refined else 0.0
             seconds["validate"] += 2 * (reconstruct_s + trace_s + refined_s)
     return seconds | {"score": 0.05 * TRACE_S_PER_ATOM * len(atoms)}
+
+
+def _pass_s(spec: RunSpec, atoms: Atoms) -> tuple[float, float]:
+    """Return the seconds of a pass of a refinement, with fine and with coarse slices."""
+    def fine_pass_s(spec: RunSpec) -> float:
+        return refined_pass_s(spec, atoms, spec.binning.n_layers)
+
+    def coarse_pass_s(spec: RunSpec) -> float:
+        return refined_pass_s(spec, atoms, coarse_refinement_layers(spec))
+
+    reads = ("scale", "sample", "engine", "defocus", "microscope", "binning", "refine", "tilts", "wedge", "seed")
+    return once(fine_pass_s, spec, *reads), once(coarse_pass_s, spec, *reads)
 
 
 def usual_iterations(spec: RunSpec) -> int:

@@ -37,14 +37,14 @@ def measure_s(work: Callable[..., object], *arguments: object) -> float:
     return min(time.perf_counter() - start, time.process_time() - used)
 
 
-def refined_pass_s(spec: RunSpec, atoms: Atoms) -> float:
+def refined_pass_s(spec: RunSpec, atoms: Atoms, n_layers_per_slice: int) -> float:
     """Return the seconds of one pass of a refinement of ``atoms`` over all tilts, from a few tilts."""
     defocus_A = 10.0 * np.array(spec.defocus.planes_nm)
     shape = spec.scale.shape_zxy
     images = np.ones((_REFINED_TILTS, len(defocus_A), *shape[1:]), np.float32)
     series = TiltSeries(images, np.linspace(20.0, 50.0, _REFINED_TILTS), defocus_A, spec.scale.voxel_A)
     elements = tuple(sorted(set(atoms.numbers.tolist())))
-    model = AtomModel(series, shape, elements, microscope=spec.microscope, n_layers_per_slice=spec.binning.n_layers,
+    model = AtomModel(series, shape, elements, microscope=spec.microscope, n_layers_per_slice=n_layers_per_slice,
                       parametrization=spec.refine.parametrization, debye_waller_A2=spec.refine.debye_waller_A2)
     sites = Sites(atoms.positions_A, np.ones(len(atoms)), np.searchsorted(elements, atoms.numbers))
     poses = Poses.nominal(series.tilt_deg, series.n_defoci)

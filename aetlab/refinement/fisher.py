@@ -24,13 +24,28 @@ import numpy as np
 from aetlab.core.poses import Poses
 from aetlab.refinement.geometry import pose_gradient
 from aetlab.refinement.model import AtomModel, Sites
+from aetlab.spec import RefineSpec
 
 #: RMS displacement in Å for differences of gradients: in the linear range, and far above single precision.
 STEP_A = 0.01
 #: Median of χ² of one degree of freedom.
 CHI_SQUARE_MEDIAN = 0.4549
+#: Samples, one for each tilt and pass, of the information on an atom in a round, and for its standard errors.
+SAMPLES, SAMPLES_LAST = 30, 120
+#: Passes at most that measure how the atoms overlap.
+N_OVERLAP = 12
 #: Fewest tilts whose spread tells an error.
 LEAST_TILTS = 8
+
+
+def information_passes(spec: RefineSpec, n_tilts: int) -> tuple[int, int]:
+    """Return the passes that sample the information in a round, and for the standard errors, of ``n_tilts`` tilts.
+
+    By the rule they give :data:`SAMPLES` and :data:`SAMPLES_LAST` samples.
+    """
+    few, many = (asked if isinstance(asked, int) else math.ceil(n_samples / n_tilts) for asked, n_samples in
+                 ((spec.n_information, SAMPLES), (spec.n_information_last, SAMPLES_LAST)))
+    return few, many
 
 
 def sample_information(model: AtomModel, sites: Sites, poses: Poses, n_passes: int, seed: int, *,
@@ -53,6 +68,20 @@ def sample_information(model: AtomModel, sites: Sites, poses: Poses, n_passes: i
             sample = np.concatenate(parts, axis=1)
             information += sample[:, :, None] * sample[:, None, :]
     return information / n_passes
+
+
+def try_elements(model: AtomModel, sites: Sites, poses: Poses) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gradient (N, K) with respect to the amounts of all K elements at each site; one pass over the data.
+
+    The second array is the gradient (T, N, 4) of each tilt with respect to position and own amount.
+    """
+    n, tables = len(sites), tuple(range(len(model.elements)))
+    by_amount, by_tilt = np.zeros((n, len(tables))), np.zeros((model.n_tilts, n, 4))
+    for tilt in model.gradients(sites, poses, tried=tables):
+        by_amount += tilt.gradient[:, :, 3].T
+        by_tilt[tilt.i_tilt] = own = tilt.gradient[sites.kinds, np.arange(n)]
+        by_tilt[tilt.i_tilt, :, :3] = own[:, :3] @ poses.rotation(tilt.i_tilt)
+    return by_amount, by_tilt
 
 
 def sample_pose_information(model: AtomModel, sites: Sites, poses: Poses, n_passes: int, seed: int) -> np.ndarray:
@@ -118,7 +147,7 @@ def unbiased_thermal(thermal_A2: np.ndarray, information: np.ndarray, kinds: np.
 
 
 def variance_factors(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, seed: int, *,
-                     n_passes: int = 12, tolerance: float = 0.03) -> np.ndarray:
+                     n_passes: int = N_OVERLAP, tolerance: float = 0.03) -> np.ndarray:
     """Return the factors by which the other atoms raise the variance of each parameter, (K, 4) by element.
 
     One draw of noise w gives b = Jᵀw at all sites. JᵀJ x = b is solved to ``tolerance`` by conjugate gradients in at

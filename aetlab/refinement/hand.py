@@ -18,7 +18,7 @@ import numpy as np
 from aetlab.core.doubts import CLEAR_HAND
 from aetlab.core.hand import mirror_poses, mirror_positions
 from aetlab.core.poses import Poses
-from aetlab.refinement.fisher import sample_pose_information
+from aetlab.refinement.fisher import information_passes, sample_pose_information
 from aetlab.refinement.fit import fit_to_images
 from aetlab.refinement.image_parameters import calibrate_images, take_heights
 from aetlab.refinement.model import AtomModel, Sites
@@ -78,7 +78,8 @@ def fit_twin(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarr
     """Return :func:`fit_mirrored` of the sites that a refinement with ``spec`` has found."""
     of_poses = None
     if spec.poses:
-        of_poses = sample_pose_information(model, sites, poses, spec.n_information, seed)[:5, :5]
+        n_passes, _ = information_passes(spec, model.n_tilts)
+        of_poses = sample_pose_information(model, sites, poses, n_passes, seed)[:5, :5]
     return fit_mirrored(model, sites, poses, information, of_poses, tolerance=spec.tolerance, on_pass=on_pass)
 
 

@@ -183,7 +183,6 @@ class AtomModel:
         children = noise.spawn(self.n_tilts) if noise is not None else [None] * self.n_tilts
         beside = [broaden(self.tables, self.thermal_A2 + sign * THERMAL_STEP_A2, self.voxel_A)
                   for sign in (1, -1)] if thermal else []
-
         turns = Turns(self.n_tilts)
 
         def in_turn(i_tilt: int, read: Callable[[], np.ndarray]) -> None:
@@ -279,8 +278,7 @@ class AtomModel:
     def with_images(self, images: np.ndarray) -> AtomModel:
         """Return a model of noise-free ``images`` (T, F, X, Y), as :meth:`images` makes them, with the same weights."""
         other = copy.copy(self)
-        other._measured = np.sqrt(images).astype(self._dtype)
-        other._sampling = None
+        other._measured, other._sampling = np.sqrt(images).astype(self._dtype), None
         return other
 
     @property
@@ -303,8 +301,7 @@ class AtomModel:
         n_z, n_x, n_y = self._shape
         other.tables = on_finer_voxels(self.tables, self.voxel_A, factor)
         other.voxel_A = self.voxel_A / factor
-        other._shape = (factor * n_z, factor * n_x, factor * n_y)
-        other._n_layers = factor * self._n_layers
+        other._shape, other._n_layers = (factor * n_z, factor * n_x, factor * n_y), factor * self._n_layers
         blank = np.broadcast_to(np.float32(1), (*self.present.shape, *other._shape[1:]))
         series = TiltSeries(blank, self._series.tilt_deg, self._series.defocus_A, other.voxel_A)
         other._optics = SeriesOptics(series, other._shape, self._microscope, other._n_layers)
@@ -317,9 +314,17 @@ class AtomModel:
         """Return a model whose images have the weights of the series times ``factors`` (T, F), above 0."""
         other = copy.copy(self)
         series = replace(self._series, weight=self._series.weight * factors)
-        other.image_factors = factors
+        other.image_factors, other._image_weights = factors, series.image_weights
         other._weighted = None if series.is_regular else series
-        other._image_weights = series.image_weights
+        return other
+
+    def with_layers(self, n_layers_per_slice: int) -> AtomModel:
+        """Return a model with slices of ``n_layers_per_slice`` voxel layers."""
+        if n_layers_per_slice == self._n_layers:
+            return self
+        other = copy.copy(self)
+        other._n_layers, other._idle = n_layers_per_slice, []
+        other._optics = SeriesOptics(self._series, self.shape_zxy, self._microscope, n_layers_per_slice)
         return other
 
     def with_thermal(self, thermal_A2: np.ndarray) -> AtomModel:

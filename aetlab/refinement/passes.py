@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from aetlab.refinement.fisher import N_OVERLAP, information_passes
 from aetlab.refinement.hand import N_CORRECTED, N_MIRRORED
 from aetlab.spec import RefineSpec
 
@@ -13,8 +12,8 @@ N_CALIBRATIONS = 4
 N_SETTLING, N_RESAMPLED = 3, 1
 #: Time of a correction of the sampling in passes.
 RESAMPLING_PASSES = 4
-#: Usual numbers of rounds, of passes in a round and of passes in the last one (14 refinements of 110 to 4 500 atoms).
-_ROUNDS, _PASSES, _PASSES_LAST = 3, 9, 20
+#: Usual numbers of rounds, of passes in a round and of passes in the last one.
+_ROUNDS, _PASSES, _PASSES_LAST = 4, 9, 5
 
 
 def n_settling(spec: RefineSpec) -> int:
@@ -24,12 +23,13 @@ def n_settling(spec: RefineSpec) -> int:
     return N_RESAMPLED if spec.sampling == "corrected" else 0
 
 
-def most_passes(spec: RefineSpec) -> int:
-    """Return the largest number of passes over the data of a refinement."""
-    beside = (N_CALIBRATIONS if spec.imaging else 0) + (spec.n_information if spec.thermal else 0)
-    between = spec.n_passes + 4 + spec.n_information + beside
-    most = (1 + spec.n_information + (spec.n_rounds - 1) * between + spec.n_passes_last + beside
-            + spec.n_information_last + 2 + (spec.n_passes + 1 if spec.poses else 0))
+def most_passes(spec: RefineSpec, n_tilts: int) -> int:
+    """Return the largest number of passes over the data of a refinement of ``n_tilts`` tilts."""
+    few, many = information_passes(spec, n_tilts)
+    beside = (N_CALIBRATIONS if spec.imaging else 0) + (few if spec.thermal else 0)
+    between = spec.n_passes + 4 + few + beside
+    most = (1 + few + (spec.n_rounds - 1) * between + spec.n_passes_last + beside + many + 2
+            + (spec.n_passes + 1 if spec.poses else 0))
     if spec.imaging:
         most += N_SETTLING * (spec.n_passes_last + beside) + (N_CALIBRATIONS if spec.poses else 0)
     elif n_settling(spec):
@@ -41,11 +41,19 @@ def most_passes(spec: RefineSpec) -> int:
         return most
     most += N_CORRECTED * resampling
     last = spec.n_passes_last + beside + resampling
-    again = (1 + n_settling(spec)) * last + spec.n_information_last + 2 + (1 + n_settling(spec)) * spec.robust
+    again = (1 + n_settling(spec)) * last + many + 2 + (1 + n_settling(spec)) * spec.robust
     return most + N_MIRRORED + (again if spec.hand in ("choose", "auto") else 0)
 
 
-def usual_passes(spec: RefineSpec) -> int:
-    """Return about how many passes over the data a refinement takes."""
-    return most_passes(replace(spec, n_rounds=min(spec.n_rounds, _ROUNDS), n_passes=min(spec.n_passes, _PASSES),
-                               n_passes_last=min(spec.n_passes_last, _PASSES_LAST)))
+def usual_passes(spec: RefineSpec, n_tilts: int) -> tuple[int, int]:
+    """Return about how many passes over the data a refinement takes, with fine slices and with coarse ones."""
+    few, many = information_passes(spec, n_tilts)
+    beside = N_CALIBRATIONS if spec.imaging else 0
+    n_passes, n_last = min(spec.n_passes, _PASSES), min(spec.n_passes_last, _PASSES_LAST)
+    coarse = few + (min(spec.n_rounds, _ROUNDS) - 1) * (n_passes + 4 + few + beside) + many + N_OVERLAP
+    coarse += n_passes + 1 if spec.poses else 0
+    resampling = RESAMPLING_PASSES if spec.sampling == "corrected" else 0
+    n_fits = 1 + (n_settling(spec) > 0)
+    fine = 2 + resampling + n_fits * (n_last + beside + (few if spec.thermal else 0) + resampling)
+    fine += N_MIRRORED + N_CORRECTED * resampling if spec.hand != "none" else 0
+    return fine, coarse

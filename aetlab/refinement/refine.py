@@ -16,14 +16,16 @@ from aetlab.core.nouns import RefinedAtoms, TiltSeries, TracedAtoms
 from aetlab.core.poses import Poses
 from aetlab.refinement.atom_slices import AtomSlices, CpuAtomSlices
 from aetlab.refinement.first_poses import align_tilts
-from aetlab.refinement.first_sites import as_sites, first_sites
+from aetlab.refinement.first_sites import as_sites, first_sites, noise_imitates_atoms
 from aetlab.refinement.fisher import (
+    information_passes,
     own_information,
     sample_information,
     sample_pose_information,
     spread_of_tilts,
     standard_errors,
     tilt_factors,
+    try_elements,
     unbiased_thermal,
     variance_factors,
 )
@@ -36,7 +38,7 @@ from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import name_sites
 from aetlab.refinement.passes import N_CALIBRATIONS, n_settling
 from aetlab.refinement.robust import image_misfits, robust_factors
-from aetlab.refinement.sampling import correct_sampling
+from aetlab.refinement.sampling import correct_sampling, relaxed_thermal
 from aetlab.refinement.search import (
     ResidualVolume,
     drop_duplicates,
@@ -60,9 +62,6 @@ FEW = 1e-3
 STEADY = 0.01
 #: Factor by which the other atoms raise the variance, until it is measured at the end.
 USUAL_FACTOR = 1.5
-#: Share of a fit's change of a thermal factor that the next correction of the sampling is made with: the finer model is
-#: steeper in it (by a half for Pt and pixels of 0.42 Å), and the full change overshoots.
-RELAXED = 2 / 3
 #: Called with the number of passes done and a description of the latest.
 PassReport = Callable[[int, str], None]
 Shared = tuple[np.ndarray | None, np.ndarray | None]
@@ -70,8 +69,9 @@ Shared = tuple[np.ndarray | None, np.ndarray | None]
 
 def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: TracedAtoms, elements: tuple[int, ...],
                  spec: RefineSpec, *, microscope: MicroscopeSpec, n_layers_per_slice: int, seed: int,
-                 report: PassReport | None = None, make_slices: Callable[..., AtomSlices] = CpuAtomSlices,
-                 held: TracedAtoms | None = None, known: Known | None = None) -> RefinedAtoms:
+                 n_coarse_layers: int = 0, report: PassReport | None = None,
+                 make_slices: Callable[..., AtomSlices] = CpuAtomSlices, held: TracedAtoms | None = None,
+                 known: Known | None = None) -> RefinedAtoms:
     """Refine traced atoms against the images.
 
     Parameters
@@ -88,6 +88,8 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
         Settings of the refinement, the microscope, and N_B.
     seed : int
         Seed of the noise for the sampled information.
+    n_coarse_layers : int
+        N_B of all rounds but the last, and of the information; 0 for ``n_layers_per_slice``.
     report : callable, optional
         ``report(passes done, detail)`` after each pass.
     make_slices : callable
@@ -111,7 +113,8 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
         poses = known.poses
         model, spec = known.held_in(model, spec)
     # Held atoms are not mirrored with the sites.
-    refinement = _Refinement(model, spec if held is None else replace(spec, hand="none"), seed, report)
+    refinement = _Refinement(model, spec if held is None else replace(spec, hand="none"), seed, report,
+                             n_coarse_layers or n_layers_per_slice)
     refined = refinement.run(traced, poses) if len(traced) else None
     if refined is not None and not refinement.kept:
         return refined
@@ -121,8 +124,11 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
 class _Refinement:
     """State of a refinement: passes done and a summary of each round."""
 
-    def __init__(self, model: AtomModel, spec: RefineSpec, seed: int, report: PassReport | None) -> None:
-        self._model, self._spec, self._report = model, spec, report
+    def __init__(self, model: AtomModel, spec: RefineSpec, seed: int, report: PassReport | None,
+                 n_coarse_layers: int) -> None:
+        self._n_layers, self._n_coarse_layers = model.n_layers_per_slice, n_coarse_layers
+        self._model, self._spec, self._report = model.with_layers(n_coarse_layers), spec, report
+        self._few, self._many = information_passes(spec, model.n_tilts)
         self._seeds = iter(np.random.SeedSequence(seed).generate_state(128).tolist())
         self._n_passes, self._contrast_error = 0, 0.0
         self._resampled_A2: np.ndarray | None = None  # thermal factors at the latest correction of the sampling
@@ -134,22 +140,26 @@ class _Refinement:
     def run(self, traced: TracedAtoms, poses: Poses) -> RefinedAtoms:
         """Return the refined atoms, and set :attr:`kept` if the traced ones are better."""
         spec = self._spec
-        sites = first_sites(traced, self._model, spec.first_share if spec.n_rounds > 1 else 1.0)
-        sites = sites.select(drop_duplicates(sites, spec.min_distance_A))
+        sites, strong = first_sites(traced, self._model, spec)
         if spec.poses:
-            poses = self._align(sites, poses)
-        whole = first_sites(traced, self._model, 1.0)
-        first = self._corrected(whole, poses)
+            poses = self._align(sites.select(strong), poses)
+        whole = as_sites(traced, self._model.elements)
+        first = self._corrected(self._model.with_layers(self._n_layers), whole, poses)
         self._first_cost = sum(tilt.cost for tilt in first.gradients(whole, poses))
         self._passed(f"{len(whole)} traced sites, cost {self._first_cost:.6g}")
         if spec.robust:
             self._first_costs, _ = image_misfits(first, whole, poses)
-        information = self._information(sites, poses, spec.n_information)
+        information = self._information(sites, poses, self._few)
+        if spec.first_share != "rule" or noise_imitates_atoms(self._model, sites, poses, information,
+                                                              spec.min_occupancy):
+            sites, information = sites.select(strong), information[strong]
         places_A = traced.positions_A[well_traced(traced)]
         n_new = len(sites)
         for i_round in range(spec.n_rounds):
             last = i_round == spec.n_rounds - 1 or n_new <= FEW * len(sites)
             steady = last or (i_round > 0 and n_new <= STEADY * len(sites))
+            if last:
+                self._model = self._model.with_layers(self._n_layers)
             fit = self._fit(sites, poses, information, last, thermal=spec.thermal and steady)
             places_A = carry_along(places_A, sites.positions_A, fit.sites.positions_A)
             sites, poses = fit.sites, fit.poses
@@ -202,7 +212,7 @@ class _Refinement:
         if spec.imaging:
             poses, _ = self._calibrated(sites, poses)
             model = self._model
-        information = sample_pose_information(model, sites, poses, spec.n_information, next(self._seeds))
+        information = sample_pose_information(model, sites, poses, self._few, next(self._seeds))
         poses, _ = fit_poses(model, sites, poses, information, n_passes=spec.n_passes, tolerance=3 * spec.tolerance,
                              on_pass=lambda cost: self._passed(f"poses, cost {cost:.6g}"))
         return poses
@@ -226,19 +236,16 @@ class _Refinement:
                 break
         return take_heights(poses, self._model.present) if self._spec.poses else poses, settled[0]
 
-    def _corrected(self, sites: Sites, poses: Poses) -> AtomModel:
-        """Return the model, on request with the correction for its sampling at these atoms."""
+    def _corrected(self, model: AtomModel, sites: Sites, poses: Poses) -> AtomModel:
+        """Return ``model``, on request with the correction for its sampling at these atoms."""
         if self._spec.sampling == "coarse":
-            return self._model
+            return model
         self._passed("sampling of the model")
-        return correct_sampling(self._model, sites, poses)
+        return correct_sampling(model, sites, poses)
 
     def _resample(self, sites: Sites, poses: Poses) -> None:
         """Correct the sampling on request, at thermal factors relaxed from those of the latest correction."""
-        if self._resampled_A2 is not None:
-            change_A2 = self._model.thermal_A2 - self._resampled_A2
-            self._model = self._model.with_thermal(self._resampled_A2 + RELAXED * change_A2)
-        self._model = self._corrected(sites, poses)
+        self._model = self._corrected(relaxed_thermal(self._model, self._resampled_A2), sites, poses)
         self._resampled_A2 = self._model.thermal_A2 if self._model.corrects_sampling else None
 
     def _weigh(self, sites: Sites, poses: Poses) -> None:
@@ -272,10 +279,10 @@ class _Refinement:
         """Return JᵀJ of the pose of a tilt, and of each site with its thermal factor; None for what is not fitted."""
         spec, of_poses = self._spec, None
         if spec.poses:
-            of_poses = sample_pose_information(self._model, sites, poses, spec.n_information, next(self._seeds))
+            of_poses = sample_pose_information(self._coarse, sites, poses, self._few, next(self._seeds))
             if spec.imaging:
                 of_poses = of_poses[:5, :5]
-        return of_poses, self._information(sites, poses, spec.n_information, thermal=True) if thermal else None
+        return of_poses, self._information(sites, poses, self._few, thermal=True) if thermal else None
 
     def _fit_once(self, sites: Sites, poses: Poses, information: np.ndarray, shared: Shared, last: bool) -> Fit:
         spec, (of_poses, of_thermal) = self._spec, shared
@@ -312,21 +319,12 @@ class _Refinement:
         return log_surroundings(places_A, sites, n_kinds, own=own, min_distance_A=spec.min_distance_A,
                                 max_distance_A=spec.max_distance_A, seed=next(self._seeds))
 
-    def _try_elements(self, sites: Sites, poses: Poses, n_passes: int) -> tuple[np.ndarray, np.ndarray,
-                                                                                       np.ndarray]:
-        """Return the gradient (N, K) with respect to the amounts of all elements, and JᵀJ of positions and amounts.
-
-        The third array is the gradient (T, N, 4) of each tilt with respect to position and own amount.
-        """
-        model, n = self._model, len(sites)
-        tables = tuple(range(len(model.elements)))
-        by_amount, by_tilt = np.zeros((n, len(tables))), np.zeros((model.n_tilts, n, 4))
-        for tilt in model.gradients(sites, poses, tried=tables):
-            by_amount += tilt.gradient[:, :, 3].T
-            by_tilt[tilt.i_tilt] = own = tilt.gradient[sites.kinds, np.arange(n)]
-            by_tilt[tilt.i_tilt, :, :3] = own[:, :3] @ poses.rotation(tilt.i_tilt)
+    def _try_elements(self, sites: Sites, poses: Poses, n_passes: int) -> tuple[np.ndarray, ...]:
+        """Return gradients of :func:`try_elements` and, between them, JᵀJ of positions and amounts."""
+        by_amount, by_tilt = try_elements(self._model, sites, poses)
         self._passed("elements tried")
-        full = sample_information(model, sites, poses, n_passes, next(self._seeds), tried=tables)
+        full = sample_information(self._coarse, sites, poses, n_passes, next(self._seeds),
+                                  tried=tuple(range(len(self._model.elements))))
         for _ in range(n_passes):
             self._passed("information")
         return by_amount, full, by_tilt
@@ -336,7 +334,7 @@ class _Refinement:
 
         Sites that are probably no atom are dropped; new sites keep their element.
         """
-        by_amount, full, _ = self._try_elements(sites, poses, self._spec.n_information + 1)
+        by_amount, full, _ = self._try_elements(sites, poses, self._few + 1)
         posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, self._model.mean_electrons(poses),
                                USUAL_FACTOR, self._surroundings(sites.positions_A, sites, own=True))
         new = np.arange(len(sites)) >= len(sites) - n_new
@@ -350,7 +348,7 @@ class _Refinement:
         return named, own_information(full, kinds, np.maximum(1.0, GROWN_OCCUPANCY / np.maximum(occupancy, 0.05)))
 
     def _information(self, sites: Sites, poses: Poses, n_passes: int, *, thermal: bool = False) -> np.ndarray:
-        information = sample_information(self._model, sites, poses, n_passes, next(self._seeds), thermal=thermal)
+        information = sample_information(self._coarse, sites, poses, n_passes, next(self._seeds), thermal=thermal)
         for _ in range(n_passes):
             self._passed("information")
         return information
@@ -358,9 +356,9 @@ class _Refinement:
     def _finish(self, fit: Fit, sites: Sites, poses: Poses) -> RefinedAtoms:
         spec, model = self._spec, self._model
         n_electrons = model.mean_electrons(poses)
-        by_amount, full, by_tilt = self._try_elements(sites, poses, spec.n_information_last)
+        by_amount, full, by_tilt = self._try_elements(sites, poses, self._many)
         information = own_information(full, sites.kinds, np.ones(len(sites)))
-        factors = variance_factors(model, sites, poses, information, next(self._seeds))
+        factors = variance_factors(self._coarse, sites, poses, information, next(self._seeds))
         self._passed("overlap")
         posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, n_electrons,
                                float(factors[:, 3].mean()), self._surroundings(sites.positions_A, sites, own=True))
@@ -393,6 +391,10 @@ class _Refinement:
                      "variance_factor_occupancy": float(factors[:, 3].mean()),
                      "tilt_factor_position": float(repeated[np.unique(sites.kinds), :3].mean())}
             | summarize_images(spec, model, poses, thermal_A2, self._contrast_error) | {"traced_lost": self._lost})
+
+    @property
+    def _coarse(self) -> AtomModel:
+        return self._model.with_layers(self._n_coarse_layers)
 
     def _passed(self, detail: str) -> None:
         self._n_passes += 1

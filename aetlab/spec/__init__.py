@@ -9,6 +9,7 @@ from aetlab.spec.align import AlignSpec
 from aetlab.spec.data import DataSpec
 from aetlab.spec.derived import (
     coarse_layers,
+    coarse_refinement_layers,
     dose_per_image_e_A2,
     leaves_counts_out,
     missing_wedge_deg,
@@ -32,5 +33,6 @@ __all__ = ["TILT_ERRORS", "AlignSpec", "BinningSpec", "DataSpec", "DefocusSpec",
            "MicroscopeSpec", "RefineSpec", "RegSpec", "RunSpec", "SampleSpec", "ScaleSpec", "ScoreSpec", "SimulateSpec",
            "SpecError", "TileSpec", "TiltsSpec", "TraceSpec", "VacancyRegion", "ValidateSpec", "WedgeSpec",
            "coarse_layers",
+           "coarse_refinement_layers",
            "dose_per_image_e_A2", "leaves_counts_out", "missing_wedge_deg", "tilt_angles_deg", "tilt_span_deg",
            "with_fewer_tilts"]

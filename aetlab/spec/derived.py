@@ -79,10 +79,21 @@ def coarse_layers(spec: RunSpec) -> int:
     By the rule, the phase π λ q² t/2 that a wave at the edge q of the aperture gains over half the thickness t of a
     slice is at most π/5: t is 2/5 of the depth of focus 1/(λ q²).
     """
-    n_layers = spec.binning.coarse
+    return _coarse_layers(spec, spec.binning.coarse, 0.4)
+
+
+def coarse_refinement_layers(spec: RunSpec) -> int:
+    """Return the layers of a slice in all rounds of a refinement but the last, within the limits of a coarse slice.
+
+    By the rule, slices are half as thick as those of :func:`coarse_layers`: 1/5 of the depth of focus.
+    """
+    return _coarse_layers(spec, spec.refine.coarse, 0.2)
+
+
+def _coarse_layers(spec: RunSpec, n_layers: int | str, depth_share: float) -> int:
     if isinstance(n_layers, str):
         depth_A = 1 / (wavelength_A(spec.microscope.energy_keV) * spec.microscope.aperture_per_A**2)
-        n_layers = int(0.4 * depth_A / spec.scale.voxel_A)
+        n_layers = int(depth_share * depth_A / spec.scale.voxel_A)
     return max(min(n_layers, spec.scale.shape_zxy[0]), spec.binning.n_layers)
 
 

@@ -18,19 +18,25 @@ class RefineSpec:
     """Refinement of the traced atoms against the images."""
 
     kind: str = setting("whether the traced atoms are refined", choices=("none", "atoms"), default="none")
-    first_share: float = setting("share of the traced sites, the strongest, that the first round has; later rounds add "
-                                 "sites where the images ask for them", within="(0, 1]", reads=_IN_ROUNDS, default=0.8)
+    first_share: float | str = setting(
+        "share of the traced sites, the strongest, that the first round has; later rounds add sites where the images "
+        "ask for them; rule for all sites if the noise cannot imitate an atom of min_occupancy, and 0.8 otherwise",
+        within="(0, 1]", reads=_IN_ROUNDS, default="rule")
     n_rounds: int = setting("rounds at most; after each, sites are removed, added and named again, and the last adds "
                             "none", within="[1, inf)", reads=_REFINED, default=8)
     n_passes: int = setting("passes over the data at most in a round", within="[1, inf)", reads=_REFINED, default=25)
     n_passes_last: int = setting("passes over the data at most in the last round", within="[1, inf)", reads=_REFINED,
                                  default=40)
+    coarse: int | str = setting("N_B of all rounds but the last and of the information on the atoms; rule for half of "
+                                "what the rule of binning.coarse gives; 0 takes binning.n_layers everywhere",
+                                within="[0, inf)", reads=_REFINED, default="rule")
     tolerance: float = setting("RMS change that remains, in standard errors, below which a fit ends", within="(0, inf)",
                                reads=_REFINED, default=0.1)
-    n_information: int = setting("passes that estimate the information on each atom in a round", within="[1, inf)",
-                                 reads=_REFINED, default=2)
-    n_information_last: int = setting("passes that estimate the information on each atom for the standard errors",
-                                      within="[1, inf)", reads=_REFINED, default=8)
+    n_information: int | str = setting("passes that estimate the information on each atom in a round; rule for 30 "
+                                       "samples, of one tilt each", within="[1, inf)", reads=_REFINED, default="rule")
+    n_information_last: int | str = setting("passes that estimate the information on each atom for the standard "
+                                            "errors; rule for 120 samples", within="[1, inf)", reads=_REFINED,
+                                            default="rule")
     min_occupancy: float = setting("occupancy below which a site is removed", within="[0, 1]", reads=_REFINED,
                                    default=0.5)
     min_distance_A: float = setting("distance below which the weaker of two sites is removed", unit="Å",
@@ -65,6 +71,9 @@ class RefineSpec:
 
     def __post_init__(self) -> None:
         check_ranges("refine", self)
+        for name in ("first_share", "coarse", "n_information", "n_information_last"):
+            value = getattr(self, name)
+            require(not isinstance(value, str) or value == "rule", f"refine.{name}", value, "give a number, or rule")
         require(self.min_distance_A < self.max_distance_A, "refine.max_distance_A", self.max_distance_A,
                 f"it must be above refine.min_distance_A={self.min_distance_A}")
         require(self.imaging or not self.contrast, "refine.contrast", self.contrast,
