@@ -354,8 +354,7 @@ class _Refinement:
         return information
 
     def _finish(self, fit: Fit, sites: Sites, poses: Poses) -> RefinedAtoms:
-        spec, model = self._spec, self._model
-        n_electrons = model.mean_electrons(poses)
+        spec, model, n_electrons = self._spec, self._model, self._model.mean_electrons(poses)
         by_amount, full, by_tilt = self._try_elements(sites, poses, self._many)
         information = own_information(full, sites.kinds, np.ones(len(sites)))
         factors = variance_factors(self._coarse, sites, poses, information, next(self._seeds))

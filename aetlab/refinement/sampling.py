@@ -41,7 +41,7 @@ def correct_sampling(model: AtomModel, sites: Sites, poses: Poses) -> AtomModel:
 
 
 def relaxed_thermal(model: AtomModel, latest_A2: np.ndarray | None) -> AtomModel:
-    """Return ``model`` with thermal factors relaxed from those of the latest correction, (K,); unchanged without one."""
+    """Return ``model`` with thermal factors relaxed from the latest ones (K,); unchanged without them."""
     if latest_A2 is None:
         return model
     return model.with_thermal(latest_A2 + RELAXED * (model.thermal_A2 - latest_A2))
