@@ -163,7 +163,6 @@ class _Refinement:
             fit = self._fit(sites, poses, information, last, thermal=spec.thermal and steady)
             places_A = carry_along(places_A, sites.positions_A, fit.sites.positions_A)
             sites, poses = fit.sites, fit.poses
-            n_before = len(sites)
             keep = (sites.occupancy >= spec.min_occupancy) & drop_duplicates(sites, spec.min_distance_A)
             sites, information = sites.select(keep), information[keep]
             last = last or not len(sites)
@@ -173,7 +172,7 @@ class _Refinement:
                 n_new = len(new)
                 sites = join(sites, new)
                 sites, information = self._rename(sites, poses, n_new)
-            self._rounds.append({"round": i_round + 1, "n_sites": len(sites), "n_gone": n_before - int(keep.sum()),
+            self._rounds.append({"round": i_round + 1, "n_sites": len(sites), "n_gone": int((~keep).sum()),
                                  "n_new": n_new, "passes": self._n_passes, "cost": fit.descent.cost,
                                  "remaining_standard_errors": fit.remaining})
             if last or not len(sites):
