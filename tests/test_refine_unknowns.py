@@ -53,7 +53,8 @@ class Experiment:
         spec = RefineSpec(kind="atoms", n_rounds=1, **settings)
         refined = refine_atoms(self.series, SHAPE, traced, ELEMENTS, spec, microscope=MicroscopeSpec(),
                                n_layers_per_slice=4, seed=seed, known=known)
-        assert len(refined) == len(self.sites) and refined.summary["passes"] <= most_passes(spec, len(self.series.tilt_deg))
+        most = most_passes(spec, len(self.series.tilt_deg))
+        assert len(refined) == len(self.sites) and refined.summary["passes"] <= most
         return refined
 
     def defocus_error_A(self, refined: RefinedAtoms) -> float:
