@@ -19,7 +19,7 @@ abTEM has no gradient: ``abtem_images`` are the 3 images of the same slices, whi
 All peers run in one process, in turn in each round, so that other programs on the machine disturb them alike. Times
 are medians of all tilts, ratios are those of medians. The first tilts of each, which compile and plan, are left out.
 Memory is measured in a process for each peer: its largest resident size beyond the one after a tilt of 32³ voxels. It
-contains the volume and the images of two tilts.
+contains the volume and the images of two tilts; a few MB are not resolved.
 
 Seconds to a given error: 20 tilts of the noise-free needle at 96³ and positivity, until the cost of a pass over the
 tilts falls below TARGET times that of an empty volume. ``aetlab`` and ``torch`` take the same steps by the same solver.
@@ -279,11 +279,14 @@ def environment() -> dict[str, Any]:
 
 def table(content: dict[str, Any]) -> str:
     """Return the results as Markdown."""
+    def three_digits(value: float) -> str:
+        return f"{float(f'{value:.3g}'):g}"
+
     lines = ["| peer | voxels | a tilt (ms) | ratio | compared with | memory (GB) |", "|---|---|---|---|---|---|"]
     for r in content["tilts"].values():
         for name, seconds in r["tilt_s"].items():
             ratio = f"{r['ratio'][name]:.3g}" if name in COMPARED else ""
-            lines.append(f"| {name} | {r['n']}³ | {1e3 * seconds:.3g} | {ratio} | {COMPARED.get(name, '')} | "
+            lines.append(f"| {name} | {r['n']}³ | {three_digits(1e3 * seconds)} | {ratio} | {COMPARED.get(name, '')} | "
                          f"{r['memory_GB'][name]:.2g} |")
     c = content["convergence"]
     lines += ["", "| to a cost of " + f"{100 * c['target']:g} % | passes | seconds | ratio | error of the volume |",
