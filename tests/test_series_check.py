@@ -145,6 +145,9 @@ def test_bad_series_get_bad_verdicts(imported: ImportedSeries) -> None:
     sharpness[7, 1] = 0.2
     blurred = replace(imported, facts=replace(facts, measures=replace(facts.measures, sharpness_per_A=sharpness)))
     assert verdict("sharpness and drift", blurred) == "look"
+    none = replace(facts.measures, sharpness_per_A=np.full_like(sharpness, np.nan))
+    items = judge(imported, replace(facts, measures=none), spectra, None)
+    assert "bad_frames=keep" in next(item.reason for item in items if item.name == "sharpness and drift")
     assert verdict("information limit", imported, replace(spectra, limit_A=np.array([3.0, np.nan]))) == "cannot be used"
     assert verdict("defocus", imported, replace(spectra, defocus_nm=spectra.defocus_nm + 15)) == "look"
     assert verdict("what the series can reach", imported, reach=Reach(9, 9.0, {"Pt": 30.0}, np.nan)) == "look"

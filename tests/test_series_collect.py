@@ -197,7 +197,10 @@ TWO = ONE + "3,-20\n"
     (lambda d: ([write_table(d / "t.csv", ONE)], None), "t.csv is no file of images; give it as the table"),
     (lambda d: ([], None), "no file of images is given"),
     (lambda d: (stacks(d, "a.mrc") * 2, TWO), "a.mrc is given twice"),
-    (lambda d: (stacks(d, "a.mrc"), ONE), "has 1 rows, the files hold 2 images"),
+    (lambda d: (stacks(d, "a.mrc"), ONE), "has 1 rows, the files hold 2 images$"),
+    (lambda d: (stacks(d, "a.mrc"), "frame,tilt_deg\n0,1\n"), "hold 2 images; no row for a.mrc image 1: an image that"),
+    (lambda d: (stacks(d, "a.mrc"), "tilt_deg,note\n0,good\n3,good\n"), r"unknown column 'note'\. Columns are file"),
+    (lambda d: (angled(d, "a.rawtlt", "0\n3\n6\n")[:1], None), "; a.rawtlt, next to a.mrc, is left out: 3 angles"),
     (lambda d: (stacks(d, "a.mrc"), None), r"tilt angle of 2 of 2 images is not known \(a.mrc image 0, a.mrc"),
     (lambda d: (stacks(d, "a.mrc"), "tilt_deg\n0\n3\n"), "the defocus of 2 of 2 images is not known"),
     (lambda d: (stacks(d, "a.mrc"), "tilt_deg,defocus_nm\n0,-20\n,-20\n"), "the tilt angle of 1 of 2 images"),
@@ -210,7 +213,7 @@ TWO = ONE + "3,-20\n"
     (lambda d: (stacks(d, "a.mrc"), "frame,tilt_deg\n0,1\n0,2\n"), "line 3: a.mrc image 0 has a row already"),
     (lambda d: (stacks(d, "a.mrc"), "frame,tilt_deg\n1,1\n2,2\n"), "has no image 2; it holds 2, numbered from 0"),
     (lambda d: (stacks(d, "a.mrc"), "frame,tilt_deg\n0,1\n-1,2\n"), "no whole number"),
-    (lambda d: (stacks(d, "a.mrc"), "file,tilt_deg\nb.mrc,1\na.mrc,2\n"), "b.mrc is none of the files of images"),
+    (lambda d: (stacks(d, "a.mrc"), "file,tilt_deg\nb.mrc,1\na.mrc,2\n"), "b.mrc is none of the files of images, a"),
     (lambda d: (stacks(d, "a.mrc"), "file,tilt_deg\na.mrc,1\n,2\n"), "some rows name a file and some do not"),
     (lambda d: (stacks(d, "a.mrc", "b.mrc"), "frame,tilt_deg\n0,1\n1,2\n0,1\n1,2\n"), "give the column file"),
     (lambda d: (stacks(d, "a.mrc"), "tilt_deg,defocus_nm\n"), "has no rows"),
@@ -246,6 +249,25 @@ def test_bad_input_ends_in_one_line(tmp_path, arrange, reason):
         collect(files, path, pixel_A=0.5 if needs_pixel else None)
     assert "\n" not in str(problem.value)
     assert isinstance(problem.value, AetlabError) and isinstance(problem.value, DataError)
+
+
+def test_angles_in_radians_and_defoci_in_micrometres_are_asked_about(tmp_path):
+    stack(tmp_path / "a.mrc")
+    rows = [(angle, -20) for angle in range(-50, 51, 20)]
+    notes = {}
+    for name, scale, focus in (("right", 1, 1), ("wrong", np.pi / 180, 1e-3)):
+        text = "tilt_deg,defocus_nm\n" + "".join(f"{t * scale},{f * focus}\n" for t, f in rows)
+        notes[name] = " ".join(collect([tmp_path / "a.mrc"], write_table(tmp_path / "t.csv", text)).notes)
+    assert "within 0.8727° of 0: are the angles in radians?" in notes["wrong"]
+    assert "within 0.02 nm of 0: are they in µm?" in notes["wrong"]
+    assert "radians" not in notes["right"] and "µm" not in notes["right"]
+
+
+def test_elements_that_yaml_takes_for_no_are_asked_for_in_quotes(tmp_path):
+    file = tmp_path / "m.yaml"
+    file.write_text("energy_keV: 300\nelements: [No, Y]\n")
+    with pytest.raises(SeriesError, match="write them in quotes"):
+        read_microscope(file, {})
 
 
 def stacks(folder, *names):

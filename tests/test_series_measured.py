@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shlex
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -230,6 +232,21 @@ def test_init_writes_a_table_to_fill_in_and_overwrites_nothing(laboratory: tuple
     assert main(["init", str(tmp_path)]) == 2
     assert "is there already" in capsys.readouterr().err
     assert main(["init", str(tmp_path / "none")]) == 2
+
+
+def test_init_leaves_out_what_it_cannot_read_and_quotes_names(tmp_path: Path,
+                                                              capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "day 1, Größe"
+    folder.mkdir()
+    (folder / "cut.mrc").write_bytes(b"no header")
+    np.save(folder / "pt, near.npy", np.zeros((2, 8, 9)))
+    assert main(["init", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert f"left out: {folder / 'cut.mrc'} is no MRC file" in out
+    words = shlex.split(out[out.index("python -m"):])
+    assert words[4] == str(folder / "pt, near.npy") and words[-1] == str(folder / "measured.series.h5")
+    table = (folder / "series.csv").read_text(encoding="utf-8").splitlines()
+    assert list(csv.reader(table[2:])) == [["pt, near.npy", str(k), "", "", "", ""] for k in (0, 1)]
 
 
 def test_show_prints_how_a_series_was_made(series_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

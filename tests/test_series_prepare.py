@@ -16,7 +16,7 @@ from aetlab.core.grid import in_plane_rotation
 from aetlab.series.collect import collect
 from aetlab.series.prepare import PrepareSpec, Recorded, prepare, record_collection
 from aetlab.series.prepare.axis import find_axis
-from aetlab.series.prepare.bad_frames import find_bad_frames, find_odd_levels
+from aetlab.series.prepare.bad_frames import describe, find_bad_frames, find_odd_levels
 from aetlab.series.prepare.bad_pixels import fill_bad_pixels, find_bad_pixels, no_bad_pixels
 from aetlab.series.prepare.drift import find_drift, find_transfer
 from aetlab.series.prepare.electrons import find_electrons
@@ -109,10 +109,12 @@ def test_an_image_without_vacuum_is_refused_or_worth_a_look() -> None:
         find_mask(poisson(rng, ringed, 1000, 1), np.ones((1, 1), bool))
     # Contrast everywhere looks like noise: the variance says fewer electrons than the table.
     every = np.ones((1, 1))
-    found = find_electrons(counts / 1000, np.ones(counts.shape, bool), no_bad_pixels(SHAPE), 1000 * every, every > 0,
-                           mtf=None, dqe=1.0, pattern_variance=np.zeros(SHAPE), dose_e_A2=1000 * every, pixel_A=1.0,
-                           source="find", counts_per_electron=None)
+    found, alone = (find_electrons(
+        counts / 1000, np.ones(counts.shape, bool), no_bad_pixels(SHAPE), 1000 * every, every > 0, mtf=None, dqe=1.0,
+        pattern_variance=np.zeros(SHAPE), dose_e_A2=dose, pixel_A=1.0, source="find", counts_per_electron=None)
+        for dose in (1000 * every, None))
     assert found.verdict == "look" and found.by_variance < 10
+    assert "by variance; table 1000; " in found.line and "; ;" not in alone.line
 
 
 def test_a_fixed_pattern_is_found_with_its_size_and_none_where_there_is_none() -> None:
@@ -178,6 +180,12 @@ def test_a_small_crystal_near_its_zone_axes_has_not_drifted() -> None:
         assert not found.reasons
 
 
+def test_reasons_of_one_kind_are_named_once() -> None:
+    reasons = {(t, 0): f"dark: the median is {t} counts" for t in range(20)} | {(3, 1): "blank: no contrast"}
+    assert describe(reasons, np.ones((25, 2), bool)) == (
+        "21 of 50 images left out: dark: the median is 0 counts (and 19 more of the kind); blank: no contrast")
+
+
 def test_dark_images_and_double_exposures_are_found_by_their_level_and_not_by_a_dose_that_follows_the_tilt() -> None:
     exposure = 1 / np.cos(np.deg2rad(TILT_DEG))
     odd = np.where(np.arange(len(TILT_DEG)) == 3, 0.1, np.where(np.arange(len(TILT_DEG)) == 17, 2.0, 1.0))
@@ -233,6 +241,15 @@ def test_a_direction_in_which_tilts_do_not_predict_each_other_is_not_believed() 
     images = np.stack([project(p, t, 62.0) for t in tilt_deg])
     wrong = find_axis(images, tilt_deg, centre_deg=0.0, range_deg=10.0, extent_px=34.0, radius_px=20.0, whole_band=True)
     assert wrong.verdict != "ok"
+
+
+def test_images_too_small_for_a_sample_or_a_direction_are_refused_or_not_searched() -> None:
+    counts = np.random.default_rng(7).poisson(100.0, (6, 1, *SHAPE)).astype(np.float32)
+    with pytest.raises(DataError, match="72 x 64 pixels of 0.042 Å are 3.02 x 2.69 Å wide, too narrow"):
+        prepare(Recorded(counts, np.arange(6.0), np.full((6, 1), -300.0), 0.042))
+    axis = find_axis(counts[:, 0, :8, :8], np.arange(6.0), centre_deg=0, range_deg=90, extent_px=2, radius_px=1,
+                     whole_band=True)
+    assert not axis.stands_out and "shows no direction" in axis.line
 
 
 def test_an_image_that_its_tilt_does_not_place_is_placed_by_the_other_tilts() -> None:

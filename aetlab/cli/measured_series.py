@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
+import io
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -204,10 +207,21 @@ def _init(arguments: argparse.Namespace) -> int:
     for path in (table, microscope):
         if path.exists():
             raise AetlabError(f"{path} is there already; it is not overwritten")
-    rows = [f"{image.name},{index},,,," for image in images for index in range(open_frames(image).n_frames)]
-    write_text(table, "\n".join([_HEAD, ",".join(COLUMNS), *rows, ""]))
+    counts: dict[Path, int] = {}
+    for image in images:
+        try:
+            counts[image] = open_frames(image).n_frames
+        except AetlabError as error:
+            print(f"left out: {error}")
+    if not counts:
+        raise AetlabError(f"{folder} holds no images that can be read")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        [COLUMNS, *([image.name, index, "", "", "", ""] for image, n in counts.items() for index in range(n))])
+    write_text(table, f"{_HEAD}\n{text.getvalue()}")
     write_text(microscope, _MICROSCOPE)
-    shown = " ".join(str(image) for image in images[:3]) + (" ..." if len(images) > 3 else "")
-    print(f"fill in {table} ({len(rows)} images) and {microscope}, then: python -m aetlab.series import {shown} "
-          f"--table {table} --microscope {microscope} --to {folder / 'measured.series.h5'}")
+    shown = " ".join(shlex.quote(str(image)) for image in list(counts)[:3]) + (" ..." if len(counts) > 3 else "")
+    there, scope, series = (shlex.quote(str(path)) for path in (table, microscope, folder / "measured.series.h5"))
+    print(f"fill in {table} ({sum(counts.values())} images) and {microscope}, then: python -m aetlab.series import "
+          f"{shown} --table {there} --microscope {scope} --to {series}")
     return 0

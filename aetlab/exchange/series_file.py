@@ -57,7 +57,7 @@ def read_series(path: Path | str, rows: np.ndarray | None = None) -> TiltSeries:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileError(f"{path} is not there")
+        raise FileError(f"{path} is {'a folder; name a file' if path.is_dir() else 'not there'}")
     if not h5py.is_hdf5(path):
         raise FileError(f"{path} is no tilt series of aetlab, which is an HDF5 file: files of a microscope are read by "
                         "aetlab.import_files (python -m aetlab.series import)")

@@ -24,6 +24,8 @@ _PIXEL_ROUNDING, _TWO_PIXELS = 1e-5, 1e-3
 _SATURATED_PART = 0.005
 _CONVERTER_MAXIMA = frozenset(2**bits - 1 for bits in range(8, 17))
 _MOST_NAMED = 5
+#: Angles from which on their range says whether they are radians, and defocus in nm that is micrometres.
+_SEVERAL, _TINY_DEFOCUS_NM = 5, 1.0
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,9 @@ def collect(files: Sequence[Path | str], table: Path | str | None = None, micros
     if table is not None:
         infos, lines = apply_table(Path(table), read_table(Path(table)), infos)
         notes += lines
-    _require(infos, "tilt_deg", "tilt angle", "a table, or a file of angles (.rawtlt)")
-    _require(infos, "defocus_nm", "defocus", "a table with the column defocus_nm")
+    _require(infos, "tilt_deg", "tilt angle", "a table, or a file of angles (.rawtlt)", notes)
+    _require(infos, "defocus_nm", "defocus", "a table with the column defocus_nm", notes)
+    notes += _doubt_units(infos)
     scope, named = _microscope(microscope, header, elements)
     notes += scope.notes if scope else ("no microscope is given",)
     side_A = _pixel(described, pixel_A, scope.pixel_A if scope else None, notes)
@@ -220,11 +223,25 @@ def _all_infos(described: list[Described], notes: list[str]) -> list[FrameInfo]:
     return [replace(info, order=int(rank)) for info, rank in zip(infos, ranks)]
 
 
-def _require(infos: list[FrameInfo], field_name: str, words: str, remedy: str) -> None:
+def _doubt_units(infos: list[FrameInfo]) -> list[str]:
+    """Return a line where angles seem to be radians, or defoci micrometres."""
+    tilts = {info.tilt_deg for info in infos}
+    tilt_deg = np.abs(np.array(list(tilts), float))
+    defocus_nm = np.abs(np.array([info.defocus_nm for info in infos], float))
+    lines = []
+    if len(tilts) >= _SEVERAL and tilt_deg.max() < np.pi:
+        lines.append(f"all tilts lie within {tilt_deg.max():.4g}° of 0: are the angles in radians? They count as "
+                     "degrees")
+    if 0 < defocus_nm.max() < _TINY_DEFOCUS_NM:
+        lines.append(f"all defoci lie within {defocus_nm.max():.4g} nm of 0: are they in µm? They count as nm")
+    return lines
+
+
+def _require(infos: list[FrameInfo], field_name: str, words: str, remedy: str, notes: list[str]) -> None:
     missing = [info.name for info in infos if getattr(info, field_name) is None]
     if missing:
         raise SeriesError(f"the {words} of {len(missing)} of {len(infos)} images is not known ({_names(missing)}); "
-                          f"give {remedy}")
+                          f"give {remedy}" + "".join(f"; {note}" for note in notes if "left out" in note))
 
 
 def _microscope(file: Path | str | None, header: dict[str, Any],

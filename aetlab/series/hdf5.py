@@ -54,7 +54,9 @@ def open_hdf5(path: Path) -> StackFile:
                     sides = float(pixel_A), float(pixel_A)
                 known = per_frame(dataset, axes[0]) if axes[0] >= 0 else {}
                 return stack_of(path, dataset, axes, sides, known, stated=stated)
-        raise SeriesError(f"{path} holds no stack of images (image, row, column)")
+        shapes = ", ".join(f"{name} {dataset.shape}" for name, dataset in list(found.items())[:4])
+        raise SeriesError(f"{path} holds no stack of images (image, row, column)"
+                          + (f": its data are {shapes}" if shapes else ""))
     return open_safely(path, find)
 
 

@@ -152,6 +152,8 @@ def check_elements(elements: object) -> tuple[str, ...]:
         elements = elements.replace(",", " ").split()
     if not isinstance(elements, (list, tuple)):
         raise SeriesError(f"elements: {elements!r}, wanted a list of chemical symbols")
+    if any(isinstance(symbol, bool) for symbol in elements):
+        raise SeriesError('elements: YAML takes No, Y and N for yes and no: write them in quotes, for example ["No"]')
     for symbol in elements:
         if not isinstance(symbol, str) or atomic_numbers.get(symbol, 0) < 1:
             raise SeriesError(f"elements: {symbol!r} is no chemical symbol")

@@ -21,6 +21,8 @@ COLUMNS = ("file", "frame", "tilt_deg", "defocus_nm", "dose_e_A2", "exclude")
 _NUMBERS = ("tilt_deg", "defocus_nm", "dose_e_A2")
 #: Differences between table and headers that are rounding, not disagreement.
 _ROUNDING = {"tilt_deg": 0.05, "defocus_nm": 0.5, "dose_e_A2": 0.01}
+#: Most images or files that a message names.
+_MOST_NAMED = 5
 _NOT_EXCLUDED = ("", "0", "false", "no")
 
 
@@ -55,7 +57,7 @@ def read_table(path: Path) -> tuple[TableRow, ...]:
         if name not in COLUMNS:
             near = difflib.get_close_matches(name, COLUMNS, n=1)
             raise SeriesError(f"{path}: unknown column {name[:40]!r}" + (f", did you mean {near[0]}?" if near else "")
-                              + f" Columns are {', '.join(COLUMNS)}")
+                              + f"{'' if near else '.'} Columns are {', '.join(COLUMNS)}")
     if len(set(names)) != len(names):
         raise SeriesError(f"{path}: a column stands there twice")
     rows = []
@@ -105,7 +107,8 @@ def apply_table(path: Path, rows: tuple[TableRow, ...], infos: list[FrameInfo]) 
         If rows and images do not match one to one.
     """
     if len(rows) != len(infos):
-        raise SeriesError(f"{path} has {len(rows)} rows, the files hold {len(infos)} images")
+        raise SeriesError(f"{path} has {len(rows)} rows, the files hold {len(infos)} images"
+                          + _without_row(path, rows, infos))
     joined: list[FrameInfo | None] = [None] * len(infos)
     apart: dict[str, list[str]] = {name: [] for name in _NUMBERS}
     for row, place in zip(rows, _match(path, rows, infos)):
@@ -125,6 +128,16 @@ def apply_table(path: Path, rows: tuple[TableRow, ...], infos: list[FrameInfo]) 
     return [info for info in joined if info is not None], notes
 
 
+def _without_row(path: Path, rows: tuple[TableRow, ...], infos: list[FrameInfo]) -> str:
+    """Return the images that rows, which name file or frame, leave out."""
+    if len(rows) > len(infos) or not all(row.frame is not None for row in rows):
+        return ""
+    there = set(_match(path, rows, infos))
+    names = [info.name for place, info in enumerate(infos) if place not in there]
+    return (f"; no row for {', '.join(names[:_MOST_NAMED])}{', …' if len(names) > _MOST_NAMED else ''}: an image that "
+            "is not to be used has a row with a reason in the column exclude")
+
+
 def _match(path: Path, rows: tuple[TableRow, ...], infos: list[FrameInfo]) -> list[int]:
     """Place in ``infos`` of each row: by file and frame, by file and order, by frame, or by order alone."""
     by_name: dict[str, list[int]] = {}
@@ -142,7 +155,8 @@ def _match(path: Path, rows: tuple[TableRow, ...], infos: list[FrameInfo]) -> li
     for row in rows:
         name = Path(row.file.replace("\\", "/")).name if row.file else infos[0].source
         if name not in by_name:
-            raise SeriesError(f"{path}, line {row.line}: {row.file[:80]} is none of the files of images")
+            raise SeriesError(f"{path}, line {row.line}: {row.file[:80]} is none of the files of images, "
+                              f"{', '.join(list(by_name)[:_MOST_NAMED])}{', …' if len(by_name) > _MOST_NAMED else ''}")
         number = used.setdefault(name, 0) if row.frame is None else row.frame
         used[name] = used.get(name, 0) + 1
         if number >= len(by_name[name]):

@@ -32,7 +32,8 @@ _ADVICE = {
     "vacuum": "Give rectangles of vacuum (vacuum=rectangles), or vacuum=mean, which leaves the brightness to the "
               "alignment.",
     "electrons per pixel": "Give the dose in the table or the counts per electron, and choose one with electrons=….",
-    "bad images": "Look at the images that are left out; bad_frames=keep uses them all.",
+    "bad images": "Look at the images that are left out; bad_frames=keep uses the blank, doubled and drifted ones, "
+                  "shifts=keep those whose place is not known.",
     "drift between defoci": "Look at the images that are left out. If the defoci of each tilt are aligned already, set "
                             "shifts=keep.",
     "tilt axis": "Give the direction (axis_deg in the microscope's file), or the energy if it is missing.",
@@ -112,7 +113,9 @@ def _sharpness(facts: ImageFacts) -> Item:
         spread = _PER_MAD * float(np.nanmedian(np.abs(relative))) if np.isfinite(relative).any() else 0.0
         blurred = relative < -max(_SHARPNESS_CHANGE, _ODD * spread / 2)
     if not np.isfinite(relative).any():
-        return Item("sharpness and drift", "look", "fewer than five tilts at each defocus: not compared", "")
+        reason = ("fewer than five tilts at each defocus: not compared" if np.isfinite(sharp).any() else
+                  "not measured: bad_frames=keep looks for no bad images")
+        return Item("sharpness and drift", "look", reason, "")
     drift = facts.measures.drift_A
     reason = f"mean frequency of the signal {np.nanmedian(sharp[sharp > 0]):.2f} 1/Å; motion while recorded up to " \
              f"{np.nanmax(drift):.1f} Å"

@@ -100,6 +100,9 @@ def find_axis(images: np.ndarray, tilt_deg: np.ndarray, *, centre_deg: float, ra
         return Axis(centre_deg, range_deg, 0.0, "taken without a search",
                     doubts=(f"{len(tilt_deg)} tilts are too few to find it",), stands_out=False)
     q, step = frequencies(images, extent_px)
+    if not len(q):
+        return Axis(centre_deg, range_deg, 0.0, "taken without a search", doubts=(
+            f"a sample of {extent_px:.2g} pixels shows no direction",), stands_out=False)
     judge, images = _Judge(images, tilt_deg, radius_px), without_rim(images)
     tried = centre_deg + np.arange(-np.ceil(90 / step), np.ceil(90 / step) + 0.5) * step
     score = np.array([agreement(lines_of(images, angle, q, first=False))[0] for angle in tried])

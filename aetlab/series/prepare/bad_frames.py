@@ -22,6 +22,7 @@ And the other images of the tilt show the same spots, but not the motion.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,8 @@ import scipy.fft
 from scipy import ndimage
 
 _PER_MAD = 1.4826
+#: Number in a reason; reasons that differ in numbers alone are of one kind.
+_NUMBER = re.compile(r"-?\d[\d.e+-]*")
 #: Level over the usual one below and above which an image was not exposed once, and for as long as the others.
 _DARK, _BRIGHT = 0.5, 1.5
 #: The same against the tilts around, where an image is odd among those of its own tilt.
@@ -165,11 +168,15 @@ def find_bad_frames(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) 
 
 
 def describe(reasons: dict[tuple[int, int], str], present: np.ndarray) -> str:
-    """Return in one line how many of the ``present`` images (T, F) are bad, and why."""
+    """Return in one line how many of the ``present`` images (T, F) are bad, and why; each kind of reason once."""
     if not reasons:
         return f"none of {present.sum()} images is blank, doubled, drifted or lost"
-    named = "; ".join(reason for _, reason in sorted(reasons.items())[:5])
-    return f"{len(reasons)} of {present.sum()} images left out: {named}" + ("; …" if len(reasons) > 5 else "")
+    kinds: dict[str, list[str]] = {}
+    for _, reason in sorted(reasons.items()):
+        kinds.setdefault(_NUMBER.sub("", reason), []).append(reason)
+    named = "; ".join(same[0] + (f" (and {len(same) - 1} more of the kind)" if len(same) > 1 else "")
+                      for same in kinds.values())
+    return f"{len(reasons)} of {present.sum()} images left out: {named}"
 
 
 def _find_blank(images: np.ndarray, vacuum: np.ndarray, usable: np.ndarray) -> dict[tuple[int, int], str]:

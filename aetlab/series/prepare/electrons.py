@@ -141,9 +141,9 @@ def find_electrons(normalised: np.ndarray, vacuum: np.ndarray, pixels: BadPixels
         per_pixel = level * means[chosen] / levels.mean()
     apart = [name for name in known if name != chosen and abs(means[name] / means[chosen] - 1) > max(
         _DISAGREE, _SIGNIFICANT * error if "variance" in (name, chosen) else 0)]
-    line = f"{means[chosen]:.4g} electrons per pixel by {chosen}; " + ", ".join(
-        f"{name} {means[name]:.4g}" for name in known if name != chosen)
-    line += f"; {levels.mean() / means[chosen]:.4g} counts per electron; {kind}"
+    others = ", ".join(f"{name} {means[name]:.4g}" for name in known if name != chosen)
+    line = f"{means[chosen]:.4g} electrons per pixel by {chosen}; " + (f"{others}; " if others else "")
+    line += f"{levels.mean() / means[chosen]:.4g} counts per electron; {kind}"
     if apart:
         line += "; " + ", ".join(f"the {name} says {100 * (means[name] / means[chosen] - 1):+.0f} %" for name in apart)
     return Electrons(np.where(usable, per_pixel, 0), chosen, by_table, by_gain, by_variance, error,

@@ -29,6 +29,8 @@ _WHOLE_PX = 0.25
 _ROUGH_LEVEL = 0.01
 #: Greatest side in pixels of the thumbnails.
 _THUMBNAIL_PX = 96
+#: Least width in Å of images of a sample.
+_LEAST_FIELD_A = 5.0
 
 
 def prepare(recorded: Recorded, spec: PrepareSpec | None = None, *, overwrite: bool = False) -> Prepared:
@@ -44,6 +46,7 @@ def prepare(recorded: Recorded, spec: PrepareSpec | None = None, *, overwrite: b
     """
     spec = spec or PrepareSpec()
     recorded = _of_region(recorded, spec)
+    _require_field(recorded)
     present, steps = recorded.present, []
     images = recorded.counts if overwrite else recorded.counts.copy()
     images = np.ascontiguousarray(images, np.float32)
@@ -202,12 +205,22 @@ def _of_region(recorded: Recorded, spec: PrepareSpec) -> Recorded:
     return replace(recorded, counts=recorded.counts[:, :, x_from:x_to, y_from:y_to])
 
 
+def _require_field(recorded: Recorded) -> None:
+    """Refuse images that are too narrow for a sample: the pixel is in another unit, or the axes are mixed up."""
+    sides = recorded.counts.shape[2:]
+    if min(sides) * recorded.pixel_A < _LEAST_FIELD_A:
+        raise DataError(f"images of {sides[0]} x {sides[1]} pixels of {recorded.pixel_A:.4g} Å are "
+                        f"{sides[0] * recorded.pixel_A:.3g} x {sides[1] * recorded.pixel_A:.3g} Å wide, too narrow for "
+                        "a sample: is the pixel in Å, and does the file hold images?")
+
+
 def _without(present: np.ndarray, excluded: dict[tuple[int, int], str]) -> np.ndarray:
     usable = present.copy()
     for place in excluded:
         usable[place] = False
     if not usable.any():
-        raise DataError(f"no image is left: {describe(excluded, present)}")
+        raise DataError(f"no image is left: {describe(excluded, present)}. Check the counts, which are 0 without a "
+                        "beam, the energy, the pixel (Å) and the defoci (nm)")
     return usable
 
 

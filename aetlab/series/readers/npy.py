@@ -19,7 +19,8 @@ def open_npy(path: Path) -> StackFile:
     except Exception as error:  # numpy raises whatever parsing the header meets
         raise SeriesError(f"{path} cannot be read: {one_line(error)}") from None
     if array.ndim not in (2, 3) or array.dtype.kind not in "iuf" or not array.size:
-        raise SeriesError(f"{path} holds no stack of images: wanted real numbers (image, row, column)")
+        raise SeriesError(f"{path} holds no stack of images: wanted real numbers (image, row, column), it has "
+                          f"{array.dtype} {array.shape}")
     stack = array[None] if array.ndim == 2 else array
     return StackFile(path, lambda i, rows, columns: np.array(stack[i, rows, columns]), stack.shape[1:], False,
                      stack.dtype, make_infos(path, len(stack), {}))
