@@ -89,6 +89,9 @@ def test_runs_and_tables_select_the_same(outputs: Path, tmp_path: Path) -> None:
         assert "0" * 16 not in chosen
     assert [entry.status for entry in choose_runs(entries, ["status != 'complete'"])] == ["damaged"]
     assert choose_runs(entries, ["0000", "status == 'complete'"]) == []
+    for wrong in ("status == 'done'", "status in ('complete', 'done')", "status != 'done'"):
+        with pytest.raises(SelectError, match="status is never 'done'; it is one of complete, damaged, cut"):
+            choose_runs(entries, [wrong])
     with pytest.raises(SelectError, match="no run's id starts with 'ffff'"):
         choose_runs(entries, ["ffff"])
 

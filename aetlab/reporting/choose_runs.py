@@ -10,7 +10,7 @@ import pandas as pd
 from aetlab.reporting.selection import SelectError, select_rows
 from aetlab.reporting.stored_run import load_record
 from aetlab.reporting.tables import summary_frame
-from aetlab.store.listing import COMPLETE, Entry
+from aetlab.store.listing import COMPLETE, STATUSES, Entry
 from aetlab.store.record import RecordError
 
 _START_OF_ID = re.compile(r"[0-9a-f]{1,16}")
@@ -57,9 +57,10 @@ def _frame_of_complete(entries: Sequence[Entry]) -> pd.DataFrame:
                 runs.append(load_record(entry.place))
             except RecordError:  # damaged after it was listed
                 continue
-    return summary_frame(runs).assign(status=COMPLETE)
+    return summary_frame(runs).assign(status=pd.Categorical([COMPLETE] * len(runs), STATUSES))
 
 
 def _frame_of_others(entries: Sequence[Entry]) -> pd.DataFrame:
     others = [(entry.id, entry.status) for entry in entries if entry.status != COMPLETE]
-    return pd.DataFrame(others, columns=["record", "status"], dtype=object)
+    frame = pd.DataFrame(others, columns=["record", "status"], dtype=object)
+    return frame.assign(status=pd.Categorical(frame["status"], STATUSES))

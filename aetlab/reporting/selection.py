@@ -153,13 +153,20 @@ class _Checker(ast.NodeTransformer):
         return held if held and all(isinstance(value, str) and value.startswith("[") for value in held) else []
 
     def _check_types(self, sides: Sequence[ast.expr]) -> None:
-        """Refuse to compare a column that holds numbers alone with a text, or one of texts alone with a number."""
+        """Refuse to compare a column with what it cannot hold.
+
+        A column of numbers alone holds no text, one of texts alone no number, a categorical one only its categories.
+        """
         constants = [value.value for side in sides for value in (side.elts if isinstance(side, ast.Tuple | ast.List)
                                                                  else [side]) if isinstance(value, ast.Constant)]
         for side in sides:
             if isinstance(side, ast.Name) and side.id != "inf":
-                held = {isinstance(value, str) for value in self._frame[side.id.strip("`")].dropna()}
+                column = self._frame[side.id.strip("`")]
+                held = {isinstance(value, str) for value in column.dropna()}
                 for constant in constants:
+                    if isinstance(column.dtype, pd.CategoricalDtype) and constant not in list(column.cat.categories):
+                        raise SelectError(f"{side.id.strip('`')} is never {constant!r}; it is one of "
+                                          f"{', '.join(column.cat.categories)}")
                     if held and isinstance(constant, str) not in held:
                         raise SelectError(f"{side.id.strip('`')} holds {'texts' if True in held else 'numbers'}; it "
                                           f"cannot be compared with {constant!r}")

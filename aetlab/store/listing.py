@@ -19,7 +19,7 @@ from aetlab.spec.reg import OWNERS
 from aetlab.store.identity import code_id, is_id
 from aetlab.store.record import FAILURE, Places, RecordError, Summary, read_summary
 
-COMPLETE, DAMAGED, CUT_OFF, FAILED, FOREIGN = "complete", "damaged", "cut off", "failed", "foreign"
+STATUSES = COMPLETE, DAMAGED, CUT_OFF, FAILED, FOREIGN = "complete", "damaged", "cut off", "failed", "foreign"
 #: Most bytes at the end of a log in which its last line is searched.
 _END_BYTES = 1 << 16
 
