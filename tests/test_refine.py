@@ -254,6 +254,15 @@ def test_the_posterior_of_an_element_is_bayes_rule() -> None:
         assert row == pytest.approx(likelihood / likelihood.sum(), abs=1e-3)
 
 
+def test_an_occupancy_above_1_makes_no_position_better_known() -> None:
+    """JᵀJ of a position is that of a whole atom, 4 per Å² here, times the square of the occupancy."""
+    occupancy = np.array([0.5, 1.0, 1.5])
+    information = np.stack([np.diag([4 * c * c, 4 * c * c, 4 * c * c, 9]) for c in occupancy])
+    errors = standard_errors(information, 25.0, 1.0, occupancy)
+    np.testing.assert_allclose(errors[:, :3], np.tile([[0.1], [0.05], [0.05]], 3), rtol=1e-6)
+    np.testing.assert_allclose(errors[:, 3], 1 / 30, rtol=1e-6)
+
+
 def test_blocks_without_information_keep_a_finite_variance() -> None:
     information = np.stack([np.diag([4.0, 4.0, 4.0, 1.0]), np.diag([4.0, 0.0, 4.0, 1.0])])
     inverse = invert_blocks(information)

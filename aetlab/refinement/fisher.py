@@ -95,13 +95,19 @@ def sample_pose_information(model: AtomModel, sites: Sites, poses: Poses, n_pass
     return information / (n_passes * model.n_tilts)
 
 
-def standard_errors(information: np.ndarray, electrons_per_pixel: float,
-                    variance_factor: np.ndarray | float = 1.0) -> np.ndarray:
-    """Return standard errors (N, P) from JᵀJ (N, P, P): √diag ``variance_factor`` (4n JᵀJ)⁻¹; 0 without noise."""
+def standard_errors(information: np.ndarray, electrons_per_pixel: float, variance_factor: np.ndarray | float = 1.0,
+                    occupancy: np.ndarray | float = 1.0) -> np.ndarray:
+    """Return standard errors (N, P) from JᵀJ (N, P, P): √diag ``variance_factor`` (4n JᵀJ)⁻¹; 0 without noise.
+
+    The first three parameters are the position, on which JᵀJ is proportional to the square of the ``occupancy`` (N,).
+    An occupancy above 1 is noise: such an atom's position is known as that of a whole one, and no better.
+    """
     if math.isinf(electrons_per_pixel):
         return np.zeros(information.shape[:2])
     variance = np.diagonal(invert_blocks(information), axis1=1, axis2=2) / (4 * electrons_per_pixel)
-    return np.sqrt(variance_factor * variance)
+    errors: np.ndarray = np.sqrt(variance_factor * variance)
+    errors[:, :3] *= np.maximum(np.atleast_1d(occupancy), 1)[:, None]
+    return errors
 
 
 def invert_blocks(information: np.ndarray, damping: float = 0.0) -> np.ndarray:

@@ -360,7 +360,7 @@ class _Refinement:
         self._passed("overlap")
         posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, n_electrons,
                                float(factors[:, 3].mean()), self._surroundings(sites.positions_A, sites, own=True))
-        errors = standard_errors(information, n_electrons, factors[sites.kinds])
+        errors = standard_errors(information, n_electrons, factors[sites.kinds], sites.occupancy)
         thermal_A2, thermal_error_A2 = model.thermal_A2, np.zeros(len(model.elements))
         if spec.thermal:
             thermal_A2, thermal_error_A2 = unbiased_thermal(thermal_A2, fit.thermal_information, sites.kinds, errors,
