@@ -232,6 +232,16 @@ def test_the_axis_is_found_where_tilts_predict_each_other(angle_deg: float) -> N
     assert found.error_deg < 0.3 and found.verdict == "ok"
 
 
+def test_the_error_of_the_axis_is_that_of_neighbouring_tilts_which_err_alike() -> None:
+    p = balls(np.random.default_rng(18), 150)
+    off_deg = np.repeat([-1.0, 0.5, 1.0, -0.5, 0.0], [5, 5, 5, 4, 4])
+    images = np.stack([project(p, t, off) for t, off in zip(TILT_DEG, off_deg)])
+    found = find_axis(images, TILT_DEG, centre_deg=0.0, range_deg=90.0, extent_px=34.0, radius_px=20.0, whole_band=True)
+    # Standard error of the mean of five numbers.
+    expected = np.sqrt(2.5 / (5 * 4))
+    assert 0.6 * expected < found.error_deg < 1.6 * expected
+
+
 def test_a_direction_in_which_tilts_do_not_predict_each_other_is_not_believed() -> None:
     tilt_deg = TILT_DEG[::2]
     noise = np.random.default_rng(16).normal(size=(len(tilt_deg), 24, 22))

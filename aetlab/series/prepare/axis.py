@@ -112,7 +112,7 @@ def find_axis(images: np.ndarray, tilt_deg: np.ndarray, *, centre_deg: float, ra
     angle, error = settle(images, tilt_deg, rough, q, step)
     if judge.evidence(rough, angle) > _SIGNIFICANT:
         angle, error = rough, _FINE_DEG
-    error = max(error, repeat_error(images, tilt_deg, angle, q, step))
+    error = max(error, repeat_error(images, tilt_deg, angle, q))
     angle = float(centre_deg + within_90(angle - centre_deg))
     elsewhere = [angle + away for away in _AWAY_DEG]
     other = float(tried[int(np.where(np.abs(within_90(tried - angle)) > _GRID_DEG, score, -np.inf).argmax())])
@@ -140,7 +140,7 @@ def refine_axis(axis: Axis, images: np.ndarray, tilt_deg: np.ndarray, extent_px:
     q, step = frequencies(images, extent_px)
     images = without_rim(images)
     angle, error = settle(images, tilt_deg, axis.angle_deg, q, step)
-    error = max(error, repeat_error(images, tilt_deg, angle, q, step))
+    error = max(error, repeat_error(images, tilt_deg, angle, q))
     return replace(axis, angle_deg=angle, error_deg=error)
 
 
