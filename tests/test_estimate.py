@@ -114,3 +114,10 @@ def test_usual_trials_are_counted() -> None:
     found = estimate(spec, build_sample(spec.sample, spec.scale, generator(0, "sample")))
     assert list(found.seconds) == ["simulate", "decide", "reconstruct", "trace", "refine", "validate", "score"]
     assert usual_passes(spec.refine, n_tilts=6) == (7, 91)
+
+
+def test_coarse_slices_of_a_refinement_are_counted_beside_the_fine_ones() -> None:
+    """96 layers are 24 slices of 4 and 5 of 20; a wave has 8 bytes a pixel, and each of three images 4 waves."""
+    words = ("scale=small", "binning=4", "refine=atoms", "engine.n_threads=1")
+    without, with_coarse = (memory_by_stage(spec_of(*words, f"refine.coarse={n}"))["refine"] for n in (0, 20))
+    assert with_coarse - without == pytest.approx(8 * 96 * 96 * (1.5 * 5 + 4 * 3 + 4))

@@ -18,7 +18,7 @@ from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.methods.regulariser import Prior, Problem, Regulariser
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.refinement.atom_slices import AtomSlices, CpuAtomSlices
-from aetlab.spec import RunSpec, SpecError, leaves_counts_out, tilt_angles_deg
+from aetlab.spec import RunSpec, SpecError, leaves_counts_out, refinement_layers, tilt_angles_deg
 
 Array = Any
 
@@ -168,10 +168,10 @@ def _open(spec: RunSpec) -> gpu.Device:
 
 
 def _refinement_bytes(spec: RunSpec, n_atoms: int) -> int:
-    """Return the GPU memory of a refinement: slices and waves of each thread."""
-    return n_threads() * gpu.atom_slices_bytes(
-        spec.scale.shape_zxy, len(spec.defocus.planes_nm), n_atoms, n_layers_per_slice=spec.binning.n_layers,
-        voxel_A=spec.scale.voxel_A, mtf=_blurs(spec) or spec.refine.contrast)
+    """Return the GPU memory of a refinement: slices and waves of each thread, fine and coarse ones."""
+    return n_threads() * sum(gpu.atom_slices_bytes(
+        spec.scale.shape_zxy, len(spec.defocus.planes_nm), n_atoms, n_layers_per_slice=n_layers,
+        voxel_A=spec.scale.voxel_A, mtf=_blurs(spec) or spec.refine.contrast) for n_layers in refinement_layers(spec))
 
 
 def _volume_A3(spec: RunSpec) -> float:

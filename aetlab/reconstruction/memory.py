@@ -10,7 +10,7 @@ import psutil
 from aetlab.core.grid import n_slices
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.methods.rotations import ROTATIONS, cubic
-from aetlab.spec import RunSpec, SpecError, TileSpec, leaves_counts_out, tilt_angles_deg
+from aetlab.spec import RunSpec, SpecError, TileSpec, leaves_counts_out, refinement_layers, tilt_angles_deg
 
 #: Memory of the interpreter, the libraries and the compiled kernels (measured at 48³ voxels).
 BASE_BYTES = 0.3e9
@@ -51,20 +51,22 @@ def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
               "reconstruct": kept + engine + volumes * volume,
               "trace": kept + _TRACE_VOLUMES * volume}
     if spec.refine.kind != "none":
-        needed["refine"] = kept + images + volume + _refinement_bytes(spec, plane, slices, images)
+        needed["refine"] = kept + images + volume + _refinement_bytes(spec, plane, images)
     return needed | {"score": kept + _SCORE_VOLUMES * volume}
 
 
-def _refinement_bytes(spec: RunSpec, plane: float, slices: int, images: float) -> float:
+def _refinement_bytes(spec: RunSpec, plane: float, images: float) -> float:
     """Return the bytes of the threads of a refinement, and of the correction of the sampling.
 
-    ``plane`` are the bytes of a wave, ``slices`` the slices of a tilt and ``images`` the bytes of the series.
+    ``plane`` are the bytes of a wave, ``images`` those of the series. In the last round coarse slices, which sample the
+    information, are held beside the fine ones.
     """
     from aetlab.core.backend import n_threads  # imports the kernels, which only a refinement needs here
     from aetlab.refinement.sampling import FACTOR
 
     n_defoci, n_workers = len(spec.defocus.planes_nm), min(spec.engine.n_threads or n_threads(), n_threads())
-    a_pass = n_workers * plane * (1.5 * slices + 4 * n_defoci + 4)
+    slices, *coarse = (n_slices(spec.scale.shape_zxy[0], n_layers) for n_layers in refinement_layers(spec))
+    a_pass = n_workers * plane * sum(1.5 * n + 4 * n_defoci + 4 for n in (slices, *coarse))
     if spec.refine.sampling == "coarse":
         return a_pass
     # Slices, transfer functions and their products in double precision, images and their spectra on finer pixels.

@@ -13,6 +13,7 @@ from aetlab.spec.derived import (
     dose_per_image_e_A2,
     leaves_counts_out,
     missing_wedge_deg,
+    refinement_layers,
     tilt_angles_deg,
     tilt_span_deg,
     with_fewer_tilts,
@@ -32,7 +33,6 @@ from aetlab.spec.validate import ValidateSpec
 __all__ = ["TILT_ERRORS", "AlignSpec", "BinningSpec", "DataSpec", "DefocusSpec", "DoseSpec", "EngineSpec",
            "MicroscopeSpec", "RefineSpec", "RegSpec", "RunSpec", "SampleSpec", "ScaleSpec", "ScoreSpec", "SimulateSpec",
            "SpecError", "TileSpec", "TiltsSpec", "TraceSpec", "VacancyRegion", "ValidateSpec", "WedgeSpec",
-           "coarse_layers",
-           "coarse_refinement_layers",
-           "dose_per_image_e_A2", "leaves_counts_out", "missing_wedge_deg", "tilt_angles_deg", "tilt_span_deg",
+           "coarse_layers", "coarse_refinement_layers", "dose_per_image_e_A2", "leaves_counts_out",
+           "missing_wedge_deg", "refinement_layers", "tilt_angles_deg", "tilt_span_deg",
            "with_fewer_tilts"]

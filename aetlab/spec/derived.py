@@ -90,6 +90,11 @@ def coarse_refinement_layers(spec: RunSpec) -> int:
     return _coarse_layers(spec, spec.refine.coarse, 0.2)
 
 
+def refinement_layers(spec: RunSpec) -> tuple[int, ...]:
+    """Return the different layers of a slice in a refinement: those of the last round, then the coarse ones."""
+    return tuple(dict.fromkeys((spec.binning.n_layers, coarse_refinement_layers(spec))))
+
+
 def _coarse_layers(spec: RunSpec, n_layers: int | str, depth_share: float) -> int:
     if isinstance(n_layers, str):
         depth_A = 1 / (wavelength_A(spec.microscope.energy_keV) * spec.microscope.aperture_per_A**2)

@@ -145,7 +145,7 @@ def refine_axis(axis: Axis, images: np.ndarray, tilt_deg: np.ndarray, extent_px:
 
 
 class _Judge:
-    """How well the tilts predict each other, by the direction of the axis; each direction is computed once."""
+    """Judge by the direction of the axis how well the tilts predict each other; each direction is computed once."""
 
     def __init__(self, images: np.ndarray, tilt_deg: np.ndarray, radius_px: float) -> None:
         self._images, self._tilt_deg, self._radius_px = images, tilt_deg, radius_px
