@@ -11,6 +11,7 @@ from aetlab.series.prepare.focus_sign import find_focus_sign, with_focus_sign
 from aetlab.spec import MicroscopeSpec
 
 LENS = MicroscopeSpec(energy_keV=300.0)
+NO_SHIFT = np.zeros((9, 2, 2))
 
 
 def weak_phase_series(defocus_A: np.ndarray, n_electrons: float) -> TiltSeries:
@@ -32,20 +33,20 @@ def weak_phase_series(defocus_A: np.ndarray, n_electrons: float) -> TiltSeries:
 @pytest.mark.parametrize("defocus_A", [[-200.0, -450.0], [300.0, 500.0], [-400.0], [-150.0, 250.0]])
 def test_a_defocus_of_the_opposite_sign_is_found_and_mended(defocus_A: list[float]) -> None:
     series = weak_phase_series(np.array(defocus_A), 400.0)
-    kept, step = with_focus_sign(series, LENS, "find")
+    kept, step = with_focus_sign(series, LENS, "find", NO_SHIFT)
     assert kept is series and step.verdict == "ok" and step.numbers["sign"] == 1
     wrong = weak_phase_series(np.array(defocus_A), 400.0)
     wrong.defocus_A[:] *= -1
-    mended, step = with_focus_sign(wrong, LENS, "find")
+    mended, step = with_focus_sign(wrong, LENS, "find", NO_SHIFT)
     np.testing.assert_array_equal(mended.defocus_A, series.defocus_A)
     assert step.verdict == "look" and "changed their sign" in step.line and step.numbers["sign"] == -1
-    kept, step = with_focus_sign(wrong, LENS, "given")
+    kept, step = with_focus_sign(wrong, LENS, "given", NO_SHIFT)
     assert kept is wrong and step.verdict == "look" and "defocus_sign=given" in step.line
 
 
 def test_images_without_signal_do_not_tell_the_sign() -> None:
     series = weak_phase_series(np.array([0.0]), 400.0)
-    assert abs(find_focus_sign(series, LENS).evidence) < 3
-    kept, step = with_focus_sign(series, LENS, "find")
+    assert abs(find_focus_sign(series, LENS, NO_SHIFT).evidence) < 3
+    kept, step = with_focus_sign(series, LENS, "find", NO_SHIFT)
     assert kept is series and step.verdict == "look" and "do not tell" in step.line
-    assert with_focus_sign(series, None, "find")[0] is series
+    assert with_focus_sign(series, None, "find", NO_SHIFT)[0] is series

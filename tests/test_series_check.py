@@ -20,6 +20,7 @@ from aetlab.series.check.nouns import Reach
 from aetlab.series.check.reach import stand_in
 from aetlab.series.check.spectra import measure_spectra
 from aetlab.series.check.verdicts import judge
+from aetlab.series.collect import PIXEL_DOUBT
 from aetlab.series.errors import SeriesError
 from aetlab.series.facts import ImageFacts
 from aetlab.series.imported import ImportedSeries, read_imported, write_imported
@@ -134,6 +135,8 @@ def test_bad_series_get_bad_verdicts(imported: ImportedSeries) -> None:
     few = replace(imported, series=replace(imported.series, weight=weight))
     coarse = replace(imported, series=replace(imported.series, pixel_A=1.5))
     assert verdict("sampling", coarse) == "cannot be used"
+    unsure = replace(imported, provenance=imported.provenance | {"notes": [f"{PIXEL_DOUBT}is it right?"]})
+    assert verdict("sampling", imported) == "ok" and verdict("sampling", unsure) == "look"
     assert verdict("field of view", replace(imported, radius_A=31.0)) == "look"
     assert verdict("tilts", few) == "cannot be used"
     assert verdict("tilts", replace(imported, series=replace(imported.series, tilt_deg=TILT_DEG / 2))) == "look"
@@ -197,6 +200,11 @@ def test_the_command_writes_the_page_and_its_verdicts(imported: ImportedSeries, 
     assert page_of(path) == tmp_path / "a.check.html" and page_of(path).read_text("utf-8").startswith("<!DOCTYPE html>")
     assert "cannot be used: tilt axis: line of tilt axis" in said and said.endswith("a.check.html: cannot be used\n")
     assert main(["check", str(tmp_path / "none.h5")]) == 2
+    # An import ends as its check does; the series is written all the same.
+    monkeypatch.setattr("aetlab.cli.measured_series.import_files", lambda files, **settings: imported)
+    assert main(["import", "pt.mrc", "--no-bound", "--to", str(tmp_path / "b.series.h5")]) == 1
+    assert read_imported(tmp_path / "b.series.h5").provenance["steps"] == imported.provenance["steps"]
+    assert capsys.readouterr().out.endswith("b.check.html: cannot be used\n")
 
 
 def test_no_command_writes_over_images_or_tables(imported: ImportedSeries, tmp_path: Path,

@@ -7,7 +7,7 @@ import pytest
 from series_files import SHAPE_XY, chiral_images, rows_up, write_berkeley, write_mrc, write_tiff
 
 from aetlab.core.errors import AetlabError, DataError
-from aetlab.series.collect import collect
+from aetlab.series.collect import PIXEL_DOUBT, collect
 from aetlab.series.errors import SeriesError
 from aetlab.series.frames import FrameInfo
 from aetlab.series.microscope import read_microscope
@@ -261,6 +261,15 @@ def test_angles_in_radians_and_defoci_in_micrometres_are_asked_about(tmp_path):
     assert "within 0.8727° of 0: are the angles in radians?" in notes["wrong"]
     assert "within 0.02 nm of 0: are they in µm?" in notes["wrong"]
     assert "radians" not in notes["right"] and "µm" not in notes["right"]
+
+
+def test_a_pixel_of_exactly_one_angstrom_in_a_header_is_asked_about(tmp_path):
+    write_mrc(tmp_path / "a.mrc", chiral_images(2), pixel_A=(1.0, 1.0))
+    table = write_table(tmp_path / "t.csv", "tilt_deg,defocus_nm\n0,-20\n5,-20\n")
+    doubts = [note for note in collect([tmp_path / "a.mrc"], table).notes if note.startswith(PIXEL_DOUBT)]
+    assert len(doubts) == 1 and "exactly 1 Å" in doubts[0]
+    assert not [note for note in collect([tmp_path / "a.mrc"], table, pixel_A=1.0).notes
+                if note.startswith(PIXEL_DOUBT)]
 
 
 def test_elements_that_yaml_takes_for_no_are_asked_for_in_quotes(tmp_path):

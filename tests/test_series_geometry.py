@@ -11,9 +11,11 @@ from aetlab.series.prepare import Recorded, prepare
 from aetlab.series.prepare.axis import find_axis
 from aetlab.series.prepare.drift import find_drift, find_transfer
 from aetlab.series.prepare.expected import find_again
+from aetlab.series.prepare.focus_sign import STEP
 from aetlab.series.prepare.planes import contrast_transfer, crop_spectrum, peaks_near, ramp
 from aetlab.series.prepare.shifts import find_shifts
 from aetlab.series.prepare.silhouette import locate, signal_of
+from aetlab.spec import MicroscopeSpec
 from tests.test_series_prepare import SHAPE, TILT_DEG, balls, poisson, project
 
 
@@ -94,6 +96,21 @@ def test_an_image_that_its_tilt_does_not_place_is_placed_by_the_other_tilts() ->
     joined = np.stack([crop_spectrum(drift.joined * ramp(SHAPE, at), shape) for drift, at in zip(drifts, places)])
     again = find_again(images, usable, defoci, transfer, drifts, places, joined, 0.0, tilt_deg, 10.0)
     assert np.abs(np.diff(again[6].position_px - shift[6], axis=0)).max() < 1.5 and again[6].placed.all()
+
+
+def test_negated_defoci_lose_no_image_that_the_right_ones_keep() -> None:
+    rng, tilt_deg = np.random.default_rng(3), np.arange(-60.0, 61, 20)
+    p, counts = balls(rng), np.empty((7, 2, *SHAPE), np.float32)
+    for (t, f), shift in zip(np.ndindex(7, 2), rng.uniform(-3, 3, (14, 2))):
+        phase = scipy.fft.fft2(0.08 * project(p, tilt_deg[t], 2.0, shift, width=0.8))
+        transfer = contrast_transfer(SHAPE, 0.42, (-300.0, -700.0)[f], 300.0)
+        counts[t, f] = poisson(rng, np.clip(1 + 2 * scipy.fft.ifft2(phase * transfer).real, 0, None), 200, 5.0)
+    found = prepare(Recorded(counts, tilt_deg, np.tile([300.0, 700.0], (7, 1)), 0.42, energy_keV=300.0,
+                             lens=MicroscopeSpec(energy_keV=300.0), counts_per_electron=5.0))
+    assert "changed their sign" in next(step.line for step in found.steps if step.name == STEP)
+    np.testing.assert_array_equal(found.series.defocus_A, np.tile([-300.0, -700.0], (7, 1)))
+    # With the right sign two images cannot be placed, with the wrong one four.
+    assert len(found.excluded) == 2
 
 
 def test_outlines_give_the_place_of_the_sample_in_each_image() -> None:

@@ -30,6 +30,8 @@ _EXAMPLES = """examples:
   python -m aetlab.series check pt.series.h5
   python -m aetlab.series show pt.series.h5
   python -m aetlab.run data=measured data.path=pt.series.h5 align=true reg=atoms refine=atoms
+
+exit status of import and check: 0; 1 if the series is written but cannot be used; 2 if the input is refused
 """
 _MICROSCOPE = """# The microscope; every key of the group microscope can stand here (python -m aetlab.run --help).
 energy_keV: 300
@@ -108,8 +110,7 @@ def _import(arguments: argparse.Namespace) -> int:
                             elements=arguments.elements, pixel_A=arguments.pixel_A, settings=settings, say=print)
     write_imported(arguments.to, imported)
     print(f"{arguments.to}: {_summary(imported)}")
-    _write_check(imported, arguments.to, page_of(arguments.to), bound=not arguments.no_bound)
-    return 0
+    return _write_check(imported, arguments.to, page_of(arguments.to), bound=not arguments.no_bound)
 
 
 def _require_free(series: Path) -> None:

@@ -1,8 +1,11 @@
-"""Rotation of images in their plane by small angles, by three Fourier shears.
+"""Rotation of images in their plane, by quarter turns and three Fourier shears.
 
 As in :mod:`aetlab.methods.fourier_rotation`, each shear moves every row by a phase ramp on its Fourier transform. Noise
 and fine detail are not smoothed, and the opposite rotation restores the image. Each row is extended by its mirror
 image, which makes it periodic without a jump; a jump would cause ringing along the whole row.
+
+The first shear moves the row at y by tan(a/2) y. What it moves out of the image is lost, so that only the disc of the
+radius cos(a/2) times half the width is right for sure. Quarter turns, which are exact, leave at most 45° to the shears.
 """
 
 from __future__ import annotations
@@ -16,9 +19,12 @@ import scipy.fft
 def rotate_images(images: np.ndarray, angle_deg: float) -> np.ndarray:
     """Return images (..., X, Y) rotated by ``angle_deg`` about their centre, from +x towards +y, in their precision.
 
-    The result at r is the image at R⁻¹ r: a feature at r moves to R r. R is
-    :func:`aetlab.core.grid.in_plane_rotation`.
+    Between 45° and 135° the result has the shape (..., Y, X). At r it is the image at R⁻¹ r: a feature at r moves to
+    R r. R is :func:`aetlab.core.grid.in_plane_rotation`.
     """
+    quarters = round(angle_deg / 90)
+    if quarters:
+        images, angle_deg = np.rot90(images, quarters, (-2, -1)), angle_deg - 90 * quarters
     if angle_deg == 0:
         return images.copy()
     angle = math.radians(angle_deg)

@@ -24,6 +24,8 @@ _PIXEL_ROUNDING, _TWO_PIXELS = 1e-5, 1e-3
 _SATURATED_PART = 0.005
 _CONVERTER_MAXIMA = frozenset(2**bits - 1 for bits in range(8, 17))
 _MOST_NAMED = 5
+#: The pixel in Å of a header that states none, and the start of the note that asks for the right one.
+_PLACEHOLDER_A, PIXEL_DOUBT = 1.0, "pixel: "
 #: Angles from which on their range says whether they are radians, and defocus in nm that is micrometres.
 _SEVERAL, _TINY_DEFOCUS_NM = 5, 1.0
 
@@ -275,6 +277,9 @@ def _pixel(described: list[Described], given_A: float | None, of_microscope_A: f
     mean = float(np.mean([side for sides in found.values() for side in sides]))
     if high > low * (1 + _PIXEL_ROUNDING):
         notes.append(f"pixels of {low:.6g} and {high:.6g} Å count as {mean:.6g} Å")
+    if mean == _PLACEHOLDER_A:
+        notes.append(f"{PIXEL_DOUBT}it is exactly 1 Å, which programs write where they do not know it; if it is right, "
+                     "give it (pixel_A in the microscope's file)")
     if len(found) < len(described):
         notes.append(f"the pixel of {len(described) - len(found)} files is not known and taken from the others")
     return mean

@@ -8,6 +8,7 @@ import numpy as np
 
 from aetlab.core.physics import wavelength_A
 from aetlab.series.check.nouns import Item, Reach, Spectra
+from aetlab.series.collect import PIXEL_DOUBT
 from aetlab.series.facts import ImageFacts
 from aetlab.series.imported import ImportedSeries
 
@@ -132,6 +133,11 @@ def _sampling(imported: ImportedSeries) -> Item:
     if nyquist < 1 / _NEIGHBOURS_A:
         return Item("sampling", "cannot be used", f"{reason}: atoms {_NEIGHBOURS_A} Å apart are not resolved",
                     "Record at a higher magnification.")
+    doubts = [note.removeprefix(PIXEL_DOUBT) for note in imported.provenance.get("notes", [])
+              if note.startswith(PIXEL_DOUBT)]
+    if doubts:
+        return Item("sampling", "look", f"{reason}; {'; '.join(doubts)}",
+                    "Calibrate the pixel: all distances follow it.")
     if nyquist < aperture:
         return Item("sampling", "look", f"{reason}: higher frequencies fold back into the images",
                     "Record at a higher magnification, or with a smaller aperture.")

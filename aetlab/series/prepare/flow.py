@@ -87,17 +87,37 @@ def prepare(recorded: Recorded, spec: PrepareSpec | None = None, *, overwrite: b
     recorded, sense_step = _with_sense(recorded, spec)
     has_vacuum = bool(vacuum.mask[usable].any())
     del vacuum
-    geometry = find_geometry(images, usable, np.asarray(recorded.tilt_deg, float), recorded.defocus_A, recorded.pixel_A,
-                             recorded.energy_keV, has_vacuum=has_vacuum, known_deg=recorded.axis_deg, spec=spec)
+    recorded, geometry, focus_step = _geometry(recorded, images, usable, spec, has_vacuum=has_vacuum)
     excluded |= geometry.lost
     usable = _without(present, excluded)
     steps.append(Step("bad images", spec.bad_frames, describe(excluded, present), {"n_excluded": len(excluded)},
                       "look" if excluded else "ok"))
     series, poses, placing = _place(recorded, spec, images, pixels, usable, electrons, geometry)
-    series, focus_step = with_focus_sign(series, recorded.lens, spec.defocus_sign)
     return Prepared(series, poses, (*steps, *placing, sense_step, focus_step), excluded, geometry.axis.angle_deg,
                     geometry.position_px * recorded.pixel_A, geometry.radius_px * recorded.pixel_A, measures,
                     thumbnails, geometry.axis.curve)
+
+
+def _geometry(recorded: Recorded, images: np.ndarray, usable: np.ndarray, spec: PrepareSpec, *,
+              has_vacuum: bool) -> tuple[Recorded, Geometry, Step]:
+    """Return the images with the right sign of the defocus, their geometry, and the step of the sign."""
+
+    def find() -> Geometry:
+        return find_geometry(images, usable, np.asarray(recorded.tilt_deg, float), recorded.defocus_A, recorded.pixel_A,
+                             recorded.energy_keV, has_vacuum=has_vacuum, known_deg=recorded.axis_deg, spec=spec)
+
+    geometry = find()
+    placed = usable.copy()
+    for place in geometry.lost:
+        placed[place] = False
+    if not placed.any():
+        placed = usable
+    given = TiltSeries(images, recorded.tilt_deg, recorded.defocus_A, recorded.pixel_A, weight=placed.astype(float))
+    right, step = with_focus_sign(given, recorded.lens, spec.defocus_sign, geometry.position_px)
+    if right is not given:
+        recorded = replace(recorded, defocus_A=right.defocus_A)
+        geometry = find()
+    return recorded, geometry, step
 
 
 def _place(recorded: Recorded, spec: PrepareSpec, images: np.ndarray, pixels: BadPixels, usable: np.ndarray,

@@ -8,6 +8,9 @@ opposite potential. The phase of each tilt follows from its images by a matched 
 H_j the transfer function (:mod:`aetlab.forward.imaging`), and its skewness ⟨φ³⟩/⟨φ²⟩^{3/2} is positive for atoms. Both
 signs are tried; the mean difference of the skewness over its standard error between the tilts is the evidence.
 Amplitude contrast, which darkens a sample whatever the defocus, is of low frequency and hardly skews the phase.
+
+The drift between the defoci is found through contrast transfer, in which the sign and amplitude contrast interfere. The
+sign is therefore found first, and drift, axis and shifts are found again where it has changed.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import scipy.fft
 from aetlab.core.tilt_series import TiltSeries
 from aetlab.forward.imaging import transfer_function
 from aetlab.series.prepare.nouns import Step
+from aetlab.series.prepare.planes import ramp
 from aetlab.spec import MicroscopeSpec
 
 STEP = "sign of the defocus"
@@ -40,12 +44,16 @@ class FocusSign:
     opposite_skewness: float
 
 
-def find_focus_sign(series: TiltSeries, lens: MicroscopeSpec) -> FocusSign:
-    """Return what the images of ``series`` say about the sign of its defoci; 0 with fewer than three tilts."""
+def find_focus_sign(series: TiltSeries, lens: MicroscopeSpec, position_px: np.ndarray) -> FocusSign:
+    """Return what the images of ``series`` say about the sign of its defoci; 0 with fewer than three tilts.
+
+    ``position_px`` (T, F, 2) is where the sample lies in each image.
+    """
     tilts = np.flatnonzero((series.weight > 0).any(axis=1))
     tilts = tilts[np.unique(np.linspace(0, len(tilts) - 1, _MOST_TILTS).round().astype(int))] if len(tilts) else tilts
     transfers: dict[float, np.ndarray] = {}
-    skewness = np.array([[_skewness(series, lens, int(i), sign, transfers) for sign in (1, -1)] for i in tilts])
+    skewness = np.array([[_skewness(series, lens, position_px, int(i), sign, transfers) for sign in (1, -1)]
+                         for i in tilts])
     skewness = skewness.reshape(-1, 2)
     skewness = skewness[np.isfinite(skewness).all(axis=1)]
     if len(skewness) < _LEAST_TILTS:
@@ -55,15 +63,17 @@ def find_focus_sign(series: TiltSeries, lens: MicroscopeSpec) -> FocusSign:
     return FocusSign(float(more.mean()) / error, *(float(mean) for mean in skewness.mean(axis=0)))
 
 
-def with_focus_sign(series: TiltSeries, lens: MicroscopeSpec | None, setting: str) -> tuple[TiltSeries, Step]:
+def with_focus_sign(series: TiltSeries, lens: MicroscopeSpec | None, setting: str,
+                    position_px: np.ndarray) -> tuple[TiltSeries, Step]:
     """Return ``series`` with the defoci that its images agree with, and the step.
 
-    With ``setting`` find, the opposite sign is taken where it is better by :data:`OPPOSITE` standard errors; with given
-    the defoci are kept whatever the images say. Without a ``lens``, nothing is tried.
+    ``position_px`` (T, F, 2) is where the sample lies in each image. With ``setting`` find, the opposite sign is taken
+    where it is better by :data:`OPPOSITE` standard errors; with given the defoci are kept whatever the images say.
+    Without a ``lens``, nothing is tried.
     """
     if lens is None:
         return series, Step(STEP, setting, "not tried: the microscope is not known", {"evidence": 0.0, "sign": 1.0})
-    found = find_focus_sign(series, lens)
+    found = find_focus_sign(series, lens, position_px)
     opposite, sigma = found.evidence < -OPPOSITE, f"{abs(found.evidence):.1f} standard errors"
     skews = f"skewness of the phase {found.skewness:.2f} as given, {found.opposite_skewness:.2f} with the opposite sign"
     taken = opposite and setting == "find"
@@ -82,7 +92,7 @@ def with_focus_sign(series: TiltSeries, lens: MicroscopeSpec | None, setting: st
     return series, Step(STEP, setting, line, numbers, "ok" if found.evidence >= CONFIRMED else "look")
 
 
-def _skewness(series: TiltSeries, lens: MicroscopeSpec, i_tilt: int, sign: int,
+def _skewness(series: TiltSeries, lens: MicroscopeSpec, position_px: np.ndarray, i_tilt: int, sign: int,
               transfers: dict[float, np.ndarray]) -> float:
     """Return the skewness of the phase of one tilt with ``sign`` times its defoci; NaN where nothing is transferred."""
     shape_xy = series.images.shape[2], series.images.shape[3]
@@ -91,10 +101,8 @@ def _skewness(series: TiltSeries, lens: MicroscopeSpec, i_tilt: int, sign: int,
         defocus_A = round(sign * float(series.defocus_A[i_tilt, j]), 1)
         if defocus_A not in transfers:
             transfers[defocus_A] = -2 * transfer_function(shape_xy, series.pixel_A, lens, defocus_A).imag
-        contrast = series.images[i_tilt, j].astype(np.float64) - 1
-        if series.pixel_weight is not None:
-            contrast = np.where(series.pixel_weight[i_tilt, j] > 0, contrast, 0)
-        by_image += transfers[defocus_A] * scipy.fft.fft2(contrast)
+        contrast = scipy.fft.fft2(series.images[i_tilt, j].astype(np.float64) - 1)
+        by_image += transfers[defocus_A] * contrast * ramp(shape_xy, position_px[i_tilt, j])
         power += transfers[defocus_A] ** 2
     by_image[0, 0] = 0
     phase = scipy.fft.ifft2(by_image / (power + max(_FLOOR * float(power.max()), 1e-300))).real

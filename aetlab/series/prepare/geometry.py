@@ -195,7 +195,7 @@ def _shifts(centred: np.ndarray, places: np.ndarray, centres: np.ndarray, angle_
     """
     turn = in_plane_rotation(angle_deg)
     upright = rotate_images(centred, -angle_deg)
-    found = find_shifts(upright, tilt_deg, min(radius_px, centred.shape[1] / 2))
+    found = find_shifts(upright, tilt_deg, min(radius_px, upright.shape[1] / 2))
     # Positions and centres in the upright frame, where the middle of the images lies at 0.
     placed = centre_sample(found.position_px, (centres - places) @ turn, tilt_deg)
     return np.asarray(places + placed @ turn.T)

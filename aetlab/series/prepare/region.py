@@ -36,11 +36,15 @@ def choose_grid(shape_xy: tuple[int, int], pixel_A: float, *, voxel_A: float, si
                 angle_deg: float) -> Grid:
     """Return the grid for images of ``shape_xy`` pixels; ``voxel_A`` 0 and ``size`` None keep pixel and field.
 
+    The field turns with the images: beyond 45° its sides are exchanged.
+
     Raises
     ------
     DataError
         For a voxel smaller than the pixel, which would add pixels without information.
     """
+    if round(angle_deg / 90) % 2:
+        shape_xy = shape_xy[1], shape_xy[0]
     ratio = voxel_A / pixel_A if voxel_A else 1.0
     if ratio < 1 - 1e-9:
         raise DataError(f"voxel_A: {voxel_A}, wanted at least the pixel of {pixel_A:.4g} Å")
@@ -59,13 +63,29 @@ def place_image(image: np.ndarray, weight: np.ndarray, position_px: np.ndarray, 
     turn = in_plane_rotation(-grid.angle_deg)
     inside = _inside(image.shape, position_px, grid)
     if grid.angle_deg:
-        spread = rotate_images(bad, -grid.angle_deg) if bad.any() else bad
-        old, bad = rotate_images(old, -grid.angle_deg), np.where(np.abs(spread) > _BAD_SHARE, np.float32(1), 0)
+        margin = _margin_px(image.shape, turn @ position_px, grid)
+        old, bad = (np.pad(each, margin, mode="symmetric") for each in (old, bad))
+        old = rotate_images(old, -grid.angle_deg)
+        bad = np.abs(rotate_images(bad, -grid.angle_deg)) > _BAD_SHARE if bad.any() else np.zeros(old.shape, bool)
     rows = [_kernel(n, m, float(p), grid.ratio) for n, m, p in zip(old.shape, grid.shape_xy, turn @ position_px)]
     new = rows[0] @ old @ rows[1].T
     shares = [row**2 / np.maximum((row**2).sum(axis=1, keepdims=True), 1e-12) for row in rows]
     good = inside & (shares[0] @ bad @ shares[1].T <= _BAD_SHARE)
     return np.where(inside, new + 1, 1).astype(np.float32), good.astype(np.float32)
+
+
+def _margin_px(shape: tuple[int, ...], position_px: np.ndarray, grid: Grid) -> list[tuple[int, int]]:
+    """Return the margins by axis with which the shears lose nothing of an image that lies in the result.
+
+    They hold the way of each pixel to its place in the turned image; ``position_px`` (2,) is that of the sample there.
+    """
+    quarters = round(grid.angle_deg / 90)
+    half = np.array(shape if quarters % 2 == 0 else shape[::-1]) / 2
+    seen = np.array(grid.shape_xy) * grid.ratio / 2 + np.abs(position_px)
+    reach = np.maximum(half, np.minimum(seen, np.hypot(*half)))
+    reach[0] = max(reach[0], half[0] + abs(np.tan(np.deg2rad(grid.angle_deg - 90 * quarters) / 2)) * half[1])
+    margin = np.ceil(reach - half).astype(int).tolist()
+    return [(m, m) for m in (margin if quarters % 2 == 0 else margin[::-1])]
 
 
 def _kernel(n: int, m: int, position_px: float, ratio: float) -> np.ndarray:
