@@ -66,7 +66,7 @@ class Reality:
     dose_e_A2 : in all
     max_tilt_deg, tilt_step_deg : range and step of the tilts
     focal_spread, convergence : true over stated
-    mtf_power : the true MTF is the stated one to this power
+    mtf_power : the true MTF, without the area of the pixel, is the stated one to this power
     thermal : vibration over that of the base
     blur_A : drift during each exposure, in a direction of its own
     carbon_A : thickness of an amorphous carbon film behind the particle
@@ -259,7 +259,7 @@ def record(fine: np.ndarray, pixel_A: float, shift_A: np.ndarray, blur_A: np.nda
     """Return the image (NX, NY): the Fourier series of ``fine`` times MTF and blur, at the centres of the pixels."""
     qx, qy = (np.fft.fftfreq(n, FINE_A) for n in FIELD)
     u, v = qx[:, None] * pixel_A, qy[None] * pixel_A
-    seen = (np.sinc(u) * np.sinc(v) * mtf(np.hypot(u, v))) ** mtf_power
+    seen = np.sinc(u) * np.sinc(v) * mtf(np.hypot(u, v)) ** mtf_power
     seen = seen * np.sinc(qx[:, None] * blur_A[0] + qy[None] * blur_A[1])
     spectrum = np.fft.fft2(fine) / fine.size * seen
     centres_A = [(np.arange(n) - (n - 1) / 2) * pixel_A - shift + size / 2 * FINE_A
