@@ -4,6 +4,7 @@
     python experiments/benchmark_gpu.py parts --size 480 --output parts_480.json   # each part of a tilt and of TV
     python experiments/benchmark_gpu.py run --size 480 --output run.json           # 40 iterations, images to volume
     python experiments/benchmark_gpu.py refine --size 480 --output refine.json     # passes of the refinement
+    python experiments/benchmark_gpu.py slabs --size 480 --output slabs.json       # a volume shared by all GPUs
 
 ``experiments/gpu_check.py`` runs all of them and joins their results. A measurement needs only aetlab's sources, NumPy,
 SciPy, Numba and CuPy. The geometry is the paper's: 60 tilts over 180°, 3 defoci, 10 layers per slice, total variation.
@@ -31,7 +32,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from aetlab.core.backend import n_threads, to_numpy
+from aetlab.core.backend import n_gpus, n_threads, to_numpy
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward import ForwardModel
@@ -40,12 +41,17 @@ from aetlab.gpu import (
     GpuError,
     GpuModel,
     GpuSlices,
+    Group,
+    SlabModel,
     extrapolate,
     memory_needed_bytes,
     open_device,
+    open_group,
+    slab_needed_bytes,
 )
 from aetlab.gpu.rotation import make_gpu_rotation
 from aetlab.methods.regularisers.tv import GpuTotalVariation, TvSettings
+from aetlab.methods.slab_tv import SlabTotalVariation
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.solve import minimize
 from aetlab.spec import MicroscopeSpec
@@ -62,6 +68,9 @@ N_WARM = 48
 N_FFTS = 50
 #: Atoms per voxel of the volume, and tilts of a pass of the refinement.
 ATOMS_PER_VOXEL, N_REFINED = 120_000 / 480**3, 16
+
+#: Exit status of a measurement for which the machine lacks something.
+ABSENT = 77
 
 Keep = Callable[[dict[str, Any]], None]
 
@@ -93,7 +102,7 @@ def make_series(device: Device, n: int, n_tilts: int = N_TILTS) -> TiltSeries:
     return TiltSeries(images, series.tilt_deg, DEFOCUS_A, VOXEL_A)
 
 
-def seconds(device: Device, work: Callable[[], Any], n: int) -> float:
+def seconds(device: Device | Group, work: Callable[[], Any], n: int) -> float:
     """Return the seconds of one ``work()``: the median over batches of ``n`` calls, after one call to warm up."""
     work()
     times = []
@@ -250,6 +259,36 @@ def measure_refinement(device: Device, n: int, keep: Keep) -> None:
     keep(found | {"relative_error": float(error)})
 
 
+def measure_slabs(group: Group, n: int, keep: Keep) -> None:
+    """Time a tilt and total variation of a volume in slabs, and compare them with those on the first device."""
+    device, options = group.devices[0], {"microscope": MICROSCOPE, "n_layers_per_slice": N_LAYERS}
+    series = make_series(device, n, 5)
+    slabs = SlabModel(series, (n, n, n), group=group, **options)
+    one = GpuModel(series, (n, n, n), device=device, **options)
+    start = atom_volume(n)
+    volume, expected = group.place(start), device.upload(start)
+    step, own = 1.5 / one.lipschitz, TvSettings(inner_iterations=N_INNER)
+    of_slabs, of_one = SlabTotalVariation(group, WEIGHT, own), GpuTotalVariation(device, WEIGHT, own)
+    for i_tilt in (1, 3, 0, 4):
+        slabs.descend(volume, i_tilt, step)
+        one.descend(expected, i_tilt, step)
+    of_slabs(volume, step)
+    of_one(expected, step)
+    error = to_numpy(volume) - to_numpy(expected)
+    needed = slab_needed_bytes((n, n, n), N_TILTS, len(DEFOCUS_A), n_devices=len(group.devices), rotation="linear",
+                               n_layers_per_slice=N_LAYERS, regulariser="tv")
+    found: dict[str, Any] = {"n": n, "devices": len(group.devices), "graph_problem": group.graph_problem,
+                             "relative_error": float(np.linalg.norm(error) / np.linalg.norm(to_numpy(expected))),
+                             "counted_GB": [1e-9 * n_bytes for n_bytes in needed],
+                             "held_GB": [1e-9 * each.held_bytes() for each in group.devices]}
+    keep(found)
+    for name, model, on, of in (("slabs", slabs, group, volume), ("one", one, device, expected)):
+        found[f"tilt_ms_{name}"] = 1e3 * seconds(on, lambda model=model, of=of: model.descend(of, 2, 0.0), 10)
+        prox = of_slabs if name == "slabs" else of_one
+        found[f"tv_ms_{name}"] = 1e3 * seconds(on, lambda prox=prox, of=of: prox(of, step), 2)
+        keep(found)
+
+
 def versions() -> dict[str, Any]:
     """Return the versions of CuPy, the driver and the CUDA runtime."""
     import cupy
@@ -268,7 +307,7 @@ def write(path: Path, found: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time one part of the GPU engine.")
-    parser.add_argument("what", choices=["error", "parts", "run", "refine"])
+    parser.add_argument("what", choices=["error", "parts", "run", "refine", "slabs"])
     parser.add_argument("--size", type=int, default=480, help="voxels per side")
     parser.add_argument("--iterations", type=int, default=40, help="iterations of run")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file of the results")
@@ -282,7 +321,12 @@ def main() -> None:
     def keep(found: dict[str, Any]) -> None:
         write(arguments.output, found | about)
 
-    if arguments.what == "run":
+    if arguments.what == "slabs":
+        if n_gpus() < 2:
+            print("only one GPU is visible")
+            sys.exit(ABSENT)
+        measure_slabs(open_group(n_gpus() * (0,), arguments.size), arguments.size, keep)
+    elif arguments.what == "run":
         measure_reconstruction(device, arguments.size, keep, n_iterations=arguments.iterations)
     else:
         measure = {"error": measure_error, "parts": measure_parts, "refine": measure_refinement}[arguments.what]

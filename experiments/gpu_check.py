@@ -10,8 +10,8 @@ each part and each size:
 - benchmark_gpu.json: all measurements so far;
 - a log and the results of each part.
 
-A GPU test that is skipped is a failure here. The exit status is 0 if every part passed or only compute-sanitizer is
-missing, 1 if a part failed or was skipped, 2 if no GPU can be used.
+A GPU test that is skipped is a failure here. The exit status is 0 if every part passed or is absent (without
+compute-sanitizer or a second GPU), 1 if a part failed or was skipped, 2 if no GPU can be used.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+#: Exit status of a part for which the machine lacks something; the last line of its log says what.
+ABSENT = 77
 ROOT = Path(__file__).resolve().parents[1]
 #: Tests marked gpu in tests/test_gpu_device.py.
 N_GPU_TESTS = 18
@@ -52,7 +54,8 @@ _PROBE = ("import importlib.util as u, sys\n"
 class Part:
     """A process of the check: it passes if it exits with 0 within ``limit_s`` and ``problem`` finds none in its files.
 
-    ``problem(folder)`` returns what is wrong, or an empty string. A part with a reason ``absent`` is not run.
+    ``problem(folder)`` returns what is wrong, or an empty string. A part with a reason ``absent`` is not run. One that
+    exits with :data:`ABSENT` is absent as well.
     """
 
     name: str
@@ -113,6 +116,8 @@ def run_part(part: Part, folder: Path, limit_s: float) -> Outcome:
             _kill(process)
             raise
     seconds = time.monotonic() - start
+    if reason == _of_status(ABSENT):
+        return Outcome(part.name, "absent", seconds, _last_line(log).removeprefix(": "))
     if reason:
         reason += _last_line(log)
     else:
@@ -161,8 +166,8 @@ def join_results(folder: Path) -> dict[str, Any]:
 
     parts = [found for n in SIZES if (found := read(f"parts_{n}"))]
     joined = {"relative_error": read("error"), "parts": parts, "reconstruction": read("run"),
-              "refinement": read("refine")}
-    for found in (joined["relative_error"], *parts, joined["reconstruction"], joined["refinement"]):
+              "refinement": read("refine"), "slabs": read("slabs")}
+    for found in (joined["relative_error"], *parts, joined["reconstruction"], joined["refinement"], joined["slabs"]):
         joined |= {name: found.pop(name) for name in ("device", "versions") if name in found}
     timed = [(math.log(found["n"]), math.log(found["tilt_ms"])) for found in parts if "tilt_ms" in found]
     if len(timed) > 1:
@@ -202,6 +207,14 @@ def error_problem(folder: Path) -> str:
     return "" if worst < 1e-4 else f"the relative error against float64 is {worst:.1g}"
 
 
+def slabs_problem(folder: Path) -> str:
+    """Return whether a volume in slabs differs from one on a single GPU, or was not replayed as a graph."""
+    found = json.loads((folder / "slabs.json").read_text(encoding="utf-8"))
+    if not found["relative_error"] < 1e-5:
+        return f"several GPUs differ from one by {found['relative_error']:.1g}"
+    return _graph_problem(found)
+
+
 def refine_problem(folder: Path) -> str:
     """Return whether the gradients of CPU and GPU differ."""
     error = json.loads((folder / "refine.json").read_text(encoding="utf-8"))["relative_error"]
@@ -234,6 +247,7 @@ def make_parts(folder: Path) -> list[Part]:
         *(Part(tool, (sanitizer, "--tool", tool, "--error-exitcode", "3", python, *checked), 45, absent=absent)
           for tool in ("memcheck", "racecheck")),
         Part("refine", benchmark("refine", "refine", 480), 100, refine_problem),
+        Part("slabs", benchmark("slabs", "slabs", 240), 40, slabs_problem),
     ]
 
 

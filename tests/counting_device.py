@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,9 @@ class CountingDevice:
 
     def read(self, array: np.ndarray, values: np.ndarray) -> None:
         self.n_returned += values.nbytes
+
+    def use(self) -> AbstractContextManager[Any]:
+        return nullcontext()
 
     def queue(self) -> CountingDevice:
         return self

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,9 @@ class HostDevice:
     def read(self, array: np.ndarray, values: np.ndarray) -> None:
         assert (values.shape, values.dtype) == (array.shape, array.dtype) and values.flags.c_contiguous
         values[...] = array
+
+    def use(self) -> AbstractContextManager[Any]:
+        return nullcontext()
 
     def queue(self) -> HostDevice:
         """Return the device itself: it works for one thread at a time."""

@@ -84,7 +84,8 @@ def test_every_group_is_part_of_the_identity(group: str, smoke_spec: RunSpec, ch
 
 
 def test_the_identity_leaves_out_only_labels_paths_and_the_device(smoke_spec: RunSpec) -> None:
-    assert NOT_IN_IDENTITY == {"scale": ("name",), "microscope": ("name",), "engine": ("device", "n_threads")}
+    assert NOT_IN_IDENTITY == {"scale": ("name",), "microscope": ("name",),
+                               "engine": ("device", "devices", "n_threads")}
     settings = identity(smoke_spec)
     of_others = {name for name, kinds in OWNERS.items() if "tv" not in kinds}
     assert "metric_at" in of_others
@@ -92,7 +93,7 @@ def test_the_identity_leaves_out_only_labels_paths_and_the_device(smoke_spec: Ru
     assert settings["data"]["kind"] == "simulated"
     for group in set(settings) - {"seed"}:
         left_out = {field.name for field in dataclasses.fields(getattr(smoke_spec, group))} - set(settings[group])
-        assert left_out == {"scale": {"name"}, "microscope": {"name"}, "engine": {"device", "n_threads"},
+        assert left_out == {"scale": {"name"}, "microscope": {"name"}, "engine": {"device", "devices", "n_threads"},
                             "sample": {"path", "digest", "frame"}, "data": {"path"},
                             "reg": of_others}.get(group, set())
 

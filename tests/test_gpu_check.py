@@ -25,7 +25,7 @@ BARE = ("contourpy", "cupy", "cycler", "dateutil", "fontTools", "h5py", "iniconf
 #: Refuses the import of any other package, except of the compiler that stands for the GPU.
 BLOCK = ("import importlib.abc, sys\n"
          f"allowed = {{*sys.stdlib_module_names, *{BARE!r}, 'aetlab', 'ziglang', 'benchmark_gpu'}}\n"
-         "helpers = ('_sysconfigdata', 'test_', 'priors', 'host_device', 'gpu_slices')\n"
+         "helpers = ('_sysconfigdata', 'test_', 'priors', 'host_device', 'host_group', 'gpu_slices')\n"
          "class Block(importlib.abc.MetaPathFinder):\n"
          "    def find_spec(self, name, path=None, target=None):\n"
          "        top = name.partition('.')[0]\n"
@@ -56,18 +56,20 @@ def test_parts_that_hang_crash_or_fail_end_no_other_and_keep_their_results(tmp_p
         part("lies", "", problem=lambda folder: "3 of 4 GPU tests ran"),
         part("writes nothing", "", problem=lambda folder: (folder / "none.json").read_text()),
         part("is not there", "", absent="it is not on PATH"),
+        part("has one GPU", "import sys; print('only one GPU'); sys.exit(77)"),
         part("goes on", ""),
     ], tmp_path, say=say)
-    assert [each.status for each in found] == ["passed", *5 * ["failed"], "absent", "passed"]
+    assert [each.status for each in found] == ["passed", *5 * ["failed"], "absent", "absent", "passed"]
     assert found[1].reason.startswith("stopped after 0") and found[1].seconds < 15
     assert found[2].reason.startswith("ended by SIGSEGV") or WINDOWS
     assert found[3].reason == "exit status 1: no such thing"
     assert found[4].reason == "3 of 4 GPU tests ran"
     assert found[5].reason.startswith("its results cannot be read: FileNotFoundError")
-    assert gpu_check.last_line(found) == "2 passed, 5 failed, 0 skipped, 1 absent"
-    assert len(lines) == 8 and lines[6] == "absent  is not there, 0 s: it is not on PATH"
+    assert gpu_check.last_line(found) == "2 passed, 5 failed, 0 skipped, 2 absent"
+    assert len(lines) == 9 and lines[6] == "absent  is not there, 0 s: it is not on PATH"
+    assert lines[7].startswith("absent  has one GPU, ") and lines[7].endswith(" s: only one GPU")
     # The files are rewritten after each part; before its line, a part is in neither.
-    assert [len(names) for names in seen] == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert [len(names) for names in seen] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
     joined = json.loads((tmp_path / "benchmark_gpu.json").read_text(encoding="utf-8"))
     assert (joined["device"], joined["parts"]) == ("A", [{"n": 96, "tilt_ms": 1.0}])
     assert (tmp_path / "works.log").read_text(encoding="utf-8") == "well\n"
@@ -114,13 +116,15 @@ def test_without_a_gpu_it_ends_with_one_line_before_any_work(tmp_path: Path) -> 
 def bare() -> tuple[dict[str, Any], str]:
     """Return the measurements of the benchmark and the list of GPU tests, by a Python with the bare packages alone."""
     code = BLOCK + (
-        "import json, pathlib, benchmark_gpu as b, host_device, pytest\n"
+        "import json, pathlib, benchmark_gpu as b, host_device, host_group, pytest\n"
         "b.N_TILTS, b.N_BATCHES, b.N_FFTS, b.N_WARM, b.N_REFINED = 10, 1, 2, 8, 2\n"
         "device, found = host_device.HostDevice(pathlib.Path(sys.argv[1]), 1), {}\n"
         "b.measure_error(device, 12, lambda f: found.update(error=dict(f)))\n"
         "b.measure_parts(device, 16, lambda f: found.update(parts=dict(f)), copy_bytes=4096)\n"
         "b.measure_reconstruction(device, 16, lambda f: found.update(run=dict(f)), n_iterations=4)\n"
         "b.measure_refinement(device, 20, lambda f: found.update(refine=dict(f)))\n"
+        "group = host_group.host_group(2, 16, pathlib.Path(sys.argv[1]))\n"
+        "b.measure_slabs(group, 16, lambda f: found.update(slabs=dict(f)))\n"
         "print(json.dumps(found), flush=True)\n"
         "sys.exit(pytest.main(['--noconftest', '-q', '-W', 'default', '-m', 'gpu', '-p', 'no:cacheprovider',\n"
         "                      '--collect-only', 'tests/test_gpu_device.py']))\n")
@@ -144,3 +148,5 @@ def test_the_benchmark_needs_few_packages_and_measures_every_part(bare: tuple[di
     assert found["run"]["finite"] and found["run"]["restarts"] == found["run"]["halvings"] == []
     assert found["run"]["cost"][-1] < 0.1 * found["run"]["cost"][0]
     assert found["refine"]["relative_error"] < 1e-5
+    slabs = found["slabs"]
+    assert slabs["relative_error"] < 1e-6 and slabs["tilt_ms_slabs"] > 0 < slabs["tv_ms_slabs"]

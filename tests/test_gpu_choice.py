@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from host_device import HostDevice, host_library
 
 from aetlab import gpu
+from aetlab.cli import workers
 from aetlab.core import backend
+from aetlab.core.files import StorageError
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.seeds import generator
 from aetlab.gpu import choose
@@ -219,10 +222,35 @@ def test_a_missing_gpu_gives_an_error_of_one_line_with_advice() -> None:
         assert problem.startswith(("CuPy is not installed (pip install", "CuPy cannot reach a GPU: ", "no CUDA device"))
 
 
+def test_a_worker_of_several_gpus_holds_none_while_it_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It claims all of them at once, and only as many as there are."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    monkeypatch.setattr(workers, "_claimed", [])
+    first = FileLock(tmp_path / "aetlab-gpu-4.lock")
+    third = FileLock(tmp_path / "aetlab-gpu-6.lock")
+    first.acquire(timeout=0)
+    third.acquire(timeout=0)
+
+    def wait(seconds: float) -> None:
+        second = FileLock(tmp_path / "aetlab-gpu-5.lock")
+        second.acquire(timeout=0)  # another worker may have it
+        second.release()
+        first.release()
+
+    monkeypatch.setattr(workers.time, "sleep", wait)
+    assert workers.claim_gpus(2, tmp_path) == workers.claim_gpus(2, tmp_path) == "4,5"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5"
+    for lock in (third, *workers._claimed):
+        lock.release()
+    monkeypatch.setattr(workers, "_claimed", [])
+    with pytest.raises(StorageError, match="2 GPUs are visible to this worker, which needs 3"):
+        workers.claim_gpus(3, tmp_path)
+
+
 def test_each_worker_claims_its_own_gpu_and_frees_it_at_its_end(tmp_path: Path) -> None:
-    code = ("import sys, pathlib; from aetlab.cli.workers import claim_gpu\n"
+    code = ("import sys, pathlib; from aetlab.cli.workers import claim_gpus\n"
             "folder = pathlib.Path(sys.argv[1])\n"
-            "print(claim_gpu(folder), claim_gpu(folder), flush=True); sys.stdin.read()")
+            "print(claim_gpus(1, folder), claim_gpus(1, folder), flush=True); sys.stdin.read()")
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "3,GPU-abc/7"}
 
     def start() -> subprocess.Popen[str]:

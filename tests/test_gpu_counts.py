@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from counting_device import CountingDevice
 from cubin import Use, read_use
-from priors import make_gpu_prox
+from priors import PROBLEM, make_gpu_prox
 from test_gpu_compile import machine_code
 
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward.series_optics import series_optics
-from aetlab.gpu import GpuModel, GpuSlices
+from aetlab.gpu import GpuModel, GpuSlices, Group, SlabModel
 from aetlab.gpu.atom_slices import GpuAtomSlices
+from aetlab.gpu.group import Transfer
 from aetlab.gpu.kernels import KERNELS, SOURCES
 from aetlab.gpu.rotation import make_gpu_rotation
+from aetlab.methods.regularisers import REGULARISERS
 from aetlab.refinement.tables import tabulate_atoms
 from aetlab.spec import MicroscopeSpec
 
@@ -25,8 +28,8 @@ N_Z, N_LAYERS, N_SLICES, N_DEFOCI = 480, 10, 48, 3
 #: Largest numbers of registers of a thread, 32 if not listed.
 REGISTERS = {"add_adjoint": 48, "add_adjoint_in_metric": 56, "rotate_linear": 48, "rotate_cubic": 56,
              "build_rotation": 40, "detected_residual": 48, "poisson_residual": 48, "residual": 40, "to_images": 40,
-             "from_images": 40, "tv_step": 48, "deposit_atoms": 40, "gather_atoms": 64, "shear_in": 64,
-             "shear_columns": 64, "shear_rows": 64, "shear_out": 64,
+             "from_images": 40, "tv_step": 48, "tv_step_in_slab": 56, "deposit_atoms": 40, "gather_atoms": 64,
+             "shear_in": 64, "shear_columns": 64, "shear_rows": 64, "shear_out": 64,
              **{name: 64 for name, kernel in KERNELS.items() if kernel.source == "fused.cu"}}
 
 
@@ -110,6 +113,57 @@ def test_an_atom_is_sent_in_less_than_a_hundred_bytes_and_returns_as_32() -> Non
     assert (many.n_sent - few.n_sent) / 5000 < 100 and (many.n_returned - few.n_returned) / 5000 == 32
     assert few.n_returned == 50 * 32 + 8
     assert few.n_sent - 4 * N_DEFOCI * 32 * 32 - slices._tables[0].nbytes < 4 * slices._atoms.starts.size + 50 * 200
+
+
+class CountingExchange:
+    """Counts groups of transfers, and the bytes of all."""
+
+    def __init__(self) -> None:
+        self.calls = self.n_bytes = 0
+
+    def __call__(self, transfers: Sequence[Transfer]) -> None:
+        self.calls += 1
+        for each in transfers:
+            assert each.values.shape == each.out.shape and each.source != each.target
+            self.n_bytes += each.values.nbytes
+
+
+def count_group(n_devices: int) -> tuple[Group, list[CountingDevice], CountingExchange]:
+    devices, exchange = [CountingDevice() for _ in range(n_devices)], CountingExchange()
+    return Group(devices, exchange, 32), devices, exchange
+
+
+@pytest.mark.parametrize("n_devices", [2, 4])
+def test_a_tilt_in_slabs_takes_four_launches_on_each_device_and_sends_the_slices_twice(n_devices: int) -> None:
+    """The first device also propagates the waves, and puts the slices together and apart."""
+    group, devices, exchange = count_group(n_devices)
+    images = np.ones((60, N_DEFOCI, 32, 32), np.float32)
+    series = TiltSeries(images, np.arange(60) * 3.0, np.array([200.0, 450.0, 1000.0]), 0.5)
+    model = SlabModel(series, (N_Z, 32, 32), microscope=MicroscopeSpec(), n_layers_per_slice=N_LAYERS, group=group)
+    volume = group.zeros((N_Z, 32, 32), np.float32)
+    for device in devices:
+        device.reset()
+    model.descend(volume, 7, 1.0)
+    assert sum(devices[0].launches.values()) == 198 + 2 * n_devices
+    for device in devices[1:]:
+        assert device.launches == Counter({"set_tilt": 1, "build_rotation": 1, "rotate_linear": 1, "add_adjoint": 1})
+    slices = 4 * N_SLICES * 32 * 32
+    assert exchange.calls == 2 and exchange.n_bytes == 2 * slices * (n_devices - 1) / n_devices
+    # Putting the slices together and apart reads and writes all of them twice.
+    assert devices[0].n_bytes < count_tilt((32, 32)).n_bytes + 4 * slices
+
+
+@pytest.mark.parametrize("n_devices", [2, 4])
+def test_an_iteration_of_total_variation_in_slabs_is_one_launch_and_sends_four_planes(n_devices: int) -> None:
+    group, devices, exchange = count_group(n_devices)
+    row, n_inner, plane = REGULARISERS["tv"], 15, 4 * 8 * 16
+    row.gpu.in_slabs(group, row.settings(inner_iterations=n_inner), 0.5, PROBLEM).prox(
+        group.zeros((8, 16, 32), np.float32), 1.0)
+    for device, width in zip(devices, group.widths, strict=True):
+        # Three copies of an edge of the volume and of the dual variables of a warm start.
+        assert device.launches == Counter({"tv_step_in_slab": n_inner, "tv_primal_in_slab": 1, "copy_columns": 3})
+        assert device.n_bytes < plane * (width * (10 * n_inner + 5 + 5) + 14 * n_inner + 20)
+    assert exchange.calls == n_inner + 2 and exchange.n_bytes == n_devices * plane * (4 * (n_inner + 1) + 1)
 
 
 @pytest.mark.parametrize("n_inner", [1, 15])

@@ -19,14 +19,18 @@ import pytest
 import scipy.fft
 from gpu_slices import CostOfSlices
 from host_device import HostDevice, host_library
-from priors import make_gpu_prox, make_prox
+from priors import PROBLEM, make_gpu_prox, make_prox
 from test_gpu_device import MICROSCOPE, make_problem, relative_error
 
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.series_optics import series_optics
-from aetlab.gpu import GpuError, GpuModel
+from aetlab.gpu import GpuError, GpuModel, SlabModel, choose, open_group
 from aetlab.gpu.kernels import KERNELS
+from aetlab.methods.regularisers import REGULARISERS
+
+#: The modules that import CuPy.
+OF_CUPY = ("aetlab.gpu.device_cuda", "aetlab.gpu.exchange_cuda")
 
 
 class Array(np.ndarray):
@@ -59,6 +63,7 @@ class Queue:
     problem: str | None = None
 
     def __init__(self) -> None:
+        self.ptr = id(self)
         self.recording: list[Callable[[], None]] | None = None
         self.played = 0
 
@@ -107,9 +112,48 @@ class Queue:
 
 
 class Card(nullcontext):  # type: ignore[type-arg]
-    """A card that can be made the current one."""
+    """A card that can be made the current one; 0 by default."""
 
-    id = 0
+    def __init__(self, number: int | None = None) -> None:
+        super().__init__()
+        self.id = number or 0
+
+
+class Rank:
+    """A communicator of NCCL: sends and receives of a group take place when it ends, matched in their order."""
+
+    waiting: list[tuple[str, int, int, int, int]] | None = None
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    @staticmethod
+    def initAll(devices: list[int]) -> list[Rank]:
+        assert isinstance(devices, list) and len(set(devices)) == len(devices)
+        return [Rank(number) for number in range(len(devices))]
+
+    @classmethod
+    def start(cls) -> None:
+        cls.waiting = []
+
+    def send(self, address: int, count: int, kind: int, peer: int, stream: int) -> None:
+        self._put("send", (self.number, peer), address, count, kind, stream)
+
+    def recv(self, address: int, count: int, kind: int, peer: int, stream: int) -> None:
+        self._put("recv", (peer, self.number), address, count, kind, stream)
+
+    def _put(self, what: str, way: tuple[int, int], address: int, count: int, kind: int, stream: int) -> None:
+        assert self.waiting is not None and kind == 1 and way[0] != way[1] and stream
+        self.waiting.append((what, *way, address, count))
+
+    @classmethod
+    def end(cls) -> None:
+        waiting, cls.waiting = cls.waiting or [], None
+        for way in {each[1:3] for each in waiting}:
+            sent, received = ([each[3:] for each in waiting if each[:3] == (what, *way)] for what in ("send", "recv"))
+            for (source, n_bytes), (target, room) in zip(sent, received, strict=True):
+                assert n_bytes == room
+                ctypes.memmove(target, source, n_bytes)
 
 
 @pytest.fixture
@@ -146,22 +190,28 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Queue]]:
 
             Queue.current().put(work)
 
-    cupy, cuda, cufft = (ModuleType(name) for name in ("cupy", "cupy.cuda", "cupy.cuda.cufft"))
+    cupy, cuda, cufft, nccl = (ModuleType(name) for name in ("cupy", "cupy.cuda", "cupy.cuda.cufft", "cupy.cuda.nccl"))
     vars(cufft).update(PlanNd=PlanNd, CUFFT_C2C=41, CUFFT_FORWARD=-1, CUFFT_INVERSE=1)
     held = [7]
     pool = SimpleNamespace(free_bytes=lambda: 5, total_bytes=lambda: held[0], free_all_blocks=lambda: held.insert(0, 2))
-    runtime = SimpleNamespace(getDeviceProperties=lambda i: {"name": b"Stand-in"}, memGetInfo=lambda: (3e9, 4e9))
-    vars(cuda).update(cufft=cufft, runtime=runtime, Stream=Queue, Device=Card)
+    runtime = SimpleNamespace(getDeviceProperties=lambda i: {"name": b"Stand-in"}, memGetInfo=lambda: (3e9, 4e9),
+                              getDeviceCount=lambda: 2)
+    vars(nccl).update(available=True, NCCL_UINT8=1, NcclCommunicator=Rank, groupStart=Rank.start, groupEnd=Rank.end)
+    vars(cuda).update(cufft=cufft, nccl=nccl, runtime=runtime, Stream=Queue, Device=Card)
     vars(cupy).update(
         cuda=cuda, __version__="14", RawModule=RawModule, zeros=lambda shape, dtype: np.zeros(shape, dtype).view(Array),
         empty=lambda shape, dtype: np.empty(shape, dtype).view(Array), get_default_memory_pool=lambda: pool)
-    for module in (cupy, cuda, cufft):
+    for module in (cupy, cuda, cufft, nccl):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.delitem(sys.modules, "aetlab.gpu.device_cuda", raising=False)
+    for name in OF_CUPY:
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr("aetlab.core.backend.gpu_problem", lambda: None)
     yield Queue
     Queue._stack().clear()
-    sys.modules.pop("aetlab.gpu.device_cuda", None)
+    for name in OF_CUPY:
+        sys.modules.pop(name, None)
+    choose._open.cache_clear()
+    choose._open_several.cache_clear()
 
 
 def open_cuda() -> Any:
@@ -237,6 +287,39 @@ def test_tilts_of_several_threads_have_streams_of_their_own(queue: type[Queue]) 
         np.testing.assert_allclose(costs, 3 * [reference], rtol=1e-5)
         assert relative_error(gradient, expected) < 1e-5
     assert len({stream for *_, stream in found} | {id(case.device._stream)}) == 3
+
+
+def test_a_reconstruction_on_two_gpus_through_nccl(queue: type[Queue], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step and total variation agree with one GPU; the work of the first GPU on the waves is a graph."""
+    monkeypatch.setattr(choose, "gpu_problem", lambda: None)
+    group = open_group((0, 0), 10)
+    assert [device.number for device in group.devices] == [0, 1]
+    case = make_problem(group.devices[0], (9, 12, 10), 4, np.array([-30.0, 10.0, 60.0]), 1)
+    slabs = SlabModel(case.series, case.shape, group=group, **case.options)
+    one = GpuModel(case.series, case.shape, device=case.device, **case.options)
+    start, step = (0.8 * case.truth).astype(np.float32), 1.5 / one.lipschitz
+    volume, expected = group.place(start), case.device.upload(start)
+    for i_tilt in (0, 2, 1):
+        cost = float(one.descend(expected, i_tilt, step))
+        assert float(slabs.descend(volume, i_tilt, step)) == pytest.approx(cost, rel=1e-6)
+    assert group.graph_problem is None and group.devices[0]._stream.played == 4
+    row = REGULARISERS["tv"]
+    found = row.gpu.in_slabs(group, row.settings(), 0.5, PROBLEM).prox(volume, 6.0)
+    assert relative_error(found, np.asarray(make_gpu_prox(case.device, "tv", 0.5)(expected, 6.0))) < 1e-6
+
+
+def test_several_gpus_without_nccl_give_an_error_of_one_line(queue: type[Queue],
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "gpu_problem", lambda: None)
+    monkeypatch.setattr(sys.modules["cupy.cuda.nccl"], "available", False)
+    choose._open.cache_clear()
+    choose._open_several.cache_clear()
+    with pytest.raises(GpuError, match="several GPUs need NCCL, which CuPy does not find .pip install nvidia-nccl"):
+        open_group((0, 0), 10)
+    monkeypatch.setattr(sys.modules["cupy.cuda.nccl"], "available", True)
+    monkeypatch.setattr(Rank, "initAll", lambda devices: 1 / 0)
+    with pytest.raises(GpuError, match="NCCL cannot connect 2 GPUs: ZeroDivisionError"):
+        open_group((0, 0), 10)
 
 
 def test_a_failing_compiler_gives_an_error_of_one_line(queue: type[Queue], monkeypatch: pytest.MonkeyPatch) -> None:

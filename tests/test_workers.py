@@ -24,7 +24,10 @@ def test_a_pool_divides_the_cores(n_jobs: int, n_runs: int, n_workers: int, n_th
 
 def test_a_pool_on_gpus_has_a_worker_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,3")
-    assert count_workers(Launcher("mine", POOL, -1, on_gpus=True), 100) == Workers(3, on_gpus=True)
+    assert count_workers(Launcher("mine", POOL, -1, on_gpus=True), 100) == Workers(3, n_gpus=1)
+    assert count_workers(Launcher("mine", POOL, -1, on_gpus=True), 100, 2) == Workers(1, n_gpus=2)
+    with pytest.raises(StorageError, match=r"cannot be used: engine.devices=4 exceeds the visible GPUs \(3\)"):
+        count_workers(Launcher("mine", POOL, -1, on_gpus=True), 100, 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(StorageError, match="hydra/launcher=mine cannot be used: no GPU is visible"):
         count_workers(Launcher("mine", POOL, -1, on_gpus=True), 100)

@@ -156,7 +156,7 @@ def open_sweep(plan: Plan) -> Sweep:
     """
     plan = with_tiles(plan)
     n_at_once = plan.hydra.hydra.sweeper.n_jobs if plan.searched else len(plan.jobs)
-    workers = count_workers(plan.launcher, n_at_once)
+    workers = count_workers(plan.launcher, n_at_once, max(job.spec.engine.devices for job in plan.jobs))
     requested: dict[int, tuple[RequestedJob, Order | None]] = {
         each.number: (RequestedJob(each.label, "", each.words), None) for each in plan.left_out}
     if not plan.searched:

@@ -1,12 +1,14 @@
-"""Share this machine between workers: its cores without oversubscription, and one GPU for each worker.
+"""Share this machine between workers: its cores without oversubscription, and its GPUs.
 
-A worker claims a GPU by a lock file that its process holds until it ends; the system frees the lock of a dead process.
+A worker claims each of its GPUs by a lock file that its process holds until it ends; the system frees the locks of a
+dead process.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import random
 import re
 import tempfile
 import time
@@ -59,41 +61,45 @@ HERE = Launcher()
 
 @dataclass(frozen=True)
 class Workers:
-    """The workers of a pool that share this machine, 0 if there is no pool, and the jobs at once if they are fewer."""
+    """The workers of a pool that share this machine, 0 if there is no pool, and the jobs at once if they are fewer.
+
+    Each has ``n_gpus`` of its own; 0 if GPUs are not shared out.
+    """
 
     n_workers: int = 0
     at_once: int | None = None
-    on_gpus: bool = False
+    n_gpus: int = 0
     in_this_process: bool = False
 
 
-def count_workers(launcher: Launcher, n_runs: int) -> Workers:
-    """Return the workers that ``launcher`` starts for ``n_runs``.
+def count_workers(launcher: Launcher, n_runs: int, n_gpus: int = 1) -> Workers:
+    """Return the workers that ``launcher`` starts for ``n_runs``, each of which uses up to ``n_gpus``.
 
-    A negative number of workers counts from all cores or GPUs: -1 is all of them.
+    A negative number of workers counts from all cores, or from as many as there are GPUs for: -1 is all of them.
 
-    Raises :class:`StorageError` if a GPU is needed and none is visible.
+    Raises :class:`StorageError` if GPUs are needed and fewer are visible.
     """
     if not launcher.target.endswith(_POOL):
         return Workers(in_this_process=launcher.target.endswith(_BASIC))
     from aetlab.core.backend import n_cores
 
-    n_all = len(visible_gpus()) if launcher.on_gpus else n_cores()
+    n_visible = len(visible_gpus())
+    n_all = n_visible // n_gpus if launcher.on_gpus else n_cores()
     if n_all == 0:
-        raise StorageError(f"hydra/launcher={launcher.name} cannot be used: no GPU is visible; choose "
-                           "hydra/launcher=cores")
+        few = f"engine.devices={n_gpus} exceeds the visible GPUs ({n_visible})" if n_visible else "no GPU is visible"
+        raise StorageError(f"hydra/launcher={launcher.name} cannot be used: {few}; choose hydra/launcher=cores")
     n_jobs = launcher.n_jobs or -1
     n_most = n_jobs if n_jobs > 0 else max(1, n_all + 1 + n_jobs)
-    return Workers(min(n_most, n_runs), on_gpus=launcher.on_gpus)
+    return Workers(min(n_most, n_runs), n_gpus=n_gpus if launcher.on_gpus else 0)
 
 
 def share_machine(spec: RunSpec, workers: Workers) -> RunSpec:
-    """Claim this worker's share of the machine: return ``spec`` with its threads, and reserve its GPU for the process.
+    """Claim this worker's share of the machine: return ``spec`` with its threads, and reserve its GPUs for the process.
 
     A number of threads that ``spec`` sets is kept.
     """
-    if workers.on_gpus:
-        claim_gpu()
+    if workers.n_gpus:
+        claim_gpus(workers.n_gpus)
     if workers.n_workers == 0 or spec.engine.n_threads > 0:
         return spec
     from aetlab.core.backend import n_cores
@@ -107,30 +113,43 @@ def threads_of_worker(n_cores: int, n_workers: int) -> int:
     return max(1, n_cores // n_workers)
 
 
-def claim_gpu(folder: Path | None = None) -> str:
-    """Wait for a free GPU, make it the only one that this process sees, and return its id.
+def claim_gpus(n_gpus: int = 1, folder: Path | None = None) -> str:
+    """Wait for free GPUs, make them the only ones that this process sees, and return their ids with commas.
 
-    ``folder`` holds the locks (default: the system's folder for temporary files). A process that holds a GPU keeps it.
+    ``folder`` holds the locks (default: the system's folder for temporary files). A process that holds GPUs keeps them.
     """
     if _claimed:
         return os.environ["CUDA_VISIBLE_DEVICES"]
     locks = folder or Path(tempfile.gettempdir())
     gpus = visible_gpus()
-    if not gpus:
-        raise StorageError("no GPU is visible to this worker")
+    if len(gpus) < n_gpus:
+        found = {0: "no GPU is", 1: "1 GPU is"}.get(len(gpus), f"{len(gpus)} GPUs are")
+        raise StorageError(f"{found} visible to this worker, which needs {n_gpus}")
     while True:
+        free: dict[str, FileLock] = {}
         for gpu in gpus:
-            path = locks / f"aetlab-gpu-{gpu.replace('/', '_')}.lock"
-            lock = FileLock(path)
-            with writing(locks):
-                if not has_locks(path):
-                    raise StorageError(f"{locks} has no file locks, by which workers share GPUs: set TMPDIR to a "
-                                       "folder of a local disk, or use one worker")
-                try:
-                    lock.acquire(timeout=0)
-                except Timeout:
-                    continue
-            _claimed.append(lock)
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-            return gpu
-        time.sleep(_POLL_S)
+            lock = _try_lock(locks, gpu)
+            if lock is not None:
+                free[gpu] = lock
+            if len(free) == n_gpus:
+                _claimed.extend(free.values())
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(free)
+                return os.environ["CUDA_VISIBLE_DEVICES"]
+        for lock in free.values():  # two workers that each wait for what the other holds would wait forever
+            lock.release()
+        time.sleep(random.uniform(0.5, 1.5) * _POLL_S)
+
+
+def _try_lock(locks: Path, gpu: str) -> FileLock | None:
+    """Return the lock of a GPU, acquired; None if another process holds it."""
+    path = locks / f"aetlab-gpu-{gpu.replace('/', '_')}.lock"
+    lock = FileLock(path)
+    with writing(locks):
+        if not has_locks(path):
+            raise StorageError(f"{locks} has no file locks, by which workers share GPUs: set TMPDIR to a folder of a "
+                               "local disk, or use one worker")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+    return lock

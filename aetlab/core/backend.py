@@ -1,7 +1,7 @@
 """Choose the array library by the device of an array, and control the number of threads.
 
-Only this module and :mod:`aetlab.gpu.device_cuda` import CuPy, and only this module changes the number of threads of a
-library. FFTs use ``scipy.fft`` for NumPy arrays and ``cupyx.scipy.fft`` for CuPy arrays.
+Only this module and ``*_cuda.py`` of :mod:`aetlab.gpu` import CuPy, and only this module changes the number of threads
+of a library. FFTs use ``scipy.fft`` for NumPy arrays and ``cupyx.scipy.fft`` for CuPy arrays.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import numba
 import numpy as np
 import scipy.fft
 import scipy.ndimage
+
+from aetlab.core.slabs import Slabs
 
 
 def array_module(x: Any) -> ModuleType:
@@ -49,7 +51,9 @@ def ndimage_module(x: Any) -> ModuleType:
 
 
 def to_numpy(x: Any) -> np.ndarray:
-    """Return ``x`` in the memory of the CPU."""
+    """Return ``x``, which may be in slabs of several devices, in the memory of the CPU."""
+    if isinstance(x, Slabs):
+        return np.concatenate(list(x.each(to_numpy)), axis=-1)
     return x if isinstance(x, np.ndarray) else array_module(x).asnumpy(x)
 
 
@@ -64,6 +68,13 @@ def gpu_problem() -> str | None:
     except Exception as error:  # errors of CuPy, the driver and the linker
         return f"CuPy cannot reach a GPU: {str(error).splitlines()[0]}"
     return None if n_devices else "no CUDA device is visible"
+
+
+def n_gpus() -> int:
+    """Return the number of GPUs that this process sees; valid only if :func:`gpu_problem` returns None."""
+    import cupy
+
+    return int(cupy.cuda.runtime.getDeviceCount())
 
 
 def describe_gpu() -> str:

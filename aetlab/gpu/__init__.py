@@ -7,12 +7,14 @@ sources compiled for the CPU.
 """
 
 from aetlab.gpu.atom_slices import GpuSlices
-from aetlab.gpu.choose import open_device
+from aetlab.gpu.choose import open_device, open_group
 from aetlab.gpu.device import Device, GpuError
-from aetlab.gpu.footprint import atom_slices_bytes, memory_needed_bytes
+from aetlab.gpu.footprint import atom_slices_bytes, memory_needed_bytes, slab_needed_bytes
+from aetlab.gpu.group import Group
 from aetlab.gpu.model import GpuModel
 from aetlab.gpu.passes import extrapolate
 from aetlab.gpu.rotation import check_rotation
+from aetlab.gpu.slab_model import SlabModel
 
-__all__ = ["Device", "GpuError", "GpuModel", "GpuSlices", "atom_slices_bytes", "check_rotation", "extrapolate",
-           "memory_needed_bytes", "open_device"]
+__all__ = ["Device", "GpuError", "GpuModel", "GpuSlices", "Group", "SlabModel", "atom_slices_bytes", "check_rotation",
+           "extrapolate", "memory_needed_bytes", "open_device", "open_group", "slab_needed_bytes"]

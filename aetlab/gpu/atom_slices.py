@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -42,15 +43,15 @@ class Tables(Protocol):
 
 
 class GpuSlices:
-    """Make :class:`GpuAtomSlices` for each thread that shares ``device``; replaces ``CpuAtomSlices``."""
+    """Make :class:`GpuAtomSlices` for each thread, on ``devices`` in turn; replaces ``CpuAtomSlices``."""
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
+    def __init__(self, *devices: Device) -> None:
+        self._turn = itertools.cycle(devices)
 
     def __call__(self, optics: Optics, n_z: int, n_layers: int, dtype: type = np.float32) -> GpuAtomSlices:
         if dtype is not np.float32:
             raise ValueError(f"a GPU computes in float32, not {np.dtype(dtype).name}")
-        return GpuAtomSlices(optics, n_z, n_layers, self._device.queue())
+        return GpuAtomSlices(optics, n_z, n_layers, next(self._turn).queue())
 
 
 class GpuAtomSlices:

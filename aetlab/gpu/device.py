@@ -6,6 +6,7 @@ An array of a device may be of any type that supports slicing and addition.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,6 +60,9 @@ class Device(Protocol):
 
     def read(self, array: Array, values: np.ndarray) -> None:
         """Copy ``array`` to ``values`` of the same shape and type when the work in the queue is done."""
+
+    def use(self) -> AbstractContextManager[Any]:
+        """Return a block in which work of the array library, in this thread, is done in the queue of the device."""
 
     def queue(self) -> Device:
         """Return the same device with a queue of its own, for another thread; memory and kernels are shared."""

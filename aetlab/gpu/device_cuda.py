@@ -18,11 +18,19 @@ from aetlab.gpu.kernels import KERNELS, SOURCES, read_source
 
 
 class CudaDevice:
-    """The current GPU. All its methods use one stream, whatever thread calls them.
+    """A GPU. All its methods use one stream, whatever thread calls them.
 
-    The thread that creates it uses that stream for its other CuPy work as well.
+    The thread that creates it uses that stream for its other CuPy work on this GPU as well.
 
-    ``graph_problem`` is the reason why a recording is not a CUDA graph; None if it is one.
+    Parameters
+    ----------
+    number : int, optional
+        The number of the GPU among those that this process sees; the current one by default.
+
+    Attributes
+    ----------
+    graph_problem : str or None
+        The reason why a recording is not a CUDA graph; None if it is one.
 
     Raises
     ------
@@ -30,30 +38,34 @@ class CudaDevice:
         If there is no GPU, or if it is not compatible with the driver or the installed CuPy.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int | None = None) -> None:
         problem = gpu_problem()
         if problem:
             raise GpuError(problem)
         try:
             self._alone = threading.RLock()
-            self._card = cupy.cuda.Device()
-            # A blocking stream and the null stream wait for each other. The null stream itself cannot be recorded.
-            self._stream = cupy.cuda.Stream()
-            self._stream.use()
-            modules = {name: cupy.RawModule(code=read_source(name), options=("--std=c++17",)) for name in SOURCES}
-            self._functions = {name: modules[kernel.source].get_function(name) for name, kernel in KERNELS.items()}
-            # Compute and read back a result: a failure here would otherwise occur during a reconstruction.
-            plane = self.zeros((8, 8), np.complex64)
-            self._plans: dict[tuple[int, ...], Any] = {}
-            self.fft(plane, plane)
-            self.launch("clip_negative", (64, 1, 1), np.int64(64), self.zeros((64,), np.float32))
-            float(abs(plane).sum())
+            self._card = cupy.cuda.Device(number)
+            with self._card:
+                self._open()
         except Exception as error:  # errors of CuPy, the driver, the compiler and the linker
             raise GpuError(f"the GPU cannot be used with CuPy {cupy.__version__}: {first_line(error)}") from error
         self.graph_problem: str | None = None
 
+    def _open(self) -> None:
+        """Compile the kernels, and compute and read back a result, which would otherwise fail in a reconstruction."""
+        # A blocking stream and the null stream wait for each other. The null stream itself cannot be recorded.
+        self._stream = cupy.cuda.Stream()
+        self._stream.use()
+        modules = {name: cupy.RawModule(code=read_source(name), options=("--std=c++17",)) for name in SOURCES}
+        self._functions = {name: modules[kernel.source].get_function(name) for name, kernel in KERNELS.items()}
+        plane = self.zeros((8, 8), np.complex64)
+        self._plans: dict[tuple[int, ...], Any] = {}
+        self.fft(plane, plane)
+        self.launch("clip_negative", (64, 1, 1), np.int64(64), self.zeros((64,), np.float32))
+        float(abs(plane).sum())
+
     @contextmanager
-    def _current(self) -> Iterator[None]:
+    def use(self) -> Iterator[None]:
         """Make card and stream those of the calling thread inside the block; CuPy keeps them for each thread.
 
         One thread is inside at a time, so that a recording has the launches of its thread alone.
@@ -62,27 +74,37 @@ class CudaDevice:
             yield
 
     @property
+    def number(self) -> int:
+        """Return the number of the GPU among those that this process sees."""
+        return int(self._card.id)
+
+    @property
+    def stream(self) -> int:
+        """Return the address of the stream."""
+        return int(self._stream.ptr)
+
+    @property
     def name(self) -> str:
         properties = cupy.cuda.runtime.getDeviceProperties(self._card.id)
         return str(properties["name"].decode())
 
     def free_bytes(self) -> int:
-        with self._current():
+        with self.use():
             return int(cupy.cuda.runtime.memGetInfo()[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
     def held_bytes(self) -> int:
         """Return the bytes that this process has allocated so far, including freed memory that it keeps."""
-        with self._current():
+        with self.use():
             return int(cupy.get_default_memory_pool().total_bytes())
 
     def release(self) -> None:
         """Return freed memory, which CuPy keeps for the next arrays, to the driver."""
         self.synchronize()
-        with self._current():
+        with self.use():
             cupy.get_default_memory_pool().free_all_blocks()
 
     def zeros(self, shape: tuple[int, ...], dtype: type) -> Array:
-        with self._current():
+        with self.use():
             return cupy.zeros(shape, dtype)
 
     def upload(self, values: np.ndarray) -> Array:
@@ -90,17 +112,17 @@ class CudaDevice:
 
         :func:`cupy.asarray` would keep a page-locked copy of the same size in the memory of the CPU.
         """
-        with self._current():
+        with self.use():
             array = cupy.empty(values.shape, values.dtype)
             self.write(values, array)
             return array
 
     def write(self, values: np.ndarray, array: Array) -> None:
-        with self._current():
+        with self.use():
             array.set(np.ascontiguousarray(values))
 
     def read(self, array: Array, values: np.ndarray) -> None:
-        with self._current():
+        with self.use():
             array.get(stream=self._stream, out=values)
 
     def queue(self) -> CudaDevice:
@@ -118,12 +140,12 @@ class CudaDevice:
 
     def launch(self, kernel: str, extent: tuple[int, int, int], *arguments: Any) -> None:
         layout = KERNELS[kernel]
-        with self._current():
+        with self.use():
             self._functions[kernel](layout.grid(extent), layout.block, arguments)
 
     def fft(self, planes: Array, out: Array, *, inverse: bool = False) -> None:
         shape = planes.shape
-        with self._current():
+        with self.use():
             if shape not in self._plans:
                 *batch, n_x, n_y = shape
                 n = n_x * n_y
@@ -133,7 +155,7 @@ class CudaDevice:
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         try:
-            with self._current():
+            with self.use():
                 self._stream.begin_capture()
                 try:
                     work()
@@ -144,7 +166,7 @@ class CudaDevice:
             return work
 
         def play() -> None:
-            with self._current():
+            with self.use():
                 graph.launch(self._stream)
 
         return play

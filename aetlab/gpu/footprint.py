@@ -6,6 +6,7 @@ import math
 
 from aetlab.core.grid import n_slices
 from aetlab.gpu.atom_tiles import n_tiles
+from aetlab.gpu.group import slab_widths
 from aetlab.gpu.kernels import TILE_X, TILE_Y
 from aetlab.gpu.rotation import SHEARED_ROWS
 from aetlab.methods.regularisers import REGULARISERS
@@ -14,6 +15,9 @@ from aetlab.methods.rotations import ROTATIONS
 #: Working memory of the FFT library, in planes (X, Y) of the largest batch; it needs none for sizes that are products
 #: of small primes.
 _FFT_PLANES = 2
+#: Planes (Z, X) on several devices: of the halos of total variation, and of the rows by which slabs are widened to
+#: smooth them (8 rows on both sides of two arrays).
+_HALO_PLANES, _WIDE_PLANES = 14, 32
 #: Room for more atoms, as a factor of those that came.
 GROWTH = 1.25
 #: Half-width in Å of the atoms of most elements (:func:`aetlab.forward.scattering.fit_gaussians`), window included.
@@ -27,23 +31,60 @@ def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci:
     The few hundred MB used by the driver are not included. ``regulariser`` is ``reg.kind``; ``mtf`` says whether the
     detector blurs, ``aligned`` whether tilts are aligned, so that each has transfer functions of its own.
     """
+    waves = _waves_bytes(shape_zxy, n_tilts, n_defoci, n_layers_per_slice, REGULARISERS[regulariser].blur_A is not None,
+                         mtf, aligned)
+    return round(_volumes_bytes(shape_zxy, regulariser) + waves + _table_bytes(shape_zxy, rotation))
+
+
+def slab_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci: int, *, n_devices: int,
+                      n_layers_per_slice: int, rotation: str, regulariser: str, mtf: bool = False,
+                      aligned: bool = False) -> tuple[int, ...]:
+    """Return the bytes that each of ``n_devices`` holds for :class:`~aetlab.gpu.slab_model.SlabModel`.
+
+    The parameters are those of :func:`memory_needed_bytes`.
+    """
     n_z, n_x, n_y = shape_zxy
-    volume, plane, column = 4 * math.prod(shape_zxy), 8 * n_x * n_y, n_z * n_x
-    slices = n_slices(n_z, n_layers_per_slice)
+    blurred = REGULARISERS[regulariser].blur_A is not None
+    of_row = 4 * n_x * n_slices(n_z, n_layers_per_slice)
+    needed = []
+    for i, width in enumerate(slab_widths(n_y, n_devices)):
+        slab = n_z, n_x, width
+        n_bytes = _volumes_bytes(slab, regulariser) + _table_bytes(slab, rotation) + of_row * width
+        n_bytes += 4 * n_z * n_x * (_HALO_PLANES + (_WIDE_PLANES if blurred else 0))
+        if i == 0:  # the waves, and the slices that the others send
+            n_bytes += of_row * (n_y - width)
+            n_bytes += _waves_bytes(shape_zxy, n_tilts, n_defoci, n_layers_per_slice, blurred, mtf, aligned)
+        needed.append(round(n_bytes))
+    return tuple(needed)
+
+
+def _volumes_bytes(shape_zxy: tuple[int, int, int], regulariser: str) -> float:
+    """Return the bytes of the iterate, the last proximal point, and the volumes of the regulariser."""
     row = REGULARISERS[regulariser]
-    # The iterate and the last proximal point, and those of the regulariser.
-    volumes = 2 + (row.gpu.volumes if row.gpu else 0)
+    return (2 + (row.gpu.volumes if row.gpu else 0)) * 4 * math.prod(shape_zxy)
+
+
+def _waves_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci: int, n_layers_per_slice: int, blurred: bool,
+                 mtf: bool, aligned: bool) -> float:
+    """Return the bytes of a :class:`~aetlab.gpu.series_waves.SeriesWaves`."""
+    n_z, n_x, n_y = shape_zxy
+    plane, slices = 8 * n_x * n_y, n_slices(n_z, n_layers_per_slice)
     # Waves behind the slices, one working plane, images and transfer functions, two propagators; slices are real.
     planes = slices + 1 + 2 * n_defoci + min(2, slices - 1) + slices / 2 + _FFT_PLANES * n_defoci
-    planes += slices / 2 if row.blur_A else 0
+    planes += slices / 2 if blurred else 0
     planes += n_defoci + 1 if mtf else 0
     planes += n_defoci * n_tilts if aligned else 0
+    return planes * plane + n_tilts * n_defoci * plane / 2
+
+
+def _table_bytes(shape_zxy: tuple[int, int, int], rotation: str) -> float:
+    """Return the bytes that a rotation holds."""
+    n_z, n_x, n_y = shape_zxy
     matrix = ROTATIONS[rotation].matrix
     if matrix:
-        table = column * (8 + 8 + 4 + 8 * matrix.capacity)
-    else:  # a block of rows of y on the padded square
-        table = 4 * 2 * max(n_z, n_x) ** 2 * min(SHEARED_ROWS, n_y) + 2 * max(n_z, n_x) * (8 + 4)
-    return round(volumes * volume + planes * plane + n_tilts * n_defoci * plane / 2 + table)
+        return n_z * n_x * (8 + 8 + 4 + 8 * matrix.capacity)
+    # A block of rows of y on the padded square.
+    return 4 * 2 * max(n_z, n_x) ** 2 * min(SHEARED_ROWS, n_y) + 2 * max(n_z, n_x) * (8 + 4)
 
 
 def atom_slices_bytes(shape_zxy: tuple[int, int, int], n_defoci: int, n_atoms: int, *, n_layers_per_slice: int,

@@ -90,5 +90,5 @@ class DualSolver:
         if not self._warm_start:
             p.fill(0)
         elif "dual" in self.state:
-            p = self.state["dual"]
+            p = self.state["dual"].reshape(-1)
         return p, q

@@ -6,11 +6,13 @@ A regulariser R enters a reconstruction by its proximal operator prox(v) = argmi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
+
+from aetlab.core.slabs import Slabs
 
 Array = Any
 Own = TypeVar("Own")
@@ -49,6 +51,28 @@ class Launcher(Protocol):
         """Run a kernel of :data:`aetlab.gpu.kernels.KERNELS`."""
 
 
+class Launchers(Protocol):
+    """The part of several GPUs (:class:`aetlab.gpu.group.Group`) that a proximal operator of slabs uses."""
+
+    @property
+    def devices(self) -> Sequence[Launcher]:
+        """Return the devices in the order of the slabs."""
+
+    @property
+    def transfer(self) -> Callable[[int, Array, int, Array], Any]:
+        """Return what makes a transfer of: number of a device, its array, number of another device, its array."""
+
+    @property
+    def exchange(self) -> Callable[[Sequence[Any]], None]:
+        """Return what does transfers."""
+
+    def zeros(self, shape: tuple[int, ...], dtype: type) -> Slabs:
+        """Return a new array (..., Y) of zeros in slabs."""
+
+    def widen(self, volume: Slabs, reach: int) -> Slabs:
+        """Return the slabs of ``volume`` with ``reach`` more rows of y on both sides, 0 outside the volume."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """Facts about a reconstruction: shape of the volume, voxel in Å, fitted tilts, and standard deviation of g in Å."""
@@ -79,10 +103,35 @@ class OnGpu(Generic[Own]):
     """The GPU version of a regulariser.
 
     ``volumes`` is the number of volumes that it holds on the GPU. ``make(device, own, weight, problem)`` returns it.
+    ``in_slabs(devices, own, weight, problem)`` returns that for several GPUs, on volumes in slabs along y. Without it,
+    only one GPU can be used. If the operator treats every voxel alone, it is :func:`slab_by_slab` of ``make``.
     """
 
     volumes: float
     make: Callable[[Launcher, Own, float, Problem], Prior]
+    in_slabs: Callable[[Launchers, Own, float, Problem], Prior] | None = None
+
+
+class _SlabBySlab:
+    """A proximal operator without state for each slab."""
+
+    def __init__(self, of_slabs: Sequence[Prox]) -> None:
+        self.state: dict[str, Array] = {}
+        self._of_slabs = of_slabs
+
+    def __call__(self, volume: Slabs, step: float) -> Slabs:
+        for prox, slab in zip(self._of_slabs, volume.arrays, strict=True):
+            prox(slab, step)
+        return volume
+
+
+def slab_by_slab(make: Callable[[Launcher, Own, float, Problem], Prior]) -> Callable[
+        [Launchers, Own, float, Problem], Prior]:
+    """Return the version for several GPUs of an operator without state that treats every voxel alone."""
+    def in_slabs(devices: Launchers, own: Own, weight: float, problem: Problem) -> Prior:
+        return Prior(_SlabBySlab([make(device, own, weight, problem).prox for device in devices.devices]))
+
+    return in_slabs
 
 
 @dataclass(frozen=True, kw_only=True)

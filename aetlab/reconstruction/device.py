@@ -12,6 +12,7 @@ import numpy as np
 from aetlab import gpu
 from aetlab.core.backend import empty_aligned, n_threads
 from aetlab.core.nouns import TiltSeries
+from aetlab.core.slabs import Slabs
 from aetlab.forward import ForwardModel
 from aetlab.forward.multislice import loses_fused_kernels
 from aetlab.methods.likelihoods import LIKELIHOODS
@@ -21,6 +22,7 @@ from aetlab.refinement.atom_slices import AtomSlices, CpuAtomSlices
 from aetlab.spec import RunSpec, SpecError, leaves_counts_out, refinement_layers, tilt_angles_deg
 
 Array = Any
+Gpu = gpu.Device | gpu.Group
 
 #: Atoms per Å³ that are counted before they are known: the whole box filled as with silicon.
 _ATOMS_PER_A3 = 0.05
@@ -74,13 +76,10 @@ def choose_model(spec: RunSpec, series: TiltSeries, *, blur_A: float, say: Calla
     SpecError
         If a GPU is required and none can be used.
     """
-    options: dict[str, Any] = {"microscope": spec.microscope, "n_layers_per_slice": spec.binning.n_layers,
-                               "rotation": spec.engine.rotation, "blur_A": blur_A,
-                               "likelihood": spec.engine.likelihood}
     if spec.engine.device != "cpu":
         try:
             device = _open(spec)
-            model = gpu.GpuModel(series, spec.scale.shape_zxy, device=device, **options)
+            model = gpu_model(spec, series, device, blur_A=blur_A)
         except gpu.GpuError as error:
             if spec.engine.device == "gpu":
                 raise _refusal(error) from None
@@ -91,7 +90,20 @@ def choose_model(spec: RunSpec, series: TiltSeries, *, blur_A: float, say: Calla
     _, n_x, n_y = spec.scale.shape_zxy
     if loses_fused_kernels(spec.engine.likelihood, (n_x, n_y)):
         say(f"engine.likelihood={spec.engine.likelihood} has no fused kernels: a tilt takes up to 1.7 times as long")
-    return ForwardModel(series, spec.scale.shape_zxy, **options)
+    return ForwardModel(series, spec.scale.shape_zxy, **_options(spec, blur_A))
+
+
+def gpu_model(spec: RunSpec, series: TiltSeries, device: Gpu, *, blur_A: float) -> gpu.GpuModel | gpu.SlabModel:
+    """Return the forward model on one GPU or on several."""
+    options = _options(spec, blur_A)
+    if isinstance(device, gpu.Group):
+        return gpu.SlabModel(series, spec.scale.shape_zxy, group=device, **options)
+    return gpu.GpuModel(series, spec.scale.shape_zxy, device=device, **options)
+
+
+def _options(spec: RunSpec, blur_A: float) -> dict[str, Any]:
+    return {"microscope": spec.microscope, "n_layers_per_slice": spec.binning.n_layers,
+            "rotation": spec.engine.rotation, "blur_A": blur_A, "likelihood": spec.engine.likelihood}
 
 
 def require_gpu(spec: RunSpec) -> None:
@@ -100,7 +112,7 @@ def require_gpu(spec: RunSpec) -> None:
         try:
             _open(spec)
             if spec.refine.kind != "none":
-                gpu.open_device(_refinement_bytes(spec, math.ceil(_ATOMS_PER_A3 * _volume_A3(spec))))
+                _open_for_refinement(spec, math.ceil(_ATOMS_PER_A3 * _volume_A3(spec)))
         except gpu.GpuError as error:
             raise _refusal(error) from None
 
@@ -118,15 +130,15 @@ def choose_slices(spec: RunSpec, n_atoms: int, say: Callable[[str], None]) -> Ca
     if spec.engine.device != "gpu":
         return CpuAtomSlices
     try:
-        device = gpu.open_device(_refinement_bytes(spec, n_atoms))
+        device = _open_for_refinement(spec, n_atoms)
     except gpu.GpuError as error:
         raise _refusal(error) from None
     say(f"{device.name} refines")
-    return gpu.GpuSlices(device)
+    return gpu.GpuSlices(*(device.devices if isinstance(device, gpu.Group) else (device,)))
 
 
-def find_gpu(spec: RunSpec) -> gpu.Device | None:
-    """Return the GPU that a reconstruction of ``spec`` uses; None if it uses the CPU."""
+def find_gpu(spec: RunSpec) -> Gpu | None:
+    """Return the GPU or the GPUs that a reconstruction of ``spec`` uses; None if it uses the CPU."""
     if spec.engine.device == "cpu":
         return None
     try:
@@ -136,16 +148,14 @@ def find_gpu(spec: RunSpec) -> gpu.Device | None:
 
 
 def gpu_bytes(spec: RunSpec) -> int:
-    """Return the bytes that a reconstruction of ``spec`` needs on a GPU."""
-    n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge)) * (1.25 if leaves_counts_out(spec) else 1)
-    return gpu.memory_needed_bytes(
-        spec.scale.shape_zxy, math.ceil(n_tilts), len(spec.defocus.planes_nm),
-        n_layers_per_slice=spec.binning.n_layers, rotation=spec.engine.rotation, regulariser=spec.reg.kind,
-        mtf=_blurs(spec), aligned=spec.align.enabled)
+    """Return the bytes that a reconstruction of ``spec`` needs on a GPU; on the first, which needs most, of several."""
+    return max(_bytes_of_each(spec))
 
 
 def solver_parts(model: Model) -> Parts:
     """Return the parts of the solver for the device that holds the volumes of ``model``."""
+    if isinstance(model, gpu.SlabModel):
+        return _parts_in_slabs(model.group, model.shape_zxy)
     if not isinstance(model, gpu.GpuModel):
         return Parts("cpu", _zeros, np.asarray, lambda row, own, weight, problem: row.make(own, weight, problem))
     device = model.device
@@ -158,18 +168,57 @@ def solver_parts(model: Model) -> Parts:
                  lambda volume, proximal, beta: gpu.extrapolate(device, volume, proximal, beta))
 
 
-def _open(spec: RunSpec) -> gpu.Device:
+def _parts_in_slabs(group: gpu.Group, shape_zxy: tuple[int, int, int]) -> Parts:
+    def place(values: np.ndarray) -> Slabs:
+        # On one device the dual variables of total variation, several volumes, are one flat array.
+        return group.place(values if values.ndim > 1 else values.reshape(-1, *shape_zxy))
+
+    def make_prior(row: Regulariser[Any], own: Any, weight: float, problem: Problem) -> Prior:
+        assert row.gpu is not None and row.gpu.in_slabs is not None
+        return row.gpu.in_slabs(group, own, weight, problem)
+
+    def extrapolate(volume: Slabs, proximal: Slabs, beta: float) -> None:
+        for device, slab, before in zip(group.devices, volume.arrays, proximal.arrays, strict=True):
+            gpu.extrapolate(device, slab, before, beta)
+
+    return Parts(group.name, lambda shape: group.zeros(shape, np.float32), place, make_prior, extrapolate)
+
+
+def _open(spec: RunSpec) -> Gpu:
     gpu.check_rotation(spec.engine.rotation, spec.scale.shape_zxy)
     if LIKELIHOODS[spec.engine.likelihood].gpu is None:
         raise gpu.GpuError(f"engine.likelihood={spec.engine.likelihood} has no GPU version")
-    if REGULARISERS[spec.reg.kind].gpu is None:
+    on_gpu = REGULARISERS[spec.reg.kind].gpu
+    if on_gpu is None:
         raise gpu.GpuError(f"reg.kind={spec.reg.kind} has no GPU version")
-    return gpu.open_device(gpu_bytes(spec))
+    if spec.engine.devices == 1:
+        return gpu.open_device(gpu_bytes(spec))
+    if on_gpu.in_slabs is None:
+        raise gpu.GpuError(f"reg.kind={spec.reg.kind} has no version for engine.devices={spec.engine.devices}")
+    return gpu.open_group(_bytes_of_each(spec), spec.scale.shape_zxy[2])
 
 
-def _refinement_bytes(spec: RunSpec, n_atoms: int) -> int:
+def _bytes_of_each(spec: RunSpec) -> tuple[int, ...]:
+    """Return the bytes that a reconstruction needs on each GPU."""
+    n_tilts = math.ceil(len(tilt_angles_deg(spec.tilts, spec.wedge)) * (1.25 if leaves_counts_out(spec) else 1))
+    about: dict[str, Any] = {"n_layers_per_slice": spec.binning.n_layers, "rotation": spec.engine.rotation,
+                             "regulariser": spec.reg.kind, "mtf": _blurs(spec), "aligned": spec.align.enabled}
+    sizes = spec.scale.shape_zxy, n_tilts, len(spec.defocus.planes_nm)
+    if spec.engine.devices == 1:
+        return (gpu.memory_needed_bytes(*sizes, **about),)
+    return gpu.slab_needed_bytes(*sizes, n_devices=spec.engine.devices, **about)
+
+
+def _open_for_refinement(spec: RunSpec, n_atoms: int) -> Gpu:
+    """Return the GPU or the GPUs of a refinement, whose threads take them in turn."""
+    n_devices = spec.engine.devices
+    needed = _refinement_bytes(spec, n_atoms, math.ceil(n_threads() / n_devices))
+    return gpu.open_device(needed) if n_devices == 1 else gpu.open_group(n_devices * (needed,), n_devices)
+
+
+def _refinement_bytes(spec: RunSpec, n_atoms: int, n_threads: int) -> int:
     """Return the GPU memory of a refinement: slices and waves of each thread, fine and coarse ones."""
-    return n_threads() * sum(gpu.atom_slices_bytes(
+    return n_threads * sum(gpu.atom_slices_bytes(
         spec.scale.shape_zxy, len(spec.defocus.planes_nm), n_atoms, n_layers_per_slice=n_layers,
         voxel_A=spec.scale.voxel_A, mtf=_blurs(spec) or spec.refine.contrast) for n_layers in refinement_layers(spec))
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aetlab import forward, gpu
+from aetlab import forward
 from aetlab.core.backend import n_threads, threads
 from aetlab.core.grid import n_slices
 from aetlab.core.nouns import Atoms, TiltSeries
@@ -30,7 +30,7 @@ from aetlab.forward.series_optics import series_optics
 from aetlab.forward.simulate import SLAB_BYTES, VOXEL_ROTATION
 from aetlab.methods.regulariser import Problem
 from aetlab.methods.regularisers import REGULARISERS
-from aetlab.reconstruction.device import find_gpu, gpu_bytes
+from aetlab.reconstruction.device import Gpu, find_gpu, gpu_bytes, gpu_model, solver_parts
 from aetlab.reconstruction.fit import settled_poses
 from aetlab.reconstruction.iterations import LEAST, PATIENCE
 from aetlab.reconstruction.memory import memory_by_stage
@@ -73,13 +73,15 @@ _PREDICTED_TILT = 0.5
 class Estimate:
     """Peak memory in bytes and time in seconds of each stage.
 
-    ``gpu`` is the name of the GPU that reconstructs, or None, and ``gpu_bytes`` the memory needed on it.
+    ``gpu`` is the name of the GPU or the ``n_gpus`` that reconstruct, or None. ``gpu_bytes`` is the memory needed on
+    each.
     """
 
     memory_bytes: dict[str, float]
     seconds: dict[str, float]
     gpu: str | None = None
     gpu_bytes: float = 0.0
+    n_gpus: int = 1
 
     @property
     def peak_bytes(self) -> float:
@@ -89,7 +91,8 @@ class Estimate:
     def in_one_line(self) -> str:
         """Return the line for the log."""
         parts = ", ".join(f"{stage} {duration(s)}" for stage, s in self.seconds.items())
-        where = f"on the CPU and {self.gpu_bytes / 1e9:.2f} GB of {self.gpu}" if self.gpu else "on the CPU"
+        each = "each of " if self.n_gpus > 1 else ""
+        where = f"on the CPU and {self.gpu_bytes / 1e9:.2f} GB of {each}{self.gpu}" if self.gpu else "on the CPU"
         return (f"needs about {self.peak_bytes / 1e9:.2f} GB and {duration(sum(self.seconds.values()))} {where} "
                 f"({parts}; by a short trial)")
 
@@ -100,7 +103,8 @@ class Estimate:
         lines += [f"{stage:<12} {memory.get(stage, ''):>11} {duration(seconds):>10}"
                   for stage, seconds in self.seconds.items()]
         if self.gpu:
-            lines.append(f"{'of the GPU':<12} {self.gpu_bytes / 1e9:>11.2f}            {self.gpu} reconstructs")
+            name, verb = ("of each GPU", "reconstruct") if self.n_gpus > 1 else ("of the GPU", "reconstructs")
+            lines.append(f"{name:<12} {self.gpu_bytes / 1e9:>11.2f}            {self.gpu} {verb}")
         return "\n".join(lines)
 
 
@@ -114,7 +118,13 @@ def estimate(spec: RunSpec, atoms: Atoms) -> Estimate:
         return _estimate_tiles(spec, atoms)
     device = find_gpu(spec)
     memory, seconds = memory_by_stage(spec, on_gpu=device is not None), _seconds_by_stage(spec, atoms, device)
-    return Estimate(memory, seconds, device.name, gpu_bytes(spec)) if device else Estimate(memory, seconds)
+    return _estimated(memory, seconds, device, spec)
+
+
+def _estimated(memory: dict[str, float], seconds: dict[str, float], device: Gpu | None, spec: RunSpec) -> Estimate:
+    if device is None:
+        return Estimate(memory, seconds)
+    return Estimate(memory, seconds, device.name, gpu_bytes(spec), spec.engine.devices)
 
 
 def _estimate_tiles(spec: RunSpec, atoms: Atoms) -> Estimate:
@@ -140,10 +150,10 @@ def _estimate_tiles(spec: RunSpec, atoms: Atoms) -> Estimate:
                     for stage in ("refine", "validate") if stage in one}
         seconds["score"] = one["score"]
     memory = memory_by_stage(spec, on_gpu=device is not None)
-    return Estimate(memory, seconds, device.name, gpu_bytes(part)) if device else Estimate(memory, seconds)
+    return _estimated(memory, seconds, device, part)
 
 
-def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: gpu.Device | None) -> dict[str, float]:
+def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: Gpu | None) -> dict[str, float]:
     def iteration_s(spec: RunSpec) -> float:
         if not device:
             return _on_cpu_s(spec)
@@ -241,7 +251,7 @@ def _tilt_on_cpu_s(spec: RunSpec) -> float:
                 + once(_propagation_s, spec, "scale", "binning", "engine", "defocus", "microscope"))
 
 
-def _on_gpu_s(spec: RunSpec, device: gpu.Device) -> float:
+def _on_gpu_s(spec: RunSpec, device: Gpu) -> float:
     """Return the seconds of an iteration on ``device``.
 
     A few tilts and the regulariser are measured at full size. The first two steps record the launches that all later
@@ -251,10 +261,9 @@ def _on_gpu_s(spec: RunSpec, device: gpu.Device) -> float:
     shape = spec.scale.shape_zxy
     images = np.ones((_TRIAL_TILTS, len(defocus_A), *shape[1:]), np.float32)
     series = TiltSeries(images, np.linspace(10.0, 80.0, _TRIAL_TILTS), defocus_A, spec.scale.voxel_A)
-    model = gpu.GpuModel(series, shape, device=device, microscope=spec.microscope,
-                         n_layers_per_slice=spec.binning.n_layers, rotation=spec.engine.rotation,
-                         likelihood=spec.engine.likelihood)
-    volume = device.zeros(shape, np.float32)
+    model = gpu_model(spec, series, device, blur_A=0.0)
+    parts = solver_parts(model)
+    volume = parts.zeros(shape)
 
     def descend() -> None:
         for i_tilt in range(_TRIAL_TILTS):
@@ -265,8 +274,8 @@ def _on_gpu_s(spec: RunSpec, device: gpu.Device) -> float:
     tilt_s = _clock_s(descend) / _TRIAL_TILTS
     prox_s = 0.0
     row = REGULARISERS[spec.reg.kind]
-    if row.gpu and row.cost != "none":
-        prox = row.gpu.make(device, row.own(spec.reg), 1.0, _trial_problem(spec)).prox
+    if row.cost != "none":
+        prox = parts.make_prior(row, row.own(spec.reg), 1.0, _trial_problem(spec)).prox
 
         def regularise() -> None:
             prox(volume, 1.0)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from aetlab.core.backend import to_numpy
+from aetlab.core.slabs import each_slab
 from aetlab.methods.regulariser import Prox
 from aetlab.solve import kernels_numba as kernels
 
@@ -221,11 +222,15 @@ def _fall_back(state: State) -> None:
 
 def _relative_change(volume: Any, before: Any, n_planes: int = 32) -> float:
     """Return ‖volume - before‖ / ‖volume‖, computed for ``n_planes`` planes at a time; 0 if both are 0."""
-    changed = whole = 0.0
-    for first in range(0, len(volume), n_planes):
-        part = volume[first : first + n_planes]
-        changed += float(((part - before[first : first + n_planes]) ** 2).sum())
-        whole += float((part**2).sum())
+    def squares(volume: Any, before: Any) -> tuple[float, float]:
+        changed = whole = 0.0
+        for first in range(0, len(volume), n_planes):
+            part = volume[first : first + n_planes]
+            changed += float(((part - before[first : first + n_planes]) ** 2).sum())
+            whole += float((part**2).sum())
+        return changed, whole
+
+    changed, whole = (math.fsum(sums) for sums in zip(*each_slab(squares, volume, before), strict=True))
     return math.sqrt(changed / whole) if changed else 0.0
 
 

@@ -43,11 +43,13 @@ class BinningSpec:
 class EngineSpec:
     """Computation of the reconstruction.
 
-    ``device`` and ``n_threads`` are not part of a run's identity.
+    ``device``, ``devices`` and ``n_threads`` are not part of a run's identity.
     """
 
     device: str = setting("where the reconstruction is computed; auto is a GPU if one serves and the CPU otherwise",
                           choices=("auto", "cpu", "gpu"), default="auto")
+    devices: int = setting("GPUs that share the volume of a run in slabs along the tilt axis", within="[1, inf)",
+                           reads=("engine.device!=cpu",), default=1)
     n_threads: int = setting("threads of the CPU; 0 for one on each core", within="[0, inf)", default=0)
     rotation: str = setting(
         f"rotation of the volume: {'; '.join(f'{name} ({row.meaning})' for name, row in ROTATIONS.items())}",

@@ -1,8 +1,8 @@
 """All settings of a run as frozen dataclasses that check their values on construction.
 
 A :class:`RunSpec` holds every setting that decides the numbers of a run; its canonical JSON is the run's identity
-(:mod:`aetlab.store.identity`). Exceptions are ``engine.device`` and ``engine.n_threads``, which decide where and how
-fast a run is computed.
+(:mod:`aetlab.store.identity`). Exceptions are ``engine.device``, ``engine.devices`` and ``engine.n_threads``, which
+decide where and how fast a run is computed.
 
 Every check raises :class:`SpecError`, whose message is one line that names the setting, the value and the choices.
 """

@@ -26,7 +26,7 @@ from aetlab.spec.reg import OWNERS
 from aetlab.spec.sample import format_ending
 
 #: Settings that do not change the result.
-NOT_IN_IDENTITY = {"scale": ("name",), "microscope": ("name",), "engine": ("device", "n_threads")}
+NOT_IN_IDENTITY = {"scale": ("name",), "microscope": ("name",), "engine": ("device", "devices", "n_threads")}
 #: Folders (with all their contents) and files of the package that decide a number of a record.
 DECIDING = (
     "core", "flow.py", "forward", "gpu", "methods", "reconstruction", "refinement", "samples", "scoring", "solve",

@@ -16,6 +16,7 @@ its greatest row sum, the greatest value of the projected and twice blurred d, w
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from aetlab.core.setting import setting
-from aetlab.methods.regulariser import Iterate, Launcher, OnGpu, Prior, Problem, Regulariser
+from aetlab.core.slabs import Slabs, each_slab, map_slabs
+from aetlab.methods.regulariser import Iterate, Launcher, Launchers, OnGpu, Prior, Problem, Regulariser
 
 _REWEIGHTED = ("reg.reweight_at!=[]",)
 #: Step for sparse tilts, and the limit of the sum of steps of overlapping tilts. Measured: below these the cost falls
@@ -66,18 +68,20 @@ class AtomsPrior:
     """The proximal operator of Σ a_i c_i over c ≥ 0 with ``weight`` in 1/V, adapted to the solution.
 
     ``sparsify(volume, threshold, metric, weights)`` shrinks arrays of other libraries in place; None is 1 everywhere.
+    ``smooth(volume, sigma_px)`` returns a volume convolved with a Gaussian, for volumes in slabs.
     """
 
     def __init__(self, weight: float, own: AtomsSettings, problem: Problem, *,
-                 sparsify: Callable[[Any, float, Any, Any], None] | None = None) -> None:
-        self.state: dict[str, np.ndarray] = {}
+                 sparsify: Callable[[Any, float, Any, Any], None] | None = None,
+                 smooth: Callable[[Any, float], Any] | None = None) -> None:
+        self.state: dict[str, Any] = {}
         self._weight = weight
         self._own = own
         self._blur_px, self._sigma_px = problem.blur_A / problem.voxel_A, own.reweight_sigma_A / problem.voxel_A
-        self._sparsify = sparsify or _sparsify
+        self._sparsify, self._smooth = sparsify or _sparsify, smooth or _smooth
 
     @property
-    def metric(self) -> np.ndarray | None:
+    def metric(self) -> Any:
         """Return d of the steps (Z, X, Y), or None while it is 1 everywhere."""
         return self.state.get("metric")
 
@@ -94,31 +98,60 @@ class AtomsPrior:
         self.state["metric"] = self._metric(state.proximal)
         return True
 
-    def _metric(self, volume: np.ndarray) -> np.ndarray:
-        from aetlab.core.backend import ndimage_module
-
-        blur, real = ndimage_module(volume).gaussian_filter, volume.dtype.type
-        metric: np.ndarray = blur(volume, self._blur_px, mode="constant")
-        if metric.any():
-            metric /= real(math.sqrt(float((metric[metric > 0] ** 2).mean(dtype=np.float64))))
-        metric += real(self._own.metric_floor)
+    def _metric(self, volume: Any) -> Any:
+        real = volume.dtype.type
+        metric = self._smooth(volume, self._blur_px)
+        squares, n_above = (sum(parts) for parts in zip(*each_slab(_squares_above_0, metric), strict=True))
+        if n_above:
+            each_slab(lambda slab: operator.itruediv(slab, real(math.sqrt(squares / n_above))), metric)
+        each_slab(lambda slab: operator.iadd(slab, real(self._own.metric_floor)), metric)
         # Tilts project d along every direction perpendicular to y; z and x represent them.
-        sums = (metric.mean(axis=axis, dtype=np.float64) for axis in (0, 1))
-        metric /= real(max(float(blur(s, math.sqrt(2) * self._blur_px).max()) for s in sums))
+        sums = (_joined(map_slabs(partial(_mean, axis), metric)) for axis in (0, 1))
+        greatest = max(_greatest_blurred(each, math.sqrt(2) * self._blur_px) for each in sums)
+        each_slab(lambda slab: operator.itruediv(slab, real(greatest)), metric)
         return metric
 
-    def _weights(self, volume: np.ndarray) -> np.ndarray:
-        from aetlab.core.backend import ndimage_module
-
+    def _weights(self, volume: Any) -> Any:
         own, real = self._own, volume.dtype.type
-        near: np.ndarray = ndimage_module(volume).gaussian_filter(volume, self._sigma_px, mode="constant")
-        highest = float(near.max())
+        near = self._smooth(volume, self._sigma_px)
+        highest = max(each_slab(lambda slab: float(slab.max()), near))
         if highest <= 0:
-            return np.ones_like(volume)
-        typical = float(np.median(near[near > _ATOM_FRACTION * highest]))
-        near /= real(typical)
-        near += real(own.reweight_softness)
-        return real(own.reweight_gain * own.reweight_softness) / near
+            return map_slabs(np.ones_like, volume)
+        there = _joined(map_slabs(lambda slab: slab[slab > _ATOM_FRACTION * highest], near))
+        typical = float(np.median(there))
+        each_slab(lambda slab: operator.itruediv(slab, real(typical)), near)
+        each_slab(lambda slab: operator.iadd(slab, real(own.reweight_softness)), near)
+        return map_slabs(lambda slab: real(own.reweight_gain * own.reweight_softness) / slab, near)
+
+
+def _smooth(volume: Any, sigma_px: float) -> Any:
+    """Return ``volume`` convolved with a Gaussian; 0 outside."""
+    from aetlab.core.backend import ndimage_module
+
+    return ndimage_module(volume).gaussian_filter(volume, sigma_px, mode="constant")
+
+
+def _greatest_blurred(plane: Any, sigma_px: float) -> float:
+    from aetlab.core.backend import ndimage_module
+
+    return float(ndimage_module(plane).gaussian_filter(plane, sigma_px).max())
+
+
+def _squares_above_0(slab: Any) -> tuple[float, int]:
+    """Return the sum of the squares of the voxels above 0, and their number."""
+    above = slab[slab > 0]
+    return float((above**2).sum(dtype=np.float64)), int(above.size)
+
+
+def _mean(axis: int, slab: Any) -> Any:
+    return slab.mean(axis=axis, dtype=np.float64)
+
+
+def _joined(values: Any) -> Any:
+    """Return an array, or in the memory of the CPU one that is in slabs."""
+    from aetlab.core.backend import to_numpy
+
+    return to_numpy(values) if isinstance(values, Slabs) else values
 
 
 def _sparsify(volume: np.ndarray, threshold: float, metric: np.ndarray | None, weights: np.ndarray | None) -> None:
@@ -138,14 +171,36 @@ def sparsify_on(device: Launcher, volume: Any, threshold: float, metric: Any = N
     device.launch("sparsify", (volume.size, 1, 1), np.float32(threshold), *arrays, np.int64(volume.size), volume)
 
 
-def _make(own: AtomsSettings, weight: float, problem: Problem,
-          sparsify: Callable[[Any, float, Any, Any], None] | None = None) -> Prior:
-    prox = AtomsPrior(weight, own, problem, sparsify=sparsify)
-    return Prior(prox, prox.adapt, lambda: prox.metric, settled=max(own.metric_at, *own.reweight_at) + 1)
+def sparsify_slabs(devices: Launchers, volume: Slabs, threshold: float, metric: Slabs | None = None,
+                   weights: Slabs | None = None) -> None:
+    """Do the same to a ``volume`` in slabs."""
+    for i, (device, slab) in enumerate(zip(devices.devices, volume.arrays, strict=True)):
+        own = (None if scale is None else scale.arrays[i] for scale in (metric, weights))
+        sparsify_on(device, slab, threshold, *own)
+
+
+def smooth_slabs(devices: Launchers, volume: Slabs, sigma_px: float) -> Slabs:
+    """Return ``volume`` in slabs convolved with a Gaussian; 0 outside."""
+    reach = int(4 * sigma_px + 0.5)  # where the Gaussian of _smooth ends
+    return devices.widen(volume, reach).map(
+        lambda slab: _smooth(slab, sigma_px)[..., reach : slab.shape[-1] - reach].copy())
+
+
+def _make(own: AtomsSettings, weight: float, problem: Problem) -> Prior:
+    return _prior(AtomsPrior(weight, own, problem), own)
 
 
 def _make_on_gpu(device: Launcher, own: AtomsSettings, weight: float, problem: Problem) -> Prior:
-    return _make(own, weight, problem, partial(sparsify_on, device))
+    return _prior(AtomsPrior(weight, own, problem, sparsify=partial(sparsify_on, device)), own)
+
+
+def _make_in_slabs(devices: Launchers, own: AtomsSettings, weight: float, problem: Problem) -> Prior:
+    return _prior(AtomsPrior(weight, own, problem, sparsify=partial(sparsify_slabs, devices),
+                             smooth=partial(smooth_slabs, devices)), own)
+
+
+def _prior(prox: AtomsPrior, own: AtomsSettings) -> Prior:
+    return Prior(prox, prox.adapt, lambda: prox.metric, settled=max((own.metric_at, *own.reweight_at)) + 1)
 
 
 def _step(own: AtomsSettings, problem: Problem) -> float:
@@ -161,4 +216,4 @@ def _step(own: AtomsSettings, problem: Problem) -> float:
 
 #: Metric and weights, and the memory for computing them.
 ROW = Regulariser(meaning="sparse sum of narrow peaks", label="atoms", settings=AtomsSettings, make=_make,
-                  gpu=OnGpu(5, _make_on_gpu), volumes=5, step=_step, blur_A=lambda own: own.blur_A)
+                  gpu=OnGpu(5, _make_on_gpu, _make_in_slabs), volumes=5, step=_step, blur_A=lambda own: own.blur_A)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.methods.regulariser import Launcher, NoSettings, OnGpu, Prior, Regulariser
+from aetlab.methods.regulariser import Launcher, NoSettings, OnGpu, Prior, Problem, Regulariser, slab_by_slab
 
 
 class Lasso:
@@ -37,7 +37,11 @@ class GpuLasso:
         return volume
 
 
+def _make_on_gpu(device: Launcher, own: NoSettings, weight: float, problem: Problem) -> Prior:
+    return Prior(GpuLasso(device, weight))
+
+
 ROW = Regulariser(
     meaning="sparse, by the sum of magnitudes", label="Lasso", settings=NoSettings,
     make=lambda own, weight, problem: Prior(Lasso(weight)),
-    gpu=OnGpu(0, lambda device, own, weight, problem: Prior(GpuLasso(device, weight))))
+    gpu=OnGpu(0, _make_on_gpu, slab_by_slab(_make_on_gpu)))

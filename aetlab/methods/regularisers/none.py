@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aetlab.methods.regulariser import NoSettings, OnGpu, Prior, Regulariser
+from aetlab.methods.regulariser import Launcher, NoSettings, OnGpu, Prior, Problem, Regulariser, slab_by_slab
 
 
 class Identity:
@@ -17,7 +17,11 @@ class Identity:
         return volume
 
 
+def _make_on_gpu(device: Launcher, own: NoSettings, weight: float, problem: Problem) -> Prior:
+    return Prior(Identity())
+
+
 ROW = Regulariser(
     meaning="real", label="none", settings=NoSettings, weighted=False, cost="none",
     make=lambda own, weight, problem: Prior(Identity()),
-    gpu=OnGpu(0, lambda device, own, weight, problem: Prior(Identity())))
+    gpu=OnGpu(0, _make_on_gpu, slab_by_slab(_make_on_gpu)))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.methods.regulariser import Launcher, NoSettings, OnGpu, Prior, Regulariser
+from aetlab.methods.regulariser import Launcher, NoSettings, OnGpu, Prior, Problem, Regulariser, slab_by_slab
 
 
 class Positive:
@@ -39,7 +39,11 @@ def clip(device: Launcher, volume: Any) -> Any:
     return volume
 
 
+def _make_on_gpu(device: Launcher, own: NoSettings, weight: float, problem: Problem) -> Prior:
+    return Prior(GpuPositive(device))
+
+
 ROW = Regulariser(
     meaning="real and positive", label="real, positive", settings=NoSettings, weighted=False,
     make=lambda own, weight, problem: Prior(Positive()),
-    gpu=OnGpu(0, lambda device, own, weight, problem: Prior(GpuPositive(device))))
+    gpu=OnGpu(0, _make_on_gpu, slab_by_slab(_make_on_gpu)))

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from aetlab.methods.dual_solver import DualSolver, inner_iterations, warm_start
-from aetlab.methods.regulariser import Launcher, OnGpu, Prior, Problem, Regulariser
+from aetlab.methods.regulariser import Launcher, Launchers, OnGpu, Prior, Problem, Regulariser
 from aetlab.methods.regularisers.pos import clip
+from aetlab.methods.slab_tv import SlabTotalVariation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class GpuTotalVariation:
         if self._duals is None:
             kept = self.state.get("dual") if self._warm_start else None
             zeros = self._device.zeros
-            first = zeros((n_dual,), np.float32) if kept is None else kept
+            first = zeros((n_dual,), np.float32) if kept is None else kept.reshape(-1)
             self._duals = first, zeros((n_dual,), np.float32), zeros((n_dual,), np.float32)
         if not self._warm_start:
             self._duals[0][...] = 0
@@ -72,6 +73,10 @@ def _make_on_gpu(device: Launcher, own: TvSettings, weight: float, problem: Prob
     return Prior(GpuTotalVariation(device, weight, own))
 
 
+def _make_in_slabs(devices: Launchers, own: TvSettings, weight: float, problem: Problem) -> Prior:
+    return Prior(SlabTotalVariation(devices, weight, own))
+
+
 #: Two sets of dual variables; on a GPU three.
 ROW = Regulariser(meaning="total variation, positive", label="total variation", settings=TvSettings, make=_make,
-                  gpu=OnGpu(9, _make_on_gpu), volumes=6, cost="inner")
+                  gpu=OnGpu(9, _make_on_gpu, _make_in_slabs), volumes=6, cost="inner")

@@ -1,0 +1,150 @@
+"""Compare the slices of a tilt with its images on a GPU: measurement, optics and waves of a tilt series."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aetlab.core.grid import n_slices
+from aetlab.core.nouns import TiltSeries
+from aetlab.forward.blur import gaussian_kernel
+from aetlab.forward.series_optics import SeriesOptics
+from aetlab.gpu.choose import check_room
+from aetlab.gpu.device import Array, Device
+from aetlab.gpu.multislice import GpuWaves
+from aetlab.spec import MicroscopeSpec
+
+
+class SeriesWaves:
+    """Costs and gradients of the slices (S, X, Y) of each tilt of a series, on one device.
+
+    The parameters are those of :class:`aetlab.gpu.model.GpuModel`.
+
+    Attributes
+    ----------
+    n_tilts : int
+        Number of tilts T.
+    lipschitz : float
+        Lipschitz constant of the gradient of one tilt in 1/V².
+    slices : array of the device (S, X, Y)
+        The slices of the tilt that :meth:`measure` compares with images, or the gradient.
+    now, scale, costs : arrays of the device
+        Index of the tilt and of its cost, the factor of the gradient, and the costs of the last tilts (2 T,). A cost is
+        kept until the next iteration overwrites it.
+    host_kernel, half_kernel : float (reach + 1,) or None
+        Half of the kernel of the blur, on the CPU and on the device.
+
+    Raises
+    ------
+    GpuError
+        If the weights of pixels and the transfer functions of tilts with different defoci need more memory than is
+        free.
+    """
+
+    def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
+                 n_layers_per_slice: int, device: Device, blur_A: float, likelihood: str) -> None:
+        optics_of = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
+        optics = optics_of.optics
+        n_z, n_x, n_y = shape_zxy
+        self.n_tilts = series.n_tilts
+        self.lipschitz = optics.phase_per_V**2 * n_z * series.greatest_tilt_weight
+        self._device = device
+        _check_room_for_differences(device, series, optics_of.n_sets)
+        self._amplitude = device.upload(np.stack([series.amplitudes(i) for i in range(self.n_tilts)], dtype=np.float32,
+                                                 casting="same_kind"))
+        self._weight = device.upload(weights) if (weights := _weights(series)) is not None else None
+        zeros = device.zeros
+        self.now, self.scale = zeros((2,), np.int32), zeros((1,), np.float32)
+        self.slices = zeros((n_slices(n_z, n_layers_per_slice), n_x, n_y), np.float32)
+        first = [int(np.flatnonzero(optics_of.set_of == k)[0]) for k in range(optics_of.n_sets)]
+        transfer = np.stack([optics_of.transfer(i_tilt) for i_tilt in first])
+        self._waves = GpuWaves(optics, device, likelihood, transfer, optics_of.set_of)
+        self.host_kernel = gaussian_kernel(blur_A / series.pixel_A).astype(np.float32) if blur_A > 0 else None
+        self.half_kernel = None if self.host_kernel is None else device.upload(self.host_kernel)
+        self._blurred = None if self.half_kernel is None else zeros(self.slices.shape, np.float32)
+        self.costs = zeros((2 * self.n_tilts,), np.float64)
+        self._next_place = 0
+        self._placed = False
+
+    def choose(self, i_tilt: int, scale: float) -> int:
+        """Set the next tilt and the factor of its gradient on the device; return the index of its cost."""
+        place = self._next_place
+        self._next_place = (place + 1) % len(self.costs)
+        set_tilt(self._device, i_tilt, place, scale, self.now, self.scale)
+        return place
+
+    def measure(self) -> None:
+        """Propagate the slices to images, replace the images by residuals and compute the cost."""
+        self._blur_slices()
+        self._waves.measure(self.slices, self._amplitude, self._weight, self.now, self.costs)
+
+    def propagate_back(self) -> None:
+        """Replace the slices by the gradient."""
+        self._waves.propagate_back(self.slices, self.now)
+        self._blur_slices()
+
+    def images(self) -> Array:
+        """Return noise-free images (F, X, Y) of the slices, vacuum 1."""
+        self._blur_slices()
+        return self._waves.intensities(self.slices, self.now)
+
+    def place_tilt(self, i_tilt: int, transfer: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None) -> bool:
+        """Set transfer functions and measurement of one tilt; return whether recordings have to be renewed.
+
+        They have after the first call, from which on each tilt has transfer functions of its own.
+        """
+        first, self._placed = not self._placed, True
+        if first:
+            self._waves.separate_sets(self.n_tilts)
+        self._waves.place_transfer(self._waves.pack(transfer), i_tilt)
+        self._device.write(amplitude.astype(np.float32), self._amplitude[i_tilt])
+        if weight is not None:
+            assert self._weight is not None, "weights of pixels replace those of the series"
+            self._device.write(weight.astype(np.float32), self._weight[i_tilt])
+        return first
+
+    def _blur_slices(self) -> None:
+        if self.half_kernel is not None:
+            _, n_x, n_y = self.slices.shape
+            blur_axis(self._device, self.slices, self.half_kernel, n_x, n_y, self._blurred)
+            blur_axis(self._device, self._blurred, self.half_kernel, n_y, 1, self.slices)
+
+
+def set_tilt(device: Device, i_tilt: int, place: int, scale: float, now: Array, scale_out: Array) -> None:
+    """Write the index of the tilt and of its cost to ``now`` (2,), and the factor of its gradient to ``scale_out``."""
+    device.launch("set_tilt", (1, 1, 1), np.int32(i_tilt), np.int32(place), np.float32(scale), now, scale_out)
+
+
+def blur_volume(device: Device, volume: Array, half_kernel: Array) -> Array:
+    """Return a new volume, ``volume`` (Z, X, Y) convolved along all axes with the kernel; 0 outside."""
+    n_z, n_x, n_y = volume.shape
+    formed, room = device.zeros(volume.shape, np.float32), device.zeros(volume.shape, np.float32)
+    blur_axis(device, volume, half_kernel, n_x, n_y, formed)
+    blur_axis(device, formed, half_kernel, n_y, 1, room)
+    blur_axis(device, room, half_kernel, n_z, n_x * n_y, formed)
+    return formed
+
+
+def blur_axis(device: Device, values: Array, half_kernel: Array, n_axis: int, stride: int, out: Array) -> None:
+    """Convolve ``values`` along the axis of length ``n_axis`` whose neighbours are ``stride`` apart; write ``out``."""
+    device.launch("blur_axis", (values.size, 1, 1), values, half_kernel, np.int32(len(half_kernel) - 1),
+                  np.int32(n_axis), np.int64(stride), np.int64(values.size), out)
+
+
+def _weights(series: TiltSeries) -> np.ndarray | None:
+    """Return the weights for :meth:`GpuWaves.measure`: of rows (T, F, X, 1) or of pixels (T, F, X, Y); None: all 1."""
+    if series.is_regular:
+        return None
+    weights = series.image_weights.astype(np.float32)[:, :, None, None]
+    if series.pixel_weight is None:
+        return np.repeat(weights, series.images.shape[2], axis=2)
+    by_pixel: np.ndarray = weights * series.pixel_weight
+    return by_pixel
+
+
+def _check_room_for_differences(device: Device, series: TiltSeries, n_sets: int) -> None:
+    """Raise :class:`GpuError` if the arrays that only an irregular series needs exceed the free memory."""
+    n_bytes = (n_sets - 1) * 8 * int(np.prod(series.images.shape[1:]))
+    if series.pixel_weight is not None:
+        n_bytes += 4 * series.images.size
+    if n_bytes:
+        check_room(device, n_bytes)
