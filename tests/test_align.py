@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from aetlab import keeper
 from aetlab.core.grid import coordinates_A, in_plane_rotation, rotation_matrix
 from aetlab.core.nouns import Atoms, TiltSeries
+from aetlab.core.outlying import name_weakened
 from aetlab.core.poses import Poses
 from aetlab.forward import ForwardModel, Search, TiltAligner, draw_poses, simulate_tilt_series
 from aetlab.forward.alignment import find_astray
@@ -176,6 +177,47 @@ def test_a_tilt_without_images_keeps_its_nominal_pose(potential_V: np.ndarray) -
     aligner.align(potential_V, SEARCH, smoothing_A=1.0, first=True)
     np.testing.assert_array_equal(aligner.table[1], NONE)
     assert np.abs(aligner.table[0, 2:4] - OFFSET[2:4]).max() < 0.3
+
+
+def test_bad_images_lose_their_weight_and_no_sound_one(potential_V: np.ndarray) -> None:
+    """Of 14 images one is displaced, one doubled, and one of another tilt."""
+    tilt_deg, true = np.linspace(-60, 60, 7), np.tile(NONE, (7, 1))
+    rng = np.random.default_rng(3)
+    true[:, 2:5] += rng.uniform(-1, 1, (7, 3)) * [0.5, 0.5, 10.0]
+    series = simulate_tilt_series(_atoms(), SHAPE, VOXEL_A, tilt_deg, DEFOCUS_A, microscope=MICROSCOPE,
+                                  simulate=SimulateSpec(n_layers=LAYERS), debye_waller_A2=B_A2, rng=rng,
+                                  poses=Poses.from_table(tilt_deg, len(DEFOCUS_A), true))
+    images = series.images.copy()
+    images[1, 0] = np.roll(images[1, 0], (3, -2), (0, 1))
+    images[3, 1] = (images[3, 1] + np.roll(images[3, 1], (4, 2), (0, 1))) / 2
+    images[5, 1] = images[2, 1]
+    images = rng.poisson(400 * np.maximum(images, 0)) / 400
+    series = dataclasses.replace(series, images=images.astype(np.float32), electrons_per_pixel=400.0,
+                                 pixel_weight=np.ones(images.shape, np.float32))
+    off_A = {}
+    for robust in (False, True):
+        model = ForwardModel(series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=LAYERS)
+        aligner = TiltAligner(model, series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=LAYERS, robust=robust)
+        for k, smoothing_A in enumerate((1.0, 1.0, 0.5, 0.5, 0.25, 0.25)):
+            aligner.align(potential_V, SEARCH, smoothing_A=smoothing_A, angles=False, first=k == 0)
+        off_A[robust] = np.abs(aligner.table - true)[[1, 3, 5], 2:4].max()
+        assert robust or (aligner.factors == 1).all()
+    bad = np.zeros((7, 2), bool)
+    bad[[1, 3, 5], [0, 1, 1]] = True
+    assert (aligner.factors[bad] < 0.5).all() and (aligner.factors[~bad] == 1).all()
+    assert off_A[True] < 0.05 and off_A[True] < 0.5 * off_A[False], off_A
+    # The model has the weights of the aligner.
+    whole = ForwardModel(series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=LAYERS)
+    unweighted = TiltAligner(whole, series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=LAYERS)
+    unweighted.restore(aligner.table)
+    assert model.cost(potential_V, 1) < 0.5 * whole.cost(potential_V, 1)
+    assert model.cost(potential_V, 0) == whole.cost(potential_V, 0)
+    assert "(weight 0." in name_weakened(series, aligner.factors)
+    # At poses that stay, the images are weighed alike.
+    unweighted = TiltAligner(whole, series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=LAYERS, robust=True)
+    unweighted.restore(aligner.table)
+    unweighted.weigh(potential_V)
+    np.testing.assert_allclose(unweighted.factors, aligner.factors, rtol=0.1)
 
 
 def test_a_tilt_with_an_outlying_pose_is_aligned_from_the_start(potential_V: np.ndarray) -> None:

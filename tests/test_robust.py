@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from aetlab.core.nouns import TiltSeries, TracedAtoms
-from aetlab.core.outlying import find_outlying
+from aetlab.core.outlying import find_outlying, robust_factors
 from aetlab.core.poses import Poses
 from aetlab.forward import add_shot_noise
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.refine import refine_atoms
-from aetlab.refinement.robust import describe_weakened, robust_factors
+from aetlab.refinement.robust import describe_weakened
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
 SHAPE, TILT_DEG, DEFOCUS_A = (28, 36, 40), np.arange(-60.0, 61, 20), np.array([-200.0, -450.0])

@@ -25,6 +25,10 @@ unknown of each step, which is not applied, and the search compares images at th
 
 A tilt that lies much farther off than the others is reset and searched for again.
 
+With ``robust``, images that fit much worse than the others lose weight (:mod:`aetlab.core.outlying`), in the steps of
+the alignment and in the model. Their misfit is that before the step, unsmoothed; after a few iterations that of a bad
+image stands out from what the unfinished volume leaves in all images.
+
 A common turn of all tilts about the axis and a common shift of the sample change no image; they are not constrained.
 """
 
@@ -39,6 +43,7 @@ import scipy.fft
 from aetlab.core.backend import n_threads, threads, to_numpy
 from aetlab.core.grid import coordinates_A, in_plane_rotation, squared_frequencies
 from aetlab.core.nouns import TiltSeries
+from aetlab.core.outlying import robust_factors
 from aetlab.core.poses import Poses
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.imaging import blur_by_detector
@@ -85,12 +90,16 @@ class TiltAligner:
     """Find the poses of the tilts of ``series``, tilt by tilt, and keep ``model`` in agreement with them.
 
     ``shape_zxy``, ``microscope`` and ``n_layers_per_slice`` are those of ``model``. The alignment runs on the CPU,
-    whatever device the model is on. With ``contrast``, the contrast of the images of a tilt is left open.
+    whatever device the model is on. With ``contrast``, the contrast of the images of a tilt is left open. With
+    ``robust``, which needs a series with weights of pixels, images that fit much worse than the others lose weight.
     """
 
     def __init__(self, model: PosedModel, series: TiltSeries, shape_zxy: tuple[int, int, int], *,
-                 microscope: MicroscopeSpec, n_layers_per_slice: int, contrast: bool = False) -> None:
-        self._model, self._series, self._contrast = model, series, contrast
+                 microscope: MicroscopeSpec, n_layers_per_slice: int, contrast: bool = False,
+                 robust: bool = False) -> None:
+        self._model, self._series, self._contrast, self._robust = model, series, contrast, robust
+        #: Weight of each image by its misfit, (T, F).
+        self._factors = np.ones(series.weight.shape)
         self._tilt_deg = np.asarray(series.tilt_deg, float)
         # The angle changes with each exit wave, so that no matrix is kept.
         rotation = SparseRotation(MATRIX, shape_zxy, n_layers_per_slice, np.zeros(1), budget_bytes=0)
@@ -114,9 +123,15 @@ class TiltAligner:
         """Unknowns (T, 6) found so far, in the order of :meth:`aetlab.core.poses.Poses.from_table`."""
         return self._table.copy()
 
-    def restore(self, table: np.ndarray) -> None:
-        """Continue, bit for bit, from where :attr:`table` was ``table``."""
+    @property
+    def factors(self) -> np.ndarray:
+        """Weights (T, F) that the images have by their misfits, 1 for those that do not stand out."""
+        return self._factors.copy()
+
+    def restore(self, table: np.ndarray, factors: np.ndarray | None = None) -> None:
+        """Continue, bit for bit, from where :attr:`table` was ``table`` and :attr:`factors` was ``factors``, or 1."""
         self._table = table.copy()
+        self._factors = np.ones(self._factors.shape) if factors is None else factors.copy()
         for i_tilt in range(len(self._table)):
             self._place(i_tilt)
 
@@ -128,15 +143,46 @@ class TiltAligner:
         fitted only with ``angles``: a volume of shifted images hardly determines it.
         """
         potential_V = to_numpy(self._model.form_potential(volume))
-        astray = np.zeros(len(self._table), bool)
+        astray, misfits = np.zeros(len(self._table), bool), np.full(self._factors.shape, np.nan)
         astray[self._seen] = find_astray(self._table[self._seen])
         self._table[astray] = NOMINAL
         with threads(1 if self._shape_xy[0] * self._shape_xy[1] <= SMALL_PLANE else n_threads()):
             for i_tilt in np.flatnonzero(self._seen).tolist():
                 if first or astray[i_tilt]:
                     self._search(potential_V, i_tilt, smoothing_A, search)
-                self._step(potential_V, i_tilt, smoothing_A, angles)
-                self._place(i_tilt)
+                misfits[i_tilt] = self._step(potential_V, i_tilt, smoothing_A, angles)
+            self._weigh(misfits)
+
+    def weigh(self, volume: Any) -> None:
+        """Weigh the images by their misfits to ``volume`` (Z, X, Y) of the model, at the poses as they are."""
+        potential_V = to_numpy(self._model.form_potential(volume))
+        misfits = np.full(self._factors.shape, np.nan)
+        with threads(1 if self._shape_xy[0] * self._shape_xy[1] <= SMALL_PLANE else n_threads()):
+            for i_tilt in np.flatnonzero(self._seen).tolist():
+                row = self._table[i_tilt]
+                residual = self.amplitudes(potential_V, i_tilt, row) - self._series.amplitudes(i_tilt, centred=True)
+                misfits[i_tilt] = self._misfit(i_tilt, residual)
+            self._weigh(misfits)
+
+    def _weigh(self, misfits: np.ndarray) -> None:
+        """Set the weights of the images by their ``misfits`` (T, F), and place all tilts in the model."""
+        if self._robust:
+            self._factors = robust_factors(misfits)
+        for i_tilt in np.flatnonzero(self._seen).tolist():
+            self._place(i_tilt)
+
+    def _misfit(self, i_tilt: int, residual: np.ndarray) -> np.ndarray:
+        """Return χ²/4 per value (F,) of the images of one tilt by their ``residual`` (F, X, Y); NaN for missing ones.
+
+        Images without noise count one electron a pixel.
+        """
+        weights = self._series.weights_of(i_tilt)
+        weights = np.ones_like(residual) if weights is None else weights
+        total = weights.sum(axis=(1, 2), dtype=np.float64)
+        square = (weights * residual**2).sum(axis=(1, 2), dtype=np.float64)
+        electrons = self._series.electrons_per_pixel[i_tilt]
+        square *= np.where(np.isfinite(electrons), electrons, 1)
+        return np.where(total > 0, square / np.where(total > 0, total, 1), np.nan)
 
     def amplitudes(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray) -> np.ndarray:
         """Return a_j (F, X, Y) of one tilt at ``row`` (6,) of :attr:`table`."""
@@ -162,7 +208,8 @@ class TiltAligner:
         bright = np.float32(np.sqrt(row[5]))
         return bright * amplitude, bright * np.stack([*slopes, amplitude / np.float32(2 * row[5])])
 
-    def _step(self, potential_V: np.ndarray, i_tilt: int, smoothing_A: float, angles: bool) -> None:
+    def _step(self, potential_V: np.ndarray, i_tilt: int, smoothing_A: float, angles: bool) -> np.ndarray:
+        """Change the unknowns of a tilt by one step; return the misfits (F,) of its images before it."""
         row = self._table[i_tilt]
         amplitude, by = self.derivatives(potential_V, i_tilt, row)
         weight = self._low_pass(smoothing_A)
@@ -171,7 +218,8 @@ class TiltAligner:
         if self._contrast:
             by = np.concatenate([by, (amplitude - amplitude.mean(axis=(1, 2), keepdims=True))[None]])
         residual = amplitude - self._series.amplitudes(i_tilt, centred=True)
-        by_pixel = self._series.weights_of(i_tilt)
+        misfit = self._misfit(i_tilt, residual) if self._robust else np.full(len(residual), np.nan)
+        by_pixel = self._weights(i_tilt)
         if by_pixel is not None:
             root = np.sqrt(by_pixel)
             residual, by = root * residual, root * by
@@ -185,10 +233,11 @@ class TiltAligner:
         step = np.zeros(len(by))
         step[first:] = -scale[first:] * np.linalg.solve(damped[first:, first:], (scale * slope)[first:])
         self._table[i_tilt] = row + np.clip(step[:len(row)], -_MOST, _MOST)
+        return misfit
 
     def _search(self, potential_V: np.ndarray, i_tilt: int, smoothing_A: float, search: Search) -> None:
         weight = self._low_pass(smoothing_A) ** 2
-        measured, by_pixel = self._series.amplitudes(i_tilt, centred=True) - 1, self._series.weights_of(i_tilt)
+        measured, by_pixel = self._series.amplitudes(i_tilt, centred=True) - 1, self._weights(i_tilt)
         if by_pixel is not None:
             measured = measured * by_pixel
         measured = scipy.fft.rfft2(measured)
@@ -224,9 +273,17 @@ class TiltAligner:
                                self._images.transfer_at(i_tilt, shift_A, row[4]),
                                amplitude / np.float32(np.sqrt(row[5])), self._turned_weight(i_tilt, -float(row[1])))
 
+    def _weights(self, i_tilt: int) -> np.ndarray | None:
+        """Return the weights (F, X, Y) of the pixels of one tilt, with those by the misfits; None for a regular series.
+        """
+        by_pixel = self._series.weights_of(i_tilt)
+        if by_pixel is None or not self._robust:
+            return by_pixel
+        return by_pixel * self._factors[i_tilt].astype(np.float32)[:, None, None]
+
     def _turned_weight(self, i_tilt: int, angle_deg: float) -> np.ndarray | None:
         """Return weights (F, X, Y) rotated with the image, 0 where bad pixels contribute; None without bad pixels."""
-        by_pixel = self._series.weights_of(i_tilt) if self._series.pixel_weight is not None else None
+        by_pixel = self._weights(i_tilt) if self._series.pixel_weight is not None else None
         if by_pixel is None:
             return None
         share = rotate_images((by_pixel == 0).astype(np.float32), angle_deg)

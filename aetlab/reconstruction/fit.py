@@ -37,16 +37,21 @@ def make_aligner(spec: RunSpec, series: TiltSeries, model: Model) -> forward.Til
     if not spec.align.enabled:
         return None
     return forward.TiltAligner(model, series, spec.scale.shape_zxy, microscope=spec.microscope,
-                               n_layers_per_slice=spec.binning.n_layers, contrast=spec.align.contrast)
+                               n_layers_per_slice=spec.binning.n_layers, contrast=spec.align.contrast,
+                               robust=spec.align.robust)
 
 
-def align_when_due(spec: RunSpec, aligner: forward.TiltAligner, state: solve.State) -> bool:
+def align_when_due(spec: RunSpec, aligner: forward.TiltAligner, state: solve.State, *, poses: bool = True) -> bool:
     """Align all tilts before an iteration of ``spec.align.at``; return True if momentum must be reset.
 
     Momentum is reset only after the first alignment. Later alignments change less, and the volume needs momentum to
-    follow them.
+    follow them. With ``poses`` that stay as they are, only the images are weighed.
     """
     if state.n_done not in spec.align.at:
+        return False
+    if not poses:
+        if spec.align.robust:
+            aligner.weigh(state.proximal)
         return False
     first = state.n_done == spec.align.at[0]
     reach_A = 10 * spec.align.reach_nm

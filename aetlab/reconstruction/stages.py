@@ -13,6 +13,7 @@ import numpy as np
 
 from aetlab import forward, solve
 from aetlab.core.nouns import TiltSeries
+from aetlab.core.outlying import name_weakened
 from aetlab.core.poses import Poses
 from aetlab.core.progress import Reporter
 from aetlab.reconstruction.device import Model
@@ -76,11 +77,12 @@ class StagedFit:
 
     def __init__(self, stages: tuple[Stage, ...], series: TiltSeries, tilts: np.ndarray, resumption: Resumption,
                  progress: Reporter, poses: Poses | None = None) -> None:
-        self._stages, self._series, self._tilts = stages, series, tilts
+        self._stages, self._series, self._tilts = stages, _with_pixel_weights(stages[0].spec, series), tilts
         self._resumption, self._progress = resumption, progress
         self._rng, self._state = resumption.begin("reconstruct")
         self._table = resumption.arrays.get("tilts") if self._state else poses.table if poses else None
-        self._aligns = poses is None
+        self._factors = self._resumption.arrays.get("image_factors") if self._state else None
+        self._finds_poses = poses is None
         at, before = resumption.notes["at_stage"] if self._state else (0, 0)
         #: Stage of the next iteration, and iterations done before that stage.
         self._at, self._before = int(at), int(before)
@@ -118,7 +120,7 @@ class StagedFit:
         stage, n_iterations, last = self._stages[self._at], self._n_iterations, self._at == len(self._stages) - 1
         aligner = make_aligner(stage.spec, self._series, model)
         if aligner and self._table is not None:
-            aligner.restore(self._table)
+            aligner.restore(self._table, self._factors)
         notes = {"n_iterations": sum(stage.n_iterations for stage in self._stages), "weight_per_V": weight,
                  "at_stage": (self._at, self._before)}
 
@@ -126,15 +128,27 @@ class StagedFit:
             self._progress.step("reconstruct", state.n_done, n_iterations, f"cost {state.cost[-1]:.5g}")
             before_refinement = last and state.n_done == n_iterations and stage.spec.refine.kind != "none"
             self._resumption.keep("reconstruct", state, self._rng, notes, at_once=before_refinement,
-                                  arrays={"tilts": aligner.table} if aligner else {})
+                                  arrays={"tilts": aligner.table, "image_factors": aligner.factors} if aligner else {})
 
         def align(state: solve.State) -> bool:
-            return align_when_due(stage.spec, aligner, state) if aligner else False
+            return align_when_due(stage.spec, aligner, state, poses=self._finds_poses) if aligner else False
 
         solution = fit_volume(stage.spec, model, self._tilts, weight, n_iterations=self._before + stage.n_iterations,
                               tolerance=stage.tolerance, rng=self._rng, on_iteration=on_iteration, resume=self._state,
-                              align=align if aligner and self._aligns else None)
+                              align=align if aligner else None)
         if last and solution.stopped and len(solution.cost) < n_iterations:
             self._progress.say(f"the fit ends after {len(solution.cost)} iterations: {solution.stopped}")
-        self._state, self._table = solution.state, aligner.table if aligner else None
+        self._state = solution.state
+        if aligner:
+            self._table, self._factors = aligner.table, aligner.factors
+            if last and (weakened := name_weakened(self._series, aligner.factors)):
+                self._progress.say(f"{(aligner.factors < 1).sum()} images fit the volume much worse than the others "
+                                   f"and have less weight: {weakened}")
         return Fit(solution, weight, model, aligner)
+
+
+def _with_pixel_weights(spec: RunSpec, series: TiltSeries) -> TiltSeries:
+    """Return ``series`` with weights of its pixels where the alignment may lower those of an image."""
+    if not (spec.align.enabled and spec.align.robust) or series.pixel_weight is not None:
+        return series
+    return replace(series, pixel_weight=np.ones(series.images.shape, np.float32))

@@ -37,7 +37,7 @@ from aetlab.refinement.known import Known
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import name_sites
 from aetlab.refinement.passes import N_CALIBRATIONS, n_settling
-from aetlab.refinement.robust import image_misfits, robust_factors
+from aetlab.refinement.robust import image_misfits, weigh_images
 from aetlab.refinement.sampling import correct_sampling, relaxed_thermal
 from aetlab.refinement.search import (
     ResidualVolume,
@@ -249,8 +249,7 @@ class _Refinement:
 
     def _weigh(self, sites: Sites, poses: Poses) -> None:
         """Set the robust weights of the images."""
-        _, misfit = image_misfits(self._model, sites, poses)
-        self._model = self._model.with_image_factors(robust_factors(misfit))
+        self._model = weigh_images(self._model, sites, poses)
         self._passed(f"{int((self._model.image_factors < 1).sum())} images fit much worse than the others")
 
     def _fit(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool, *, thermal: bool) -> Fit:

@@ -1,10 +1,4 @@
-r"""Weights of the images by how well the atoms explain them.
-
-An image that no motion, defocus or brightness explains (drift, contamination, a wrong angle in the table) pulls the
-atoms towards what is wrong in it. Its misfit χ² per value stands out among those of all images. Outlying images
-(:func:`aetlab.core.outlying.find_outlying`) are weighted by (median χ² / χ²)², all others by 1, and the weights follow
-the misfit as the fit goes on (iteratively reweighted least squares).
-"""
+"""Weights of the images by how well the atoms explain them; see :mod:`aetlab.core.outlying`."""
 
 from __future__ import annotations
 
@@ -13,14 +7,9 @@ from typing import Any
 import numpy as np
 
 from aetlab.core.nouns import RefinedAtoms, TiltSeries
-from aetlab.core.outlying import find_outlying
+from aetlab.core.outlying import name_weakened, robust_factors
 from aetlab.core.poses import Poses
 from aetlab.refinement.model import AtomModel, Sites
-
-#: Least weight of an image: it keeps its pose.
-LEAST = 1e-3
-#: Images that the log names.
-MOST_NAMED = 10
 
 
 def image_misfits(model: AtomModel, sites: Sites, poses: Poses) -> tuple[np.ndarray, np.ndarray]:
@@ -42,10 +31,9 @@ def image_misfits(model: AtomModel, sites: Sites, poses: Poses) -> tuple[np.ndar
     return costs, misfits
 
 
-def robust_factors(misfit: np.ndarray) -> np.ndarray:
-    """Return the weight (T, F) of each image by its ``misfit`` (T, F): 1 unless it stands out."""
-    outlying, middle = find_outlying(misfit)
-    return np.where(outlying, np.maximum((middle / np.where(outlying, misfit, 1.0)) ** 2, LEAST), 1.0)
+def weigh_images(model: AtomModel, sites: Sites, poses: Poses) -> AtomModel:
+    """Return ``model`` with the weights of its images by their misfits to ``sites``."""
+    return model.with_image_factors(robust_factors(image_misfits(model, sites, poses)[1]))
 
 
 def list_weakened(model: AtomModel) -> dict[str, Any]:
@@ -57,10 +45,10 @@ def list_weakened(model: AtomModel) -> dict[str, Any]:
 
 def describe_weakened(refined: RefinedAtoms, series: TiltSeries) -> list[str]:
     """Return a line that names the images of ``series`` that lost weight in a refinement; none if none did."""
-    found = sorted(refined.summary.get("weakened", ()), key=lambda entry: entry[2])
-    named = [f"{series.tilt_deg[i]:.4g}° at {series.defocus_A[i, j] / 10:.4g} nm (weight {factor:.2g})"
-             for i, j, factor in found[:MOST_NAMED]]
-    more = f" and {len(found) - len(named)} more" if len(found) > len(named) else ""
+    found = refined.summary.get("weakened", ())
+    factors = np.ones((series.n_tilts, series.n_defoci))
+    for i_tilt, i_image, factor in found:
+        factors[i_tilt, i_image] = factor
     if not found:
         return []
-    return [f"{len(found)} images fit much worse than the others and lose weight: {', '.join(named)}{more}"]
+    return [f"{len(found)} images fit much worse than the others and lose weight: {name_weakened(series, factors)}"]

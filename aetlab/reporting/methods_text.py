@@ -11,7 +11,7 @@ from aetlab.core.physics import SYMBOLS
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.reporting.stored_run import StoredRun
 from aetlab.reporting.tables import device_name, dose_text
-from aetlab.spec import RunSpec, coarse_layers
+from aetlab.spec import RunSpec, coarse_layers, coarse_refinement_layers
 
 #: Packages whose versions the paragraph states.
 _PACKAGES = ("numpy", "scipy", "numba")
@@ -104,12 +104,26 @@ def _atoms(run: StoredRun) -> str:
         [f"{value:.2f}" for value in np.median(sigma_pm, axis=0)]) + " pm along x, y and z."
     thermal = [f"B = {value:.3f} Å² for {name.split('_')[2]}" for name, value in metrics.items()
                if name.startswith("refined_thermal_")]
+    weakened = int(metrics.get("refined_n_weakened_images", 0))
+    weights = f" {weakened} images that fit much worse than the others have lower weights." if weakened else ""
     if "refined_contrast" in metrics:
         thermal.append(f"a contrast of {metrics['refined_contrast']:.4f}")
     found = f" The fit gave {_listed(thermal)}." if thermal else ""
-    finer = ", with a correction to pixels twice as fine" if spec.refine.sampling == "corrected" else ""
-    return (f"{text} They were refined against the images through the multislice model ({_listed(free)} free{finer}), "
-            f"which left {_counts(run.array('refined/numbers'))}.{found}{errors}")
+    return (f"{text} They were refined against the images through the multislice model ({_listed(free)} free), with "
+            f"slices of {_refined_slices(spec)}, which left {_counts(run.array('refined/numbers'))}."
+            f"{_sampling(spec)}{weights}{found}{errors}")
+
+
+def _refined_slices(spec: RunSpec) -> str:
+    n_layers, n_coarse = spec.binning.n_layers, coarse_refinement_layers(spec)
+    return f"{n_layers} voxels" if n_coarse == n_layers else (
+        f"{n_coarse} voxels in all rounds but the last, which had {n_layers}")
+
+
+def _sampling(spec: RunSpec) -> str:
+    return "" if spec.refine.sampling == "coarse" else (
+        " What pixels twice as fine, without the mean over a voxel, change in the modelled amplitudes was subtracted "
+        "from the measured ones, at the atoms of each fit.")
 
 
 def _validation(run: StoredRun) -> list[str]:

@@ -34,6 +34,9 @@ class AlignSpec:
                               within="[0, inf)", reads=_ALIGNED, default=6.0)
     contrast: bool = setting("whether the contrast of the images of a tilt is left open while its pose is fitted",
                              reads=_ALIGNED, default=False)
+    robust: bool = setting("whether images that fit the volume much worse than the others lose weight, by the square "
+                           "of how much worse, in the alignment and in the reconstruction", reads=_ALIGNED,
+                           default=False)
 
     def __post_init__(self) -> None:
         require(bool(self.at) and all(a < b for a, b in zip((0, *self.at), self.at, strict=False)), "align.at", self.at,
