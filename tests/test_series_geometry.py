@@ -12,6 +12,7 @@ from aetlab.series.prepare.axis import find_axis
 from aetlab.series.prepare.drift import find_drift, find_transfer
 from aetlab.series.prepare.expected import find_again
 from aetlab.series.prepare.focus_sign import STEP
+from aetlab.series.prepare.geometry import describe_jumps
 from aetlab.series.prepare.planes import contrast_transfer, crop_spectrum, peaks_near, ramp
 from aetlab.series.prepare.shifts import find_shifts
 from aetlab.series.prepare.silhouette import locate, signal_of
@@ -111,6 +112,27 @@ def test_negated_defoci_lose_no_image_that_the_right_ones_keep() -> None:
     np.testing.assert_array_equal(found.series.defocus_A, np.tile([-300.0, -700.0], (7, 1)))
     # With the right sign two images cannot be placed, with the wrong one four.
     assert len(found.excluded) == 2
+
+
+@pytest.mark.parametrize("spread_px", [0.05, 5.0])
+def test_an_image_that_jumps_is_named_and_none_of_a_spread_that_all_have(spread_px: float) -> None:
+    rng, tilt_deg = np.random.default_rng(23), np.arange(-60.0, 61, 5)
+    defocus_A, turn = np.tile([-200.0, -450.0], (25, 1)), np.deg2rad(tilt_deg)
+    path = np.column_stack([8 * np.cos(turn) - 5 * np.sin(turn), np.linspace(-3, 3, 25)])
+    position = path[:, None] + rng.uniform(-spread_px, spread_px, (25, 2, 2))
+    sound = np.ones((25, 2), bool)
+    sound[20, 0] = False
+    position[20, 0] = 99
+    assert describe_jumps(position, sound, tilt_deg, defocus_A) == ""
+    far = 8 * max(spread_px, 0.6)
+    position[12, 1] += [far, -far]
+    said = describe_jumps(position, sound, tilt_deg, defocus_A)
+    assert said.count("°") == 1 and "0° at -45 nm by" in said
+    order = rng.permutation(25)
+    assert describe_jumps(position[order], sound[order], tilt_deg[order], defocus_A) == said
+    # A whole tilt that jumps is named with all of its images.
+    position[3] += far
+    assert describe_jumps(position, sound, tilt_deg, defocus_A).count("°") == 3
 
 
 def test_outlines_give_the_place_of_the_sample_in_each_image() -> None:

@@ -38,7 +38,7 @@ _ADVICE = {
     "drift between defoci": "Look at the images that are left out. If the defoci of each tilt are aligned already, set "
                             "shifts=keep.",
     "tilt axis": "Give the direction (axis_deg in the microscope's file), or the energy if it is missing.",
-    "shifts": "Run with align=true.",
+    "shifts": "Look at the images that are named: their displacement is taken out, but its cause may have done more.",
     "region": "Choose a larger region, or one further from the border.",
     "sense of the tilt": "Calibrate it once with a sample of known handedness, or a gold particle tilted about a known "
                          "side, and write sense: right or left into the microscope's file.",

@@ -15,7 +15,7 @@ from aetlab.series.prepare.bad_pixels import BadPixels, fill_bad_pixels, find_ba
 from aetlab.series.prepare.electrons import Electrons, find_electrons
 from aetlab.series.prepare.focus_sign import with_focus_sign
 from aetlab.series.prepare.gain import GainResidue, find_gain_residue, no_gain_residue
-from aetlab.series.prepare.geometry import Geometry, find_geometry
+from aetlab.series.prepare.geometry import Geometry, find_geometry, sound_of
 from aetlab.series.prepare.nouns import Prepared, Recorded, Step
 from aetlab.series.prepare.pictures import along_axis, shrink
 from aetlab.series.prepare.region import Grid, choose_grid, place_image
@@ -107,11 +107,8 @@ def _geometry(recorded: Recorded, images: np.ndarray, usable: np.ndarray, spec: 
                              recorded.energy_keV, has_vacuum=has_vacuum, known_deg=recorded.axis_deg, spec=spec)
 
     geometry = find()
-    placed = usable.copy()
-    for place in geometry.lost:
-        placed[place] = False
-    if not placed.any():
-        placed = usable
+    placed = sound_of(usable, geometry.lost)
+    placed = placed if placed.any() else usable
     given = TiltSeries(images, recorded.tilt_deg, recorded.defocus_A, recorded.pixel_A, weight=placed.astype(float))
     right, step = with_focus_sign(given, recorded.lens, spec.defocus_sign, geometry.position_px)
     if right is not given:
@@ -190,7 +187,7 @@ def _placing_steps(spec: PrepareSpec, geometry: Geometry, grid: Grid, whole: boo
         Step("tilt axis", spec.axis, axis.line + turned, {"axis_deg": axis.angle_deg, "axis_error_deg": axis.error_deg},
              axis.verdict),
         Step("shifts", spec.shifts, geometry.line + ("; " + how if spec.shifts == "find" else ""),
-             {"shift_rms_px": geometry.shift_rms_px}),
+             {"shift_rms_px": geometry.shift_rms_px}, geometry.shift_verdict),
         Step("region", f"voxel_A={spec.voxel_A:g}", resampled + f"; {100 * good_part:.1f} % of the pixels have data",
              {"good_part": good_part, "ratio": grid.ratio}, before=before, after=after)]
 

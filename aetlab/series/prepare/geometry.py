@@ -28,6 +28,11 @@ _KNOWN_RANGE_DEG, _UNKNOWN_RANGE_DEG = 10.0, 90.0
 _SIGNIFICANT = 3.0
 #: Radius of the window over that of the sample.
 _ROOM = 1.15
+#: An image has jumped if it lies this many standard deviations (of normal numbers of the same median distance), and at
+#: least the second in pixels, from the images of its tilt and the two next to it. Images that a line names.
+_JUMPED, _LEAST_JUMP_PX, _MOST_NAMED = 6.0, 1.0, 5
+#: Median distance of a normal number in two dimensions from its mean, in standard deviations.
+_MEDIAN_DISTANCE = 1.1774
 #: Expected number of wrongly placed images that is worth a look.
 _WRONG = 0.5
 #: Times that axis and shifts are found in turn.
@@ -54,6 +59,7 @@ class Geometry:
     rotate: bool
     line: str
     shift_rms_px: float
+    shift_verdict: str
 
 
 def find_geometry(images: np.ndarray, usable: np.ndarray, tilt_deg: np.ndarray, defocus_A: np.ndarray,
@@ -112,10 +118,47 @@ def find_geometry(images: np.ndarray, usable: np.ndarray, tilt_deg: np.ndarray, 
     rms = float(np.sqrt((position[tilts] ** 2).mean())) if len(tilts) else 0.0
     line = f"sample lies {rms:.2f} px rms along each axis from the middle" if spec.shifts == "find" else "not searched"
     line += ", by its outline alone, as no axis is known" if spec.shifts == "find" and not axis.stands_out else ""
+    jumps = describe_jumps(position, sound_of(usable, lost), tilt_deg, defocus_A)
+    line += jumps
     rotate = bool(np.deg2rad(abs(axis.angle_deg)) * radius > _RIM_PX)
     drift_px = drift_rms(np.array([np.where(drift.placed[:, None], drift.position_px, np.nan) for drift in drifts]))
     drift_line, drift_verdict = _judge_drift(drifts, sound, drift_px, energy_keV)
-    return Geometry(position, lost, axis, drift_px, drift_line, drift_verdict, radius, rotate, line, rms)
+    return Geometry(position, lost, axis, drift_px, drift_line, drift_verdict, radius, rotate, line, rms,
+                    "look" if jumps else "ok")
+
+
+def sound_of(usable: np.ndarray, lost: dict[tuple[int, int], str]) -> np.ndarray:
+    """Return the ``usable`` (T, F) images that are not ``lost``."""
+    sound = usable.copy()
+    for place in lost:
+        sound[place] = False
+    return sound
+
+
+def describe_jumps(position_px: np.ndarray, sound: np.ndarray, tilt_deg: np.ndarray, defocus_A: np.ndarray) -> str:
+    """Return which of the ``sound`` (T, F) images lie far from those around, to follow a line; empty if none does.
+
+    ``position_px`` (T, F, 2) is where the sample lies in each. The images around are those of the same tilt and of the
+    two next to it.
+    """
+    order = np.argsort(tilt_deg, kind="stable")
+    order = order[sound[order].any(axis=1)]
+    distance = np.full(sound.shape, np.nan)
+    for k, t in enumerate(order):
+        near = np.zeros_like(sound)
+        near[order[max(k - 1, 0):k + 2]] = True
+        for f in np.flatnonzero(sound[t]):
+            around = near & sound
+            around[t, f] = False
+            if around.any():
+                distance[t, f] = np.hypot(*(position_px[t, f] - np.median(position_px[around], axis=0)))
+    if not np.isfinite(distance).any():
+        return ""
+    limit = max(_JUMPED / _MEDIAN_DISTANCE * float(np.nanmedian(distance)), _LEAST_JUMP_PX)
+    jumped = sorted(np.argwhere(distance > limit).tolist(), key=lambda place: -distance[tuple(place)])
+    named = [f"{tilt_deg[t]:.4g}° at {defocus_A[t, f] / 10:.4g} nm by {distance[t, f]:.1f} px" for t, f in jumped]
+    more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+    return f"; it jumps, against the images around, in {', '.join(named[:_MOST_NAMED])}{more}" if named else ""
 
 
 def _judge_drift(drifts: list[Drift], usable: np.ndarray, drift_px: float, energy_keV: float | None) -> tuple[str, str]:
