@@ -44,6 +44,7 @@ from aetlab.reconstruction.tiles import seams_A
 from aetlab.reconstruction.traced import report_traced, tracing_of
 from aetlab.reconstruction.weight import hold_out, prediction_cost, regulariser_weight
 from aetlab.spec import RunSpec, SpecError, coarse_refinement_layers, dose_per_image_e_A2, tilt_angles_deg
+from aetlab.spec.derived import averages_pixels
 
 #: Tilts in degrees of the views of the true sample, as in the paper's figure 2. They need not belong to the series.
 VIEWS_DEG = (0.0, 5.0)
@@ -206,12 +207,11 @@ def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction
     with computing(settings):
         refined = refinement.refine_atoms(
             at_found_brightness(without_held_images(settings, series), reconstruction), settings.scale.shape_zxy,
-            traced, numbers, settings.refine,
-            microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers, seed=seed,
-            n_coarse_layers=coarse_refinement_layers(settings),
+            traced, numbers, settings.refine, microscope=settings.microscope,
+            n_layers_per_slice=settings.binning.n_layers, n_coarse_layers=coarse_refinement_layers(settings), seed=seed,
             report=lambda done, detail: reported(done, most, detail),
             make_slices=choose_slices(settings, len(traced) + (0 if held is None else len(held)), progress.say),
-            held=held, known=known)
+            held=held, known=known, averaged=averages_pixels(settings))
     reported(most, most, f"{len(refined)} atoms, {refined.summary['stopped']} in {refined.summary['passes']} passes")
     for line in refinement.describe_weakened(refined, series):
         progress.say(f"refine: {line}")

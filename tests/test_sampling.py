@@ -31,6 +31,24 @@ def make_model(microscope: MicroscopeSpec, images: np.ndarray | None = None) -> 
                      debye_waller_A2=B_A2)
 
 
+@pytest.mark.parametrize("mtf_half", [1.0, 0.4])
+def test_images_that_are_means_over_their_pixels_are_corrected_as_such(mtf_half: float) -> None:
+    sites, microscope = make_truth(), MicroscopeSpec(mtf_half=mtf_half)
+    atoms = Atoms(np.array(ELEMENTS)[sites.kinds], sites.positions_A, np.zeros(len(sites), int))
+    images = simulate_tilt_series(atoms, SHAPE, VOXEL_A, TILT_DEG[:2], DEFOCUS_A, microscope=microscope,
+                                  simulate=SimulateSpec(n_layers=4 * FINER, oversample=FINER), debye_waller_A2=B_A2,
+                                  rng=np.random.default_rng(0)).images
+    series = TiltSeries(images, TILT_DEG[:2], DEFOCUS_A, VOXEL_A)
+    left = {}
+    for averaged in (False, True):
+        model = AtomModel(series, SHAPE, ELEMENTS, microscope=microscope, n_layers_per_slice=4, averaged=averaged,
+                          parametrization="lobato", debye_waller_A2=B_A2)
+        poses = Poses.nominal(TILT_DEG[:2], 2)
+        wanted = np.sqrt(images) - np.sqrt(model.images(sites, poses))
+        left[averaged] = (wanted - sampling_difference(model, sites, poses)).std() / wanted.std()
+    assert left[True] < 0.1 < 0.5 < left[False]
+
+
 @cache
 def simulate(microscope: MicroscopeSpec) -> np.ndarray:
     """Return images (T, F, X, Y) at the centres of the pixels, simulated on much finer voxels."""

@@ -29,16 +29,23 @@ def mtf_of(microscope: MicroscopeSpec, shape_xy: tuple[int, int], pixel_A: float
     return mtf_between_pixels(microscope, shape_xy, pixel_A, 1)
 
 
-def mtf_between_pixels(microscope: MicroscopeSpec, fine_xy: tuple[int, int], fine_A: float,
-                       factor: int) -> np.ndarray | None:
+def mtf_between_pixels(microscope: MicroscopeSpec, fine_xy: tuple[int, int], fine_A: float, factor: int, *,
+                       averaged: bool = False) -> np.ndarray | None:
     """Return the MTF of a detector whose pixels are ``factor`` times those of the FFT grid ``fine_xy``, float64 (X, Y).
 
-    ``fine_A`` is the pixel of the grid. None for an ideal detector.
+    ``fine_A`` is the pixel of the grid. With ``averaged``, the images were averaged over the area of the pixels before
+    the detector, whose MTF has no part of it, and the average is in the result. None for an ideal detector.
     """
+    mtf = None
     if microscope.mtf_values:
         cycles = np.sqrt(squared_frequencies(fine_xy, fine_A)) * fine_A * factor
-        return interpolate_mtf(np.array(microscope.mtf_cycles_per_pixel), np.array(microscope.mtf_values), cycles)
-    return detector_mtf(fine_xy, fine_A, microscope.mtf_half ** (factor * factor)) if microscope.mtf_half < 1 else None
+        mtf = interpolate_mtf(np.array(microscope.mtf_cycles_per_pixel), np.array(microscope.mtf_values), cycles)
+    elif microscope.mtf_half < 1:
+        mtf = detector_mtf(fine_xy, fine_A, microscope.mtf_half ** (factor * factor))
+    if not averaged:
+        return mtf
+    of_x, of_y = (np.sinc(factor * np.fft.fftfreq(n)) for n in fine_xy)
+    return np.outer(of_x, of_y) if mtf is None else mtf * np.outer(of_x, of_y)
 
 
 def interpolate_mtf(cycles_per_pixel: np.ndarray, mtf: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -71,6 +71,8 @@ class AtomModel:
         ``make_slices(optics, n_z, n_layers, dtype)`` returns the slices of a thread, on the CPU or a GPU.
     held : Sites, optional
         Atoms that are in the images but not fitted.
+    averaged : bool
+        Whether images are means over the area of their pixels, which the MTF does not hold; the finer model has them.
 
     Attributes
     ----------
@@ -85,7 +87,8 @@ class AtomModel:
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], elements: tuple[int, ...], *,
                  microscope: MicroscopeSpec, n_layers_per_slice: int, parametrization: str,
                  debye_waller_A2: dict[str, float], dtype: type = np.float32,
-                 make_slices: Callable[..., AtomSlices] = CpuAtomSlices, held: Sites | None = None) -> None:
+                 make_slices: Callable[..., AtomSlices] = CpuAtomSlices, held: Sites | None = None,
+                 averaged: bool = False) -> None:
         self.elements = elements
         self._held = held
         self.voxel_A = series.pixel_A
@@ -100,16 +103,12 @@ class AtomModel:
         self._series = series
         #: Electrons of a vacuum pixel of each image (T, F); 1 without noise.
         self.electrons_of_images = np.where(np.isfinite(series.electrons_per_pixel), series.electrons_per_pixel, 1.0)
-        #: Robust weight (T, F) of each image.
-        self.image_factors = np.ones(self.present.shape)
+        self.image_factors = np.ones(self.present.shape)  # robust weight (T, F) of each image
         #: Factor of the modulation of all images.
         self.contrast = 1.0
         self._mtf = self._optics.optics.mtf
-        self._shape = tuple(shape_zxy)
-        self._n_layers = n_layers_per_slice
-        self._dtype = dtype
-        self._make_slices = make_slices
-        self._microscope = microscope
+        self._shape, self._n_layers, self._dtype = tuple(shape_zxy), n_layers_per_slice, dtype
+        self._make_slices, self._microscope, self._averaged = make_slices, microscope, averaged
         self._sampling: np.ndarray | None = None
         self._measured: np.ndarray = np.empty(series.images.shape, dtype)
         for i_tilt in range(self.n_tilts):
@@ -305,7 +304,8 @@ class AtomModel:
         blank = np.broadcast_to(np.float32(1), (*self.present.shape, *other._shape[1:]))
         series = TiltSeries(blank, self._series.tilt_deg, self._series.defocus_A, other.voxel_A)
         other._optics = SeriesOptics(series, other._shape, self._microscope, other._n_layers)
-        mtf = mtf_between_pixels(self._microscope, (factor * n_x, factor * n_y), other.voxel_A, factor)
+        mtf = mtf_between_pixels(self._microscope, (factor * n_x, factor * n_y), other.voxel_A, factor,
+                                 averaged=self._averaged)
         other._mtf = with_contrast(mtf, self.contrast, (factor * n_x, factor * n_y))
         other._make_slices, other._idle = CpuAtomSlices, []
         return other

@@ -14,7 +14,7 @@ from aetlab.spec import MicroscopeSpec, RefineSpec
 
 def predict_images(series: TiltSeries, shape_zxy: tuple[int, int, int], refined: RefinedAtoms,
                    elements: Sequence[int], spec: RefineSpec, *, microscope: MicroscopeSpec,
-                   n_layers_per_slice: int) -> Iterator[np.ndarray]:
+                   n_layers_per_slice: int, averaged: bool = False) -> Iterator[np.ndarray]:
     """Yield the amplitudes (F, X, Y) that ``refined`` atoms predict for each tilt of ``series``.
 
     The parameters are those of :func:`aetlab.refinement.refine.refine_atoms`, and ``series`` is the one that the atoms
@@ -22,7 +22,8 @@ def predict_images(series: TiltSeries, shape_zxy: tuple[int, int, int], refined:
     """
     kinds = tuple(sorted(elements))
     model = AtomModel(series, shape_zxy, kinds, microscope=microscope, n_layers_per_slice=n_layers_per_slice,
-                      parametrization=spec.parametrization, debye_waller_A2=spec.debye_waller_A2)
+                      parametrization=spec.parametrization, debye_waller_A2=spec.debye_waller_A2,
+                      averaged=averaged)
     if spec.thermal:
         model = model.with_thermal(refined.thermal_A2)
     model = model.with_contrast(float(refined.summary.get("contrast", 1.0)))

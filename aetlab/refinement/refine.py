@@ -71,7 +71,7 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
                  spec: RefineSpec, *, microscope: MicroscopeSpec, n_layers_per_slice: int, seed: int,
                  n_coarse_layers: int = 0, report: PassReport | None = None,
                  make_slices: Callable[..., AtomSlices] = CpuAtomSlices, held: TracedAtoms | None = None,
-                 known: Known | None = None) -> RefinedAtoms:
+                 known: Known | None = None, averaged: bool = False) -> RefinedAtoms:
     """Refine traced atoms against the images.
 
     Parameters
@@ -98,6 +98,8 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
         Atoms that are in the images as well and that are not refined, such as those of a neighbouring tile.
     known : Known, optional
         Poses, thermal factors and contrast that are not refined.
+    averaged : bool
+        As :class:`aetlab.refinement.model.AtomModel` takes it.
 
     Returns
     -------
@@ -107,11 +109,10 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
     kinds = tuple(sorted(elements))
     model = AtomModel(series, shape_zxy, kinds, microscope=microscope, n_layers_per_slice=n_layers_per_slice,
                       parametrization=spec.parametrization, debye_waller_A2=spec.debye_waller_A2,
-                      make_slices=make_slices, held=None if held is None else as_sites(held, kinds))
+                      make_slices=make_slices, held=None if held is None else as_sites(held, kinds), averaged=averaged)
     poses = Poses.nominal(series.tilt_deg, model.n_defoci)
     if known is not None:
-        poses = known.poses
-        model, spec = known.held_in(model, spec)
+        poses, (model, spec) = known.poses, known.held_in(model, spec)
     # Held atoms are not mirrored with the sites.
     refinement = _Refinement(model, spec if held is None else replace(spec, hand="none"), seed, report,
                              n_coarse_layers or n_layers_per_slice)

@@ -12,7 +12,9 @@ repeated at the atoms that the fit found.
 
 The finer model has pixels :data:`FACTOR` times finer, slices of the same thickness, and the potential itself instead
 of its means (:func:`aetlab.refinement.tables.on_finer_voxels`). Its images |ψ|², blurred by the detector's MTF, are
-sampled at the centres of the pixels, where frequencies beyond Nyquist alias as they do in a camera.
+sampled at the centres of the pixels, where frequencies beyond Nyquist alias as they do in a camera. The MTF of a camera
+holds the area of its pixels. Simulated images that are binned from finer ones (``simulate.oversample``) are means over
+the pixels before the MTF; the finer images are then averaged as well.
 """
 
 from __future__ import annotations

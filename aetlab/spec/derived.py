@@ -73,6 +73,11 @@ def dose_per_image_e_A2(spec: RunSpec) -> float:
     return spec.dose.total_e_A2 / n_images
 
 
+def averages_pixels(spec: RunSpec) -> bool:
+    """Return whether images are means over the area of their pixels in front of the detector, which binning makes."""
+    return spec.data.kind == "simulated" and spec.simulate.oversample > 1
+
+
 def coarse_layers(spec: RunSpec) -> int:
     """Return the layers of a coarse slice, at least ``binning.n_layers`` and at most those of the volume.
 

@@ -16,6 +16,7 @@ from aetlab.reconstruction.refined_tiles import cut_refined
 from aetlab.reconstruction.tiles import settings_of, tiles_of
 from aetlab.refinement.predicted import predict_images
 from aetlab.spec import RunSpec
+from aetlab.spec.derived import averages_pixels
 
 
 class Predict(Protocol):
@@ -37,7 +38,8 @@ def predict_whole(settings: RunSpec, series: TiltSeries, model: Reconstruction |
                                   microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers,
                                   rotation=settings.engine.rotation)
     return predict_images(series, settings.scale.shape_zxy, model, numbers, settings.refine,
-                          microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers)
+                          microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers,
+                          averaged=averages_pixels(settings))
 
 
 @dataclass(frozen=True)
