@@ -14,24 +14,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from aetlab.cli.reproduce import reproducing_overrides
 from aetlab.core.files import StorageError, locked, writing
 from aetlab.core.inert import one_line, printable
-from aetlab.reporting.build import ATOMS, build_report, choose_content
-from aetlab.reporting.compare import compare_text, find_run
 from aetlab.reporting.drawn import ALL_UP_TO, OF_MORE, describe_choice
-from aetlab.reporting.folder import open_folder
-from aetlab.reporting.selection import SelectError, select_rows
-from aetlab.reporting.stored_run import StoredRun, read_runs
-from aetlab.reporting.table_files import to_markdown
-from aetlab.reporting.table_one import read_paper_values
-from aetlab.reporting.tables import MEANS, fold_seeds, means_frame, reader_frame, summary_frame
-from aetlab.spec import RunSpec, SpecError
-from aetlab.spec.choices import settings
-from aetlab.spec.folders import experiments_folder, group_choices
-from aetlab.store.listing import list_foreign
-from aetlab.store.record import Places
+
+if TYPE_CHECKING:
+    from aetlab.reporting.stored_run import StoredRun
+    from aetlab.spec import RunSpec
 
 _EXAMPLES = """examples:
   python -m aetlab.report
@@ -45,6 +36,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run ``python -m aetlab.report``."""
     arguments = _parser().parse_args(argv)
     outputs = Path(arguments.outputs)
+    if not arguments.compare and (outputs / "records").is_dir() and not (outputs / "report").exists():
+        from aetlab.reporting.forks import start_server
+
+        start_server(arguments.processes)  # it imports at the same time as this process
+    from aetlab.reporting.compare import compare_text, find_run
+    from aetlab.reporting.selection import SelectError
+    from aetlab.reporting.stored_run import read_runs
+    from aetlab.spec import SpecError
+
     try:
         if not outputs.is_dir():
             raise StorageError(f"--outputs={arguments.outputs} cannot be used: the folder does not exist")
@@ -122,6 +122,17 @@ def write_report(
     StorageError
         If there is no record, or a file cannot be written.
     """
+    from aetlab.cli.reproduce import reproducing_overrides
+    from aetlab.reporting.build import build_report, choose_content
+    from aetlab.reporting.folder import open_folder
+    from aetlab.reporting.table_files import to_markdown
+    from aetlab.reporting.table_one import read_paper_values
+    from aetlab.reporting.tables import MEANS, fold_seeds, means_frame, reader_frame
+    from aetlab.spec.choices import settings
+    from aetlab.spec.folders import experiments_folder
+    from aetlab.store.listing import list_foreign
+    from aetlab.store.record import Places
+
     foreign = list_foreign(Places(outputs))
     if foreign:
         print(printable(f"{outputs / 'records'}: {len(foreign)} entries are not records and are left alone: "
@@ -159,6 +170,9 @@ def _choose(runs: Sequence[StoredRun], select: str) -> Sequence[StoredRun]:
     """Return the records that ``select`` keeps."""
     if not runs or not select:
         return runs
+    from aetlab.reporting.selection import SelectError, select_rows
+    from aetlab.reporting.tables import summary_frame
+
     frame = summary_frame(runs)
     kept = set(frame["record"][select_rows(frame, select)])
     if not kept:
@@ -171,6 +185,10 @@ def _experiments() -> dict[str, RunSpec]:
 
     Records of other experiments, for example of another size, are reported without reference to the paper.
     """
+    from aetlab.reporting.build import ATOMS
+    from aetlab.spec.choices import settings
+    from aetlab.spec.folders import group_choices
+
     names = [name for name in group_choices()["experiment"] if name.startswith(("fig", ATOMS))]
     return {name: settings(experiment=name) for name in sorted(names, key=lambda name: (name.startswith(ATOMS), name))}
 

@@ -68,7 +68,7 @@ def main() -> None:
     specs = {words: compose_spec([*TINY, *words]) for words in (*RECORDS, FROM_CACHE, CUT_OFF)}
     experiments, default = aetlab.report._experiments(), compose_spec()
     aetlab.report._experiments = lambda: experiments
-    aetlab.report.settings = lambda: default
+    aetlab.spec.choices.settings = lambda **_: default
     _prepare(base, folder / "wanted", specs)
     started = time.monotonic()
     files = sorted(path for path in base.rglob("*") if path.is_file() and path.parent.name != "locks")

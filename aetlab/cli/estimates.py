@@ -55,7 +55,7 @@ def print_estimates(words: Sequence[str], *, multirun: bool, config_dir: Path | 
         print(f"{job.label}: {len(atoms)} atoms, {found.in_one_line()}\n{found.as_table()}{note}", flush=True)
         require_memory(spec)
     if n_unknown < len(jobs):
-        total_s = start_s + _LOAD_S + compile_s() + work.seconds if work.n_jobs else start_s
+        total_s = start_s + _LOAD_S + compile_s(job.spec for job in jobs) + work.seconds if work.n_jobs else start_s
         more = f", besides {n_unknown} of measured series" if n_unknown else ""
         print(f"{len(jobs)} runs, {work.n_complete} of them complete{more}: {duration(total_s)} on this machine, idle, "
               "one run after another, with what is there and what the runs share")

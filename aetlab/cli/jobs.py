@@ -126,7 +126,6 @@ def _make(places: Places, spec: RunSpec, label: str, reporter: Reporter, use_oth
     started, run_id = time.monotonic(), record_id(spec)
     log_path = places.log(run_id)
     try:
-        from aetlab import keeper
         from aetlab.cli.precompile import precompile
         from aetlab.core import backend
         from aetlab.core.kernel_cache import announcing_compilation, describe_folder
@@ -134,7 +133,9 @@ def _make(places: Places, spec: RunSpec, label: str, reporter: Reporter, use_oth
         backend.prepare_process()
         if describe_folder():
             reporter.say(describe_folder())
-        precompile(reporter.say)
+        precompile(reporter.say, spec)
+        from aetlab import keeper
+
         n_threads = spec.engine.n_threads or backend.n_threads()
         with backend.threads(n_threads), announcing_compilation(reporter.say):
             if part is not None:

@@ -47,6 +47,15 @@ def njit(*, parallel: bool = False, forceinline: bool = False, error_model: Lite
     return kernel
 
 
+def callback(signature: Any, function: Callable[..., Any]) -> Any:
+    """Return ``function`` compiled for C's calling convention by ``numba.cfunc``, cached as by :func:`njit`."""
+    folder = kernel_folder()
+    if folder is None:
+        return numba.cfunc(signature)(function)
+    with _cache_in(folder):
+        return numba.cfunc(signature, cache=True)(function)
+
+
 @contextmanager
 def announcing_compilation(say: Callable[[str], None]) -> Iterator[None]:
     """Call ``say`` with one line when the first kernel is compiled in the block; kernels that are loaded need none."""

@@ -5,18 +5,25 @@ transformed. Forward is decimation in frequency: natural order in, scrambled ord
 decimation in time: scrambled order in, natural order out. Factors multiplied in between are stored in scrambled
 order (:func:`scrambled_order`), which saves a pass over memory for sorting. Neither direction is normalised.
 
+Kernels call the transforms by the addresses in a :class:`Plan`. Numba would otherwise compile both transforms again,
+several times, in each kernel that uses them.
+
 n must be a product of 2, 3 and 5 (radices 8, 5, 4, 3, 2). The inverse transform swaps the real and imaginary plane.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
+import numba as nb
 import numpy as np
+from llvmlite import ir
+from numba import types
 
-from aetlab.core.kernel_cache import njit
-from aetlab.core.simd import WIDTH, load, round_to_even, store
+from aetlab.core.kernel_cache import callback, njit
+from aetlab.core.simd import WIDTH, intrinsic, load, round_to_even, store
 
 FAST = {"contract", "arcp", "nsz"}
 _inline = njit(fastmath=FAST, forceinline=True)
@@ -33,11 +40,16 @@ _COS_144, _SIN_144 = np.float32(math.cos(0.8 * math.pi)), np.float32(math.sin(0.
 
 
 class Plan(NamedTuple):
-    """Radices of the stages of a transform, their twiddle factors, and where the factors of each stage begin."""
+    """Radices of the stages of a transform, their twiddle factors, and where the factors of each stage begin.
+
+    ``forward_at`` and ``inverse_at`` are the addresses of the compiled transforms.
+    """
 
     radices: np.ndarray
     twiddles: np.ndarray
     starts: np.ndarray
+    forward_at: int
+    inverse_at: int
 
 
 def factors(n: int) -> tuple[int, ...] | None:
@@ -73,7 +85,14 @@ def make_plan(n: int) -> Plan:
         angle = -2 * np.pi / length * np.arange(part)[:, None] * np.arange(1, radix)
         twiddles.append(np.stack([np.cos(angle), np.sin(angle)], axis=-1).ravel())
         length = part
-    return Plan(np.array(radices, np.int64), np.concatenate(twiddles).astype(np.float32), np.array(starts, np.int64))
+    return Plan(np.array(radices, np.int64), np.concatenate(twiddles).astype(np.float32), np.array(starts, np.int64),
+                *_addresses())
+
+
+@functools.cache
+def _addresses() -> tuple[int, int]:
+    """Return the addresses of the compiled transforms, forward and inverse, in this process."""
+    return callback(_SIGNATURE, _forward).address, callback(_SIGNATURE, _inverse).address
 
 
 def scrambled_order(n: int) -> np.ndarray:
@@ -256,24 +275,55 @@ def _run_stage(buffer, re, im, n, radix, part, twiddles, start, in_time):
                 _stage2(buffer, re, im, i, gap, twiddles, t, before, after)
 
 
+@intrinsic
+def _call(typing_context, address, buffer, re, im, n, radices, n_stages, twiddles, starts):
+    """Call the transform at ``address``; all arguments are integers or addresses."""
+
+    def codegen(context, builder, sig, args):
+        number = ir.IntType(64)
+        function = ir.FunctionType(ir.VoidType(), [number] * 8)
+        builder.call(builder.inttoptr(args[0], function.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 9), codegen
+
+
 @_jit
 def forward(buffer, re, im, n, plan):
     """Transform in place, kernel exp(-2πi jk/n): natural order in, scrambled order out."""
-    part = n
-    for stage in range(plan.radices.shape[0]):
-        radix = plan.radices[stage]
-        part //= radix
-        _run_stage(buffer, re, im, n, radix, part, plan.twiddles, plan.starts[stage], False)
+    _call(plan.forward_at, buffer.ctypes.data, re, im, n, plan.radices.ctypes.data, plan.radices.shape[0],
+          plan.twiddles.ctypes.data, plan.starts.ctypes.data)
 
 
 @_jit
 def inverse(buffer, re, im, n, plan):
     """Transform back in place, kernel exp(+2πi jk/n), without 1/n: scrambled order in, natural order out."""
+    _call(plan.inverse_at, buffer.ctypes.data, re, im, n, plan.radices.ctypes.data, plan.radices.shape[0],
+          plan.twiddles.ctypes.data, plan.starts.ctypes.data)
+
+
+#: Arguments of the transforms: buffer, re, im, n, radices and their number, twiddle factors, and their starts.
+_SIGNATURE = types.void(types.CPointer(types.float32), types.intp, types.intp, types.intp,
+                        types.CPointer(types.int64), types.intp, types.CPointer(types.float32),
+                        types.CPointer(types.int64))
+
+
+def _forward(buffer, re, im, n, radices, n_stages, twiddles, starts):
+    cells, stages = nb.carray(buffer, 2 * n * WIDTH), nb.carray(radices, n_stages)
+    factors_at, first = nb.carray(twiddles, 2 * n), nb.carray(starts, n_stages)
+    part = n
+    for stage in range(n_stages):
+        part //= stages[stage]
+        _run_stage(cells, re, im, n, stages[stage], part, factors_at, first[stage], False)
+
+
+def _inverse(buffer, re, im, n, radices, n_stages, twiddles, starts):
+    cells, stages = nb.carray(buffer, 2 * n * WIDTH), nb.carray(radices, n_stages)
+    factors_at, first = nb.carray(twiddles, 2 * n), nb.carray(starts, n_stages)
     part = np.int64(1)
-    for stage in range(plan.radices.shape[0] - 1, -1, -1):
-        radix = plan.radices[stage]
-        _run_stage(buffer, im, re, n, radix, part, plan.twiddles, plan.starts[stage], True)
-        part *= radix
+    for stage in range(n_stages - 1, -1, -1):
+        _run_stage(cells, im, re, n, stages[stage], part, factors_at, first[stage], True)
+        part *= stages[stage]
 
 
 @_inline

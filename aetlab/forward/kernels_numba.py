@@ -72,7 +72,8 @@ def multiply(plane, factor, out):
     """``out = plane · factor`` for complex planes (X, Y)."""
     for x in nb.prange(plane.shape[0]):
         for y in range(plane.shape[1]):
-            out[x, y] = plane[x, y] * factor[x, y]
+            a, b, c, d = plane[x, y].real, plane[x, y].imag, factor[x, y].real, factor[x, y].imag
+            out[x, y] = complex(a * c - b * d, a * d + b * c)
 
 
 @_parallel

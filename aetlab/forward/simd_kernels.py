@@ -170,7 +170,8 @@ def rows(adjoint, source, factors, target, n_y, plan):
     """
     n_x, stored_y = source.shape[2], source.shape[3]
     im, end = stored_y * WIDTH, n_y * WIDTH
-    for block in nb.prange(n_x // WIDTH):
+    for index in nb.prange(n_x // WIDTH):
+        block = np.int64(index)  # the index of a parallel loop is unsigned: inner functions would compile twice
         spectrum, product = scratch(2 * im), scratch(2 * im)
         for i in range(end, im):
             product[i] = product[im + i] = 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from aetlab.reporting.columns import sample_name
-from aetlab.reporting.stored_run import StoredRun
-from aetlab.reporting.studies import Study
+if TYPE_CHECKING:
+    from aetlab.reporting.stored_run import StoredRun
+    from aetlab.reporting.studies import Study
 
 #: Up to this many records, figures show all; of more they show the second number.
 ALL_UP_TO, OF_MORE = 60, 8
@@ -44,6 +45,8 @@ def describe_choice(n_drawn: int, n_runs: int) -> str:
 
 def sample_key(run: StoredRun) -> tuple[bool, str, str, str, str]:
     """Return what records of one sample and size have in common: truth, sample, its file, its series, and scale."""
+    from aetlab.reporting.columns import sample_name  # imports pandas, which takes longer than the command's help
+
     spec = run.spec
     return run.has_truth, sample_name(spec), spec.sample.digest or spec.sample.path, spec.data.digest, spec.scale.name
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from aetlab.core.children import end_with_parent
 from aetlab.core.files import StorageError
 from aetlab.reporting.figures.kinds import FigureTask
 from aetlab.reporting.figures.style import save_figure, web_image
+from aetlab.reporting.forks import drawing_context
 
 
 @dataclass(frozen=True)
@@ -47,19 +46,10 @@ def make_figures(tasks: Sequence[FigureTask], folder: Path, n_processes: int | N
     if n_processes <= 1 or len(tasks) < 3:
         yield from (make_figure(task, folder) for task in tasks)
         return
-    with ProcessPoolExecutor(n_processes, mp_context=_context(), initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(n_processes, mp_context=drawing_context(), initializer=end_with_parent) as pool:
         waiting = [pool.submit(make_figure, task, folder) for task in tasks]
         for task, future in zip(tasks, waiting, strict=True):
             try:
                 yield future.result()
             except BrokenProcessPool:
                 yield MadeFigure(task, problem=f"{task.title}: not drawn: its process ended (out of memory?)")
-
-
-def _context() -> BaseContext:
-    """Return how processes start: where the system can, as forks of one that has imported what figures need."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["aetlab.reporting.build"])  # matplotlib and pandas
-    return context
