@@ -78,39 +78,43 @@ def cases() -> dict[str, dict[str, float]]:
     return found
 
 
-def run_case(name: str, settings: dict[str, float], folder: Path) -> dict[str, Any]:
-    """Make, import, run and report one series in ``folder``; return its row of the table."""
-    from experiments.reality_series import Reality, particle, write_series  # loads abTEM
+def run_case(settings: dict[str, float], here: Path, waves: Path) -> int:
+    """Make, import, run and report one series in the folder ``here``; return the seconds of processor time."""
+    from experiments.reality_series import Reality, write_series  # loads abTEM
 
     reality = Reality(**{field.name: type(field.default)(settings.get(field.name, field.default))  # type: ignore[arg-type]
                          for field in dataclasses.fields(Reality)})
-    here = folder / name
-    write_series(reality, here, folder / "waves")
+    write_series(reality, here, waves)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    said = _command(here, "import", "series", "import", "x.mrc", "--table", "x.csv", "--microscope", "x.yaml",
-                    "--to", "x.series.h5")
-    row: dict[str, Any] = {"settings": settings, "import": _verdicts(said)}
+    _command(here, "import", "series", "import", "x.mrc", "--table", "x.csv", "--microscope", "x.yaml",
+             "--to", "x.series.h5")
     if (here / "x.series.h5").exists():
-        said = _command(here, "run", "run", "data=measured", "data.path=x.series.h5", "align=true", "reg=atoms",
-                        "refine=atoms", "outputs=out")
-        records = sorted((here / "out" / "records").glob("*/metrics.json"))
-        if records:
+        _command(here, "run", "run", "data=measured", "data.path=x.series.h5", "align=true", "reg=atoms",
+                 "refine=atoms", "outputs=out")
+        if list((here / "out" / "records").glob("*/metrics.json")):
             _command(here, "report", "report", "--outputs", "out")
-            row |= _judge(records[0].parent, said, particle())
-    if "found" not in row:
-        row["refused"] = said.strip().splitlines()[-1]
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    row["processor_s"] = round(after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime)
-    return row
+    return round(after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime)
 
 
-def _command(here: Path, log: str, module: str, *words: str) -> str:
-    """Run ``python -m aetlab.MODULE`` in a folder; return what it printed, also written to LOG.log."""
+def judge_case(here: Path) -> dict[str, Any]:
+    """Return the row of the series in a folder: its scores, and what the commands said."""
+    from experiments.reality_series import particle
+
+    imported, run = ((here / f"{name}.log").read_text() if (here / f"{name}.log").exists() else ""
+                     for name in ("import", "run"))
+    records = sorted((here / "out" / "records").glob("*/metrics.json"))
+    row: dict[str, Any] = {"import": _verdicts(imported)}
+    return row | (_judge(records[0].parent, run, particle()) if records else
+                  {"refused": (run or imported).strip().splitlines()[-1]})
+
+
+def _command(here: Path, log: str, module: str, *words: str) -> None:
+    """Run ``python -m aetlab.MODULE`` in a folder; what it prints goes to LOG.log there."""
     done = subprocess.run([sys.executable, "-m", f"aetlab.{module}", *words], cwd=here, text=True, check=False,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])})
     (here / f"{log}.log").write_text(done.stdout)
-    return done.stdout
 
 
 def _verdicts(said: str) -> list[str]:
@@ -136,6 +140,7 @@ def _judge(record: Path, said: str, truth: tuple[np.ndarray, np.ndarray]) -> dic
             "weakened": int(metrics.get("refined_n_weakened_images", 0)),
             "chi_square": round(metrics.get("chi_square_reduced_atoms", np.nan), 3),
             "contrast": round(metrics.get("refined_contrast", np.nan), 3),
+            "thermal_A2": [round(metrics.get(f"refined_thermal_{element}_A2", np.nan), 2) for element in ("Pd", "Pt")],
             "tilt_factor": round(metrics.get("refined_tilt_factor_position", np.nan), 2),
             "hand": round(metrics.get("refined_hand", np.nan), 1)}
     row["other_lines"] = [line for line in said.splitlines() if "are kept" in line or "well-traced" in line]
@@ -222,6 +227,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="series, records and exit waves")
     parser.add_argument("--only", nargs="+", default=[], help="realities, or series such as dose_e_A2=10000")
     parser.add_argument("--again", action="store_true", help="also series that have a result")
+    parser.add_argument("--judge", action="store_true", help="judge the records of earlier series again")
     parser.add_argument("--count", type=int, default=10**6, help="stop after so many series")
     parser.add_argument("--table", action="store_true", help="print the table and stop")
     options = parser.parse_args()
@@ -233,10 +239,12 @@ def main() -> None:
         parser.error("--folder is needed")
     chosen = {name: settings for name, settings in cases().items()
               if (not options.only or name in options.only or name.partition("=")[0] in options.only)
-              and (options.again or name not in rows)}
+              and (name in rows if options.judge else options.again or name not in rows)}
     for name, settings in list(chosen.items())[:options.count]:
         start = time.monotonic()
-        row = run_case(name, settings, options.folder.resolve())
+        here = options.folder.resolve() / name
+        used = rows[name]["processor_s"] if options.judge else run_case(settings, here, here.parent / "waves")
+        row = {"settings": settings, **judge_case(here), "processor_s": used}
         rows = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
         rows[name] = row
         RESULTS.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

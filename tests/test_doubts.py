@@ -26,6 +26,14 @@ def test_a_contrast_that_the_named_elements_do_not_explain_is_doubted():
     assert not doubts({"refined_contrast": 0.94}) and not doubts({})
 
 
+def test_atoms_that_vibrate_more_than_a_solid_does_are_doubted():
+    bonds = {"distance_Pd_Pd_A": 2.82, "distance_Pd_Pt_A": 2.76, "distance_Pt_Pt_A": 2.77}
+    # 0.15 of the shortest bond of Pd, 2.76 Å, is u = 0.414 Å, and B = 26.32 u².
+    line, = doubts({"refined_thermal_Pd_A2": 5.8, "refined_thermal_Pt_A2": 4.4} | bonds)
+    assert "Pd 5.8 Å² is more" in line and "(4.5 Å²)" in line and "Pt" not in line and "focal spread" in line
+    assert not doubts({"refined_thermal_Pd_A2": 1.8} | bonds) and not doubts({"refined_thermal_Pd_A2": 9.0})
+
+
 def test_the_hand_is_doubted_where_the_mirror_image_fits_as_well_or_better():
     assert "mirror image of the atoms fits the images better" in doubts({"refined_hand": -12.0})[0]
     assert "do not tell" in doubts({"refined_hand": 1.2})[0]

@@ -16,6 +16,9 @@ DEFOCUS_OFF, SURE = 0.03, 4.0
 MOST_ODD, MOST_NEAR = 0.02, 0.01
 #: χ² per degree of freedom of refined atoms: at most 1.055 in nine series whose atoms and electrons were right.
 MOST_LEFT = 1.15
+#: Root mean square displacement of an atom over the distance of its neighbours above which no solid vibrates: by
+#: Lindemann's criterion crystals melt at 0.1 to 0.15. B of ten series lay below half of the limit.
+LINDEMANN = 0.15
 #: Standard errors by which one of two mirror images must fit better.
 CLEAR_HAND = 3.0
 
@@ -40,6 +43,13 @@ def doubts(metrics: Mapping[str, float]) -> list[str]:
     if contrast < low:
         found.append(f"the images have {contrast:.2f} of the contrast of the model: are there lighter elements than "
                      "those that were named, is the detector's MTF missing, or are angles, energy or defoci wrong?")
+    blurred = {element: (B, limit) for element, B, limit in _thermal_limits(metrics) if B > limit}
+    if blurred:
+        listed = " and ".join(f"{element} {B:.1f} Å²" for element, (B, _) in blurred.items())
+        limit = max(limit for _, limit in blurred.values())
+        found.append(f"the thermal factor B of {listed} is more than that of a solid before it melts ({limit:.1f} Å²): "
+                     "the images are blurred more than the model says (focal spread, convergence, MTF, drift, energy), "
+                     "or atoms move during the series")
     scale, error = (metrics.get(f"defocus_scale{name}", float("nan")) for name in ("", "_error"))
     if abs(scale - 1) > max(DEFOCUS_OFF, SURE * error):
         ratio = math.sqrt(abs(scale))
@@ -63,6 +73,21 @@ def doubts(metrics: Mapping[str, float]) -> list[str]:
         found.append(f"the images do not tell the atoms from their mirror image, {hand:.1f} standard errors "
                      f"({_both_hands(metrics)}): either may be right")
     return found
+
+
+def _thermal_limits(metrics: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """Return element, B and the B at which a solid melts, both in Å², where B and the distance of a bond are known.
+
+    B = 8π²/3 ⟨u²⟩, and Lindemann's criterion limits the root of ⟨u²⟩ to a part of the shortest bond of the element.
+    """
+    known = []
+    for name, B in metrics.items():
+        if name.startswith("refined_thermal_"):
+            element = name.split("_")[2]
+            bonds = [value for key, value in metrics.items() if key.startswith("distance_") and value > 0
+                     and element in key.split("_")[1:3]]
+            known += [(element, B, 8 * math.pi**2 / 3 * (LINDEMANN * min(bonds)) ** 2)] if bonds else []
+    return known
 
 
 def describe_hand(metrics: Mapping[str, float]) -> str:
