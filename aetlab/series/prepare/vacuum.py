@@ -80,9 +80,11 @@ def find_mask(counts: np.ndarray, usable: np.ndarray) -> np.ndarray:
         everywhere[...] = True
     for place in map(tuple, np.argwhere(usable)):
         mask[place] = _reaching_border(mask[place] & everywhere)
-        if mask[place].mean() < _LEAST_PART:
-            raise DataError(f"vacuum: {100 * mask[place].mean():.1f} % of image {place} is vacuum, wanted at least "
-                            f"{100 * _LEAST_PART:.0f} %; give vacuum=rectangles or vacuum=mean")
+    part = mask[usable].mean(axis=(1, 2))
+    if (part < _LEAST_PART).any():
+        raise DataError(f"vacuum: {(part < _LEAST_PART).sum()} of {len(part)} images show too little of it, the least "
+                        f"{100 * part.min():.1f} % of its pixels, wanted at least {100 * _LEAST_PART:.0f} %: does the "
+                        "sample or a film fill them? Give vacuum=rectangles, or vacuum=mean, which needs none")
     return mask
 
 
