@@ -22,9 +22,10 @@ from aetlab.cli.compose import compose_spec
 from aetlab.cli.measured_series import main
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
+from aetlab.forward.imaging import transfer_function
 from aetlab.series.errors import SeriesError
 from aetlab.series.imported import ImportedSeries, bind_measured, read_imported, write_imported
-from aetlab.series.microscope import MtfTable
+from aetlab.series.microscope import Microscope, MtfTable
 from aetlab.series.prepare import PrepareSpec
 from aetlab.spec import MicroscopeSpec, SpecError
 from aetlab.store.record import Places, Record, array_names, read_array
@@ -296,10 +297,13 @@ def test_a_chiral_sample_keeps_its_hand_from_the_file_to_the_series(axis_deg: fl
     images = np.stack([rng.poisson(20000 * project(balls, np.deg2rad(sign * t), turn)) for t in tilt_deg])
     np.save(tmp_path / "a.npy", images.transpose(0, 2, 1).astype(np.int16))
     (tmp_path / "a.csv").write_text("tilt_deg,defocus_nm,dose_e_A2\n" + "".join(f"{t},-20,80000\n" for t in tilt_deg))
-    (tmp_path / "m.yaml").write_text(f"energy_keV: 300\npixel_A: 0.5\naxis_deg: {axis_deg}\nsense: {sense}\n")
-    series = aetlab.import_files([tmp_path / "a.npy"], table=tmp_path / "a.csv", microscope=tmp_path / "m.yaml",
+    (tmp_path / "m.yaml").write_text(f"energy_keV: 300\npixel_A: 0.5\naxis_deg: {axis_deg}\nsense: {sense}\n"
+                                     "A1_nm: 0.1\nA1_deg: 100\n")
+    imported = aetlab.import_files([tmp_path / "a.npy"], table=tmp_path / "a.csv", microscope=tmp_path / "m.yaml",
                                  settings=PrepareSpec(axis="given", bad_frames="keep", bad_pixels="keep",
-                                                      shifts="keep")).series
+                                                      shifts="keep"))
+    series = imported.series
+    assert imported.microscope.A1_deg == pytest.approx(100 - axis_deg)  # as the images were rotated
 
     def agreement(points: np.ndarray) -> float:
         wanted = np.stack([project(points, np.deg2rad(t), 0.0) for t in series.tilt_deg])
@@ -308,6 +312,14 @@ def test_a_chiral_sample_keeps_its_hand_from_the_file_to_the_series(axis_deg: fl
                                                                      * np.linalg.norm(wanted - 1)))
 
     assert agreement(balls) > 0.9 > 0.75 > agreement(balls * [1, 1, -1])
+
+
+def test_aberrations_turn_with_the_images() -> None:
+    spec = MicroscopeSpec(A1_nm=4.0, A1_deg=25.0, B2_nm=60.0, B2_deg=190.0)
+    turned = Microscope(spec).turned(90.0).spec
+    before, after = (np.fft.fftshift(transfer_function((31, 31), 0.5, lens, 100.0)) for lens in (spec, turned))
+    np.testing.assert_allclose(after, before[:, ::-1].T, atol=1e-12)  # (x, y) becomes (-y, x)
+    assert turned.A2_deg == 0 and turned.B2_deg == 280
 
 
 @pytest.mark.parametrize(("stated", "hand"), [("not given", "choose"), ("left", "compare")])

@@ -62,6 +62,8 @@ def import_files(files: Sequence[Path | str], *, table: Path | str | None = None
         say(f"left out: {name}: {reason}")
     # An MTF counts in cycles per recorded pixel; the images may have larger ones.
     scope = scope.in_pixels(prepared.series.pixel_A / collection.pixel_A)
+    # The directions of aberrations turn with the images, whose axis comes to lie along y unless the poses turn it.
+    scope = scope.turned(float(prepared.poses.turn_deg[0, 2]) - prepared.axis_deg)
     return ImportedSeries(
         prepared.series, prepared.poses, scope.spec, scope.mtf, collection.elements,
         prepared.axis_deg, prepared.radius_A, {

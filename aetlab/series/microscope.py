@@ -86,6 +86,13 @@ class Microscope:
     sense: str = ""
     notes: tuple[str, ...] = ()
 
+    def turned(self, angle_deg: float) -> Microscope:
+        """Return the microscope for images that were rotated by ``angle_deg``, counter-clockwise, with aberrations."""
+        given = vars(self.spec)
+        azimuths = {name: (value + angle_deg) % 360 for name, value in given.items()
+                    if name.endswith("_deg") and any(given.get(name.replace("deg", u)) for u in ("nm", "um", "mm"))}
+        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, **azimuths)) if angle_deg else self
+
     def in_pixels(self, ratio: float) -> Microscope:
         """Return the microscope for images whose pixels are ``ratio`` times as large: the MTF of a frequency stays."""
         if abs(ratio - 1) < 1e-9:
