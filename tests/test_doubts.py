@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aetlab.core.doubts import describe_hand, doubts
-from aetlab.validation.chemistry import count_odd_occupancies
+from aetlab.validation.chemistry import count_odd_occupancies, scatter_of_occupancies
 
 
 @pytest.mark.parametrize(("of_volume", "of_atoms", "doubtful"), [
@@ -57,6 +57,24 @@ def test_atoms_that_scatter_otherwise_than_their_element_are_doubted():
     assert "30 of 100 atoms scatter otherwise" in doubts({"n_odd_occupancies": 30.0, "n_atoms_refined": 100.0})[0]
     assert not doubts({"n_odd_occupancies": 2.0, "n_atoms_refined": 100.0})
     assert "17 pairs of 100 atoms" in doubts({"n_too_near": 17.0, "n_atoms_refined": 100.0})[0]
+
+
+def test_occupancies_that_scatter_more_than_their_errors_are_doubted():
+    rng = np.random.default_rng(3)
+    numbers, error = np.repeat([46, 78, 8], [200, 200, 5]), rng.uniform(0.01, 0.03, 405)
+    truth = np.where(numbers == 46, 1.05, 0.98)
+    # A scatter of 1 but for the sampling of a median; a misfit of 0.05 makes that of 78 about √(1 + (0.05 / 0.02)²).
+    assert scatter_of_occupancies(numbers, truth + error * rng.normal(size=405), error) == pytest.approx(1, abs=0.15)
+    misfit = np.where(numbers == 78, 0.05, 0.0) * rng.normal(size=405)
+    scatter = scatter_of_occupancies(numbers, truth + misfit + error * rng.normal(size=405), error)
+    assert scatter == pytest.approx(2.7, abs=0.4) and "by 2.7 times" in doubts({"occupancy_scatter": 2.71})[0]
+    assert np.isnan(scatter_of_occupancies(numbers[-5:], truth[-5:], error[-5:]))
+    assert not doubts({"occupancy_scatter": 1.5})
+
+
+def test_names_that_are_uncertain_by_their_own_probabilities_are_doubted():
+    assert "about 21 of 296 atoms" in doubts({"n_expected_misnamed": 20.6, "n_atoms_refined": 296.0})[0]
+    assert not doubts({"n_expected_misnamed": 2.0, "n_atoms_refined": 296.0})
 
 
 def test_a_misfit_that_the_atoms_leave_is_doubted():

@@ -19,6 +19,12 @@ MOST_LEFT = 1.15
 #: Root mean square displacement of an atom over the distance of its neighbours above which no solid vibrates: by
 #: Lindemann's criterion crystals melt at 0.1 to 0.15. B of ten series lay below half of the limit.
 LINDEMANN = 0.15
+#: Scatter of the occupancies of an element over their standard errors, and share of the atoms that may be named wrongly
+#: by their own probabilities: the scatter was 0.9 to 1.3 in 19 series whose atoms and elements were right, and 1.5 in
+#: one with the wrong focal spread.
+MOST_SCATTER, MOST_MISNAMED = 1.6, 0.02
+#: Phase in rad at the edge of what the lens passes by which a stated aberration may be wrong: the usual limit, π/4.
+MOST_ABERRATION = math.pi / 4
 #: Standard errors by which one of two mirror images must fit better.
 CLEAR_HAND = 3.0
 
@@ -50,6 +56,14 @@ def doubts(metrics: Mapping[str, float]) -> list[str]:
         found.append(f"the thermal factor B of {listed} is more than that of a solid before it melts ({limit:.1f} Å²): "
                      "the images are blurred more than the model says (focal spread, convergence, MTF, drift, energy), "
                      "or atoms move during the series")
+    for name, words in (("A1", "astigmatism"), ("B2", "coma"), ("A2", "three-fold astigmatism")):
+        nm, deg, error, missing = (metrics.get(f"aberration_{name}_{key}", float("nan"))
+                                   for key in ("nm", "deg", "error_nm", "missing_rad"))
+        if missing > MOST_ABERRATION and nm > SURE * error:
+            found.append(f"the images fit with {words} of {nm:.3g} ± {error:.2g} nm, {missing:.1f} rad at the edge of "
+                         f"what the lens passes from what the series states: import again with {name}_nm: {nm:.3g} and "
+                         f"{name}_deg: {deg:.0f} in the microscope's file (where the import rotated the images by an "
+                         "angle, less that angle)")
     scale, error = (metrics.get(f"defocus_scale{name}", float("nan")) for name in ("", "_error"))
     if abs(scale - 1) > max(DEFOCUS_OFF, SURE * error):
         ratio = math.sqrt(abs(scale))
@@ -60,6 +74,14 @@ def doubts(metrics: Mapping[str, float]) -> list[str]:
     if n_odd > max(MOST_ODD * n_atoms, 1):
         found.append(f"{n_odd:.0f} of {n_atoms:.0f} atoms scatter otherwise than their element does: there are other "
                      "elements than those that were named, vacancies, or two atoms in one place")
+    scatter = metrics.get("occupancy_scatter", float("nan"))
+    if scatter > MOST_SCATTER:
+        found.append(f"the occupancies of the atoms of one element scatter by {scatter:.1f} times their standard "
+                     "errors: the model lacks something in all images (aberrations, absorption, envelopes), or atoms move; "
+                     "elements are less certain than their probabilities say, positions than their standard errors")
+    n_misnamed = metrics.get("n_expected_misnamed", 0.0)
+    if n_misnamed > max(MOST_MISNAMED * n_atoms, 1):
+        found.append(f"by their probabilities, about {n_misnamed:.0f} of {n_atoms:.0f} atoms are named wrongly")
     n_near = metrics.get("n_too_near", 0.0)
     if n_near > max(MOST_NEAR * n_atoms, 1):
         found.append(f"{n_near:.0f} pairs of {n_atoms:.0f} atoms are nearer than any bond: the atoms are wrong, or the "

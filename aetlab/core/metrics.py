@@ -229,8 +229,20 @@ _OF_VALIDATION = (
           "ratio of the fitted and the given differences of defocus between the images of a tilt"),
     Metric("defocus_scale_error", "error of the scale of the defocus", "1", 4, "lower", False,
           "standard error of the ratio by its scatter between the tilts"),
+    *(Metric(f"aberration_{name}_{key}", f"{words}{label}", unit, 2, "neither", False, f"{words} {meaning}")
+      for name, words in (("A1", "two-fold astigmatism"), ("B2", "axial coma"), ("A2", "three-fold astigmatism"))
+      for key, label, unit, meaning in (
+          ("nm", " that fits", "nm", "by which the images fit the refined atoms best, with what the series states"),
+          ("deg", ", azimuth", "°", "by which the images fit best: azimuth from +x towards +y"),
+          ("error_nm", ", error", "nm", "by which the images fit best: standard error by the spread of the images"),
+          ("missing_rad", " not stated", "rad", "that the series does not state: phase at the edge of what the lens "
+           "passes"))),
     Metric("n_odd_occupancies", "odd occupancies", "1", 0, "lower", False,
           "refined atoms whose occupancy differs from that of their element by 0.2 and five standard errors"),
+    Metric("occupancy_scatter", "scatter of occupancies / standard error", "1", 2, "neither", False,
+          "largest scatter of the occupancies of the atoms of an element in units of their standard errors"),
+    Metric("n_expected_misnamed", "atoms named wrongly, expected", "1", 1, "lower", False,
+          "sum over the refined atoms of the probability of another element than the assigned one"),
     Metric("n_isolated", "isolated atoms", "1", 0, "lower", False, "atoms without a bond to another one"),
 )
 _OF_A_RUN = (

@@ -84,6 +84,11 @@ class Poses:
         """Return positions (N, 3) at one tilt, without the height of the sample."""
         return positions_A @ self.rotation(i_tilt).T + self.shift_A[i_tilt] * (1.0, 1.0, 0.0)
 
+    def select(self, tilts: np.ndarray) -> Poses:
+        """Return the poses of some ``tilts`` (indices or mask), in their order."""
+        return Poses(self.tilt_deg[tilts], self.turn_deg[tilts], self.shift_A[tilts], self.defocus_A[tilts],
+                     self.brightness[tilts])
+
     def moved(self, by: np.ndarray) -> Poses:
         """Return the poses with ``by`` (T, 6) added: rotation vectors in degrees, shifts in Å."""
         return replace(self, turn_deg=self.turn_deg + by[:, :3], shift_A=self.shift_A + by[:, 3:])

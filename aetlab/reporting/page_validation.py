@@ -25,7 +25,8 @@ _TABLES = {
         "r_factor_atoms", "r_factor_counts_atoms", "chi_square_reduced_atoms", "r_factor_volume",
         "r_factor_counts_volume", "chi_square_volume", "held_out_r_factor_atoms", "held_out_chi_square_atoms",
         "held_out_r_factor_volume", "held_out_chi_square_volume",
-        "n_outlying_images", "defocus_scale", "defocus_scale_error"),
+        "n_outlying_images", "defocus_scale", "defocus_scale_error", "aberration_A1_nm", "aberration_A1_error_nm",
+        "aberration_B2_nm", "aberration_B2_error_nm", "aberration_A2_nm", "aberration_A2_error_nm"),
     "Two halves": (
         "resolution_0143_A", "resolution_05_A", "resolution_half_bit_A", "resolution_0143_axis_A",
         "resolution_05_axis_A", "resolution_0143_wedge_A", "resolution_05_wedge_A", "resolution_0143_across_A",
@@ -33,7 +34,7 @@ _TABLES = {
         "halves_found_percent", "halves_false_percent", "halves_position_error_pm", "halves_names_agree_percent",
         "halves_species_percent"),
     "Chemistry": ("density_g_cm3", "density_per_A3", "n_too_near", "n_isolated",
-                  "n_odd_occupancies"),
+                  "n_odd_occupancies", "occupancy_scatter", "n_expected_misnamed"),
 }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from aetlab.core.grid import rotation_matrix
 from aetlab.core.nouns import Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Validation
 from aetlab.core.progress import SILENT, Reporter
 from aetlab.reconstruction.left_out import held_images
-from aetlab.spec import RunSpec, SpecError
+from aetlab.spec import MicroscopeSpec, RunSpec, SpecError
+from aetlab.validation.aberrations import compared_tilts, find_aberrations
 from aetlab.validation.agreement import compare_halves
-from aetlab.validation.chemistry import check_chemistry, count_odd_occupancies
+from aetlab.validation.chemistry import check_chemistry, count_odd_occupancies, scatter_of_occupancies
 from aetlab.validation.defocus_scale import find_defocus_scale
 from aetlab.validation.fsc import correlate_shells, resolution_A, shift_between, shifted
 from aetlab.validation.halves import Half, make_halves, registered, split_of
@@ -69,8 +71,13 @@ def validate(settings: RunSpec, series: TiltSeries, reconstruction: Reconstructi
         if refined is not None:
             if settings.refine.imaging:
                 metrics["defocus_scale"], metrics["defocus_scale_error"] = find_defocus_scale(series, refined.poses)
+                if predict is predict_whole:
+                    metrics |= _aberrations(settings, series, reconstruction, refined, numbers)
             metrics["n_odd_occupancies"] = float(count_odd_occupancies(refined.numbers, refined.occupancy,
                                                                        refined.occupancy_error))
+            metrics["occupancy_scatter"] = scatter_of_occupancies(refined.numbers, refined.occupancy,
+                                                                  refined.occupancy_error)
+            metrics["n_expected_misnamed"] = float((1 - refined.probability - refined.not_atom_probability).sum())
     if settings.validate.kind == "halves":
         halves = make_halves(settings, series, reconstruction, elements=numbers, progress=progress)
         with flow.computing(settings):
@@ -97,6 +104,20 @@ def _fits(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction,
         fits["atoms"] = compare_images(at_brightness, atoms, n_kept)
     progress.step("validate", 2, 2)
     return fits
+
+
+def _aberrations(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction, refined: RefinedAtoms,
+                 numbers: tuple[int, ...]) -> dict[str, float]:
+    """Return the aberrations by which the images of some tilts fit best, as metrics."""
+    tilts = compared_tilts(series)
+    part = replace(refined, poses=refined.poses.select(tilts))
+
+    def with_lens(microscope: MicroscopeSpec, some: TiltSeries) -> Iterable[np.ndarray]:
+        return predict_whole(replace(settings, microscope=microscope), some, part, numbers)
+
+    found = find_aberrations(flow.at_found_brightness(series, reconstruction).select(tilts), settings.microscope,
+                             with_lens)
+    return {f"aberration_{name}_{key}": value for name, one in found.items() for key, value in vars(one).items()}
 
 
 def _add_fit(name: str, fit: ImageFit, held: np.ndarray, metrics: dict[str, float],
