@@ -77,8 +77,8 @@ def doubts(metrics: Mapping[str, float]) -> list[str]:
     scatter = metrics.get("occupancy_scatter", float("nan"))
     if scatter > MOST_SCATTER:
         found.append(f"the occupancies of the atoms of one element scatter by {scatter:.1f} times their standard "
-                     "errors: the model lacks something in all images (aberrations, absorption, envelopes), or atoms move; "
-                     "elements are less certain than their probabilities say, positions than their standard errors")
+                     "errors: the model lacks something in all images (aberrations, absorption, envelopes), or atoms "
+                     "move; elements and positions are less certain than stated")
     n_misnamed = metrics.get("n_expected_misnamed", 0.0)
     if n_misnamed > max(MOST_MISNAMED * n_atoms, 1):
         found.append(f"by their probabilities, about {n_misnamed:.0f} of {n_atoms:.0f} atoms are named wrongly")
