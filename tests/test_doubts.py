@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from aetlab.core.doubts import describe_hand, doubts
-from aetlab.validation.chemistry import count_odd_occupancies, scatter_of_occupancies
+from aetlab.refinement.naming import misfit_factor, scatter_of_occupancies
+from aetlab.validation.chemistry import count_odd_occupancies
 
 
 @pytest.mark.parametrize(("of_volume", "of_atoms", "doubtful"), [
@@ -70,6 +71,10 @@ def test_occupancies_that_scatter_more_than_their_errors_are_doubted():
     assert scatter == pytest.approx(2.7, abs=0.4) and "by 2.7 times" in doubts({"occupancy_scatter": 2.71})[0]
     assert np.isnan(scatter_of_occupancies(numbers[-5:], truth[-5:], error[-5:]))
     assert not doubts({"occupancy_scatter": 1.5})
+    # Names are weighed by it, and by how much the tilts differ, where either is more than chance.
+    assert misfit_factor(numbers, truth + misfit, error, np.array([1.2, 1.1])) == pytest.approx(
+        scatter_of_occupancies(numbers, truth + misfit, error) ** 2)
+    assert misfit_factor(numbers, truth, error, np.array([3.0, 5.0])) == 4
 
 
 def test_names_that_are_uncertain_by_their_own_probabilities_are_doubted():

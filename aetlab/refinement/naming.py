@@ -4,20 +4,28 @@ A site holds amounts c_k of the elements: the fitted occupancy q of its own elem
 the cost is quadratic in the change δ of the amounts, with the position eliminated: ΔC = g·δ + ½ δᵀ S δ. S is the Schur
 complement of JᵀJ on the amounts, g the gradient with respect to them. The hypotheses are one atom of one element, and
 no atom. In the amplitudes the noise has the variance 1/(4n), so that the log-likelihood of a hypothesis is -4n ΔC. It
-is divided by the factor by which the uncertainty of the other atoms raises the variance. Prior shares of the elements
+is divided by the factor by which the uncertainty of the other atoms raises the variance, and at the end of a refinement
+by what repeats shows beyond the counts (:func:`misfit_factor`). Prior shares of the elements
 are those of the sites themselves (expectation maximisation); the prior share of no atom is fixed.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from aetlab.refinement.fisher import invert_blocks
+from aetlab.core.doubts import MOST_SCATTER
+from aetlab.refinement.fisher import CHI_SQUARE_MEDIAN, invert_blocks
 
 #: Prior share of sites that are no atom.
 PRIOR_NOTHING = 0.005
 #: Electrons in a vacuum pixel that are assumed for noise-free images.
 NOISE_FREE_ELECTRONS = 1e4
+#: Fewest atoms of an element whose scatter is a measure.
+LEAST_ALIKE = 20
+#: Mean factor of the variance by the spread of the tilts that counts for names; smaller ones are chance.
+LEAST_TILT_FACTOR = 1.3
 
 
 def name_sites(occupancy: np.ndarray, kinds: np.ndarray, by_amount: np.ndarray, information: np.ndarray,
@@ -74,3 +82,29 @@ def separation(information: np.ndarray, first: int, second: int, variance_factor
     marginal = separate_amounts(information)
     square = marginal[:, first, first] + marginal[:, second, second] - 2 * marginal[:, first, second]
     return np.sqrt(np.maximum(4 * square / variance_factor, 0))
+
+
+def scatter_of_occupancies(kinds: np.ndarray, occupancy: np.ndarray, error: np.ndarray) -> float:
+    """Return the scatter of the occupancies of N atoms of one element in units of their standard errors, robustly.
+
+    Atoms of an element scatter alike, so that their occupancies differ by their errors alone and the scatter is 1. It
+    is the largest of all ``kinds`` of at least :data:`LEAST_ALIKE` atoms, from medians, and NaN without such a kind.
+    What the model lacks in all images differs from place to place, and raises it; no other error shows it.
+    """
+    scatter = [math.nan]
+    for kind in np.unique(kinds):
+        own = (kinds == kind) & (error > 0)
+        if own.sum() >= LEAST_ALIKE:
+            off = (occupancy[own] - np.median(occupancy[own])) / error[own]
+            scatter.append(math.sqrt(float(np.median(off**2)) / CHI_SQUARE_MEDIAN))
+    return float(np.nanmax(scatter)) if len(scatter) > 1 else math.nan
+
+
+def misfit_factor(kinds: np.ndarray, occupancy: np.ndarray, error: np.ndarray, tilts: np.ndarray) -> float:
+    """Return the factor by which the variance of amounts exceeds that of the counts, at least 1.
+
+    It is the mean of ``tilts``, the factors by the spread of the tilts, which ``error`` contains already, times the
+    square of the scatter of the occupancies beyond ``error``; each counts where it is more than chance.
+    """
+    by_tilts, scatter = float(np.mean(tilts)) if len(tilts) else 1.0, scatter_of_occupancies(kinds, occupancy, error)
+    return (by_tilts if by_tilts > LEAST_TILT_FACTOR else 1.0) * (scatter**2 if scatter > MOST_SCATTER else 1.0)

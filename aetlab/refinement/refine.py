@@ -35,7 +35,7 @@ from aetlab.refinement.image_parameters import at_usual_occupancy, calibrate_ima
 from aetlab.refinement.kept import carry_along, count_lost, keep_traced, well_traced, why_kept
 from aetlab.refinement.known import Known
 from aetlab.refinement.model import AtomModel, Sites
-from aetlab.refinement.naming import name_sites
+from aetlab.refinement.naming import misfit_factor, name_sites
 from aetlab.refinement.passes import N_CALIBRATIONS, n_settling
 from aetlab.refinement.robust import image_misfits, weigh_images
 from aetlab.refinement.sampling import correct_sampling, relaxed_thermal
@@ -358,8 +358,6 @@ class _Refinement:
         information = own_information(full, sites.kinds, np.ones(len(sites)))
         factors = variance_factors(self._coarse, sites, poses, information, next(self._seeds))
         self._passed("overlap")
-        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, n_electrons,
-                               float(factors[:, 3].mean()), self._surroundings(sites.positions_A, sites, own=True))
         errors = standard_errors(information, n_electrons, factors[sites.kinds], sites.occupancy)
         thermal_A2, thermal_error_A2 = model.thermal_A2, np.zeros(len(model.elements))
         if spec.thermal:
@@ -369,12 +367,14 @@ class _Refinement:
         repeated = tilt_factors(information, spread_of_tilts(by_tilt[seen]), sites.kinds, len(model.elements),
                                 n_electrons, int(seen.sum()))
         errors = errors * np.sqrt(repeated[sites.kinds])
+        misfit = misfit_factor(sites.kinds, sites.occupancy, errors[:, 3], repeated[np.unique(sites.kinds), 3])
+        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, n_electrons, misfit * float(
+            factors[:, 3].mean()), self._surroundings(sites.positions_A, sites, own=True))
         best = posterior.argmax(axis=1)
         numbers = np.append(model.elements, 0)[best]
-        keep = numbers > 0
         scattering = sites.occupancy * model.tables.weight.sum(axis=1)[sites.kinds] * model.voxel_A**3
         order = np.lexsort((sites.positions_A[:, 1], sites.positions_A[:, 0], sites.positions_A[:, 2]))
-        order = order[keep[order]]
+        order = order[numbers[order] > 0]
         return RefinedAtoms(
             positions_A=sites.positions_A[order], occupancy=sites.occupancy[order],
             scattering_V_A3=scattering[order].astype(np.float64), numbers=numbers[order],

@@ -7,7 +7,6 @@ ones, are 0.78 of it. An atom without a bond is isolated: there is no other one 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
@@ -17,7 +16,6 @@ from scipy.spatial import cKDTree
 from aetlab.core.physics import SYMBOLS
 from aetlab.core.radii import covalent_radii_A
 from aetlab.core.structure import BOND_REACH, R_MAX_A, R_MAX_LEAST_A, depth_below_surface, pair_distribution
-from aetlab.refinement.fisher import CHI_SQUARE_MEDIAN
 
 #: Share of the sum of two covalent radii below which two atoms are too near.
 TOO_NEAR = 0.75
@@ -29,8 +27,6 @@ MOST_BONDS = 16
 RULES = ("too near", "isolated")
 #: An occupancy is odd if it is off the median of its element by this much and by this many standard errors.
 ODD_OCCUPANCY, ODD_ERRORS = 0.2, 5.0
-#: Fewest atoms of an element whose scatter is a measure.
-LEAST_ALIKE = 20
 _DALTON_A3_IN_G_CM3 = 1.66053906660
 
 
@@ -131,19 +127,3 @@ def count_odd_occupancies(numbers: np.ndarray, occupancy: np.ndarray, error: np.
         off = np.abs(occupancy[own] - np.median(occupancy[own]))
         n_odd += int(((off > ODD_OCCUPANCY) & (off > ODD_ERRORS * error[own])).sum())
     return n_odd
-
-
-def scatter_of_occupancies(numbers: np.ndarray, occupancy: np.ndarray, error: np.ndarray) -> float:
-    """Return the scatter of the occupancies of N atoms of one element in units of their standard errors, robustly.
-
-    Atoms of an element scatter alike, so that their occupancies differ by their errors alone and the scatter is 1. It
-    is the largest of all elements of at least :data:`LEAST_ALIKE` atoms, from medians, and NaN without such an element.
-    What the model lacks in all images differs from place to place, and raises it; no other error shows it.
-    """
-    scatter = [math.nan]
-    for number in np.unique(numbers):
-        own = (numbers == number) & (error > 0)
-        if own.sum() >= LEAST_ALIKE:
-            off = (occupancy[own] - np.median(occupancy[own])) / error[own]
-            scatter.append(math.sqrt(float(np.median(off**2)) / CHI_SQUARE_MEDIAN))
-    return float(np.nanmax(scatter)) if len(scatter) > 1 else math.nan

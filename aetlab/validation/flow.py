@@ -15,10 +15,11 @@ from aetlab.core.grid import rotation_matrix
 from aetlab.core.nouns import Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms, Validation
 from aetlab.core.progress import SILENT, Reporter
 from aetlab.reconstruction.left_out import held_images
+from aetlab.refinement.naming import scatter_of_occupancies
 from aetlab.spec import MicroscopeSpec, RunSpec, SpecError
 from aetlab.validation.aberrations import compared_tilts, find_aberrations
 from aetlab.validation.agreement import compare_halves
-from aetlab.validation.chemistry import check_chemistry, count_odd_occupancies, scatter_of_occupancies
+from aetlab.validation.chemistry import check_chemistry, count_odd_occupancies
 from aetlab.validation.defocus_scale import find_defocus_scale
 from aetlab.validation.fsc import correlate_shells, resolution_A, shift_between, shifted
 from aetlab.validation.halves import Half, make_halves, registered, split_of
