@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -106,9 +107,10 @@ def _polar(components: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _with(microscope: MicroscopeSpec, components: np.ndarray) -> MicroscopeSpec:
-    values = zip(_ABERRATIONS, *(value.tolist() for value in _polar(components)), strict=True)
-    return replace(microscope, **{key: value for name, nm, deg in values
-                                  for key, value in ((f"{name}_nm", nm), (f"{name}_deg", deg if nm else 0.0))})
+    lens: dict[str, Any] = {}
+    for name, nm, deg in zip(_ABERRATIONS, *(value.tolist() for value in _polar(components)), strict=True):
+        lens |= {f"{name}_nm": nm, f"{name}_deg": deg if nm else 0.0}
+    return replace(microscope, **lens)
 
 
 def _step(series: TiltSeries, microscope: MicroscopeSpec, components: np.ndarray, apart_nm: np.ndarray,
