@@ -30,8 +30,8 @@ from aetlab.spec import MicroscopeSpec
 Lens = Callable[[MicroscopeSpec, TiltSeries], Iterable[np.ndarray]]
 #: Symmetry of each aberration, and its phase at the edge for 1 Å over 2π θ²/λ or 2π θ³/λ.
 _ABERRATIONS = {"A1": (2, 2, 1 / 2), "B2": (1, 3, 1.0), "A2": (3, 3, 1 / 3)}
-#: Tilts that are compared, and steps at most.
-N_TILTS, N_STEPS = 8, 6
+#: Tilts that are compared, bytes that their predicted images may take, and steps at most.
+N_TILTS, MOST_BYTES, N_STEPS = 8, 2**28, 6
 #: Phase at the edge in radians of a step of a difference, the longest step towards the images, and the last one.
 _DIFFERENCE, _LONGEST, _SETTLED = 0.1, 1.0, 0.03
 #: Part of the amplitude at which the envelopes end what the lens passes, e⁻².
@@ -54,9 +54,11 @@ class FoundAberration:
 
 
 def compared_tilts(series: TiltSeries) -> np.ndarray:
-    """Return the indices of at most :data:`N_TILTS` tilts with an image, evenly among all of them."""
+    """Return the indices of at most :data:`N_TILTS` tilts with an image, evenly among all; fewer of large images."""
     seen = np.flatnonzero((series.weight > 0).any(axis=1))
-    return seen[np.unique(np.linspace(0, len(seen) - 1, min(N_TILTS, len(seen))).round().astype(int))]
+    fitting = MOST_BYTES // (4 * (2 + 2 * len(_ABERRATIONS)) * series.images[0].size)
+    n_tilts = max(1, min(N_TILTS, len(seen), fitting))
+    return seen[np.unique(np.linspace(0, len(seen) - 1, n_tilts).round().astype(int))]
 
 
 def find_aberrations(series: TiltSeries, microscope: MicroscopeSpec, predict: Lens) -> dict[str, FoundAberration]:
@@ -116,11 +118,11 @@ def _with(microscope: MicroscopeSpec, components: np.ndarray) -> MicroscopeSpec:
 def _step(series: TiltSeries, microscope: MicroscopeSpec, components: np.ndarray, apart_nm: np.ndarray,
           predict: Lens) -> tuple[np.ndarray, np.ndarray]:
     """Return the step (6,) of the components in nm towards the images, and their covariance (6, 6)."""
-    moved = [predict(_with(microscope, components + apart), series) for apart in np.diag(apart_nm)]
-    nearer = predict(_with(microscope, components), replace(series, defocus_A=series.defocus_A + _DEFOCUS_A))
+    lens, nearer = _with(microscope, components), replace(series, defocus_A=series.defocus_A + _DEFOCUS_A)
+    predicted = [list(predict(lens, series)), list(predict(lens, nearer)),
+                 *(list(predict(_with(microscope, components + apart), series)) for apart in np.diag(apart_nm))]
     gradients, matrices = [], []
-    for i_tilt, (here, other, *others) in enumerate(zip(predict(_with(microscope, components), series), nearer, *moved,
-                                                        strict=True)):
+    for i_tilt, (here, other, *others) in enumerate(zip(*predicted, strict=True)):
         measured = to_numpy(series.amplitudes(i_tilt, centred=True))
         for j in np.flatnonzero(series.weight[i_tilt] > 0).tolist():
             pixels = 1.0 if series.pixel_weight is None else series.pixel_weight[i_tilt, j].astype(float)
