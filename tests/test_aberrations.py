@@ -55,7 +55,7 @@ def test_the_edge_is_where_the_envelope_of_the_focal_spread_ends() -> None:
 
 def test_a_missing_aberration_is_a_doubt() -> None:
     line, = doubts({"aberration_A1_nm": 7.9, "aberration_A1_deg": 23.0, "aberration_A1_error_nm": 0.2,
-                    "aberration_A1_missing_rad": 4.8, "aberration_B2_nm": 40.0, "aberration_B2_error_nm": 30.0,
-                    "aberration_B2_missing_rad": 1.0, "aberration_A2_nm": 9.0, "aberration_A2_error_nm": 1.0,
-                    "aberration_A2_missing_rad": 0.2})
+                    "aberration_A1_missing_rad": 4.8, "aberration_A1_error_rad": 0.1, "aberration_B2_nm": 40.0,
+                    "aberration_B2_missing_rad": 1.0, "aberration_B2_error_rad": 0.7, "aberration_A2_nm": 9.0,
+                    "aberration_A2_missing_rad": 0.2, "aberration_A2_error_rad": 0.01})
     assert "A1_nm: 7.9" in line and "A1_deg: 23" in line

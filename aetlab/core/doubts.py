@@ -31,6 +31,11 @@ CLEAR_HAND = 3.0
 
 def doubts(metrics: Mapping[str, float]) -> list[str]:
     """Return a line for each reason to doubt the atoms that ``metrics`` of a run, by name, give; none without any."""
+    return [*_of_fit(metrics), *_of_lens(metrics), *_of_atoms(metrics), *_of_hand(metrics)]
+
+
+def _of_fit(metrics: Mapping[str, float]) -> list[str]:
+    """Return doubts from the misfit and the contrast of the images."""
     found = []
     of_volume, of_atoms = (metrics.get(f"chi_square_{name}", float("nan")) for name in ("volume", "atoms"))
     # A volume of many voxels may follow the noise, below 1.
@@ -49,6 +54,12 @@ def doubts(metrics: Mapping[str, float]) -> list[str]:
     if contrast < low:
         found.append(f"the images have {contrast:.2f} of the contrast of the model: are there lighter elements than "
                      "those that were named, is the detector's MTF missing, or are angles, energy or defoci wrong?")
+    return found
+
+
+def _of_lens(metrics: Mapping[str, float]) -> list[str]:
+    """Return doubts about envelopes, aberrations and the scale of the defocus."""
+    found = []
     blurred = {element: (B, limit) for element, B, limit in _thermal_limits(metrics) if B > limit}
     if blurred:
         listed = " and ".join(f"{element} {B:.1f} Å²" for element, (B, _) in blurred.items())
@@ -57,9 +68,9 @@ def doubts(metrics: Mapping[str, float]) -> list[str]:
                      "the images are blurred more than the model says (focal spread, convergence, MTF, drift, energy), "
                      "or atoms move during the series")
     for name, words in (("A1", "astigmatism"), ("B2", "coma"), ("A2", "three-fold astigmatism")):
-        nm, deg, error, missing = (metrics.get(f"aberration_{name}_{key}", float("nan"))
-                                   for key in ("nm", "deg", "error_nm", "missing_rad"))
-        if missing > MOST_ABERRATION and nm > SURE * error:
+        nm, deg, error, missing, uncertain = (metrics.get(f"aberration_{name}_{key}", float("nan")) for key in (
+            "nm", "deg", "error_nm", "missing_rad", "error_rad"))
+        if missing > max(MOST_ABERRATION, SURE * uncertain):
             found.append(f"the images fit with {words} of {nm:.3g} ± {error:.2g} nm, {missing:.1f} rad at the edge of "
                          f"what the lens passes from what the series states: import again with {name}_nm: {nm:.3g} and "
                          f"{name}_deg: {deg:.0f} in the microscope's file (where the import rotated the images by an "
@@ -70,6 +81,12 @@ def doubts(metrics: Mapping[str, float]) -> list[str]:
         found.append(f"the defoci that fit are {scale:.3f} ± {error:.3f} times the given ones: the pixel is stated "
                      f"{100 * abs(ratio - 1):.1f} % too {'large' if scale > 1 else 'small'}, the wavelength is "
                      f"{scale:.3f} times that of the stated energy, or the defocus is not calibrated")
+    return found
+
+
+def _of_atoms(metrics: Mapping[str, float]) -> list[str]:
+    """Return doubts from occupancies, names and distances of the atoms."""
+    found = []
     n_odd, n_atoms = metrics.get("n_odd_occupancies", 0.0), metrics.get("n_atoms_refined", float("inf"))
     if n_odd > max(MOST_ODD * n_atoms, 1):
         found.append(f"{n_odd:.0f} of {n_atoms:.0f} atoms scatter otherwise than their element does: there are other "
@@ -86,15 +103,20 @@ def doubts(metrics: Mapping[str, float]) -> list[str]:
     if n_near > max(MOST_NEAR * n_atoms, 1):
         found.append(f"{n_near:.0f} pairs of {n_atoms:.0f} atoms are nearer than any bond: the atoms are wrong, or the "
                      "pixel is larger than the series says")
+    return found
+
+
+def _of_hand(metrics: Mapping[str, float]) -> list[str]:
+    """Return a doubt where the mirror image of the atoms fits the images better, or as well."""
     hand = metrics.get("refined_hand", float("nan"))
     if hand < -CLEAR_HAND:
-        found.append(f"the mirror image of the atoms fits the images better, by {-hand:.1f} standard errors "
-                     f"({_both_hands(metrics)}): the tilt counts in the other sense than the series states; import the "
-                     "series again with that sense (--set sense=left, or right), or set refine.hand=choose")
-    elif hand <= CLEAR_HAND:
-        found.append(f"the images do not tell the atoms from their mirror image, {hand:.1f} standard errors "
-                     f"({_both_hands(metrics)}): either may be right")
-    return found
+        return [f"the mirror image of the atoms fits the images better, by {-hand:.1f} standard errors "
+                f"({_both_hands(metrics)}): the tilt counts in the other sense than the series states; import the "
+                "series again with that sense (--set sense=left, or right), or set refine.hand=choose"]
+    if hand <= CLEAR_HAND:
+        return [f"the images do not tell the atoms from their mirror image, {hand:.1f} standard errors "
+                f"({_both_hands(metrics)}): either may be right"]
+    return []
 
 
 def _thermal_limits(metrics: Mapping[str, float]) -> list[tuple[str, float, float]]:

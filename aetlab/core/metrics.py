@@ -236,7 +236,8 @@ _OF_VALIDATION = (
           ("deg", ", azimuth", "°", "by which the images fit best: azimuth from +x towards +y"),
           ("error_nm", ", error", "nm", "by which the images fit best: standard error by the spread of the images"),
           ("missing_rad", " not stated", "rad", "that the series does not state: phase at the edge of what the lens "
-           "passes"))),
+           "passes"),
+          ("error_rad", " not stated, error", "rad", "that the series does not state: standard error of its phase"))),
     Metric("n_odd_occupancies", "odd occupancies", "1", 0, "lower", False,
           "refined atoms whose occupancy differs from that of their element by 0.2 and five standard errors"),
     Metric("occupancy_scatter", "scatter of occupancies / standard error", "1", 2, "neither", False,

@@ -42,15 +42,17 @@ _DEFOCUS_A = 5.0
 
 @dataclass(frozen=True)
 class FoundAberration:
-    """An aberration that fits the images: ``nm`` at ``deg`` in all, its standard error, and the phase not stated.
+    """An aberration that fits the images: ``nm`` at ``deg`` in all, with the standard error ``error_nm``.
 
-    ``missing_rad`` is the phase at the edge of what the lens passes, of the difference from the stated aberration.
+    ``missing_rad`` is the phase, at the edge of what the lens passes, of the difference from the stated aberration, and
+    ``error_rad`` its standard error.
     """
 
     nm: float
     deg: float
     error_nm: float
     missing_rad: float
+    error_rad: float
 
 
 def compared_tilts(series: TiltSeries) -> np.ndarray:
@@ -81,7 +83,7 @@ def find_aberrations(series: TiltSeries, microscope: MicroscopeSpec, predict: Le
     missing = np.hypot(*((found - stated) * rad_per_nm).reshape(-1, 2).T)
     nm, deg = _polar(found)
     return {name: FoundAberration(*map(float, values))
-            for name, *values in zip(_ABERRATIONS, nm, deg, error, missing, strict=True)}
+            for name, *values in zip(_ABERRATIONS, nm, deg, error, missing, error * rad_per_nm[::2], strict=True)}
 
 
 def phases_per_nm(series: TiltSeries, microscope: MicroscopeSpec) -> np.ndarray:
