@@ -78,7 +78,8 @@ def validate(settings: RunSpec, series: TiltSeries, reconstruction: Reconstructi
                                                                        refined.occupancy_error))
             metrics["occupancy_scatter"] = scatter_of_occupancies(refined.numbers, refined.occupancy,
                                                                   refined.occupancy_error)
-            metrics["n_expected_misnamed"] = float((1 - refined.probability - refined.not_atom_probability).sum())
+            metrics["n_expected_misnamed"] = float(np.maximum(
+                1 - refined.probability - refined.not_atom_probability, 0).sum())
     if settings.validate.kind == "halves":
         halves = make_halves(settings, series, reconstruction, elements=numbers, progress=progress)
         with flow.computing(settings):
