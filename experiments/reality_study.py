@@ -23,6 +23,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -89,6 +90,7 @@ def run_case(settings: dict[str, float], here: Path, waves: Path) -> int:
 
     reality = Reality(**{field.name: type(field.default)(settings.get(field.name, field.default))  # type: ignore[arg-type]
                          for field in dataclasses.fields(Reality)})
+    shutil.rmtree(here, ignore_errors=True)
     write_series(reality, here, waves)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     _command(here, "import", "series", "import", "x.mrc", "--table", "x.csv", "--microscope", "x.yaml",
