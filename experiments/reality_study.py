@@ -69,7 +69,9 @@ UNITS = {"shift_px": "shift of each image (± px)", "axis_deg": "direction of th
 WORDS = {"explain the images worse than the volume": "worse than the volume", "atoms leave χ²": "χ²",
          "times the contrast of the model": "contrast", "of the contrast of the model": "contrast",
          "defoci that fit": "scale of the defocus", "scatter otherwise": "odd occupancies",
-         "nearer than any bond": "too near", "mirror image": "hand", "before it melts": "vibration"}
+         "nearer than any bond": "too near", "mirror image": "hand", "before it melts": "vibration",
+         "fit with astigmatism": "astigmatism", "fit with coma": "coma", "fit with three-fold": "A2",
+         "element scatter by": "scatter of occupancies", "by their probabilities": "names"}
 
 
 def cases() -> dict[str, dict[str, float]]:
@@ -208,9 +210,10 @@ def said_words(row: dict[str, Any]) -> str:
     """Return what the commands said, in the words of the table."""
     if "refused" in row:
         return f"refused: {row['refused']}"
-    words = [f"import: {line.removeprefix('look: ').split(':')[0]}" for line in row["import"]]
+    words = [f"import: {re.sub('^look: ', '', line).split(': ')[0]}" if not line.startswith("cannot")
+             else f"import: {line.split(': ')[1]} cannot be used" for line in row["import"]]
     words += sorted({next((word for part, word in WORDS.items() if part in line), line) for line in row["doubts"]})
-    words += [f"{row['images']} images"] if row["images"] else []
+    words += [f"outlying images: {row['images']}"] if row["images"] else []
     words += [] if row["refined"] else ["refinement rejected"]
     return "; ".join(words)
 
