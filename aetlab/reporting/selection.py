@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from aetlab.core.errors import AetlabError
@@ -41,7 +42,8 @@ def select_rows(frame: pd.DataFrame, expression: str) -> pd.Series:
     """
     checked = _checked(expression, frame)
     try:
-        result = frame.eval(checked, engine="python")
+        with np.errstate(divide="raise", invalid="raise"):  # some versions of pandas compute with NumPy's numbers
+            result = frame.eval(checked, engine="python")
     except ArithmeticError as error:
         raise SelectError(f"{expression!r} cannot be computed: {error}") from None
     except (TypeError, ValueError) as error:
