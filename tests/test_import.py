@@ -50,7 +50,7 @@ import aetlab
 after = [state()]
 names = []
 for module in pkgutil.walk_packages(aetlab.__path__, "aetlab."):
-    if module.name != "aetlab.gpu.device_cuda":
+    if not module.name.endswith("_cuda"):  # these import CuPy
         names.append(module.name)
         importlib.import_module(module.name)
 after.append(state())
