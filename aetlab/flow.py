@@ -34,7 +34,7 @@ from aetlab.core.physics import SYMBOLS
 from aetlab.core.poses import Poses
 from aetlab.core.progress import SILENT, Reporter
 from aetlab.core.seeds import generator
-from aetlab.reconstruction.device import Model, choose_slices, solver_parts
+from aetlab.reconstruction.device import Model, choose_exposure, choose_fits, choose_slices, solver_parts
 from aetlab.reconstruction.fit import step_of
 from aetlab.reconstruction.iterations import find_iterations
 from aetlab.reconstruction.left_out import without_held_images
@@ -88,8 +88,8 @@ def simulate(settings: RunSpec, atoms: Atoms, *, noise: bool = True, progress: R
     """Return the simulated tilt series of ``atoms``, with the shot noise of the dose unless ``noise`` is False."""
     with computing(settings):
         progress.step("simulate", 0, len(_tilts_deg(settings)), "tilts")
-        ideal = _simulate(settings, atoms, _tilts_deg(settings), _defocus_A(settings), "phonons",
-                          lambda done, total: progress.step("simulate", done, total, "tilts"), true_poses(settings))
+        ideal = _simulate(settings, atoms, _tilts_deg(settings), _defocus_A(settings), "phonons", progress,
+                          true_poses(settings))
     return add_noise(settings, ideal) if noise else ideal
 
 
@@ -152,8 +152,7 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
                          f"step {step_of(settings, len(fitted)) / model.lipschitz:.4g} V²")
             return weight
 
-        fit = StagedFit(fit_stages(settings, n_iterations), series, fitted, resumption, progress,
-                        poses).run(weigh)
+        fit = StagedFit(fit_stages(settings, n_iterations), series, fitted, resumption, progress, poses).run(weigh)
         solution = fit.solution
         volume = Volume(to_numpy(fit.model.form_potential(solution.volume)), settings.scale.voxel_A)
         predicted = prediction_cost(fit.model, solution.volume, held) if len(held) else float("nan")
@@ -175,8 +174,8 @@ def trace(settings: RunSpec, reconstruction: Reconstruction | Volume, *, element
         progress.say(f"trace: {line}")
     with computing(settings):
         spec, expected = tracing_of(settings, numbers, volume.voxel_A)
-        traced = tracing.trace_atoms(volume, spec, numbers, _listener(progress, "trace"),
-                                     expected_signal=expected, in_volts=True)
+        traced = tracing.trace_atoms(volume, spec, numbers, _listener(progress, "trace"), expected_signal=expected,
+                                     in_volts=True, fit=choose_fits(settings, spec, volume, progress.say))
     report_traced(traced, progress)
     if not len(traced):
         for line in tracing.explain_nothing(volume, spec):
@@ -351,11 +350,12 @@ def _defocus_A(settings: RunSpec) -> np.ndarray:
 
 
 def _simulate(settings: RunSpec, atoms: Atoms, tilt_deg: np.ndarray, defocus_A: np.ndarray, purpose: str,
-              report: Callable[[int, int], None] | None = None, poses: Poses | None = None) -> TiltSeries:
+              progress: Reporter = SILENT, poses: Poses | None = None) -> TiltSeries:
     return forward.simulate_tilt_series(
         atoms, settings.scale.shape_zxy, settings.scale.voxel_A, tilt_deg, defocus_A, microscope=settings.microscope,
         simulate=settings.simulate, debye_waller_A2=settings.sample.debye_waller_A2,
-        rng=generator(settings.seed, purpose), report=report, poses=poses)
+        rng=generator(settings.seed, purpose), poses=poses, make_exposure=choose_exposure(settings, progress.say),
+        report=lambda done, total: progress.step("simulate", done, total, "tilts"))
 
 
 def at_found_brightness(series: TiltSeries, reconstruction: Reconstruction) -> TiltSeries:

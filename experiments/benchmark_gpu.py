@@ -4,6 +4,7 @@
     python experiments/benchmark_gpu.py parts --size 480 --output parts_480.json   # each part of a tilt and of TV
     python experiments/benchmark_gpu.py run --size 480 --output run.json           # 40 iterations, images to volume
     python experiments/benchmark_gpu.py refine --size 480 --output refine.json     # passes of the refinement
+    python experiments/benchmark_gpu.py simulate --size 480 --output simulate.json # simulated tilts
     python experiments/benchmark_gpu.py slabs --size 480 --output slabs.json       # a volume shared by all GPUs
 
 ``experiments/gpu_check.py`` runs all of them and joins their results. A measurement needs only aetlab's sources, NumPy,
@@ -33,12 +34,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from aetlab.core.backend import n_gpus, n_threads, to_numpy
-from aetlab.core.nouns import TiltSeries
+from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward import ForwardModel
+from aetlab.forward.simulate import CpuExposure, SimulatedMicroscope
 from aetlab.gpu import (
     Device,
     GpuError,
+    GpuExposure,
     GpuModel,
     GpuSlices,
     Group,
@@ -53,8 +56,9 @@ from aetlab.gpu.rotation import make_gpu_rotation
 from aetlab.methods.regularisers.tv import GpuTotalVariation, TvSettings
 from aetlab.methods.slab_tv import SlabTotalVariation
 from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.tables import tabulate_atoms
 from aetlab.solve import minimize
-from aetlab.spec import MicroscopeSpec
+from aetlab.spec import MicroscopeSpec, SimulateSpec
 
 DEFOCUS_A = np.array([200.0, 450.0, 1000.0])
 N_LAYERS, N_INNER, N_TILTS, VOXEL_A = 10, 15, 60, 0.5
@@ -66,6 +70,8 @@ N_BATCHES = 5
 N_WARM = 48
 #: FFTs in a recording.
 N_FFTS = 50
+#: Layers of a slice of the simulation.
+N_SIMULATED = 1
 #: Atoms per voxel of the volume, and tilts of a pass of the refinement.
 ATOMS_PER_VOXEL, N_REFINED = 120_000 / 480**3, 16
 
@@ -259,6 +265,29 @@ def measure_refinement(device: Device, n: int, keep: Keep) -> None:
     keep(found | {"relative_error": float(error)})
 
 
+def measure_simulation(device: Device, n: int, keep: Keep) -> None:
+    """Time a simulated tilt, from atoms to intensities, on the device and on all cores of the CPU."""
+    rng, factors = np.random.default_rng(9), {"default": 0.5}
+    n_atoms = max(4, round(ATOMS_PER_VOXEL * n**3))
+    atoms = Atoms(rng.choice([8, 14], n_atoms), rng.uniform(-0.35, 0.35, (n_atoms, 3)) * n * VOXEL_A,
+                  np.zeros(n_atoms, int))
+    optics = SimulatedMicroscope((n, n, n), VOXEL_A, DEFOCUS_A, MICROSCOPE, SimulateSpec(n_layers=N_SIMULATED))
+    elements = np.array([8, 14])
+    tables = tabulate_atoms((8, 14), VOXEL_A, parametrization="lobato", debye_waller_A2=factors)
+    found: dict[str, Any] = {"n": n, "atoms": n_atoms, "cores": n_threads(), "seconds_per_tilt": {}}
+    images = {}
+    for name, expose, n_warm in (("gpu", GpuExposure(optics, elements, tables, device), 2),
+                                 ("cpu", CpuExposure(optics, atoms, "lobato", factors), 0)):
+        for _ in range(n_warm):
+            expose(atoms, None)
+        start = time.perf_counter()
+        images[name] = expose(atoms, None)
+        found["seconds_per_tilt"][name] = time.perf_counter() - start
+        keep(found)
+    contrast = np.abs(images["cpu"] - images["cpu"].mean()).max()
+    keep(found | {"relative_error": float(np.abs(images["gpu"] - images["cpu"]).max() / contrast)})
+
+
 def measure_slabs(group: Group, n: int, keep: Keep) -> None:
     """Time a tilt and total variation of a volume in slabs, and compare them with those on the first device."""
     device, options = group.devices[0], {"microscope": MICROSCOPE, "n_layers_per_slice": N_LAYERS}
@@ -307,7 +336,7 @@ def write(path: Path, found: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time one part of the GPU engine.")
-    parser.add_argument("what", choices=["error", "parts", "run", "refine", "slabs"])
+    parser.add_argument("what", choices=["error", "parts", "run", "refine", "simulate", "slabs"])
     parser.add_argument("--size", type=int, default=480, help="voxels per side")
     parser.add_argument("--iterations", type=int, default=40, help="iterations of run")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file of the results")
@@ -329,7 +358,8 @@ def main() -> None:
     elif arguments.what == "run":
         measure_reconstruction(device, arguments.size, keep, n_iterations=arguments.iterations)
     else:
-        measure = {"error": measure_error, "parts": measure_parts, "refine": measure_refinement}[arguments.what]
+        measure = {"error": measure_error, "parts": measure_parts, "refine": measure_refinement,
+                   "simulate": measure_simulation}[arguments.what]
         measure(device, arguments.size, keep)
     print(arguments.output.read_text(encoding="utf-8"), end="")
 

@@ -35,7 +35,7 @@ from typing import Any
 ABSENT = 77
 ROOT = Path(__file__).resolve().parents[1]
 #: Tests marked gpu in tests/test_gpu_device.py.
-N_GPU_TESTS = 18
+N_GPU_TESTS = 21
 #: Seconds of everything, and seconds a part must have left to be started.
 TOTAL_S, LEAST_S = 470.0, 5.0
 SIZES = (96, 240, 480)
@@ -166,8 +166,8 @@ def join_results(folder: Path) -> dict[str, Any]:
 
     parts = [found for n in SIZES if (found := read(f"parts_{n}"))]
     joined = {"relative_error": read("error"), "parts": parts, "reconstruction": read("run"),
-              "refinement": read("refine"), "slabs": read("slabs")}
-    for found in (joined["relative_error"], *parts, joined["reconstruction"], joined["refinement"], joined["slabs"]):
+              "refinement": read("refine"), "simulation": read("simulate"), "slabs": read("slabs")}
+    for found in (*parts, *(part for part in joined.values() if isinstance(part, dict))):
         joined |= {name: found.pop(name) for name in ("device", "versions") if name in found}
     timed = [(math.log(found["n"]), math.log(found["tilt_ms"])) for found in parts if "tilt_ms" in found]
     if len(timed) > 1:
@@ -215,6 +215,12 @@ def slabs_problem(folder: Path) -> str:
     return _graph_problem(found)
 
 
+def simulate_problem(folder: Path) -> str:
+    """Return whether the simulated images of CPU and GPU differ."""
+    error = json.loads((folder / "simulate.json").read_text(encoding="utf-8"))["relative_error"]
+    return "" if error < 1e-3 else f"simulated images of CPU and GPU differ by {error:.1g}"
+
+
 def refine_problem(folder: Path) -> str:
     """Return whether the gradients of CPU and GPU differ."""
     error = json.loads((folder / "refine.json").read_text(encoding="utf-8"))["relative_error"]
@@ -247,6 +253,7 @@ def make_parts(folder: Path) -> list[Part]:
         *(Part(tool, (sanitizer, "--tool", tool, "--error-exitcode", "3", python, *checked), 45, absent=absent)
           for tool in ("memcheck", "racecheck")),
         Part("refine", benchmark("refine", "refine", 480), 100, refine_problem),
+        Part("simulate", benchmark("simulate", "simulate", 480), 60, simulate_problem),
         Part("slabs", benchmark("slabs", "slabs", 240), 40, slabs_problem),
     ]
 

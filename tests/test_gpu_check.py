@@ -123,6 +123,7 @@ def bare() -> tuple[dict[str, Any], str]:
         "b.measure_parts(device, 16, lambda f: found.update(parts=dict(f)), copy_bytes=4096)\n"
         "b.measure_reconstruction(device, 16, lambda f: found.update(run=dict(f)), n_iterations=4)\n"
         "b.measure_refinement(device, 20, lambda f: found.update(refine=dict(f)))\n"
+        "b.measure_simulation(device, 20, lambda f: found.update(simulate=dict(f)))\n"
         "group = host_group.host_group(2, 16, pathlib.Path(sys.argv[1]))\n"
         "b.measure_slabs(group, 16, lambda f: found.update(slabs=dict(f)))\n"
         "print(json.dumps(found), flush=True)\n"
@@ -148,5 +149,6 @@ def test_the_benchmark_needs_few_packages_and_measures_every_part(bare: tuple[di
     assert found["run"]["finite"] and found["run"]["restarts"] == found["run"]["halvings"] == []
     assert found["run"]["cost"][-1] < 0.1 * found["run"]["cost"][0]
     assert found["refine"]["relative_error"] < 1e-5
+    assert found["simulate"]["relative_error"] < 1e-3
     slabs = found["slabs"]
     assert slabs["relative_error"] < 1e-6 and slabs["tilt_ms_slabs"] > 0 < slabs["tv_ms_slabs"]

@@ -12,16 +12,18 @@ from cubin import Use, read_use
 from priors import PROBLEM, make_gpu_prox
 from test_gpu_compile import machine_code
 
-from aetlab.core.nouns import TiltSeries
+from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.forward.series_optics import series_optics
-from aetlab.gpu import GpuModel, GpuSlices, Group, SlabModel
+from aetlab.forward.simulate import SimulatedMicroscope
+from aetlab.gpu import GpuExposure, GpuFits, GpuModel, GpuSlices, Group, SlabModel
 from aetlab.gpu.atom_slices import GpuAtomSlices
 from aetlab.gpu.group import Transfer
 from aetlab.gpu.kernels import KERNELS, SOURCES
 from aetlab.gpu.rotation import make_gpu_rotation
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.refinement.tables import tabulate_atoms
-from aetlab.spec import MicroscopeSpec
+from aetlab.spec import MicroscopeSpec, SimulateSpec, TraceSpec
+from aetlab.tracing.sites import fit_sites, list_neighbours
 
 #: As many slices as at 480³ with N_B = 10, on planes of 32 by 32.
 N_Z, N_LAYERS, N_SLICES, N_DEFOCI = 480, 10, 48, 3
@@ -29,7 +31,7 @@ N_Z, N_LAYERS, N_SLICES, N_DEFOCI = 480, 10, 48, 3
 REGISTERS = {"add_adjoint": 48, "add_adjoint_in_metric": 56, "rotate_linear": 48, "rotate_cubic": 56,
              "build_rotation": 40, "detected_residual": 48, "poisson_residual": 48, "residual": 40, "to_images": 40,
              "from_images": 40, "tv_step": 48, "tv_step_in_slab": 56, "deposit_atoms": 40, "gather_atoms": 64,
-             "shear_in": 64, "shear_columns": 64, "shear_rows": 64, "shear_out": 64,
+             "fit_gaussians": 112, "shear_in": 64, "shear_columns": 64, "shear_rows": 64, "shear_out": 64,
              **{name: 64 for name, kernel in KERNELS.items() if kernel.source == "fused.cu"}}
 
 
@@ -133,6 +135,36 @@ def count_group(n_devices: int) -> tuple[Group, list[CountingDevice], CountingEx
     return Group(devices, exchange, 32), devices, exchange
 
 
+@pytest.mark.parametrize(("band_limit", "of_slice"), [(1.0, 2), (2 / 3, 5)])
+def test_a_simulated_tilt_takes_two_or_five_launches_a_slice(band_limit: float, of_slice: int) -> None:
+    """Five where frequencies are cut; slices of one layer come in portions, each filled by one launch."""
+    device, rng = CountingDevice(), np.random.default_rng(1)
+    atoms = Atoms(rng.choice([8, 14], 100), rng.uniform(-8, 8, (100, 3)), np.zeros(100, int))
+    how = SimulateSpec(band_limit=band_limit)
+    optics = SimulatedMicroscope((N_Z, 32, 32), 0.5, np.array([200.0, 450.0, 1000.0]), MicroscopeSpec(), how)
+    tables = tabulate_atoms((8, 14), 0.5, parametrization="lobato", debye_waller_A2={"default": 0.5})
+    expose = GpuExposure(optics, np.array([8, 14]), tables, device)
+    device.reset()
+    expose(atoms, None)
+    expected = 1 + of_slice * N_Z - 1 + 1 + 1 + 1  # no propagator in front of the first slice
+    assert sum(device.launches.values()) == expected and device.launches["deposit_atoms"] == 1
+    assert device.n_sent < 100 * 150 + 1000  # lists of tiles
+    assert device.n_returned == 4 * N_DEFOCI * 32 * 32
+
+
+def test_all_sites_are_fitted_by_one_launch_and_return_as_44_bytes() -> None:
+    device, rng = CountingDevice(), np.random.default_rng(1)
+    volume, spec = np.zeros((40, 40, 40), np.float32), TraceSpec()
+    fits = GpuFits(device)
+    sites = np.column_stack([rng.uniform(0, 39, (500, 3)), np.full((500, 2), 2.0)])
+    for _ in range(2):
+        device.reset()
+        fit_sites(volume, sites, spec, fit=fits)
+    assert device.launches == Counter({"fit_gaussians": 1}) and device.n_returned == 500 * 44
+    n_neighbours = len(list_neighbours(sites, spec.neighbour_radius)[1])
+    assert device.n_sent == 500 * (40 + 40 + 4 + 4 + 4) + 4 + 4 * n_neighbours + 7 * 8  # the volume stays
+
+
 @pytest.mark.parametrize("n_devices", [2, 4])
 def test_a_tilt_in_slabs_takes_four_launches_on_each_device_and_sends_the_slices_twice(n_devices: int) -> None:
     """The first device also propagates the waves, and puts the slices together and apart."""
@@ -189,8 +221,9 @@ def test_kernels_fit_into_registers_and_shared_memory(source: str) -> None:
         assert use.registers <= REGISTERS.get(name, 32), name
         assert use.shared_bytes <= 48 * 1024, name
         threads = int(np.prod(KERNELS[name].block))
-        # At least 1024 threads, half of the greatest number, fit on a multiprocessor by their registers.
-        assert use.registers * 1024 <= 65536 and threads <= 256
+        # At least 1024 threads, half of the greatest number, fit on a multiprocessor by their registers; of the fits
+        # half as many, which compute in double precision.
+        assert use.registers * (512 if name == "fit_gaussians" else 1024) <= 65536 and threads <= 256
 
 
 def test_the_reader_of_machine_code_finds_what_the_assembler_states() -> None:

@@ -17,20 +17,23 @@ from host_device import HostDevice, host_library
 from priors import make_gpu_prox, make_prox
 
 from aetlab.core.backend import gpu_problem, to_numpy
-from aetlab.core.nouns import TiltSeries
+from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.rotation import rotate_and_bin
 from aetlab.forward.series_optics import series_optics
-from aetlab.gpu import GpuModel, GpuSlices, extrapolate, memory_needed_bytes, open_device
+from aetlab.forward.simulate import CpuExposure, SimulatedMicroscope
+from aetlab.gpu import GpuExposure, GpuFits, GpuModel, GpuSlices, extrapolate, memory_needed_bytes, open_device
 from aetlab.gpu.choose import RESERVE_BYTES
 from aetlab.methods.regulariser import Prior
 from aetlab.methods.regulariser import Problem as Facts
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.tables import tabulate_atoms
 from aetlab.solve import minimize
-from aetlab.spec import MicroscopeSpec
+from aetlab.spec import MicroscopeSpec, SimulateSpec, TraceSpec
+from aetlab.tracing.sites import fit_sites
 
 PROBLEM = gpu_problem()
 CUDA = pytest.param("cuda", marks=[pytest.mark.gpu,
@@ -205,6 +208,38 @@ def test_a_pass_over_atoms_agrees_with_float64_and_repeats_bit_for_bit(problem: 
     expected_costs, expected = run(dtype=np.float64)
     np.testing.assert_allclose(costs, expected_costs, rtol=1e-4)
     assert relative_error(gradients, expected) < 1e-4
+
+
+@pytest.mark.parametrize("how", [SimulateSpec(n_layers=5), SimulateSpec(band_limit=2 / 3, oversample=2)],
+                         ids=["thick slices", "cut"])
+def test_simulated_images_agree_with_the_cpu_and_repeat_bit_for_bit(device: Any, how: SimulateSpec) -> None:
+    rng, elements = np.random.default_rng(6), np.array([8, 14])
+    atoms = Atoms(rng.choice(elements, 20), rng.uniform(-5, 5, (20, 3)), np.zeros(20, int))
+    factors = {"default": 0.5}
+    optics = SimulatedMicroscope((18, 20, 24), 0.5, np.array([200.0, 450.0]), MICROSCOPE, how)
+    tables = tabulate_atoms((8, 14), optics.voxel_A, parametrization="lobato", debye_waller_A2=factors)
+    exposure = GpuExposure(optics, elements, tables, device)
+    first, *others = (exposure(atoms, None) for _ in range(3))  # the second is recorded, the third replayed
+    for each in others:
+        np.testing.assert_array_equal(each, first)
+    expected = CpuExposure(optics, atoms, "lobato", factors)(atoms, None)
+    assert np.abs(expected - 1).max() > 0.1
+    np.testing.assert_allclose(first, expected, atol=1e-4)
+
+
+def test_fits_of_sites_agree_with_the_cpu(device: Any) -> None:
+    rng, shape = np.random.default_rng(8), (24, 26, 30)
+    volume = rng.normal(0, 5, shape).astype(np.float32)
+    sites = np.column_stack([rng.uniform(2, np.array(shape) - 3, (40, 3)), rng.uniform(50, 150, 40), np.full(40, 1.1)])
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1)
+    for site in sites:
+        volume += (site[3] * np.exp(-((grid - site[:3]) ** 2).sum(axis=-1) / 2.4)).astype(np.float32)
+    start, fits = sites + rng.normal(0, 0.1, sites.shape), GpuFits(device)
+    (found, status), again = (fit_sites(volume, start, TraceSpec(), fit=fits) for _ in range(2))
+    np.testing.assert_array_equal(again[0], found)
+    expected, expected_status = fit_sites(volume, start, TraceSpec())
+    np.testing.assert_array_equal(status, expected_status)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("warm_start", [False, True])

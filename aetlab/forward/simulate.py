@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Protocol
 
 import numba
 import numpy as np
@@ -48,8 +49,8 @@ ALL_THREADS_BYTES = 1.0e9
 def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float, tilt_deg: np.ndarray,
                          defocus_A: np.ndarray, *, microscope: MicroscopeSpec, simulate: SimulateSpec,
                          debye_waller_A2: dict[str, float], rng: np.random.Generator,
-                         report: Callable[[int, int], None] | None = None,
-                         poses: Poses | None = None) -> TiltSeries:
+                         report: Callable[[int, int], None] | None = None, poses: Poses | None = None,
+                         make_exposure: MakeExposure | None = None) -> TiltSeries:
     """Return noise-free images of ``atoms`` at every tilt and defocus, including the detector's MTF.
 
     Parameters
@@ -72,6 +73,8 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
     poses : Poses, optional
         Poses of the tilts if they are not nominal; only for ``simulate.kind`` atoms. The series still has the nominal
         ``tilt_deg`` and ``defocus_A``.
+    make_exposure : callable, optional
+        Makes the :class:`Exposure` for ``simulate.kind`` atoms; by default :class:`CpuExposure`.
 
     Returns
     -------
@@ -82,7 +85,7 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
     optics = SimulatedMicroscope(shape_zxy, voxel_A, defoci[0], microscope, simulate)
     sample: _RotatedAtoms | _RotatedVoxels
     if simulate.kind == "atoms":
-        sample = _RotatedAtoms(atoms, optics, simulate, debye_waller_A2)
+        sample = _RotatedAtoms(atoms, optics, simulate, debye_waller_A2, make_exposure or CpuExposure)
     else:
         if poses is not None:
             raise ValueError("voxels can only rotate about the tilt axis: poses need simulate.kind=atoms")
@@ -93,7 +96,7 @@ def simulate_tilt_series(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A:
     def simulate_tilt(i_tilt: int, tilt_rng: np.random.Generator) -> None:
         planes_A = defoci[i_tilt] + seen.defocus_change_A[i_tilt]
         transfer = None if (planes_A == defoci[0]).all() else optics.transfer(planes_A)
-        copies = [optics.intensities(slices, transfer) for slices in sample.copies(seen, i_tilt, tilt_rng)]
+        copies = list(sample.intensities(seen, i_tilt, tilt_rng, transfer))
         images[i_tilt] = seen.brightness[i_tilt, :, None, None] * optics.detect(np.mean(copies, axis=0))
 
     n_workers = min(len(tilts), sample.n_workers_most, n_threads() if _kernels_run_side_by_side() else 1)
@@ -120,11 +123,34 @@ def draw_poses(simulate: SimulateSpec, tilt_deg: np.ndarray, n_defoci: int, rng:
     return Poses.from_table(tilt_deg, n_defoci, table)
 
 
+class Exposure(Protocol):
+    """Compute the intensities of atoms in front of the detector."""
+
+    @property
+    def n_workers_most(self) -> int:
+        """Return how many threads may call at the same time."""
+
+    def __call__(self, atoms: Atoms, transfer: np.ndarray | None) -> np.ndarray:
+        """Return the intensities (F, X, Y) of ``atoms``, placed as in the tilt, in the pixels of the images.
+
+        ``transfer`` (F, X, Y), if given, replaces the transfer functions of the microscope.
+        """
+
+
+class MakeExposure(Protocol):
+    """Make an :class:`Exposure`."""
+
+    def __call__(self, optics: SimulatedMicroscope, atoms: Atoms, parametrization: str,
+                 debye_waller_A2: dict[str, float]) -> Exposure:
+        """Return an exposure of ``atoms`` in any places, with scattering factors and B as :func:`build_potential`."""
+
+
 class SimulatedMicroscope:
     """Compute images from slices of potential; holds all arrays that the tilts share.
 
     The parameters are those of :func:`simulate_tilt_series`. The attributes ``shape_zxy`` and ``voxel_A`` are those of
-    the simulation, finer than the images by ``simulate.oversample``.
+    the simulation, finer than the images by ``fine``; ``centres_A`` are the middles of its slices of ``n_layers``, and
+    ``phase_per_V`` is σ Δz.
     """
 
     def __init__(self, shape_zxy: tuple[int, int, int], voxel_A: float, defocus_A: np.ndarray,
@@ -133,23 +159,24 @@ class SimulatedMicroscope:
         self.shape_zxy = (shape_zxy[0] * fine, shape_zxy[1] * fine, shape_zxy[2] * fine)
         self.voxel_A = voxel_A / fine
         self.n_layers = simulate.n_layers
-        self._fine = fine
-        self._band_limit = simulate.band_limit
-        self._wavelength_A = physics.wavelength_A(microscope.energy_keV)
-        self._phase_per_V = physics.interaction_parameter(microscope.energy_keV) * self.voxel_A
-        self._centres_A = slice_centres_A(self.shape_zxy[0], self.n_layers, self.voxel_A)
+        self.fine = fine
+        self.band_limit = simulate.band_limit
+        self.wavelength_A = physics.wavelength_A(microscope.energy_keV)
+        self.phase_per_V = physics.interaction_parameter(microscope.energy_keV) * self.voxel_A
+        self.centres_A = slice_centres_A(self.shape_zxy[0], self.n_layers, self.voxel_A)
         self._microscope = microscope
-        self._transfer = self.transfer(defocus_A)
+        #: Transfer functions of the first tilt.
+        self.first_transfer = self.transfer(defocus_A)
         self._mtf = mtf_of(microscope, shape_zxy[1:], voxel_A)
 
     def transfer(self, defocus_A: np.ndarray) -> np.ndarray:
         """Return transfer functions from behind the last slice to images at ``defocus_A`` (F,), complex64 (F, X, Y)."""
         shape_xy = self.shape_zxy[1:]
-        to_centre = propagator(shape_xy, self.voxel_A, self._wavelength_A, -self._centres_A[-1])
+        to_centre = propagator(shape_xy, self.voxel_A, self.wavelength_A, -self.centres_A[-1])
         # The transfer functions include the 1/N of the inverse FFT.
         return np.stack([
             to_centre / to_centre.size
-            * imaging.transfer_function(shape_xy, self.voxel_A, self._microscope, float(d), band_limit=self._band_limit)
+            * imaging.transfer_function(shape_xy, self.voxel_A, self._microscope, float(d), band_limit=self.band_limit)
             for d in defocus_A]).astype(np.complex64)
 
     def wave(self, portions: Iterator[np.ndarray]) -> np.ndarray:
@@ -157,12 +184,12 @@ class SimulatedMicroscope:
         wave, first = None, 0
         for slices in portions:
             for run, gap_A in self._equal_gaps(first, first + len(slices)):
-                wave = exit_wave(slices[run.start - first:run.stop - first], phase_per_V=self._phase_per_V, gap_A=gap_A,
-                                 pixel_A=self.voxel_A, wavelength_A=self._wavelength_A, wave=wave,
-                                 band_limit=self._band_limit)
+                wave = exit_wave(slices[run.start - first:run.stop - first], phase_per_V=self.phase_per_V, gap_A=gap_A,
+                                 pixel_A=self.voxel_A, wavelength_A=self.wavelength_A, wave=wave,
+                                 band_limit=self.band_limit)
             first += len(slices)
-        if wave is None or first != len(self._centres_A):
-            raise ValueError(f"{first} slices were given, but the volume has {len(self._centres_A)}")
+        if wave is None or first != len(self.centres_A):
+            raise ValueError(f"{first} slices were given, but the volume has {len(self.centres_A)}")
         return wave
 
     def intensities(self, portions: Iterator[np.ndarray], transfer: np.ndarray | None = None) -> np.ndarray:
@@ -175,10 +202,10 @@ class SimulatedMicroscope:
         fft.forward(wave, wave)
         image = np.empty_like(wave)
         intensities = []
-        for function in self._transfer if transfer is None else transfer:
+        for function in self.first_transfer if transfer is None else transfer:
             multiply(wave, function, image)
             fft.inverse(image, image)
-            intensities.append(imaging.bin_pixels(image.real**2 + image.imag**2, self._fine))
+            intensities.append(imaging.bin_pixels(image.real**2 + image.imag**2, self.fine))
         return np.stack(intensities)
 
     def detect(self, intensities: np.ndarray) -> np.ndarray:
@@ -187,7 +214,7 @@ class SimulatedMicroscope:
 
     def _equal_gaps(self, first: int, stop: int) -> Iterator[tuple[slice, float]]:
         """Yield runs of slices with equal distances of their middles; only the last slice may be thinner."""
-        gaps_A = np.diff(self._centres_A, prepend=self._centres_A[0] - self.n_layers * self.voxel_A)
+        gaps_A = np.diff(self.centres_A, prepend=self.centres_A[0] - self.n_layers * self.voxel_A)
         thin = len(gaps_A) - 1 if abs(gaps_A[-1] - gaps_A[0]) > 1e-9 else len(gaps_A)
         if first < min(thin, stop):
             yield slice(first, min(thin, stop)), float(gaps_A[0])
@@ -195,28 +222,17 @@ class SimulatedMicroscope:
             yield slice(thin, stop), float(gaps_A[-1])
 
 
-class _RotatedAtoms:
-    """The potential of rotated atoms, built slab by slab."""
+class CpuExposure:
+    """Implement :class:`Exposure` on the CPU: the potential is built slab by slab."""
 
-    def __init__(self, atoms: Atoms, optics: SimulatedMicroscope, simulate: SimulateSpec,
+    n_workers_most = int(ALL_THREADS_BYTES / SLAB_BYTES)
+
+    def __init__(self, optics: SimulatedMicroscope, atoms: Atoms, parametrization: str,
                  debye_waller_A2: dict[str, float]) -> None:
-        self._atoms = atoms
-        self._optics = optics
-        self._parametrization = simulate.parametrization
-        self._n_copies = simulate.n_frozen_phonons
-        self._debye_waller_A2 = {"default": LEAST_DEBYE_WALLER_A2} if self._n_copies else debye_waller_A2
-        # The frozen atoms keep the minimum blur of the potential; the displacements provide the rest.
-        blur_A2 = [debye_waller_A2.get(physics.SYMBOLS[number], debye_waller_A2["default"]) for number in atoms.numbers]
-        self._displacement_A = np.sqrt(np.maximum(np.array(blur_A2) - LEAST_DEBYE_WALLER_A2, 0) / (8 * np.pi**2))
-        self.n_workers_most = int(ALL_THREADS_BYTES / SLAB_BYTES)
+        self._optics, self._parametrization, self._debye_waller_A2 = optics, parametrization, debye_waller_A2
 
-    def copies(self, poses: Poses, i_tilt: int, rng: np.random.Generator) -> Iterator[Iterator[np.ndarray]]:
-        """Yield the slices of each thermally displaced copy, or of the blurred potential without frozen phonons."""
-        for _ in range(max(1, self._n_copies)):
-            positions_A = self._atoms.positions_A
-            if self._n_copies:
-                positions_A = positions_A + self._displacement_A[:, None] * rng.standard_normal(positions_A.shape)
-            yield self._slices(dataclasses.replace(self._atoms, positions_A=poses.place(positions_A, i_tilt)))
+    def __call__(self, atoms: Atoms, transfer: np.ndarray | None) -> np.ndarray:
+        return self._optics.intensities(self._slices(atoms), transfer)
 
     def _slices(self, atoms: Atoms) -> Iterator[np.ndarray]:
         n_z, n_x, n_y = self._optics.shape_zxy
@@ -231,24 +247,49 @@ class _RotatedAtoms:
             yield layers if binning == 1 else np.add.reduceat(layers, np.arange(0, stop - first, binning), axis=0)
 
 
+class _RotatedAtoms:
+    """Atoms that are placed as each tilt sees them, and displaced."""
+
+    def __init__(self, atoms: Atoms, optics: SimulatedMicroscope, simulate: SimulateSpec,
+                 debye_waller_A2: dict[str, float], make_exposure: MakeExposure) -> None:
+        self._atoms = atoms
+        self._n_copies = simulate.n_frozen_phonons
+        # The frozen atoms keep the minimum blur of the potential; the displacements provide the rest.
+        blur_A2 = [debye_waller_A2.get(physics.SYMBOLS[number], debye_waller_A2["default"]) for number in atoms.numbers]
+        self._displacement_A = np.sqrt(np.maximum(np.array(blur_A2) - LEAST_DEBYE_WALLER_A2, 0) / (8 * np.pi**2))
+        self._expose = make_exposure(optics, atoms, simulate.parametrization, {"default": LEAST_DEBYE_WALLER_A2}
+                                     if self._n_copies else debye_waller_A2)
+        self.n_workers_most = self._expose.n_workers_most
+
+    def intensities(self, poses: Poses, i_tilt: int, rng: np.random.Generator,
+                    transfer: np.ndarray | None) -> Iterator[np.ndarray]:
+        """Yield those of each thermally displaced copy, or of the blurred potential without frozen phonons."""
+        for _ in range(max(1, self._n_copies)):
+            positions_A = self._atoms.positions_A
+            if self._n_copies:
+                positions_A = positions_A + self._displacement_A[:, None] * rng.standard_normal(positions_A.shape)
+            yield self._expose(dataclasses.replace(self._atoms, positions_A=poses.place(positions_A, i_tilt)), transfer)
+
+
 class _RotatedVoxels:
     """One potential whose voxels are rotated for each tilt."""
 
     def __init__(self, atoms: Atoms, optics: SimulatedMicroscope, simulate: SimulateSpec,
                  debye_waller_A2: dict[str, float]) -> None:
-        self._n_layers = optics.n_layers
+        self._optics, self._n_layers = optics, optics.n_layers
         self._potential_V = build_potential(atoms, optics.shape_zxy, optics.voxel_A,
                                             parametrization=simulate.parametrization, debye_waller_A2=debye_waller_A2)
         self.n_workers_most = max(1, int(ALL_THREADS_BYTES / self._potential_V.nbytes))
 
-    def copies(self, poses: Poses, i_tilt: int, rng: np.random.Generator) -> Iterator[Iterator[np.ndarray]]:
-        """Yield the slices of the rotated volume, in one portion."""
+    def intensities(self, poses: Poses, i_tilt: int, rng: np.random.Generator,
+                    transfer: np.ndarray | None) -> Iterator[np.ndarray]:
+        """Yield those of the rotated volume."""
         n_z, *shape_xy = self._potential_V.shape
         rotation = make_rotation(VOXEL_ROTATION, self._potential_V.shape, self._n_layers,
                                  poses.tilt_deg[i_tilt:i_tilt + 1])
         slices = np.empty((-(-n_z // self._n_layers), *shape_xy), np.float32)
         rotation.rotate_and_bin(self._potential_V, 0, slices)
-        yield iter([slices])
+        yield self._optics.intensities(iter([slices]), transfer)
 
 
 def _kernels_run_side_by_side() -> bool:

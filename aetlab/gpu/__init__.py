@@ -9,12 +9,15 @@ sources compiled for the CPU.
 from aetlab.gpu.atom_slices import GpuSlices
 from aetlab.gpu.choose import open_device, open_group
 from aetlab.gpu.device import Device, GpuError
-from aetlab.gpu.footprint import atom_slices_bytes, memory_needed_bytes, slab_needed_bytes
+from aetlab.gpu.exposure import GpuExposure, check_reach
+from aetlab.gpu.fits import GpuFits, check_radius, fits_bytes
+from aetlab.gpu.footprint import atom_slices_bytes, exposure_bytes, memory_needed_bytes, slab_needed_bytes
 from aetlab.gpu.group import Group
 from aetlab.gpu.model import GpuModel
 from aetlab.gpu.passes import extrapolate
 from aetlab.gpu.rotation import check_rotation
 from aetlab.gpu.slab_model import SlabModel
 
-__all__ = ["Device", "GpuError", "GpuModel", "GpuSlices", "Group", "SlabModel", "atom_slices_bytes", "check_rotation",
-           "extrapolate", "memory_needed_bytes", "open_device", "open_group", "slab_needed_bytes"]
+__all__ = ["Device", "GpuError", "GpuExposure", "GpuFits", "GpuModel", "GpuSlices", "Group", "SlabModel",
+           "atom_slices_bytes", "check_radius", "check_reach", "check_rotation", "exposure_bytes", "extrapolate",
+           "fits_bytes", "memory_needed_bytes", "open_device", "open_group", "slab_needed_bytes"]

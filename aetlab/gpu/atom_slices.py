@@ -79,7 +79,7 @@ class GpuAtomSlices:
         self._weight: Array = None
         self._now, self._costs = device.zeros((2,), np.int32), device.zeros((1,), np.float64)
         self._of_images = device.upload(np.array([1, 0], np.int32))
-        self._atoms = _Atoms(device, n_tiles(self._shape, n_layers))
+        self._atoms = PlacedAtoms(device, n_tiles(self._shape, n_layers))
         self._placed: Tables | None = None
         self._tables: tuple[Array, Array, Array] | None = None
         #: By whether there are weights and an MTF; None before the recording.
@@ -101,7 +101,7 @@ class GpuAtomSlices:
         self._device.write(starts, atoms.starts)
         self._use(tables, kinds, occupancy)
         self._device.launch("deposit_atoms", (len(starts) - 1, 1, 1), atoms.centres, atoms.kinds, atoms.occupancy,
-                            atoms.starts, atoms.members, *self._of(tables), self.slices)
+                            atoms.starts, atoms.members, *self._of(tables), np.int32(1), self.slices)
 
     def cost_and_gradient(self, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
         device, weighted = self._device, weight is not None
@@ -155,7 +155,7 @@ class GpuAtomSlices:
 
     def _use(self, tables: Tables, kinds: np.ndarray, occupancy: np.ndarray) -> None:
         """Send tables, unless they are there, and kinds and occupancies of the first atoms."""
-        device, atoms, n = self._device, self._atoms, len(kinds)
+        device, atoms = self._device, self._atoms
         arrays = tables.cumulative, tables.weight, tables.reach
         if self._tables is None:
             if tables.window > MOST_CELLS:
@@ -166,9 +166,7 @@ class GpuAtomSlices:
             for values, array in zip(arrays, self._tables, strict=True):
                 device.write(values, array)
         self._placed = tables
-        if n > 0:
-            device.write(kinds.astype(np.int32), atoms.kinds[:n])
-            device.write(occupancy.astype(np.float32), atoms.occupancy[:n])
+        atoms.describe(kinds, occupancy)
 
     def _of(self, tables: Tables) -> tuple[Array | np.int32, ...]:
         """Return the arguments of a kernel that describe atoms and volume."""
@@ -177,8 +175,8 @@ class GpuAtomSlices:
                 *(np.int32(n) for n in self._shape))
 
 
-class _Atoms:
-    """Arrays of the atoms of a tilt, which grow."""
+class PlacedAtoms:
+    """Arrays on ``device`` of the atoms of a tilt, which grow, and of their lists by ``n_tiles``."""
 
     def __init__(self, device: Device, n_tiles: int) -> None:
         self._device = device
@@ -198,6 +196,11 @@ class _Atoms:
             self._grow_members(int(GROWTH * n_members))
         self._send(centres, self.centres)
         self._send(members, self.members)
+
+    def describe(self, kinds: np.ndarray, occupancy: np.ndarray) -> None:
+        """Send kinds and occupancies (N,) of the first N atoms."""
+        self._send(kinds.astype(np.int32), self.kinds)
+        self._send(occupancy.astype(np.float32), self.occupancy)
 
     def _send(self, values: np.ndarray, array: Array) -> None:
         if len(values) > 0:

@@ -23,7 +23,7 @@ def list_atoms(centres: np.ndarray, kinds: np.ndarray, reach: np.ndarray, window
     reach : (K,)
         Half-width of the atoms of each element in voxels.
     window : int
-        Voxels of an atom along y.
+        Voxels of an atom along y; 0: those within its reach.
     shape_zxy, n_layers
         The volume, and N_B.
 
@@ -58,12 +58,16 @@ def _visit(centres, kinds, reach, window, n_z, n_x, n_y, n_layers, places, membe
             continue
         first_z, last_z = max(int(math.ceil(z - r)), 0), min(int(math.floor(z + r)), n_z - 1)
         first_x, last_x = max(int(math.ceil(x - r)), 0), min(int(math.floor(x + r)), n_x - 1)
-        first_y = min(max(int(math.floor(y)) - window // 2 + 1, 0), n_y - window)
-        if last_z < first_z or last_x < first_x:
+        if window > 0:
+            first_y = min(max(int(math.floor(y)) - window // 2 + 1, 0), n_y - window)
+            last_y = first_y + window - 1
+        else:
+            first_y, last_y = max(int(math.ceil(y - r)), 0), min(int(math.floor(y + r)), n_y - 1)
+        if last_z < first_z or last_x < first_x or last_y < first_y:
             continue
         for i_slice in range(first_z // n_layers, last_z // n_layers + 1):
             for row in range(first_x // TILE_X, last_x // TILE_X + 1):
-                for column in range(first_y // TILE_Y, (first_y + window - 1) // TILE_Y + 1):
+                for column in range(first_y // TILE_Y, last_y // TILE_Y + 1):
                     tile = (i_slice * rows + row) * columns + column
                     if members.size > 0:
                         members[places[tile]] = i

@@ -48,17 +48,23 @@ struct Edges {
     }
 };
 
-// The voxels within reach of an atom: `n_cut` slices from `slice`, `n_wide` rows from `x`, and a window from `y`. No
-// slice if it lies outside the volume.
+// The voxels within reach of an atom: `n_cut` slices from `slice`, `n_wide` rows from `x`, and `n_high` voxels from `y`. No
+// slice if it lies outside the volume. Along y they are a window, and along z all layers of the slices (refinement); a
+// window of 0 stands for the voxels within reach alone, `n_deep` layers from `layer` (simulation, forward/potential.py).
 struct Place {
-    int slice, n_cut, x, n_wide, y;
+    int layer, n_deep, slice, n_cut, x, n_wide, y, n_high;
 
     __device__ Place(const double* centre, double reach, int n_layers, int n_z, int n_x, int n_y, int window) {
-        const int layer = max((int)ceil(centre[0] - reach), 0);
-        const int n_deep = min((int)floor(centre[0] + reach) + 1, n_z) - layer;
+        layer = max((int)ceil(centre[0] - reach), 0);
+        n_deep = min((int)floor(centre[0] + reach) + 1, n_z) - layer;
         x = max((int)ceil(centre[1] - reach), 0);
         n_wide = min((int)floor(centre[1] + reach) + 1, n_x) - x;
         y = min(max((int)floor(centre[2]) - window / 2 + 1, 0), n_y - window);
+        n_high = window;
+        if (window == 0) {
+            y = max((int)ceil(centre[2] - reach), 0);
+            n_high = min((int)floor(centre[2] + reach) + 1, n_y) - y;
+        }
         slice = layer / n_layers;
         n_cut = (layer + n_deep - 1) / n_layers - slice + 1;
         if (n_deep <= 0 || n_wide <= 0 || centre[2] < -reach || centre[2] > n_y - 1 + reach) n_cut = 0;
@@ -71,13 +77,14 @@ __device__ Table table_of(const float* cumulative, int kind, int n_reach) {
 }
 
 // slices (S, X, Y) = the potential of the atoms in V. Block b fills a tile: tiles of a slice by rows and columns, slice
-// after slice. Its atoms are members[starts[b]] to before members[starts[b + 1]]. `centres` (N, 3) are z, x, y.
+// after slice. Its atoms are members[starts[l]] to before members[starts[l + 1]] with the list l of the tile, which
+// `n_shared` slices share. `centres` (N, 3) are z, x, y.
 extern "C" __global__ void deposit_atoms(const double* __restrict__ centres, const int* __restrict__ kinds,
                                          const float* __restrict__ occupancy, const int* __restrict__ starts,
                                          const int* __restrict__ members, const float* __restrict__ cumulative,
                                          const float* __restrict__ integrals, const double* __restrict__ reach,
                                          int n_reach, int window, int n_layers, int n_z, int n_x, int n_y,
-                                         float* __restrict__ slices) {
+                                         int n_shared, float* __restrict__ slices) {
     __shared__ float tile[TILE_X * TILE_Y];
     __shared__ float by_row[BATCH * TILE_X * GAUSSIANS], by_column[BATCH * TILE_Y * PADDED];
     const int columns = (n_y + TILE_Y - 1) / TILE_Y, rows = (n_x + TILE_X - 1) / TILE_X;
@@ -85,8 +92,8 @@ extern "C" __global__ void deposit_atoms(const double* __restrict__ centres, con
     const int i_slice = blockIdx.x / columns / rows;
     const int first_z = i_slice * n_layers, end_z = min(first_z + n_layers, n_z);
     for (int pixel = threadIdx.x; pixel < TILE_X * TILE_Y; pixel += blockDim.x) tile[pixel] = 0.0f;
-    const int end = starts[blockIdx.x + 1];
-    for (int batch = starts[blockIdx.x]; batch < end; batch += BATCH) {
+    const int list = blockIdx.x - (i_slice - i_slice / n_shared) * columns * rows, end = starts[list + 1];
+    for (int batch = starts[list]; batch < end; batch += BATCH) {
         const int n = min(BATCH, end - batch);
         __syncthreads();  // the means of the last batch have been used
         for (int item = threadIdx.x; item < n * TILE_Y * GAUSSIANS; item += blockDim.x) {
@@ -95,7 +102,7 @@ extern "C" __global__ void deposit_atoms(const double* __restrict__ centres, con
             const Table table = table_of(cumulative, kind, n_reach);
             const Place place(centres + 3 * atom, reach[kind], n_layers, n_z, n_x, n_y, window);
             float mean = 0.0f;
-            if (y >= place.y && y < place.y + window) {
+            if (y >= place.y && y < place.y + place.n_high) {
                 const Edges edges(centres[3 * atom + 2], n_reach);
                 mean = edges.mean(table, y, y + 1, g).x * integrals[kind * GAUSSIANS + g] * occupancy[atom];
             }
@@ -109,7 +116,9 @@ extern "C" __global__ void deposit_atoms(const double* __restrict__ centres, con
             float mean = 0.0f;
             if (x >= place.x && x < place.x + place.n_wide) {
                 const Edges along_x(centres[3 * atom + 1], n_reach), along_z(centres[3 * atom], n_reach);
-                mean = along_x.mean(table, x, x + 1, g).x * along_z.mean(table, first_z, end_z, g).x;
+                const int first = window > 0 ? first_z : max(first_z, place.layer);
+                const int stop = window > 0 ? end_z : min(end_z, place.layer + place.n_deep);
+                if (stop > first) mean = along_x.mean(table, x, x + 1, g).x * along_z.mean(table, first, stop, g).x;
             }
             by_row[item] = mean;
         }

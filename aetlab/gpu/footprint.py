@@ -20,6 +20,8 @@ _FFT_PLANES = 2
 _HALO_PLANES, _WIDE_PLANES = 14, 32
 #: Room for more atoms, as a factor of those that came.
 GROWTH = 1.25
+#: Bytes of the slices of a simulation that are filled and propagated together, and slices that share lists of atoms.
+_PORTION_BYTES, SHARED_SLICES = 256e6, 8
 #: Half-width in Å of the atoms of most elements (:func:`aetlab.forward.scattering.fit_gaussians`), window included.
 _WIDEST_A = 4.5
 
@@ -103,3 +105,23 @@ def atom_slices_bytes(shape_zxy: tuple[int, int, int], n_defoci: int, n_atoms: i
     tiles = (1 + side / n_layers_per_slice) * (1 + side / TILE_X) * (1 + side / TILE_Y)
     atoms = GROWTH * n_atoms * (64 + 4 * tiles) + 4 * n_tiles(shape_zxy, n_layers_per_slice) + 1e6
     return round(planes * plane + atoms)
+
+
+def portion_slices(shape_zxy: tuple[int, int, int], n_layers: int) -> int:
+    """Return the slices of a simulation that :class:`~aetlab.gpu.exposure.GpuExposure` holds at a time."""
+    return min(n_slices(shape_zxy[0], n_layers), max(1, int(_PORTION_BYTES / (4 * shape_zxy[1] * shape_zxy[2]))))
+
+
+def exposure_bytes(shape_zxy: tuple[int, int, int], n_defoci: int, n_atoms: int, *, n_layers: int, voxel_A: float,
+                   limited: bool) -> int:
+    """Return the bytes that a :class:`~aetlab.gpu.exposure.GpuExposure` holds.
+
+    Shape and voxel are those of the simulation; ``limited`` says whether frequencies are cut.
+    """
+    plane = 8 * shape_zxy[1] * shape_zxy[2]
+    # Two waves, two propagators, images, their transfer functions, their intensities and working memory.
+    planes = 2 + 2 + (3 + _FFT_PLANES) * n_defoci + portion_slices(shape_zxy, n_layers) / 2
+    planes += 2 if limited else 0
+    n_listed, side = SHARED_SLICES * n_layers, 2 * _WIDEST_A / voxel_A
+    tiles = (1 + side / n_listed) * (1 + side / TILE_X) * (1 + side / TILE_Y)
+    return round(planes * plane + GROWTH * n_atoms * (64 + 4 * tiles) + 4 * n_tiles(shape_zxy, n_listed) + 1e6)

@@ -98,6 +98,20 @@ extern "C" __global__ void compare_columns(const float* __restrict__ amplitude, 
     columns.store(room, images);
 }
 
+// plane = `factor` (X, Y) · plane, for `plane` in frequencies along x.
+extern "C" __global__ void multiply_columns(const float2* __restrict__ factor, int n_x, int n_y, int radices,
+                                            const float2* __restrict__ twiddle, float2* __restrict__ plane) {
+    __shared__ float2 room[COLUMNS * LONGEST];
+    const Columns columns(n_x, n_y);
+    columns.load(plane, room);
+    transform<COLUMNS, true>(room, n_x, radices, twiddle);
+    for (int item = threadIdx.x; item < n_x * COLUMNS; item += blockDim.x)
+        if (columns.has(item)) room[item] = product(room[item], factor[columns.at(item)]);
+    __syncthreads();
+    transform<COLUMNS, false>(room, n_x, radices, twiddle);
+    columns.store(room, plane);
+}
+
 // Transform planes (F, X, Y) from frequencies along x to x in place, or back if `forward` is not 0.
 extern "C" __global__ void transform_columns(int forward, int n_x, int n_y, int radices,
                                              const float2* __restrict__ twiddle, float2* __restrict__ planes) {

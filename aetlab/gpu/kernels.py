@@ -13,6 +13,8 @@ _DEEP = 8
 LONGEST, COLUMNS = 1440, 4
 #: Rows and columns of a tile of atoms.cu, and the largest number of voxels of an atom along x or y there.
 TILE_X, TILE_Y, MOST_CELLS = 8, 32, 64
+#: Largest number of voxels about a site of fits.cu.
+MOST_BOX = 512
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ def _fused(n_threads: int) -> Kernel:
 
 #: Extents: ``rotate_*`` (Y, X, S), ``add_adjoint*`` and ``tv_*`` (Y, X, Z), ``build_rotation`` (X, Z, 1), ``*residual``
 #: (rows of all images, 1, 1), ``sum_cost`` and ``set_tilt`` (1, 1, 1), ``*columns*``
-#: (blocks of columns of all planes, 1, 1), ``*rows*`` (X, 1, 1), ``deposit_atoms`` (tiles of all slices, 1, 1),
-#: ``gather_atoms`` (atoms, 1, 1), ``shear_*`` (blocks of rows of y of all lines, 1, 1), ``bin_layers``
-#: (rows of y, X, S), all others (pixels or voxels, 1, 1).
+#: (blocks of columns of all planes, 1, 1), but ``copy_columns`` (values, 1, 1), ``*rows*`` (X, 1, 1), ``deposit_atoms``
+#: (tiles of all slices, 1, 1), ``gather_atoms`` (atoms, 1, 1), ``fit_gaussians`` (sites, 1, 1), ``shear_*``
+#: (blocks of rows of y of all lines, 1, 1), ``bin_layers`` (rows of y, X, S), all others (pixels or voxels, 1, 1).
 KERNELS: dict[str, Kernel] = {
     "set_tilt": _each("rotation.cu", 1, 1, 1),
     "build_rotation": _each("rotation.cu", 32, 4, 1),
@@ -75,12 +77,14 @@ KERNELS: dict[str, Kernel] = {
     "transmit_columns": _fused(256),
     "back_columns": _fused(256),
     "compare_columns": _fused(256),
+    "multiply_columns": _fused(256),
     "transform_columns": _fused(256),
     "propagate_rows": _fused(128),
     "rows_to_images": _fused(128),
     "rows_from_images": _fused(128),
     "deposit_atoms": Kernel("atoms.cu", (256, 1, 1), (1, 1, 1), waits=True),
     "gather_atoms": Kernel("atoms.cu", (64, 1, 1), (1, 1, 1), waits=True),
+    "fit_gaussians": Kernel("fits.cu", (32, 1, 1), (1, 1, 1), waits=True),
     "tv_primal": _each("volume.cu", 32, 8, 1),
     "tv_step": Kernel("volume.cu", (32, 8, 1), (32, 8, _DEEP)),
     "tv_primal_in_slab": _each("volume.cu", 32, 8, 1),

@@ -22,8 +22,11 @@ class Steps(Protocol):
     def pack(self, factors: np.ndarray) -> np.ndarray:
         """Return factors (..., X, Y) of frequencies in the form of these steps, complex64."""
 
-    def propagate(self, slices: Array) -> None:
-        """Propagate the incident wave through ``slices`` (S, X, Y)."""
+    def propagate(self, slices: Array, first: int = 0) -> None:
+        """Propagate the incident wave through ``slices`` (S, X, Y).
+
+        If they begin with number ``first`` above 0, propagate the wave of the last call.
+        """
 
     def to_images(self, transfer: Array, set_of: Array, now: Array) -> None:
         """Propagate the wave behind the slices to the images."""
@@ -45,31 +48,52 @@ class Steps(Protocol):
 class LibrarySteps:
     """Implement :class:`Steps` for planes of any shape, with the FFTs of a library."""
 
-    def __init__(self, optics: Optics, device: Device) -> None:
+    def __init__(self, optics: Optics, device: Device, *, gradient: bool = True,
+                 limit: np.ndarray | None = None) -> None:
         n_defoci, n_x, n_y = optics.transfer.shape
         self._device = device
         self._phase = np.float32(optics.phase_per_V)
         self._which = [int(i) for i in optics.which]
         self._free = device.upload(self.pack(optics.free))
-        self._waves = device.zeros((len(self._which) + 1, n_x, n_y), np.complex64)
+        self._limit = None if limit is None else device.upload(self.pack(limit))
+        self._transmission = None if limit is None else device.zeros((n_x, n_y), np.complex64)
+        self._waves = device.zeros((len(self._which) + 1 if gradient else 1, n_x, n_y), np.complex64)
         self._plane = device.zeros((n_x, n_y), np.complex64)
         self.images = device.zeros((n_defoci, n_x, n_y), np.complex64)
 
     def pack(self, factors: np.ndarray) -> np.ndarray:
         return factors.astype(np.complex64)
 
-    def propagate(self, slices: Array) -> None:
+    def propagate(self, slices: Array, first: int = 0) -> None:
         device, n, extent = self._device, np.int32(self._plane.size), (int(self._plane.size), 1, 1)
-        device.launch("enter", extent, self._phase, slices[0], n, self._waves[0])
-        for m, which in enumerate(self._which, start=1):
-            device.fft(self._waves[m - 1], self._plane)
-            device.launch("multiply", extent, self._free[which], n, self._plane)
-            device.fft(self._plane, self._plane, inverse=True)
-            device.launch("transmit", extent, self._phase, slices[m], self._plane, n, self._waves[m])
-        device.fft(self._waves[-1], self._plane)
+        n_kept = len(self._waves)
+        for m, one_slice in enumerate(slices, start=first):
+            wave = self._waves[m % n_kept]
+            if m > 0:
+                device.fft(self._waves[(m - 1) % n_kept], self._plane)
+                self._multiply(self._free[self._which[m - 1]], self._plane)
+            if self._limit is not None:
+                transmission = self._transmission if m > 0 else self._plane
+                device.launch("enter", extent, self._phase, one_slice, n, transmission)
+                device.fft(transmission, transmission)
+                self._multiply(self._limit, transmission)
+                if m > 0:
+                    device.launch("multiply", extent, transmission, n, self._plane)
+                # The wave times the transmission function of nothing.
+                device.launch("transmit", extent, np.float32(0), one_slice, self._plane, n, wave)
+            elif m > 0:
+                device.launch("transmit", extent, self._phase, one_slice, self._plane, n, wave)
+            else:
+                device.launch("enter", extent, self._phase, one_slice, n, wave)
+
+    def _multiply(self, factor: Array, plane: Array) -> None:
+        """Multiply the frequencies ``plane`` by ``factor``, and transform it back."""
+        self._device.launch("multiply", (int(plane.size), 1, 1), factor, np.int32(plane.size), plane)
+        self._device.fft(plane, plane, inverse=True)
 
     def to_images(self, transfer: Array, set_of: Array, now: Array) -> None:
         device, n, extent = self._device, np.int32(self._plane.size), (int(self._plane.size), 1, 1)
+        device.fft(self._waves[-1], self._plane)
         device.launch("to_images", extent, self._plane, transfer, set_of, now, np.int32(len(self.images)), n,
                       self.images)
         device.fft(self.images, self.images, inverse=True)
@@ -117,6 +141,11 @@ class GpuWaves:
         Transfer functions of K sets of defoci; they replace those of ``optics``.
     set_of : int (T,), optional
         The set of each tilt; by default there is one tilt.
+    gradient : bool
+        Whether the waves behind all slices are kept, which the gradient needs.
+    limit : complex (X, Y), optional
+        Factor of the frequencies of the transmission functions, with the 1/(X·Y) of the inverse FFT; images alone can
+        be computed with it.
 
     Attributes
     ----------
@@ -129,13 +158,15 @@ class GpuWaves:
     """
 
     def __init__(self, optics: Optics, device: Device, likelihood: str = "amplitude",
-                 transfer: np.ndarray | None = None, set_of: np.ndarray | None = None) -> None:
+                 transfer: np.ndarray | None = None, set_of: np.ndarray | None = None, *, gradient: bool = True,
+                 limit: np.ndarray | None = None) -> None:
         kernels = LIKELIHOODS[likelihood].gpu
         if kernels is None:
             raise GpuError(f"engine.likelihood={likelihood} has no GPU version")
         n_defoci, n_x, n_y = optics.transfer.shape
         self._device = device
-        self._steps: Steps = FusedSteps(optics, device) if fits((n_x, n_y)) else LibrarySteps(optics, device)
+        make_steps = FusedSteps if fits((n_x, n_y)) else LibrarySteps
+        self._steps: Steps = make_steps(optics, device, gradient=gradient, limit=limit)
         self.transfer = device.upload(self.pack(optics.transfer[None] if transfer is None else transfer))
         self.set_of = device.upload(np.zeros(1, np.int32) if set_of is None else set_of.astype(np.int32))
         self._likelihood = kernels
@@ -187,6 +218,10 @@ class GpuWaves:
         else:
             n_parts = self._compare_detected(amplitude, weights, now)
         self._device.launch("sum_cost", (1, 1, 1), self._cost, now, np.int32(n_parts), costs)
+
+    def propagate(self, slices: Array, first: int = 0) -> None:
+        """Propagate the incident wave through ``slices`` (S, X, Y); see :meth:`Steps.propagate`."""
+        self._steps.propagate(slices, first)
 
     def intensities(self, slices: Array, now: Array, *, propagated: bool = False) -> Array:
         """Return noise-free images (F, X, Y) of ``slices``, vacuum 1; ``now`` is as for :meth:`measure`.

@@ -9,17 +9,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from aetlab import gpu
+from aetlab import gpu, tracing
 from aetlab.core.backend import empty_aligned, n_threads
-from aetlab.core.nouns import TiltSeries
+from aetlab.core.nouns import Atoms, TiltSeries, Volume
 from aetlab.core.slabs import Slabs
 from aetlab.forward import ForwardModel
 from aetlab.forward.multislice import loses_fused_kernels
+from aetlab.forward.simulate import CpuExposure, Exposure, MakeExposure, SimulatedMicroscope
 from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.methods.regulariser import Prior, Problem, Regulariser
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.refinement.atom_slices import AtomSlices, CpuAtomSlices
-from aetlab.spec import RunSpec, SpecError, leaves_counts_out, refinement_layers, tilt_angles_deg
+from aetlab.refinement.tables import tabulate_atoms
+from aetlab.spec import RunSpec, SpecError, TraceSpec, leaves_counts_out, refinement_layers, tilt_angles_deg
 
 Array = Any
 Gpu = gpu.Device | gpu.Group
@@ -111,8 +113,11 @@ def require_gpu(spec: RunSpec) -> None:
     if spec.engine.device == "gpu":
         try:
             _open(spec)
+            n_atoms = math.ceil(_ATOMS_PER_A3 * _volume_A3(spec))
+            if spec.data.kind == "simulated" and spec.simulate.kind == "atoms":
+                gpu.open_device(_exposure_bytes(spec, n_atoms))
             if spec.refine.kind != "none":
-                _open_for_refinement(spec, math.ceil(_ATOMS_PER_A3 * _volume_A3(spec)))
+                _open_for_refinement(spec, n_atoms)
         except gpu.GpuError as error:
             raise _refusal(error) from None
 
@@ -135,6 +140,76 @@ def choose_slices(spec: RunSpec, n_atoms: int, say: Callable[[str], None]) -> Ca
         raise _refusal(error) from None
     say(f"{device.name} refines")
     return gpu.GpuSlices(*(device.devices if isinstance(device, gpu.Group) else (device,)))
+
+
+def choose_exposure(spec: RunSpec, say: Callable[[str], None]) -> MakeExposure | None:
+    """Return what makes the exposures of the simulation on the device that ``spec`` selects; None for the CPU.
+
+    ``auto`` selects the CPU: that a GPU simulates faster has not been measured. The CPU also simulates what a GPU
+    cannot; ``say`` is called with one line in this case.
+
+    Raises
+    ------
+    SpecError
+        If a GPU is required and none can be used.
+    """
+    if spec.engine.device != "gpu":
+        return None
+    if spec.simulate.kind != "atoms":
+        say(f"the CPU simulates: simulate={spec.simulate.kind} has no GPU version")
+        return None
+
+    def make(optics: SimulatedMicroscope, atoms: Atoms, parametrization: str,
+             debye_waller_A2: dict[str, float]) -> Exposure:
+        elements = np.flatnonzero(np.bincount(atoms.numbers))
+        tables = tabulate_atoms(tuple(elements.tolist()), optics.voxel_A, parametrization=parametrization,
+                                debye_waller_A2=debye_waller_A2)
+        try:
+            gpu.check_reach(float(tables.reach.max()))
+        except gpu.GpuError as error:
+            say(f"the CPU simulates: {error}")
+            return CpuExposure(optics, atoms, parametrization, debye_waller_A2)
+        try:
+            device = gpu.open_device(_exposure_bytes(spec, len(atoms)))
+        except gpu.GpuError as error:
+            raise _refusal(error) from None
+        say(f"{device.name} simulates")
+        return gpu.GpuExposure(optics, elements, tables, device)
+
+    return make
+
+
+def choose_fits(spec: RunSpec, trace: TraceSpec, volume: Volume, say: Callable[[str], None]) -> tracing.Fitter:
+    """Return the fits of the sites of ``volume`` on the device that ``spec`` selects; ``auto`` selects the CPU.
+
+    The CPU also does fits that a GPU cannot; ``say`` is called with one line in this case. ``trace`` is in voxels of
+    the volume.
+
+    Raises
+    ------
+    SpecError
+        If a GPU is required and none can be used.
+    """
+    if spec.engine.device != "gpu":
+        return tracing.fit_on_cpu
+    try:
+        gpu.check_radius(trace.fit_radius)
+    except gpu.GpuError as error:
+        say(f"the CPU fits the sites: {error}")
+        return tracing.fit_on_cpu
+    try:
+        device = gpu.open_device(gpu.fits_bytes(volume.potential_V.shape, math.ceil(_ATOMS_PER_A3 * _volume_A3(spec))))
+    except gpu.GpuError as error:
+        raise _refusal(error) from None
+    say(f"{device.name} fits the sites")
+    return gpu.GpuFits(device)
+
+
+def _exposure_bytes(spec: RunSpec, n_atoms: int) -> int:
+    n_z, n_x, n_y = (n * spec.simulate.oversample for n in spec.scale.shape_zxy)
+    return gpu.exposure_bytes(
+        (n_z, n_x, n_y), len(spec.defocus.planes_nm), n_atoms, n_layers=spec.simulate.n_layers,
+        voxel_A=spec.scale.voxel_A / spec.simulate.oversample, limited=spec.simulate.band_limit < 1)
 
 
 def find_gpu(spec: RunSpec) -> Gpu | None:

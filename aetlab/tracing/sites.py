@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numba
 import numpy as np
@@ -65,8 +66,25 @@ def gather_fits(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *, 
     return kernels_numba.FitInput(potential_V, sites, first, neighbours, float(spec.fit_radius), clip)
 
 
-def fit_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *,
-              subtract_neighbours: bool = True, n_fixed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+class Fitter(Protocol):
+    """Fit sites at once: on the CPU (:func:`fit_on_cpu`) or on a GPU (:class:`aetlab.gpu.GpuFits`)."""
+
+    def __call__(self, data: kernels_numba.FitInput, movable: np.ndarray,
+                 limits: kernels_numba.FitLimits) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sites (N, 5) with the ``movable`` ones (N,) fitted, and the status (N,) uint8 of their fits."""
+
+
+def fit_on_cpu(data: kernels_numba.FitInput, movable: np.ndarray,
+               limits: kernels_numba.FitLimits) -> tuple[np.ndarray, np.ndarray]:
+    """Fit sites by the threads of the CPU; see :class:`Fitter`."""
+    fitted, status = data.sites.copy(), np.zeros(len(data.sites), dtype=np.uint8)
+    share_sites(len(fitted), lambda low, high: kernels_numba.fit_gaussians(
+        data, movable, low, high, limits, fitted, status))
+    return fitted, status
+
+
+def fit_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *, subtract_neighbours: bool = True,
+              n_fixed: int = 0, fit: Fitter = fit_on_cpu) -> tuple[np.ndarray, np.ndarray]:
     """Fit every site once to the volume minus its neighbours, which are taken as they are in ``sites``.
 
     Parameters
@@ -78,6 +96,8 @@ def fit_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *,
         False fits the volume itself.
     n_fixed : int
         Number of sites at the beginning that are not fitted.
+    fit : Fitter
+        Where they are fitted.
 
     Returns
     -------
@@ -88,13 +108,10 @@ def fit_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec, *,
     order = canonical_order(sites)
     ordered = np.ascontiguousarray(sites[order])
     data = gather_fits(potential_V, ordered, spec, subtract_neighbours=subtract_neighbours, clip=spec.clip_at_zero)
-    fitted = ordered.copy()
-    status = np.zeros(len(sites), dtype=np.uint8)
     movable = order >= n_fixed
     bounds = np.array([spec.max_shift_per_fit, *spec.intensity_bounds, *spec.width_step_bounds, *spec.width_bounds])
     limits = kernels_numba.FitLimits(bounds, FIT_TOLERANCE, FIT_STEPS_MAX)
-    share_sites(len(sites), lambda low, high: kernels_numba.fit_gaussians(
-        data, movable, low, high, limits, fitted, status))
+    fitted, status = fit(data, movable, limits)
     inverse = np.empty_like(order)
     inverse[order] = np.arange(len(order))
     return fitted[inverse], status[inverse]

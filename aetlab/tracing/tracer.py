@@ -16,10 +16,12 @@ from aetlab.tracing.errors import Flag, estimate_errors
 from aetlab.tracing.noise import measure_noise
 from aetlab.tracing.removed import Removed
 from aetlab.tracing.sites import (
+    Fitter,
     canonical_order,
     drop_crowded_sites,
     drop_doubtful_sites,
     drop_lone_sites,
+    fit_on_cpu,
     fit_sites,
     longest_bond_A,
     merge_sites,
@@ -42,7 +44,8 @@ RoundReport = Callable[[int, int, str], None]
 
 
 def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...], report: RoundReport | None = None, *,
-                expected_signal: Mapping[int, float] | None = None, in_volts: bool = False) -> TracedAtoms:
+                expected_signal: Mapping[int, float] | None = None, in_volts: bool = False,
+                fit: Fitter = fit_on_cpu) -> TracedAtoms:
     """Find the atoms of a volume, fit a Gaussian to each, and name them.
 
     If the settings ask for it, the volume is smoothed, and cut to the cylinder inside the field of view of all tilts.
@@ -64,6 +67,8 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...], repo
         factor and power; by default a power of the atomic number.
     in_volts : bool
         Whether the volume is a potential in V, so that the factor is near 1.
+    fit : Fitter
+        Where sites are fitted.
 
     Returns
     -------
@@ -75,15 +80,16 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...], repo
     ValueError
         If an element occurs twice or there is none.
     """
-    found = find_sites(volume, spec, elements, report)
-    return name_found(volume, found, spec, elements, expected_signal=expected_signal, in_volts=in_volts)
+    found = find_sites(volume, spec, elements, report, fit=fit)
+    return name_found(volume, found, spec, elements, expected_signal=expected_signal, in_volts=in_volts, fit=fit)
 
 
 def name_found(volume: Volume, found: FoundSites, spec: TraceSpec, elements: tuple[int, ...], *,
-               expected_signal: Mapping[int, float] | None = None, in_volts: bool = False) -> TracedAtoms:
+               expected_signal: Mapping[int, float] | None = None, in_volts: bool = False,
+               fit: Fitter = fit_on_cpu) -> TracedAtoms:
     """Return the sites ``found`` in ``volume`` as named atoms; the parameters are those of :func:`trace_atoms`."""
     found = found.without("faint", found.bright(elements, spec.min_signal, expected_signal, in_volts))
-    measured = measure_sites(volume, found.sites, found.status, spec)
+    measured = measure_sites(volume, found.sites, found.status, spec, fit=fit)
     return found.named(measured, name_species(found.signal, elements, expected_signal, in_volts=in_volts))
 
 
@@ -154,28 +160,29 @@ class MeasuredSites:
 
 
 def find_sites(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
-               report: RoundReport | None = None) -> FoundSites:
+               report: RoundReport | None = None, *, fit: Fitter = fit_on_cpu) -> FoundSites:
     """Return the sites that the rounds of tracing find and keep; the parameters are those of :func:`trace_atoms`."""
     searched = _prepare(volume, spec, smoothed=True)
     potential_V = np.ascontiguousarray(to_numpy(searched))
     removed = Removed()
     candidates = find_candidates(searched, spec)
     n_candidates = len(candidates)
-    sites, _ = fit_sites(potential_V, candidates, spec, subtract_neighbours=False)
+    sites, _ = fit_sites(potential_V, candidates, spec, subtract_neighbours=False, fit=fit)
     sites = removed.by("same_atom", sites, merge_sites(sites, SAME_ATOM))
     for _ in range(spec.n_residual_searches):
         more = find_candidates(searched, spec, subtract=sites)
         n_candidates += len(more)
-        sites, _ = fit_sites(potential_V, np.concatenate([sites, more]), spec, n_fixed=len(sites))
+        sites, _ = fit_sites(potential_V, np.concatenate([sites, more]), spec, n_fixed=len(sites), fit=fit)
         sites = removed.by("same_atom", sites, merge_sites(sites, SAME_ATOM))
     bond = longest_bond_A(elements) / volume.voxel_A if spec.min_group > 1 else 0.0
     least = least_distance_A(elements, spec.min_bond_part) / volume.voxel_A if spec.min_bond_part else 0.0
-    sites, status, rounds = _refine_in_rounds(potential_V, searched, sites, spec, bond, least, removed, report)
+    sites, status, rounds = _refine_in_rounds(potential_V, searched, sites, spec, bond, least, removed, report, fit)
     order = canonical_order(sites)
     return FoundSites(sites[order], status[order], rounds, n_candidates, removed.counts)
 
 
-def measure_sites(volume: Volume, sites: np.ndarray, status: np.ndarray, spec: TraceSpec) -> MeasuredSites:
+def measure_sites(volume: Volume, sites: np.ndarray, status: np.ndarray, spec: TraceSpec, *,
+                  fit: Fitter = fit_on_cpu) -> MeasuredSites:
     """Return the last fits of ``sites`` (N, 5), to the volume as given where it was smoothed for the search.
 
     ``sites`` and ``status`` (N,) are rows of :class:`FoundSites`, in their order.
@@ -183,7 +190,7 @@ def measure_sites(volume: Volume, sites: np.ndarray, status: np.ndarray, spec: T
     sharp = bool(spec.smoothing and spec.n_sharp_fits)
     potential_V = np.ascontiguousarray(to_numpy(_prepare(volume, spec, smoothed=not sharp)))
     if sharp:
-        sites, status = _sharpen(potential_V, sites, spec)
+        sites, status = _sharpen(potential_V, sites, spec, fit)
     errors = estimate_errors(potential_V, sites, status, spec)
     centre = (np.asarray(potential_V.shape) - 1) / 2
     voxel_A = volume.voxel_A
@@ -210,19 +217,20 @@ def _outside_cylinder(shape_zxy: tuple[int, ...], margin: float) -> np.ndarray:
     return np.hypot(z, x) > min(n_z, n_x) / 2 - margin
 
 
-def _sharpen(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec) -> tuple[np.ndarray, np.ndarray]:
+def _sharpen(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec,
+             fit: Fitter) -> tuple[np.ndarray, np.ndarray]:
     """Fit sites of the smoothed volume to the given volume, where neighbours overlap less; return sites and status."""
     sharp = sites.copy()
     low, high = spec.width_bounds
     sharp[:, 4] = np.clip(np.sqrt(np.maximum(sites[:, 4] ** 2 - spec.smoothing**2, 0)), low, high)
     sharp[:, 3] *= (sites[:, 4] / sharp[:, 4]) ** 3
     for _ in range(spec.n_sharp_fits):
-        sharp, status = fit_sites(potential_V, sharp, spec)
+        sharp, status = fit_sites(potential_V, sharp, spec, fit=fit)
     return sharp, status
 
 
 def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarray, spec: TraceSpec, bond: float,
-                      least: float, removed: Removed, report: RoundReport | None,
+                      least: float, removed: Removed, report: RoundReport | None, fit: Fitter,
                       ) -> tuple[np.ndarray, np.ndarray, tuple[dict[str, float], ...]]:
     """Return the sites, the status of their last fits, and a summary of each round; count in ``removed``.
 
@@ -248,7 +256,7 @@ def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarra
         n_gone = n_before - len(sites)
         if n_gone > MANY_GONE * n_before:
             noise = measure_noise(searched, sites, spec)
-        fitted, status = fit_sites(potential_V, sites, spec)
+        fitted, status = fit_sites(potential_V, sites, spec, fit=fit)
         shift2 = ((fitted[:, :3] - sites[:, :3]) ** 2).sum(axis=1)
         sites = fitted
         shift = float(np.sqrt(shift2.mean())) if len(sites) else 0.0

@@ -1,0 +1,111 @@
+"""Fits of sites on the GPU agree with those of the CPU, emulated on the processor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from host_device import HostDevice, host_library
+
+from aetlab.core.nouns import Volume
+from aetlab.gpu import GpuError, GpuFits, check_radius, choose, fits_bytes
+from aetlab.reconstruction.device import choose_fits
+from aetlab.spec import RunSpec, SpecError, TraceSpec
+from aetlab.tracing import fit_on_cpu, trace_atoms
+from aetlab.tracing.sites import fit_sites
+
+SHAPE = (20, 22, 24)
+
+
+@pytest.fixture
+def device() -> Any:
+    device = HostDevice(host_library())
+    yield device
+    device.check_guards()
+
+
+def make_volume(seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Return a noisy volume with atoms near each other and at its faces, bad voxels, and starts of fits."""
+    rng = np.random.default_rng(seed)
+    sites = np.column_stack([rng.uniform(-0.4, np.array(SHAPE) - 0.6, (60, 3)), rng.uniform(50, 150, 60),
+                             rng.uniform(0.8, 1.4, 60)])
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij"), axis=-1)
+    volume = rng.normal(0, 3, SHAPE)
+    for site in sites:
+        volume += site[3] * np.exp(-((grid - site[:3]) ** 2).sum(axis=-1) / (2 * site[4] ** 2))
+    volume[rng.uniform(size=SHAPE) < 0.02] = np.nan
+    volume[2:11, 3:12, 4:13] = np.nan
+    start = sites + rng.normal(0, [0.2, 0.2, 0.2, 10, 0.1], sites.shape)
+    start[:, 4] = np.abs(start[:, 4]) + 0.2
+    start[0, :3] = 6, 7, 8  # among the bad voxels
+    return volume.astype(np.float32), start
+
+
+@pytest.mark.parametrize("how", [{}, {"n_fixed": 20}, {"subtract_neighbours": False}], ids=str)
+@pytest.mark.parametrize("spec", [TraceSpec(), TraceSpec(fit_radius=3.2, clip_at_zero=True, neighbour_radius=6.0)],
+                         ids=["narrow", "wide"])
+def test_fits_agree_with_the_cpu(device: HostDevice, spec: TraceSpec, how: dict[str, Any]) -> None:
+    """Every outcome occurs: converged, at a bound, not converged, too few voxels."""
+    volume, start = make_volume()
+    fits = GpuFits(device)
+    expected, expected_status = fit_sites(volume, start, spec, **how)
+    for _ in range(2):
+        found, status = fit_sites(volume, start, spec, fit=fits, **how)
+        np.testing.assert_array_equal(status, expected_status)
+        np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-7)
+    assert how.get("n_fixed") or {0, 1, 2} <= set(status.tolist())
+    assert (found[:how.get("n_fixed", 0)] == start[:how.get("n_fixed", 0)]).all()
+
+
+@pytest.mark.parametrize("n_waiting", [1, 32])
+def test_fits_hardly_depend_on_the_threads_of_a_block(n_waiting: int) -> None:
+    volume, start = make_volume(2)
+    found = [fit_sites(volume, start, TraceSpec(), fit=GpuFits(HostDevice(host_library(), n)))[0]
+             for n in (n_waiting, 4)]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-7, atol=1e-7)
+
+
+def test_no_sites_and_a_new_volume_are_taken(device: HostDevice) -> None:
+    fits = GpuFits(device)
+    for seed in (1, 2):
+        volume, start = make_volume(seed)
+        assert len(fit_sites(volume, start[:0], TraceSpec(), fit=fits)[0]) == 0
+        np.testing.assert_allclose(fit_sites(volume, start, TraceSpec(), fit=fits)[0],
+                                   fit_sites(volume, start, TraceSpec())[0], rtol=1e-7, atol=1e-7)
+
+
+def test_a_traced_volume_has_the_same_atoms(device: HostDevice) -> None:
+    volume = Volume(make_volume()[0], 0.5)
+    expected, found = (trace_atoms(volume, TraceSpec(), (8, 14), fit=fit) for fit in (fit_on_cpu, GpuFits(device)))
+    assert len(expected) > 20 and found.removed == expected.removed
+    np.testing.assert_array_equal(found.numbers, expected.numbers)
+    np.testing.assert_allclose(found.positions_A, expected.positions_A, atol=1e-5)
+    np.testing.assert_allclose(found.position_error_A, expected.position_error_A, rtol=1e-3)
+
+
+def test_engine_gpu_fits_on_the_gpu_or_says_why_not(device: HostDevice, smoke_spec: RunSpec, change,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "gpu_problem", lambda: None)
+    monkeypatch.setattr(choose, "_open", lambda: device)
+    said: list[str] = []
+    volume = Volume(np.zeros(SHAPE, np.float32), 0.5)
+    on_gpu = change(smoke_spec, "engine", device="gpu")
+    assert choose_fits(smoke_spec, TraceSpec(), volume, said.append) is fit_on_cpu and not said
+    assert isinstance(choose_fits(on_gpu, TraceSpec(), volume, said.append), GpuFits)
+    assert choose_fits(on_gpu, TraceSpec(fit_radius=5.0), volume, said.append) is fit_on_cpu
+    assert said == ["the processor fits the sites", "the CPU fits the sites: trace.fit_radius=5 takes up to 1331 "
+                    "voxels about a site, of which a GPU takes 512 at most"]
+    check_radius(3.9)
+    monkeypatch.setattr(HostDevice, "free_bytes", lambda self: 10**5)
+    with pytest.raises(SpecError, match="engine.device='gpu' cannot be used"):
+        choose_fits(on_gpu, TraceSpec(), volume, said.append)
+    with pytest.raises(GpuError, match="more than are free"):
+        fit_sites(*make_volume(), TraceSpec(), fit=GpuFits(device))
+
+
+def test_memory_is_that_of_the_arrays(device: HostDevice) -> None:
+    volume, start = make_volume()
+    held = device.n_bytes
+    fit_sites(volume, start, TraceSpec(), fit=GpuFits(device))
+    assert device.n_bytes - held <= fits_bytes(SHAPE, len(start)) + 1000
