@@ -34,7 +34,7 @@ from aetlab.core.physics import SYMBOLS
 from aetlab.core.poses import Poses
 from aetlab.core.progress import SILENT, Reporter
 from aetlab.core.seeds import generator
-from aetlab.reconstruction.device import Model, choose_exposure, choose_fits, choose_slices, solver_parts
+from aetlab.reconstruction.device import Model, choose_exposure, choose_slices, choose_tracing, solver_parts
 from aetlab.reconstruction.fit import step_of
 from aetlab.reconstruction.iterations import find_iterations
 from aetlab.reconstruction.left_out import without_held_images
@@ -175,7 +175,7 @@ def trace(settings: RunSpec, reconstruction: Reconstruction | Volume, *, element
     with computing(settings):
         spec, expected = tracing_of(settings, numbers, volume.voxel_A)
         traced = tracing.trace_atoms(volume, spec, numbers, _listener(progress, "trace"), expected_signal=expected,
-                                     in_volts=True, fit=choose_fits(settings, spec, volume, progress.say))
+                                     in_volts=True, work=choose_tracing(settings, spec, volume, progress.say))
     report_traced(traced, progress)
     if not len(traced):
         for line in tracing.explain_nothing(volume, spec):

@@ -15,7 +15,7 @@ from test_gpu_compile import machine_code
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.forward.series_optics import series_optics
 from aetlab.forward.simulate import SimulatedMicroscope
-from aetlab.gpu import GpuExposure, GpuFits, GpuModel, GpuSlices, Group, SlabModel
+from aetlab.gpu import GpuExposure, GpuFits, GpuModel, GpuSearch, GpuSlices, Group, SlabModel
 from aetlab.gpu.atom_slices import GpuAtomSlices
 from aetlab.gpu.group import Transfer
 from aetlab.gpu.kernels import KERNELS, SOURCES
@@ -31,7 +31,8 @@ N_Z, N_LAYERS, N_SLICES, N_DEFOCI = 480, 10, 48, 3
 REGISTERS = {"add_adjoint": 48, "add_adjoint_in_metric": 56, "rotate_linear": 48, "rotate_cubic": 56,
              "build_rotation": 40, "detected_residual": 48, "poisson_residual": 48, "residual": 40, "to_images": 40,
              "from_images": 40, "tv_step": 48, "tv_step_in_slab": 56, "deposit_atoms": 40, "gather_atoms": 64,
-             "fit_gaussians": 112, "shear_in": 64, "shear_columns": 64, "shear_rows": 64, "shear_out": 64,
+             "fit_gaussians": 112, "count_maxima": 56, "write_maxima": 56,
+             "shear_in": 64, "shear_columns": 64, "shear_rows": 64, "shear_out": 64,
              **{name: 64 for name, kernel in KERNELS.items() if kernel.source == "fused.cu"}}
 
 
@@ -150,6 +151,15 @@ def test_a_simulated_tilt_takes_two_or_five_launches_a_slice(band_limit: float, 
     assert sum(device.launches.values()) == expected and device.launches["deposit_atoms"] == 1
     assert device.n_sent < 100 * 150 + 1000  # lists of tiles
     assert device.n_returned == 4 * N_DEFOCI * 32 * 32
+
+
+def test_a_search_filters_a_volume_by_eight_launches_and_moves_it_sixteen_times() -> None:
+    """Without candidates; one more launch writes those that were counted."""
+    device, volume = CountingDevice(), np.zeros((8, 16, 32), np.float32)
+    assert GpuSearch(device)(volume, TraceSpec()).shape == (0, 5)
+    assert device.launches == Counter({"blur_axis_nearest": 6, "subtract": 1, "count_maxima": 1})
+    assert 16 * volume.nbytes <= device.n_bytes < 16 * volume.nbytes + 4 * 8 * 16 + 1000
+    assert device.n_returned == 4 * 8 * 16
 
 
 def test_all_sites_are_fitted_by_one_launch_and_return_as_44_bytes() -> None:

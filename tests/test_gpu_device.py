@@ -24,7 +24,16 @@ from aetlab.forward.multislice import Multislice
 from aetlab.forward.rotation import rotate_and_bin
 from aetlab.forward.series_optics import series_optics
 from aetlab.forward.simulate import CpuExposure, SimulatedMicroscope
-from aetlab.gpu import GpuExposure, GpuFits, GpuModel, GpuSlices, extrapolate, memory_needed_bytes, open_device
+from aetlab.gpu import (
+    GpuExposure,
+    GpuFits,
+    GpuModel,
+    GpuSearch,
+    GpuSlices,
+    extrapolate,
+    memory_needed_bytes,
+    open_device,
+)
 from aetlab.gpu.choose import RESERVE_BYTES
 from aetlab.methods.regulariser import Prior
 from aetlab.methods.regulariser import Problem as Facts
@@ -33,6 +42,7 @@ from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.tables import tabulate_atoms
 from aetlab.solve import minimize
 from aetlab.spec import MicroscopeSpec, SimulateSpec, TraceSpec
+from aetlab.tracing.candidates import find_candidates
 from aetlab.tracing.sites import fit_sites
 
 PROBLEM = gpu_problem()
@@ -227,7 +237,7 @@ def test_simulated_images_agree_with_the_cpu_and_repeat_bit_for_bit(device: Any,
     np.testing.assert_allclose(first, expected, atol=1e-4)
 
 
-def test_fits_of_sites_agree_with_the_cpu(device: Any) -> None:
+def test_candidates_and_fits_of_sites_agree_with_the_cpu(device: Any) -> None:
     rng, shape = np.random.default_rng(8), (24, 26, 30)
     volume = rng.normal(0, 5, shape).astype(np.float32)
     sites = np.column_stack([rng.uniform(2, np.array(shape) - 3, (40, 3)), rng.uniform(50, 150, 40), np.full(40, 1.1)])
@@ -240,6 +250,9 @@ def test_fits_of_sites_agree_with_the_cpu(device: Any) -> None:
     expected, expected_status = fit_sites(volume, start, TraceSpec())
     np.testing.assert_array_equal(status, expected_status)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+    candidates = find_candidates(volume, TraceSpec())
+    assert len(candidates) > 20
+    np.testing.assert_allclose(GpuSearch(device)(volume, TraceSpec()), candidates, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("warm_start", [False, True])

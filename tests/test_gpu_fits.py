@@ -1,4 +1,4 @@
-"""Fits of sites on the GPU agree with those of the CPU, emulated on the processor."""
+"""Candidates and fits of sites on the GPU agree with those of the CPU, emulated on the processor."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import pytest
 from host_device import HostDevice, host_library
 
 from aetlab.core.nouns import Volume
-from aetlab.gpu import GpuError, GpuFits, check_radius, choose, fits_bytes
-from aetlab.reconstruction.device import choose_fits
+from aetlab.gpu import GpuError, GpuFits, GpuSearch, check_radius, choose, fits_bytes, search_bytes
+from aetlab.reconstruction.device import choose_tracing
 from aetlab.spec import RunSpec, SpecError, TraceSpec
-from aetlab.tracing import fit_on_cpu, trace_atoms
+from aetlab.tracing import ON_CPU, Work, trace_atoms
+from aetlab.tracing.candidates import find_candidates
 from aetlab.tracing.sites import fit_sites
 
 SHAPE = (20, 22, 24)
@@ -77,8 +78,9 @@ def test_no_sites_and_a_new_volume_are_taken(device: HostDevice) -> None:
 
 def test_a_traced_volume_has_the_same_atoms(device: HostDevice) -> None:
     volume = Volume(make_volume()[0], 0.5)
-    expected, found = (trace_atoms(volume, TraceSpec(), (8, 14), fit=fit) for fit in (fit_on_cpu, GpuFits(device)))
-    assert len(expected) > 20 and found.removed == expected.removed
+    on_gpu = Work(GpuSearch(device), GpuFits(device))
+    expected, found = (trace_atoms(volume, TraceSpec(), (8, 14), work=work) for work in (ON_CPU, on_gpu))
+    assert len(expected) > 20 and found.removed == expected.removed and found.n_candidates == expected.n_candidates
     np.testing.assert_array_equal(found.numbers, expected.numbers)
     np.testing.assert_allclose(found.positions_A, expected.positions_A, atol=1e-5)
     np.testing.assert_allclose(found.position_error_A, expected.position_error_A, rtol=1e-3)
@@ -91,15 +93,16 @@ def test_engine_gpu_fits_on_the_gpu_or_says_why_not(device: HostDevice, smoke_sp
     said: list[str] = []
     volume = Volume(np.zeros(SHAPE, np.float32), 0.5)
     on_gpu = change(smoke_spec, "engine", device="gpu")
-    assert choose_fits(smoke_spec, TraceSpec(), volume, said.append) is fit_on_cpu and not said
-    assert isinstance(choose_fits(on_gpu, TraceSpec(), volume, said.append), GpuFits)
-    assert choose_fits(on_gpu, TraceSpec(fit_radius=5.0), volume, said.append) is fit_on_cpu
-    assert said == ["the processor fits the sites", "the CPU fits the sites: trace.fit_radius=5 takes up to 1331 "
-                    "voxels about a site, of which a GPU takes 512 at most"]
+    assert choose_tracing(smoke_spec, TraceSpec(), volume, said.append) is ON_CPU and not said
+    assert isinstance(choose_tracing(on_gpu, TraceSpec(), volume, said.append).fit, GpuFits)
+    wide = choose_tracing(on_gpu, TraceSpec(fit_radius=5.0), volume, said.append)
+    assert isinstance(wide.search, GpuSearch) and wide.fit is ON_CPU.fit
+    assert said == [*2 * ["the processor traces"], "the CPU fits the sites: trace.fit_radius=5 takes up to 1331 voxels "
+                    "about a site, of which a GPU takes 512 at most"]
     check_radius(3.9)
     monkeypatch.setattr(HostDevice, "free_bytes", lambda self: 10**5)
     with pytest.raises(SpecError, match="engine.device='gpu' cannot be used"):
-        choose_fits(on_gpu, TraceSpec(), volume, said.append)
+        choose_tracing(on_gpu, TraceSpec(), volume, said.append)
     with pytest.raises(GpuError, match="more than are free"):
         fit_sites(*make_volume(), TraceSpec(), fit=GpuFits(device))
 
@@ -109,3 +112,27 @@ def test_memory_is_that_of_the_arrays(device: HostDevice) -> None:
     held = device.n_bytes
     fit_sites(volume, start, TraceSpec(), fit=GpuFits(device))
     assert device.n_bytes - held <= fits_bytes(SHAPE, len(start)) + 1000
+    held = device.n_bytes
+    n_found = len(GpuSearch(device)(volume, TraceSpec()))
+    assert device.n_bytes - held <= search_bytes(SHAPE) + 60 * n_found + 1000
+
+
+@pytest.mark.parametrize("n_y", [24, 71])
+def test_candidates_are_those_of_the_cpu_in_their_order(device: HostDevice, n_y: int) -> None:
+    """Of a volume with bad voxels, one of noise alone, and what sites leave."""
+    volume, start = make_volume()
+    noise = np.random.default_rng(4).normal(0, 30, (9, 11, n_y)).astype(np.float32)
+    for searched, spec, subtract in ((volume, TraceSpec(), None), (volume, TraceSpec(), start),
+                                     (noise, TraceSpec(candidate_fraction=0.1), None)):
+        expected = find_candidates(searched, spec, subtract=subtract)
+        found = GpuSearch(device)(searched, spec, subtract=subtract)
+        assert len(expected) > 10 and len(found) == len(expected)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_equal_voxels_have_one_candidate_and_a_flat_volume_has_none(device: HostDevice) -> None:
+    search = GpuSearch(device)
+    plateau = np.zeros(SHAPE, np.float32)
+    plateau[5:7, 8:10, 10:12] = 200
+    np.testing.assert_allclose(search(plateau, TraceSpec()), find_candidates(plateau, TraceSpec()), atol=1e-4)
+    assert search(np.zeros(SHAPE, np.float32), TraceSpec()).shape == (0, 5)

@@ -7,6 +7,7 @@ sources compiled for the CPU.
 """
 
 from aetlab.gpu.atom_slices import GpuSlices
+from aetlab.gpu.candidates import GpuSearch, search_bytes
 from aetlab.gpu.choose import open_device, open_group
 from aetlab.gpu.device import Device, GpuError
 from aetlab.gpu.exposure import GpuExposure, check_reach
@@ -18,6 +19,6 @@ from aetlab.gpu.passes import extrapolate
 from aetlab.gpu.rotation import check_rotation
 from aetlab.gpu.slab_model import SlabModel
 
-__all__ = ["Device", "GpuError", "GpuExposure", "GpuFits", "GpuModel", "GpuSlices", "Group", "SlabModel",
+__all__ = ["Device", "GpuError", "GpuExposure", "GpuFits", "GpuModel", "GpuSearch", "GpuSlices", "Group", "SlabModel",
            "atom_slices_bytes", "check_radius", "check_reach", "check_rotation", "exposure_bytes", "extrapolate",
-           "fits_bytes", "memory_needed_bytes", "open_device", "open_group", "slab_needed_bytes"]
+           "fits_bytes", "memory_needed_bytes", "open_device", "open_group", "search_bytes", "slab_needed_bytes"]

@@ -46,8 +46,9 @@ def _fused(n_threads: int) -> Kernel:
 #: Extents: ``rotate_*`` (Y, X, S), ``add_adjoint*`` and ``tv_*`` (Y, X, Z), ``build_rotation`` (X, Z, 1), ``*residual``
 #: (rows of all images, 1, 1), ``sum_cost`` and ``set_tilt`` (1, 1, 1), ``*columns*``
 #: (blocks of columns of all planes, 1, 1), but ``copy_columns`` (values, 1, 1), ``*rows*`` (X, 1, 1), ``deposit_atoms``
-#: (tiles of all slices, 1, 1), ``gather_atoms`` (atoms, 1, 1), ``fit_gaussians`` (sites, 1, 1), ``shear_*``
-#: (blocks of rows of y of all lines, 1, 1), ``bin_layers`` (rows of y, X, S), all others (pixels or voxels, 1, 1).
+#: (tiles of all slices, 1, 1), ``gather_atoms`` (atoms, 1, 1), ``fit_gaussians`` (sites, 1, 1), ``*maxima``
+#: (Z · X, 1, 1), ``shear_*`` (blocks of rows of y of all lines, 1, 1), ``bin_layers`` (rows of y, X, S), all others
+#: (pixels or voxels, 1, 1).
 KERNELS: dict[str, Kernel] = {
     "set_tilt": _each("rotation.cu", 1, 1, 1),
     "build_rotation": _each("rotation.cu", 32, 4, 1),
@@ -84,6 +85,10 @@ KERNELS: dict[str, Kernel] = {
     "rows_from_images": _fused(128),
     "deposit_atoms": Kernel("atoms.cu", (256, 1, 1), (1, 1, 1), waits=True),
     "gather_atoms": Kernel("atoms.cu", (64, 1, 1), (1, 1, 1), waits=True),
+    "blur_axis_nearest": _each("candidates.cu", 256, 1, 1),
+    "subtract": _each("candidates.cu", 256, 1, 1),
+    "count_maxima": Kernel("candidates.cu", (32, 1, 1), (1, 1, 1), waits=True),
+    "write_maxima": Kernel("candidates.cu", (32, 1, 1), (1, 1, 1), waits=True),
     "fit_gaussians": Kernel("fits.cu", (32, 1, 1), (1, 1, 1), waits=True),
     "tv_primal": _each("volume.cu", 32, 8, 1),
     "tv_step": Kernel("volume.cu", (32, 8, 1), (32, 8, _DEEP)),

@@ -179,8 +179,8 @@ def choose_exposure(spec: RunSpec, say: Callable[[str], None]) -> MakeExposure |
     return make
 
 
-def choose_fits(spec: RunSpec, trace: TraceSpec, volume: Volume, say: Callable[[str], None]) -> tracing.Fitter:
-    """Return the fits of the sites of ``volume`` on the device that ``spec`` selects; ``auto`` selects the CPU.
+def choose_tracing(spec: RunSpec, trace: TraceSpec, volume: Volume, say: Callable[[str], None]) -> tracing.Work:
+    """Return the work of the tracing of ``volume`` on the device that ``spec`` selects; ``auto`` selects the CPU.
 
     The CPU also does fits that a GPU cannot; ``say`` is called with one line in this case. ``trace`` is in voxels of
     the volume.
@@ -191,18 +191,20 @@ def choose_fits(spec: RunSpec, trace: TraceSpec, volume: Volume, say: Callable[[
         If a GPU is required and none can be used.
     """
     if spec.engine.device != "gpu":
-        return tracing.fit_on_cpu
+        return tracing.ON_CPU
+    shape = volume.potential_V.shape
+    fits_bytes = gpu.fits_bytes(shape, math.ceil(_ATOMS_PER_A3 * _volume_A3(spec)))
+    try:
+        device = gpu.open_device(fits_bytes + gpu.search_bytes(shape))
+    except gpu.GpuError as error:
+        raise _refusal(error) from None
+    say(f"{device.name} traces")
     try:
         gpu.check_radius(trace.fit_radius)
     except gpu.GpuError as error:
         say(f"the CPU fits the sites: {error}")
-        return tracing.fit_on_cpu
-    try:
-        device = gpu.open_device(gpu.fits_bytes(volume.potential_V.shape, math.ceil(_ATOMS_PER_A3 * _volume_A3(spec))))
-    except gpu.GpuError as error:
-        raise _refusal(error) from None
-    say(f"{device.name} fits the sites")
-    return gpu.GpuFits(device)
+        return tracing.Work(search=gpu.GpuSearch(device))
+    return tracing.Work(gpu.GpuSearch(device), gpu.GpuFits(device))
 
 
 def _exposure_bytes(spec: RunSpec, n_atoms: int) -> int:

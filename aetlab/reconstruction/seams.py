@@ -20,7 +20,7 @@ from aetlab import tracing
 from aetlab.core.nouns import TracedAtoms, Volume
 from aetlab.core.radii import least_distance_A
 from aetlab.core.tiling import Tile, distance_to_nearest
-from aetlab.reconstruction.device import choose_fits
+from aetlab.reconstruction.device import choose_tracing
 from aetlab.reconstruction.traced import tracing_of
 from aetlab.spec import RunSpec
 from aetlab.tracing import FoundSites, MeasuredSites
@@ -90,9 +90,9 @@ def trace_tile(settings: RunSpec, volume: Volume, numbers: tuple[int, ...],
                report: Callable[[int, int, str], None]) -> tuple[FoundSites, TracedAtoms]:
     """Return the sites found in the rows of a tile that its record keeps, and the atoms that these rows alone give."""
     spec, expected = tracing_of(settings, numbers, volume.voxel_A)
-    fit = choose_fits(settings, spec, volume, lambda text: None)
-    found = tracing.find_sites(volume, spec, numbers, report, fit=fit)
-    return found, tracing.name_found(volume, found, spec, numbers, expected_signal=expected, in_volts=True, fit=fit)
+    work = choose_tracing(settings, spec, volume, lambda text: None)
+    found = tracing.find_sites(volume, spec, numbers, report, work=work)
+    return found, tracing.name_found(volume, found, spec, numbers, expected_signal=expected, in_volts=True, work=work)
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ def measure_part(settings: RunSpec, part: Part, joined: JoinedSites, volume: Vol
     local = joined.found.sites - [0, 0, part.lowest_row, 0, 0]
     own = joined.owner == part.kept.index
     inside = own | (local[:, 2] > -0.5) & (local[:, 2] < part.kept.n_rows - 0.5)
-    fit = choose_fits(settings, spec, volume, lambda text: None)
-    measured = tracing.measure_sites(volume, local[inside], joined.found.status[inside], spec, fit=fit)
+    work = choose_tracing(settings, spec, volume, lambda text: None)
+    measured = tracing.measure_sites(volume, local[inside], joined.found.status[inside], spec, work=work)
     own = own[inside]
     moved = MeasuredSites(**{field.name: getattr(measured, field.name)[own] for field in fields(MeasuredSites)})
     return replace(moved, positions_A=moved.positions_A + [0, part.kept.offset_A(voxel_A), 0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numba
 import numpy as np
@@ -34,6 +35,13 @@ def filter_difference_of_gaussians(block: Array, sigma_narrow: float, sigma_wide
     filtered = gaussian(block, sigma_narrow, mode="nearest", truncate=TRUNCATE)
     filtered -= gaussian(block, sigma_wide, mode="nearest", truncate=TRUNCATE)
     return filtered
+
+
+class Search(Protocol):
+    """Search a volume: on the CPU (:func:`find_candidates`) or on a GPU (:class:`aetlab.gpu.GpuSearch`)."""
+
+    def __call__(self, potential_V: np.ndarray, spec: TraceSpec, *, subtract: np.ndarray | None = None) -> np.ndarray:
+        """Return the candidates of a volume as :func:`find_candidates` does."""
 
 
 def find_candidates(potential_V: Array, spec: TraceSpec, *, subtract: np.ndarray | None = None) -> np.ndarray:
@@ -85,10 +93,20 @@ def _search_slab(potential_V: Array, spec: TraceSpec, subtract: np.ndarray | Non
     shift = xp.stack([parabola.vertex(*(flat[index + k * stride].astype(xp.float64) for k in (-1, 0, 1))).place
                       for stride in (stride_z, stride_x, 1)], axis=1)
     value = block[centre[:, 0], centre[:, 1], centre[:, 2]].astype(xp.float64)
-    peak = value * xp.exp(0.5 * (shift**2).sum(axis=1) / spec.width_start**2)
-    sites = xp.empty((len(centre), 5))
-    sites[:, :3] = centre + shift
+    sites = place_candidates(to_numpy(centre), to_numpy(shift), to_numpy(value), spec)
     sites[:, 0] += low
+    return sites
+
+
+def place_candidates(centre: np.ndarray, shift: np.ndarray, value: np.ndarray, spec: TraceSpec) -> np.ndarray:
+    """Return the start sites (M, 5) of the candidates that are high enough.
+
+    ``centre`` (N, 3) are their voxels, ``shift`` (N, 3) their places in them and ``value`` (N,) in V, float64, those of
+    the voxels.
+    """
+    peak = value * np.exp(0.5 * (shift**2).sum(axis=1) / spec.width_start**2)
+    sites = np.empty((len(centre), 5))
+    sites[:, :3] = centre + shift
     sites[:, 3] = peak
     sites[:, 4] = spec.width_start
-    return to_numpy(sites[peak >= least_peak])
+    return sites[peak >= spec.candidate_fraction * spec.min_intensity_V]

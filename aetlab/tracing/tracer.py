@@ -11,7 +11,7 @@ from aetlab.core.backend import to_numpy
 from aetlab.core.nouns import Array, TracedAtoms, Volume
 from aetlab.core.radii import least_distance_A
 from aetlab.spec import TraceSpec
-from aetlab.tracing.candidates import find_candidates
+from aetlab.tracing.candidates import Search, find_candidates
 from aetlab.tracing.errors import Flag, estimate_errors
 from aetlab.tracing.noise import measure_noise
 from aetlab.tracing.removed import Removed
@@ -39,13 +39,25 @@ SAME_ATOM = 1.0
 EARLY_SIGNIFICANCE = (0.5, 0.75)
 #: Least probability of a name that counts as the likely one; half, for any two elements.
 LIKELY = 0.5 - 1e-6
+
+
+@dataclass(frozen=True)
+class Work:
+    """The device of the work on a volume: ``search`` finds candidates, ``fit`` fits sites."""
+
+    search: Search = find_candidates
+    fit: Fitter = fit_on_cpu
+
+
+#: The work by the CPU.
+ON_CPU = Work()
 #: Called with rounds done, rounds at most, and a text about the latest.
 RoundReport = Callable[[int, int, str], None]
 
 
 def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...], report: RoundReport | None = None, *,
                 expected_signal: Mapping[int, float] | None = None, in_volts: bool = False,
-                fit: Fitter = fit_on_cpu) -> TracedAtoms:
+                work: Work = ON_CPU) -> TracedAtoms:
     """Find the atoms of a volume, fit a Gaussian to each, and name them.
 
     If the settings ask for it, the volume is smoothed, and cut to the cylinder inside the field of view of all tilts.
@@ -67,8 +79,8 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...], repo
         factor and power; by default a power of the atomic number.
     in_volts : bool
         Whether the volume is a potential in V, so that the factor is near 1.
-    fit : Fitter
-        Where sites are fitted.
+    work : Work
+        Where candidates are searched for and sites are fitted.
 
     Returns
     -------
@@ -80,16 +92,16 @@ def trace_atoms(volume: Volume, spec: TraceSpec, elements: tuple[int, ...], repo
     ValueError
         If an element occurs twice or there is none.
     """
-    found = find_sites(volume, spec, elements, report, fit=fit)
-    return name_found(volume, found, spec, elements, expected_signal=expected_signal, in_volts=in_volts, fit=fit)
+    found = find_sites(volume, spec, elements, report, work=work)
+    return name_found(volume, found, spec, elements, expected_signal=expected_signal, in_volts=in_volts, work=work)
 
 
 def name_found(volume: Volume, found: FoundSites, spec: TraceSpec, elements: tuple[int, ...], *,
                expected_signal: Mapping[int, float] | None = None, in_volts: bool = False,
-               fit: Fitter = fit_on_cpu) -> TracedAtoms:
+               work: Work = ON_CPU) -> TracedAtoms:
     """Return the sites ``found`` in ``volume`` as named atoms; the parameters are those of :func:`trace_atoms`."""
     found = found.without("faint", found.bright(elements, spec.min_signal, expected_signal, in_volts))
-    measured = measure_sites(volume, found.sites, found.status, spec, fit=fit)
+    measured = measure_sites(volume, found.sites, found.status, spec, work=work)
     return found.named(measured, name_species(found.signal, elements, expected_signal, in_volts=in_volts))
 
 
@@ -160,29 +172,29 @@ class MeasuredSites:
 
 
 def find_sites(volume: Volume, spec: TraceSpec, elements: tuple[int, ...],
-               report: RoundReport | None = None, *, fit: Fitter = fit_on_cpu) -> FoundSites:
+               report: RoundReport | None = None, *, work: Work = ON_CPU) -> FoundSites:
     """Return the sites that the rounds of tracing find and keep; the parameters are those of :func:`trace_atoms`."""
     searched = _prepare(volume, spec, smoothed=True)
     potential_V = np.ascontiguousarray(to_numpy(searched))
     removed = Removed()
-    candidates = find_candidates(searched, spec)
+    candidates = work.search(searched, spec)
     n_candidates = len(candidates)
-    sites, _ = fit_sites(potential_V, candidates, spec, subtract_neighbours=False, fit=fit)
+    sites, _ = fit_sites(potential_V, candidates, spec, subtract_neighbours=False, fit=work.fit)
     sites = removed.by("same_atom", sites, merge_sites(sites, SAME_ATOM))
     for _ in range(spec.n_residual_searches):
-        more = find_candidates(searched, spec, subtract=sites)
+        more = work.search(searched, spec, subtract=sites)
         n_candidates += len(more)
-        sites, _ = fit_sites(potential_V, np.concatenate([sites, more]), spec, n_fixed=len(sites), fit=fit)
+        sites, _ = fit_sites(potential_V, np.concatenate([sites, more]), spec, n_fixed=len(sites), fit=work.fit)
         sites = removed.by("same_atom", sites, merge_sites(sites, SAME_ATOM))
     bond = longest_bond_A(elements) / volume.voxel_A if spec.min_group > 1 else 0.0
     least = least_distance_A(elements, spec.min_bond_part) / volume.voxel_A if spec.min_bond_part else 0.0
-    sites, status, rounds = _refine_in_rounds(potential_V, searched, sites, spec, bond, least, removed, report, fit)
+    sites, status, rounds = _refine_in_rounds(potential_V, searched, sites, spec, bond, least, removed, report, work)
     order = canonical_order(sites)
     return FoundSites(sites[order], status[order], rounds, n_candidates, removed.counts)
 
 
 def measure_sites(volume: Volume, sites: np.ndarray, status: np.ndarray, spec: TraceSpec, *,
-                  fit: Fitter = fit_on_cpu) -> MeasuredSites:
+                  work: Work = ON_CPU) -> MeasuredSites:
     """Return the last fits of ``sites`` (N, 5), to the volume as given where it was smoothed for the search.
 
     ``sites`` and ``status`` (N,) are rows of :class:`FoundSites`, in their order.
@@ -190,7 +202,7 @@ def measure_sites(volume: Volume, sites: np.ndarray, status: np.ndarray, spec: T
     sharp = bool(spec.smoothing and spec.n_sharp_fits)
     potential_V = np.ascontiguousarray(to_numpy(_prepare(volume, spec, smoothed=not sharp)))
     if sharp:
-        sites, status = _sharpen(potential_V, sites, spec, fit)
+        sites, status = _sharpen(potential_V, sites, spec, work)
     errors = estimate_errors(potential_V, sites, status, spec)
     centre = (np.asarray(potential_V.shape) - 1) / 2
     voxel_A = volume.voxel_A
@@ -218,19 +230,19 @@ def _outside_cylinder(shape_zxy: tuple[int, ...], margin: float) -> np.ndarray:
 
 
 def _sharpen(potential_V: np.ndarray, sites: np.ndarray, spec: TraceSpec,
-             fit: Fitter) -> tuple[np.ndarray, np.ndarray]:
+             work: Work) -> tuple[np.ndarray, np.ndarray]:
     """Fit sites of the smoothed volume to the given volume, where neighbours overlap less; return sites and status."""
     sharp = sites.copy()
     low, high = spec.width_bounds
     sharp[:, 4] = np.clip(np.sqrt(np.maximum(sites[:, 4] ** 2 - spec.smoothing**2, 0)), low, high)
     sharp[:, 3] *= (sites[:, 4] / sharp[:, 4]) ** 3
     for _ in range(spec.n_sharp_fits):
-        sharp, status = fit_sites(potential_V, sharp, spec, fit=fit)
+        sharp, status = fit_sites(potential_V, sharp, spec, fit=work.fit)
     return sharp, status
 
 
 def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarray, spec: TraceSpec, bond: float,
-                      least: float, removed: Removed, report: RoundReport | None, fit: Fitter,
+                      least: float, removed: Removed, report: RoundReport | None, work: Work,
                       ) -> tuple[np.ndarray, np.ndarray, tuple[dict[str, float], ...]]:
     """Return the sites, the status of their last fits, and a summary of each round; count in ``removed``.
 
@@ -256,7 +268,7 @@ def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarra
         n_gone = n_before - len(sites)
         if n_gone > MANY_GONE * n_before:
             noise = measure_noise(searched, sites, spec)
-        fitted, status = fit_sites(potential_V, sites, spec, fit=fit)
+        fitted, status = fit_sites(potential_V, sites, spec, fit=work.fit)
         shift2 = ((fitted[:, :3] - sites[:, :3]) ** 2).sum(axis=1)
         sites = fitted
         shift = float(np.sqrt(shift2.mean())) if len(sites) else 0.0
