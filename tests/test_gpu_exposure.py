@@ -116,7 +116,7 @@ def test_engine_gpu_simulates_on_the_gpu_or_says_why_not(device: HostDevice, smo
     for name, engine, how in (("cpu", "cpu", {}), ("gpu", "gpu", {}), ("auto", "auto", {}),
                               ("fine", "gpu", {"oversample": 8}), ("voxels", "gpu", {"kind": "voxels"})):
         on = change(change(spec, "engine", device=engine), "simulate", n_layers=2, **how)
-        on = change(on, "scale", shape_zxy=(4, 6, 8)) if name == "fine" else on
+        on = change(on, "scale", shape_zxy=(8, 8, 8)) if name == "fine" else on
         images[name] = flow.simulate(on, make_atoms(), noise=False, progress=reporter).images
     assert said[0] == "the processor simulates"
     assert said[1].startswith("the CPU simulates: atoms reach over ") and said[1].endswith("a GPU takes 64 at most")

@@ -13,7 +13,7 @@ from host_group import OwnDevice, host_group
 from priors import PROBLEM
 
 from aetlab.core.backend import to_numpy
-from aetlab.core.nouns import TiltSeries
+from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.forward.model import ForwardModel
 from aetlab.gpu import (
     GpuError,
@@ -28,7 +28,8 @@ from aetlab.gpu import (
 from aetlab.gpu.group import slab_widths
 from aetlab.methods.regulariser import OnGpu, Problem
 from aetlab.methods.regularisers import REGULARISERS
-from aetlab.reconstruction.device import require_gpu
+from aetlab.reconstruction.device import gpu_bytes, require_gpu
+from aetlab.reconstruction.estimate import estimate
 from aetlab.reconstruction.fit import align_when_due, fit_volume, make_aligner, make_model
 from aetlab.spec import MicroscopeSpec, RunSpec, SpecError, tilt_angles_deg
 from aetlab.spec.unread import why_unread
@@ -255,3 +256,19 @@ def test_a_device_of_several_needs_about_its_share() -> None:
     for n_devices in (2, 4, 8):
         needed = slab_needed_bytes((480, 480, 480), 60, 3, n_devices=n_devices, **about)
         assert max(needed) < one / n_devices + 0.5e9 and min(needed) < 1.05 * one / n_devices
+
+
+def test_the_estimate_tries_several_gpus_and_counts_the_memory_of_each(with_gpus: None, tiny: RunSpec, change,
+                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aetlab.reconstruction.trials._tried", {})
+    monkeypatch.setattr("aetlab.reconstruction.estimate._clock_s", lambda work: (work(), 0.01)[1])
+    spec = change(change(tiny, "reg", kind="tv"), "engine", devices=2)
+    atoms = Atoms(np.array([14]), np.zeros((1, 3)), np.zeros(1, int))
+    found = estimate(spec, atoms)
+    assert (found.gpu, found.n_gpus) == ("2 x the processor", 2)
+    assert found.gpu_bytes == gpu_bytes(spec) < gpu_bytes(tiny)
+    assert "0.00 GB of each of 2 x the processor (simulate" in found.in_one_line()
+    assert found.as_table().splitlines()[-1].split() == ["of", "each", "GPU", "0.00", "2", "x", "the", "processor",
+                                                         "reconstruct"]
+    # Four tilts are tried together; an iteration has five, and a step of the regulariser.
+    assert found.seconds["reconstruct"] == pytest.approx(spec.engine.n_iterations * (5 * 0.01 / 4 + 0.01))
