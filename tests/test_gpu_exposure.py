@@ -111,7 +111,8 @@ def test_engine_gpu_simulates_on_the_gpu_or_says_why_not(device: HostDevice, smo
     said: list[str] = []
     reporter = SilentReporter()
     monkeypatch.setattr(reporter, "say", said.append)
-    spec = change(change(smoke_spec, "scale", shape_zxy=(16, 18, 20)), "tilts", n_tilts=2)
+    spec = change(smoke_spec, "binning", n_layers=4)
+    spec = change(change(spec, "scale", shape_zxy=(16, 18, 20)), "tilts", n_tilts=2)
     images = {}
     for name, engine, how in (("cpu", "cpu", {}), ("gpu", "gpu", {}), ("auto", "auto", {}),
                               ("fine", "gpu", {"oversample": 8}), ("voxels", "gpu", {"kind": "voxels"})):
