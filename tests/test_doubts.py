@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from aetlab.core.doubts import describe_hand, doubts
+from aetlab.refinement.fisher import neighbour_correlation
 from aetlab.refinement.naming import misfit_factor, scatter_of_occupancies
 from aetlab.validation.chemistry import count_odd_occupancies
 
@@ -75,6 +76,20 @@ def test_occupancies_that_scatter_more_than_their_errors_are_doubted():
     assert misfit_factor(numbers, truth + misfit, error, np.array([1.2, 1.1])) == pytest.approx(
         scatter_of_occupancies(numbers, truth + misfit, error) ** 2)
     assert misfit_factor(numbers, truth, error, np.array([3.0, 5.0])) == 4
+
+
+@pytest.mark.parametrize(("walk", "lowest", "highest"), [(0.0, -0.07, 0.0), (1.0, 0.4, 0.65)])
+def test_what_neighbouring_tilts_ask_is_correlated_only_where_atoms_move(walk, lowest, highest):
+    rng = np.random.default_rng(5)
+    information = np.tile(np.diag([4.0, 9.0, 2.0, 1.0]), (200, 1, 1))
+    # Gradients of independent errors, and of a random walk of the atoms along y about its mean.
+    places = walk * np.cumsum(rng.normal(size=(30, 200)), axis=0)
+    gradients = rng.normal(size=(30, 200, 4)) * np.sqrt(np.diagonal(information[0]))
+    gradients[..., 1] += 9.0 * (places - places.mean(axis=0)) / np.sqrt(30)
+    found = neighbour_correlation(information, gradients)
+    assert lowest < found < highest
+    assert bool(doubts({"refined_neighbour_correlation": found})) == (walk > 0)
+    assert np.isnan(neighbour_correlation(information, gradients[:7]))
 
 
 def test_names_that_are_uncertain_by_their_own_probabilities_are_doubted():

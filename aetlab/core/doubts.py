@@ -23,6 +23,9 @@ LINDEMANN = 0.15
 #: by their own probabilities: the scatter was 0.9 to 1.3 in 19 series whose atoms and elements were right, and 1.5 in
 #: one with the wrong focal spread.
 MOST_SCATTER, MOST_MISNAMED = 1.6, 0.02
+#: Correlation of what neighbouring tilts ask of an atom: independent errors make it negative, -0.07 to -0.16 in nine
+#: right series, 0.09 to 0.35 in five whose atoms moved or whose model was wrong.
+MOST_ALIKE = 0.04
 #: Phase in rad at the edge of what the lens passes by which a stated aberration may be wrong: the usual limit, π/4.
 MOST_ABERRATION = math.pi / 4
 #: Standard errors by which one of two mirror images must fit better.
@@ -96,6 +99,11 @@ def _of_atoms(metrics: Mapping[str, float]) -> list[str]:
         found.append(f"the occupancies of the atoms of one element scatter by {scatter:.1f} times their standard "
                      "errors: the model lacks something in all images (aberrations, absorption, envelopes), or atoms "
                      "move; elements and positions are less certain than stated")
+    alike = metrics.get("refined_neighbour_correlation", float("nan"))
+    if alike > MOST_ALIKE:
+        found.append(f"neighbouring tilts ask the atoms for the same displacements (correlation {alike:.2f}; "
+                     "independent errors have a negative one): atoms move during the series, or the model lacks something in all "
+                     "images; standard errors are too small")
     n_misnamed = metrics.get("n_expected_misnamed", 0.0)
     if n_misnamed > max(MOST_MISNAMED * n_atoms, 1):
         found.append(f"by their probabilities, about {n_misnamed:.0f} of {n_atoms:.0f} atoms are named wrongly")

@@ -244,6 +244,25 @@ def tilt_factors(information: np.ndarray, spread: np.ndarray, kinds: np.ndarray,
     return factors
 
 
+def neighbour_correlation(information: np.ndarray, gradients: np.ndarray) -> float:
+    """Return the correlation along the tilt axis of what neighbouring tilts ask of a site, the median over the sites.
+
+    Tilt t asks for the displacement H⁻¹ g_t of a site. Without common errors those of different tilts are independent,
+    and the correlation of neighbours is about -1/T, lower where poses are fitted. Along the axis y all tilts tell the
+    same of a site: atoms that move during a series, whose neighbours in angle are near in time as well, and what the
+    model lacks in all images make it positive. NaN with fewer than :data:`LEAST_TILTS` tilts or without sites.
+
+    Parameters
+    ----------
+    information, gradients : (N, 4, 4) and (T, N, 4)
+        JᵀJ of each site, and its gradients at the minimum, tilts in the order of their angles.
+    """
+    if len(gradients) < LEAST_TILTS or not len(information):
+        return math.nan
+    asked = np.einsum("nj,tnj->tn", invert_blocks(information)[:, 1], gradients - gradients.mean(axis=0))
+    return float(np.median((asked[1:] * asked[:-1]).sum(axis=0) / np.maximum((asked**2).sum(axis=0), 1e-300)))
+
+
 def own_information(full: np.ndarray, kinds: np.ndarray, position_factor: np.ndarray) -> np.ndarray:
     """Return JᵀJ (N, 4, 4) of positions and occupancy from that with the amounts of all elements (N, 3 + K, 3 + K).
 

@@ -19,6 +19,7 @@ from aetlab.refinement.first_poses import align_tilts
 from aetlab.refinement.first_sites import as_sites, first_sites, noise_imitates_atoms
 from aetlab.refinement.fisher import (
     information_passes,
+    neighbour_correlation,
     own_information,
     sample_information,
     sample_pose_information,
@@ -359,10 +360,9 @@ class _Refinement:
         factors = variance_factors(self._coarse, sites, poses, information, next(self._seeds))
         self._passed("overlap")
         errors = standard_errors(information, n_electrons, factors[sites.kinds], sites.occupancy)
-        thermal_A2, thermal_error_A2 = model.thermal_A2, np.zeros(len(model.elements))
-        if spec.thermal:
-            thermal_A2, thermal_error_A2 = unbiased_thermal(thermal_A2, fit.thermal_information, sites.kinds, errors,
-                                                            n_electrons)
+        thermal_A2, thermal_error_A2 = unbiased_thermal(
+            model.thermal_A2, fit.thermal_information, sites.kinds, errors, n_electrons) if spec.thermal else (
+            model.thermal_A2, np.zeros(len(model.elements)))
         seen = model.present.any(axis=1)
         repeated = tilt_factors(information, spread_of_tilts(by_tilt[seen]), sites.kinds, len(model.elements),
                                 n_electrons, int(seen.sum()))
@@ -382,11 +382,11 @@ class _Refinement:
             probability=posterior[order, best[order]], posterior=posterior[order, :-1],
             not_atom_probability=posterior[order, -1], poses=poses, thermal_A2=thermal_A2,
             thermal_error_A2=thermal_error_A2, cost=np.array(fit.descent.costs), rounds=tuple(self._rounds),
-            summary={"stopped": fit.descent.stopped, "passes": self._n_passes,
-                     "remaining_standard_errors": fit.remaining,
+            summary={"stopped": fit.descent.stopped, "remaining_standard_errors": fit.remaining,
+                     "neighbour_correlation": neighbour_correlation(information, by_tilt[seen]),
                      "chi_square": 8 * n_electrons * fit.descent.cost / model.n_values,
                      "variance_factor_position": float(factors[:, :3].mean()),
-                     "variance_factor_occupancy": float(factors[:, 3].mean()),
+                     "variance_factor_occupancy": float(factors[:, 3].mean()), "passes": self._n_passes,
                      "tilt_factor_position": float(repeated[np.unique(sites.kinds), :3].mean())}
             | summarize_images(spec, model, poses, thermal_A2, self._contrast_error) | {"traced_lost": self._lost})
 
