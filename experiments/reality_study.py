@@ -71,7 +71,8 @@ WORDS = {"explain the images worse than the volume": "worse than the volume", "a
          "defoci that fit": "scale of the defocus", "scatter otherwise": "odd occupancies",
          "nearer than any bond": "too near", "mirror image": "hand", "before it melts": "vibration",
          "fit with astigmatism": "astigmatism", "fit with coma": "coma", "fit with three-fold": "A2",
-         "element scatter by": "scatter of occupancies", "by their probabilities": "names"}
+         "element scatter by": "scatter of occupancies", "by their probabilities": "names",
+         "neighbouring tilts": "neighbouring tilts"}
 
 
 def cases() -> dict[str, dict[str, float]]:

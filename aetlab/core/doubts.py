@@ -102,8 +102,8 @@ def _of_atoms(metrics: Mapping[str, float]) -> list[str]:
     alike = metrics.get("refined_neighbour_correlation", float("nan"))
     if alike > MOST_ALIKE:
         found.append(f"neighbouring tilts ask the atoms for the same displacements (correlation {alike:.2f}; "
-                     "independent errors have a negative one): atoms move during the series, or the model lacks something in all "
-                     "images; standard errors are too small")
+                     "independent errors have a negative one): atoms move during the series, or the model lacks "
+                     "something in all images; standard errors are too small")
     n_misnamed = metrics.get("n_expected_misnamed", 0.0)
     if n_misnamed > max(MOST_MISNAMED * n_atoms, 1):
         found.append(f"by their probabilities, about {n_misnamed:.0f} of {n_atoms:.0f} atoms are named wrongly")
