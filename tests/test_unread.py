@@ -51,7 +51,7 @@ UNREAD_WITH: dict[tuple[str, str], set[str]] = {
     ("sample", "file"): OF_NEEDLE, ("reg", "atoms"): {"engine.step"}, ("reg", "pos"): {"reg.weight", "reg.rule_factor"},
     ("reg", "none"): {"reg.weight", "reg.rule_factor"}, ("align", "true"): {"reg.iterations_factor"},
     ("simulate", "voxels"): OF_ROTATED_ATOMS, ("dose", "inf"): {"reg.iterations_factor", "microscope.dqe"},
-    ("trace", "paper"): {"trace.link_factor", "trace.n_sharp_fits"},
+    ("trace", "paper"): {"trace.link_factor", "trace.n_sharp_fits"}, ("engine", "cpu"): {"engine.devices"},
 }
 CHOICES = [(group, choice) for group, choices in group_choices().items() for choice in choices
            if group != "experiment" and (group, choice) not in {("data", "measured"), ("scale", "fit")}]
