@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter
 
 from aetlab.bound import main, split_plans
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
-from aetlab.refinement.bound import Bound, compute_bound, count_places
+from aetlab.refinement.bound import Bound, compute_bound, free_volume_A3, maxima_per_A3
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.spec import MicroscopeSpec
 
@@ -65,24 +66,41 @@ def test_mean_error_and_confusion_of_known_bounds() -> None:
     assert bound.confused_percent(4.0) == pytest.approx(2.275013)
 
 
-def test_an_ideal_observer_finds_what_exceeds_the_threshold_of_its_false_atoms() -> None:
-    """Drawn: noise of variance 1 at ten empty places for each atom, 1 + noise/d at an atom."""
-    rng, detectability, n = np.random.default_rng(5), np.array([2.0, 3.5, 6.0]), 200_000
-    bound = Bound(np.full(3, 8), np.ones((3, 3)), 1 / detectability, np.full(3, np.nan), places_per_atom=10.0)
-    empty, atoms = rng.standard_normal(10 * n), detectability + rng.standard_normal((n, 3))
-    threshold = np.sort(empty)[-n // 50]  # 2 % of the atoms in false ones
-    assert bound.found_percent(1.0, 2.0) == pytest.approx(100 * (atoms > threshold).mean(), abs=0.3)
+def test_an_ideal_observer_finds_what_exceeds_the_maxima_of_the_noise() -> None:
+    """Drawn: the amount at an atom, raised by the three coordinates that follow the noise."""
+    rng, detectability = np.random.default_rng(5), np.array([3.0, 4.5, 6.0])
+    amount, coordinates = detectability + rng.standard_normal((200_000, 3)), rng.chisquare(3, (200_000, 3))
+    bound = Bound(np.full(3, 8), np.ones((3, 3)), 1 / detectability, np.full(3, np.nan), 12.0, 0.8)
+    # The threshold that leaves 2 % of false atoms in 12 Å³ for each atom.
+    threshold = 3.95913
+    assert 12.0 * maxima_per_A3(threshold, 0.8) == pytest.approx(0.02, rel=1e-3)
+    found = np.sqrt(amount**2 + coordinates) > threshold
+    assert bound.found_percent(1.0, 2.0) == pytest.approx(100 * found.mean(), abs=1.0)
     assert bound.found_percent(4.0) > bound.found_percent(1.0) > bound.found_percent(1.0, 0.1)
     assert bound.found_percent(1e4) == pytest.approx(100)
 
 
-def test_the_places_of_an_atom_are_the_independent_values_in_its_volume() -> None:
-    """fcc, a = 4 Å: 16 Å³ for each atom. A box of 8 Å at q = 1/Å has 16³ frequencies in a cube, π/6 in the ball."""
-    corners = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
-    cells = np.stack(np.meshgrid(*[np.arange(2)] * 3), axis=-1).reshape(-1, 1, 3)
-    positions_A = 4.0 * (cells + corners).reshape(-1, 3)
-    assert count_places(positions_A, 1.0) == pytest.approx(16**3 * np.pi / 6 / len(positions_A))
-    assert count_places(positions_A[:1], 1.0) == pytest.approx(4 / 3 * np.pi)
+def test_maxima_of_noise_are_as_many_as_in_drawn_fields() -> None:
+    rng, n, step_A = np.random.default_rng(3), 64, 0.125
+    frequency = np.fft.fftfreq(n, step_A)
+    inside = sum(np.meshgrid(*[frequency**2] * 3, indexing="ij"), start=np.zeros((n,) * 3)) <= 0.9**2
+    counted, n_fields = 0, 12
+    for _ in range(n_fields):
+        field = np.fft.ifftn(np.fft.fftn(rng.standard_normal((n,) * 3)) * inside).real
+        field /= field.std()
+        counted += int(((field == maximum_filter(field, 3, mode="wrap")) & (field > 2.5)).sum())
+    assert counted > 400
+    assert counted / (n_fields * (n * step_A) ** 3) == pytest.approx(maxima_per_A3(2.5, 0.9), rel=0.15)
+
+
+def test_the_free_volume_of_two_atoms_is_that_of_two_balls_less_two_others() -> None:
+    def lens(radius: float) -> float:  # of two balls at the distance 1
+        return np.pi * (4 * radius + 1) * (2 * radius - 1) ** 2 / 12
+
+    expected = sum(sign * (2 * 4 / 3 * np.pi * r**3 - lens(r)) for sign, r in ((1, 2.0), (-1, 0.7))) / 2
+    pair_A = np.array([[0.0, 0, 0], [0, 0, 1.6]])
+    assert free_volume_A3(pair_A) == pytest.approx(expected * 1.6**3, rel=0.02)
+    assert free_volume_A3(pair_A[:1]) == 1
 
 
 def test_errors_fall_as_the_root_of_the_dose_and_with_the_atomic_number() -> None:

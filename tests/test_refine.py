@@ -11,6 +11,7 @@ from aetlab.core.nouns import TiltSeries, TracedAtoms
 from aetlab.core.poses import Poses, turn_matrix
 from aetlab.forward import add_shot_noise
 from aetlab.refinement import as_traced, refine_atoms
+from aetlab.refinement.bootstrap import bootstrap_factors
 from aetlab.refinement.first_sites import first_sites, noise_imitates_atoms
 from aetlab.refinement.fisher import information_passes, invert_blocks, sample_information, standard_errors
 from aetlab.refinement.fit import fit_to_images
@@ -92,6 +93,31 @@ def test_a_fit_converges_to_the_bound_in_tens_of_passes(series: TiltSeries, trut
     # χ² per pixel: 1 less the fitted parameters' share.
     n_values = series.images.size
     assert 8 * ELECTRONS * fit.descent.cost / n_values == pytest.approx(1 - 256 / n_values, abs=0.02)
+
+
+def test_errors_beyond_the_linear_range_are_those_of_drawn_counts(truth: Sites) -> None:
+    """At 10 electrons a pixel the counts move atoms by a third of their width, at 10 000 by a hundredth."""
+    rng, poses = np.random.default_rng(8), Poses.nominal(TILT_DEG, 3)
+    vacuum = TiltSeries(np.ones((len(TILT_DEG), 3, *SHAPE[1:]), np.float32), TILT_DEG, DEFOCUS_A, VOXEL_A)
+    images = make_model(vacuum).images(truth, poses)
+    rms = {}
+    for electrons, n_drawn in ((10.0, 3), (10_000.0, 1)):
+        given = dataclasses.replace(vacuum, electrons_per_pixel=np.full(images.shape[:2], electrons))
+        model = make_model(given).with_images(images)
+        information = sample_information(model, truth, poses, 12, 9)
+        errors = standard_errors(information, electrons)
+        factors = bootstrap_factors(model, truth, poses, information, errors, 10, lambda cost: None)
+        squares = []
+        for _ in range(n_drawn):
+            counts = (rng.poisson(electrons * images) / electrons).astype(np.float32)
+            counted = dataclasses.replace(given, images=counts)
+            fit = fit_to_images(make_model(counted), truth, poses, information, n_passes=60, tolerance=0.02)
+            moved_A = fit.sites.positions_A - truth.positions_A
+            near = np.linalg.norm(moved_A, axis=1) < 0.8
+            squares.append((moved_A[near] ** 2 / errors[near, :3] ** 2).mean())
+        rms[electrons] = np.sqrt([factors[truth.kinds, :3].mean(), np.mean(squares)])
+    assert rms[10.0][1] > 1.15 and rms[10_000.0] == pytest.approx([1, 1], abs=0.1)
+    assert rms[10.0][0] == pytest.approx(rms[10.0][1], rel=0.12)
 
 
 def test_sites_vanish_appear_and_get_their_elements(series: TiltSeries, truth: Sites) -> None:
@@ -245,12 +271,12 @@ def test_likelihood_of_elements_follows_the_amounts() -> None:
 
 
 def test_the_posterior_of_an_element_is_bayes_rule() -> None:
-    """Amounts of 1.05 and 1.95 at one electron: log-likelihoods -4 · ½ (amount - k)² for k = 1, 2 and 0."""
+    """Amounts of 1.05 and 1.95 at three electrons: log-likelihoods -4 · 3 · ½ (amount - k)² for k = 1, 2 and 0."""
     information = np.zeros((40, 5, 5))
     information[:, :3, :3], information[:, 3:, 3:] = np.eye(3), np.outer([1.0, 2.0], [1.0, 2.0])
-    posterior = name_sites(np.repeat([1.05, 0.975], 20), np.repeat([0, 1], 20), np.zeros((40, 2)), information, 1.0)
+    posterior = name_sites(np.repeat([1.05, 0.975], 20), np.repeat([0, 1], 20), np.zeros((40, 2)), information, 3.0)
     for row, amount in ((posterior[0], 1.05), (posterior[-1], 1.95)):
-        likelihood = np.exp(-2 * (amount - np.array([1.0, 2.0, 0.0])) ** 2) * [0.4975, 0.4975, 0.005]
+        likelihood = np.exp(-6 * (amount - np.array([1.0, 2.0, 0.0])) ** 2) * [0.05, 0.05, 0.9]
         assert row == pytest.approx(likelihood / likelihood.sum(), abs=1e-3)
 
 

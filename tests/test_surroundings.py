@@ -50,6 +50,22 @@ def test_neighbours_determine_the_elements() -> None:
         assert np.mean(favour > 0) > 0.9
 
 
+def test_an_atom_is_expected_beside_a_site_that_lacks_a_neighbour() -> None:
+    """Both places are 1.6 Å from one Si: one where a bond is empty, the other between bonds that are all there."""
+    places_A, kinds = chain_lattice()
+    middle = np.argmin(np.abs(places_A[kinds == SI] - 3 * SPACING_A).sum(axis=1))
+    at_A = places_A[kinds == SI][middle]
+    empty_A = at_A + [0.5 * SPACING_A, 0, 0]
+    # The Si on the other side of the empty bond is missing as well.
+    gone = [np.argmin(np.abs(places_A - place).sum(axis=1)) for place in (empty_A, at_A + [SPACING_A, 0, 0])]
+    left = np.delete(np.arange(len(kinds)), gone)
+    sites = Sites(places_A[left], np.ones(len(left)), kinds[left])
+    full_A = at_A + 0.5 * SPACING_A * np.array([1, 1, 1]) / np.sqrt(3)
+    log = surroundings(np.stack([empty_A, full_A]), sites)
+    favour = log[:, O] - log[:, -1]
+    assert favour[0] > favour[1] + 2
+
+
 def test_a_site_is_not_its_own_neighbour() -> None:
     sites, _ = noisy_sites()
     own = surroundings(sites.positions_A, sites, own=True)

@@ -151,6 +151,8 @@ _OF_REFINEMENT = (
           "factor by which the tilts differ more in the positions than the counts explain"),
     Metric("refined_neighbour_correlation", "correlation of neighbouring tilts, refined", "1", 3, "lower", False,
           "correlation along the tilt axis of the displacements that neighbouring tilts ask of an atom"),
+    Metric("refined_bootstrap_factor_position", "variance factor by bootstrap, refined", "1", 3, "lower", False,
+          "factor by which noise moves the positions more than a linear response of the images explains"),
     Metric("refined_variance_factor_occupancy", "variance factor of occupancies, refined", "1", 3, "lower", False,
           "factor by which the uncertainty of all other atoms raises the variance of an occupancy"),
     Metric("refined_thermal_{element}_A2", "thermal factor B of {element}, refined", "Å²", 3, "neither", False,

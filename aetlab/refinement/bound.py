@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.spatial import cKDTree
-from scipy.special import erfc, ndtr, ndtri
+from scipy.special import erfc, ndtr
 
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
@@ -20,6 +21,11 @@ from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import separation
 from aetlab.spec import MicroscopeSpec
 
+#: Distances of a place from its nearest atom at which an atom is searched, in median distances of nearest neighbours.
+NEAREST, FARTHEST = 0.7, 2.0
+#: Places drawn to measure the free volume.
+N_DRAWN = 50_000
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -27,15 +33,17 @@ class Bound:
 
     ``sigma_A`` (N, 3) and ``sigma_occupancy`` (N,) are the least standard deviations, ``separation`` (N,) the distance
     in standard deviations of an atom from the element that it is most easily confused with (NaN for one element only).
-    n electrons in a vacuum pixel make errors √n times smaller and separations √n times larger. ``places_per_atom`` is
-    the number of independent places for each atom at which noise could look like one (:func:`count_places`).
+    n electrons in a vacuum pixel make errors √n times smaller and separations √n times larger. ``free_A3`` is the
+    volume for each atom in which noise could look like one (:func:`free_volume_A3`), ``highest_per_A`` the highest
+    frequency of the images.
     """
 
     numbers: np.ndarray
     sigma_A: np.ndarray
     sigma_occupancy: np.ndarray
     separation: np.ndarray
-    places_per_atom: float = 1.0
+    free_A3: float = 1.0
+    highest_per_A: float = 1.0
 
     def position_pm(self, electrons_per_pixel: float, number: int | None = None) -> float:
         """Return the mean 3D position error in pm of all atoms, or of those of one element."""
@@ -51,29 +59,53 @@ class Bound:
         distance = self.separation[known] * math.sqrt(electrons_per_pixel)
         return 100 * float((0.5 * erfc(distance / (2 * math.sqrt(2)))).mean())
 
-
     def found_percent(self, electrons_per_pixel: float, false_percent: float = 1.0) -> float:
         """Return the percentage of atoms that an ideal observer finds with ``false_percent`` of false atoms.
 
-        The observer knows all other atoms and tests the presence of one at each place by the likelihood ratio (Neyman
-        and Pearson, Phil. Trans. A 231, 289, 1933). Its logarithm is normal: with d = 1/σ of the occupancy, an atom
-        exceeds the threshold c with the probability Φ(d - c), noise with Φ(-c).
+        The observer knows all other atoms and tests the presence of one at every place by the likelihood ratio (Neyman
+        and Pearson, Phil. Trans. A 231, 289, 1933). In standard deviations the amount at the place of an atom has the
+        mean d = 1/σ of the occupancy, and the maximum that is found near it is higher by 3/(2d), since three
+        coordinates follow the noise: it exceeds the threshold c with the probability Φ(d + 3/(2d) - c). False atoms are
+        the maxima of the noise above c, of which :func:`maxima_per_A3` gives the number. The surroundings of a place
+        are not used: who uses them can find more.
         """
-        threshold = -float(ndtri(min(false_percent / 100 / self.places_per_atom, 0.5)))
+        wanted = false_percent / 100 / self.free_A3
+        least, most = math.sqrt(3.0), 30.0  # the number falls from √3 on
+        threshold = least
+        if maxima_per_A3(least, self.highest_per_A) > wanted:
+            threshold = float(brentq(lambda c: math.log(maxima_per_A3(c, self.highest_per_A) / wanted), least, most))
         detectability = math.sqrt(electrons_per_pixel) / self.sigma_occupancy
-        return 100 * float(ndtr(detectability - threshold).mean())
+        return 100 * float(ndtr(detectability + 1.5 / detectability - threshold).mean())
 
 
-def count_places(positions_A: np.ndarray, highest_per_A: float) -> float:
-    """Return the independent values in the volume of one atom, of a field with frequencies up to ``highest_per_A``.
+def maxima_per_A3(threshold: float, highest_per_A: float) -> float:
+    """Return the number of maxima above ``threshold`` in 1 Å³ of a Gaussian field with variance 1.
 
-    A field has 4/3 π q³ independent values in a unit volume. The volume of an atom is that of close packing at the
-    median distance d of nearest neighbours, d³/√2; that of one atom alone is one cubic Å.
+    Its spectrum is white up to q = ``highest_per_A``: a derivative has the variance λ = (2πq)²/5, and high maxima have
+    the density λ^(3/2) (c² - 1) exp(-c²/2)/(2π)² (Adler, The Geometry of Random Fields, 1981).
     """
-    distance_A = 2 ** (1 / 6)
-    if len(positions_A) > 1:
-        distance_A = float(np.median(cKDTree(positions_A).query(positions_A, k=2)[0][:, 1]))
-    return max(4 / 3 * math.pi * highest_per_A**3 * distance_A**3 / math.sqrt(2), 1.0)
+    roughness = (2 * math.pi * highest_per_A) ** 2 / 5
+    return roughness**1.5 * (threshold**2 - 1) * math.exp(-(threshold**2) / 2) / (2 * math.pi) ** 2
+
+
+def free_volume_A3(positions_A: np.ndarray) -> float:
+    """Return the volume for each atom where another could be, in Å³; 1 for a single atom.
+
+    It is that of the places whose nearest atom is between :data:`NEAREST` and :data:`FARTHEST` median distances of
+    nearest neighbours away.
+    """
+    n = len(positions_A)
+    if n < 2:
+        return 1.0
+    tree, rng = cKDTree(positions_A), np.random.default_rng(0)
+    distance_A = float(np.median(tree.query(positions_A, k=2)[0][:, 1]))
+    reach_A, direction = FARTHEST * distance_A, rng.normal(size=(N_DRAWN, 3))
+    direction *= reach_A * rng.random((N_DRAWN, 1)) ** (1 / 3) / np.linalg.norm(direction, axis=1, keepdims=True)
+    places_A = positions_A[rng.integers(0, n, N_DRAWN)] + direction
+    # A place in k balls is drawn k times as often.
+    balls = tree.query_ball_point(places_A, reach_A, return_length=True)
+    free = tree.query(places_A)[0] >= NEAREST * distance_A
+    return 4 / 3 * math.pi * reach_A**3 * float((free / balls).mean())
 
 
 def compute_bound(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float, tilt_deg: np.ndarray,
@@ -106,4 +138,4 @@ def compute_bound(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float,
             nearest[mine] = np.min(others, axis=0)
     highest_per_A = min(microscope.aperture_per_A, 0.5 / voxel_A)
     return Bound(atoms.numbers, np.sqrt(variance[:, :3]), np.sqrt(variance[:, 3]), nearest,
-                 count_places(atoms.positions_A, highest_per_A))
+                 free_volume_A3(atoms.positions_A), highest_per_A)

@@ -18,8 +18,8 @@ import numpy as np
 from aetlab.core.doubts import MOST_SCATTER
 from aetlab.refinement.fisher import CHI_SQUARE_MEDIAN, invert_blocks
 
-#: Prior share of sites that are no atom.
-PRIOR_NOTHING = 0.005
+#: Prior share of sites that are no atom: most places where noise resembles an atom hold none.
+PRIOR_NOTHING = 0.9
 #: Electrons in a vacuum pixel that are assumed for noise-free images.
 NOISE_FREE_ELECTRONS = 1e4
 #: Fewest atoms of an element whose scatter is a measure.

@@ -15,6 +15,7 @@ import numpy as np
 from aetlab.core.nouns import RefinedAtoms, TiltSeries, TracedAtoms
 from aetlab.core.poses import Poses
 from aetlab.refinement.atom_slices import AtomSlices, CpuAtomSlices
+from aetlab.refinement.bootstrap import bootstrap_factors
 from aetlab.refinement.first_poses import align_tilts
 from aetlab.refinement.first_sites import as_sites, first_sites, noise_imitates_atoms
 from aetlab.refinement.fisher import (
@@ -48,7 +49,7 @@ from aetlab.refinement.search import (
     lightest_kind,
     propose_sites,
 )
-from aetlab.refinement.summary import summarize_images
+from aetlab.refinement.summary import summarize_errors, summarize_fit, summarize_images
 from aetlab.refinement.surroundings import log_surroundings
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
@@ -132,7 +133,7 @@ class _Refinement:
         self._model, self._spec, self._report = model.with_layers(n_coarse_layers), spec, report
         self._few, self._many = information_passes(spec, model.n_tilts)
         self._seeds = iter(np.random.SeedSequence(seed).generate_state(128).tolist())
-        self._n_passes, self._contrast_error = 0, 0.0
+        self._n_passes, self._contrast_error, self._noisy = 0, 0.0, False
         self._resampled_A2: np.ndarray | None = None  # thermal factors at the latest correction of the sampling
         self._rounds: list[dict[str, float]] = []
         self._first_cost, self._first_costs, self._lost = math.inf, np.zeros(0), 0
@@ -152,8 +153,8 @@ class _Refinement:
         if spec.robust:
             self._first_costs, _ = image_misfits(first, whole, poses)
         information = self._information(sites, poses, self._few)
-        if spec.first_share != "rule" or noise_imitates_atoms(self._model, sites, poses, information,
-                                                              spec.min_occupancy):
+        self._noisy = noise_imitates_atoms(self._model, sites, poses, information, spec.min_occupancy)
+        if spec.first_share != "rule" or self._noisy:
             sites, information = sites.select(strong), information[strong]
         places_A = traced.positions_A[well_traced(traced)]
         n_new = len(sites)
@@ -170,7 +171,7 @@ class _Refinement:
             last = last or not len(sites)
             n_new = 0
             if not last:
-                new = self._propose(sites, poses, information, i_round)
+                new = self._propose(sites, poses, information, i_round == spec.n_rounds - 2)
                 n_new = len(new)
                 sites = join(sites, new)
                 sites, information = self._rename(sites, poses, n_new)
@@ -296,7 +297,7 @@ class _Refinement:
             fit = replace(fit, sites=at_usual_occupancy(fit.sites, information))
         return fit
 
-    def _propose(self, sites: Sites, poses: Poses, information: np.ndarray, i_round: int) -> Sites:
+    def _propose(self, sites: Sites, poses: Poses, information: np.ndarray, all_at_once: bool) -> Sites:
         model = self._model
         residual = ResidualVolume(model.shape_zxy, model.n_layers_per_slice, poses, model.voxel_A)
         for _ in model.gradients(sites, poses, on_slices=residual.add):
@@ -308,8 +309,8 @@ class _Refinement:
         around = self._surroundings(proposed.positions_A, sites, own=False)
         return judge_proposals(proposed, sites, poses, information, model,
                                favour=around[:, lightest_kind(model)] - around[:, -1],
-                               min_significance=self._spec.min_significance,
-                               all_at_once=i_round == self._spec.n_rounds - 2)
+                               min_significance=self._spec.min_significance, noisy=self._noisy,
+                               all_at_once=all_at_once)
 
     def _surroundings(self, places_A: np.ndarray, sites: Sites, *, own: bool) -> np.ndarray:
         """Return log-likelihoods (P, K + 1) of each element and of no atom from the neighbours; 0 if switched off."""
@@ -360,13 +361,15 @@ class _Refinement:
         factors = variance_factors(self._coarse, sites, poses, information, next(self._seeds))
         self._passed("overlap")
         errors = standard_errors(information, n_electrons, factors[sites.kinds], sites.occupancy)
+        bootstrapped = np.ones_like(factors) if not self._noisy else bootstrap_factors(
+            self._coarse, sites, poses, information, errors, next(self._seeds), lambda cost: self._passed("bootstrap"))
         thermal_A2, thermal_error_A2 = unbiased_thermal(
             model.thermal_A2, fit.thermal_information, sites.kinds, errors, n_electrons) if spec.thermal else (
             model.thermal_A2, np.zeros(len(model.elements)))
         seen = model.present.any(axis=1)
         repeated = tilt_factors(information, spread_of_tilts(by_tilt[seen]), sites.kinds, len(model.elements),
                                 n_electrons, int(seen.sum()))
-        errors = errors * np.sqrt(repeated[sites.kinds])
+        errors = errors * np.sqrt((bootstrapped * repeated)[sites.kinds])
         misfit = misfit_factor(sites.kinds, sites.occupancy, errors[:, 3], repeated[np.unique(sites.kinds), 3])
         posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, n_electrons, misfit * float(
             factors[:, 3].mean()), self._surroundings(sites.positions_A, sites, own=True))
@@ -382,12 +385,9 @@ class _Refinement:
             probability=posterior[order, best[order]], posterior=posterior[order, :-1],
             not_atom_probability=posterior[order, -1], poses=poses, thermal_A2=thermal_A2,
             thermal_error_A2=thermal_error_A2, cost=np.array(fit.descent.costs), rounds=tuple(self._rounds),
-            summary={"stopped": fit.descent.stopped, "remaining_standard_errors": fit.remaining,
-                     "neighbour_correlation": neighbour_correlation(information, by_tilt[seen]),
-                     "chi_square": 8 * n_electrons * fit.descent.cost / model.n_values,
-                     "variance_factor_position": float(factors[:, :3].mean()),
-                     "variance_factor_occupancy": float(factors[:, 3].mean()), "passes": self._n_passes,
-                     "tilt_factor_position": float(repeated[np.unique(sites.kinds), :3].mean())}
+            summary={"passes": self._n_passes} | summarize_fit(fit, model, n_electrons)
+            | summarize_errors(sites.kinds, factors, repeated, bootstrapped)
+            | {"neighbour_correlation": neighbour_correlation(information, by_tilt[seen])}
             | summarize_images(spec, model, poses, thermal_A2, self._contrast_error) | {"traced_lost": self._lost})
 
     @property

@@ -19,8 +19,9 @@ ATOM_WIDTH_A = 0.35
 #: Maxima of the residual below this fraction of the residual of one missing atom of the lightest element are ignored.
 LEAST_PART = 0.3
 #: If the proposals exceed this fraction of the sites, only the clearest share is taken: while many atoms are missing,
-#: their residual at positions without an atom is easily taken for an atom.
-MANY, SHARE = 0.1, 0.4
+#: their residual at positions without an atom is easily taken for an atom. The fraction is smaller where noise as well
+#: is taken for atoms.
+MANY, MANY_IN_NOISE, SHARE = 0.1, 0.005, 0.4
 #: Initial occupancy of a new site: above the least occupancy that a site needs to stay.
 FIRST_OCCUPANCY = 0.6
 
@@ -82,14 +83,14 @@ def propose_sites(residual: np.ndarray, sites: Sites, information: np.ndarray, m
 
 
 def judge_proposals(proposed: Sites, sites: Sites, poses: Poses, information: np.ndarray, model: AtomModel, *,
-                    favour: np.ndarray, min_significance: float, all_at_once: bool) -> Sites:
+                    favour: np.ndarray, min_significance: float, noisy: bool, all_at_once: bool) -> Sites:
     """Return the significant proposals; one pass over the data.
 
     The occupancy of each is estimated as minus its gradient over the information i of the lightest element. Without an
     atom its standard deviation is 1/√(4n i). A proposal is kept if the estimate exceeds :data:`LEAST_PART` and
     ½ s² + ``favour`` exceeds ½ ``min_significance``², s the estimate in standard deviations. ``favour`` is a log ratio
-    of likelihoods from other evidence. If many are kept (:data:`MANY`) and ``all_at_once`` is False, only the clearest
-    :data:`SHARE` of them is returned.
+    of likelihoods from other evidence. If many are kept (:data:`MANY`, or :data:`MANY_IN_NOISE` if ``noisy``) and
+    ``all_at_once`` is False, only the clearest :data:`SHARE` of them is returned.
     """
     if not len(proposed):
         return proposed
@@ -101,7 +102,7 @@ def judge_proposals(proposed: Sites, sites: Sites, poses: Poses, information: np
     estimate = -by_occupancy / typical
     clearness = 2 * electrons * typical * estimate**2 + favour
     keep = (estimate > LEAST_PART) & (clearness > 0.5 * min_significance**2)
-    if keep.sum() > MANY * len(sites) and not all_at_once:
+    if keep.sum() > (MANY_IN_NOISE if noisy else MANY) * len(sites) and not all_at_once:
         keep &= clearness >= np.quantile(clearness[keep], 1 - SHARE)
     return replace(proposed, occupancy=np.full(len(proposed), FIRST_OCCUPANCY)).select(keep)
 

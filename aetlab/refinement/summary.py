@@ -1,4 +1,4 @@
-"""Entries of the summary of a refinement on the unknowns of the images."""
+"""Entries of the summary of a refinement."""
 
 from __future__ import annotations
 
@@ -8,9 +8,26 @@ import numpy as np
 
 from aetlab.core import physics
 from aetlab.core.poses import Poses
+from aetlab.refinement.fit import Fit
 from aetlab.refinement.model import AtomModel
 from aetlab.refinement.robust import list_weakened
 from aetlab.spec import RefineSpec
+
+
+def summarize_fit(fit: Fit, model: AtomModel, electrons_per_pixel: float) -> dict[str, Any]:
+    """Return the entries of the summary for the last fit."""
+    return {"stopped": fit.descent.stopped, "remaining_standard_errors": fit.remaining,
+            "chi_square": 8 * electrons_per_pixel * fit.descent.cost / model.n_values}
+
+
+def summarize_errors(kinds: np.ndarray, overlap: np.ndarray, tilts: np.ndarray,
+                     bootstrapped: np.ndarray) -> dict[str, float]:
+    """Return the entries of the summary for the factors (K, 4) of the variances, of sites with ``kinds`` (N,)."""
+    there = np.unique(kinds)
+    return {"variance_factor_position": float(overlap[:, :3].mean()),
+            "variance_factor_occupancy": float(overlap[:, 3].mean()),
+            "tilt_factor_position": float(tilts[there, :3].mean()),
+            "bootstrap_factor_position": float(bootstrapped[there, :3].mean())}
 
 
 def summarize_images(spec: RefineSpec, model: AtomModel, poses: Poses, thermal_A2: np.ndarray,

@@ -23,7 +23,7 @@ class RefineSpec:
         "ask for them; rule for all sites if the noise cannot imitate an atom of min_occupancy, and 0.8 otherwise",
         within="(0, 1]", reads=_IN_ROUNDS, default="rule")
     n_rounds: int = setting("rounds at most; after each, sites are removed, added and named again, and the last adds "
-                            "none", within="[1, inf)", reads=_REFINED, default=8)
+                            "none", within="[1, inf)", reads=_REFINED, default=11)
     n_passes: int = setting("passes over the data at most in a round", within="[1, inf)", reads=_REFINED, default=25)
     n_passes_last: int = setting("passes over the data at most in the last round", within="[1, inf)", reads=_REFINED,
                                  default=40)
@@ -44,7 +44,7 @@ class RefineSpec:
     max_distance_A: float = setting("largest distance of a new site from its nearest neighbour, above min_distance_A",
                                     unit="Å", reads=_REFINED, default=3.0)
     min_significance: float = setting("standard deviations of the noise that a new site stands above it; surroundings "
-                                      "may lower it", within="[0, inf)", reads=_IN_ROUNDS, default=3.75)
+                                      "may lower it", within="[0, inf)", reads=_IN_ROUNDS, default=3.5)
     parametrization: str = setting("scattering factors of the model", choices=("lobato", "kirkland"), reads=_REFINED,
                                    default="lobato")
     debye_waller_A2: dict[str, float] = setting(
@@ -66,8 +66,8 @@ class RefineSpec:
     sampling: str = setting("coarse compares images of the model on the pixels of the measured ones; corrected also "
                             "subtracts from the measured amplitudes what pixels twice as fine change in the modelled "
                             "ones", choices=("coarse", "corrected"), reads=_REFINED, default="coarse")
-    surroundings: bool = setting("whether distances and elements of the neighbours count, besides the images, in "
-                                 "naming a site", reads=_REFINED, default=True)
+    surroundings: bool = setting("whether distances, elements and numbers of the neighbours count, besides the "
+                                 "images, in naming a site", reads=_REFINED, default=True)
 
     def __post_init__(self) -> None:
         check_ranges("refine", self)
