@@ -16,7 +16,7 @@ from aetlab.forward.potential import build_potential
 from aetlab.forward.simulate import CpuExposure, Exposure, SimulatedMicroscope
 from aetlab.gpu import GpuError, GpuExposure, choose, exposure_bytes, footprint
 from aetlab.gpu.atom_slices import PlacedAtoms
-from aetlab.reconstruction.device import require_gpu
+from aetlab.reconstruction.device import choose_exposure, require_gpu
 from aetlab.refinement.tables import tabulate_atoms
 from aetlab.spec import MicroscopeSpec, RunSpec, SimulateSpec, SpecError
 
@@ -114,14 +114,18 @@ def test_engine_gpu_simulates_on_the_gpu_or_says_why_not(device: HostDevice, smo
     spec = change(smoke_spec, "binning", n_layers=4)
     spec = change(change(spec, "scale", shape_zxy=(16, 18, 20)), "tilts", n_tilts=2)
     images = {}
-    for name, engine, how in (("cpu", "cpu", {}), ("gpu", "gpu", {}), ("auto", "auto", {}),
-                              ("fine", "gpu", {"oversample": 8}), ("voxels", "gpu", {"kind": "voxels"})):
-        on = change(change(spec, "engine", device=engine), "simulate", n_layers=2, **how)
-        on = change(on, "scale", shape_zxy=(8, 8, 8)) if name == "fine" else on
-        images[name] = flow.simulate(on, make_atoms(), noise=False, progress=reporter).images
-    assert said[0] == "the processor simulates"
-    assert said[1].startswith("the CPU simulates: atoms reach over ") and said[1].endswith("a GPU takes 64 at most")
-    assert said[2:] == ["the CPU simulates: simulate=voxels has no GPU version"]
+    for engine in ("cpu", "gpu", "auto"):
+        on = change(change(spec, "engine", device=engine), "simulate", n_layers=2)
+        images[engine] = flow.simulate(on, make_atoms(), noise=False, progress=reporter).images
+    assert said == ["the processor simulates"]
+    on_gpu = change(spec, "engine", device="gpu")
+    assert choose_exposure(change(on_gpu, "simulate", kind="voxels"), said.append) is None
+    make = choose_exposure(on_gpu, said.append)
+    assert make is not None
+    fine = SimulatedMicroscope(SHAPE, 0.05, DEFOCUS_A, MICROSCOPE, SimulateSpec())
+    assert isinstance(make(fine, make_atoms(), "lobato", B_A2), CpuExposure)
+    assert said[1] == "the CPU simulates: simulate=voxels has no GPU version"
+    assert said[2].startswith("the CPU simulates: atoms reach over ") and said[2].endswith("a GPU takes 64 at most")
     np.testing.assert_array_equal(images["auto"], images["cpu"])
     np.testing.assert_allclose(images["gpu"], images["cpu"], atol=1e-5)
     monkeypatch.setattr(HostDevice, "free_bytes", lambda self: 10**5)
