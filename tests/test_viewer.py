@@ -80,6 +80,7 @@ def test_a_page_without_widgets_shows_the_picture() -> None:
     bundle = viewer._repr_mimebundle_()
     assert base64.b64decode(bundle["image/png"]) == viewer.png and viewer.png.startswith(b"\x89PNG")
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == viewer.widget.model_id
+    assert viewer.widget.children[-1].layout.align_self == "flex-start"  # it has its own size, however wide the page
     assert dict(mpl.rcParams) == before
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
 

@@ -44,7 +44,9 @@ class Viewer:
 
         self._draw = draw
         self.sliders = dict(sliders)
-        self._picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%", object_fit="contain"))
+        # Without an alignment of its own the picture would be stretched to the width of the page, beyond its pixels.
+        self._picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%", object_fit="contain",
+                                                                                align_self="flex-start"))
         self.widget: ipywidgets.VBox = ipywidgets.VBox([*self.sliders.values(), self._picture])
         for slider in self.sliders.values():
             slider.observe(self._redraw, names="value")
