@@ -175,6 +175,20 @@ def test_a_small_crystal_near_its_zone_axes_has_not_drifted() -> None:
         assert not found.reasons
 
 
+def test_noise_from_which_an_illumination_was_fitted_counts_as_white() -> None:
+    """A fit of 60 cosines takes 60 of 4 608 degrees of freedom: neighbours then correlate by about -0.01."""
+    rng, n = np.random.default_rng(24), 250.0
+    waves = [[np.cos(np.pi * k * (np.arange(size) + 0.5) / size) for k in range(9)] for size in SHAPE]
+    fields = np.array([np.outer(waves[0][a], waves[1][b]).ravel() for a in range(9) for b in range(9) if a + b < 10])
+    basis = np.linalg.qr(fields.T)[0]
+    noise = rng.poisson(n, (40, SHAPE[0] * SHAPE[1])) / n - 1
+    images = (1 + noise - (noise @ basis) @ basis.T).reshape(40, 1, *SHAPE)
+    found = find_electrons(images, np.ones(images.shape, bool), no_bad_pixels(SHAPE), np.full((40, 1), n),
+                           np.ones((40, 1), bool), pattern_variance=np.zeros(SHAPE), dose_e_A2=None, pixel_A=0.4,
+                           dqe=1.0, counts_per_electron=None, mtf=None, source="variance")
+    assert found.correlation < -0.005 and found.by_variance == pytest.approx(n, rel=0.02)
+
+
 def test_reasons_of_one_kind_are_named_once() -> None:
     reasons = {(t, 0): f"dark: the median is {t} counts" for t in range(20)} | {(3, 1): "blank: no contrast"}
     assert describe(reasons, np.ones((25, 2), bool)) == (

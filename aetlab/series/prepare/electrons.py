@@ -8,9 +8,10 @@ r"""Electrons per pixel of each image, from three sources that are compared.
 
 The variance of one pixel is that of counting only while the noise is white. A detector that spreads an electron over
 several pixels correlates the noise: its power is W MTF(q)², and W = 1/n is that at q = 0. Differences of neighbours
-then see ∫ W MTF² (1 - cos 2πq) d²q. The correlation ρ of neighbours decides: within its error of 0 the noise is
-white; where it is what the MTF gives, the difference is divided by ∫ MTF² (1 - cos 2πq) d²q; otherwise W is the sum
-of the autocovariance over all lags up to 3 pixels.
+then see ∫ W MTF² (1 - cos 2πq) d²q. The correlation ρ of neighbours decides: within its error of 0, or below 0, the
+noise is white: no detector makes ρ negative, but the fit of the illumination takes up some noise. Where ρ is what the
+MTF gives, the difference is divided by ∫ MTF² (1 - cos 2πq) d²q; otherwise W is the sum of the autocovariance over all
+lags up to 3 pixels.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ def _power_at_zero(noise: VacuumNoise, mtf: tuple[np.ndarray, np.ndarray] | None
     n, rho = noise.pairs[_LAGS, 0], noise.neighbours
     error = float(np.sqrt(3 / n))
     difference = noise.variance * (1 - rho)
-    if abs(rho) < max(_SIGNIFICANT / np.sqrt(2 * n), 0.005):
+    if rho < max(_SIGNIFICANT / np.sqrt(2 * n), 0.005):
         return difference, "the noise is white", error
     if mtf is not None:
         share, expected = _through_mtf(mtf)
