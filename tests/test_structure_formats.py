@@ -93,12 +93,19 @@ def several(name: str) -> str:
     if name == "a.xyz":
         return "1\nfirst\nC 0 0 0\n2\nsecond\nO 0 0 0\nO 1.3 0 0\n"
     molecules = [ase.Atoms("C"), ase.Atoms("O2", [(0, 0, 0), (1.3, 0, 0)])]
+    if name == "a.sdf":
+        return "".join(mol_text(molecule) + "$$$$\n" for molecule in molecules)
     text = io.StringIO()
-    for molecule in molecules if name == "a.sdf" else ():
-        ase.io.write(text, molecule, format="sdf")
-    if name == "a.xsf":
-        ase.io.write(text, [ase.Atoms("O2", [(0, 0, 0), (1.2, 0, 0)]), molecules[1]], format="xsf")
+    ase.io.write(text, [ase.Atoms("O2", [(0, 0, 0), (1.2, 0, 0)]), molecules[1]], format="xsf")
     return text.getvalue()
+
+
+def mol_text(structure: ase.Atoms) -> str:
+    """Return a molecule in the V2000 format of MOL and SDF, which ASE writes from version 3.28 on only."""
+    lines = ["", "", "", f"{len(structure):3d}  0  0  0  0  0  0  0  0  0999 V2000"]
+    lines += [f"{x:10.4f}{y:10.4f}{z:10.4f} {symbol:<3s} 0  0  0  0  0  0  0  0  0  0  0  0"
+              for symbol, (x, y, z) in zip(structure.symbols, structure.positions, strict=True)]
+    return "\n".join([*lines, "M  END", ""])
 
 
 @pytest.mark.parametrize("name", ["a.pdb", "vmd.pdb", "a.cif", "a.xyz", "a.sdf", "a.xsf"])
@@ -223,7 +230,7 @@ def test_what_the_readers_of_ase_take_on_trust_is_checked(tmp_path):
 #: Digits of the coordinates that a format keeps, in Å, and the greatest number of atoms.
 WRITTEN = {"a.xyz": ("extxyz", 1e-6, 5000), "a.cif": ("cif", 1e-6, 5000), "a.pdb": ("proteindatabank", 2e-3, 5000),
            "POSCAR": ("vasp", 1e-6, 5000), "a.gen": ("gen", 1e-6, 5000), "a.xsf": ("xsf", 1e-6, 5000),
-           "a.cfg": ("cfg", 2e-3, 5000), "a.cube": ("cube", 1e-5, 5000), "a.sdf": ("sdf", 1e-3, 999),
+           "a.cfg": ("cfg", 2e-3, 5000), "a.cube": ("cube", 1e-5, 5000), "a.sdf": ("mol", 1e-3, 999),
            "a.mol": ("mol", 1e-3, 999), "aetlab.xyz": ("", 2e-5, 5000),
            "aetlab.csv": ("", 2e-5, 5000)}
 
@@ -243,7 +250,9 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, name: str, n_atoms: in
     symbols = rng.choice(rng.choice(SYMBOLS[1:], n_elements, replace=False), n_atoms)
     structure = ase.Atoms(list(symbols), positions_A, cell=3 * [spacing_A * n_side], pbc=True)
     path = tmp_path / name
-    if ase_format:
+    if ase_format == "mol":
+        path.write_text(mol_text(structure) + "$$$$\n" * (path.suffix == ".sdf"))
+    elif ase_format:
         ase.io.write(path, structure, format=ase_format)
     else:
         write_atoms(path, Atoms(structure.numbers, positions_A, np.zeros(n_atoms, dtype=np.int64)))
