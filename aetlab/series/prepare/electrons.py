@@ -8,10 +8,10 @@ r"""Electrons per pixel of each image, from three sources that are compared.
 
 The variance of one pixel is that of counting only while the noise is white. A detector that spreads an electron over
 several pixels correlates the noise: its power is W MTF(q)², and W = 1/n is that at q = 0. Differences of neighbours
-then see ∫ W MTF² (1 - cos 2πq) d²q. The correlation ρ of neighbours decides: within its error of 0, or below 0, the
-noise is white: no detector makes ρ negative, but the fit of the illumination takes up some noise. Where ρ is what the
-MTF gives, the difference is divided by ∫ MTF² (1 - cos 2πq) d²q; otherwise W is the sum of the autocovariance over all
-lags up to 3 pixels.
+then see ∫ W MTF² (1 - cos 2πq) d²q. The correlation ρ of neighbours decides. Within its error of 0, or below 0 by no
+more than the fits of illumination and pattern leave, the noise is white. Where ρ is what the MTF gives, the difference
+is divided by ∫ MTF² (1 - cos 2πq) d²q. Otherwise W is the sum of the autocovariance over all lags up to 3 pixels; so it
+is where ρ is clearly negative, since fringes of the sample are then in the vacuum, which have no power at q = 0.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from aetlab.series.prepare.bad_pixels import BadPixels
 _LAGS = 3
 #: Standard errors from which a correlation or a disagreement is significant.
 _SIGNIFICANT = 4.0
+#: Correlation of neighbours, negative, that a fit of the six terms of the illumination to 400 pixels leaves.
+_FITTED = 0.015
 #: Relative disagreement of two sources that is worth a look: doses are seldom known better.
 _DISAGREE = 0.1
 
@@ -156,7 +158,8 @@ def _power_at_zero(noise: VacuumNoise, mtf: tuple[np.ndarray, np.ndarray] | None
     n, rho = noise.pairs[_LAGS, 0], noise.neighbours
     error = float(np.sqrt(3 / n))
     difference = noise.variance * (1 - rho)
-    if rho < max(_SIGNIFICANT / np.sqrt(2 * n), 0.005):
+    chance = _SIGNIFICANT / np.sqrt(2 * n)
+    if -max(chance, _FITTED) < rho < max(chance, 0.005):
         return difference, "the noise is white", error
     if mtf is not None:
         share, expected = _through_mtf(mtf)
