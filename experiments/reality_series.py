@@ -146,7 +146,7 @@ def turn(tilt_deg: float, axis_deg: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Geometry:
-    """What exit waves depend on: one entry for each tilt, in the order of acquisition."""
+    """Geometry that determines the exit waves: one entry for each tilt, in the order of acquisition."""
 
     tilt_deg: tuple[float, ...]
     axis_deg: tuple[float, ...]
