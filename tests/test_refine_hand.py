@@ -47,7 +47,7 @@ def noisy_series() -> TiltSeries:
 def test_the_mirror_image_tilted_the_other_way_projects_alike() -> None:
     sites = make_sites()
     rng = np.random.default_rng(2)
-    poses = Poses(TILT_DEG, rng.normal(0, 1, (9, 3)), rng.normal(0, 1, (9, 3)), np.zeros((9, 1)), np.ones((9, 1)))
+    poses = replace(Poses.nominal(TILT_DEG, 1), turn_deg=rng.normal(0, 1, (9, 3)), shift_A=rng.normal(0, 1, (9, 3)))
     mirrored, turned = mirror(sites, poses)
     for i in range(9):
         placed, other = poses.place(sites.positions_A, i), turned.place(mirrored.positions_A, i)
@@ -61,7 +61,7 @@ def test_images_tell_atoms_from_their_mirror_image(right: bool) -> None:
     model = AtomModel(noisy_series(), SHAPE, (79,), **OPTIONS)
     sites, seen = (truth, poses) if right else mirror(truth, poses)
     information = sample_information(model, sites, seen, 2, 4)
-    twin = fit_mirrored(model, sites, seen, information, None, tolerance=0.1)
+    twin = fit_mirrored(model, sites, seen, information, None, RefineSpec(kind="atoms"))
     assert twin.evidence > 5 if right else twin.evidence < -5
     assert (twin.mirrored_cost > twin.cost) == right
 

@@ -27,7 +27,7 @@ from aetlab.refinement import Known, most_passes, refine_atoms
 from aetlab.refinement.fisher import sample_information, separate_thermal, spread_of_tilts, tilt_factors
 from aetlab.refinement.fit import LEAST_THERMAL_A2
 from aetlab.refinement.geometry import settle
-from aetlab.refinement.image_parameters import calibrate_images, take_heights
+from aetlab.refinement.image_parameters import calibrate_images, take_common
 from aetlab.refinement.kept import carry_along, count_lost, well_traced, why_kept
 from aetlab.refinement.model import THERMAL_STEP_A2, AtomModel, Sites
 from aetlab.refinement.tables import broaden
@@ -222,7 +222,7 @@ def test_thermal_factors_images_and_poses_are_found_together() -> None:
 
 def test_the_height_of_a_tilt_equals_a_mean_offset_of_its_planes() -> None:
     experiment = make_experiment(34, imaging=True)
-    model, poses = make_model(experiment.series), take_heights(experiment.poses, np.ones(N_IMAGES, bool))
+    model, poses = make_model(experiment.series), take_common(experiment.poses, np.ones(N_IMAGES, bool))
     assert np.abs(poses.defocus_A.mean(axis=1)).max() < 1e-12
     assert poses.shift_A[:, 2] == pytest.approx(-experiment.poses.defocus_A.mean(axis=1))
     assert np.allclose(model.images(experiment.sites, poses), model.images(experiment.sites, experiment.poses),
@@ -236,12 +236,12 @@ def test_images_without_atoms_determine_only_their_brightness() -> None:
     series = dataclasses.replace(experiment.series,
                                  images=np.ones((*N_IMAGES, *SHAPE[1:])) * brightness[:, :, None, None])
     model = make_model(series)
-    step = calibrate_images(model, empty, experiment.poses)
+    step = calibrate_images(model, empty, experiment.poses, RefineSpec(kind="atoms", imaging=True))
     poses, change = step.poses, step.change
     extra = 0.25 / ELECTRONS
     assert change == 0 and not poses.defocus_A.any()
     assert np.allclose(poses.brightness, brightness + extra, rtol=1e-5)
-    assert model.mean_electrons(poses) == pytest.approx(ELECTRONS * (1 + extra))
+    assert model.data.mean_electrons(poses) == pytest.approx(ELECTRONS * (1 + extra))
 
 
 def test_the_contrast_of_all_images_is_found_and_no_atom_is_dropped_or_renamed_for_it() -> None:

@@ -61,7 +61,7 @@ def posed() -> Poses:
     """Return poses with all errors, among them those that a cut turns into shifts."""
     rng = np.random.default_rng(3)
     return Poses(TILT_DEG, rng.normal(0, 0.5, (3, 3)), rng.normal(0, 1.0, (3, 3)), rng.normal(0, 5.0, (3, 2)),
-                 rng.normal(1, 0.05, (3, 2)))
+                 rng.normal(1, 0.05, (3, 2)), np.zeros((3, 2, 2)), np.ones(2))
 
 
 @pytest.mark.parametrize(("index", "poses"), [(0, None), (1, None), (1, posed())], ids=["face", "inner", "posed"])

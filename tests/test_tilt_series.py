@@ -19,7 +19,7 @@ from aetlab.reconstruction.iterations import LEFT_OUT, split_counts
 from aetlab.reconstruction.weight import hold_out
 from aetlab.refinement.bound import compute_bound
 from aetlab.refinement.fisher import sample_information, standard_errors
-from aetlab.refinement.image_parameters import calibrate_images, take_heights
+from aetlab.refinement.image_parameters import calibrate_images, take_common
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.spec import MicroscopeSpec
 
@@ -318,7 +318,7 @@ def test_information_follows_the_electrons_of_the_images(sites: Sites) -> None:
     def information(**values: Any) -> np.ndarray:
         model = make_atoms(dataclasses.replace(vacuum, **values))
         model = model.with_images(model.images(sites, poses))
-        return model.electrons_per_pixel * sample_information(model, sites, poses, 40, 12)
+        return model.data.electrons_per_pixel * sample_information(model, sites, poses, 40, 12)
 
     few, many = np.zeros((4, 3)), np.zeros((4, 3))
     few[:, :2], many[:, 2] = 1, 1
@@ -341,9 +341,9 @@ def test_standard_errors_fall_with_the_root_of_the_electrons(sites: Sites) -> No
                              electrons_per_pixel=electrons * relative, weight=weight)
         model = make_atoms(series)
         model = model.with_images(model.images(sites, poses))
-        errors.append(standard_errors(sample_information(model, sites, poses, 3, 13), model.electrons_per_pixel))
-        assert model.electrons_per_pixel == pytest.approx(electrons * (4 * 3.5 - 2) / 11)
-        assert model.n_values == pytest.approx(11 * 24 * 34, rel=1e-6)
+        errors.append(standard_errors(sample_information(model, sites, poses, 3, 13), model.data.electrons_per_pixel))
+        assert model.data.electrons_per_pixel == pytest.approx(electrons * (4 * 3.5 - 2) / 11)
+        assert model.data.n_values == pytest.approx(11 * 24 * 34, rel=1e-6)
     np.testing.assert_allclose(errors[0], 3 * errors[1], rtol=1e-6)
 
 
@@ -359,14 +359,14 @@ def test_images_are_calibrated_beside_missing_ones(sites: Sites) -> None:
     by_pixel[1, 1, 5:8, 5:8], images[1, 1, 5:8, 5:8] = 0, 50.0
     model = make_atoms(make_series(ATOM_SHAPE, images=images, weight=weight, pixel_weight=by_pixel))
     for _ in range(3):
-        step = calibrate_images(model, sites, poses)
+        step = calibrate_images(model, sites, poses, RefineSpec(kind="atoms", imaging=True))
         poses = step.poses
     assert np.isfinite(step.change)
     there = weight > 0
     np.testing.assert_allclose(poses.brightness[there], brightness[there], rtol=2e-4)
     np.testing.assert_allclose(poses.defocus_A[there], offset_A[there], atol=0.3)
     assert (poses.brightness[~there] == 1).all() and not poses.defocus_A[~there].any()
-    moved = take_heights(poses, model.present)
+    moved = take_common(poses, model.data.present)
     assert not moved.defocus_A[~there].any() and moved.shift_A[2, 2] == 0
     assert moved.shift_A[0, 2] == pytest.approx(-poses.defocus_A[0, [0, 2]].mean())
 

@@ -5,15 +5,22 @@ vector and d a shift, in the frame of the microscope (x across, y along the tilt
 the tilt angle, ω_z the direction of the tilt axis; d_x and d_y shift the image; d_z is the height of the sample. The
 incident wave is plane, so that a sample raised by d_z gives the images of planes moved by -d_z: the height is computed
 as a change of the defocus, and the slices do not move. The page docs/conventions.md states all signs.
+
+The images of one tilt may be shifted further, each by its own, and those of one plane of the defocus may be larger than
+stated: a feature at r of an image of magnification m lies at m r, from the centre of the image.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from aetlab.core.grid import in_plane_rotation, rotation_matrix
+
+#: Arrays of :class:`Poses` that older files lack.
+OF_IMAGES = ("image_shift_A", "magnification")
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,10 @@ class Poses:
         Added to the defocus of each image, in Å; 0 unless it is fitted for each image.
     brightness : (T, F)
         Multiplies the intensity of each image.
+    image_shift_A : (T, F, 2)
+        Shift of each image (x, y) in Å, added to that of its tilt; 0 unless it is fitted for each image.
+    magnification : (F,)
+        Magnification of the images of each plane relative to the stated one; 1 unless it is fitted.
     """
 
     tilt_deg: np.ndarray
@@ -39,13 +50,23 @@ class Poses:
     shift_A: np.ndarray
     defocus_A: np.ndarray
     brightness: np.ndarray
+    image_shift_A: np.ndarray
+    magnification: np.ndarray
 
     @classmethod
     def nominal(cls, tilt_deg: np.ndarray, n_defoci: int) -> Poses:
         """Return the nominal poses of tilts at ``tilt_deg`` (T,), with ``n_defoci`` images each."""
         n_tilts = len(tilt_deg)
         return cls(np.asarray(tilt_deg, float), np.zeros((n_tilts, 3)), np.zeros((n_tilts, 3)),
-                   np.zeros((n_tilts, n_defoci)), np.ones((n_tilts, n_defoci)))
+                   np.zeros((n_tilts, n_defoci)), np.ones((n_tilts, n_defoci)), np.zeros((n_tilts, n_defoci, 2)),
+                   np.ones(n_defoci))
+
+    @classmethod
+    def from_arrays(cls, tilt_deg: np.ndarray, arrays: Mapping[str, np.ndarray]) -> Poses:
+        """Return the poses of the ``arrays`` by name; shifts and magnifications of images may be missing."""
+        nominal = cls.nominal(tilt_deg, arrays["brightness"].shape[1])
+        own = {name: arrays[name] for name in ("turn_deg", "shift_A", "defocus_A", "brightness")}
+        return replace(nominal, **own, **{name: arrays[name] for name in OF_IMAGES if name in arrays})
 
     @classmethod
     def from_table(cls, tilt_deg: np.ndarray, n_defoci: int, table: np.ndarray) -> Poses:
@@ -56,9 +77,8 @@ class Poses:
         defocus is the height with the opposite sign.
         """
         turn_deg = np.array([rotation_vector(_about_beam(axis) @ rotation_matrix(tilt)) for tilt, axis in table[:, :2]])
-        return cls(np.asarray(tilt_deg, float), turn_deg.reshape(-1, 3),
-                   np.column_stack([table[:, 2:4], -table[:, 4]]), np.zeros((len(table), n_defoci)),
-                   np.tile(table[:, 5:], n_defoci))
+        return replace(cls.nominal(tilt_deg, n_defoci), turn_deg=turn_deg.reshape(-1, 3),
+                       shift_A=np.column_stack([table[:, 2:4], -table[:, 4]]), brightness=np.tile(table[:, 5:], n_defoci))
 
     @property
     def table(self) -> np.ndarray:
@@ -87,7 +107,7 @@ class Poses:
     def select(self, tilts: np.ndarray) -> Poses:
         """Return the poses of some ``tilts`` (indices or mask), in their order."""
         return Poses(self.tilt_deg[tilts], self.turn_deg[tilts], self.shift_A[tilts], self.defocus_A[tilts],
-                     self.brightness[tilts])
+                     self.brightness[tilts], self.image_shift_A[tilts], self.magnification)
 
     def moved(self, by: np.ndarray) -> Poses:
         """Return the poses with ``by`` (T, 6) added: rotation vectors in degrees, shifts in Å."""

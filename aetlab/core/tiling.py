@@ -134,11 +134,13 @@ def cut_poses(poses: Poses, offset_A: float) -> Poses:
 
     A point p of the sample is p_t + c in coordinates of the tile, c = (0, ``offset_A``, 0). Its place
     exp([ω]×) R (p_t + c) + d, less the place c of the middle of the cut image, is that of p_t at the same turn and the
-    shift d + exp([ω]×) c - c, for R leaves c where it is. Its third component is a change of the height.
+    shift d + exp([ω]×) c - c, for R leaves c where it is. Its third component is a change of the height. An image of
+    magnification m has this place at m times it, which shifts the cut image by c - c / m.
     """
     centre_A = np.array([0.0, offset_A, 0.0])
     moved_A = np.array([turn_matrix(turn_deg) @ centre_A - centre_A for turn_deg in poses.turn_deg]).reshape(-1, 3)
-    return replace(poses, shift_A=poses.shift_A + moved_A)
+    return replace(poses, shift_A=poses.shift_A + moved_A,
+                   image_shift_A=poses.image_shift_A + (1 - 1 / poses.magnification)[:, None] * centre_A[:2])
 
 
 def cut_atoms(atoms: Atoms, tile: Tile, voxel_A: float) -> Atoms:

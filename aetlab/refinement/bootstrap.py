@@ -43,11 +43,11 @@ def bootstrap_factors(model: AtomModel, sites: Sites, poses: Poses, information:
         Called with the cost after each pass.
     """
     factors = np.ones((len(model.elements), 4))
-    if math.isinf(model.electrons_per_pixel):
+    if math.isinf(model.data.electrons_per_pixel):
         return factors
     amplitudes = np.sqrt(model.images(sites, poses))
     rng = np.random.default_rng(seed)
-    for i_tilt, electrons in enumerate(model.electrons_of_images):
+    for i_tilt, electrons in enumerate(model.data.electrons_of_images):
         noise = rng.standard_normal(amplitudes[i_tilt].shape, np.float32)
         amplitudes[i_tilt] += noise / np.sqrt(4 * electrons)[:, None, None].astype(np.float32)
     drawn = model.with_images(np.maximum(amplitudes, 0) ** 2)

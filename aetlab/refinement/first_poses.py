@@ -25,12 +25,12 @@ def align_tilts(model: AtomModel, sites: Sites, poses: Poses, *, heights_A: np.n
     """
     costs = np.full((len(heights_A), model.n_tilts), np.inf)
     best = np.zeros((len(heights_A), model.n_tilts, 2))
-    measured = model.measured - 1
+    measured = model.data.recorded - 1
     power = (measured.astype(np.float64) ** 2).sum(axis=(1, 2, 3))
     # Bad pixels reduce the power of an image by their share, whatever its shift.
     share = np.ones(measured.shape[:2])
     for i_tilt in range(model.n_tilts):
-        weights = model.weights_of(i_tilt)
+        weights = model.data.weights_of(i_tilt)
         if weights is not None:
             power[i_tilt] = (weights * measured[i_tilt].astype(np.float64) ** 2).sum()
             share[i_tilt] = weights.mean(axis=(1, 2))

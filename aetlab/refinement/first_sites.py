@@ -47,6 +47,6 @@ def noise_imitates_atoms(model: AtomModel, sites: Sites, poses: Poses, informati
     It does where this occupancy is less than :data:`CLEAR` of its standard deviations. ``information`` (N, 4, 4) is
     JᵀJ of each site.
     """
-    electrons = min(model.mean_electrons(poses), NOISE_FREE_ELECTRONS)
+    electrons = min(model.data.mean_electrons(poses), NOISE_FREE_ELECTRONS)
     typical = typical_information(sites, information, lightest_kind(model))
     return min_occupancy * math.sqrt(4 * electrons * typical) < CLEAR

@@ -71,7 +71,7 @@ def fit_to_images(model: AtomModel, sites: Sites, poses: Poses, information: np.
         Called with the cost after each pass.
     """
     n, n_tilts = len(sites), model.n_tilts
-    n_electrons = model.mean_electrons(poses)
+    n_electrons = model.data.mean_electrons(poses)
     electrons = n_electrons if math.isfinite(n_electrons) else NOISE_FREE_ELECTRONS
     inverse = invert_blocks(information, DAMPING)
     refine_poses = pose_information is not None
@@ -186,7 +186,7 @@ def fit_poses(model: AtomModel, sites: Sites, poses: Poses, information: np.ndar
     (:func:`~aetlab.refinement.fisher.sample_pose_information`); the others are those of :func:`fit_to_images`.
     """
     root = _inverse_root(information)
-    n_electrons = model.mean_electrons(poses)
+    n_electrons = model.data.mean_electrons(poses)
     electrons = n_electrons if math.isfinite(n_electrons) else NOISE_FREE_ELECTRONS
     radius_A = float(np.sqrt((sites.positions_A**2).sum(axis=1).mean()))
 

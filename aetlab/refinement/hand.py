@@ -20,7 +20,7 @@ from aetlab.core.hand import mirror_poses, mirror_positions
 from aetlab.core.poses import Poses
 from aetlab.refinement.fisher import information_passes, sample_pose_information
 from aetlab.refinement.fit import fit_to_images
-from aetlab.refinement.image_parameters import calibrate_images, take_heights
+from aetlab.refinement.image_parameters import calibrate_images, take_common
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.sampling import correct_again
 from aetlab.spec import RefineSpec
@@ -62,7 +62,7 @@ class Twin:
 
         If the mirror image is ``taken`` as the result, the atoms are those of the twin.
         """
-        per_cost = 8 * model.mean_electrons(poses) / model.n_values
+        per_cost = 8 * model.data.mean_electrons(poses) / model.data.n_values
         costs = (self.mirrored_cost, self.cost) if taken else (self.cost, self.mirrored_cost)
         return {"hand": -self.evidence if taken else self.evidence, "mirrored": float(taken),
                 "hand_chi_square": per_cost * costs[0], "hand_chi_square_mirrored": per_cost * costs[1]}
@@ -80,11 +80,11 @@ def fit_twin(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarr
     if spec.poses:
         n_passes, _ = information_passes(spec, model.n_tilts)
         of_poses = sample_pose_information(model, sites, poses, n_passes, seed)[:5, :5]
-    return fit_mirrored(model, sites, poses, information, of_poses, tolerance=spec.tolerance, on_pass=on_pass)
+    return fit_mirrored(model, sites, poses, information, of_poses, spec, on_pass=on_pass)
 
 
 def fit_mirrored(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray,
-                 pose_information: np.ndarray | None, *, tolerance: float,
+                 pose_information: np.ndarray | None, spec: RefineSpec, *,
                  on_pass: Callable[[float], None] | None = None) -> Twin:
     """Fit the mirror image of fitted sites, and compare both tilt by tilt.
 
@@ -94,11 +94,12 @@ def fit_mirrored(model: AtomModel, sites: Sites, poses: Poses, information: np.n
         The data, and sites and poses that are fitted to them.
     information, pose_information : (N, 4, 4), (5, 5) or (6, 6)
         As in :func:`aetlab.refinement.fit.fit_to_images`; None leaves the poses.
-    tolerance : float
-        The fit of the mirror image ends at this number of standard errors.
+    spec : RefineSpec
+        Settings of the refinement of the sites; contrast and magnifications stay as they are.
     on_pass : callable, optional
         Called with the cost after each pass.
     """
+    spec = replace(spec, contrast=False, magnification=False)
     own = _costs(correct_again(model, sites, poses), sites, poses)
     mirrored, turned = mirror(sites, poses)
     of_sites = information * _SITE[:, None] * _SITE
@@ -108,14 +109,14 @@ def fit_mirrored(model: AtomModel, sites: Sites, poses: Poses, information: np.n
         of_poses = of_poses * sign[:, None] * sign
     for _ in range(_ROUNDS):
         model = correct_again(model, mirrored, turned)
-        turned = calibrate_images(model, mirrored, turned).poses
+        turned = calibrate_images(model, mirrored, turned, spec).poses
         if of_poses is not None:
-            turned = take_heights(turned, model.present)
-        fit = fit_to_images(model, mirrored, turned, of_sites, n_passes=_PASSES, tolerance=tolerance,
+            turned = take_common(turned, model.data.present)
+        fit = fit_to_images(model, mirrored, turned, of_sites, n_passes=_PASSES, tolerance=spec.tolerance,
                             pose_information=of_poses, on_pass=on_pass)
         mirrored, turned = fit.sites, fit.poses
     other = _costs(correct_again(model, mirrored, turned), mirrored, turned)
-    more = (other - own)[model.present.any(axis=1)]
+    more = (other - own)[model.data.present.any(axis=1)]
     evidence = 0.0
     if len(more) >= _LEAST_TILTS:
         evidence = float(more.mean() / max(more.std(ddof=1) / np.sqrt(len(more)), 1e-300))

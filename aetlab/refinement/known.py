@@ -18,7 +18,7 @@ def finds_unknowns(spec: RefineSpec) -> bool:
 
 @dataclass(frozen=True)
 class Known:
-    """Poses with the defocus and brightness of each image, thermal factors B (K,) in Å² by element, and contrast."""
+    """Poses with what each image has of its own, thermal factors B (K,) in Å² by element, and contrast."""
 
     poses: Poses
     thermal_A2: np.ndarray
@@ -30,4 +30,6 @@ class Known:
             model = model.with_thermal(self.thermal_A2)
         if spec.contrast:
             model = model.with_contrast(self.contrast)
-        return model, replace(spec, poses=False, thermal=False, imaging=False, contrast=False)
+        model = model.with_data(model.data.at_magnification(self.poses.magnification))
+        return model, replace(spec, poses=False, thermal=False, imaging=False, contrast=False, image_shifts=False,
+                              magnification=False)

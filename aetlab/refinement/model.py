@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from aetlab.forward.detector import mtf_between_pixels, with_contrast
 from aetlab.forward.multislice import propagator
 from aetlab.forward.series_optics import SeriesOptics
 from aetlab.refinement.atom_slices import AtomSlices, Bench, CpuAtomSlices
+from aetlab.refinement.measured_images import MeasuredImages
 from aetlab.refinement.tables import AtomTables, broaden, on_finer_voxels, tabulate_atoms
 from aetlab.refinement.tilt_gradient import TiltGradient
 from aetlab.refinement.turns import Turns, over_tilts
@@ -76,12 +77,8 @@ class AtomModel:
 
     Attributes
     ----------
-    present : bool (T, F)
-        True for images that are not missing.
-    electrons_per_pixel : float
-        Mean electrons of a vacuum pixel in an image.
-    n_values : float
-        Sum of the weights of all pixels; in a regular series the number of pixels.
+    data : MeasuredImages
+        The measured images that atoms are compared with.
     """
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], elements: tuple[int, ...], *,
@@ -93,59 +90,19 @@ class AtomModel:
         self._held = held
         self.voxel_A = series.pixel_A
         self.n_tilts, self.n_defoci = series.images.shape[:2]
-        self.electrons_per_pixel = series.mean_electrons_per_pixel
-        self.present = series.weight > 0
+        self.data = MeasuredImages(series, dtype)
         self.tables = tabulate_atoms(elements, self.voxel_A, parametrization=parametrization,
                                      debye_waller_A2=debye_waller_A2, dtype=dtype)
         if min(shape_zxy[2], series.images.shape[3]) < self.tables.window:
             raise ValueError(f"atoms reach over {self.tables.window} pixels along y, images have {shape_zxy[2]}")
         self._optics = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
-        self._series = series
-        #: Electrons of a vacuum pixel of each image (T, F); 1 without noise.
-        self.electrons_of_images = np.where(np.isfinite(series.electrons_per_pixel), series.electrons_per_pixel, 1.0)
-        self.image_factors = np.ones(self.present.shape)  # robust weight (T, F) of each image
         #: Factor of the modulation of all images.
         self.contrast = 1.0
         self._mtf = self._optics.optics.mtf
         self._shape, self._n_layers, self._dtype = tuple(shape_zxy), n_layers_per_slice, dtype
         self._make_slices, self._microscope, self._averaged = make_slices, microscope, averaged
-        self._sampling: np.ndarray | None = None
-        self._measured: np.ndarray = np.empty(series.images.shape, dtype)
-        for i_tilt in range(self.n_tilts):
-            self._measured[i_tilt] = series.amplitudes(i_tilt, centred=True)
-        self._weighted = None if series.is_regular else series
-        self._image_weights = series.image_weights
         #: Slices that no thread uses, kept from pass to pass; models of the same data share them.
         self._idle: list[Bench] = []
-
-    @property
-    def measured(self) -> np.ndarray:
-        """Measured amplitudes (T, F, X, Y) as recorded: vacuum is the root of the brightness."""
-        return self._measured
-
-    def amplitude(self, poses: Poses, i_tilt: int) -> np.ndarray:
-        """Return the measured amplitudes (F, X, Y) of one tilt, with vacuum 1, less what the sampling changes."""
-        root = np.sqrt(poses.brightness[i_tilt])[:, None, None]
-        amplitude: np.ndarray = np.asarray(self._measured[i_tilt] / root, self._dtype)
-        return amplitude if self._sampling is None else amplitude - self._sampling[i_tilt]
-
-    def mean_electrons(self, poses: Poses) -> float:
-        """Return the mean count of a vacuum pixel, brightness included; images count by their weights."""
-        weights = None if self._weighted is None else self._image_weights
-        return self.electrons_per_pixel * float(np.average(poses.brightness, weights=weights))
-
-    def weights_of(self, i_tilt: int) -> np.ndarray | None:
-        """Return the weight (F, X, Y) of each pixel of one tilt; None in a regular series."""
-        weights = self._weighted.weights_of(i_tilt) if self._weighted else None
-        return None if weights is None else weights.astype(self._dtype, copy=False)
-
-    @property
-    def n_values(self) -> float:
-        """Sum of the weights of all pixels."""
-        if self._weighted is None:
-            return self.n_tilts * self.n_defoci * self._shape[1] * self._shape[2]
-        weights = (self.weights_of(i_tilt) for i_tilt in range(self.n_tilts))
-        return float(sum(each.sum(dtype=np.float64) for each in weights if each is not None))
 
     @property
     def thermal_A2(self) -> np.ndarray:
@@ -215,15 +172,15 @@ class AtomModel:
         centres = self._centres(placed_A[order])
         kinds, occupancy = sites.kinds[order], sites.occupancy[order]
         slices.deposit(self.tables, *self._with_held(centres, kinds, occupancy, poses, i_tilt))
-        measured, weight = self.amplitude(poses, i_tilt), self.weights_of(i_tilt)
+        measured, weight = self.data.amplitude(poses, i_tilt), self.data.weights_of(i_tilt)
         if noise is not None:
             white = np.random.default_rng(noise).standard_normal(measured.shape, np.float32)
             if weight is not None:
                 white = np.where(weight > 0, white / np.sqrt(np.where(weight > 0, weight, 1)), 0).astype(np.float32)
             measured += white
-        lift_A = poses.defocus_change_A[i_tilt]
-        if np.any(lift_A) or self._optics.set_of[i_tilt] > 0 or bench.refocused:
-            slices.use_transfer(slices.pack_transfer(self._transfer_at(i_tilt, lift_A)))
+        lift_A, own_A = poses.defocus_change_A[i_tilt], poses.image_shift_A[i_tilt]
+        if np.any(lift_A) or np.any(own_A) or self._optics.set_of[i_tilt] > 0 or bench.refocused:
+            slices.use_transfer(slices.pack_transfer(self._transfer_at(i_tilt, lift_A, own_A)))
             bench.refocused = True
         if bench.mtf is not self._mtf:
             slices.use_mtf(self._mtf)
@@ -276,19 +233,12 @@ class AtomModel:
 
     def with_images(self, images: np.ndarray) -> AtomModel:
         """Return a model of noise-free ``images`` (T, F, X, Y), as :meth:`images` makes them, with the same weights."""
-        other = copy.copy(self)
-        other._measured, other._sampling = np.sqrt(images).astype(self._dtype), None
-        return other
+        return self.with_data(self.data.with_images(images))
 
-    @property
-    def corrects_sampling(self) -> bool:
-        """Return whether the difference of a finer model is subtracted from the measured amplitudes."""
-        return self._sampling is not None
-
-    def with_sampling(self, difference: np.ndarray) -> AtomModel:
-        """Return a model of the measured amplitudes less ``difference`` (T, F, X, Y), in units of vacuum."""
+    def with_data(self, data: MeasuredImages) -> AtomModel:
+        """Return a model that compares atoms with ``data``."""
         other = copy.copy(self)
-        other._sampling = difference
+        other.data = data
         return other
 
     def on_finer_pixels(self, factor: int) -> AtomModel:
@@ -301,21 +251,14 @@ class AtomModel:
         other.tables = on_finer_voxels(self.tables, self.voxel_A, factor)
         other.voxel_A = self.voxel_A / factor
         other._shape, other._n_layers = (factor * n_z, factor * n_x, factor * n_y), factor * self._n_layers
-        blank = np.broadcast_to(np.float32(1), (*self.present.shape, *other._shape[1:]))
-        series = TiltSeries(blank, self._series.tilt_deg, self._series.defocus_A, other.voxel_A)
+        recorded = self.data.series
+        blank = np.broadcast_to(np.float32(1), (*recorded.weight.shape, *other._shape[1:]))
+        series = TiltSeries(blank, recorded.tilt_deg, recorded.defocus_A, other.voxel_A)
         other._optics = SeriesOptics(series, other._shape, self._microscope, other._n_layers)
         mtf = mtf_between_pixels(self._microscope, (factor * n_x, factor * n_y), other.voxel_A, factor,
                                  averaged=self._averaged)
         other._mtf = with_contrast(mtf, self.contrast, (factor * n_x, factor * n_y))
         other._make_slices, other._idle = CpuAtomSlices, []
-        return other
-
-    def with_image_factors(self, factors: np.ndarray) -> AtomModel:
-        """Return a model whose images have the weights of the series times ``factors`` (T, F), above 0."""
-        other = copy.copy(self)
-        series = replace(self._series, weight=self._series.weight * factors)
-        other.image_factors, other._image_weights = factors, series.image_weights
-        other._weighted = None if series.is_regular else series
         return other
 
     def with_layers(self, n_layers_per_slice: int) -> AtomModel:
@@ -324,7 +267,7 @@ class AtomModel:
             return self
         other = copy.copy(self)
         other._n_layers, other._idle = n_layers_per_slice, []
-        other._optics = SeriesOptics(self._series, self.shape_zxy, self._microscope, n_layers_per_slice)
+        other._optics = SeriesOptics(self.data.series, self.shape_zxy, self._microscope, n_layers_per_slice)
         return other
 
     def with_thermal(self, thermal_A2: np.ndarray) -> AtomModel:
@@ -347,7 +290,7 @@ class AtomModel:
 
     def images(self, sites: Sites, poses: Poses) -> np.ndarray:
         """Return noise-free images (T, F, X, Y) of the sites, with the brightness of ``poses``."""
-        images = np.empty(self._measured.shape, np.float32)
+        images = np.empty(self.data.recorded.shape, np.float32)
         for i_tilt, (intensity,) in enumerate(self.focal_images(sites, poses, (0.0,))):
             images[i_tilt] = intensity * poses.brightness[i_tilt, :, None, None]
         return images
@@ -362,7 +305,7 @@ class AtomModel:
         Vacuum is 1, whatever the brightness of ``poses``. The exit wave is computed once.
         """
         lift_A = poses.defocus_change_A[i_tilt] + np.asarray(lifts_A)[:, None]
-        transfer = self._transfer_at(i_tilt, lift_A)
+        transfer = self._transfer_at(i_tilt, lift_A, poses.image_shift_A[i_tilt])
         with self._bench() as bench:
             self._deposit(bench.slices, sites, poses, i_tilt)
             images = bench.slices.intensities(transfer, self._mtf)
@@ -372,19 +315,23 @@ class AtomModel:
         centres = self._centres(poses.place(sites.positions_A, i_tilt))
         slices.deposit(self.tables, *self._with_held(centres, sites.kinds, sites.occupancy, poses, i_tilt))
 
-    def _transfer_at(self, i_tilt: int, lift_A: np.ndarray) -> np.ndarray:
+    def _transfer_at(self, i_tilt: int, lift_A: np.ndarray, shift_A: np.ndarray) -> np.ndarray:
         """Return transfer functions of one tilt, with planes ``lift_A`` (..., F) further along the beam, flattened.
 
-        They are in the form of :class:`aetlab.forward.multislice.Optics`.
+        They are in the form of :class:`aetlab.forward.multislice.Optics`, and shift the images by ``shift_A`` (F, 2).
         """
-        nominal: np.ndarray = self._optics.packed(i_tilt, lambda values: values)
-        if not np.any(lift_A) and lift_A.ndim == 1:
-            return nominal
+        transfer: np.ndarray = self._optics.packed(i_tilt, lambda values: values)
         shape_xy = (self._shape[1], self._shape[2])
+        if np.any(shift_A):
+            q_x, q_y = (np.fft.fftfreq(n, self.voxel_A) for n in shape_xy)
+            along_x, along_y = (np.exp(-2j * np.pi * np.outer(by_A, q)) for by_A, q in zip(shift_A.T, (q_x, q_y)))
+            transfer = transfer * (along_x[:, :, None] * along_y[:, None, :])
+        if not np.any(lift_A) and lift_A.ndim == 1:
+            return transfer
         wavelength_A = physics.wavelength_A(self._microscope.energy_keV)
         distances_A, which = np.unique(lift_A, return_inverse=True)
         planes = np.stack([propagator(shape_xy, self.voxel_A, wavelength_A, float(d)) for d in distances_A])
-        return np.asarray((nominal * planes[which.reshape(lift_A.shape)]).reshape(-1, *shape_xy))
+        return np.asarray((transfer * planes[which.reshape(lift_A.shape)]).reshape(-1, *shape_xy))
 
     @contextmanager
     def _bench(self) -> Iterator[Bench]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from aetlab.core.nouns import RefinedAtoms, TiltSeries
+from aetlab.forward.image_scaling import magnify_images
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.sampling import fine_amplitudes
 from aetlab.spec import MicroscopeSpec, RefineSpec
@@ -36,4 +37,5 @@ def predict_images(series: TiltSeries, shape_zxy: tuple[int, int, int], refined:
     else:
         amplitudes = (np.sqrt(intensity) for (intensity,) in model.focal_images(sites, poses, (0.0,)))
     for brightness, amplitude in zip(poses.brightness, amplitudes, strict=True):
-        yield amplitude * np.sqrt(brightness[:, None, None].astype(np.float32))
+        magnified = np.stack([magnify_images(*each) for each in zip(amplitude, poses.magnification.tolist(), strict=True)])
+        yield magnified * np.sqrt(brightness[:, None, None].astype(np.float32))

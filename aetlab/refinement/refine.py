@@ -33,7 +33,7 @@ from aetlab.refinement.fisher import (
 )
 from aetlab.refinement.fit import Fit, fit_poses, fit_to_images
 from aetlab.refinement.hand import fit_twin
-from aetlab.refinement.image_parameters import at_usual_occupancy, calibrate_images, take_heights
+from aetlab.refinement.image_parameters import Calibration, at_usual_occupancy, calibrate_images, take_common
 from aetlab.refinement.kept import carry_along, count_lost, keep_traced, well_traced, why_kept
 from aetlab.refinement.known import Known
 from aetlab.refinement.model import AtomModel, Sites
@@ -133,7 +133,8 @@ class _Refinement:
         self._model, self._spec, self._report = model.with_layers(n_coarse_layers), spec, report
         self._few, self._many = information_passes(spec, model.n_tilts)
         self._seeds = iter(np.random.SeedSequence(seed).generate_state(128).tolist())
-        self._n_passes, self._contrast_error, self._noisy = 0, 0.0, False
+        self._n_passes, self._noisy = 0, False
+        self._images: Calibration | None = None  # the latest step of what each image has of its own
         self._resampled_A2: np.ndarray | None = None  # thermal factors at the latest correction of the sampling
         self._rounds: list[dict[str, float]] = []
         self._first_cost, self._first_costs, self._lost = math.inf, np.zeros(0), 0
@@ -181,7 +182,7 @@ class _Refinement:
             if last or not len(sites):
                 break
         if spec.robust:  # with the weights of the last fit
-            self._first_cost = float((self._first_costs * self._model.image_factors).sum())
+            self._first_cost = float((self._first_costs * self._model.data.factors).sum())
         self.kept = why_kept(places_A, sites.positions_A, self._first_cost, fit.descent.cost)
         self._lost = count_lost(places_A, sites.positions_A)
         if not len(sites):
@@ -220,23 +221,16 @@ class _Refinement:
         return poses
 
     def _calibrated(self, sites: Sites, poses: Poses) -> tuple[Poses, bool]:
-        """Fit defocus and brightness of each image; return poses and whether the first step changed little.
-
-        On request the contrast of the model is fitted with them.
-        """
+        """Fit what each image has of its own; return poses and whether the first step changed little."""
         settled = []
         for _ in range(N_CALIBRATIONS):
-            step = calibrate_images(self._model, sites, poses, contrast=self._spec.contrast)
-            poses = step.poses
-            detail = f"defocus and brightness, by {step.change:.3g} standard errors"
-            if self._spec.contrast:
-                self._model, self._contrast_error = self._model.with_contrast(step.contrast), step.contrast_error
-                detail += f", contrast {step.contrast:.3f}"
+            self._images = step = calibrate_images(self._model, sites, poses, self._spec)
+            poses, self._model = step.poses, step.model
             settled.append(step.found(self._spec.tolerance))
-            self._passed(detail)
+            self._passed(step.describe(self._spec))
             if settled[-1]:
                 break
-        return take_heights(poses, self._model.present) if self._spec.poses else poses, settled[0]
+        return take_common(poses, self._model.data.present) if self._spec.poses else poses, settled[0]
 
     def _corrected(self, model: AtomModel, sites: Sites, poses: Poses) -> AtomModel:
         """Return ``model``, on request with the correction for its sampling at these atoms."""
@@ -248,12 +242,12 @@ class _Refinement:
     def _resample(self, sites: Sites, poses: Poses) -> None:
         """Correct the sampling on request, at thermal factors relaxed from those of the latest correction."""
         self._model = self._corrected(relaxed_thermal(self._model, self._resampled_A2), sites, poses)
-        self._resampled_A2 = self._model.thermal_A2 if self._model.corrects_sampling else None
+        self._resampled_A2 = self._model.thermal_A2 if self._model.data.corrects_sampling else None
 
     def _weigh(self, sites: Sites, poses: Poses) -> None:
         """Set the robust weights of the images."""
         self._model = weigh_images(self._model, sites, poses)
-        self._passed(f"{int((self._model.image_factors < 1).sum())} images fit much worse than the others")
+        self._passed(f"{int((self._model.data.factors < 1).sum())} images fit much worse than the others")
 
     def _fit(self, sites: Sites, poses: Poses, information: np.ndarray, last: bool, *, thermal: bool) -> Fit:
         """Fit, after a calibration of the images on request; the last fit is repeated until both agree."""
@@ -269,9 +263,10 @@ class _Refinement:
         for i in range(n_settling(spec) * last):
             self._resample(fit.sites, fit.poses)
             poses, settled = self._calibrated(fit.sites, fit.poses) if spec.imaging else (fit.poses, False)
+            fit = replace(fit, poses=poses)
             if settled and (i > 0 or spec.sampling == "coarse"):
                 break
-            if spec.robust and self._model.corrects_sampling:
+            if spec.robust and self._model.data.corrects_sampling:
                 self._weigh(fit.sites, poses)
             fit = self._fit_once(fit.sites, poses, information, shared, last)
         return fit
@@ -336,7 +331,7 @@ class _Refinement:
         Sites that are probably no atom are dropped; new sites keep their element.
         """
         by_amount, full, _ = self._try_elements(sites, poses, self._few + 1)
-        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, self._model.mean_electrons(poses),
+        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, self._model.data.mean_electrons(poses),
                                USUAL_FACTOR, self._surroundings(sites.positions_A, sites, own=True))
         new = np.arange(len(sites)) >= len(sites) - n_new
         keep = new | (posterior[:, -1] < 0.5)
@@ -355,7 +350,7 @@ class _Refinement:
         return information
 
     def _finish(self, fit: Fit, sites: Sites, poses: Poses) -> RefinedAtoms:
-        spec, model, n_electrons = self._spec, self._model, self._model.mean_electrons(poses)
+        spec, model, n_electrons = self._spec, self._model, self._model.data.mean_electrons(poses)
         by_amount, full, by_tilt = self._try_elements(sites, poses, self._many)
         information = own_information(full, sites.kinds, np.ones(len(sites)))
         factors = variance_factors(self._coarse, sites, poses, information, next(self._seeds))
@@ -366,7 +361,7 @@ class _Refinement:
         thermal_A2, thermal_error_A2 = unbiased_thermal(
             model.thermal_A2, fit.thermal_information, sites.kinds, errors, n_electrons) if spec.thermal else (
             model.thermal_A2, np.zeros(len(model.elements)))
-        seen = model.present.any(axis=1)
+        seen = model.data.present.any(axis=1)
         repeated = tilt_factors(information, spread_of_tilts(by_tilt[seen]), sites.kinds, len(model.elements),
                                 n_electrons, int(seen.sum()))
         errors = errors * np.sqrt((bootstrapped * repeated)[sites.kinds])
@@ -388,7 +383,7 @@ class _Refinement:
             summary={"passes": self._n_passes} | summarize_fit(fit, model, n_electrons)
             | summarize_errors(sites.kinds, factors, repeated, bootstrapped)
             | {"neighbour_correlation": neighbour_correlation(information, by_tilt[seen])}
-            | summarize_images(spec, model, poses, thermal_A2, self._contrast_error) | {"traced_lost": self._lost})
+            | summarize_images(spec, model, poses, thermal_A2, self._images) | {"traced_lost": self._lost})
 
     @property
     def _coarse(self) -> AtomModel:

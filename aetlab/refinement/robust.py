@@ -18,29 +18,29 @@ def image_misfits(model: AtomModel, sites: Sites, poses: Poses) -> tuple[np.ndar
     The misfit is a quarter of χ² per value, and NaN for missing images; images without noise count one electron a
     pixel.
     """
-    costs, misfits = np.zeros(model.present.shape), np.full(model.present.shape, np.nan)
+    costs, misfits = np.zeros(model.data.present.shape), np.full(model.data.present.shape, np.nan)
     for i_tilt, (images,) in enumerate(model.focal_images(sites, poses, (0.0,))):
-        square = (np.sqrt(images.astype(np.float64)) - model.amplitude(poses, i_tilt)) ** 2
-        weights = model.weights_of(i_tilt)
+        square = (np.sqrt(images.astype(np.float64)) - model.data.amplitude(poses, i_tilt)) ** 2
+        weights = model.data.weights_of(i_tilt)
         weights = np.ones_like(square) if weights is None else weights
         total = weights.sum(axis=(1, 2), dtype=np.float64)
-        costs[i_tilt] = 0.5 * (weights * square).sum(axis=(1, 2)) / model.image_factors[i_tilt]
-        seen = model.present[i_tilt] & (total > 0)
-        electrons = model.electrons_of_images[i_tilt, seen]
+        costs[i_tilt] = 0.5 * (weights * square).sum(axis=(1, 2)) / model.data.factors[i_tilt]
+        seen = model.data.present[i_tilt] & (total > 0)
+        electrons = model.data.electrons_of_images[i_tilt, seen]
         misfits[i_tilt, seen] = electrons * (weights * square).sum(axis=(1, 2))[seen] / total[seen]
     return costs, misfits
 
 
 def weigh_images(model: AtomModel, sites: Sites, poses: Poses) -> AtomModel:
     """Return ``model`` with the weights of its images by their misfits to ``sites``."""
-    return model.with_image_factors(robust_factors(image_misfits(model, sites, poses)[1]))
+    return model.with_data(model.data.with_factors(robust_factors(image_misfits(model, sites, poses)[1])))
 
 
 def list_weakened(model: AtomModel) -> dict[str, Any]:
     """Return entries of a summary: how many images lost weight, and tilt, image and factor of each."""
-    found = np.argwhere(model.image_factors < 1).tolist()
+    found = np.argwhere(model.data.factors < 1).tolist()
     return {"n_weakened_images": float(len(found)),
-            "weakened": [(i, j, float(model.image_factors[i, j])) for i, j in found]}
+            "weakened": [(i, j, float(model.data.factors[i, j])) for i, j in found]}
 
 
 def describe_weakened(refined: RefinedAtoms, series: TiltSeries) -> list[str]:

@@ -39,7 +39,7 @@ RELAXED = 2 / 3
 
 def correct_sampling(model: AtomModel, sites: Sites, poses: Poses) -> AtomModel:
     """Return ``model`` with the correction at these atoms. It takes about as long as four passes over the data."""
-    return model.with_sampling(sampling_difference(model, sites, poses))
+    return model.with_data(model.data.with_sampling(sampling_difference(model, sites, poses)))
 
 
 def relaxed_thermal(model: AtomModel, latest_A2: np.ndarray | None) -> AtomModel:
@@ -51,7 +51,7 @@ def relaxed_thermal(model: AtomModel, latest_A2: np.ndarray | None) -> AtomModel
 
 def correct_again(model: AtomModel, sites: Sites, poses: Poses) -> AtomModel:
     """Return ``model`` with the correction at these atoms if it has one; else ``model``."""
-    return correct_sampling(model, sites, poses) if model.corrects_sampling else model
+    return correct_sampling(model, sites, poses) if model.data.corrects_sampling else model
 
 
 def sampling_difference(model: AtomModel, sites: Sites, poses: Poses, factor: int = FACTOR) -> np.ndarray:

@@ -98,7 +98,7 @@ def judge_proposals(proposed: Sites, sites: Sites, poses: Poses, information: np
     for tilt in model.gradients(join(sites, proposed), poses):
         by_occupancy += tilt.gradient[0, len(sites):, 3]
     typical = typical_information(sites, information, lightest_kind(model))
-    electrons = min(model.mean_electrons(poses), NOISE_FREE_ELECTRONS)
+    electrons = min(model.data.mean_electrons(poses), NOISE_FREE_ELECTRONS)
     estimate = -by_occupancy / typical
     clearness = 2 * electrons * typical * estimate**2 + favour
     keep = (estimate > LEAST_PART) & (clearness > 0.5 * min_significance**2)

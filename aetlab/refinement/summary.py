@@ -9,6 +9,7 @@ import numpy as np
 from aetlab.core import physics
 from aetlab.core.poses import Poses
 from aetlab.refinement.fit import Fit
+from aetlab.refinement.image_parameters import Calibration
 from aetlab.refinement.model import AtomModel
 from aetlab.refinement.robust import list_weakened
 from aetlab.spec import RefineSpec
@@ -17,7 +18,7 @@ from aetlab.spec import RefineSpec
 def summarize_fit(fit: Fit, model: AtomModel, electrons_per_pixel: float) -> dict[str, Any]:
     """Return the entries of the summary for the last fit."""
     return {"stopped": fit.descent.stopped, "remaining_standard_errors": fit.remaining,
-            "chi_square": 8 * electrons_per_pixel * fit.descent.cost / model.n_values}
+            "chi_square": 8 * electrons_per_pixel * fit.descent.cost / model.data.n_values}
 
 
 def summarize_errors(kinds: np.ndarray, overlap: np.ndarray, tilts: np.ndarray,
@@ -31,16 +32,22 @@ def summarize_errors(kinds: np.ndarray, overlap: np.ndarray, tilts: np.ndarray,
 
 
 def summarize_images(spec: RefineSpec, model: AtomModel, poses: Poses, thermal_A2: np.ndarray,
-                     contrast_error: float) -> dict[str, Any]:
-    """Return the entries of the summary for thermal factors (K,), defocus, brightness, weights and contrast."""
+                     step: Calibration | None) -> dict[str, Any]:
+    """Return the entries of the summary for thermal factors (K,), and for what ``step`` was the last to fit."""
     found: dict[str, Any] = {}
     if spec.thermal:
         found |= {f"thermal_{physics.SYMBOLS[Z]}_A2": float(B) for Z, B in zip(model.elements, thermal_A2, strict=True)}
     if spec.imaging:
-        found["defocus_offset_rms_A"] = float(np.sqrt((poses.defocus_A[model.present] ** 2).mean()))
-        found["brightness_rms_percent"] = 100 * float(np.sqrt(((poses.brightness[model.present] - 1) ** 2).mean()))
+        found["defocus_offset_rms_A"] = float(np.sqrt((poses.defocus_A[model.data.present] ** 2).mean()))
+        found["brightness_rms_percent"] = 100 * float(np.sqrt(((poses.brightness[model.data.present] - 1) ** 2).mean()))
     if spec.robust:
         found |= list_weakened(model)
-    if spec.contrast:
-        found |= {"contrast": model.contrast, "contrast_error": contrast_error}
+    if step is not None and spec.contrast:
+        found |= {"contrast": model.contrast, "contrast_error": step.contrast_error}
+    if step is not None and spec.image_shifts:
+        own_A = poses.image_shift_A[model.data.present]
+        found["image_shift_rms_A"] = float(np.sqrt((own_A**2).mean()))
+    if step is not None and spec.magnification:
+        found |= {"magnification_spread_percent": 100 * float(np.ptp(poses.magnification)),
+                  "magnification_error_percent": 100 * step.magnification_error}
     return found

@@ -96,6 +96,8 @@ def _atoms(run: StoredRun) -> str:
     free = ["positions", "occupancies"] + [words for on, words in (
         (spec.refine.poses, "turn, shift and height of every tilt"),
         (spec.refine.imaging, "defocus and brightness of every image"),
+        (spec.refine.image_shifts, "the shift of every image"),
+        (spec.refine.magnification, "the relative magnification of each plane of the defocus"),
         (spec.refine.thermal, "a thermal factor of each element"),
         (spec.refine.contrast, "a common factor of the contrast")) if on]
     sigma_pm = 100 * run.array("refined/position_error_A")

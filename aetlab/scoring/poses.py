@@ -22,9 +22,10 @@ def pose_errors(found: Poses, true: Poses) -> dict[str, float]:
     across, (s_x, s_z) = _rest(np.stack([cos, sin], axis=1), shift_A[:, 0])
     along = shift_A[:, 1] - shift_A[:, 1].mean()
     height = s_z * cos - s_x * sin
+    shift = np.stack([across, along], axis=1)[:, None] + found.image_shift_A - true.image_shift_A
     defocus = found.defocus_change_A - true.defocus_change_A + height[:, None]
     rests = {"tilt_error_deg_rms": tilt, "axis_error_deg_rms": axis,
-             "shift_error_A_rms": np.concatenate([across, along]), "defocus_error_nm_rms": defocus / 10,
+             "shift_error_A_rms": shift, "defocus_error_nm_rms": defocus / 10,
              "brightness_error_rms": found.brightness - true.brightness}
     return {name: float(np.sqrt(np.mean(rest**2))) for name, rest in rests.items()}
 

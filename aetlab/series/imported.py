@@ -161,7 +161,7 @@ def read_imported(path: Path | str, rows: np.ndarray | None = None) -> ImportedS
         if content["version"] != _VERSION:
             raise SeriesError(f"{path} has version {content['version']!r} of a measured series; this aetlab reads "
                               f"{_VERSION}: import its images again")
-        poses = Poses(series.tilt_deg, **{name: read_dataset(path, f"poses/{name}")[0] for name in _POSES})
+        poses = Poses.from_arrays(series.tilt_deg, {name: read_dataset(path, f"poses/{name}")[0] for name in _POSES})
         mtf = content["mtf"]
         return ImportedSeries(
             series, poses, bind(MicroscopeSpec, content["microscope"], "microscope"),

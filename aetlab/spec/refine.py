@@ -54,6 +54,10 @@ class RefineSpec:
     thermal: bool = setting("whether one B is fitted for each element, from debye_waller_A2 on", reads=_REFINED,
                             default=False)
     imaging: bool = setting("whether defocus and brightness of every image are fitted", reads=_REFINED, default=False)
+    image_shifts: bool = setting("whether the shift of every image is fitted, besides that of its tilt", reads=_REFINED,
+                                 default=False)
+    magnification: bool = setting("whether the magnification of the images of each plane of the defocus is fitted, "
+                                  "relative to the mean of all planes", reads=_REFINED, default=False)
     contrast: bool = setting("whether a factor of the modulation that all images share is fitted; occupancies then "
                              "tell only how the sites differ", reads=_REFINED, default=False)
     hand: str = setting("what is done about the mirror image of the atoms, which tells the sense of the tilt where "
@@ -76,6 +80,7 @@ class RefineSpec:
             require(not isinstance(value, str) or value == "rule", f"refine.{name}", value, "give a number, or rule")
         require(self.min_distance_A < self.max_distance_A, "refine.max_distance_A", self.max_distance_A,
                 f"it must be above refine.min_distance_A={self.min_distance_A}")
-        require(self.imaging or not self.contrast, "refine.contrast", self.contrast,
-                "it is fitted with defocus and brightness: give refine.imaging=true, or refine.contrast=false")
+        for name in ("contrast", "image_shifts", "magnification"):
+            require(self.imaging or not getattr(self, name), f"refine.{name}", getattr(self, name),
+                    f"it is fitted with defocus and brightness: give refine.imaging=true, or refine.{name}=false")
         debye_waller("refine.debye_waller_A2", self.debye_waller_A2, physics.SYMBOLS[1:])

@@ -40,7 +40,8 @@ _REFINED_UNITS = {"positions_A": "Å", "scattering_V_A3": "V Å³", "position_er
 REFINED = ("positions_A", "occupancy", "scattering_V_A3", "numbers", "position_error_A", "occupancy_error",
            "probability", "posterior", "not_atom_probability", "thermal_A2", "thermal_error_A2", "cost")
 #: Arrays of poses with their units. The nominal angles are ``tilt_series/tilt_deg``.
-POSES = {"turn_deg": "degree", "shift_A": "Å", "defocus_A": "Å", "brightness": "1"}
+POSES = {"turn_deg": "degree", "shift_A": "Å", "defocus_A": "Å", "brightness": "1", "image_shift_A": "Å",
+         "magnification": "1"}
 _MATCHED = ("traced", "true", "unmatched_traced", "unmatched_true", "strict_traced", "strict_true", "confusion",
             "confusion_numbers")
 

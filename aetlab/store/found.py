@@ -46,7 +46,7 @@ def unpack_refined(arrays: Mapping[str, np.ndarray]) -> RefinedAtoms:
     """Return the refined atoms of :func:`pack_refined`."""
     content = json.loads(arrays["text"].tobytes(), object_hook=_with_nan)
     return RefinedAtoms(**{name: arrays[name] for name in REFINED},
-                        poses=Poses(**{name: arrays[name] for name in ("tilt_deg", *POSES)}),
+                        poses=Poses.from_arrays(arrays["tilt_deg"], arrays),
                         rounds=tuple(content["rounds"]), summary=content["summary"])
 
 
@@ -59,7 +59,7 @@ def pack_decisions(decided: Decisions) -> dict[str, np.ndarray]:
 
 def unpack_decisions(arrays: Mapping[str, np.ndarray]) -> Decisions:
     """Return the decisions of :func:`pack_decisions`."""
-    poses = Poses(**{name: arrays[name] for name in ("tilt_deg", *POSES)}) if "tilt_deg" in arrays else None
+    poses = Poses.from_arrays(arrays["tilt_deg"], arrays) if "tilt_deg" in arrays else None
     return Decisions(float(arrays["weight_per_V"]), int(arrays["n_iterations"]), poses)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aetlab.core.nouns import Atoms, Reconstruction, RefinedAtoms, TracedAtoms, Volume
-from aetlab.core.poses import Poses
+from aetlab.core.poses import OF_IMAGES, Poses
 from aetlab.store.contents import POSES, REFINED, TRACED
 from aetlab.store.record import Record, RecordError, array_names, read_array, read_history
 
@@ -54,5 +54,7 @@ def read_true_atoms(record: Record) -> Atoms:
 
 def read_poses(record: Record, where: str = "alignment") -> Poses:
     """Return the poses of ``record`` under ``where``, by default those of the reconstruction."""
-    return Poses(read_array(record, "tilt_series/tilt_deg").values,
-                 **{name: read_array(record, f"{where}/{name}").values for name in POSES})
+    there = set(array_names(record))
+    return Poses.from_arrays(read_array(record, "tilt_series/tilt_deg").values,
+                             {name: read_array(record, f"{where}/{name}").values for name in POSES
+                              if name not in OF_IMAGES or f"{where}/{name}" in there})

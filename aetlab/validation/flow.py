@@ -159,15 +159,19 @@ def _reduced(settings: RunSpec, series: TiltSeries, refined: RefinedAtoms, per_v
     """Return χ² over the degrees of freedom: the pixels that were fitted less the parameters of the atoms and images.
 
     An atom has four, an element B on request, a tilt six (turn and shift) with poses, an image two (defocus and
-    brightness) with imaging.
+    brightness) with imaging and two for its shift, less those of its tilt; a plane one for its magnification but the
+    first.
     """
     present = (series.weight > 0) & ~held_images(settings, series)
     n_pixels = series.images.shape[2] * series.images.shape[3]
     n_values = float(present.sum()) * n_pixels if series.pixel_weight is None else float(
         series.pixel_weight[present].sum(dtype=np.float64))
     spec = settings.refine
+    n_images, n_tilts = int(present.sum()), int(present.any(axis=1).sum())
     n_parameters = (4 * len(refined) + spec.thermal * len(refined.thermal_A2) + spec.contrast
-                    + 6 * spec.poses * int(present.any(axis=1).sum()) + 2 * spec.imaging * int(present.sum()))
+                    + 6 * spec.poses * n_tilts + 2 * spec.imaging * n_images
+                    + 2 * spec.image_shifts * (n_images - spec.poses * n_tilts)
+                    + spec.magnification * (series.n_defoci - 1))
     return per_value * n_values / (n_values - n_parameters) if n_values > n_parameters else math.nan
 
 
