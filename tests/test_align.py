@@ -23,6 +23,7 @@ from aetlab.core.poses import Poses
 from aetlab.forward import ForwardModel, Search, TiltAligner, draw_poses, simulate_tilt_series
 from aetlab.forward.alignment import find_astray
 from aetlab.forward.image_rotation import rotate_images
+from aetlab.forward.image_scaling import magnify_images
 from aetlab.forward.potential import build_potential
 from aetlab.scoring import pose_errors, register_atoms
 from aetlab.spec import AlignSpec, MicroscopeSpec, RunSpec, SimulateSpec, SpecError
@@ -169,6 +170,42 @@ def test_steps_find_the_offsets_with_missing_images_and_bad_pixels(potential_V: 
     assert (left < [0.12, 0.02, 0.005, 0.005, 0.6, 0.001]).all(), left
     # Rotating the images does not bring bad pixels back.
     assert all(model.cost(potential_V, i) < 0.03 * nominal[i] for i in range(2))
+
+
+def test_single_images_and_planes_differ_from_their_tilt(potential_V: np.ndarray) -> None:
+    """Each image is simulated with a shift, defocus and brightness of its own, and the second plane is 0.6 % larger."""
+    tilt_deg, rng = np.linspace(-60, 60, 5), np.random.default_rng(5)
+    true = np.tile(NONE, (2, 5, 1))
+    true[..., 2:] += rng.uniform(-1, 1, (2, 5, 4)) * [0.3, 0.3, 10.0, 0.03]
+    planes = [simulate_tilt_series(_atoms(), SHAPE, VOXEL_A, tilt_deg, DEFOCUS_A, microscope=MICROSCOPE,
+                                   simulate=SimulateSpec(n_layers=LAYERS), debye_waller_A2=B_A2, rng=rng,
+                                   poses=Poses.from_table(tilt_deg, 2, table)) for table in true]
+    sizes = np.array([0.997, 1.003])
+    images = np.stack([magnify_images(planes[j].images[:, j], sizes[j]) for j in range(2)], axis=1)
+    off_A = {}
+    for images_differ in (False, True):
+        series = dataclasses.replace(planes[0], images=images)
+        model = ForwardModel(series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=LAYERS)
+        aligner = TiltAligner(model, series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=LAYERS,
+                              images=images_differ, magnification=images_differ)
+        nominal = [model.cost(potential_V, i) for i in range(5)]
+        for k, smoothing_A in enumerate((0.5, 0.5, 0.5, 0.25, 0.25, 0.25)):
+            aligner.align(potential_V, SEARCH, smoothing_A=smoothing_A, angles=False, first=k == 0)
+        poses = aligner.poses
+        found_A = poses.shift_A[:, None, :2] + poses.image_shift_A
+        off_A[images_differ] = np.abs(found_A - np.moveaxis(true[..., 2:4], 0, 1)).max()
+    assert off_A[True] < 0.01 < 0.15 < off_A[False], off_A
+    np.testing.assert_allclose(poses.magnification, sizes, atol=2e-4)
+    np.testing.assert_allclose(poses.defocus_change_A, true[..., 4].T, atol=0.7)
+    np.testing.assert_allclose(poses.brightness, true[..., 5].T, atol=1e-3)
+    assert np.abs(poses.image_shift_A.mean(axis=1)).max() < 1e-12
+    assert all(model.cost(potential_V, i) < 0.05 * nominal[i] for i in range(5))
+    # The state is all that the poses depend on.
+    again = TiltAligner(ForwardModel(series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=LAYERS), series, SHAPE,
+                        microscope=MICROSCOPE, n_layers_per_slice=LAYERS, images=True, magnification=True)
+    again.restore(**aligner.state)
+    for name in ("shift_A", "image_shift_A", "defocus_A", "brightness", "magnification"):
+        np.testing.assert_array_equal(getattr(again.poses, name), getattr(poses, name))
 
 
 def test_a_tilt_without_images_keeps_its_nominal_pose(potential_V: np.ndarray) -> None:

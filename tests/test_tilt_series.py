@@ -21,7 +21,7 @@ from aetlab.refinement.bound import compute_bound
 from aetlab.refinement.fisher import sample_information, standard_errors
 from aetlab.refinement.image_parameters import calibrate_images, take_common
 from aetlab.refinement.model import AtomModel, Sites
-from aetlab.spec import MicroscopeSpec
+from aetlab.spec import MicroscopeSpec, RefineSpec
 
 SHAPE, VOXEL_A, N_LAYERS = (8, 10, 12), 0.5, 3
 #: Neither in order nor evenly spaced.

@@ -69,21 +69,33 @@ class Poses:
         return replace(nominal, **own, **{name: arrays[name] for name in OF_IMAGES if name in arrays})
 
     @classmethod
-    def from_table(cls, tilt_deg: np.ndarray, n_defoci: int, table: np.ndarray) -> Poses:
+    def from_table(cls, tilt_deg: np.ndarray, n_defoci: int, table: np.ndarray,
+                   of_images: np.ndarray | None = None) -> Poses:
         """Return the poses of tilts that differ from ``tilt_deg`` (T,) by two angles, shift, defocus and brightness.
 
         The columns of ``table`` (T, 6) are tilt angle δ and direction of the tilt axis φ in degrees, shift along x and
         y and defocus common to the images of a tilt in Å, and brightness. exp([ω]×) = R_z(φ) R_y(δ) exactly, and the
-        defocus is the height with the opposite sign.
+        defocus is the height with the opposite sign. ``of_images`` (T, F, 4), if given, is added to the last four for
+        single images.
         """
         turn_deg = np.array([rotation_vector(_about_beam(axis) @ rotation_matrix(tilt)) for tilt, axis in table[:, :2]])
-        return replace(cls.nominal(tilt_deg, n_defoci), turn_deg=turn_deg.reshape(-1, 3),
-                       shift_A=np.column_stack([table[:, 2:4], -table[:, 4]]), brightness=np.tile(table[:, 5:], n_defoci))
+        poses = replace(cls.nominal(tilt_deg, n_defoci), turn_deg=turn_deg.reshape(-1, 3),
+                        shift_A=np.column_stack([table[:, 2:4], -table[:, 4]]),
+                        brightness=np.tile(table[:, 5:], n_defoci))
+        return poses if of_images is None else replace(
+            poses, image_shift_A=of_images[..., :2].copy(), defocus_A=of_images[..., 2].copy(),
+            brightness=poses.brightness + of_images[..., 3])
 
     @property
     def table(self) -> np.ndarray:
         """Return the columns (T, 6) of :meth:`from_table`, with the brightness of the first image of each tilt."""
         return np.column_stack([self.angles_deg, self.shift_A[:, :2], -self.shift_A[:, 2], self.brightness[:, 0]])
+
+    @property
+    def of_images(self) -> np.ndarray:
+        """Return what single images add (T, F, 4) to :attr:`table`: shift along x and y, defocus and brightness."""
+        brighter = self.brightness - self.brightness[:, :1]
+        return np.concatenate([self.image_shift_A, self.defocus_A[..., None], brighter[..., None]], axis=2)
 
     @property
     def angles_deg(self) -> np.ndarray:

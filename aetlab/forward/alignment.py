@@ -29,12 +29,15 @@ With ``robust``, images that fit much worse than the others lose weight (:mod:`a
 the alignment and in the model. Their misfit is that before the step, unsmoothed; after a few iterations that of a bad
 image stands out from what the unfinished volume leaves in all images.
 
+With ``images``, single images may have a shift, defocus and brightness of their own, and with ``magnification`` the
+planes of the defocus a size of their own (:mod:`aetlab.forward.single_images`).
+
 A common turn of all tilts about the axis and a common shift of the sample change no image; they are not constrained.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,7 +51,8 @@ from aetlab.core.poses import Poses
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.imaging import blur_by_detector
 from aetlab.forward.model import SMALL_PLANE
-from aetlab.forward.posed_images import DARK, NOMINAL, PosedImages, image_waves
+from aetlab.forward.posed_images import DARK, NOMINAL, PosedImages, brightness_of, image_waves, shift_and_defocus
+from aetlab.forward.single_images import DAMPING, SingleImages
 from aetlab.methods.rotations.cubic import MATRIX
 from aetlab.methods.sparse_rotation import SparseRotation
 from aetlab.spec import MicroscopeSpec
@@ -61,8 +65,6 @@ _MOST = np.array([1.0, 1.0, 1.0, 1.0, 20.0, 0.1])
 _ASTRAY = 6.0
 #: ... and at least this much: tilt and axis (degrees), shift along x and y and defocus (Å), and brightness.
 _ASTRAY_AT_LEAST = np.array([1.0, 1.0, 1.0, 1.0, 20.0, 0.1])
-#: Fraction of its diagonal that is added to the normal matrix.
-_DAMPING = 1e-3
 #: A pixel of the rotated image is bad if the share of bad pixels in it exceeds this.
 _BAD_SHARE = 0.1
 
@@ -92,12 +94,14 @@ class TiltAligner:
     ``shape_zxy``, ``microscope`` and ``n_layers_per_slice`` are those of ``model``. The alignment runs on the CPU,
     whatever device the model is on. With ``contrast``, the contrast of the images of a tilt is left open. With
     ``robust``, which needs a series with weights of pixels, images that fit much worse than the others lose weight.
+    With ``images`` and ``magnification``, single images and planes differ in what they can.
     """
 
     def __init__(self, model: PosedModel, series: TiltSeries, shape_zxy: tuple[int, int, int], *,
                  microscope: MicroscopeSpec, n_layers_per_slice: int, contrast: bool = False,
-                 robust: bool = False) -> None:
-        self._model, self._series, self._contrast, self._robust = model, series, contrast, robust
+                 robust: bool = False, images: bool = False, magnification: bool = False) -> None:
+        self._model, self._contrast, self._robust = model, contrast, robust
+        self._single = SingleImages(series, images=images, magnification=magnification)
         #: Weight of each image by its misfit, (T, F).
         self._factors = np.ones(series.weight.shape)
         self._tilt_deg = np.asarray(series.tilt_deg, float)
@@ -111,12 +115,15 @@ class TiltAligner:
         x_A, y_A = (np.deg2rad(coordinates_A(n, series.pixel_A)).astype(np.float32) for n in shape_xy)
         #: Displacement by a turn of one degree, along y and along -x, in Å.
         self._lever_y, self._lever_x = x_A[:, None], y_A[None, :]
+        self._x_A, self._y_A = np.rad2deg(self._lever_y), np.rad2deg(self._lever_x)
+        self._n_defoci = series.n_defoci
         self._table = np.tile(NOMINAL, (len(self._tilt_deg), 1))
 
     @property
     def poses(self) -> Poses:
         """Poses found so far."""
-        return Poses.from_table(self._tilt_deg, self._series.n_defoci, self._table)
+        poses = Poses.from_table(self._tilt_deg, self._n_defoci, self._table, self._single.of_images)
+        return replace(poses, magnification=self._single.magnification)
 
     @property
     def table(self) -> np.ndarray:
@@ -128,10 +135,18 @@ class TiltAligner:
         """Weights (T, F) that the images have by their misfits, 1 for those that do not stand out."""
         return self._factors.copy()
 
-    def restore(self, table: np.ndarray, factors: np.ndarray | None = None) -> None:
-        """Continue, bit for bit, from where :attr:`table` was ``table`` and :attr:`factors` was ``factors``, or 1."""
-        self._table = table.copy()
-        self._factors = np.ones(self._factors.shape) if factors is None else factors.copy()
+    @property
+    def state(self) -> dict[str, np.ndarray]:
+        """Arrays that :meth:`restore` takes by their names."""
+        return {"tilts": self.table, "image_factors": self.factors, "of_images": self._single.of_images.copy(),
+                "magnification": self._single.magnification.copy()}
+
+    def restore(self, tilts: np.ndarray, image_factors: np.ndarray | None = None, of_images: np.ndarray | None = None,
+                magnification: np.ndarray | None = None) -> None:
+        """Continue, bit for bit, from where :attr:`state` was this; weights and magnifications are 1 if not given."""
+        self._table = tilts.copy()
+        self._factors = np.ones(self._factors.shape) if image_factors is None else image_factors.copy()
+        self._single.restore(of_images, magnification)
         for i_tilt in range(len(self._table)):
             self._place(i_tilt)
 
@@ -146,11 +161,15 @@ class TiltAligner:
         astray, misfits = np.zeros(len(self._table), bool), np.full(self._factors.shape, np.nan)
         astray[self._seen] = find_astray(self._table[self._seen])
         self._table[astray] = NOMINAL
+        self._single.reset(astray)
         with threads(1 if self._shape_xy[0] * self._shape_xy[1] <= SMALL_PLANE else n_threads()):
             for i_tilt in np.flatnonzero(self._seen).tolist():
                 if first or astray[i_tilt]:
                     self._search(potential_V, i_tilt, smoothing_A, search)
                 misfits[i_tilt] = self._step(potential_V, i_tilt, smoothing_A, angles)
+            if first:  # shifts must settle before they tell sizes
+                self._single.forget_steps()
+            self._single.step_magnification()
             self._weigh(misfits)
 
     def weigh(self, volume: Any) -> None:
@@ -160,7 +179,8 @@ class TiltAligner:
         with threads(1 if self._shape_xy[0] * self._shape_xy[1] <= SMALL_PLANE else n_threads()):
             for i_tilt in np.flatnonzero(self._seen).tolist():
                 row = self._table[i_tilt]
-                residual = self.amplitudes(potential_V, i_tilt, row) - self._series.amplitudes(i_tilt, centred=True)
+                residual = (self.amplitudes(potential_V, i_tilt, row, self._single.own(i_tilt))
+                            - self._series.amplitudes(i_tilt, centred=True))
                 misfits[i_tilt] = self._misfit(i_tilt, residual)
             self._weigh(misfits)
 
@@ -184,14 +204,22 @@ class TiltAligner:
         square *= np.where(np.isfinite(electrons), electrons, 1)
         return np.where(total > 0, square / np.where(total > 0, total, 1), np.nan)
 
-    def amplitudes(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray) -> np.ndarray:
-        """Return a_j (F, X, Y) of one tilt at ``row`` (6,) of :attr:`table`."""
-        return self._images.amplitudes(potential_V, i_tilt, row)
+    @property
+    def _series(self) -> TiltSeries:
+        """The measured images at the magnifications of their planes."""
+        return self._single.series
 
-    def derivatives(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def amplitudes(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray, own: np.ndarray | None = None,
+                   ) -> np.ndarray:
+        """Return a_j (F, X, Y) of one tilt at ``row`` (6,) of :attr:`table`, and at what images have of their ``own``.
+        """
+        return self._images.amplitudes(potential_V, i_tilt, row, own)
+
+    def derivatives(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray, own: np.ndarray | None = None,
+                    ) -> tuple[np.ndarray, np.ndarray]:
         """Return :meth:`amplitudes` and their derivatives (6, F, X, Y) with respect to ``row``, per degree, Å and 1."""
         images = self._images
-        transfer = images.transfer_at(i_tilt, row[2:4], row[4])
+        transfer = images.transfer_at(i_tilt, *shift_and_defocus(row, own))
         spectrum = images.exit_spectrum(potential_V, i_tilt, row[0], row[1])
         waves = image_waves(spectrum * transfer)
         amplitude = images.detect(waves)
@@ -205,18 +233,22 @@ class TiltAligner:
             slopes = [blur_by_detector(each, images.mtf) / np.maximum(amplitude, DARK) for each in slopes]
         ahead = images.exit_spectrum(potential_V, i_tilt, row[0] + ANGLE_STEP_DEG, row[1])
         slopes.insert(0, (images.detect(image_waves(ahead * transfer)) - amplitude) / ANGLE_STEP_DEG)
-        bright = np.float32(np.sqrt(row[5]))
-        return bright * amplitude, bright * np.stack([*slopes, amplitude / np.float32(2 * row[5])])
+        brightness = brightness_of(row, own)
+        root, twice = np.sqrt(brightness).astype(np.float32), (2 * brightness).astype(np.float32)
+        return root * amplitude, root * np.stack([*slopes, amplitude / twice])
 
     def _step(self, potential_V: np.ndarray, i_tilt: int, smoothing_A: float, angles: bool) -> np.ndarray:
         """Change the unknowns of a tilt by one step; return the misfits (F,) of its images before it."""
-        row = self._table[i_tilt]
-        amplitude, by = self.derivatives(potential_V, i_tilt, row)
+        row, single = self._table[i_tilt], self._single
+        amplitude, by = self.derivatives(potential_V, i_tilt, row, single.own(i_tilt))
         weight = self._low_pass(smoothing_A)
         # These columns of the half plane count twice.
         weight[:, 1:(self._shape_xy[1] + 1) // 2] *= np.float32(np.sqrt(2))
         if self._contrast:
             by = np.concatenate([by, (amplitude - amplitude.mean(axis=(1, 2), keepdims=True))[None]])
+        n_common = len(by)
+        if single.fits_magnification:
+            by = np.concatenate([by, (self._x_A * by[2] + self._y_A * by[3])[None]])
         residual = amplitude - self._series.amplitudes(i_tilt, centred=True)
         misfit = self._misfit(i_tilt, residual) if self._robust else np.full(len(residual), np.nan)
         by_pixel = self._weights(i_tilt)
@@ -224,15 +256,23 @@ class TiltAligner:
             root = np.sqrt(by_pixel)
             residual, by = root * residual, root * by
         residual = scipy.fft.rfft2(residual) * weight
-        columns = (scipy.fft.rfft2(by) * weight).view(np.float32).reshape(len(by), -1)
+        every = (scipy.fft.rfft2(by) * weight).view(np.float32).reshape(len(by), -1)
+        columns = every[:n_common]
         normal = (columns @ columns.T).astype(float)
-        slope = (columns @ residual.view(np.float32).reshape(-1)).astype(float)
+        off = residual.view(np.float32).reshape(-1)
+        slope = (columns @ off).astype(float)
         scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-300))
-        damped = normal * np.outer(scale, scale) + _DAMPING * np.eye(len(by))
+        damped = normal * np.outer(scale, scale) + DAMPING * np.eye(n_common)
         first = 0 if angles else 1
-        step = np.zeros(len(by))
+        step = np.zeros(n_common)
         step[first:] = -scale[first:] * np.linalg.solve(damped[first:, first:], (scale * slope)[first:])
-        self._table[i_tilt] = row + np.clip(step[:len(row)], -_MOST, _MOST)
+        step[:len(row)] = np.clip(step[:len(row)], -_MOST, _MOST)
+        self._table[i_tilt] = row + step[:len(row)]
+        if single.fits_images or single.fits_magnification:
+            of_images = every.reshape(len(by), len(amplitude), -1)
+            radial = of_images[-1] if single.fits_magnification else None
+            left = (off + step.astype(np.float32) @ columns).reshape(len(amplitude), -1)
+            self._table[i_tilt, 2:] += single.step(i_tilt, of_images[2:n_common], radial, left, _MOST[2:])
         return misfit
 
     def _search(self, potential_V: np.ndarray, i_tilt: int, smoothing_A: float, search: Search) -> None:
@@ -265,13 +305,15 @@ class TiltAligner:
         self._table[i_tilt] = found
 
     def _place(self, i_tilt: int) -> None:
-        row = self._table[i_tilt]
+        row, own = self._table[i_tilt], self._single.own(i_tilt)
         amplitude = rotate_images(self._series.amplitudes(i_tilt), -float(row[1]))
+        shift_A, defocus_A = shift_and_defocus(row, own)
         # The shift is rotated back with the image.
-        shift_A = in_plane_rotation(row[1]).T @ row[2:4]
+        turned_A = (in_plane_rotation(row[1]).T @ shift_A.T).T
         self._model.place_tilt(i_tilt, float(self._tilt_deg[i_tilt] + row[0]),
-                               self._images.transfer_at(i_tilt, shift_A, row[4]),
-                               amplitude / np.float32(np.sqrt(row[5])), self._turned_weight(i_tilt, -float(row[1])))
+                               self._images.transfer_at(i_tilt, turned_A, defocus_A),
+                               amplitude / np.sqrt(brightness_of(row, own)).astype(np.float32),
+                               self._turned_weight(i_tilt, -float(row[1])))
 
     def _weights(self, i_tilt: int) -> np.ndarray | None:
         """Return the weights (F, X, Y) of the pixels of one tilt, with those by the misfits; None for a regular series.

@@ -6,10 +6,13 @@ jump. A magnification evaluates the series between the pixels: noise and fine de
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import scipy.fft
+
+from aetlab.core.tilt_series import TiltSeries
 
 #: Distance in pixels of a place from its nearest pixel beyond which the next nearest one contributes more than a tenth.
 _CONTRIBUTES = 0.1
@@ -39,6 +42,18 @@ def magnify_weights(weights: np.ndarray, factor: float) -> np.ndarray:
     bad = np.any([corner == 0 for corner in corners], axis=0)
     magnified: np.ndarray = np.where(bad, weights.dtype.type(0), corners[0])
     return magnified
+
+
+def reduce_series(series: TiltSeries, magnification: np.ndarray) -> TiltSeries:
+    """Return ``series`` with its images reduced by the ``magnification`` (F,) of their planes; intensities are >= 0."""
+    images = np.empty(series.images.shape, np.float32)
+    weights = None if series.pixel_weight is None else np.empty_like(series.pixel_weight)
+    for j, factor in enumerate(magnification.tolist()):
+        for i_tilt in range(series.n_tilts):
+            images[i_tilt, j] = np.maximum(magnify_images(series.sound_images(i_tilt)[j], 1 / factor), 0)
+        if series.pixel_weight is not None and weights is not None:
+            weights[:, j] = magnify_weights(series.pixel_weight[:, j], 1 / factor)
+    return replace(series, images=images, pixel_weight=weights)
 
 
 @lru_cache(maxsize=8)

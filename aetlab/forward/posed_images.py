@@ -6,6 +6,7 @@ The unknowns of a tilt and their place in the model are those of :mod:`aetlab.fo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -15,6 +16,7 @@ from aetlab.core.grid import axial_frequencies, n_slices
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward.image_rotation import rotate_images
+from aetlab.forward.image_scaling import magnify_images
 from aetlab.forward.imaging import blur_by_detector
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.rotation import make_rotation
@@ -61,11 +63,13 @@ class PosedImages:
         self.ramp_y = (-2j * np.pi * q_y[None, :]).astype(np.complex64)
         self.lift = (2j * np.pi * axial_frequencies(shape_xy, series.pixel_A, wavelength_A)).astype(np.complex64)
 
-    def amplitudes(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray) -> np.ndarray:
-        """Return a_j (F, X, Y) of one tilt at its unknowns ``row`` (6,)."""
+    def amplitudes(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray, own: np.ndarray | None = None,
+                   ) -> np.ndarray:
+        """Return a_j (F, X, Y) of one tilt at its unknowns ``row`` (6,), with what images have of their ``own`` (F, 4).
+        """
         waves = image_waves(self.exit_spectrum(potential_V, i_tilt, row[0], row[1])
-                            * self.transfer_at(i_tilt, row[2:4], row[4]))
-        return np.float32(np.sqrt(row[5])) * self.detect(waves)
+                            * self.transfer_at(i_tilt, *shift_and_defocus(row, own)))
+        return np.sqrt(brightness_of(row, own)).astype(np.float32) * self.detect(waves)
 
     def detect(self, waves: np.ndarray) -> np.ndarray:
         """Return the amplitudes (F, X, Y) that the detector sees of image waves: √(K |ψ|²)."""
@@ -84,10 +88,25 @@ class PosedImages:
         real, imaginary = rotate_images(np.stack([wave.real, wave.imag]), float(axis_deg))
         return scipy.fft.fft2(real + np.complex64(1j) * imaginary)
 
-    def transfer_at(self, i_tilt: int, shift_A: np.ndarray, defocus_A: float) -> np.ndarray:
-        """Return transfer functions (F, X, Y) of one tilt, including a shift and a change of the defocus, complex64."""
-        moved = np.exp(self.ramp_x * np.float32(shift_A[0])) * np.exp(self.ramp_y * np.float32(shift_A[1]))
-        return _nominal(self._optics, i_tilt) * (moved * np.exp(self.lift * np.float32(defocus_A)))
+    def transfer_at(self, i_tilt: int, shift_A: np.ndarray, defocus_A: float | np.ndarray) -> np.ndarray:
+        """Return transfer functions (F, X, Y) of one tilt, including a shift and a change of the defocus, complex64.
+
+        ``shift_A`` (2,) and ``defocus_A`` are those of all images, or (F, 2) and (F,) of each.
+        """
+        by_x, by_y = (np.asarray(by_A, np.float32)[..., None, None] for by_A in np.moveaxis(np.asarray(shift_A), -1, 0))
+        lifted = np.asarray(defocus_A, np.float32)[..., None, None]
+        moved = np.exp(self.ramp_x * by_x) * np.exp(self.ramp_y * by_y)
+        return _nominal(self._optics, i_tilt) * (moved * np.exp(self.lift * lifted))
+
+
+def shift_and_defocus(row: np.ndarray, own: np.ndarray | None) -> tuple[np.ndarray, Any]:
+    """Return shift and defocus in Å of all images of a tilt, (2,) and a number, or of each, (F, 2) and (F,)."""
+    return (row[2:4], row[4]) if own is None else (row[2:4] + own[:, :2], row[4] + own[:, 2])
+
+
+def brightness_of(row: np.ndarray, own: np.ndarray | None) -> np.ndarray:
+    """Return the brightness of all images of a tilt, of shape (), or of each, (F, 1, 1)."""
+    return np.asarray(row[5]) if own is None else (row[5] + own[:, 3])[:, None, None]
 
 
 def predict_amplitudes(series: TiltSeries, potential_V: np.ndarray, poses: Poses | None, *,
@@ -101,9 +120,11 @@ def predict_amplitudes(series: TiltSeries, potential_V: np.ndarray, poses: Poses
     shape = (potential_V.shape[0], potential_V.shape[1], potential_V.shape[2])
     model = PosedImages(series, shape, microscope=microscope, n_layers_per_slice=n_layers_per_slice,
                         rotation=make_rotation(rotation, shape, n_layers_per_slice, np.zeros(1)))
-    table = np.tile(NOMINAL, (series.n_tilts, 1)) if poses is None else poses.table
-    for i_tilt, row in enumerate(table):
-        yield model.amplitudes(potential_V, i_tilt, row)
+    poses = Poses.nominal(series.tilt_deg, series.n_defoci) if poses is None else poses
+    own = poses.of_images if poses.of_images.any() else [None] * series.n_tilts
+    for i_tilt, row in enumerate(poses.table):
+        amplitudes = model.amplitudes(potential_V, i_tilt, row, own[i_tilt])
+        yield np.stack([magnify_images(*each) for each in zip(amplitudes, poses.magnification.tolist(), strict=True)])
 
 
 def _nominal(optics: SeriesOptics, i_tilt: int) -> np.ndarray:

@@ -38,7 +38,8 @@ def make_aligner(spec: RunSpec, series: TiltSeries, model: Model) -> forward.Til
         return None
     return forward.TiltAligner(model, series, spec.scale.shape_zxy, microscope=spec.microscope,
                                n_layers_per_slice=spec.binning.n_layers, contrast=spec.align.contrast,
-                               robust=spec.align.robust)
+                               robust=spec.align.robust, images=spec.align.images,
+                               magnification=spec.align.magnification)
 
 
 def align_when_due(spec: RunSpec, aligner: forward.TiltAligner, state: solve.State, *, poses: bool = True) -> bool:

@@ -21,6 +21,9 @@ from aetlab.reconstruction.fit import align_when_due, fit_volume, make_aligner, 
 from aetlab.reconstruction.resumable import Resumption
 from aetlab.spec import BinningSpec, RunSpec, coarse_layers
 
+#: Arrays of :attr:`aetlab.forward.TiltAligner.state` in a checkpoint.
+_ALIGNED = ("tilts", "image_factors", "of_images", "magnification")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -80,8 +83,10 @@ class StagedFit:
         self._stages, self._series, self._tilts = stages, _with_pixel_weights(stages[0].spec, series), tilts
         self._resumption, self._progress = resumption, progress
         self._rng, self._state = resumption.begin("reconstruct")
-        self._table = resumption.arrays.get("tilts") if self._state else poses.table if poses else None
-        self._factors = self._resumption.arrays.get("image_factors") if self._state else None
+        #: State of the aligner; empty before the first iteration.
+        self._aligned = {} if poses is None else _as_aligned(poses)
+        if self._state:
+            self._aligned = {name: resumption.arrays[name] for name in _ALIGNED if name in resumption.arrays}
         self._finds_poses = poses is None
         at, before = resumption.notes["at_stage"] if self._state else (0, 0)
         #: Stage of the next iteration, and iterations done before that stage.
@@ -119,8 +124,8 @@ class StagedFit:
     def _fit(self, model: Model, weight: float) -> Fit:
         stage, n_iterations, last = self._stages[self._at], self._n_iterations, self._at == len(self._stages) - 1
         aligner = make_aligner(stage.spec, self._series, model)
-        if aligner and self._table is not None:
-            aligner.restore(self._table, self._factors)
+        if aligner and self._aligned:
+            aligner.restore(**self._aligned)
         notes = {"n_iterations": sum(stage.n_iterations for stage in self._stages), "weight_per_V": weight,
                  "at_stage": (self._at, self._before)}
 
@@ -128,7 +133,7 @@ class StagedFit:
             self._progress.step("reconstruct", state.n_done, n_iterations, f"cost {state.cost[-1]:.5g}")
             before_refinement = last and state.n_done == n_iterations and stage.spec.refine.kind != "none"
             self._resumption.keep("reconstruct", state, self._rng, notes, at_once=before_refinement,
-                                  arrays={"tilts": aligner.table, "image_factors": aligner.factors} if aligner else {})
+                                  arrays=aligner.state if aligner else {})
 
         def align(state: solve.State) -> bool:
             return align_when_due(stage.spec, aligner, state, poses=self._finds_poses) if aligner else False
@@ -140,11 +145,16 @@ class StagedFit:
             self._progress.say(f"the fit ends after {len(solution.cost)} iterations: {solution.stopped}")
         self._state = solution.state
         if aligner:
-            self._table, self._factors = aligner.table, aligner.factors
+            self._aligned = aligner.state
             if last and (weakened := name_weakened(self._series, aligner.factors)):
                 self._progress.say(f"{(aligner.factors < 1).sum()} images fit the volume much worse than the others "
                                    f"and have less weight: {weakened}")
         return Fit(solution, weight, model, aligner)
+
+
+def _as_aligned(poses: Poses) -> dict[str, np.ndarray]:
+    """Return the state of an aligner that has found ``poses``."""
+    return {"tilts": poses.table, "of_images": poses.of_images, "magnification": poses.magnification}
 
 
 def _with_pixel_weights(spec: RunSpec, series: TiltSeries) -> TiltSeries:

@@ -95,8 +95,9 @@ def calibrate_images(model: AtomModel, sites: Sites, poses: Poses, spec: RefineS
     low, high = (bound - model.contrast for bound in CONTRAST_BOUNDS)
     shared[0] = np.clip(shared[0], max(low, -CONTRAST_STEP), min(high, CONTRAST_STEP))
     shared[1:] = np.clip(shared[1:], -MAGNIFICATION_STEP, MAGNIFICATION_STEP)
-    by_image = np.stack([np.full(used.shape, shared[0]), np.broadcast_to(shared[1:] if planes else 0.0, used.shape)], -1)
-    by_image = by_image[..., :rest.shape[-1] - n_own]
+    by_image = np.full((*used.shape, 1), shared[0])
+    if planes:
+        by_image = np.concatenate([by_image, np.broadcast_to(shared[1:, None], (*used.shape, 1))], axis=-1)
     slope = rest[..., own, target] - np.einsum("tfij,tfj->tfi", rest[..., own, n_own - 1:target], by_image)
     step = np.einsum("tfij,tfj->tfi", inverse, slope)
     scale = (np.where(used, sums[..., 0, -1] / np.where(used, power, 1), 1) - (scaled[..., own] * step).sum(-1)

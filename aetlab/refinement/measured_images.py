@@ -14,7 +14,7 @@ import numpy as np
 
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
-from aetlab.forward.image_scaling import magnify_images, magnify_weights
+from aetlab.forward.image_scaling import reduce_series
 
 
 class MeasuredImages:
@@ -113,18 +113,6 @@ class MeasuredImages:
         other.recorded = _amplitudes(other.series, self._dtype)
         other._weigh(replace(other.series, weight=other.series.weight * self.factors))
         return other
-
-
-def reduce_series(series: TiltSeries, magnification: np.ndarray) -> TiltSeries:
-    """Return ``series`` with its images reduced by the ``magnification`` (F,) of their planes; intensities are >= 0."""
-    images = np.empty(series.images.shape, np.float32)
-    weights = None if series.pixel_weight is None else np.empty_like(series.pixel_weight)
-    for j, factor in enumerate(magnification.tolist()):
-        for i_tilt in range(series.n_tilts):
-            images[i_tilt, j] = np.maximum(magnify_images(series.sound_images(i_tilt)[j], 1 / factor), 0)
-        if series.pixel_weight is not None and weights is not None:
-            weights[:, j] = magnify_weights(series.pixel_weight[:, j], 1 / factor)
-    return replace(series, images=images, pixel_weight=weights)
 
 
 def _amplitudes(series: TiltSeries, dtype: type) -> np.ndarray:

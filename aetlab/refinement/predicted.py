@@ -37,5 +37,6 @@ def predict_images(series: TiltSeries, shape_zxy: tuple[int, int, int], refined:
     else:
         amplitudes = (np.sqrt(intensity) for (intensity,) in model.focal_images(sites, poses, (0.0,)))
     for brightness, amplitude in zip(poses.brightness, amplitudes, strict=True):
-        magnified = np.stack([magnify_images(*each) for each in zip(amplitude, poses.magnification.tolist(), strict=True)])
+        factors = poses.magnification.tolist()
+        magnified = np.stack([magnify_images(*each) for each in zip(amplitude, factors, strict=True)])
         yield magnified * np.sqrt(brightness[:, None, None].astype(np.float32))

@@ -34,6 +34,10 @@ class AlignSpec:
                               within="[0, inf)", reads=_ALIGNED, default=6.0)
     contrast: bool = setting("whether the contrast of the images of a tilt is left open while its pose is fitted",
                              reads=_ALIGNED, default=False)
+    images: bool = setting("whether single images have a shift, defocus and brightness of their own, besides those of "
+                           "their tilt", reads=_ALIGNED, default=False)
+    magnification: bool = setting("whether the magnification of the images of each plane of the defocus is fitted, "
+                                  "relative to the mean of all planes", reads=_ALIGNED, default=False)
     robust: bool = setting("whether images that fit the volume much worse than the others lose weight, by the square "
                            "of how much worse, in the alignment and in the reconstruction", reads=_ALIGNED,
                            default=False)
