@@ -24,6 +24,7 @@ from aetlab.forward import ForwardModel, Search, TiltAligner, draw_poses, simula
 from aetlab.forward.alignment import find_astray
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.image_scaling import magnify_images
+from aetlab.forward.posed_images import predict_amplitudes
 from aetlab.forward.potential import build_potential
 from aetlab.scoring import pose_errors, register_atoms
 from aetlab.spec import AlignSpec, MicroscopeSpec, RunSpec, SimulateSpec, SpecError
@@ -200,6 +201,9 @@ def test_single_images_and_planes_differ_from_their_tilt(potential_V: np.ndarray
     np.testing.assert_allclose(poses.brightness, true[..., 5].T, atol=1e-3)
     assert np.abs(poses.image_shift_A.mean(axis=1)).max() < 1e-12
     assert all(model.cost(potential_V, i) < 0.05 * nominal[i] for i in range(5))
+    predicted = np.stack(list(predict_amplitudes(series, potential_V, poses, microscope=MICROSCOPE,
+                                                 n_layers_per_slice=LAYERS, rotation="cubic")))
+    assert np.linalg.norm(predicted - np.sqrt(images)) < 0.2 * np.linalg.norm(np.sqrt(images) - 1)
     # The state is all that the poses depend on.
     again = TiltAligner(ForwardModel(series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=LAYERS), series, SHAPE,
                         microscope=MICROSCOPE, n_layers_per_slice=LAYERS, images=True, magnification=True)

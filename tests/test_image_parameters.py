@@ -15,6 +15,7 @@ from aetlab.forward import add_shot_noise
 from aetlab.forward.image_scaling import magnify_images, magnify_weights
 from aetlab.refinement.image_parameters import calibrate_images, take_common
 from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.predicted import predict_images
 from aetlab.refinement.refine import refine_atoms
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
@@ -119,6 +120,9 @@ def test_shifts_and_magnifications_are_found_with_the_atoms() -> None:
     assert refined.summary["magnification_spread_percent"] == pytest.approx(100 * np.ptp(MAGNIFICATION), rel=0.2)
     own_A = take_common(experiment.poses, np.ones(N_IMAGES, bool)).image_shift_A  # the sample may lie elsewhere
     assert np.sqrt(((refined.poses.image_shift_A - own_A) ** 2).mean()) < 0.03
+    predicted = np.stack(list(predict_images(experiment.series, SHAPE, refined, ELEMENTS, SPEC,
+                                             microscope=MicroscopeSpec(), n_layers_per_slice=4)))
+    assert 0.9 < 4000 * ((predicted - np.sqrt(experiment.series.images + 0.25e-3)) ** 2).mean() < 1.03
     plain = experiment.refine(dataclasses.replace(SPEC, image_shifts=False, magnification=False))
     assert plain.summary["chi_square"] > 1.1
 

@@ -16,6 +16,8 @@ from aetlab.spec import RunSpec, SpecError, TileSpec, leaves_counts_out, refinem
 BASE_BYTES = 0.3e9
 #: Volumes that tracing holds (input, smoothed and the parts of the filter), and that scoring holds (true potential).
 _TRACE_VOLUMES, _SCORE_VOLUMES = 5.0, 3.0
+#: Series that magnification adds: images and weights of pixels at the magnifications found.
+_MAGNIFIED = 2.0
 #: Maximum bytes of rotation matrices that are kept for all tilts.
 _MATRICES_BYTES = 256e6
 #: Maximum bytes of all slabs of the potential while tilts are simulated in parallel.
@@ -44,6 +46,7 @@ def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
     if spec.align.enabled:
         # Transfer functions of all tilts; waves, slices and derivatives of the aligned tilt; one matrix.
         engine += plane * (n_defoci * (n_tilts + 40) + 1.5 * slices) + cubic.MATRIX.bytes_per_column * n_z * n_x
+        engine += _MAGNIFIED * images * spec.align.magnification
     volumes = 2 + (0 if on_gpu else REGULARISERS[spec.reg.kind].volumes)
     kept = BASE_BYTES + 2 * images
     needed = {"simulate": BASE_BYTES + images + min(_SLABS_BYTES, volume * fine**3) + potential
@@ -51,7 +54,8 @@ def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
               "reconstruct": kept + engine + volumes * volume,
               "trace": kept + _TRACE_VOLUMES * volume}
     if spec.refine.kind != "none":
-        needed["refine"] = kept + images + volume + _refinement_bytes(spec, plane, images)
+        needed["refine"] = (kept + images * (1 + _MAGNIFIED * spec.refine.magnification) + volume
+                            + _refinement_bytes(spec, plane, images))
     return needed | {"score": kept + _SCORE_VOLUMES * volume}
 
 
