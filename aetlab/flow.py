@@ -158,7 +158,8 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
         predicted = prediction_cost(fit.model, solution.volume, held) if len(held) else float("nan")
         return Reconstruction(volume, solution.cost, solution.seconds, solution.restarts, solution.halvings,
                               solution.stopped, fit.weight, predicted, solver_parts(fit.model).name,
-                              fit.aligner.poses if fit.aligner else None)
+                              fit.aligner.poses if fit.aligner else None,
+                              fit.aligner.factors if fit.aligner else None)
 
 
 def trace(settings: RunSpec, reconstruction: Reconstruction | Volume, *, elements: Sequence[int] | None = None,

@@ -33,7 +33,7 @@ OF_TV = {"reg.inner_iterations", "reg.warm_start"}
 OF_REGULARISER = {kind: {f"reg.{name}" for name, kinds in OWNERS.items() if kind in kinds} for kind in REGULARISERS}
 OF_NO_OTHER = set[str]().union(*OF_REGULARISER.values())
 OF_ALIGNMENT = {f"align.{name}" for name in ("at", "smoothing_A", "angles_from", "reach_A", "reach_nm",
-                                           "contrast", "robust")}
+                                           "contrast", "robust", "images", "magnification")}
 OF_ROTATED_ATOMS = {f"simulate.{name}" for name in (
     "n_frozen_phonons", "tilt_error_deg", "axis_error_deg", "shift_error_A", "defocus_error_nm", "brightness_error")}
 OF_IMAGES = {"validate.n_residuals", "data.held_out"}

@@ -81,7 +81,8 @@ class Reconstruction:
     fit ended. ``restarts`` are the iterations after which momentum was reset, ``halvings`` those after which the step
     was halved. ``weight_per_V`` is the weight of the regulariser. ``held_out_cost`` is the mean cost of a tilt that was
     left out of the fit (NaN if none was). ``device`` names the device that computed the volume. ``poses`` are the poses
-    found by the alignment (None without alignment).
+    found by the alignment, and ``image_weights`` (T, F) the robust weights that it gave the images, 1 for those that do
+    not stand out (both None without alignment).
     """
 
     volume: Volume
@@ -94,6 +95,7 @@ class Reconstruction:
     held_out_cost: float
     device: str = "cpu"
     poses: Poses | None = None
+    image_weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

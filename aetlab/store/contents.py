@@ -78,6 +78,8 @@ def describe_arrays(content: RunContent) -> dict[str, Dataset]:
                for name in TRACED}
     if content.reconstruction.poses is not None:
         arrays |= describe_poses(content.reconstruction.poses, "alignment")
+    if content.reconstruction.image_weights is not None:
+        arrays["alignment/image_weight"] = Dataset(content.reconstruction.image_weights, "1", {"axes": "tilt, image"})
     if content.refined is not None:
         arrays |= describe_refined(content.refined)
     if content.validation is not None:

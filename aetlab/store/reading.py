@@ -9,6 +9,8 @@ from aetlab.core.poses import OF_IMAGES, Poses
 from aetlab.store.contents import POSES, REFINED, TRACED
 from aetlab.store.record import Record, RecordError, array_names, read_array, read_history
 
+_WEIGHTS = "alignment/image_weight"
+
 
 def read_reconstruction(record: Record) -> Reconstruction:
     """Return the reconstruction of ``record``."""
@@ -17,7 +19,8 @@ def read_reconstruction(record: Record) -> Reconstruction:
     return Reconstruction(volume, history.cost, history.seconds, tuple(environment["restarts"]),
                           tuple(environment["halvings"]), str(environment["stopped"]), record.metrics["weight_per_V"],
                           record.metrics["held_out_cost"], str(environment["device"]),
-                          read_poses(record) if record.spec.align.enabled else None)
+                          read_poses(record) if record.spec.align.enabled else None,
+                          read_array(record, _WEIGHTS).values if _WEIGHTS in array_names(record) else None)
 
 
 def read_traced(record: Record) -> TracedAtoms:

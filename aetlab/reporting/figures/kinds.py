@@ -254,13 +254,13 @@ KINDS: dict[str, FigureKind] = {
             always=("validation/images/held_out", "tilt_series/tilt_deg", "tilt_series/weight",
                     "tilt_series/defocus_nm", "validation/images/chi_square_volume|validation/images/r_factor_volume"),
             without_truth=(),
-            where_stored=("validation/images/*_atoms", "refined/shift_A", "refined/defocus_A", "alignment/shift_A",
-                          "alignment/defocus_A"),
+            where_stored=("validation/images/*_atoms", "refined/shift_A", "refined/image_shift_A", "refined/defocus_A",
+                          "alignment/shift_A", "alignment/image_shift_A", "alignment/defocus_A"),
         ),
         caption="Misfit of each image (a): full symbols are those of the best model, the refined atoms where there are "
         "any, open ones those of the volume; without noise R, else χ² per value, which is 1 (dashed) where counting "
         "noise alone separates image and model. Rings mark images that no step was fitted to. Shift (b) and change of "
-        "the defocus (c) that the alignment or the refinement found.",
+        "the defocus (c) of each image that the alignment or the refinement found.",
     ),
     "residuals": FigureKind(
         draw=lambda task: plot_residuals(*task.runs),

@@ -41,7 +41,7 @@ _MODELS = ("atoms", "volume")
 
 
 def plot_fit(run: StoredRun) -> Figure:
-    """Draw how each image fits the final model (a), and the shift (b) and defocus (c) found for each tilt."""
+    """Draw how each image fits the final model (a), and the shift (b) and defocus (c) found for it."""
     tilt_deg = run.array("tilt_series/tilt_deg")
     weight, held = run.array("tilt_series/weight"), run.array("validation/images/held_out").astype(bool)
     poses = next((name for name in ("refined", "alignment") if f"{name}/shift_A" in run.array_names), "")
@@ -52,10 +52,11 @@ def plot_fit(run: StoredRun) -> Figure:
         panel_letter(panels[0], "(a)", "fit of each image")
         if poses:
             shift_A, change_A = run.array(f"{poses}/shift_A"), run.array(f"{poses}/defocus_A")
-            seen = (weight > 0).any(axis=1)
+            own_A = run.array(f"{poses}/image_shift_A") if f"{poses}/image_shift_A" in run.array_names else 0.0
+            of_images_A = np.where(weight[..., None] > 0, shift_A[:, None, :2] + own_A, np.nan)
             for axis, colour, marker in ((0, BLUE, "o"), (1, VERMILION, "s")):
-                panels[1].plot(tilt_deg[seen], shift_A[seen, axis], marker, color=colour, markersize=2.5,
-                               label="xy"[axis])
+                lines = panels[1].plot(tilt_deg, of_images_A[..., axis], marker, color=colour, markersize=2.5)
+                lines[0].set_label("xy"[axis])
             panels[1].set_ylabel("shift (Å)")
             panels[1].legend(ncols=2, loc="best", handletextpad=0.1, columnspacing=0.8)
             panel_letter(panels[1], "(b)", "position")
