@@ -156,10 +156,9 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
         solution = fit.solution
         volume = Volume(to_numpy(fit.model.form_potential(solution.volume)), settings.scale.voxel_A)
         predicted = prediction_cost(fit.model, solution.volume, held) if len(held) else float("nan")
+        poses, weights = (fit.aligner.poses, fit.aligner.factors) if fit.aligner else (None, None)
         return Reconstruction(volume, solution.cost, solution.seconds, solution.restarts, solution.halvings,
-                              solution.stopped, fit.weight, predicted, solver_parts(fit.model).name,
-                              fit.aligner.poses if fit.aligner else None,
-                              fit.aligner.factors if fit.aligner else None)
+                              solution.stopped, fit.weight, predicted, solver_parts(fit.model).name, poses, weights)
 
 
 def trace(settings: RunSpec, reconstruction: Reconstruction | Volume, *, elements: Sequence[int] | None = None,
