@@ -212,7 +212,7 @@ def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction
             make_slices=choose_slices(settings, len(traced) + (0 if held is None else len(held)), progress.say),
             held=held, known=known, averaged=averages_pixels(settings))
     reported(most, most, f"{len(refined)} atoms, {refined.summary['stopped']} in {refined.summary['passes']} passes")
-    for line in refinement.describe_weakened(refined, series):
+    for line in refinement.describe_found(refined, series, settings.microscope):
         progress.say(f"refine: {line}")
     if refined.summary.get("traced_lost", 0):
         progress.say(f"refine: {refined.summary['traced_lost']} well-traced sites have no refined atom near them")

@@ -37,6 +37,11 @@ def doubts(metrics: Mapping[str, float]) -> list[str]:
     return [*_of_fit(metrics), *_of_lens(metrics), *_of_atoms(metrics), *_of_hand(metrics)]
 
 
+def is_clear_aberration(missing_rad: float, error_rad: float) -> bool:
+    """Return whether an aberration that a model lacks, by its phase at the edge of the lens, is large and sure."""
+    return missing_rad > max(MOST_ABERRATION, SURE * error_rad)
+
+
 def _of_fit(metrics: Mapping[str, float]) -> list[str]:
     """Return doubts from the misfit and the contrast of the images."""
     found = []
@@ -73,9 +78,9 @@ def _of_lens(metrics: Mapping[str, float]) -> list[str]:
     for name, words in (("A1", "astigmatism"), ("B2", "coma"), ("A2", "three-fold astigmatism")):
         nm, deg, error, missing, uncertain = (metrics.get(f"aberration_{name}_{key}", float("nan")) for key in (
             "nm", "deg", "error_nm", "missing_rad", "error_rad"))
-        if missing > max(MOST_ABERRATION, SURE * uncertain):
+        if is_clear_aberration(missing, uncertain):
             found.append(f"the images fit with {words} of {nm:.3g} ± {error:.2g} nm, {missing:.1f} rad at the edge of "
-                         f"what the lens passes from what the series states: import again with {name}_nm: {nm:.3g} and "
+                         f"what the lens passes from that of the model: import again with {name}_nm: {nm:.3g} and "
                          f"{name}_deg: {deg:.0f} in the microscope's file (where the import rotated the images by an "
                          "angle, less that angle)")
     scale, error = (metrics.get(f"defocus_scale{name}", float("nan")) for name in ("", "_error"))

@@ -236,12 +236,19 @@ _OF_VALIDATION = (
     *(Metric(f"aberration_{name}_{key}", f"{words}{label}", unit, 2, "neither", False, f"{words} {meaning}")
       for name, words in (("A1", "two-fold astigmatism"), ("B2", "axial coma"), ("A2", "three-fold astigmatism"))
       for key, label, unit, meaning in (
-          ("nm", " that fits", "nm", "by which the images fit the refined atoms best, with what the series states"),
+          ("nm", " that fits", "nm", "by which the images fit the refined atoms best, in all"),
           ("deg", ", azimuth", "°", "by which the images fit best: azimuth from +x towards +y"),
           ("error_nm", ", error", "nm", "by which the images fit best: standard error by the spread of the images"),
-          ("missing_rad", " not stated", "rad", "that the series does not state: phase at the edge of what the lens "
-           "passes"),
-          ("error_rad", " not stated, error", "rad", "that the series does not state: standard error of its phase"))),
+          ("missing_rad", " not in the model", "rad", "that the model of the atoms lacks: phase at the edge of what "
+           "the lens passes"),
+          ("error_rad", " not in the model, error", "rad", "that the model of the atoms lacks: standard error of its "
+           "phase"))),
+    *(Metric(f"refined_lens_{name}_{key}", f"{words}, fitted{label}", unit, 2, "neither", False, f"{words} {meaning}")
+      for name, words in (("A1", "two-fold astigmatism"), ("B2", "axial coma"), ("A2", "three-fold astigmatism"))
+      for key, label, unit, meaning in (
+          ("nm", "", "nm", "that the refinement found and has in its model, in all"),
+          ("deg", ", azimuth", "°", "that the refinement found: azimuth from +x towards +y"),
+          ("error_nm", ", error", "nm", "that the refinement found: standard error by the spread of the images"))),
     Metric("n_odd_occupancies", "odd occupancies", "1", 0, "lower", False,
           "refined atoms whose occupancy differs from that of their element by 0.2 and five standard errors"),
     Metric("occupancy_scatter", "scatter of occupancies / standard error", "1", 2, "neither", False,

@@ -15,7 +15,7 @@ from aetlab.core.nouns import RefinedAtoms, TracedAtoms
 from aetlab.core.tiling import Tile, cut_poses
 from aetlab.reconstruction.seams import far_from_stronger, owned
 from aetlab.reconstruction.tiles import margin_rows
-from aetlab.refinement import Known
+from aetlab.refinement import Known, found_lens
 from aetlab.spec import RunSpec
 
 _PER_ATOM = ("positions_A", "occupancy", "scattering_V_A3", "numbers", "position_error_A", "occupancy_error",
@@ -90,7 +90,8 @@ def middle_of(tiles: Sequence[Tile]) -> Tile:
 def known_from(spec: RunSpec, middle: Tile, found: RefinedAtoms, tile: Tile) -> Known:
     """Return what the refined atoms ``found`` in the ``middle`` tile tell of the images of another ``tile``."""
     distance_A = tile.offset_A(spec.scale.voxel_A) - middle.offset_A(spec.scale.voxel_A)
-    return Known(cut_poses(found.poses, distance_A), found.thermal_A2, float(found.summary.get("contrast", 1.0)))
+    return Known(cut_poses(found.poses, distance_A), found.thermal_A2, float(found.summary.get("contrast", 1.0)),
+                 found_lens(spec.microscope, found.summary))
 
 
 def _join_summaries(parts: Sequence[RefinedAtoms], shared: RefinedAtoms) -> dict[str, object]:

@@ -86,8 +86,7 @@ class AtomModel:
                  debye_waller_A2: dict[str, float], dtype: type = np.float32,
                  make_slices: Callable[..., AtomSlices] = CpuAtomSlices, held: Sites | None = None,
                  averaged: bool = False) -> None:
-        self.elements = elements
-        self._held = held
+        self.elements, self._held = elements, held
         self.voxel_A = series.pixel_A
         self.n_tilts, self.n_defoci = series.images.shape[:2]
         self.data = MeasuredImages(series, dtype)
@@ -100,7 +99,8 @@ class AtomModel:
         self.contrast = 1.0
         self._mtf = self._optics.optics.mtf
         self._shape, self._n_layers, self._dtype = tuple(shape_zxy), n_layers_per_slice, dtype
-        self._make_slices, self._microscope, self._averaged = make_slices, microscope, averaged
+        self._make_slices, self.microscope, self._averaged = make_slices, microscope, averaged
+        self._other_lens = False  # slices may hold the transfer functions of another microscope
         #: Slices that no thread uses, kept from pass to pass; models of the same data share them.
         self._idle: list[Bench] = []
 
@@ -149,21 +149,16 @@ class AtomModel:
 
         def work(i_tilt: int) -> TiltGradient:
             try:
-                return self._tilt(i_tilt, sites, poses, tried, children[i_tilt], beside, in_turn)
+                with self._bench() as bench:
+                    return self._tilt(bench, i_tilt, sites, poses, tried, children[i_tilt], beside, in_turn)
             finally:
                 turns.end(i_tilt)
 
         return over_tilts(work, self.n_tilts)
 
-    def _tilt(self, i_tilt: int, sites: Sites, poses: Poses, tried: Sequence[int | None],
+    def _tilt(self, bench: Bench, i_tilt: int, sites: Sites, poses: Poses, tried: Sequence[int | None],
               noise: np.random.SeedSequence | None, beside: list[AtomTables],
               on_slices: Callable[[int, Callable[[], np.ndarray]], None]) -> TiltGradient:
-        with self._bench() as bench:
-            return self._tilt_on(bench, i_tilt, sites, poses, tried, noise, beside, on_slices)
-
-    def _tilt_on(self, bench: Bench, i_tilt: int, sites: Sites, poses: Poses, tried: Sequence[int | None],
-                 noise: np.random.SeedSequence | None, beside: list[AtomTables],
-                 on_slices: Callable[[int, Callable[[], np.ndarray]], None]) -> TiltGradient:
         slices = bench.slices
         placed_A = poses.place(sites.positions_A, i_tilt)
         # Process neighbours consecutively, slice by slice, so that their voxels stay in cache.
@@ -179,7 +174,7 @@ class AtomModel:
                 white = np.where(weight > 0, white / np.sqrt(np.where(weight > 0, weight, 1)), 0).astype(np.float32)
             measured += white
         lift_A, own_A = poses.defocus_change_A[i_tilt], poses.image_shift_A[i_tilt]
-        if np.any(lift_A) or np.any(own_A) or self._optics.set_of[i_tilt] > 0 or bench.refocused:
+        if np.any(lift_A) or np.any(own_A) or self._optics.set_of[i_tilt] or self._other_lens or bench.refocused:
             slices.use_transfer(slices.pack_transfer(self._transfer_at(i_tilt, lift_A, own_A)))
             bench.refocused = True
         if bench.mtf is not self._mtf:
@@ -254,8 +249,8 @@ class AtomModel:
         recorded = self.data.series
         blank = np.broadcast_to(np.float32(1), (*recorded.weight.shape, *other._shape[1:]))
         series = TiltSeries(blank, recorded.tilt_deg, recorded.defocus_A, other.voxel_A)
-        other._optics = SeriesOptics(series, other._shape, self._microscope, other._n_layers)
-        mtf = mtf_between_pixels(self._microscope, (factor * n_x, factor * n_y), other.voxel_A, factor,
+        other._optics = SeriesOptics(series, other._shape, self.microscope, other._n_layers)
+        mtf = mtf_between_pixels(self.microscope, (factor * n_x, factor * n_y), other.voxel_A, factor,
                                  averaged=self._averaged)
         other._mtf = with_contrast(mtf, self.contrast, (factor * n_x, factor * n_y))
         other._make_slices, other._idle = CpuAtomSlices, []
@@ -267,7 +262,14 @@ class AtomModel:
             return self
         other = copy.copy(self)
         other._n_layers, other._idle = n_layers_per_slice, []
-        other._optics = SeriesOptics(self.data.series, self.shape_zxy, self._microscope, n_layers_per_slice)
+        other._optics = SeriesOptics(self.data.series, self.shape_zxy, self.microscope, n_layers_per_slice)
+        return other
+
+    def with_microscope(self, microscope: MicroscopeSpec) -> AtomModel:
+        """Return a model of images through other aberrations; energy, aperture and detector must be the same."""
+        other = copy.copy(self)
+        other.microscope, other._other_lens = microscope, True
+        other._optics = SeriesOptics(self.data.series, self.shape_zxy, microscope, self._n_layers)
         return other
 
     def with_thermal(self, thermal_A2: np.ndarray) -> AtomModel:
@@ -328,7 +330,7 @@ class AtomModel:
             transfer = transfer * (along_x[:, :, None] * along_y[:, None, :])
         if not np.any(lift_A) and lift_A.ndim == 1:
             return transfer
-        wavelength_A = physics.wavelength_A(self._microscope.energy_keV)
+        wavelength_A = physics.wavelength_A(self.microscope.energy_keV)
         distances_A, which = np.unique(lift_A, return_inverse=True)
         planes = np.stack([propagator(shape_xy, self.voxel_A, wavelength_A, float(d)) for d in distances_A])
         return np.asarray((transfer * planes[which.reshape(lift_A.shape)]).reshape(-1, *shape_xy))

@@ -67,6 +67,18 @@ def name_sites(occupancy: np.ndarray, kinds: np.ndarray, by_amount: np.ndarray, 
     return posterior
 
 
+def exchanged_occupancy(occupancy: np.ndarray, kinds: np.ndarray, named: np.ndarray,
+                        information: np.ndarray) -> np.ndarray:
+    """Return the occupancy (N,) with which atoms of the elements ``named`` scatter as those of ``kinds`` did.
+
+    ``information`` (N, 3 + K, 3 + K) is JᵀJ of positions and amounts.
+    """
+    site = np.arange(len(kinds))
+    before, after = (information[site, 3 + kind, 3 + kind] for kind in (kinds, named))
+    strength = np.sqrt(np.maximum(before / np.maximum(after, 1e-30), 0))
+    return np.where(named == kinds, occupancy, occupancy * strength)
+
+
 def separate_amounts(information: np.ndarray) -> np.ndarray:
     """Return the information (N, K, K) on the amounts with unknown positions: the Schur complement."""
     across = information[:, :3, 3:]

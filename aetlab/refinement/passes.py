@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aetlab.refinement.fisher import N_OVERLAP, information_passes
 from aetlab.refinement.hand import N_CORRECTED, N_MIRRORED
+from aetlab.refinement.lens import MOST_ROUNDS
 from aetlab.spec import RefineSpec
 
 #: Largest number of steps in defocus and brightness between fits.
@@ -18,7 +19,7 @@ _ROUNDS, _PASSES, _PASSES_LAST = 4, 9, 5
 
 def n_settling(spec: RefineSpec) -> int:
     """Return the largest number of repetitions of the last fit."""
-    if spec.imaging:
+    if spec.imaging or spec.aberrations == "fitted":
         return N_SETTLING
     return N_RESAMPLED if spec.sampling == "corrected" else 0
 
@@ -30,18 +31,17 @@ def most_passes(spec: RefineSpec, n_tilts: int) -> int:
     between = spec.n_passes + 4 + few + beside
     most = (1 + few + (spec.n_rounds - 1) * between + spec.n_passes_last + beside + many + 2
             + (spec.n_passes + 1 if spec.poses else 0))
-    if spec.imaging:
-        most += N_SETTLING * (spec.n_passes_last + beside) + (N_CALIBRATIONS if spec.poses else 0)
-    elif n_settling(spec):
-        most += spec.n_passes_last + beside
+    most += n_settling(spec) * (spec.n_passes_last + beside) + (N_CALIBRATIONS if spec.imaging and spec.poses else 0)
     resampling = RESAMPLING_PASSES if spec.sampling == "corrected" else 0
     most += (1 + spec.n_rounds + n_settling(spec)) * resampling
     most += spec.n_rounds + n_settling(spec) if spec.robust else 0
+    last = spec.n_passes_last + beside + resampling + spec.robust
+    if spec.aberrations == "fitted":  # rounds that go on for an aberration are fitted like the last one
+        most += MOST_ROUNDS * ((1 + n_settling(spec)) * last + (spec.n_passes + few + N_CALIBRATIONS + 1) * spec.poses)
     if spec.hand == "none":
         return most
     most += N_CORRECTED * resampling
-    last = spec.n_passes_last + beside + resampling
-    again = (1 + n_settling(spec)) * last + many + 2 + (1 + n_settling(spec)) * spec.robust
+    again = (1 + n_settling(spec)) * last + many + 2
     return most + N_MIRRORED + (again if spec.hand in ("choose", "auto") else 0)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -36,10 +35,11 @@ from aetlab.refinement.hand import fit_twin
 from aetlab.refinement.image_parameters import Calibration, at_usual_occupancy, calibrate_images, take_common
 from aetlab.refinement.kept import carry_along, count_lost, keep_traced, well_traced, why_kept
 from aetlab.refinement.known import Known
+from aetlab.refinement.lens import Lens
 from aetlab.refinement.model import AtomModel, Sites
-from aetlab.refinement.naming import misfit_factor, name_sites
+from aetlab.refinement.naming import exchanged_occupancy, misfit_factor, name_sites
 from aetlab.refinement.passes import N_CALIBRATIONS, n_settling
-from aetlab.refinement.robust import image_misfits, weigh_images
+from aetlab.refinement.robust import forget_images, image_misfits, weigh_images
 from aetlab.refinement.sampling import correct_sampling, relaxed_thermal
 from aetlab.refinement.search import (
     ResidualVolume,
@@ -59,8 +59,7 @@ GROWN_OCCUPANCY = 0.7
 HEIGHTS_A, REACH_A = np.arange(-60.0, 61.0, 10.0), 4.0
 #: If a round adds less than this fraction of the sites, the next one is the last.
 FEW = 1e-3
-#: If a round adds less than this fraction, thermal factors are fitted from the next one on: the residual of missing and
-#: false sites resembles vibration, and atoms blurred by it lead to more false sites.
+#: If it adds less than this fraction, thermal factors are fitted from then on: missing sites resemble vibration.
 STEADY = 0.01
 #: Factor by which the other atoms raise the variance, until it is measured at the end.
 USUAL_FACTOR = 1.5
@@ -132,7 +131,7 @@ class _Refinement:
         self._n_layers, self._n_coarse_layers = model.n_layers_per_slice, n_coarse_layers
         self._model, self._spec, self._report = model.with_layers(n_coarse_layers), spec, report
         self._few, self._many = information_passes(spec, model.n_tilts)
-        self._seeds = iter(np.random.SeedSequence(seed).generate_state(128).tolist())
+        self._lens, self._seeds = Lens(spec), iter(np.random.SeedSequence(seed).generate_state(128).tolist())
         self._n_passes, self._noisy = 0, False
         self._images: Calibration | None = None  # the latest step of what each image has of its own
         self._resampled_A2: np.ndarray | None = None  # thermal factors at the latest correction of the sampling
@@ -169,6 +168,8 @@ class _Refinement:
             sites, poses = fit.sites, fit.poses
             keep = (sites.occupancy >= spec.min_occupancy) & drop_duplicates(sites, spec.min_distance_A)
             sites, information = sites.select(keep), information[keep]
+            if last and self._lens.asks_for_a_round(i_round):
+                last, poses = False, self._align(sites, forget_images(self._model, poses)) if spec.poses else poses
             last = last or not len(sites)
             n_new = 0
             if not last:
@@ -204,8 +205,8 @@ class _Refinement:
 
     def keep(self, traced: TracedAtoms, poses: Poses) -> RefinedAtoms:
         """Return the traced atoms, and say why they are kept."""
-        summary: dict[str, Any] = {"stopped": self.kept or "there are no traced atoms", "passes": self._n_passes}
-        return keep_traced(traced, poses, self._model, self._first_cost, tuple(self._rounds), summary)
+        return keep_traced(traced, poses, self._model, self._first_cost, tuple(self._rounds), {
+            "stopped": self.kept or "there are no traced atoms", "passes": self._n_passes})
 
     def _align(self, sites: Sites, poses: Poses) -> Poses:
         """Search for the poses and fit them to the images, with fixed sites."""
@@ -262,9 +263,10 @@ class _Refinement:
         fit = self._fit_once(sites, poses, information, shared, last)
         for i in range(n_settling(spec) * last):
             self._resample(fit.sites, fit.poses)
-            poses, settled = self._calibrated(fit.sites, fit.poses) if spec.imaging else (fit.poses, False)
+            poses, settled = self._calibrated(fit.sites, fit.poses) if spec.imaging else (fit.poses, True)
             fit = replace(fit, poses=poses)
-            if settled and (i > 0 or spec.sampling == "coarse"):
+            self._model, found = self._lens.take(self._model, fit.sites, poses)
+            if settled and found and (i > 0 or spec.sampling == "coarse"):
                 break
             if spec.robust and self._model.data.corrects_sampling:
                 self._weigh(fit.sites, poses)
@@ -321,8 +323,7 @@ class _Refinement:
         self._passed("elements tried")
         full = sample_information(self._coarse, sites, poses, n_passes, next(self._seeds),
                                   tried=tuple(range(len(self._model.elements))))
-        for _ in range(n_passes):
-            self._passed("information")
+        self._passed("information", n_passes)
         return by_amount, full, by_tilt
 
     def _rename(self, sites: Sites, poses: Poses, n_new: int) -> tuple[Sites, np.ndarray]:
@@ -337,16 +338,13 @@ class _Refinement:
         keep = new | (posterior[:, -1] < 0.5)
         sites, posterior, full, new = sites.select(keep), posterior[keep], full[keep], new[keep]
         kinds = np.where(new, sites.kinds, posterior[:, :-1].argmax(axis=1))
-        strength = np.sqrt(np.maximum(full[np.arange(len(sites)), 3 + sites.kinds, 3 + sites.kinds]
-                                      / np.maximum(full[np.arange(len(sites)), 3 + kinds, 3 + kinds], 1e-30), 0))
-        occupancy = np.where(kinds == sites.kinds, sites.occupancy, sites.occupancy * strength)
-        named = replace(sites, kinds=kinds, occupancy=occupancy)
-        return named, own_information(full, kinds, np.maximum(1.0, GROWN_OCCUPANCY / np.maximum(occupancy, 0.05)))
+        occupancy = exchanged_occupancy(sites.occupancy, sites.kinds, kinds, full)
+        return replace(sites, kinds=kinds, occupancy=occupancy), own_information(
+            full, kinds, np.maximum(1.0, GROWN_OCCUPANCY / np.maximum(occupancy, 0.05)))
 
     def _information(self, sites: Sites, poses: Poses, n_passes: int, *, thermal: bool = False) -> np.ndarray:
         information = sample_information(self._coarse, sites, poses, n_passes, next(self._seeds), thermal=thermal)
-        for _ in range(n_passes):
-            self._passed("information")
+        self._passed("information", n_passes)
         return information
 
     def _finish(self, fit: Fit, sites: Sites, poses: Poses) -> RefinedAtoms:
@@ -383,13 +381,15 @@ class _Refinement:
             summary={"passes": self._n_passes} | summarize_fit(fit, model, n_electrons)
             | summarize_errors(sites.kinds, factors, repeated, bootstrapped)
             | {"neighbour_correlation": neighbour_correlation(information, by_tilt[seen])}
-            | summarize_images(spec, model, poses, thermal_A2, self._images) | {"traced_lost": self._lost})
+            | summarize_images(spec, model, poses, thermal_A2, self._images) | {"traced_lost": self._lost}
+            | self._lens.summary())
 
     @property
     def _coarse(self) -> AtomModel:
         return self._model.with_layers(self._n_coarse_layers)
 
-    def _passed(self, detail: str) -> None:
-        self._n_passes += 1
-        if self._report is not None:
-            self._report(self._n_passes, detail)
+    def _passed(self, detail: str, n_passes: int = 1) -> None:
+        for _ in range(n_passes):
+            self._n_passes += 1
+            if self._report is not None:
+                self._report(self._n_passes, detail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,13 @@ def image_misfits(model: AtomModel, sites: Sites, poses: Poses) -> tuple[np.ndar
 def weigh_images(model: AtomModel, sites: Sites, poses: Poses) -> AtomModel:
     """Return ``model`` with the weights of its images by their misfits to ``sites``."""
     return model.with_data(model.data.with_factors(robust_factors(image_misfits(model, sites, poses)[1])))
+
+
+def forget_images(model: AtomModel, poses: Poses) -> Poses:
+    """Return ``poses`` without defoci and shifts of single images in tilts of which an image lost weight."""
+    weakened = (model.data.factors.min(axis=1) < 1)[:, None]
+    return replace(poses, defocus_A=np.where(weakened, 0.0, poses.defocus_A),
+                   image_shift_A=np.where(weakened[:, :, None], 0.0, poses.image_shift_A))
 
 
 def list_weakened(model: AtomModel) -> dict[str, Any]:

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from aetlab.core import physics
+from aetlab.core.nouns import RefinedAtoms, TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.refinement.fit import Fit
 from aetlab.refinement.image_parameters import Calibration
+from aetlab.refinement.lens import describe_lens
 from aetlab.refinement.model import AtomModel
-from aetlab.refinement.robust import list_weakened
-from aetlab.spec import RefineSpec
+from aetlab.refinement.robust import describe_weakened, list_weakened
+from aetlab.spec import MicroscopeSpec, RefineSpec
 
 
 def summarize_fit(fit: Fit, model: AtomModel, electrons_per_pixel: float) -> dict[str, Any]:
@@ -51,3 +53,8 @@ def summarize_images(spec: RefineSpec, model: AtomModel, poses: Poses, thermal_A
         found |= {"magnification_spread_percent": 100 * float(np.ptp(poses.magnification)),
                   "magnification_error_percent": 100 * step.magnification_error}
     return found
+
+
+def describe_found(refined: RefinedAtoms, series: TiltSeries, stated: MicroscopeSpec) -> list[str]:
+    """Return lines on what a refinement found in the images of ``series``: those that fit badly, and aberrations."""
+    return describe_weakened(refined, series) + describe_lens(refined.summary, stated)

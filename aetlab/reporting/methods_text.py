@@ -99,7 +99,8 @@ def _atoms(run: StoredRun) -> str:
         (spec.refine.image_shifts, "the shift of every image"),
         (spec.refine.magnification, "the relative magnification of each plane of the defocus"),
         (spec.refine.thermal, "a thermal factor of each element"),
-        (spec.refine.contrast, "a common factor of the contrast")) if on]
+        (spec.refine.contrast, "a common factor of the contrast"),
+        (any(name.startswith("refined_lens_") for name in metrics), "aberrations of the lens")) if on]
     sigma_pm = 100 * run.array("refined/position_error_A")
     sigma_pm = sigma_pm[(np.isfinite(sigma_pm) & (sigma_pm > 0)).all(axis=1)]
     errors = "" if not len(sigma_pm) else " Standard errors of the positions (medians) are " + _listed(
@@ -110,6 +111,10 @@ def _atoms(run: StoredRun) -> str:
     weights = f" {weakened} images that fit much worse than the others have lower weights." if weakened else ""
     if "refined_contrast" in metrics:
         thermal.append(f"a contrast of {metrics['refined_contrast']:.4f}")
+    for name, words in (("A1", "two-fold astigmatism"), ("B2", "axial coma"), ("A2", "three-fold astigmatism")):
+        if f"refined_lens_{name}_nm" in metrics:
+            nm, error, deg = (metrics[f"refined_lens_{name}_{key}"] for key in ("nm", "error_nm", "deg"))
+            thermal.append(f"a {words} of {nm:.3g} ± {error:.2g} nm at {deg:.1f}°, which the images showed")
     found = f" The fit gave {_listed(thermal)}." if thermal else ""
     return (f"{text} They were refined against the images through the multislice model ({_listed(free)} free), with "
             f"slices of {_refined_slices(spec)}, which left {_counts(run.array('refined/numbers'))}."

@@ -26,7 +26,8 @@ _TABLES = {
         "r_factor_counts_volume", "chi_square_volume", "held_out_r_factor_atoms", "held_out_chi_square_atoms",
         "held_out_r_factor_volume", "held_out_chi_square_volume",
         "n_outlying_images", "defocus_scale", "defocus_scale_error", "aberration_A1_nm", "aberration_A1_error_nm",
-        "aberration_B2_nm", "aberration_B2_error_nm", "aberration_A2_nm", "aberration_A2_error_nm"),
+        "aberration_B2_nm", "aberration_B2_error_nm", "aberration_A2_nm", "aberration_A2_error_nm",
+        *(f"refined_lens_{name}_{key}" for name in ("A1", "B2", "A2") for key in ("nm", "error_nm", "deg"))),
     "Two halves": (
         "resolution_0143_A", "resolution_05_A", "resolution_half_bit_A", "resolution_0143_axis_A",
         "resolution_05_axis_A", "resolution_0143_wedge_A", "resolution_05_wedge_A", "resolution_0143_across_A",

@@ -60,6 +60,9 @@ class RefineSpec:
                                   "relative to the mean of all planes", reads=_REFINED, default=False)
     contrast: bool = setting("whether a factor of the modulation that all images share is fitted; occupancies then "
                              "tell only how the sites differ", reads=_REFINED, default=False)
+    aberrations: str = setting(
+        "stated takes those of the microscope; fitted finds astigmatism, coma and three-fold astigmatism that the "
+        "images clearly have in addition", choices=("stated", "fitted"), reads=_REFINED, default="stated")
     hand: str = setting("what is done about the mirror image of the atoms, which tells the sense of the tilt where "
                         "scattering is multiple: compare fits it as well and compares the costs; choose then takes the "
                         "one that clearly fits better; auto is choose where a measured series does not state the sense "

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,8 +15,9 @@ from aetlab.core.nouns import Reconstruction, RefinedAtoms, TiltSeries, TracedAt
 from aetlab.core.progress import SILENT, Reporter
 from aetlab.reconstruction.left_out import held_images
 from aetlab.refinement.naming import scatter_of_occupancies
-from aetlab.spec import MicroscopeSpec, RunSpec, SpecError
-from aetlab.validation.aberrations import compared_tilts, find_aberrations
+from aetlab.refinement.predicted import lacking_aberrations
+from aetlab.spec import RunSpec, SpecError
+from aetlab.spec.derived import averages_pixels
 from aetlab.validation.agreement import compare_halves
 from aetlab.validation.chemistry import check_chemistry, count_odd_occupancies
 from aetlab.validation.defocus_scale import find_defocus_scale
@@ -73,7 +73,8 @@ def validate(settings: RunSpec, series: TiltSeries, reconstruction: Reconstructi
             if settings.refine.imaging:
                 metrics["defocus_scale"], metrics["defocus_scale_error"] = find_defocus_scale(series, refined.poses)
                 if predict is predict_whole:
-                    metrics |= _aberrations(settings, series, reconstruction, refined, numbers)
+                    at_brightness = flow.at_found_brightness(series, reconstruction)
+                    metrics |= _aberrations(settings, at_brightness, refined, numbers)
             metrics["n_odd_occupancies"] = float(count_odd_occupancies(refined.numbers, refined.occupancy,
                                                                        refined.occupancy_error))
             metrics["occupancy_scatter"] = scatter_of_occupancies(refined.numbers, refined.occupancy,
@@ -108,17 +109,12 @@ def _fits(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction,
     return fits
 
 
-def _aberrations(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction, refined: RefinedAtoms,
+def _aberrations(settings: RunSpec, series: TiltSeries, refined: RefinedAtoms,
                  numbers: tuple[int, ...]) -> dict[str, float]:
     """Return the aberrations by which the images of some tilts fit best, as metrics."""
-    tilts = compared_tilts(series)
-    part = replace(refined, poses=refined.poses.select(tilts))
-
-    def with_lens(microscope: MicroscopeSpec, some: TiltSeries) -> Iterable[np.ndarray]:
-        return predict_whole(replace(settings, microscope=microscope), some, part, numbers)
-
-    found = find_aberrations(flow.at_found_brightness(series, reconstruction).select(tilts), settings.microscope,
-                             with_lens)
+    found = lacking_aberrations(series, settings.scale.shape_zxy, refined, numbers, settings.refine,
+                                microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers,
+                                averaged=averages_pixels(settings))
     return {f"aberration_{name}_{key}": value for name, one in found.items() for key, value in vars(one).items()}
 
 
@@ -160,18 +156,19 @@ def _reduced(settings: RunSpec, series: TiltSeries, refined: RefinedAtoms, per_v
 
     An atom has four, an element B on request, a tilt six (turn and shift) with poses, an image two (defocus and
     brightness) with imaging and two for its shift, less those of its tilt; a plane one for its magnification but the
-    first.
+    first, an aberration two.
     """
     present = (series.weight > 0) & ~held_images(settings, series)
     n_pixels = series.images.shape[2] * series.images.shape[3]
     n_values = float(present.sum()) * n_pixels if series.pixel_weight is None else float(
         series.pixel_weight[present].sum(dtype=np.float64))
     spec = settings.refine
+    n_lens = 2 * sum(name.startswith("lens_") and name.endswith("_deg") for name in refined.summary)
     n_images, n_tilts = int(present.sum()), int(present.any(axis=1).sum())
     n_parameters = (4 * len(refined) + spec.thermal * len(refined.thermal_A2) + spec.contrast
                     + 6 * spec.poses * n_tilts + 2 * spec.imaging * n_images
                     + 2 * spec.image_shifts * (n_images - spec.poses * n_tilts)
-                    + spec.magnification * (series.n_defoci - 1))
+                    + spec.magnification * (series.n_defoci - 1) + n_lens)
     return per_value * n_values / (n_values - n_parameters) if n_values > n_parameters else math.nan
 
 
