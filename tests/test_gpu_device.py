@@ -21,10 +21,11 @@ from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice
-from aetlab.forward.rotation import rotate_and_bin
+from aetlab.forward.rotation import make_rotation, rotate_and_bin
 from aetlab.forward.series_optics import series_optics
 from aetlab.forward.simulate import CpuExposure, SimulatedMicroscope
 from aetlab.gpu import (
+    GpuExitWaves,
     GpuExposure,
     GpuFits,
     GpuModel,
@@ -120,6 +121,26 @@ def test_steps_agree_with_float64(problem: Problem, rotation: str, blur_A: float
         assert float(model.descend(volume, i_tilt, step, metric)) == pytest.approx(cost, rel=1e-4)
         assert relative_error(to_numpy(volume) - before, expected - before) < 1e-4
     assert device.graph_problem is None
+
+
+@pytest.mark.parametrize("rotation", ["cubic", "fourier"])
+def test_exit_waves_at_any_angle_agree_with_float64(problem: Problem, rotation: str) -> None:
+    """As the alignment needs them: each call has an angle of its own."""
+    device, shape = problem.device, problem.shape
+    optics = series_optics(problem.series, shape, MICROSCOPE, problem.n_layers)
+    found = GpuExitWaves(optics, shape, problem.n_layers, rotation, device)
+    turning = make_rotation(rotation, shape, problem.n_layers, np.zeros(1), dtype=np.float64)
+    waves, slices = Multislice(optics, np.float64), np.empty((-(-shape[0] // problem.n_layers), *shape[1:]))
+    volume = found.take(device.upload(problem.truth.astype(np.float32)))
+    for tilt_deg in (0.0, -31.7, 58.2):
+        turning.set_angle(0, tilt_deg)
+        turning.rotate_and_bin(problem.truth, 0, slices)
+        spectrum = waves.exit_spectrum(slices).copy()
+        spectrum[0, 0] -= spectrum.size  # what the atoms scatter
+        wave = found.spectrum(volume, tilt_deg)
+        assert wave.dtype == np.complex64
+        wave[0, 0] -= wave.size
+        assert np.linalg.norm(wave - spectrum) < 1e-4 * np.linalg.norm(spectrum)
 
 
 def test_poisson_steps_and_images_agree_with_float64(problem: Problem) -> None:

@@ -37,20 +37,23 @@ A common turn of all tilts about the axis and a common shift of the sample chang
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import scipy.fft
 
-from aetlab.core.backend import n_threads, threads, to_numpy
+from aetlab.core.backend import n_threads, threads
 from aetlab.core.grid import coordinates_A, in_plane_rotation, squared_frequencies
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.outlying import robust_factors
 from aetlab.core.poses import Poses
+from aetlab.forward.exit_waves import CpuExitWaves, ExitWaves
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.imaging import blur_by_detector
 from aetlab.forward.model import SMALL_PLANE
+from aetlab.forward.multislice import Optics
 from aetlab.forward.posed_images import DARK, NOMINAL, PosedImages, brightness_of, image_waves, shift_and_defocus
 from aetlab.forward.single_images import DAMPING, SingleImages
 from aetlab.methods.rotations.cubic import MATRIX
@@ -91,24 +94,30 @@ class PosedModel(Protocol):
 class TiltAligner:
     """Find the poses of the tilts of ``series``, tilt by tilt, and keep ``model`` in agreement with them.
 
-    ``shape_zxy``, ``microscope`` and ``n_layers_per_slice`` are those of ``model``. The alignment runs on the CPU,
-    whatever device the model is on. With ``contrast``, the contrast of the images of a tilt is left open. With
-    ``robust``, which needs a series with weights of pixels, images that fit much worse than the others lose weight.
-    With ``images`` and ``magnification``, single images and planes differ in what they can.
+    ``shape_zxy``, ``microscope`` and ``n_layers_per_slice`` are those of ``model``. ``make_exit_waves`` returns the
+    exit waves, by default on the CPU; what follows them runs on the CPU. With ``contrast``, the contrast of the images
+    of a tilt is left open. With ``robust``, which needs a series with weights of pixels, images that fit much worse
+    than the others lose weight. With ``images`` and ``magnification``, single images and planes differ in what they
+    can.
     """
 
     def __init__(self, model: PosedModel, series: TiltSeries, shape_zxy: tuple[int, int, int], *,
                  microscope: MicroscopeSpec, n_layers_per_slice: int, contrast: bool = False,
-                 robust: bool = False, images: bool = False, magnification: bool = False) -> None:
+                 robust: bool = False, images: bool = False, magnification: bool = False,
+                 make_exit_waves: Callable[[Optics], ExitWaves] | None = None) -> None:
         self._model, self._contrast, self._robust = model, contrast, robust
         self._single = SingleImages(series, images=images, magnification=magnification)
         #: Weight of each image by its misfit, (T, F).
         self._factors = np.ones(series.weight.shape)
         self._tilt_deg = np.asarray(series.tilt_deg, float)
-        # The angle changes with each exit wave, so that no matrix is kept.
-        rotation = SparseRotation(MATRIX, shape_zxy, n_layers_per_slice, np.zeros(1), budget_bytes=0)
+
+        def on_cpu(optics: Optics) -> ExitWaves:
+            # The angle changes with each exit wave, so that no matrix is kept.
+            rotation = SparseRotation(MATRIX, shape_zxy, n_layers_per_slice, np.zeros(1), budget_bytes=0)
+            return CpuExitWaves(optics, shape_zxy, n_layers_per_slice, rotation)
+
         self._images = PosedImages(series, shape_zxy, microscope=microscope, n_layers_per_slice=n_layers_per_slice,
-                                   rotation=rotation)
+                                   make_exit_waves=make_exit_waves or on_cpu)
         #: Tilts with at least one image; the others keep their poses.
         self._seen = series.weight.max(axis=1) > 0
         self._shape_xy = shape_xy = (shape_zxy[1], shape_zxy[2])
@@ -157,7 +166,7 @@ class TiltAligner:
         ``search`` is applied to tilts that are astray, and to all if this is the ``first`` alignment. The tilt angle is
         fitted only with ``angles``: a volume of shifted images hardly determines it.
         """
-        potential_V = to_numpy(self._model.form_potential(volume))
+        potential_V = self._images.take(self._model.form_potential(volume))
         astray, misfits = np.zeros(len(self._table), bool), np.full(self._factors.shape, np.nan)
         astray[self._seen] = find_astray(self._table[self._seen])
         self._table[astray] = NOMINAL
@@ -174,7 +183,7 @@ class TiltAligner:
 
     def weigh(self, volume: Any) -> None:
         """Weigh the images by their misfits to ``volume`` (Z, X, Y) of the model, at the poses as they are."""
-        potential_V = to_numpy(self._model.form_potential(volume))
+        potential_V = self._images.take(self._model.form_potential(volume))
         misfits = np.full(self._factors.shape, np.nan)
         with threads(1 if self._shape_xy[0] * self._shape_xy[1] <= SMALL_PLANE else n_threads()):
             for i_tilt in np.flatnonzero(self._seen).tolist():
@@ -209,13 +218,13 @@ class TiltAligner:
         """The measured images at the magnifications of their planes."""
         return self._single.series
 
-    def amplitudes(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray, own: np.ndarray | None = None,
+    def amplitudes(self, potential_V: Any, i_tilt: int, row: np.ndarray, own: np.ndarray | None = None,
                    ) -> np.ndarray:
         """Return a_j (F, X, Y) of one tilt at ``row`` (6,) of :attr:`table`, and at what images have of their ``own``.
         """
         return self._images.amplitudes(potential_V, i_tilt, row, own)
 
-    def derivatives(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray, own: np.ndarray | None = None,
+    def derivatives(self, potential_V: Any, i_tilt: int, row: np.ndarray, own: np.ndarray | None = None,
                     ) -> tuple[np.ndarray, np.ndarray]:
         """Return :meth:`amplitudes` and their derivatives (6, F, X, Y) with respect to ``row``, per degree, Å and 1."""
         images = self._images
@@ -237,7 +246,7 @@ class TiltAligner:
         root, twice = np.sqrt(brightness).astype(np.float32), (2 * brightness).astype(np.float32)
         return root * amplitude, root * np.stack([*slopes, amplitude / twice])
 
-    def _step(self, potential_V: np.ndarray, i_tilt: int, smoothing_A: float, angles: bool) -> np.ndarray:
+    def _step(self, potential_V: Any, i_tilt: int, smoothing_A: float, angles: bool) -> np.ndarray:
         """Change the unknowns of a tilt by one step; return the misfits (F,) of its images before it."""
         row, single = self._table[i_tilt], self._single
         amplitude, by = self.derivatives(potential_V, i_tilt, row, single.own(i_tilt))
@@ -275,7 +284,7 @@ class TiltAligner:
             self._table[i_tilt, 2:] += single.step(i_tilt, of_images[2:n_common], radial, left, _MOST[2:])
         return misfit
 
-    def _search(self, potential_V: np.ndarray, i_tilt: int, smoothing_A: float, search: Search) -> None:
+    def _search(self, potential_V: Any, i_tilt: int, smoothing_A: float, search: Search) -> None:
         weight = self._low_pass(smoothing_A) ** 2
         measured, by_pixel = self._series.amplitudes(i_tilt, centred=True) - 1, self._weights(i_tilt)
         if by_pixel is not None:

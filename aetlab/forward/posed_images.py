@@ -5,23 +5,23 @@ The unknowns of a tilt and their place in the model are those of :mod:`aetlab.fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import scipy.fft
 
 from aetlab.core import physics
-from aetlab.core.grid import axial_frequencies, n_slices
+from aetlab.core.grid import axial_frequencies
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
+from aetlab.forward.exit_waves import CpuExitWaves, ExitWaves
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.image_scaling import magnify_images
 from aetlab.forward.imaging import blur_by_detector
-from aetlab.forward.multislice import Multislice
+from aetlab.forward.multislice import Optics
 from aetlab.forward.rotation import make_rotation
 from aetlab.forward.series_optics import SeriesOptics
-from aetlab.methods.rotation import Rotation
 from aetlab.spec import MicroscopeSpec
 
 #: Unknowns of a tilt that lies at its nominal angle: tilt, axis, shift along x and y, defocus, brightness.
@@ -43,18 +43,16 @@ class PosedImages:
         Energy, aperture, aberrations, envelopes and detector.
     n_layers_per_slice : int
         N_B.
-    rotation : Rotation
-        Rotation of the volume, of one tilt, whose angle is set before each exit wave.
+    make_exit_waves : callable
+        ``make_exit_waves(optics)`` returns the exit waves of volumes of this shape, on the CPU or a GPU.
     """
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
-                 n_layers_per_slice: int, rotation: Rotation) -> None:
+                 n_layers_per_slice: int, make_exit_waves: Callable[[Optics], ExitWaves]) -> None:
         self._tilt_deg = np.asarray(series.tilt_deg, float)
         self._optics = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
-        self._multislice = Multislice(self._optics.optics)
         self.mtf = self._optics.optics.mtf
-        self._rotation = rotation
-        self._slices = np.empty((n_slices(shape_zxy[0], n_layers_per_slice), *shape_zxy[1:]), np.float32)
+        self._exit_waves = make_exit_waves(self._optics.optics)
         shape_xy = (shape_zxy[1], shape_zxy[2])
         q_x, q_y = (np.fft.fftfreq(n, series.pixel_A) for n in shape_xy)
         wavelength_A = physics.wavelength_A(microscope.energy_keV)
@@ -63,7 +61,11 @@ class PosedImages:
         self.ramp_y = (-2j * np.pi * q_y[None, :]).astype(np.complex64)
         self.lift = (2j * np.pi * axial_frequencies(shape_xy, series.pixel_A, wavelength_A)).astype(np.complex64)
 
-    def amplitudes(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray, own: np.ndarray | None = None,
+    def take(self, potential_V: Any) -> Any:
+        """Return ``potential_V`` (Z, X, Y) of a forward model where the other methods need it."""
+        return self._exit_waves.take(potential_V)
+
+    def amplitudes(self, potential_V: Any, i_tilt: int, row: np.ndarray, own: np.ndarray | None = None,
                    ) -> np.ndarray:
         """Return a_j (F, X, Y) of one tilt at its unknowns ``row`` (6,), with what images have of their ``own`` (F, 4).
         """
@@ -77,13 +79,11 @@ class PosedImages:
             return np.abs(waves)
         return np.sqrt(np.maximum(blur_by_detector(np.abs(waves) ** 2, self.mtf), np.float32(DARK**2)))
 
-    def exit_spectrum(self, potential_V: np.ndarray, i_tilt: int, offset_deg: float, axis_deg: float) -> np.ndarray:
+    def exit_spectrum(self, potential_V: Any, i_tilt: int, offset_deg: float, axis_deg: float) -> np.ndarray:
         """Return the Fourier transform of R_φ g, complex64 (X, Y)."""
-        self._rotation.set_angle(0, float(self._tilt_deg[i_tilt] + offset_deg))
-        self._rotation.rotate_and_bin(potential_V, 0, self._slices)
-        spectrum = self._multislice.exit_spectrum(self._slices)
+        spectrum = self._exit_waves.spectrum(potential_V, float(self._tilt_deg[i_tilt] + offset_deg))
         if axis_deg == 0:
-            return spectrum.copy()
+            return spectrum
         wave = scipy.fft.ifft2(spectrum)
         real, imaginary = rotate_images(np.stack([wave.real, wave.imag]), float(axis_deg))
         return scipy.fft.fft2(real + np.complex64(1j) * imaginary)
@@ -118,8 +118,9 @@ def predict_amplitudes(series: TiltSeries, potential_V: np.ndarray, poses: Poses
     linear, cubic or fourier, as in the reconstruction.
     """
     shape = (potential_V.shape[0], potential_V.shape[1], potential_V.shape[2])
+    turning = make_rotation(rotation, shape, n_layers_per_slice, np.zeros(1))
     model = PosedImages(series, shape, microscope=microscope, n_layers_per_slice=n_layers_per_slice,
-                        rotation=make_rotation(rotation, shape, n_layers_per_slice, np.zeros(1)))
+                        make_exit_waves=lambda optics: CpuExitWaves(optics, shape, n_layers_per_slice, turning))
     poses = Poses.nominal(series.tilt_deg, series.n_defoci) if poses is None else poses
     own = poses.of_images if poses.of_images.any() else [None] * series.n_tilts
     for i_tilt, row in enumerate(poses.table):

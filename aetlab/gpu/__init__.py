@@ -10,6 +10,7 @@ from aetlab.gpu.atom_slices import GpuSlices
 from aetlab.gpu.candidates import GpuSearch, search_bytes
 from aetlab.gpu.choose import open_device, open_group
 from aetlab.gpu.device import Device, GpuError
+from aetlab.gpu.exit_waves import GpuExitWaves
 from aetlab.gpu.exposure import GpuExposure, check_reach
 from aetlab.gpu.fits import GpuFits, check_radius, fits_bytes
 from aetlab.gpu.footprint import atom_slices_bytes, exposure_bytes, memory_needed_bytes, slab_needed_bytes
@@ -19,6 +20,7 @@ from aetlab.gpu.passes import extrapolate
 from aetlab.gpu.rotation import check_rotation
 from aetlab.gpu.slab_model import SlabModel
 
-__all__ = ["Device", "GpuError", "GpuExposure", "GpuFits", "GpuModel", "GpuSearch", "GpuSlices", "Group", "SlabModel",
-           "atom_slices_bytes", "check_radius", "check_reach", "check_rotation", "exposure_bytes", "extrapolate",
-           "fits_bytes", "memory_needed_bytes", "open_device", "open_group", "search_bytes", "slab_needed_bytes"]
+__all__ = ["Device", "GpuError", "GpuExitWaves", "GpuExposure", "GpuFits", "GpuModel", "GpuSearch", "GpuSlices",
+           "Group", "SlabModel", "atom_slices_bytes", "check_radius", "check_reach", "check_rotation", "exposure_bytes",
+           "extrapolate", "fits_bytes", "memory_needed_bytes", "open_device", "open_group", "search_bytes",
+           "slab_needed_bytes"]

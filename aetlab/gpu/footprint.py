@@ -35,7 +35,15 @@ def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci:
     """
     waves = _waves_bytes(shape_zxy, n_tilts, n_defoci, n_layers_per_slice, REGULARISERS[regulariser].blur_A is not None,
                          mtf, aligned)
-    return round(_volumes_bytes(shape_zxy, regulariser) + waves + _table_bytes(shape_zxy, rotation))
+    posed = exit_waves_bytes(shape_zxy, n_layers_per_slice) if aligned else 0
+    return round(_volumes_bytes(shape_zxy, regulariser) + waves + posed + _table_bytes(shape_zxy, rotation))
+
+
+def exit_waves_bytes(shape_zxy: tuple[int, int, int], n_layers_per_slice: int) -> int:
+    """Return the bytes that a :class:`~aetlab.gpu.exit_waves.GpuExitWaves` with cubic interpolation holds."""
+    slices, plane = n_slices(shape_zxy[0], n_layers_per_slice), 8 * shape_zxy[1] * shape_zxy[2]
+    # One wave, one working plane, one image, its transfer function and two propagators; slices are real.
+    return round((4 + min(2, slices - 1) + slices / 2 + _FFT_PLANES) * plane + _table_bytes(shape_zxy, "cubic"))
 
 
 def slab_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci: int, *, n_devices: int,

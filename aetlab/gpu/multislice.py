@@ -223,6 +223,13 @@ class GpuWaves:
         """Propagate the incident wave through ``slices`` (S, X, Y); see :meth:`Steps.propagate`."""
         self._steps.propagate(slices, first)
 
+    def exit_wave(self, slices: Array, now: Array) -> Array:
+        """Return the first image wave (X, Y) of ``slices``; the next call overwrites it. ``now`` is as elsewhere."""
+        self._steps.propagate(slices)
+        self._steps.to_images(self.transfer, self.set_of, now)
+        self._steps.show_images()
+        return self._steps.images[0]
+
     def intensities(self, slices: Array, now: Array, *, propagated: bool = False) -> Array:
         """Return noise-free images (F, X, Y) of ``slices``, vacuum 1; ``now`` is as for :meth:`measure`.
 

@@ -14,7 +14,8 @@ from aetlab.core.backend import empty_aligned, n_threads
 from aetlab.core.nouns import Atoms, TiltSeries, Volume
 from aetlab.core.slabs import Slabs
 from aetlab.forward import ForwardModel
-from aetlab.forward.multislice import loses_fused_kernels
+from aetlab.forward.exit_waves import ExitWaves
+from aetlab.forward.multislice import Optics, loses_fused_kernels
 from aetlab.forward.simulate import CpuExposure, Exposure, MakeExposure, SimulatedMicroscope
 from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.methods.regulariser import Prior, Problem, Regulariser
@@ -227,6 +228,17 @@ def find_gpu(spec: RunSpec) -> Gpu | None:
 def gpu_bytes(spec: RunSpec) -> int:
     """Return the bytes that a reconstruction of ``spec`` needs on a GPU; on the first, which needs most, of several."""
     return max(_bytes_of_each(spec))
+
+
+def exit_waves_of(spec: RunSpec, model: Model) -> Callable[[Optics], ExitWaves] | None:
+    """Return what makes the exit waves of an alignment on the GPU of ``model``; None for the CPU.
+
+    The CPU also computes those of a volume on several GPUs.
+    """
+    if not isinstance(model, gpu.GpuModel):
+        return None
+    device = model.device
+    return lambda optics: gpu.GpuExitWaves(optics, spec.scale.shape_zxy, spec.binning.n_layers, "cubic", device)
 
 
 def solver_parts(model: Model) -> Parts:

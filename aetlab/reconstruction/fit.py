@@ -13,7 +13,7 @@ from aetlab.core.nouns import TiltSeries
 from aetlab.forward import narrowest_atom_A
 from aetlab.methods.regulariser import Problem
 from aetlab.methods.regularisers import REGULARISERS
-from aetlab.reconstruction.device import Model, choose_model, solver_parts
+from aetlab.reconstruction.device import Model, choose_model, exit_waves_of, solver_parts
 from aetlab.spec import RunSpec
 
 #: Maximum step between the defoci that a first alignment tries, in Å.
@@ -37,6 +37,7 @@ def make_aligner(spec: RunSpec, series: TiltSeries, model: Model) -> forward.Til
     if not spec.align.enabled:
         return None
     return forward.TiltAligner(model, series, spec.scale.shape_zxy, microscope=spec.microscope,
+                               make_exit_waves=exit_waves_of(spec, model),
                                n_layers_per_slice=spec.binning.n_layers, contrast=spec.align.contrast,
                                robust=spec.align.robust, images=spec.align.images,
                                magnification=spec.align.magnification)
