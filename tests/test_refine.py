@@ -19,6 +19,7 @@ from aetlab.refinement.geometry import settle
 from aetlab.refinement.lbfgs import minimize_lbfgs
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import name_sites, separation
+from aetlab.refinement.search import typical_information
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
 SHAPE, VOXEL_A = (36, 40, 44), 0.5
@@ -154,6 +155,18 @@ def test_all_traced_sites_come_first_where_noise_cannot_imitate_an_atom(series: 
     model = make_model(dataclasses.replace(series, electrons_per_pixel=np.full(series.images.shape[:2], electrons)))
     information, poses = np.tile(np.eye(4), (64, 1, 1)), Poses.nominal(TILT_DEG, 3)
     assert noise_imitates_atoms(model, truth, poses, information, 0.5) == imitates
+
+
+def test_the_information_on_a_missing_element_follows_from_that_on_the_others(series: TiltSeries, truth: Sites) -> None:
+    """Oxygen of SrTiO₃ where no site is oxygen yet: strontium has 15 times the information."""
+    poses = Poses.nominal(TILT_DEG, 3)
+    model = AtomModel(series, SHAPE, (8, 38), n_layers_per_slice=4, **OPTIONS)
+    light, heavy = (dataclasses.replace(truth, kinds=np.full(64, kind)) for kind in (0, 1))
+    known = [sample_information(model, sites, poses, 6, 1) for sites in (light, heavy)]
+    oxygen, strontium = (float(np.median(each[:, 3, 3])) for each in known)
+    assert strontium > 10 * oxygen
+    assert typical_information(model, heavy, known[1], 0) == pytest.approx(oxygen, rel=0.3)
+    assert typical_information(model, heavy, known[1], 1) == strontium
 
 
 def test_the_first_round_has_the_strongest_sites_without_duplicates(series: TiltSeries, truth: Sites) -> None:

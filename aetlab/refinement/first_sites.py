@@ -48,5 +48,5 @@ def noise_imitates_atoms(model: AtomModel, sites: Sites, poses: Poses, informati
     JᵀJ of each site.
     """
     electrons = min(model.data.mean_electrons(poses), NOISE_FREE_ELECTRONS)
-    typical = typical_information(sites, information, lightest_kind(model))
+    typical = typical_information(model, sites, information, lightest_kind(model))
     return min_occupancy * math.sqrt(4 * electrons * typical) < CLEAR

@@ -56,7 +56,7 @@ def propose_sites(residual: np.ndarray, sites: Sites, information: np.ndarray, m
     smooth = gaussian_filter(residual, ATOM_WIDTH_A / voxel_A, mode="constant")
     lightest = lightest_kind(model)
     # Around a maximum the residual is constant over the core of an atom, so that Σ V · residual ≈ Σ V · maximum.
-    expected = typical_information(sites, information, lightest) / float(model.tables.weight[lightest].sum())
+    expected = typical_information(model, sites, information, lightest) / float(model.tables.weight[lightest].sum())
     peaks = (smooth == maximum_filter(smooth, 3)) & (smooth > LEAST_PART * expected)
     for axis in range(3):
         peaks.swapaxes(0, axis)[[0, -1]] = False
@@ -97,7 +97,7 @@ def judge_proposals(proposed: Sites, sites: Sites, poses: Poses, information: np
     by_occupancy = np.zeros(len(proposed))
     for tilt in model.gradients(join(sites, proposed), poses):
         by_occupancy += tilt.gradient[0, len(sites):, 3]
-    typical = typical_information(sites, information, lightest_kind(model))
+    typical = typical_information(model, sites, information, lightest_kind(model))
     electrons = min(model.data.mean_electrons(poses), NOISE_FREE_ELECTRONS)
     estimate = -by_occupancy / typical
     clearness = 2 * electrons * typical * estimate**2 + favour
@@ -112,10 +112,24 @@ def lightest_kind(model: AtomModel) -> int:
     return int(np.argmin(model.tables.weight.sum(axis=1)))
 
 
-def typical_information(sites: Sites, information: np.ndarray, kind: int) -> float:
-    """Return the median JᵀJ of the occupancy of the sites of ``kind``; of all sites if there are none."""
-    own = information[sites.kinds == kind]
-    return float(np.median((own if len(own) else information)[:, 3, 3]))
+def typical_information(model: AtomModel, sites: Sites, information: np.ndarray, kind: int) -> float:
+    """Return the median JᵀJ of the occupancy of the sites of ``kind``, or what that of all sites would be of ``kind``.
+
+    JᵀJ grows with the square of the projected potential, by the ratio of which that of other elements is converted.
+    """
+    own = sites.kinds == kind
+    if own.any():
+        return float(np.median(information[own, 3, 3]))
+    square = _projected_squares(model)
+    return float(np.median(information[:, 3, 3] * square[kind] / square[sites.kinds]))
+
+
+def _projected_squares(model: AtomModel) -> np.ndarray:
+    """Return ∫ v² dx dy (K,) of the projected potential v of each element, averaged over a voxel; unit of any scale."""
+    tables = model.tables
+    variance_A2 = tables.width_A**2 + model.voxel_A**2 / 12
+    pairs = tables.weight[:, :, None] * tables.weight[:, None] / (variance_A2[:, :, None] + variance_A2[:, None])
+    return np.asarray(pairs.sum(axis=(1, 2), dtype=np.float64))
 
 
 def join(first: Sites, second: Sites) -> Sites:
