@@ -30,6 +30,7 @@ from aetlab.refinement.geometry import settle
 from aetlab.refinement.image_parameters import calibrate_images, take_common
 from aetlab.refinement.kept import carry_along, count_lost, well_traced, why_kept
 from aetlab.refinement.model import THERMAL_STEP_A2, AtomModel, Sites
+from aetlab.refinement.planes import between_planes
 from aetlab.refinement.tables import broaden
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
@@ -309,6 +310,23 @@ def test_tilts_that_differ_more_than_the_counts_explain_raise_the_errors() -> No
     factors = tilt_factors(information, spread_of_tilts(draws), kinds, 2, electrons, n_tilts)
     np.testing.assert_allclose(factors[0], 2.25, rtol=0.1)
     np.testing.assert_array_equal(factors[1], 1)
+
+
+@pytest.mark.parametrize("n_planes", [2, 3])
+def test_planes_that_ask_for_different_places_raise_the_errors(n_planes: int) -> None:
+    """Each plane displaces a site by 1.5 standard errors of its own: the variance of the fit is 1 + 2.25 / F."""
+    rng, n_tilts, n = np.random.default_rng(41), 20, 2000
+    root = rng.normal(size=(n, 4, 4)) + 3 * np.eye(4)
+    information = root @ root.transpose(0, 2, 1)
+    own = root / np.sqrt(n_tilts * n_planes)  # of one image
+    noise = np.einsum("nij,ftnj->ftni", own, rng.standard_normal((n_planes, n_tilts, n, 4)))
+    displaced_A = 1.5 * np.einsum("nij,fnj->fni", np.linalg.inv(root.transpose(0, 2, 1)),
+                                  rng.standard_normal((n_planes, n, 4)))
+    for wrong in (False, True):
+        gradients = noise + wrong * np.einsum("nij,fnj->fni", information, displaced_A)[:, None] / (n_tilts * n_planes)
+        error_A = np.einsum("nij,nj->ni", np.linalg.inv(information), gradients.sum(axis=(0, 1)))
+        fitted = gradients - np.einsum("nij,nj->ni", information, error_A) / (n_tilts * n_planes)
+        np.testing.assert_allclose(between_planes(information, fitted), 1 + wrong * 2.25 / n_planes, rtol=0.15)
 
 
 def test_one_refinement_in_which_images_shake_states_larger_errors() -> None:

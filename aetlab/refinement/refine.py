@@ -39,6 +39,7 @@ from aetlab.refinement.lens import Lens
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import exchanged_occupancy, misfit_factor, name_sites
 from aetlab.refinement.passes import N_CALIBRATIONS, n_settling
+from aetlab.refinement.planes import plane_factors
 from aetlab.refinement.robust import forget_images, image_misfits, weigh_images
 from aetlab.refinement.sampling import correct_sampling, relaxed_thermal
 from aetlab.refinement.search import (
@@ -362,6 +363,8 @@ class _Refinement:
         seen = model.data.present.any(axis=1)
         repeated = tilt_factors(information, spread_of_tilts(by_tilt[seen]), sites.kinds, len(model.elements),
                                 n_electrons, int(seen.sum()))
+        planes = plane_factors(model, sites, poses, information, repeated[np.unique(sites.kinds)])
+        repeated = repeated * planes
         errors = errors * np.sqrt((bootstrapped * repeated)[sites.kinds])
         misfit = misfit_factor(sites.kinds, sites.occupancy, errors[:, 3], repeated[np.unique(sites.kinds), 3])
         posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, n_electrons, misfit * float(
@@ -379,7 +382,7 @@ class _Refinement:
             not_atom_probability=posterior[order, -1], poses=poses, thermal_A2=thermal_A2,
             thermal_error_A2=thermal_error_A2, cost=np.array(fit.descent.costs), rounds=tuple(self._rounds),
             summary={"passes": self._n_passes} | summarize_fit(fit, model, n_electrons)
-            | summarize_errors(sites.kinds, factors, repeated, bootstrapped)
+            | summarize_errors(sites.kinds, factors, repeated / planes, bootstrapped, planes)
             | {"neighbour_correlation": neighbour_correlation(information, by_tilt[seen])}
             | summarize_images(spec, model, poses, thermal_A2, self._images) | {"traced_lost": self._lost}
             | self._lens.summary())

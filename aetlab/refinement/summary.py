@@ -23,14 +23,18 @@ def summarize_fit(fit: Fit, model: AtomModel, electrons_per_pixel: float) -> dic
             "chi_square": 8 * electrons_per_pixel * fit.descent.cost / model.data.n_values}
 
 
-def summarize_errors(kinds: np.ndarray, overlap: np.ndarray, tilts: np.ndarray,
-                     bootstrapped: np.ndarray) -> dict[str, float]:
-    """Return the entries of the summary for the factors (K, 4) of the variances, of sites with ``kinds`` (N,)."""
+def summarize_errors(kinds: np.ndarray, overlap: np.ndarray, tilts: np.ndarray, bootstrapped: np.ndarray,
+                     planes: np.ndarray) -> dict[str, float]:
+    """Return the entries of the summary for the factors of the variances of sites with ``kinds`` (N,).
+
+    They are (K, 4) by element, those of the ``planes`` (4,).
+    """
     there = np.unique(kinds)
     return {"variance_factor_position": float(overlap[:, :3].mean()),
             "variance_factor_occupancy": float(overlap[:, 3].mean()),
             "tilt_factor_position": float(tilts[there, :3].mean()),
-            "bootstrap_factor_position": float(bootstrapped[there, :3].mean())}
+            "bootstrap_factor_position": float(bootstrapped[there, :3].mean()),
+            "plane_factor_position": float(planes[:3].mean()), "plane_factor_occupancy": float(planes[3])}
 
 
 def summarize_images(spec: RefineSpec, model: AtomModel, poses: Poses, thermal_A2: np.ndarray,
