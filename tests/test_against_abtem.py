@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import ase
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 else:
     abtem, build = Lazily("abtem"), Lazily("ase.build")  # importing them takes five seconds in each process
 
+#: abTEM 1.0.10 needs NumPy 2; with the oldest dependencies of aetlab runs 1.0.8, which has no such multislice.
+exact_multislice = pytest.mark.skipif(tuple(map(int, version("abtem").split(".")[:3])) < (1, 0, 10),
+                                      reason="needs the multislice of second order of abTEM 1.0.10")
 BOX_A = 48.0
 DEBYE_WALLER_A2 = 0.5
 
@@ -118,6 +122,7 @@ def wave_behind_box(slices_V: np.ndarray, pixel_A: float, n_layers: int, energy_
     return np.fft.ifft2(np.fft.fft2(wave) * free)
 
 
+@exact_multislice
 @pytest.mark.parametrize("energy_keV", [300.0, 80.0])
 @pytest.mark.parametrize("sample", SAMPLES)
 @pytest.mark.parametrize("band_limit", [2 / 3, 1.0])
@@ -136,6 +141,7 @@ def test_exit_waves_of_the_same_slices_agree(sample: str, energy_keV: float, ban
     assert relative_error(wave, reference.array) < 1e-3
 
 
+@exact_multislice
 @pytest.mark.parametrize("energy_keV", [300.0, 80.0])
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_exit_waves_of_each_programs_own_potential_agree(sample: str, energy_keV: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ BIN = Path(sys.executable).parent
 
 
 @pytest.mark.slow(10)
-@pytest.mark.parametrize("words", [["pyrefly", "check", "--python-interpreter-path", sys.executable],
-                                   ["lint-imports", "--no-cache"], ["ruff", "check", "."]],
-                         ids=["pyrefly", "lint-imports", "ruff"])
+@pytest.mark.parametrize("words", [
+    pytest.param(["pyrefly", "check", "--python-interpreter-path", sys.executable], id="pyrefly",
+                 marks=pytest.mark.skipif(version("numpy").startswith("1."),
+                                          reason="types are those of the newest libraries; NumPy 1 has no shapes")),
+    pytest.param(["lint-imports", "--no-cache"], id="lint-imports"),
+    pytest.param(["ruff", "check", "."], id="ruff")])
 def test_a_linter_finds_nothing(words: list[str]) -> None:
     found = subprocess.run([BIN / words[0], *words[1:]], cwd=ROOT, text=True, capture_output=True, timeout=300,
                            check=False)
