@@ -7,6 +7,7 @@ characters that it lacks come from the full font, and where no folder can be wri
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -23,8 +24,9 @@ _FULL = "DejaVu Sans"
 _SMALL = "aetlab Sans"
 #: Faces of the family by the ends of the names of their files in matplotlib, with their weights and styles.
 _FACES = ("", "-Bold", "-Oblique", "-BoldOblique")
-#: Ranges of characters: Latin, Greek, punctuation, super- and subscripts, arrows, mathematics and shapes.
-_RANGES = ((0x20, 0x180), (0x2B0, 0x3D0), (0x2000, 0x2070), (0x2070, 0x20D0), (0x2100, 0x2300), (0x25A0, 0x2600))
+#: Ranges of characters: Latin, Greek, raised letters, from whose heights FreeType hints raised digits as well,
+#: punctuation, super- and subscripts, arrows, mathematics and shapes.
+_RANGES = ((0x20, 0x180), (0x2B0, 0x3D0), (0x1D2C, 0x1D7A), (0x2000, 0x20D0), (0x2100, 0x2300), (0x25A0, 0x2600))
 
 
 @cache
@@ -35,7 +37,7 @@ def font_families() -> tuple[str, ...]:
     if folder is None:
         return (_FULL,)
     try:
-        for path in _made(folder / f"aetlab-fonts-{mpl.__version__}"):
+        for path in _made(folder / f"aetlab-fonts-{mpl.__version__}-{zlib.crc32(repr(_RANGES).encode()):08x}"):
             font_manager.fontManager.addfont(path)
     except (StorageError, OSError, ttLib.TTLibError):
         return (_FULL,)
