@@ -247,6 +247,14 @@ def test_invalid_overrides_are_refused_in_one_line(words: list[str], told: str) 
     assert "\n" not in str(refusal.value)
 
 
+def test_a_setting_of_one_regulariser_is_given_in_a_sweep_over_several_as_the_refusal_says() -> None:
+    with pytest.raises(SpecError, match=r"it needs reg=huber; in a sweep over several, \+\+reg.edge_V=VALUE sets it"):
+        compose_jobs(["reg=tv,huber", "reg.edge_V=2"], multirun=True)
+    tv, huber = compose_jobs(["reg=tv,huber", "++reg.edge_V=2"], multirun=True)
+    assert record_id(tv.spec) == record_id(spec_of("reg=tv")) and "it needs reg=huber" in tv.notes[0]
+    assert record_id(huber.spec) == record_id(spec_of("reg=huber", "reg.edge_V=2")) and not huber.notes
+
+
 def test_one_bad_job_refuses_the_whole_sweep() -> None:
     with pytest.raises(SpecError, match="binning.n_layers=64"):
         compose_jobs(["binning=4,64", "scale=smoke"], multirun=True)

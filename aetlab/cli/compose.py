@@ -360,8 +360,10 @@ def _errors_in_one_line() -> Iterator[None]:
     except ConfigCompositionException as error:
         missing = re.match(r"Could not override 'reg\.(\w+)'", str(error))
         if missing and missing[1] in OWNERS:
+            needed = " or ".join(OWNERS[missing[1]])
             raise SpecError(f"reg.{missing[1]} cannot be set with this regulariser, for nothing reads it then: it "
-                            f"needs reg={' or '.join(OWNERS[missing[1]])}") from None
+                            f"needs reg={needed}; in a sweep over several, ++reg.{missing[1]}=VALUE sets it for "
+                            f"reg={needed} alone") from None
         raise SpecError(_first_lines(error)) from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError,
             AttributeError, LookupError, TypeError, AssertionError) as error:  # all of them escape from OmegaConf
