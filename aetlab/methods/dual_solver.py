@@ -12,6 +12,7 @@ c (r + s D u), u = max(0, b - λ Dᵀ r), on unit balls, with s = 1/(12 λ) and 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +42,15 @@ def warm_start() -> Any:
     return setting("whether the dual variables of total variation are kept between iterations", default=False)
 
 
+def extrapolations(n: int) -> Iterator[float]:
+    """Yield β of ``n`` iterations, r = p + β (p - previous p): (t - 1)/t' of the last, t' = (1 + √(1 + 4 t²))/2."""
+    beta, t = 0.0, 1.0
+    for _ in range(n):
+        yield beta
+        following = (1 + math.sqrt(1 + 4 * t**2)) / 2
+        beta, t = (t - 1) / following, following
+
+
 class DualSolver:
     """The proximal operator for volumes (Z, X, Y); a call has the threshold λ = step · ``weight`` in V.
 
@@ -68,15 +78,12 @@ class DualSolver:
         edges = np.empty(-(-n_x // kernels.BLOCK) * n_z * 2 * (n_y + 1), volume.dtype)
         flat = volume.reshape(-1)
         p, q = self._start(volume)
-        momentum, beta = 1.0, 0.0
-        for _ in range(self._inner_iterations):
+        for beta in extrapolations(self._inner_iterations):
             # The kernels extrapolate to c r, which λ/c and s c take into account.
             factors = (real(1) + real(beta)) * scale, real(beta) * scale, threshold / scale
             kernels.tv_edges(flat, p, q, shape, *factors, edges)
             kernels.tv_dual_step(flat, p, q, shape, *factors, dual_step * scale, edges)
             p, q = q, p
-            following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
-            beta, momentum = (momentum - 1) / following, following
         kernels.tv_primal(flat, p, shape, threshold)
         self._duals = p, q
         if self._warm_start:

@@ -7,13 +7,12 @@ of which three go to the slab in front and one to the slab behind; the first and
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from aetlab.core.slabs import Slabs
-from aetlab.methods.dual_solver import DualSettings
+from aetlab.methods.dual_solver import DualSettings, extrapolations
 from aetlab.methods.regulariser import Launcher, Launchers
 
 #: Components of the dual variables, and planes of a halo.
@@ -41,8 +40,7 @@ class SlabTotalVariation:
         threshold, dual_step = np.float32(step * self._weight), np.float32(1 / (12 * step * self._weight))
         p, q, following_p = self._start(volume.shape)
         self._prepare_halos(volume, p)
-        momentum, beta = 1.0, np.float32(0)
-        for _ in range(self._inner_iterations):
+        for beta in map(np.float32, extrapolations(self._inner_iterations)):
             for i, (device, slab) in parts:
                 halo = self._halos[i]
                 device.launch("tv_step_in_slab", *_extent(slab)[:1], slab, halo.b, p.arrays[i], halo.p, q.arrays[i],
@@ -51,8 +49,6 @@ class SlabTotalVariation:
             for halo in self._halos:
                 halo.p, halo.q = halo.q, halo.p
             self._exchange_edges()
-            following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
-            beta, momentum = np.float32((momentum - 1) / following), following
         for i, (device, slab) in parts:
             device.launch("tv_primal_in_slab", *_extent(slab)[:1], slab, p.arrays[i], self._halos[i].p, threshold,
                           *_extent(slab)[1:], slab)

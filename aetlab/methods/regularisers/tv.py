@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from aetlab.methods.dual_solver import DualSolver, inner_iterations, warm_start
+from aetlab.methods.dual_solver import DualSolver, extrapolations, inner_iterations, warm_start
 from aetlab.methods.regulariser import Launcher, Launchers, OnGpu, Prior, Problem, Regulariser
 from aetlab.methods.regularisers.pos import clip
 from aetlab.methods.slab_tv import SlabTotalVariation
@@ -41,12 +40,9 @@ class GpuTotalVariation:
         extent, counts = (n_y, n_x, n_z), (np.int32(n_z), np.int32(n_x), np.int32(n_y))
         threshold, dual_step = np.float32(step * self._weight), np.float32(1 / (12 * step * self._weight))
         p, q, following_p = self._start(3 * volume.size)
-        momentum, beta = 1.0, np.float32(0)
-        for _ in range(self._inner_iterations):
+        for beta in map(np.float32, extrapolations(self._inner_iterations)):
             launch("tv_step", extent, volume, p, q, beta, threshold, dual_step, *counts, following_p)
             p, q, following_p = following_p, p, q
-            following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
-            beta, momentum = np.float32((momentum - 1) / following), following
         launch("tv_primal", extent, volume, p, threshold, *counts, volume)
         self._duals = p, q, following_p
         if self._warm_start:
