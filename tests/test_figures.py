@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -26,6 +27,7 @@ from aetlab.reporting.figures.convergence import (
 from aetlab.reporting.figures.depth import plot_depths
 from aetlab.reporting.figures.geometry import on_page, plot_geometry
 from aetlab.reporting.figures.images import plot_images
+from aetlab.reporting.figures.kinds import FigureTask, keep_drawable
 from aetlab.reporting.figures.panels import plot_panels
 from aetlab.reporting.figures.slices import average_slab, fitting_high_V, in_slab, square_root_ticks, thickest_y_A
 from aetlab.reporting.figures.style import round_length_A, save_figure, style, web_image
@@ -235,6 +237,20 @@ def test_accuracy_of_a_run_that_found_nothing_has_no_empty_panel(tmp_path):
     figure.draw_without_rendering()
     assert "|error| / standard error" not in [axes.get_xlabel() for axes in figure.axes]
     assert all(axes.has_data() for axes in figure.axes)
+
+
+def test_a_few_atoms_have_no_figure_of_distributions(paper):
+    """Of five atoms nearly all panels would be blank; a run that found few of many is drawn."""
+    whole = paper["fig4b"]
+
+    def of(n_true, n_traced):
+        return StoredRun(dataclasses.replace(
+            whole.record, metrics={**whole.metrics, "n_true": n_true, "n_atoms_traced": n_traced}))
+
+    tasks = [FigureTask("name", "accuracy", "Title", (of(*counts),), ("label",)) for counts in ((5, 4), (40, 2))]
+    kept, lines = keep_drawable(tasks)
+    assert kept == tasks[1:]
+    assert lines == [f"Title: left out: record {whole.identity} has 5 atoms; distributions need 10"]
 
 
 def with_arrays(run, **values):

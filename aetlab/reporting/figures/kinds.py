@@ -87,17 +87,25 @@ class FigureTask:
                        if not any(matches(held, name) for held in stored)]
             if lacking:
                 return f"{_records([run])}{'' if run.has_truth else ' without a truth'} lacks {', '.join(lacking)}"
+        counts = [run.metrics[name] for run in self.runs for name in _COUNTS if name in run.metrics]
+        if counts and max(counts) < KINDS[self.kind].fewest_atoms:
+            return (f"{_records(self.runs)} has {max(counts):.0f} atoms; distributions need "
+                    f"{KINDS[self.kind].fewest_atoms}")
         return ""
 
 
 @dataclass(frozen=True)
 class FigureKind:
-    """A kind of figure; ``caption_without_truth`` replaces ``caption`` where a record has no truth."""
+    """A kind of figure; ``caption_without_truth`` replaces ``caption`` where a record has no truth.
+
+    At least one record must have ``fewest_atoms`` true or traced atoms.
+    """
 
     draw: Callable[[FigureTask], Figure]
     needs: Needs
     caption: str
     caption_without_truth: str = ""
+    fewest_atoms: int = 0
 
 
 def matches(name: str, need: str) -> bool:
@@ -121,6 +129,8 @@ def _with_letters(plot: Callable[..., Figure], task: FigureTask) -> Figure:
     return plot(task.runs, task.labels, task.letters or "abcd", task.high_V)
 
 
+#: Metrics that count atoms.
+_COUNTS = ("n_true", "n_atoms_traced")
 _ATOMS = ("traced/positions_A", "traced/numbers")
 _TRUE_ATOMS = ("truth/positions_A", "truth/numbers")
 _KEPT_IMAGES = ("tilt_series/kept_tilts", "tilt_series/tilt_deg", "tilt_series/defocus_nm", "tilt_series/weight")
@@ -200,6 +210,7 @@ KINDS: dict[str, FigureKind] = {
     ),
     "accuracy": FigureKind(
         draw=lambda task: plot_accuracy(task.runs, task.labels),
+        fewest_atoms=10,
         needs=Needs(
             always=(
                 "structure/angle_edges_deg",
