@@ -142,24 +142,24 @@ class _Peaks:
 
     def __init__(self) -> None:
         shape, tilt_deg = (24, 26, 32), np.arange(0, 180, 22.5)
-        self.peaks = np.zeros(shape)
+        self.peaks = np.zeros(shape, np.float32)
         for z, x, y in ((8, 9, 10), (8, 14, 20), (15, 12, 9), (14, 17, 22), (11, 8, 16)):
             self.peaks[z, x, y] = 400.0
         blank = TiltSeries(np.ones((len(tilt_deg), 2, *shape[1:])), tilt_deg, np.array([200.0, 450.0]), 0.5)
-        multislice = Multislice(series_optics(blank, shape, MicroscopeSpec(), 4), np.float64)
-        blur = Blur(0.7, (6, *shape[1:]), np.float64)
+        multislice = Multislice(series_optics(blank, shape, MicroscopeSpec(), 4))
+        blur = Blur(0.7, (6, *shape[1:]))
         images = np.empty_like(blank.images)
         for i, angle_deg in enumerate(tilt_deg):
             slices = rotate_and_bin(self.peaks, angle_deg, 4)
             blur.blur_slices(slices)
             images[i] = np.abs(multislice.images(slices)) ** 2
         self.model = ForwardModel(dataclasses.replace(blank, images=images), shape, microscope=MicroscopeSpec(),
-                                  n_layers_per_slice=4, dtype=np.float64, blur_A=0.35)
+                                  n_layers_per_slice=4, blur_A=0.35)
 
     def run(self, schedule: AtomsSettings, n_iterations: int, **options: object) -> Solution:
         prior = AtomsPrior(1e-6, schedule, PROBLEM)
         return minimize(
-            np.zeros(self.peaks.shape), lambda volume, i, step: self.model.descend(volume, i, step, prior.metric),
+            np.zeros_like(self.peaks), lambda volume, i, step: self.model.descend(volume, i, step, prior.metric),
             prior, n_tilts=self.model.n_tilts, n_iterations=n_iterations, step=4 / self.model.lipschitz,
             adapt=prior.adapt, decay=0.7, **{"rng": np.random.default_rng(0), **options})
 
