@@ -28,4 +28,6 @@ def test_defoci_that_are_all_six_per_cent_off_are_told_from_heights_and_errors()
     line = doubts({"defocus_scale": scale, "defocus_scale_error": error})[0]
     assert "too large" in line and "times the given ones" in line
     assert not doubts({"defocus_scale": 1.039, "defocus_scale_error": 0.021})
+    line, = doubts({"defocus_scale": 0.9702, "defocus_scale_error": 0.0005})
+    assert "the pixel is stated 1.5 % too small" in line
     assert np.isnan(find_defocus_scale(series.select(np.arange(4)), Poses.nominal(series.tilt_deg[:4], 3))[0])

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 #: right); nothing raises it but other atoms.
 EXPLAINED_CONTRAST = (0.85, 1.08)
 #: Relative error of the scale of the defocus that is doubted, and the standard errors that it needs: it was right
-#: within 1 % in eight series, and within two standard errors in a ninth whose planes lie 25 nm apart.
-DEFOCUS_OFF, SURE = 0.03, 4.0
+#: within 1 % in eight series, and within two standard errors in a ninth whose planes lie 25 nm apart. All distances are
+#: wrong by half of it where the pixel is the reason.
+DEFOCUS_OFF, SURE = 0.02, 4.0
 #: Share of the atoms that may have odd occupancies, and share of pairs that may be too near.
 MOST_ODD, MOST_NEAR = 0.02, 0.01
 #: χ² per degree of freedom of refined atoms: at most 1.055 in nine series whose atoms and electrons were right.
