@@ -15,7 +15,7 @@ from test_gpu_compile import machine_code
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.forward.series_optics import series_optics
 from aetlab.forward.simulate import SimulatedMicroscope
-from aetlab.gpu import GpuExposure, GpuFits, GpuModel, GpuSearch, GpuSlices, Group, SlabModel
+from aetlab.gpu import GpuExitWaves, GpuExposure, GpuFits, GpuModel, GpuSearch, GpuSlices, Group, SlabModel
 from aetlab.gpu.atom_slices import GpuAtomSlices
 from aetlab.gpu.group import Transfer
 from aetlab.gpu.kernels import KERNELS, SOURCES
@@ -54,6 +54,20 @@ def test_a_tilt_takes_four_launches_a_slice_in_fused_planes() -> None:
                 "rows_from_images": 1, "back_columns": N_SLICES, "add_adjoint": 1}
     assert count_tilt((32, 32)).launches == Counter(expected)
     assert sum(expected.values()) == 198
+
+
+def test_an_exit_wave_of_the_alignment_takes_two_launches_a_slice() -> None:
+    """And one plane comes back."""
+    device, images = CountingDevice(), np.ones((1, N_DEFOCI, 32, 32), np.float32)
+    series = TiltSeries(images, np.zeros(1), np.array([200.0, 450.0, 1000.0]), 0.5)
+    shape = (N_Z, 32, 32)
+    waves = GpuExitWaves(series_optics(series, shape, MicroscopeSpec(), N_LAYERS), shape, N_LAYERS, "cubic", device)
+    volume = device.zeros(shape, np.float32)
+    device.reset()
+    waves.spectrum(volume, 12.5)
+    expected = {"build_rotation": 1, "rotate_cubic": 1, "transmit_columns": N_SLICES, "propagate_rows": N_SLICES - 1,
+                "rows_to_images": 1, "transform_columns": 1}
+    assert device.launches == Counter(expected) and sum(expected.values()) == 99
 
 
 def test_a_tilt_rotated_by_shears_takes_seven_launches_for_64_rows() -> None:
