@@ -200,6 +200,7 @@ def test_reconstructions_from_settings_agree_on_one_and_several_gpus(with_gpus: 
 
 
 def test_an_aligned_reconstruction_agrees_on_one_and_several_gpus(with_gpus: None, tiny: RunSpec, change) -> None:
+    """Exit waves of the alignment come from the only GPU, or from the CPU; both round in float32."""
     spec = change(change(tiny, "align", enabled=True, at=(1,), smoothing_A=(2.0,)), "reg", weight=1e-5)
     series = make_series()
     found = []
@@ -211,8 +212,8 @@ def test_an_aligned_reconstruction_agrees_on_one_and_several_gpus(with_gpus: Non
         solution = fit_volume(on, model, np.arange(len(TILT_DEG)), 1e-5, n_iterations=3, rng=np.random.default_rng(2),
                               align=functools.partial(align_when_due, on, aligner))
         found.append((aligner.table, solution.cost, to_numpy(model.form_potential(solution.volume))))
-    for several, one in zip(found[1], found[0], strict=True):
-        assert relative_error(several, one) < 1e-4
+    for several, one, allowed in zip(found[1], found[0], (1e-4, 1e-4, 1e-3), strict=True):
+        assert relative_error(several, one) < allowed
 
 
 def test_a_setting_of_several_gpus_is_refused_in_one_line(with_gpus: None, tiny: RunSpec, change,
