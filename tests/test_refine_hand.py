@@ -66,6 +66,23 @@ def test_images_tell_atoms_from_their_mirror_image(right: bool) -> None:
     assert (twin.mirrored_cost > twin.cost) == right
 
 
+def test_missing_atoms_are_found_in_the_hand_that_the_first_round_chooses() -> None:
+    """Two of five atoms are traced, mirrored; the summary tells the hand of the result against that stated."""
+    sites, n = make_sites(), 40
+    stated, some = replace(noisy_series(), tilt_deg=-TILT_DEG), np.arange(0, n) % 5 < 2
+    m = int(some.sum())
+    unknown = np.full(m, np.nan)
+    traced = TracedAtoms(sites.positions_A[some] * [1, 1, -1], np.ones(m), np.ones(m), np.ones(m), np.full(m, 79),
+                         np.full((m, 3), 0.1), unknown, unknown, np.ones(m), np.zeros(m, np.uint8), unknown,
+                         np.ones((m, 1)), np.zeros(m))
+    spec = RefineSpec(kind="atoms", hand="choose", first_share=1.0, max_distance_A=6.0)
+    refined = refine_atoms(stated, SHAPE, traced, (79,), spec, microscope=MicroscopeSpec(), n_layers_per_slice=4,
+                           seed=0)
+    np.testing.assert_array_equal(refined.poses.tilt_deg, TILT_DEG)
+    assert refined.summary["mirrored"] == 1 and refined.summary["hand"] > 5
+    assert len(refined) == n and cKDTree(sites.positions_A).query(refined.positions_A)[0].max() < 0.1
+
+
 @pytest.mark.parametrize("hand", ["choose", "compare"])
 def test_of_a_series_tilted_the_other_way_the_mirror_image_is_taken_on_request(hand: str) -> None:
     sites, n = make_sites(), 40

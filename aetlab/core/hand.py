@@ -24,6 +24,11 @@ def mirror_positions(positions_A: np.ndarray) -> np.ndarray:
     return positions_A * (1.0, 1.0, -1.0)
 
 
+def mirror_traced(traced: TracedAtoms) -> TracedAtoms:
+    """Return the traced atoms with z mirrored."""
+    return replace(traced, positions_A=mirror_positions(traced.positions_A))
+
+
 def mirror_reconstruction(reconstruction: Reconstruction) -> Reconstruction:
     """Return the reconstruction with its volume and poses mirrored."""
     volume, poses = reconstruction.volume, reconstruction.poses
@@ -41,4 +46,4 @@ def in_hand_of(refined: RefinedAtoms | None, series: TiltSeries, reconstruction:
     if refined is None or np.array_equal(refined.poses.tilt_deg, series.tilt_deg):
         return series, reconstruction, traced
     return (replace(series, tilt_deg=-series.tilt_deg), mirror_reconstruction(reconstruction),
-            replace(traced, positions_A=mirror_positions(traced.positions_A)))
+            mirror_traced(traced))

@@ -8,6 +8,7 @@ import numpy as np
 
 from aetlab.core.nouns import TracedAtoms
 from aetlab.core.poses import Poses
+from aetlab.refinement.kept import well_traced
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import NOISE_FREE_ELECTRONS
 from aetlab.refinement.search import drop_duplicates, lightest_kind, typical_information
@@ -30,12 +31,16 @@ def first_sites(traced: TracedAtoms, model: AtomModel, spec: RefineSpec) -> tupl
     """Return the traced sites, less duplicates, and which of them the first round has by ``refine.first_share``.
 
     By the rule these are the strongest :data:`SHARE` of them; :func:`noise_imitates_atoms` tells if all of them serve.
-    A refinement of a single round has all of them.
+    The weakest ones may also be all atoms of an element, named as another one; clear sites are those that are well
+    traced. A refinement of a single round has all of them.
     """
     sites = as_sites(traced, model.elements)
-    share = SHARE if isinstance(spec.first_share, str) else spec.first_share
-    strong = np.zeros(len(traced), bool)
-    strong[np.argsort(traced.signal, kind="stable")[math.floor((1 - share) * len(traced)):]] = True
+    if spec.first_share == "clear":
+        strong = well_traced(traced)
+    else:
+        share = SHARE if isinstance(spec.first_share, str) else spec.first_share
+        strong = np.zeros(len(traced), bool)
+        strong[np.argsort(traced.signal, kind="stable")[math.floor((1 - share) * len(traced)):]] = True
     keep = drop_duplicates(sites, spec.min_distance_A)
     return sites.select(keep), strong[keep] | (spec.n_rounds == 1)
 

@@ -5,7 +5,8 @@ images, but for the order of its layers along the beam. Multiple scattering, and
 below the middle, see that order. The mirrored atoms are fitted like the atoms themselves, and the costs of both are
 compared tilt by tilt: the mean difference over its standard error is the evidence. Errors of the model that both hands
 share cancel in the difference, and the scatter between the tilts holds those that they do not share. Where a series
-does not state the sense of its tilt, the mirror image is taken if it clearly fits better.
+does not state the sense of its tilt, the mirror image is taken if it clearly fits better: after the first round, since
+missing atoms are found in the right hand only, and after the last one, with all atoms.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from aetlab.core.poses import Poses
 from aetlab.refinement.fisher import information_passes, sample_pose_information
 from aetlab.refinement.fit import fit_to_images
 from aetlab.refinement.image_parameters import calibrate_images, take_common
+from aetlab.refinement.kept import carry_along
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.sampling import correct_again
 from aetlab.spec import RefineSpec
@@ -57,6 +59,17 @@ class Twin:
         """True if the mirror image clearly fits better."""
         return self.evidence < -CLEAR_HAND
 
+    def better(self, sites: Sites, poses: Poses, information: np.ndarray,
+               places_A: np.ndarray) -> tuple[Sites, Poses, np.ndarray, np.ndarray]:
+        """Return sites, poses, information and the places of traced sites (P, 3), or those of the twin if it is better.
+
+        Atoms that were not traced are found in the right hand only: in the other one, the others leave residuals.
+        """
+        if not self.clearly_better:
+            return sites, poses, information, places_A
+        moved_A = carry_along(mirror_positions(places_A), mirror_positions(sites.positions_A), self.sites.positions_A)
+        return self.sites, self.poses, self.information, moved_A
+
     def summary(self, model: AtomModel, poses: Poses, *, taken: bool) -> dict[str, float]:
         """Return entries of a summary: evidence and χ² per value of the atoms and of their mirror image.
 
@@ -64,7 +77,7 @@ class Twin:
         """
         per_cost = 8 * model.data.mean_electrons(poses) / model.data.n_values
         costs = (self.mirrored_cost, self.cost) if taken else (self.cost, self.mirrored_cost)
-        return {"hand": -self.evidence if taken else self.evidence, "mirrored": float(taken),
+        return {"hand": -self.evidence if taken else self.evidence,
                 "hand_chi_square": per_cost * costs[0], "hand_chi_square_mirrored": per_cost * costs[1]}
 
 

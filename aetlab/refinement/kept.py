@@ -50,18 +50,19 @@ def count_lost(places_A: np.ndarray, positions_A: np.ndarray) -> int:
     return int((cKDTree(positions_A).query(places_A)[0] > SAME_A).sum())
 
 
-def why_kept(places_A: np.ndarray, positions_A: np.ndarray, first_cost: float, cost: float) -> str:
+def why_kept(places_A: np.ndarray, positions_A: np.ndarray, first: float, last: float) -> str:
     """Return why traced sites at ``places_A`` are better than refined ones at ``positions_A``; empty if they are not.
 
-    ``places_A`` (P, 3) are the well-traced sites, carried along with the sample; ``first_cost`` is that of all traced
-    atoms at the poses found for them, ``cost`` that of the refined ones. A site that is lost while another one is found
+    ``places_A`` (P, 3) are the well-traced sites, carried along with the sample; ``first`` is χ² per value of all
+    traced atoms at the poses found for them, ``last`` that of the refined ones: magnifications change which pixels
+    count, and a brightness the unit of the cost. A site that is lost while another one is found
     has moved: the images decide where it is.
     """
     lost, n_good = count_lost(places_A, positions_A), len(places_A)
     if not len(positions_A):
         return "no site is left: the traced atoms are kept"
-    if not cost <= first_cost:
-        return f"the images are explained worse, cost {cost:.5g} after {first_cost:.5g}: the traced atoms are kept"
+    if not last <= first:
+        return (f"the images are explained worse, χ² per value {last:.5g} after {first:.5g}: the traced atoms are kept")
     if min(lost, n_good - len(positions_A)) > MOST_LOST * n_good:
         return f"{lost} of {n_good} well-traced sites are lost: the traced atoms are kept"
     return ""

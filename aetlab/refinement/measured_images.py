@@ -80,6 +80,15 @@ class MeasuredImages:
         return float(sum(each.sum(dtype=np.float64) for each in weights if each is not None))
 
     @property
+    def values_of_images(self) -> np.ndarray:
+        """Sum of the weights of the pixels of each image (T, F), without the robust weights."""
+        if self._weighted is None:
+            return np.full(self.present.shape, float(np.prod(self.series.images.shape[2:])))
+        weights = (self.weights_of(i_tilt) for i_tilt in range(self.series.n_tilts))
+        by_image = np.stack([each.sum(axis=(1, 2), dtype=np.float64) for each in weights if each is not None])
+        return np.asarray(by_image / self.factors)
+
+    @property
     def corrects_sampling(self) -> bool:
         """Return whether the difference of a finer model is subtracted from the measured amplitudes."""
         return self._difference is not None

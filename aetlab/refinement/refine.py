@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from aetlab.core.hand import mirror_traced
 from aetlab.core.nouns import RefinedAtoms, TiltSeries, TracedAtoms
 from aetlab.core.poses import Poses
 from aetlab.refinement.atom_slices import AtomSlices, CpuAtomSlices
@@ -31,7 +32,7 @@ from aetlab.refinement.fisher import (
     variance_factors,
 )
 from aetlab.refinement.fit import Fit, fit_poses, fit_to_images
-from aetlab.refinement.hand import fit_twin
+from aetlab.refinement.hand import Twin, fit_twin
 from aetlab.refinement.image_parameters import Calibration, at_usual_occupancy, calibrate_images, take_common
 from aetlab.refinement.kept import carry_along, count_lost, keep_traced, well_traced, why_kept
 from aetlab.refinement.known import Known
@@ -40,7 +41,7 @@ from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import exchanged_occupancy, misfit_factor, name_sites
 from aetlab.refinement.passes import N_CALIBRATIONS, n_settling
 from aetlab.refinement.planes import plane_factors
-from aetlab.refinement.robust import forget_images, image_misfits, weigh_images
+from aetlab.refinement.robust import Left, forget_images, weigh_images
 from aetlab.refinement.sampling import correct_sampling, relaxed_thermal
 from aetlab.refinement.search import (
     ResidualVolume,
@@ -133,11 +134,11 @@ class _Refinement:
         self._model, self._spec, self._report = model.with_layers(n_coarse_layers), spec, report
         self._few, self._many = information_passes(spec, model.n_tilts)
         self._lens, self._seeds = Lens(spec), iter(np.random.SeedSequence(seed).generate_state(128).tolist())
-        self._n_passes, self._noisy = 0, False
+        self._n_passes, self._noisy, self._mirrored = 0, False, False
         self._images: Calibration | None = None  # the latest step of what each image has of its own
         self._resampled_A2: np.ndarray | None = None  # thermal factors at the latest correction of the sampling
         self._rounds: list[dict[str, float]] = []
-        self._first_cost, self._first_costs, self._lost = math.inf, np.zeros(0), 0
+        self._first_cost, self._lost = math.inf, 0
         #: Why the traced atoms are kept; empty if the refined ones are better.
         self.kept = ""
 
@@ -148,11 +149,9 @@ class _Refinement:
         if spec.poses:
             poses = self._align(sites.select(strong), poses)
         whole = as_sites(traced, self._model.elements)
-        first = self._corrected(self._model.with_layers(self._n_layers), whole, poses)
-        self._first_cost = sum(tilt.cost for tilt in first.gradients(whole, poses))
-        self._passed(f"{len(whole)} traced sites, cost {self._first_cost:.6g}")
-        if spec.robust:
-            self._first_costs, _ = image_misfits(first, whole, poses)
+        left = Left.of(self._corrected(self._model.with_layers(self._n_layers), whole, poses), whole, poses)
+        self._first_cost = left.cost
+        self._passed(f"{len(whole)} traced sites, cost {left.cost:.6g}")
         information = self._information(sites, poses, self._few)
         self._noisy = noise_imitates_atoms(self._model, sites, poses, information, spec.min_occupancy)
         if spec.first_share != "rule" or self._noisy:
@@ -172,6 +171,10 @@ class _Refinement:
             if last and self._lens.asks_for_a_round(i_round):
                 last, poses = False, self._align(sites, forget_images(self._model, poses)) if spec.poses else poses
             last = last or not len(sites)
+            if i_round == 0 and not last and spec.hand in ("choose", "auto"):
+                twin = self._fit_twin(sites, poses, information)
+                self._mirrored = twin.clearly_better
+                sites, poses, information, places_A = twin.better(sites, poses, information, places_A)
             n_new = 0
             if not last:
                 new = self._propose(sites, poses, information, i_round == spec.n_rounds - 2)
@@ -183,44 +186,46 @@ class _Refinement:
                                  "remaining_standard_errors": fit.remaining})
             if last or not len(sites):
                 break
-        if spec.robust:  # with the weights of the last fit
-            self._first_cost = float((self._first_costs * self._model.data.factors).sum())
-        self.kept = why_kept(places_A, sites.positions_A, self._first_cost, fit.descent.cost)
+        factors, end = self._model.data.factors, Left.of(self._model, sites, poses)
+        self.kept = why_kept(places_A, sites.positions_A, left.per_value(factors), end.per_value(factors))
         self._lost = count_lost(places_A, sites.positions_A)
         if not len(sites):
             return self.keep(traced, poses)
         refined = self._finish(fit, sites, poses)
         return refined if self.kept or spec.hand == "none" else self._judge_hand(refined, sites, poses, information)
 
+    def _fit_twin(self, sites: Sites, poses: Poses, information: np.ndarray) -> Twin:
+        return fit_twin(self._model, sites, poses, information, self._spec, next(self._seeds),
+                        lambda cost: self._passed(f"mirror image, cost {cost:.6g}"))
+
     def _judge_hand(self, refined: RefinedAtoms, sites: Sites, poses: Poses, information: np.ndarray) -> RefinedAtoms:
         """Return the refined atoms with the evidence of their hand, or their mirror image on request."""
         spec = self._spec
-        twin = fit_twin(self._model, sites, poses, information, spec, next(self._seeds),
-                        lambda cost: self._passed(f"mirror image, cost {cost:.6g}"))
+        twin = self._fit_twin(sites, poses, information)
         taken = twin.clearly_better and spec.hand in ("choose", "auto")
         if taken:
             fit = self._fit(twin.sites, twin.poses, twin.information, True, thermal=spec.thermal)
             keep = (fit.sites.occupancy >= spec.min_occupancy) & drop_duplicates(fit.sites, spec.min_distance_A)
             refined = self._finish(fit, fit.sites.select(keep), fit.poses)
-        return replace(refined, summary=refined.summary | twin.summary(self._model, poses, taken=taken))
+        of_hand = twin.summary(self._model, poses, taken=taken) | {"mirrored": float(taken != self._mirrored)}
+        return replace(refined, summary=refined.summary | of_hand)
 
     def keep(self, traced: TracedAtoms, poses: Poses) -> RefinedAtoms:
         """Return the traced atoms, and say why they are kept."""
-        return keep_traced(traced, poses, self._model, self._first_cost, tuple(self._rounds), {
-            "stopped": self.kept or "there are no traced atoms", "passes": self._n_passes})
+        summary = {"stopped": self.kept or "there are no traced atoms", "passes": self._n_passes}
+        return keep_traced(mirror_traced(traced) if self._mirrored else traced, poses, self._model, self._first_cost,
+                           tuple(self._rounds), summary)
 
     def _align(self, sites: Sites, poses: Poses) -> Poses:
         """Search for the poses and fit them to the images, with fixed sites."""
-        spec, model = self._spec, self._model
-        poses = align_tilts(model, sites, poses, heights_A=HEIGHTS_A, reach_A=REACH_A)
-        self._passed(f"{model.n_tilts} tilts aligned")
+        spec = self._spec
+        poses = align_tilts(self._model, sites, poses, heights_A=HEIGHTS_A, reach_A=REACH_A)
+        self._passed(f"{self._model.n_tilts} tilts aligned")
         if spec.imaging:
             poses, _ = self._calibrated(sites, poses)
-            model = self._model
-        information = sample_pose_information(model, sites, poses, self._few, next(self._seeds))
-        poses, _ = fit_poses(model, sites, poses, information, n_passes=spec.n_passes, tolerance=3 * spec.tolerance,
-                             on_pass=lambda cost: self._passed(f"poses, cost {cost:.6g}"))
-        return poses
+        information = sample_pose_information(self._model, sites, poses, self._few, next(self._seeds))
+        return fit_poses(self._model, sites, poses, information, n_passes=spec.n_passes, tolerance=3 * spec.tolerance,
+                         on_pass=lambda cost: self._passed(f"poses, cost {cost:.6g}"))[0]
 
     def _calibrated(self, sites: Sites, poses: Poses) -> tuple[Poses, bool]:
         """Fit what each image has of its own; return poses and whether the first step changed little."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from aetlab.core.nouns import RefinedAtoms, TiltSeries
 from aetlab.core.outlying import name_weakened, robust_factors
 from aetlab.core.poses import Poses
 from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.naming import NOISE_FREE_ELECTRONS
 
 
 def image_misfits(model: AtomModel, sites: Sites, poses: Poses) -> tuple[np.ndarray, np.ndarray]:
@@ -30,6 +31,30 @@ def image_misfits(model: AtomModel, sites: Sites, poses: Poses) -> tuple[np.ndar
         electrons = model.data.electrons_of_images[i_tilt, seen]
         misfits[i_tilt, seen] = electrons * (weights * square).sum(axis=(1, 2))[seen] / total[seen]
     return costs, misfits
+
+
+@dataclass(frozen=True)
+class Left:
+    """What atoms leave of each image: its cost and the sum of its weights, (T, F) each, without robust weights."""
+
+    costs: np.ndarray
+    n_values: np.ndarray
+    electrons: float
+
+    @classmethod
+    def of(cls, model: AtomModel, sites: Sites, poses: Poses) -> Left:
+        """Return what ``sites`` leave; one forward pass."""
+        costs, _ = image_misfits(model, sites, poses)
+        return cls(costs, model.data.values_of_images, min(model.data.mean_electrons(poses), NOISE_FREE_ELECTRONS))
+
+    @property
+    def cost(self) -> float:
+        """Cost of all images."""
+        return float(self.costs.sum())
+
+    def per_value(self, factors: np.ndarray) -> float:
+        """Return χ² per value of images with the robust weights ``factors`` (T, F)."""
+        return 8 * self.electrons * float((factors * self.costs).sum() / (factors * self.n_values).sum())
 
 
 def weigh_images(model: AtomModel, sites: Sites, poses: Poses) -> AtomModel:

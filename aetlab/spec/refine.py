@@ -20,7 +20,8 @@ class RefineSpec:
     kind: str = setting("whether the traced atoms are refined", choices=("none", "atoms"), default="none")
     first_share: float | str = setting(
         "share of the traced sites, the strongest, that the first round has; later rounds add sites where the images "
-        "ask for them; rule for all sites if the noise cannot imitate an atom of min_occupancy, and 0.8 otherwise",
+        "ask for them; rule for all sites if the noise cannot imitate an atom of min_occupancy, and 0.8 otherwise; "
+        "clear for those of at least half the median signal of their element",
         within="(0, 1]", reads=_IN_ROUNDS, default="rule")
     n_rounds: int = setting("rounds at most; after each, sites are removed, added and named again, and the last adds "
                             "none", within="[1, inf)", reads=_REFINED, default=11)
@@ -80,7 +81,9 @@ class RefineSpec:
         check_ranges("refine", self)
         for name in ("first_share", "coarse", "n_information", "n_information_last"):
             value = getattr(self, name)
-            require(not isinstance(value, str) or value == "rule", f"refine.{name}", value, "give a number, or rule")
+            words = ("rule", "clear") if name == "first_share" else ("rule",)
+            require(not isinstance(value, str) or value in words, f"refine.{name}", value,
+                    f"give a number, or {' or '.join(words)}")
         require(self.min_distance_A < self.max_distance_A, "refine.max_distance_A", self.max_distance_A,
                 f"it must be above refine.min_distance_A={self.min_distance_A}")
         for name in ("contrast", "image_shifts", "magnification"):
