@@ -144,8 +144,7 @@ class _Refinement:
 
     def run(self, traced: TracedAtoms, poses: Poses) -> RefinedAtoms:
         """Return the refined atoms, and set :attr:`kept` if the traced ones are better."""
-        spec = self._spec
-        sites, strong = first_sites(traced, self._model, spec)
+        spec, (sites, strong) = self._spec, first_sites(traced, self._model, self._spec)
         if spec.poses:
             poses = self._align(sites.select(strong), poses)
         whole = as_sites(traced, self._model.elements)
@@ -179,8 +178,7 @@ class _Refinement:
             if not last:
                 new = self._propose(sites, poses, information, i_round == spec.n_rounds - 2)
                 n_new = len(new)
-                sites = join(sites, new)
-                sites, information = self._rename(sites, poses, n_new)
+                sites, information = self._rename(join(sites, new), poses, n_new)
             self._rounds.append({"round": i_round + 1, "n_sites": len(sites), "n_gone": int((~keep).sum()),
                                  "n_new": n_new, "passes": self._n_passes, "cost": fit.descent.cost,
                                  "remaining_standard_errors": fit.remaining})
@@ -369,25 +367,24 @@ class _Refinement:
         repeated = tilt_factors(information, spread_of_tilts(by_tilt[seen]), sites.kinds, len(model.elements),
                                 n_electrons, int(seen.sum()))
         planes = plane_factors(model, sites, poses, information, repeated[np.unique(sites.kinds)])
-        repeated = repeated * planes
-        errors = errors * np.sqrt((bootstrapped * repeated)[sites.kinds])
-        misfit = misfit_factor(sites.kinds, sites.occupancy, errors[:, 3], repeated[np.unique(sites.kinds), 3])
+        errors = errors * np.sqrt((bootstrapped * (repeated * planes))[sites.kinds])
+        misfit = misfit_factor(sites.kinds, sites.occupancy, errors[:, 3],
+                               (repeated * planes)[np.unique(sites.kinds), 3])
         posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, n_electrons, misfit * float(
             factors[:, 3].mean()), self._surroundings(sites.positions_A, sites, own=True))
-        best = posterior.argmax(axis=1)
-        numbers = np.append(model.elements, 0)[best]
+        numbers = np.append(model.elements, 0)[posterior.argmax(axis=1)]
         scattering = sites.occupancy * model.tables.weight.sum(axis=1)[sites.kinds] * model.voxel_A**3
-        order = np.lexsort((sites.positions_A[:, 1], sites.positions_A[:, 0], sites.positions_A[:, 2]))
+        order = np.lexsort(sites.positions_A[:, [1, 0, 2]].T)
         order = order[numbers[order] > 0]
         return RefinedAtoms(
             positions_A=sites.positions_A[order], occupancy=sites.occupancy[order],
             scattering_V_A3=scattering[order].astype(np.float64), numbers=numbers[order],
             position_error_A=errors[order, :3], occupancy_error=errors[order, 3],
-            probability=posterior[order, best[order]], posterior=posterior[order, :-1],
+            probability=posterior[order].max(axis=1), posterior=posterior[order, :-1],
             not_atom_probability=posterior[order, -1], poses=poses, thermal_A2=thermal_A2,
             thermal_error_A2=thermal_error_A2, cost=np.array(fit.descent.costs), rounds=tuple(self._rounds),
             summary={"passes": self._n_passes} | summarize_fit(fit, model, n_electrons)
-            | summarize_errors(sites.kinds, factors, repeated / planes, bootstrapped, planes)
+            | summarize_errors(sites.kinds, factors, repeated, bootstrapped, planes)
             | {"neighbour_correlation": neighbour_correlation(information, by_tilt[seen])}
             | summarize_images(spec, model, poses, thermal_A2, self._images) | {"traced_lost": self._lost}
             | self._lens.summary())
