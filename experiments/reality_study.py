@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.core.doubts import doubts
+from aetlab.core.doubts import SURE, doubts
 from aetlab.core.pairing import pair_atoms
 from aetlab.core.rigid_motion import fit_motion, register_atoms
 
@@ -153,6 +153,10 @@ def _judge(record: Path, said: str, truth: tuple[np.ndarray, np.ndarray]) -> dic
             "thermal_A2": [round(metrics.get(f"refined_thermal_{element}_A2", np.nan), 2) for element in ("Pd", "Pt")],
             "tilt_factor": round(metrics.get("refined_tilt_factor_position", np.nan), 2),
             "hand": round(metrics.get("refined_hand", np.nan), 1)}
+    row["fitted_nm"] = {name: round(metrics[f"refined_lens_{name}_nm"], 2) for name in ("A1", "B2", "A2")
+                        if f"refined_lens_{name}_nm" in metrics}
+    spread, error = (metrics.get(f"refined_magnification_{name}_percent", 0.0) for name in ("spread", "error"))
+    row["magnified"] = spread > SURE * error
     row["other_lines"] = [line for line in said.splitlines() if "are kept" in line or "well-traced" in line]
     return row
 
@@ -216,6 +220,8 @@ def said_words(row: dict[str, Any]) -> str:
     words += sorted({next((word for part, word in WORDS.items() if part in line), line) for line in row["doubts"]})
     words += [f"outlying images: {row['images']}"] if row["images"] else []
     words += [] if row["refined"] else ["refinement rejected"]
+    words += ["fitted: magnifications"] if row.get("magnified") else []
+    words += [f"fitted: {name} of {nm:.3g} nm" for name, nm in row.get("fitted_nm", {}).items()]
     return "; ".join(words)
 
 

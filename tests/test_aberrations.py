@@ -92,6 +92,9 @@ def test_a_refinement_takes_an_aberration_that_its_images_show() -> None:
     assert found_lens(LENS, summary) == replace(LENS, A1_nm=summary["lens_A1_nm"], A1_deg=summary["lens_A1_deg"])
     line, = describe_found(found["fitted"], series, LENS)
     assert line.startswith("two-fold astigmatism of 4.") and "the series states 0 nm" in line
+    magnified = {"magnification_spread_percent": 0.53, "magnification_error_percent": 0.0074}
+    assert "differ in magnification by 0.53 ± 0.007 %" in describe_found(
+        replace(found["fitted"], summary=summary | magnified), series, LENS)[1]
     lacking = lacking_aberrations(series, SHAPE, found["fitted"], ELEMENTS, spec, microscope=LENS,
                                   n_layers_per_slice=8)
     assert lacking["A1"].missing_rad < 0.1

@@ -87,7 +87,7 @@ def _of_lens(metrics: Mapping[str, float]) -> list[str]:
     scale, error = (metrics.get(f"defocus_scale{name}", float("nan")) for name in ("", "_error"))
     if abs(scale - 1) > max(DEFOCUS_OFF, SURE * error):
         ratio = math.sqrt(abs(scale))
-        found.append(f"the defoci that fit are {scale:.3f} ± {error:.3f} times the given ones: the pixel is stated "
+        found.append(f"the defoci that fit are {scale:.3f} ± {error:.1g} times the given ones: the pixel is stated "
                      f"{100 * abs(ratio - 1):.1f} % too {'large' if scale > 1 else 'small'}, the wavelength is "
                      f"{scale:.3f} times that of the stated energy, or the defocus is not calibrated")
     return found

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from aetlab.core import physics
+from aetlab.core.doubts import SURE
 from aetlab.core.nouns import RefinedAtoms, TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.refinement.fit import Fit
@@ -60,5 +61,12 @@ def summarize_images(spec: RefineSpec, model: AtomModel, poses: Poses, thermal_A
 
 
 def describe_found(refined: RefinedAtoms, series: TiltSeries, stated: MicroscopeSpec) -> list[str]:
-    """Return lines on what a refinement found in the images of ``series``: those that fit badly, and aberrations."""
-    return describe_weakened(refined, series) + describe_lens(refined.summary, stated)
+    """Return lines on what a refinement found in the images of ``series``.
+
+    They are on images that fit badly, aberrations, and planes of clearly different magnifications.
+    """
+    spread, error = (refined.summary.get(f"magnification_{name}_percent", 0.0) for name in ("spread", "error"))
+    magnified = [] if spread <= SURE * error else [
+        f"the planes of defocus differ in magnification by {spread:.2g} ± {error:.1g} %, which was fitted; the stated "
+        "pixel is taken for their mean, and all distances follow it"]
+    return describe_weakened(refined, series) + describe_lens(refined.summary, stated) + magnified
