@@ -109,7 +109,7 @@ def test_sampled_noise_averages_to_the_information() -> None:
     """E[(Jᵀw)²] is the square of the derivative of the amplitudes, here by central differences."""
     rng = np.random.default_rng(4)
     sites = make_sites(rng)
-    model, unturned = make_model(np.ones((2, 2, 24, 32))), Poses.nominal(np.zeros(2), 2)
+    model, unturned = make_model(np.ones((2, 2, 24, 32)), np.float32), Poses.nominal(np.zeros(2), 2)
     multislice = Multislice(model._optics.optics, np.float64)
     samples = []
     for child in np.random.SeedSequence(5).spawn(300):
