@@ -96,6 +96,12 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
+def pytest_runtest_setup() -> None:
+    """Let kernels that were interpreted often be compiled from this test on."""
+    if "tests.interpreted" in sys.modules:
+        sys.modules["tests.interpreted"].begin_test()
+
+
 @pytest.fixture(scope="session")
 def smoke_spec() -> RunSpec:
     """Return the settings of ``scale=smoke``."""

@@ -7,6 +7,7 @@ interpreter performs the same source in milliseconds.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from types import FunctionType
@@ -18,8 +19,11 @@ from numba.core.registry import CPUDispatcher
 
 #: Rooms whose kernels a run calls with single precision only.
 _ROOMS = ("aetlab.forward.", "aetlab.methods.", "aetlab.solve.")
-#: Numbers in all arrays of a call; more would take longer than the compilation.
-MOST_NUMBERS = 15_000
+#: Numbers in all arrays of a call, and of the calls of one kernel before it is compiled, from the next test on.
+MOST_NUMBERS, MOST_IN_ALL = 15_000, 400_000
+
+_spent: Counter[Any] = Counter()
+_compiled: set[Any] = set()
 
 
 def interpret_doubles() -> None:
@@ -27,10 +31,18 @@ def interpret_doubles() -> None:
     compile_for = CPUDispatcher._compile_for_args
 
     def chosen(kernel: Any, *arguments: Any, **named: Any) -> Callable[..., Any]:
-        few = kernel.__module__.startswith(_ROOMS) and few_doubles(arguments)
-        return few and interpreted(kernel) or compile_for(kernel, *arguments, **named)
+        few = kernel not in _compiled and kernel.__module__.startswith(_ROOMS) and few_doubles(arguments)
+        if few and (function := interpreted(kernel)) is not None:
+            _spent[kernel] += few
+            return function
+        return compile_for(kernel, *arguments, **named)  # type: ignore[no-any-return]
 
     CPUDispatcher._compile_for_args = chosen
+
+
+def begin_test() -> None:
+    """Let Numba compile what earlier tests called often; within a test a kernel has the same last bits throughout."""
+    _compiled.update(kernel for kernel, n in _spent.items() if n > MOST_IN_ALL)
 
 
 @cache
@@ -47,8 +59,9 @@ def interpreted(kernel: Any) -> Callable[..., Any] | None:
     return FunctionType(function.__code__, {**function.__globals__, **inner})
 
 
-def few_doubles(arguments: tuple[Any, ...]) -> bool:
-    """Return whether the first array of real or complex numbers has double precision, and all arrays are small."""
+def few_doubles(arguments: tuple[Any, ...]) -> int:
+    """Return the numbers in all arrays if they are few and the first of real or complex ones has doubles, else 0."""
     arrays = [each for each in arguments if isinstance(each, np.ndarray)]
     real = [each for each in arrays if each.dtype.kind in "fc"]
-    return bool(real) and real[0].dtype in (np.float64, np.complex128) and sum(a.size for a in arrays) < MOST_NUMBERS
+    n = sum(each.size for each in arrays)
+    return n if real and real[0].dtype in (np.float64, np.complex128) and n < MOST_NUMBERS else 0

@@ -25,7 +25,7 @@ def _images(volume: np.ndarray, rotation: str) -> TiltSeries:
     """Return the images of ``volume`` by the model itself."""
     shape_xy = volume.shape[1:]
     empty = TiltSeries(np.ones((len(TILT_DEG), len(DEFOCUS_A), *shape_xy)), TILT_DEG, DEFOCUS_A, 0.5)
-    engine = make_multislice(series_optics(empty, volume.shape, MicroscopeSpec(), N_LAYERS), np.float64)
+    engine = make_multislice(series_optics(empty, volume.shape, MicroscopeSpec(), N_LAYERS))
     images = [np.abs(engine.images(rotate_and_bin(volume, tilt_deg, N_LAYERS, kind=rotation))) ** 2
               for tilt_deg in TILT_DEG]
     return TiltSeries(np.stack(images), TILT_DEG, DEFOCUS_A, 0.5)
@@ -37,12 +37,12 @@ def test_the_lipschitz_constant_bounds_the_curvature_of_a_tilt(rotation: str, po
     """Power iteration on the Hessian by central differences, at vacuum and in a sample; the bound is not loose."""
     rng = np.random.default_rng(1)
     shape = (8, 10, 12)
-    truth = rng.uniform(0, potential_V, shape)
+    truth = rng.uniform(0, potential_V, shape).astype(np.float32)
     model = ForwardModel(_images(truth, rotation), shape, microscope=MicroscopeSpec(), n_layers_per_slice=N_LAYERS,
-                         rotation=rotation, dtype=np.float64)
-    h = 1e-2
+                         rotation=rotation)
+    h = np.float32(1)
     for i_tilt in range(model.n_tilts):
-        direction = rng.standard_normal(shape)
+        direction = rng.standard_normal(shape, np.float32)
         curvature = 0.0
         for _ in range(30):
             direction /= np.linalg.norm(direction)
