@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
@@ -190,3 +191,24 @@ def test_derivatives_of_the_alignment_against_central_differences(column: int) -
     difference = (aligner.amplitudes(volume, 1, row + h) - aligner.amplitudes(volume, 1, row - h)) / (2 * h[column])
     allowed = 0.05 if column < 2 else 0.002
     assert np.linalg.norm(derivatives[column] - difference) < allowed * np.linalg.norm(difference)
+
+
+def test_a_movement_during_an_exposure_blurs_the_image_by_a_gaussian() -> None:
+    """Compare with the convolution of the image, with and without a detector's blur of its own."""
+    shape, pixel_A, moved_A = (48, 60), 0.4, 0.5
+    image = np.random.default_rng(3).random(shape)
+    expected = gaussian_filter(image, moved_A / pixel_A, mode="wrap", truncate=8)
+    still = MicroscopeSpec(mtf_half=0.6)
+    for microscope, seen in ((MicroscopeSpec(), image), (still, blurred(image, still, pixel_A))):
+        moving = dataclasses.replace(microscope, blur_sigma_A=moved_A)
+        assert moving.blurs_images
+        np.testing.assert_allclose(blurred(image, moving, pixel_A),
+                                   gaussian_filter(seen, moved_A / pixel_A, mode="wrap", truncate=8), atol=1e-3)
+    assert not MicroscopeSpec().blurs_images and np.ptp(expected) < 0.5 * np.ptp(image)
+
+
+def blurred(image: np.ndarray, microscope: MicroscopeSpec, pixel_A: float) -> np.ndarray:
+    """Return ``image`` as the detector records it."""
+    mtf = mtf_of(microscope, image.shape, pixel_A)
+    assert mtf is not None
+    return np.asarray(np.fft.ifft2(mtf * np.fft.fft2(image)).real)

@@ -15,7 +15,13 @@ from aetlab.forward import add_shot_noise, simulate_tilt_series
 from aetlab.refinement import most_passes, refine_atoms
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.predicted import predict_images
-from aetlab.refinement.sampling import correct_again, correct_sampling, sample_at_pixels, sampling_difference
+from aetlab.refinement.sampling import (
+    correct_again,
+    correct_sampling,
+    fine_amplitudes,
+    sample_at_pixels,
+    sampling_difference,
+)
 from aetlab.spec import MicroscopeSpec, RefineSpec, SimulateSpec
 
 TILT_DEG, DEFOCUS_A = np.arange(10.0, 180.0, 34.0), np.array([200.0, 450.0])
@@ -110,3 +116,23 @@ def test_refined_atoms_are_as_wrong_as_they_say_only_where_the_sampling_is_corre
         square = 4 * 4e4 * (predicted - np.sqrt(series.images)) ** 2
         assert square.mean() == pytest.approx(refined.summary["chi_square"], rel=2e-3)
     assert square.mean() < 1.0
+
+
+def test_a_finer_model_averages_intensities_over_the_focal_spread() -> None:
+    """Compare with the mean of 41 images at defoci of a normal distribution; the envelope alone is far from it."""
+    spread = MicroscopeSpec(focal_spread_sigma_nm=4.0)
+    sites = Sites(np.array([[0.0, 0.2, 0.1], [0.3, 0.1, 2.4], [2.1, -0.4, 0.3]]), np.ones(3), np.zeros(3, int))
+    series = TiltSeries(np.ones((1, 1, 24, 24), np.float32), np.zeros(1), np.array([-120.0]), 0.5)
+    poses, shape = Poses.nominal(np.zeros(1), 1), (16, 24, 24)
+    options = {"parametrization": "lobato", "debye_waller_A2": {"default": 0.5}, "n_layers_per_slice": 4}
+    models = {choice: AtomModel(series, shape, (79,), microscope=spread, focal_spread=choice, **options)
+              for choice in ("envelope", "averaged")}
+    (averaged,), (envelope,) = (list(fine_amplitudes(models[choice], sites, poses, 1))
+                                for choice in ("averaged", "envelope"))
+    change_A = np.linspace(-4, 4, 41) * 40
+    share = np.exp(-0.5 * (change_A / 40) ** 2)
+    sharp = AtomModel(series, shape, (79,), microscope=MicroscopeSpec(), **options).on_finer_pixels(1)
+    planes = sharp.images_of_tilt(0, sites, poses, change_A.tolist())
+    expected = np.sqrt(np.tensordot(share / share.sum(), planes, 1))
+    contrast = np.abs(expected - 1).max()
+    assert np.abs(averaged - expected).max() < 0.005 * contrast < 0.03 * contrast < np.abs(envelope - expected).max()

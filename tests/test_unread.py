@@ -52,6 +52,7 @@ UNREAD_WITH: dict[tuple[str, str], set[str]] = {
     ("reg", "none"): {"reg.weight", "reg.rule_factor"}, ("align", "true"): {"reg.iterations_factor"},
     ("simulate", "voxels"): OF_ROTATED_ATOMS, ("dose", "inf"): {"reg.iterations_factor", "microscope.dqe"},
     ("trace", "paper"): {"trace.link_factor", "trace.n_sharp_fits"}, ("engine", "cpu"): {"engine.devices"},
+    ("refine", "atoms"): {"refine.focal_spread"},
 }
 CHOICES = [(group, choice) for group, choices in group_choices().items() for choice in choices
            if group != "experiment" and (group, choice) not in {("data", "measured"), ("scale", "fit")}]
@@ -94,7 +95,7 @@ def test_a_setting_is_read_once_the_advice_of_its_refusal_is_followed(defaults: 
         "sample=file": {"kind": "file", "path": "a.xyz"},
         "align=true": {"enabled": True}, "validate=images|halves": {"kind": "images"},
         "validate=halves": {"kind": "halves"}, "refine=atoms": {"kind": "atoms"},
-        "data=measured": {"kind": "measured", "path": "a.h5"},
+        "data=measured": {"kind": "measured", "path": "a.h5"}, "refine.sampling=corrected": {"sampling": "corrected"},
         "data=measured|given": {"kind": "measured", "path": "a.h5"},
         "microscope.mtf_values!=[]": {"mtf_cycles_per_pixel": [0, 0.5], "mtf_values": [1, 0.5]},
         "binning.coarse!=0": {"coarse": 40}, "sample.crop!=none": {"crop": "sphere", "crop_size_A": [9]}}

@@ -9,7 +9,8 @@ own adjoint. With the cost C = Σ c(m, a), a = √I measured, the residual of th
 a blur this is the residual of :mod:`aetlab.forward.multislice`.
 
 A table of the MTF is interpolated in the frequency by monotone cubics, as an even function, so that it is flat at 0.
-Beyond the table its logarithm goes on as it ends, a straight line.
+Beyond the table its logarithm goes on as it ends, a straight line. A movement of the sample or of the image during an
+exposure blurs the intensities as well, by a Gaussian whose Fourier transform multiplies the MTF.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def mtf_between_pixels(microscope: MicroscopeSpec, fine_xy: tuple[int, int], fin
     """Return the MTF of a detector whose pixels are ``factor`` times those of the FFT grid ``fine_xy``, float64 (X, Y).
 
     ``fine_A`` is the pixel of the grid. With ``averaged``, the images were averaged over the area of the pixels before
-    the detector, whose MTF has no part of it, and the average is in the result. None for an ideal detector.
+    the detector, whose MTF has no part of it, and the average is in the result. A blur of the images by a movement
+    multiplies it by a Gaussian. None for an ideal detector and images that are not blurred.
     """
     mtf = None
     if microscope.mtf_values:
@@ -42,6 +44,9 @@ def mtf_between_pixels(microscope: MicroscopeSpec, fine_xy: tuple[int, int], fin
         mtf = interpolate_mtf(np.array(microscope.mtf_cycles_per_pixel), np.array(microscope.mtf_values), cycles)
     elif microscope.mtf_half < 1:
         mtf = detector_mtf(fine_xy, fine_A, microscope.mtf_half ** (factor * factor))
+    if microscope.blur_sigma_A > 0:
+        moved = np.exp(-2 * (np.pi * microscope.blur_sigma_A) ** 2 * squared_frequencies(fine_xy, fine_A))
+        mtf = moved if mtf is None else mtf * moved
     if not averaged:
         return mtf
     of_x, of_y = (np.sinc(factor * np.fft.fftfreq(n)) for n in fine_xy)

@@ -22,6 +22,7 @@ E_s = exp(-½ (σ_s/λ)² |∇_q arg H|²). Neither changes vacuum.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,8 @@ from aetlab.spec import MicroscopeSpec
 
 Array = Any
 
+#: Planes of the average of intensities over the focal spread.
+N_PLANES = 7
 _A_PER_NM, _A_PER_UM, _A_PER_MM = 1e1, 1e4, 1e7
 
 
@@ -172,3 +175,14 @@ def _aberration_phase(shape_xy: tuple[int, int], pixel_A: float, wavelength_A: f
         slope_x += scale * wavelength_A * (radial * angle.real + square**k * turning.real)
         slope_y += scale * wavelength_A * (radial * angle.imag - square**k * turning.imag)
     return phase, slope_x, slope_y
+
+
+def planes_of_spread(microscope: MicroscopeSpec) -> tuple[MicroscopeSpec, np.ndarray, np.ndarray]:
+    """Return a microscope without focal spread, and changes of the defocus in Å (K,) and weights (K,) that replace it.
+
+    The weighted mean of the intensities at these planes is that of a normal distribution of the defocus, by
+    Gauss-Hermite quadrature; the envelope of the transfer function is its limit for weak scattering.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(N_PLANES)
+    return (replace(microscope, focal_spread_sigma_nm=0.0), 10 * microscope.focal_spread_sigma_nm * nodes,
+            weights / weights.sum())

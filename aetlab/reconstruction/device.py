@@ -291,7 +291,8 @@ def _bytes_of_each(spec: RunSpec) -> tuple[int, ...]:
     """Return the bytes that a reconstruction needs on each GPU."""
     n_tilts = math.ceil(len(tilt_angles_deg(spec.tilts, spec.wedge)) * (1.25 if leaves_counts_out(spec) else 1))
     about: dict[str, Any] = {"n_layers_per_slice": spec.binning.n_layers, "rotation": spec.engine.rotation,
-                             "regulariser": spec.reg.kind, "mtf": _blurs(spec), "aligned": spec.align.enabled}
+                             "regulariser": spec.reg.kind, "mtf": spec.microscope.blurs_images,
+                             "aligned": spec.align.enabled}
     sizes = spec.scale.shape_zxy, n_tilts, len(spec.defocus.planes_nm)
     if spec.engine.devices == 1:
         return (gpu.memory_needed_bytes(*sizes, **about),)
@@ -309,16 +310,12 @@ def _refinement_bytes(spec: RunSpec, n_atoms: int, n_threads: int) -> int:
     """Return the GPU memory of a refinement: slices and waves of each thread, fine and coarse ones."""
     return n_threads * sum(gpu.atom_slices_bytes(
         spec.scale.shape_zxy, len(spec.defocus.planes_nm), n_atoms, n_layers_per_slice=n_layers,
-        voxel_A=spec.scale.voxel_A, mtf=_blurs(spec) or spec.refine.contrast) for n_layers in refinement_layers(spec))
+        voxel_A=spec.scale.voxel_A, mtf=spec.microscope.blurs_images or spec.refine.contrast)
+        for n_layers in refinement_layers(spec))
 
 
 def _volume_A3(spec: RunSpec) -> float:
     return math.prod(spec.scale.shape_zxy) * spec.scale.voxel_A**3
-
-
-def _blurs(spec: RunSpec) -> bool:
-    """Return whether the detector blurs the images of the model."""
-    return spec.microscope.mtf_half < 1 or bool(spec.microscope.mtf_values)
 
 
 def _refusal(error: gpu.GpuError) -> SpecError:

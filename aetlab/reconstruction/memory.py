@@ -66,6 +66,7 @@ def _refinement_bytes(spec: RunSpec, plane: float, images: float) -> float:
     information, are held beside the fine ones.
     """
     from aetlab.core.backend import n_threads  # imports the kernels, which only a refinement needs here
+    from aetlab.forward.imaging import N_PLANES
     from aetlab.refinement.sampling import FACTOR
 
     n_defoci, n_workers = len(spec.defocus.planes_nm), min(spec.engine.n_threads or n_threads(), n_threads())
@@ -74,7 +75,8 @@ def _refinement_bytes(spec: RunSpec, plane: float, images: float) -> float:
     if spec.refine.sampling == "coarse":
         return a_pass
     # Slices, transfer functions and their products in double precision, images and their spectra on finer pixels.
-    return a_pass + images + n_workers * FACTOR**2 * plane * (0.5 * slices + 12 * n_defoci + 4)
+    n_planes = N_PLANES if spec.refine.focal_spread == "averaged" else 1
+    return a_pass + images + n_workers * FACTOR**2 * plane * (0.5 * slices + (11 + n_planes) * n_defoci + 4)
 
 
 def _memory_of_tiles(spec: RunSpec, on_gpu: bool) -> dict[str, float]:

@@ -68,7 +68,7 @@ def reach_of_image_A(spec: RunSpec, defocus_A: float) -> float:
     """Return how far in Å a row of an image at ``defocus_A`` sees along y; an alignment may shift it as well."""
     n_z, voxel_A = spec.scale.shape_zxy[0], spec.scale.voxel_A
     microscope = spec.microscope
-    has_mtf = microscope.mtf_half < 1 or bool(microscope.mtf_values)
+    has_mtf = microscope.blurs_images
     return (lateral_reach_A(microscope, defocus_A, n_z * voxel_A, voxel_A) + _GAUSSIAN * blur_A(spec)
             + has_mtf * _MTF_PIXELS * voxel_A + spec.align.enabled * spec.align.reach_A)
 

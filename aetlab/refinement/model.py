@@ -22,6 +22,7 @@ from aetlab.core.grid import n_slices
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward.detector import mtf_between_pixels, with_contrast
+from aetlab.forward.imaging import planes_of_spread
 from aetlab.forward.multislice import propagator
 from aetlab.forward.series_optics import SeriesOptics
 from aetlab.refinement.atom_slices import AtomSlices, Bench, CpuAtomSlices
@@ -74,6 +75,8 @@ class AtomModel:
         Atoms that are in the images but not fitted.
     averaged : bool
         Whether images are means over the area of their pixels, which the MTF does not hold; the finer model has them.
+    focal_spread : str
+        ``averaged``: the finer model averages intensities over the focal spread, in place of the envelope.
 
     Attributes
     ----------
@@ -85,7 +88,7 @@ class AtomModel:
                  microscope: MicroscopeSpec, n_layers_per_slice: int, parametrization: str,
                  debye_waller_A2: dict[str, float], dtype: type = np.float32,
                  make_slices: Callable[..., AtomSlices] = CpuAtomSlices, held: Sites | None = None,
-                 averaged: bool = False) -> None:
+                 averaged: bool = False, focal_spread: str = "envelope") -> None:
         self.elements, self._held = elements, held
         self.voxel_A = series.pixel_A
         self.n_tilts, self.n_defoci = series.images.shape[:2]
@@ -100,6 +103,9 @@ class AtomModel:
         self._mtf = self._optics.optics.mtf
         self._shape, self._n_layers, self._dtype = tuple(shape_zxy), n_layers_per_slice, dtype
         self._make_slices, self.microscope, self._averaged = make_slices, microscope, averaged
+        self._focal_spread = focal_spread
+        #: Changes of the defocus in Å of the planes whose intensities make an image, and their weights.
+        self.focus_A, self.focus_weights = np.zeros(1), np.ones(1)
         self._other_lens = False  # slices may hold the transfer functions of another microscope
         #: Slices that no thread uses, kept from pass to pass; models of the same data share them.
         self._idle: list[Bench] = []
@@ -249,7 +255,10 @@ class AtomModel:
         recorded = self.data.series
         blank = np.broadcast_to(np.float32(1), (*recorded.weight.shape, *other._shape[1:]))
         series = TiltSeries(blank, recorded.tilt_deg, recorded.defocus_A, other.voxel_A)
-        other._optics = SeriesOptics(series, other._shape, self.microscope, other._n_layers)
+        lens = self.microscope
+        if self._focal_spread == "averaged" and lens.focal_spread_sigma_nm > 0:
+            lens, other.focus_A, other.focus_weights = planes_of_spread(lens)
+        other._optics = SeriesOptics(series, other._shape, lens, other._n_layers)
         mtf = mtf_between_pixels(self.microscope, (factor * n_x, factor * n_y), other.voxel_A, factor,
                                  averaged=self._averaged)
         other._mtf = with_contrast(mtf, self.contrast, (factor * n_x, factor * n_y))

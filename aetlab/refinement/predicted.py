@@ -64,7 +64,7 @@ def fitted_model(series: TiltSeries, shape_zxy: tuple[int, int, int], refined: R
     kinds = tuple(sorted(elements))
     model = AtomModel(series, shape_zxy, kinds, microscope=found_lens(microscope, refined.summary),
                       n_layers_per_slice=n_layers_per_slice, parametrization=spec.parametrization,
-                      debye_waller_A2=spec.debye_waller_A2, averaged=averaged)
+                      debye_waller_A2=spec.debye_waller_A2, averaged=averaged, focal_spread=spec.focal_spread)
     if spec.thermal:
         model = model.with_thermal(refined.thermal_A2)
     model = model.with_contrast(float(refined.summary.get("contrast", 1.0)))

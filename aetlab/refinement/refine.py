@@ -104,15 +104,13 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
     averaged : bool
         As :class:`aetlab.refinement.model.AtomModel` takes it.
 
-    Returns
-    -------
-    RefinedAtoms
-        In the order of z, x, y.
+    Atoms are returned in the order of z, x, y.
     """
     kinds = tuple(sorted(elements))
     model = AtomModel(series, shape_zxy, kinds, microscope=microscope, n_layers_per_slice=n_layers_per_slice,
-                      parametrization=spec.parametrization, debye_waller_A2=spec.debye_waller_A2,
-                      make_slices=make_slices, held=None if held is None else as_sites(held, kinds), averaged=averaged)
+                      parametrization=spec.parametrization, debye_waller_A2=spec.debye_waller_A2, averaged=averaged,
+                      focal_spread=spec.focal_spread, make_slices=make_slices,
+                      held=None if held is None else as_sites(held, kinds))
     poses = Poses.nominal(series.tilt_deg, model.n_defoci)
     if known is not None:
         poses, (model, spec) = known.poses, known.held_in(model, spec)

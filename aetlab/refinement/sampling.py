@@ -10,11 +10,12 @@ finer model f(x) of the same atoms x, and d = f(x₀) - m(x₀) at fitted atoms 
 of the finer model at x₀. Its gradient is that of the model, and a pass takes as long as without it. The correction is
 repeated at the atoms that the fit found.
 
-The finer model has pixels :data:`FACTOR` times finer, slices of the same thickness, and the potential itself instead
-of its means (:func:`aetlab.refinement.tables.on_finer_voxels`). Its images |ψ|², blurred by the detector's MTF, are
-sampled at the centres of the pixels, where frequencies beyond Nyquist alias as they do in a camera. The MTF of a camera
-holds the area of its pixels. Simulated images that are binned from finer ones (``simulate.oversample``) are means over
-the pixels before the MTF; the finer images are then averaged as well.
+The finer model has pixels :data:`FACTOR` times finer, slices of the same thickness, and the potential itself instead of
+its means (:func:`aetlab.refinement.tables.on_finer_voxels`). On request it averages intensities over the focal spread
+(:func:`aetlab.forward.imaging.planes_of_spread`), which the envelope approximates for weak scattering. Its images |ψ|²,
+blurred by the detector's MTF, are sampled at the centres of the pixels, where frequencies beyond Nyquist alias as they
+do in a camera. The MTF of a camera holds the area of its pixels. Simulated images that are binned from finer ones
+(``simulate.oversample``) are means over the pixels before the MTF; the finer images are then averaged as well.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def fine_amplitudes(model: AtomModel, sites: Sites, poses: Poses, factor: int = 
 
 
 def _amplitudes(fine: AtomModel, i_tilt: int, sites: Sites, poses: Poses, factor: int) -> np.ndarray:
-    (images,) = fine.images_of_tilt(i_tilt, sites, poses, (0.0,))
+    planes = fine.images_of_tilt(i_tilt, sites, poses, fine.focus_A.tolist())
+    images = planes[0] if len(planes) == 1 else np.tensordot(fine.focus_weights, planes, 1)
     return np.asarray(np.sqrt(np.maximum(sample_at_pixels(images, factor), DARKEST)), np.float32)
 
 

@@ -54,6 +54,8 @@ def _microscope(run: StoredRun) -> str:
         if value:
             symbol, unit = name.split("_")
             parts.append(f"{symbol} = {value:.4g} {unit.replace('um', 'µm')}")
+    if m.blur_sigma_A:
+        parts.append(f"a blur of the images by movements of {m.blur_sigma_A:.4g} Å (standard deviation)")
     if m.mtf_values:
         parts.append("the measured modulation transfer function of the detector")
     elif m.mtf_half < 1:

@@ -59,6 +59,8 @@ class MicroscopeSpec:
         default=0.0)
     convergence_sigma_mrad: float = setting("standard deviation of each component of the illumination angle",
                                             unit="mrad", within="[0, inf)", default=0.0)
+    blur_sigma_A: float = setting("standard deviation in each direction of a blur of the images by vibration or drift "
+                                  "during an exposure", unit="Å", within="[0, inf)", default=0.0)
     mtf_half: float = setting("MTF of the detector at half the sampling frequency; 1 is ideal", within="(0, 1]",
                               reads=("microscope.mtf_values=[]",), default=1.0)
     mtf_cycles_per_pixel: tuple[float, ...] = setting(
@@ -72,6 +74,11 @@ class MicroscopeSpec:
     def __post_init__(self) -> None:
         check_ranges("microscope", self)
         self._check_mtf()
+
+    @property
+    def blurs_images(self) -> bool:
+        """Whether the images are blurred, by the detector or by a movement."""
+        return self.mtf_half < 1 or bool(self.mtf_values) or self.blur_sigma_A > 0
 
     def _check_mtf(self) -> None:
         u, mtf = self.mtf_cycles_per_pixel, self.mtf_values

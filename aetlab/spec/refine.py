@@ -74,6 +74,11 @@ class RefineSpec:
     sampling: str = setting("coarse compares images of the model on the pixels of the measured ones; corrected also "
                             "subtracts from the measured amplitudes what pixels twice as fine change in the modelled "
                             "ones", choices=("coarse", "corrected"), reads=_REFINED, default="coarse")
+    focal_spread: str = setting(
+        "envelope multiplies the transfer function by that of the focal spread; averaged corrects the images for the "
+        "average of their intensities over it, which thick or strongly scattering samples need",
+        choices=("envelope", "averaged"),
+        reads=(*_REFINED, "refine.sampling=corrected"), default="envelope")
     surroundings: bool = setting("whether distances, elements and numbers of the neighbours count, besides the "
                                  "images, in naming a site", reads=_REFINED, default=True)
 
