@@ -95,7 +95,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """The jobs of a command line, composed and bound before the first one starts, and those that are left out.
 
     A sweep has a ``launcher``, and in ``hydra`` the settings of Hydra, composed and checked. A search chooses its jobs
@@ -161,7 +161,7 @@ def compose_jobs(words: Sequence[str], *, multirun: bool, config_dir: Path | Non
     return list(compose_all(words, multirun=multirun, config_dir=config_dir).jobs)
 
 
-def compose_all(words: Sequence[str], *, multirun: bool, config_dir: Path | None = None) -> Plan:
+def compose_all(words: Sequence[str], *, multirun: bool, config_dir: Path | None = None) -> JobPlan:
     """Compose and bind every job of a command line before the first one starts.
 
     ``words`` are the overrides, ``config_dir`` is a folder of the user's own choices. Where experiments are chosen by a
@@ -191,11 +191,11 @@ def compose_all(words: Sequence[str], *, multirun: bool, config_dir: Path | None
                 raise SpecError(f"{override.input_line} names several values: add -m to sweep over them")
         job = _compose_job(words, "run")
         refuse_unread(job.spec, _keys(words))
-        return Plan((job,))
+        return JobPlan((job,))
 
 
 def _compose_sweep(words: Sequence[str], parsed: Sequence[Override], settings: SweepSettings,
-                   composed: Callable[[tuple[str, ...]], DictConfig], config_dir: Path | None) -> Plan:
+                   composed: Callable[[tuple[str, ...]], DictConfig], config_dir: Path | None) -> JobPlan:
     """Compose the jobs of a sweep over ``words``, or the one job of a search."""
     sweeping = [override for override in parsed if override.is_sweep_override()]
     fixed = [word for word, override in zip(words, parsed, strict=True) if not override.is_sweep_override()]
@@ -214,7 +214,7 @@ def _compose_sweep(words: Sequence[str], parsed: Sequence[Override], settings: S
                             "'reg.weight=tag(log,interval(1e-6,1e-3))'")
         groups_vary = bool({override.get_key_element() for override in sweeping} & set(group_choices(config_dir)))
         job = _compose_search(fixed, check=not groups_vary)
-        return Plan((job,), launcher=launcher, hydra=hydra, searched=tuple(map(_searched, sweeping)))
+        return JobPlan((job,), launcher=launcher, hydra=hydra, searched=tuple(map(_searched, sweeping)))
     jobs = list(itertools.product(*_values(parsed)))
     by_pattern = any(override.key_or_group == "experiment" and override.value_type == ValueType.GLOB_CHOICE_SWEEP
                      for override in parsed)
@@ -222,7 +222,7 @@ def _compose_sweep(words: Sequence[str], parsed: Sequence[Override], settings: S
     for override in sweeping:
         if override.is_hydra_override():
             raise SpecError(f"{override.input_line} cannot be used: the runs of a sweep have one launcher")
-    return Plan(tuple(made), tuple(left_out), launcher, hydra)
+    return JobPlan(tuple(made), tuple(left_out), launcher, hydra)
 
 
 def _launcher(hydra: DictConfig, config_dir: Path | None) -> Launcher:
@@ -238,7 +238,7 @@ def _searched(override: Override) -> str:
     return str(override.input_line)
 
 
-def compose_trial(loader: ConfigLoader, plan: Plan, words: Sequence[str], number: int) -> Job:
+def compose_trial(loader: ConfigLoader, plan: JobPlan, words: Sequence[str], number: int) -> Job:
     """Compose the job of a search with the settings ``words`` that its sweeper has chosen."""
     fixed = [word for word in plan.jobs[0].words if not word.startswith("hydra")]
     label = " ".join(word.replace("'", "") for word in words)

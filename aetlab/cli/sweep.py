@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from aetlab.cli.compose import JOIN, PART, TILE, Job, Plan, compose_trial
+from aetlab.cli.compose import JOIN, PART, TILE, Job, JobPlan, compose_trial
 from aetlab.cli.jobs import FAILED, LEFT_OUT, JobResult, failed_job, skip_complete
 from aetlab.cli.ledger import (
     Order,
@@ -46,7 +46,7 @@ _TRIALS = "hydra_plugins.aetlab_sweeper.sweeper.TrialLauncher"
 class Sweep:
     """A planned sweep or search: its plan, its ledger, and the workers that share this machine."""
 
-    plan: Plan
+    plan: JobPlan
     ledger: Path
     workers: Workers
 
@@ -149,7 +149,7 @@ class Sweep:
         return job
 
 
-def open_sweep(plan: Plan) -> Sweep:
+def open_sweep(plan: JobPlan) -> Sweep:
     """Open the ledger of a sweep and print what it does.
 
     Raises :class:`StorageError` where the launcher needs a GPU and none is visible, or the ledger cannot be written.

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from aetlab.cli.compose import Job, LeftOut, Plan
+from aetlab.cli.compose import Job, JobPlan, LeftOut
 from aetlab.spec.tile import JOINED
 from aetlab.store.identity import record_id
 from aetlab.store.record import Places, RecordError, read_record
 
 
-def with_tiles(plan: Plan) -> Plan:
+def with_tiles(plan: JobPlan) -> JobPlan:
     """Return ``plan`` with the jobs of all tiles in front of the job that joins them, and all jobs numbered again.
 
     A job whose joined record is complete stays alone: its tiles may be gone.

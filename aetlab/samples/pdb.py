@@ -31,7 +31,7 @@ def read_pdb(text: str) -> list[ReadSites]:
     Raises
     ------
     ValueError
-        By the functions, if a line cannot be read, an atom's element cannot be told, or the occupancies make no sense.
+        By the functions, if a line cannot be read, an atom's element is unclear, or the occupancies make no sense.
     """
     lines = text.split("\n")
     return [partial(_read_model, lines, model) for model in _models(lines)]
