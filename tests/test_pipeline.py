@@ -29,7 +29,7 @@ MICROSCOPE = {"energy_keV": 80.0, "aperture_per_A": 0.7, "aperture_edge_per_A": 
               "S3_um": 10.0, "S3_deg": 30.0, "A3_um": 20.0, "A3_deg": 30.0, "D4_um": 400.0, "D4_deg": 30.0,
               "B4_um": 400.0, "B4_deg": 30.0, "A4_um": 400.0, "A4_deg": 20.0, "S5_mm": 30.0, "S5_deg": 30.0,
               "R5_mm": 30.0, "R5_deg": 30.0, "A5_mm": 30.0, "A5_deg": 20.0, "focal_spread_sigma_nm": 4.0,
-              "convergence_sigma_mrad": 0.3, "mtf_half": 0.4, "mtf_values": (1.0, 0.7, 0.4)}
+              "convergence_sigma_mrad": 0.3, "blur_sigma_A": 0.3, "mtf_half": 0.4, "mtf_values": (1.0, 0.7, 0.4)}
 SIMULATE = {"kind": "voxels", "parametrization": "kirkland", "n_layers": 8, "oversample": 2, "n_frozen_phonons": 2,
             "band_limit": 2 / 3}
 

@@ -23,6 +23,7 @@ from aetlab.methods.regularisers import REGULARISERS
 from aetlab.refinement.atom_slices import AtomSlices, CpuAtomSlices
 from aetlab.refinement.tables import tabulate_atoms
 from aetlab.spec import RunSpec, SpecError, TraceSpec, leaves_counts_out, refinement_layers, tilt_angles_deg
+from aetlab.spec.derived import blurs_images
 
 Array = Any
 Gpu = gpu.Device | gpu.Group
@@ -291,7 +292,7 @@ def _bytes_of_each(spec: RunSpec) -> tuple[int, ...]:
     """Return the bytes that a reconstruction needs on each GPU."""
     n_tilts = math.ceil(len(tilt_angles_deg(spec.tilts, spec.wedge)) * (1.25 if leaves_counts_out(spec) else 1))
     about: dict[str, Any] = {"n_layers_per_slice": spec.binning.n_layers, "rotation": spec.engine.rotation,
-                             "regulariser": spec.reg.kind, "mtf": spec.microscope.blurs_images,
+                             "regulariser": spec.reg.kind, "mtf": blurs_images(spec.microscope),
                              "aligned": spec.align.enabled}
     sizes = spec.scale.shape_zxy, n_tilts, len(spec.defocus.planes_nm)
     if spec.engine.devices == 1:
@@ -310,7 +311,7 @@ def _refinement_bytes(spec: RunSpec, n_atoms: int, n_threads: int) -> int:
     """Return the GPU memory of a refinement: slices and waves of each thread, fine and coarse ones."""
     return n_threads * sum(gpu.atom_slices_bytes(
         spec.scale.shape_zxy, len(spec.defocus.planes_nm), n_atoms, n_layers_per_slice=n_layers,
-        voxel_A=spec.scale.voxel_A, mtf=spec.microscope.blurs_images or spec.refine.contrast)
+        voxel_A=spec.scale.voxel_A, mtf=blurs_images(spec.microscope) or spec.refine.contrast)
         for n_layers in refinement_layers(spec))
 
 

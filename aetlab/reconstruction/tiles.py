@@ -21,6 +21,7 @@ from aetlab.forward.reach import lateral_reach_A
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.reconstruction.fit import blur_A
 from aetlab.spec import RefineSpec, RunSpec, SpecError, TileSpec, ValidateSpec
+from aetlab.spec.derived import blurs_images
 
 #: Reach of a Gaussian in standard deviations.
 _GAUSSIAN = 4.0
@@ -68,7 +69,7 @@ def reach_of_image_A(spec: RunSpec, defocus_A: float) -> float:
     """Return how far in Å a row of an image at ``defocus_A`` sees along y; an alignment may shift it as well."""
     n_z, voxel_A = spec.scale.shape_zxy[0], spec.scale.voxel_A
     microscope = spec.microscope
-    has_mtf = microscope.blurs_images
+    has_mtf = blurs_images(microscope)
     return (lateral_reach_A(microscope, defocus_A, n_z * voxel_A, voxel_A) + _GAUSSIAN * blur_A(spec)
             + has_mtf * _MTF_PIXELS * voxel_A + spec.align.enabled * spec.align.reach_A)
 

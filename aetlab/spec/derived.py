@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING
 
 from aetlab.core.physics import wavelength_A
 from aetlab.spec.acquisition import TiltsSpec, WedgeSpec
+from aetlab.spec.microscope import MicroscopeSpec
 
 if TYPE_CHECKING:
     from aetlab.spec.run import RunSpec
+
+
+def blurs_images(microscope: MicroscopeSpec) -> bool:
+    """Return whether images are blurred, by the detector or by a movement."""
+    return microscope.mtf_half < 1 or bool(microscope.mtf_values) or microscope.blur_sigma_A > 0
 
 
 def tilt_angles_deg(tilts: TiltsSpec, wedge: WedgeSpec) -> tuple[float, ...]:

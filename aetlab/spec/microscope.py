@@ -75,11 +75,6 @@ class MicroscopeSpec:
         check_ranges("microscope", self)
         self._check_mtf()
 
-    @property
-    def blurs_images(self) -> bool:
-        """Whether the images are blurred, by the detector or by a movement."""
-        return self.mtf_half < 1 or bool(self.mtf_values) or self.blur_sigma_A > 0
-
     def _check_mtf(self) -> None:
         u, mtf = self.mtf_cycles_per_pixel, self.mtf_values
         require(len(u) == len(mtf) and len(u) != 1, "microscope.mtf_values", mtf,
