@@ -173,8 +173,10 @@ def test_the_first_round_has_the_strongest_sites_without_duplicates(series: Tilt
     signal = np.random.default_rng(8).permutation(65).astype(float)
     traced = dataclasses.replace(traced_from(np.concatenate([truth.positions_A, truth.positions_A[:1] + 0.3]),
                                              np.full(65, 8)), signal=signal)
+    # Clear are signals from half of the median, 32, on.
     for spec, n_strong in ((RefineSpec(kind="atoms"), 53), (RefineSpec(kind="atoms", first_share=0.2), 13),
-                           (RefineSpec(kind="atoms", n_rounds=1), 65)):
+                           (RefineSpec(kind="atoms", n_rounds=1), 65),
+                           (RefineSpec(kind="atoms", first_share="clear"), 49)):
         sites, strong = first_sites(traced, make_model(series), spec)
         assert len(sites) == len(strong) == 64
         weakest = np.sort(signal)[65 - n_strong]

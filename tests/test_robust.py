@@ -10,9 +10,10 @@ from aetlab.core.nouns import TiltSeries, TracedAtoms
 from aetlab.core.outlying import find_outlying, robust_factors
 from aetlab.core.poses import Poses
 from aetlab.forward import add_shot_noise
+from aetlab.forward.image_scaling import magnify_images
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.refine import refine_atoms
-from aetlab.refinement.robust import describe_weakened
+from aetlab.refinement.robust import Left, describe_weakened
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
 SHAPE, TILT_DEG, DEFOCUS_A = (28, 36, 40), np.arange(-60.0, 61, 20), np.array([-200.0, -450.0])
@@ -54,3 +55,23 @@ def test_one_displaced_image_hardly_moves_the_atoms() -> None:
     assert "1 images fit much worse" in describe_weakened(found[True], series)[0]
     assert "-20° at -45 nm" in describe_weakened(found[True], series)[0]
     assert not describe_weakened(found[False], series)
+
+
+def test_what_atoms_leave_is_counted_per_value_at_any_brightness_and_magnification() -> None:
+    """The true atoms leave χ² of 1 for each pixel that counts; the cost itself grows with 1 / brightness."""
+    rng = np.random.default_rng(6)
+    truth = Sites(rng.uniform(-4, 4, (12, 3)), np.ones(12), np.zeros(12, int))
+    vacuum = TiltSeries(np.ones((7, 2, *SHAPE[1:]), np.float32), TILT_DEG, DEFOCUS_A, 0.5)
+    images = AtomModel(vacuum, SHAPE, (79,), **OPTIONS).images(truth, Poses.nominal(TILT_DEG, 2))
+    weights = np.ones(images.shape, np.float32)
+    weights[:, :, 3, 5] = 0
+    costs = []
+    for brightness, larger in ((1.0, 1.0), (0.5, 1.0), (1.0, 1.02)):
+        seen = brightness * np.stack([magnify_images(images[:, 0], larger), images[:, 1]], axis=1)
+        series = add_shot_noise(replace(vacuum, images=seen.astype(np.float32), pixel_weight=weights), 500.0, rng)
+        model, poses = AtomModel(series, SHAPE, (79,), **OPTIONS), Poses.nominal(TILT_DEG, 2)
+        poses = replace(poses, brightness=brightness * poses.brightness, magnification=np.array([larger, 1.0]))
+        left = Left.of(model.with_data(model.data.at_magnification(poses.magnification)), truth, poses)
+        assert abs(left.per_value(np.ones((7, 2))) - 1) < 0.04
+        costs.append(left.cost)
+    assert costs[1] > 1.8 * costs[0] > 1.8 * costs[2]

@@ -33,13 +33,14 @@ def magnify_images(images: np.ndarray, factor: float) -> np.ndarray:
 def magnify_weights(weights: np.ndarray, factor: float) -> np.ndarray:
     """Return weights (..., X, Y) of pixels of images that are magnified by ``factor``, 0 where bad pixels contribute.
 
-    A bad pixel, of weight 0, contributes to the pixels that it overlaps.
+    A bad pixel, of weight 0, contributes to the pixels that it overlaps. What lies outside the image is bad as well.
     """
     if factor == 1:
         return weights.copy()
     near = [_neighbours(n, factor) for n in weights.shape[-2:]]
     corners = [weights[..., x[:, None], y] for x in near[0] for y in near[1]]
-    bad = np.any([corner == 0 for corner in corners], axis=0)
+    inside = np.logical_and.outer(*(_inside(n, factor) for n in weights.shape[-2:]))
+    bad = np.any([corner == 0 for corner in corners], axis=0) | ~inside
     magnified: np.ndarray = np.where(bad, weights.dtype.type(0), corners[0])
     return magnified
 
@@ -67,6 +68,12 @@ def _resample(n: int, factor: float) -> np.ndarray:
     norm[0] = np.sqrt(1 / n)
     matrix: np.ndarray = (waves * norm) @ scipy.fft.dct(np.eye(n), norm="ortho", axis=0)
     return matrix
+
+
+def _inside(n: int, factor: float) -> np.ndarray:
+    """Return which places of a magnified row (n,) lie between the centres of its pixels, or near one."""
+    middle = (n - 1) / 2
+    return np.abs(np.arange(n) - middle) / factor <= middle + _CONTRIBUTES
 
 
 def _neighbours(n: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
