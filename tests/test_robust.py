@@ -71,7 +71,7 @@ def test_what_atoms_leave_is_counted_per_value_at_any_brightness_and_magnificati
         series = add_shot_noise(replace(vacuum, images=seen.astype(np.float32), pixel_weight=weights), 500.0, rng)
         model, poses = AtomModel(series, SHAPE, (79,), **OPTIONS), Poses.nominal(TILT_DEG, 2)
         poses = replace(poses, brightness=brightness * poses.brightness, magnification=np.array([larger, 1.0]))
-        left = Left.of(model.with_data(model.data.at_magnification(poses.magnification)), truth, poses)
+        left = Left.of(model.at_magnification(poses.magnification), truth, poses)
         assert abs(left.per_value(np.ones((7, 2))) - 1) < 0.04
         costs.append(left.cost)
     assert costs[1] > 1.8 * costs[0] > 1.8 * costs[2]

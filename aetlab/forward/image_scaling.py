@@ -30,6 +30,12 @@ def magnify_images(images: np.ndarray, factor: float) -> np.ndarray:
     return magnified
 
 
+def magnify_planes(images: np.ndarray, magnification: np.ndarray) -> np.ndarray:
+    """Return images (F, X, Y) of one tilt, each magnified by the ``magnification`` (F,) of its plane."""
+    return np.stack([magnify_images(image, factor) for image, factor in zip(images, magnification.tolist(),
+                                                                           strict=True)])
+
+
 def magnify_weights(weights: np.ndarray, factor: float) -> np.ndarray:
     """Return weights (..., X, Y) of pixels of images that are magnified by ``factor``, 0 where bad pixels contribute.
 
@@ -49,10 +55,10 @@ def reduce_series(series: TiltSeries, magnification: np.ndarray) -> TiltSeries:
     """Return ``series`` with its images reduced by the ``magnification`` (F,) of their planes; intensities are >= 0."""
     images = np.empty(series.images.shape, np.float32)
     weights = None if series.pixel_weight is None else np.empty_like(series.pixel_weight)
-    for j, factor in enumerate(magnification.tolist()):
-        for i_tilt in range(series.n_tilts):
-            images[i_tilt, j] = np.maximum(magnify_images(series.sound_images(i_tilt)[j], 1 / factor), 0)
-        if series.pixel_weight is not None and weights is not None:
+    for i_tilt in range(series.n_tilts):
+        images[i_tilt] = np.maximum(magnify_planes(series.sound_images(i_tilt), 1 / magnification), 0)
+    if series.pixel_weight is not None and weights is not None:
+        for j, factor in enumerate(magnification.tolist()):
             weights[:, j] = magnify_weights(series.pixel_weight[:, j], 1 / factor)
     return replace(series, images=images, pixel_weight=weights)
 

@@ -17,7 +17,7 @@ from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward.exit_waves import CpuExitWaves, ExitWaves
 from aetlab.forward.image_rotation import rotate_images
-from aetlab.forward.image_scaling import magnify_images
+from aetlab.forward.image_scaling import magnify_planes
 from aetlab.forward.imaging import blur_by_detector
 from aetlab.forward.multislice import Optics
 from aetlab.forward.rotation import make_rotation
@@ -124,8 +124,7 @@ def predict_amplitudes(series: TiltSeries, potential_V: np.ndarray, poses: Poses
     poses = Poses.nominal(series.tilt_deg, series.n_defoci) if poses is None else poses
     own = poses.of_images if poses.of_images.any() else [None] * series.n_tilts
     for i_tilt, row in enumerate(poses.table):
-        amplitudes = model.amplitudes(potential_V, i_tilt, row, own[i_tilt])
-        yield np.stack([magnify_images(*each) for each in zip(amplitudes, poses.magnification.tolist(), strict=True)])
+        yield magnify_planes(model.amplitudes(potential_V, i_tilt, row, own[i_tilt]), poses.magnification)
 
 
 def _nominal(optics: SeriesOptics, i_tilt: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-r"""What single images differ in from their tilt, and planes of the defocus from each other, during an alignment.
+r"""Differences of single images from their tilt, and of planes of the defocus from each other, during an alignment.
 
 The alignment fits shift, defocus and brightness that the images of a tilt have in common. What is left of their
 residuals is fitted image by image with the same derivatives: an image may lie elsewhere than the others of its tilt,

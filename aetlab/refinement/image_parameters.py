@@ -111,7 +111,7 @@ def calibrate_images(model: AtomModel, sites: Sites, poses: Poses, spec: RefineS
     if planes:
         magnification = poses.magnification * (1 + shared[1:])
         moved = replace(moved, magnification=magnification / magnification.mean())
-        model = model.with_data(model.data.at_magnification(moved.magnification))
+        model = model.at_magnification(moved.magnification)
     if spec.contrast:
         model = model.with_contrast(model.contrast + float(shared[0]))
     square = np.einsum("tfi,tfij,tfj->tf", step, rest[..., own, own], step) / (n_own - 1)

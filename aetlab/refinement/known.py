@@ -37,6 +37,6 @@ class Known:
             model = model.with_contrast(self.contrast)
         if self.microscope is not None:
             model = model.with_microscope(self.microscope)
-        model = model.with_data(model.data.at_magnification(self.poses.magnification))
+        model = model.at_magnification(self.poses.magnification)
         return model, replace(spec, poses=False, thermal=False, imaging=False, contrast=False, image_shifts=False,
                               magnification=False, aberrations="stated")

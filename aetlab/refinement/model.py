@@ -236,6 +236,10 @@ class AtomModel:
         """Return a model of noise-free ``images`` (T, F, X, Y), as :meth:`images` makes them, with the same weights."""
         return self.with_data(self.data.with_images(images))
 
+    def at_magnification(self, magnification: np.ndarray) -> AtomModel:
+        """Return a model that compares atoms with the images reduced by the ``magnification`` (F,) of their planes."""
+        return self.with_data(self.data.at_magnification(magnification))
+
     def with_data(self, data: MeasuredImages) -> AtomModel:
         """Return a model that compares atoms with ``data``."""
         other = copy.copy(self)

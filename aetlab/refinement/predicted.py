@@ -9,7 +9,7 @@ import numpy as np
 
 from aetlab.core.nouns import RefinedAtoms, TiltSeries
 from aetlab.core.poses import Poses
-from aetlab.forward.image_scaling import magnify_images
+from aetlab.forward.image_scaling import magnify_planes
 from aetlab.refinement.aberrations import FoundAberration, compared_tilts, find_aberrations
 from aetlab.refinement.lens import found_lens
 from aetlab.refinement.model import AtomModel, Sites
@@ -31,9 +31,7 @@ def predict_images(series: TiltSeries, shape_zxy: tuple[int, int, int], refined:
     else:
         amplitudes = (np.sqrt(intensity) for (intensity,) in model.focal_images(sites, poses, (0.0,)))
     for brightness, amplitude in zip(poses.brightness, amplitudes, strict=True):
-        factors = poses.magnification.tolist()
-        magnified = np.stack([magnify_images(*each) for each in zip(amplitude, factors, strict=True)])
-        yield magnified * np.sqrt(brightness[:, None, None].astype(np.float32))
+        yield magnify_planes(amplitude, poses.magnification) * np.sqrt(brightness[:, None, None].astype(np.float32))
 
 
 def lacking_aberrations(series: TiltSeries, shape_zxy: tuple[int, int, int], refined: RefinedAtoms,
@@ -47,7 +45,7 @@ def lacking_aberrations(series: TiltSeries, shape_zxy: tuple[int, int, int], ref
     model, sites, poses = fitted_model(series.select(tilts), shape_zxy, replace(
         refined, poses=refined.poses.select(tilts)), elements, spec, microscope=microscope,
         n_layers_per_slice=n_layers_per_slice, averaged=averaged)
-    model = model.with_data(model.data.at_magnification(poses.magnification))
+    model = model.at_magnification(poses.magnification)
     if spec.sampling == "corrected":
         model = correct_sampling(model, sites, poses)
     return find_aberrations(model, sites, poses)

@@ -35,7 +35,7 @@ def image_misfits(model: AtomModel, sites: Sites, poses: Poses) -> tuple[np.ndar
 
 @dataclass(frozen=True)
 class Left:
-    """What atoms leave of each image: its cost and the sum of its weights, (T, F) each, without robust weights."""
+    """Misfit that atoms leave: cost and sum of weights of each image, (T, F) each, without robust weights."""
 
     costs: np.ndarray
     n_values: np.ndarray
