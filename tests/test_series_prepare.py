@@ -189,6 +189,28 @@ def test_noise_from_which_an_illumination_was_fitted_counts_as_white() -> None:
     assert found.correlation < -0.005 and found.by_variance == pytest.approx(n, rel=0.02)
 
 
+@pytest.mark.parametrize(("strength", "source"), [(0.15, "variance"), (3.0, "table")])
+def test_fringes_in_the_vacuum_do_not_count_as_noise(strength: float, source: str) -> None:
+    """Fringes of ``strength`` times the noise, at 0.32 to 0.5 of the pixel's frequency, and a fitted illumination."""
+    rng, n, shape = np.random.default_rng(31), 400.0, (40, 1, *SHAPE)
+    q = np.hypot(scipy.fft.fftfreq(SHAPE[0])[:, None], scipy.fft.fftfreq(SHAPE[1]))
+    band = (q > 0.32) & (q < 0.5)
+    fringes = scipy.fft.ifft2(scipy.fft.fft2(rng.normal(size=shape)) * band * np.sqrt(strength / n / band.mean())).real
+    images = rng.poisson(n * (1 + fringes).clip(0)) / n
+    flat = images.reshape(40, -1)
+    powers = [(X / 36) ** a * (Y / 32) ** b for a in range(5) for b in range(5 - a)]
+    slow = np.linalg.qr(np.stack(powers, axis=-1).reshape(-1, 15))[0]
+    images = (flat - (flat - 1) @ slow @ slow.T).reshape(shape)
+    found = find_electrons(images, np.ones(shape, bool), no_bad_pixels(SHAPE), np.full((40, 1), n),
+                           np.ones((40, 1), bool), pattern_variance=np.zeros(SHAPE),
+                           dose_e_A2=np.full((40, 1), 1.1 * n), pixel_A=1.0, dqe=1.0, counts_per_electron=None,
+                           mtf=None, source="find")
+    assert found.correlation < -0.01 and found.source == source
+    # Fringes of 3 times the noise reach into the ring between: the error says so.
+    assert found.by_variance == pytest.approx(n, rel=0.03 if source == "variance" else 0.2)
+    assert 0.02 < found.variance_error < 0.1 if source == "variance" else found.variance_error > 0.2
+
+
 def test_reasons_of_one_kind_are_named_once() -> None:
     reasons = {(t, 0): f"dark: the median is {t} counts" for t in range(20)} | {(3, 1): "blank: no contrast"}
     assert describe(reasons, np.ones((25, 2), bool)) == (

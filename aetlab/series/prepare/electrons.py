@@ -10,8 +10,11 @@ The variance of one pixel is that of counting only while the noise is white. A d
 several pixels correlates the noise: its power is W MTF(q)², and W = 1/n is that at q = 0. Differences of neighbours
 then see ∫ W MTF² (1 - cos 2πq) d²q. The correlation ρ of neighbours decides. Within its error of 0, or below 0 by no
 more than the fits of illumination and pattern leave, the noise is white. Where ρ is what the MTF gives, the difference
-is divided by ∫ MTF² (1 - cos 2πq) d²q. Otherwise W is the sum of the autocovariance over all lags up to 3 pixels; so it
-is where ρ is clearly negative, since fringes of the sample are then in the vacuum, which have no power at q = 0.
+is divided by ∫ MTF² (1 - cos 2πq) d²q. Where ρ is clearly negative, fringes of the sample are in the vacuum: they add
+power at high q, and the fit of the illumination removes some at the lowest q. W is then the mean power of
+1/6 < q < 1/4, between both (Blackman and Tukey, Bell Syst. Tech. J. 37, 185, 1958, with a Hann window of the lags).
+Half of what differences of neighbours have in excess of it is its error, since strong fringes reach into that ring.
+Otherwise W is the sum of the autocovariance over all lags up to 3 pixels.
 """
 
 from __future__ import annotations
@@ -19,16 +22,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.fft
+import scipy.special
 
 from aetlab.core.errors import DataError
 from aetlab.series.prepare.bad_pixels import BadPixels
 
-#: Lags in pixels over which the autocovariance is summed.
-_LAGS = 3
+#: Lags in pixels at which the autocovariance is taken, and over which it is summed.
+_LAGS, _SUMMED = 6, 3
 #: Standard errors from which a correlation or a disagreement is significant.
 _SIGNIFICANT = 4.0
-#: Correlation of neighbours, negative, that a fit of the six terms of the illumination to 400 pixels leaves.
-_FITTED = 0.015
+#: Frequencies in 1/pixel between what a fit of the illumination removes and what fringes of the sample add.
+_BETWEEN = (1 / 6, 1 / 4)
+#: Correlation of neighbours, negative, that fits of illumination and pattern leave in white noise. Differences of
+#: neighbours are right to 2 % down to it, the power of the ring as well.
+_FITTED = 0.0075
 #: Relative disagreement of two sources that is worth a look: doses are seldom known better.
 _DISAGREE = 0.1
 
@@ -79,8 +87,16 @@ class VacuumNoise:
 
     @property
     def at_zero(self) -> float:
-        """Power at q = 0: the sum of the covariance over all lags; each but those of dy = 0 stands for two."""
-        return float(self.covariance[:, 0].sum() + 2 * self.covariance[:, 1:].sum())
+        """Power at q = 0: the sum of the covariance over all lags."""
+        return _over_all_lags(self.covariance[_LAGS - _SUMMED:_LAGS + _SUMMED + 1, :_SUMMED + 1])
+
+    @property
+    def between(self) -> tuple[float, float]:
+        """Mean power of the frequencies ``_BETWEEN``, and its relative standard error by counting in white noise."""
+        weight = _ring_weights()
+        power = _over_all_lags(weight * self.covariance)
+        chance = np.sqrt(2 * _over_all_lags(weight**2) / max(self.pairs[_LAGS, 0], 1))
+        return power, float(chance * self.variance / max(power, 1e-300))
 
 
 def measure_noise(images: np.ndarray, vacuum: np.ndarray, pixels: BadPixels, relative_level: np.ndarray,
@@ -90,20 +106,17 @@ def measure_noise(images: np.ndarray, vacuum: np.ndarray, pixels: BadPixels, rel
     Images are brought to the noise of the level 1 by the root of their ``relative_level`` (T, F). ``pattern_variance``
     (X, Y) is what a fixed pattern adds to the variance of a pixel.
     """
-    lags = (2 * _LAGS + 1, _LAGS + 1)
-    covariance, pairs = np.zeros(lags), np.zeros(lags)
+    covariance, pairs = np.zeros((2, 2 * _LAGS + 1, _LAGS + 1))
     for place in map(tuple, np.argwhere(usable)):
         inside = vacuum[place] & pixels.good(place)
         if not inside.any():
             continue
         z = np.where(inside, images[place] - 1, 0) * np.sqrt(relative_level[place])
         z = np.where(inside, z - z[inside].mean(), 0)
-        for i, dx in enumerate(range(-_LAGS, _LAGS + 1)):
-            for dy in range(_LAGS + 1):
-                first, second = _overlap(z.shape, dx, dy)
-                covariance[i, dy] += (z[first] * z[second]).sum()
-                pairs[i, dy] += (inside[first] & inside[second]).sum()
+        covariance += _at_lags(z)
+        pairs += _at_lags(inside)
         covariance[_LAGS, 0] -= pattern_variance[inside].sum()
+    pairs = np.rint(pairs)
     return VacuumNoise(covariance / np.maximum(pairs, 1), pairs)
 
 
@@ -147,10 +160,14 @@ def find_electrons(normalised: np.ndarray, vacuum: np.ndarray, pixels: BadPixels
     others = ", ".join(f"{name} {means[name]:.4g}" for name in known if name != chosen)
     line = f"{means[chosen]:.4g} electrons per pixel by {chosen}; " + (f"{others}; " if others else "")
     line += f"{levels.mean() / means[chosen]:.4g} counts per electron; {kind}"
+    alone = chosen == "variance" and len(known) == 1 and error > _DISAGREE
+    if alone:
+        line += f"; known to {100 * error:.0f} % only, and no dose to compare it with"
     if apart:
         line += "; " + ", ".join(f"the {name} says {100 * (means[name] / means[chosen] - 1):+.0f} %" for name in apart)
+    verdict = "look" if apart or alone else "ok"
     return Electrons(np.where(usable, per_pixel, 0), chosen, by_table, by_gain, by_variance, error,
-                     float(levels.mean() / by_variance), noise.neighbours, kind, "look" if apart else "ok", line)
+                     float(levels.mean() / by_variance), noise.neighbours, kind, verdict, line)
 
 
 def _power_at_zero(noise: VacuumNoise, mtf: tuple[np.ndarray, np.ndarray] | None) -> tuple[float, str, float]:
@@ -158,15 +175,34 @@ def _power_at_zero(noise: VacuumNoise, mtf: tuple[np.ndarray, np.ndarray] | None
     n, rho = noise.pairs[_LAGS, 0], noise.neighbours
     error = float(np.sqrt(3 / n))
     difference = noise.variance * (1 - rho)
+    share, expected = _through_mtf(mtf) if mtf is not None else (1.0, 0.0)
     chance = _SIGNIFICANT / np.sqrt(2 * n)
-    if -max(chance, _FITTED) < rho < max(chance, 0.005):
+    if -max(chance / 2, _FITTED) < rho < max(chance, 0.005):
         return difference, "the noise is white", error
-    if mtf is not None:
-        share, expected = _through_mtf(mtf)
-        if abs(rho - expected) < max(_SIGNIFICANT / np.sqrt(2 * n), 0.2 * expected):
-            return difference / share, f"neighbours correlate by {rho:.2f}, as the MTF says", error
-    sum_error = float(np.sqrt(2 * (2 * _LAGS + 1) ** 2 / n)) * noise.variance / max(noise.at_zero, 1e-300)
-    return noise.at_zero, f"neighbours correlate by {rho:.2f}: noise summed over {_LAGS} pixels", sum_error
+    if rho < 0:
+        power, chance = noise.between
+        error = float(np.hypot(chance, (difference / power - 1) / 2)) if power > 0 else np.inf
+        return power, (f"neighbours correlate by {rho:.2g}: noise between the frequencies of illumination and fringes, "
+                       f"± {100 * error:.1f} %"), error
+    if mtf is not None and abs(rho - expected) < max(chance, 0.2 * expected):
+        return difference / share, f"neighbours correlate by {rho:.2f}, as the MTF says", error
+    sum_error = float(np.sqrt(2 * (2 * _SUMMED + 1) ** 2 / n)) * noise.variance / max(noise.at_zero, 1e-300)
+    return noise.at_zero, f"neighbours correlate by {rho:.2f}: noise summed over {_SUMMED} pixels", sum_error
+
+
+def _ring_weights() -> np.ndarray:
+    """Return the weight of each lag in the mean power of the frequencies ``_BETWEEN``: a Hann window times the mean of
+    cos 2πq·d over the ring, [q J₁(2πqd)/d] between its ends over its area."""
+    dx, dy = np.meshgrid(np.arange(-_LAGS, _LAGS + 1), np.arange(_LAGS + 1), indexing="ij")
+    window = np.cos(np.pi / 2 * dx / (_LAGS + 1)) ** 2 * np.cos(np.pi / 2 * dy / (_LAGS + 1)) ** 2
+    d = np.maximum(np.hypot(dx, dy), 1e-9)
+    inner, outer = (q * scipy.special.j1(2 * np.pi * q * d) / d for q in _BETWEEN)
+    return np.asarray(window * (outer - inner) / (np.pi * (_BETWEEN[1] ** 2 - _BETWEEN[0] ** 2)))
+
+
+def _over_all_lags(values: np.ndarray) -> float:
+    """Return the sum of ``values`` (2L + 1, L + 1) over all lags; each but those of dy = 0 stands for two."""
+    return float(values[:, 0].sum() + 2 * values[:, 1:].sum())
 
 
 def _through_mtf(mtf: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
@@ -177,7 +213,9 @@ def _through_mtf(mtf: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
     return float((power * (1 - cosine)).mean()), float((power * cosine).mean() / power.mean())
 
 
-def _overlap(shape: tuple[int, ...], dx: int, dy: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return the slices of two arrays of ``shape`` whose elements lie (dx, dy) apart; dy is at least 0."""
-    x = (slice(max(-dx, 0), shape[0] - max(dx, 0)), slice(max(dx, 0), shape[0] - max(-dx, 0)))
-    return (x[0], slice(0, shape[1] - dy)), (x[1], slice(dy, shape[1]))
+def _at_lags(values: np.ndarray) -> np.ndarray:
+    """Return Σ v(r) v(r + d) of an image (X, Y) at the lags d of :class:`VacuumNoise`, by FFT without wrap-around."""
+    padded = tuple(scipy.fft.next_fast_len(n + _LAGS, real=True) for n in values.shape)
+    spectrum = scipy.fft.rfft2(values.astype(np.float64), padded)
+    sums = scipy.fft.irfft2(spectrum.real**2 + spectrum.imag**2, padded)
+    return np.asarray(sums[np.arange(-_LAGS, _LAGS + 1), : _LAGS + 1])
