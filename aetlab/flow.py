@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aetlab import forward, refinement, samples, scoring, tracing
+from aetlab import forward, samples, scoring, tracing
 from aetlab.core.backend import n_threads, prepare_process, single_threaded_blas, threads, to_numpy
 from aetlab.core.grid import coordinates_A, rotation_matrix
 from aetlab.core.nouns import (
@@ -45,6 +46,9 @@ from aetlab.reconstruction.traced import report_traced, tracing_of
 from aetlab.reconstruction.weight import hold_out, prediction_cost, regulariser_weight
 from aetlab.spec import RunSpec, SpecError, coarse_refinement_layers, dose_per_image_e_A2, tilt_angles_deg
 from aetlab.spec.derived import averages_pixels
+
+if TYPE_CHECKING:
+    from aetlab.refinement import Known
 
 #: Tilts in degrees of the views of the true sample, as in the paper's figure 2. They need not belong to the series.
 VIEWS_DEG = (0.0, 5.0)
@@ -185,7 +189,7 @@ def trace(settings: RunSpec, reconstruction: Reconstruction | Volume, *, element
 
 def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction, traced: TracedAtoms, *,
            elements: Sequence[int] | None = None, progress: Reporter = SILENT,
-           held: TracedAtoms | None = None, known: refinement.Known | None = None) -> RefinedAtoms:
+           held: TracedAtoms | None = None, known: Known | None = None) -> RefinedAtoms:
     """Return traced atoms refined against the images.
 
     Atoms that are ``held`` are in the images as well and stay as they are, and so does what is ``known``. The images
@@ -197,6 +201,8 @@ def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction
     SpecError
         If ``settings`` have no refinement.
     """
+    from aetlab import refinement  # only a run that refines imports it
+
     if settings.refine.kind == "none":
         raise SpecError("refine.kind='none' cannot be used to refine atoms: choose refine=atoms")
     numbers = atomic_numbers(settings, elements)
@@ -241,7 +247,7 @@ def score(settings: RunSpec, traced: TracedAtoms, atoms: Atoms, refined: Refined
             if settings.align.enabled:
                 motion = scoring.register_atoms(refined.positions_A, atoms.positions_A, _REGISTERED_A)
                 refined = replace(refined, positions_A=refined.positions_A @ motion[0].T + motion[1])
-            refined_match = _match(settings, refinement.as_traced(refined), atoms)
+            refined_match = _match(settings, refined.as_traced(), atoms)
             error_A = scoring.errors_of_pairs(refined.positions_A, atoms.positions_A, refined_match)
             of_errors = scoring.compare_errors(error_A, refined.position_error_A[refined_match.traced])
             metrics |= {f"refined_{name}": value for name, value in (refined_match.metrics | of_errors).items()}
@@ -263,7 +269,7 @@ def compare(settings: RunSpec, truth: Truth, series: TiltSeries, reconstruction:
         scored = score(settings, traced, truth.atoms, refined, progress=progress)
         potential = Volume(true_potential(settings, scored.atoms, out), settings.scale.voxel_A)
         metrics = scored.metrics | {f"{name}_atoms": count for name, count in truth.atoms.counts.items()}
-        metrics |= _pose_metrics(reconstruction.poses, truth.poses, series)
+        metrics |= scoring.score_poses(reconstruction.poses, truth.poses, series)
         metrics["potential_error"] = scoring.potential_error(
             reconstruction.volume.potential_V, potential.potential_V, _scored_rows(settings))
         return Comparison(scored, potential, views, metrics, truth.ideal, truth.poses)
@@ -377,14 +383,6 @@ def _match(settings: RunSpec, traced: TracedAtoms, atoms: Atoms) -> Match:
     return scoring.match_atoms(traced, atoms, traced_inside=inside(settings, traced.positions_A),
                                true_inside=inside(settings, atoms.positions_A),
                                max_distance_A=settings.score.max_distance_A)
-
-
-def _pose_metrics(found: Poses | None, true: Poses | None, series: TiltSeries) -> dict[str, float]:
-    """Return the errors of the poses; empty if they are nominal and were not aligned."""
-    if found is None and true is None:
-        return {}
-    nominal = Poses.nominal(series.tilt_deg, series.images.shape[1])
-    return scoring.pose_errors(found or nominal, true or nominal)
 
 
 def _scored_rows(settings: RunSpec) -> np.ndarray:

@@ -9,7 +9,8 @@ import numba
 from aetlab.cli.compose import compose_jobs
 
 for _name in ("aetlab.cli.estimates", "aetlab.cli.launch", "aetlab.cli.precompile", "aetlab.cli.sweep",
-              "aetlab.store.listing", "numba.np.ufunc.parallel", "rich.progress", "rich.table"):
+              "aetlab.keeper.tiles", "aetlab.reconstruction.on_gpu", "aetlab.refinement", "aetlab.store.listing",
+              "numba.np.ufunc.parallel", "rich.progress", "rich.table"):
     import_module(_name)
 compose_jobs(["scale=smoke"], multirun=True)  # Hydra looks for its plugins
 numba.njit(lambda x: x + 1)(1)  # Numba loads what reads compiled kernels; this starts no threads

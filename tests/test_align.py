@@ -14,8 +14,8 @@ from aetlab.core.grid import coordinates_A, in_plane_rotation, rotation_matrix
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.outlying import name_weakened
 from aetlab.core.poses import Poses
-from aetlab.forward import ForwardModel, Search, TiltAligner, draw_poses, simulate_tilt_series
-from aetlab.forward.alignment import find_astray
+from aetlab.forward import ForwardModel, draw_poses, simulate_tilt_series
+from aetlab.forward.alignment import Search, TiltAligner, find_astray
 from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.image_scaling import magnify_images
 from aetlab.forward.posed_images import predict_amplitudes

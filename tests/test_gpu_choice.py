@@ -25,6 +25,7 @@ from aetlab.gpu import choose
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.methods.rotations import ROTATIONS, cubic
 from aetlab.reconstruction import device as device_choice
+from aetlab.reconstruction import on_gpu
 from aetlab.reconstruction.estimate import estimate
 from aetlab.reconstruction.fit import align_when_due, fit_volume, make_aligner, make_model
 from aetlab.samples import build_sample
@@ -61,14 +62,14 @@ def series(tiny: RunSpec) -> TiltSeries:
 def with_gpu(monkeypatch: pytest.MonkeyPatch) -> HostDevice:
     """Replace the GPU by the processor, which runs the kernels of the GPU."""
     device = HostDevice(host_library())
-    monkeypatch.setattr(choose, "gpu_problem", lambda: None)
+    monkeypatch.setattr("aetlab.core.backend.gpu_problem", lambda: None)
     monkeypatch.setattr(choose, "_open", lambda: device)
     return device
 
 
 def test_without_a_gpu_auto_uses_the_cpu_and_says_so(monkeypatch: pytest.MonkeyPatch, tiny: RunSpec,
                                                      series: TiltSeries, change) -> None:
-    monkeypatch.setattr(choose, "gpu_problem", lambda: NO_GPU)
+    monkeypatch.setattr("aetlab.core.backend.gpu_problem", lambda: NO_GPU)
     said: list[str] = []
     assert device_choice.solver_parts(make_model(tiny, series, said.append)).name == "cpu"
     assert said == [f"the CPU reconstructs: {NO_GPU}"]
@@ -81,7 +82,7 @@ def test_without_a_gpu_auto_uses_the_cpu_and_says_so(monkeypatch: pytest.MonkeyP
 
 
 def test_cupy_without_the_cuda_libraries_gives_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "gpu_problem", lambda: None)
+    monkeypatch.setattr("aetlab.core.backend.gpu_problem", lambda: None)
     monkeypatch.setitem(sys.modules, "aetlab.gpu.device_cuda", None)
     choose._open.cache_clear()
     with pytest.raises(gpu.GpuError, match="CuPy lacks a library: ModuleNotFoundError: .*ctk"):
@@ -93,7 +94,7 @@ def test_cpu_does_not_look_for_a_gpu(monkeypatch: pytest.MonkeyPatch, tiny: RunS
     def fail() -> str:
         raise AssertionError("a GPU was looked for")
 
-    monkeypatch.setattr(choose, "gpu_problem", fail)
+    monkeypatch.setattr("aetlab.core.backend.gpu_problem", fail)
     said: list[str] = []
     make_model(change(tiny, "engine", device="cpu"), series, said.append)
     assert said == []
@@ -121,7 +122,7 @@ def test_a_regulariser_without_a_gpu_version_is_computed_by_the_cpu(
         with_gpu: HostDevice, monkeypatch: pytest.MonkeyPatch, tiny: RunSpec, series: TiltSeries, change) -> None:
     """Use an invented kind without a GPU version, which acts as positivity."""
     monkeypatch.setitem(REGULARISERS, "made_up", dataclasses.replace(REGULARISERS["pos"], gpu=None))
-    monkeypatch.setattr(device_choice.gpu, "open_device", lambda needed_bytes: pytest.fail("a GPU was opened"))
+    monkeypatch.setattr(gpu, "open_device", lambda needed_bytes: pytest.fail("a GPU was opened"))
     spec = change(tiny, "reg", kind="pos")
     object.__setattr__(spec.reg, "kind", "made_up")
     said: list[str] = []
@@ -192,7 +193,7 @@ def test_an_aligned_reconstruction_agrees_on_gpu_and_cpu(with_gpu: HostDevice, t
     # Transfer functions of each tilt, and what computes exit waves: 8 planes of the wave and half of one for a slice.
     n_z, n_x, n_y = spec.scale.shape_zxy
     table = n_z * n_x * (8 + 8 + 4 + 8 * cubic.MATRIX.capacity)
-    n_planes = (device_choice.gpu_bytes(spec) - device_choice.gpu_bytes(tiny) - table) / (8 * n_x * n_y)
+    n_planes = (on_gpu.gpu_bytes(spec) - on_gpu.gpu_bytes(tiny) - table) / (8 * n_x * n_y)
     slices = -(-n_z // spec.binning.n_layers)
     assert n_planes == 5 * len(spec.defocus.planes_nm) + 6 + min(2, slices - 1) + slices / 2
 
@@ -206,7 +207,7 @@ def test_the_estimate_tries_the_gpu_and_counts_its_memory(with_gpu: HostDevice, 
     spec = change(tiny, "reg", kind=kind)
     atoms = build_sample(smoke_spec.sample, smoke_spec.scale, generator(0, "sample"))
     found = estimate(spec, atoms)
-    assert found.gpu == "the processor" and found.gpu_bytes == device_choice.gpu_bytes(spec) > 4 * 11 * 16 * 20 * 7
+    assert found.gpu == "the processor" and found.gpu_bytes == on_gpu.gpu_bytes(spec) > 4 * 11 * 16 * 20 * 7
     assert re.search(r"s on the CPU and 0\.00 GB of the processor \(simulate", found.in_one_line())
     assert found.as_table().splitlines()[-1].split() == ["of", "the", "GPU", "0.00", "the", "processor", "reconstructs"]
     longer = estimate(change(spec, "engine", n_iterations=8 * spec.engine.n_iterations), atoms)

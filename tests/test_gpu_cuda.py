@@ -291,7 +291,7 @@ def test_tilts_of_several_threads_have_streams_of_their_own(queue: type[Queue]) 
 
 def test_a_reconstruction_on_two_gpus_through_nccl(queue: type[Queue], monkeypatch: pytest.MonkeyPatch) -> None:
     """A step and total variation agree with one GPU; the work of the first GPU on the waves is a graph."""
-    monkeypatch.setattr(choose, "gpu_problem", lambda: None)
+    monkeypatch.setattr("aetlab.core.backend.gpu_problem", lambda: None)
     group = open_group((0, 0), 10)
     assert [device.number for device in group.devices] == [0, 1]
     case = make_problem(group.devices[0], (9, 12, 10), 4, np.array([-30.0, 10.0, 60.0]), 1)
@@ -310,7 +310,7 @@ def test_a_reconstruction_on_two_gpus_through_nccl(queue: type[Queue], monkeypat
 
 def test_several_gpus_without_nccl_give_an_error_of_one_line(queue: type[Queue],
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "gpu_problem", lambda: None)
+    monkeypatch.setattr("aetlab.core.backend.gpu_problem", lambda: None)
     monkeypatch.setattr(sys.modules["cupy.cuda.nccl"], "available", False)
     choose._open.cache_clear()
     choose._open_several.cache_clear()

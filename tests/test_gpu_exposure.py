@@ -106,7 +106,7 @@ def test_memory_is_that_of_the_arrays(device: HostDevice) -> None:
 
 def test_engine_gpu_simulates_on_the_gpu_or_says_why_not(device: HostDevice, smoke_spec: RunSpec, change,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "gpu_problem", lambda: None)
+    monkeypatch.setattr("aetlab.core.backend.gpu_problem", lambda: None)
     monkeypatch.setattr(choose, "_open", lambda: device)
     said: list[str] = []
     reporter = SilentReporter()

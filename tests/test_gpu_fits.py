@@ -88,7 +88,7 @@ def test_a_traced_volume_has_the_same_atoms(device: HostDevice) -> None:
 
 def test_engine_gpu_fits_on_the_gpu_or_says_why_not(device: HostDevice, smoke_spec: RunSpec, change,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "gpu_problem", lambda: None)
+    monkeypatch.setattr("aetlab.core.backend.gpu_problem", lambda: None)
     monkeypatch.setattr(choose, "_open", lambda: device)
     said: list[str] = []
     volume = Volume(np.zeros(SHAPE, np.float32), 0.5)

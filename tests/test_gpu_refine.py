@@ -16,6 +16,7 @@ from aetlab.forward.series_optics import series_optics
 from aetlab.gpu import GpuError, GpuSlices, atom_slices_bytes, choose
 from aetlab.gpu.atom_tiles import list_atoms, n_tiles
 from aetlab.reconstruction import device as device_choice
+from aetlab.reconstruction import on_gpu
 from aetlab.refinement.atom_slices import CpuAtomSlices
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.tables import tabulate_atoms
@@ -193,10 +194,10 @@ def test_the_settings_choose_the_device(device: HostDevice, smoke_spec: RunSpec,
     auto, asked, cpu = (change(change(smoke_spec, "refine", kind="atoms"), "engine", device=name)
                         for name in ("auto", "gpu", "cpu"))
     said: list[str] = []
-    monkeypatch.setattr(choose, "gpu_problem", lambda: "no GPU here")
+    monkeypatch.setattr("aetlab.core.backend.gpu_problem", lambda: "no GPU here")
     with pytest.raises(SpecError, match="engine.device='gpu' cannot be used: no GPU here"):
         device_choice.choose_slices(asked, 9, said.append)
-    monkeypatch.setattr(choose, "gpu_problem", lambda: None)
+    monkeypatch.setattr("aetlab.core.backend.gpu_problem", lambda: None)
     monkeypatch.setattr(choose, "_open", lambda: device)
     device_choice.require_gpu(asked)
     for spec in (auto, cpu):
@@ -209,7 +210,7 @@ def test_the_settings_choose_the_device(device: HostDevice, smoke_spec: RunSpec,
     room = gpu.memory_needed_bytes(few.scale.shape_zxy, 60, 3, n_layers_per_slice=1, rotation="linear",
                                    regulariser="none")
     many = room // atom_slices_bytes(few.scale.shape_zxy, 3, 9, n_layers_per_slice=1, voxel_A=0.5) + 1
-    monkeypatch.setattr(device_choice, "n_threads", lambda: many)
+    monkeypatch.setattr(on_gpu, "n_threads", lambda: many)
     monkeypatch.setattr(HostDevice, "free_bytes", lambda self: int(room + choose.RESERVE_BYTES))
     for refuse in (device_choice.require_gpu, lambda spec: device_choice.choose_slices(spec, 9, said.append)):
         with pytest.raises(SpecError, match="engine.device='gpu' cannot be used: .* more than are free"):

@@ -28,9 +28,10 @@ from aetlab.gpu import (
 from aetlab.gpu.group import slab_widths
 from aetlab.methods.regulariser import OnGpu, Problem
 from aetlab.methods.regularisers import REGULARISERS
-from aetlab.reconstruction.device import gpu_bytes, require_gpu
+from aetlab.reconstruction.device import require_gpu
 from aetlab.reconstruction.estimate import estimate
 from aetlab.reconstruction.fit import align_when_due, fit_volume, make_aligner, make_model
+from aetlab.reconstruction.on_gpu import gpu_bytes
 from aetlab.spec import MicroscopeSpec, RunSpec, SpecError, tilt_angles_deg
 from aetlab.spec.unread import why_unread
 
@@ -156,8 +157,8 @@ def tiny(smoke_spec: RunSpec, change) -> RunSpec:
 @pytest.fixture
 def with_gpus(monkeypatch: pytest.MonkeyPatch, device: HostDevice) -> None:
     """Replace three GPUs by the processor."""
-    monkeypatch.setattr(choose, "gpu_problem", lambda: None)
-    monkeypatch.setattr(choose, "n_gpus", lambda: 3)
+    monkeypatch.setattr("aetlab.core.backend.gpu_problem", lambda: None)
+    monkeypatch.setattr("aetlab.core.backend.n_gpus", lambda: 3)
     monkeypatch.setattr(choose, "_open", lambda: device)
     groups = {n: host_group(n, SHAPE[2]) for n in (2, 3)}
     monkeypatch.setattr(choose, "_open_several", lambda n: (groups[n].devices, groups[n].exchange))

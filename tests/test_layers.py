@@ -8,6 +8,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "aetlab").rglob("*.py"))
 #: Modules with a command line. They and ``cli`` may import Hydra and OmegaConf.
@@ -18,6 +20,8 @@ NUMERICS = {"samples", "forward", "solve", "tracing", "scoring", "exchange"}
 MAY_SCORE = {"scoring", "flow", "keeper", "store", "reporting", "cli", *COMMANDS}
 #: Rooms that a report does without: it reads records only.
 NOT_FOR_REPORTS = {"flow", "keeper", "reconstruction", "refinement", "gpu", "samples", "forward", "solve", "tracing"}
+#: Rooms that a simulated run on the CPU without refinement and validation does not import.
+NOT_IN_A_PLAIN_RUN = ("gpu", "refinement", "validation", "series", "exchange", "reporting")
 #: The Python interface of the package, which is in no room.
 PACKAGE = "__init__"
 
@@ -105,5 +109,19 @@ def test_the_entry_point_loads_no_numerics_before_it_needs_them() -> None:
     code = ("import sys, aetlab.run, aetlab.cli.compose, aetlab.cli.help\n"
             "late = ('numba', 'scipy', 'h5py', 'matplotlib', 'pandas', 'ase')\n"
             "print([name for name in late if name in sys.modules])")
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.slow(6)
+def test_a_run_imports_no_rooms_that_it_does_not_use(tmp_path: Path) -> None:
+    """Make the record of a small run, and look at the modules of its process."""
+    unused = tuple(f"aetlab.{room}" for room in NOT_IN_A_PLAIN_RUN)
+    code = ("import sys; from pathlib import Path; from tests.conftest import TINY; from tests.words import spec_of\n"
+            "from aetlab import keeper; from aetlab.core import backend; from aetlab.store.places import Places\n"
+            "backend.gpu_problem = lambda: 'there is no GPU'\n"
+            f"made = keeper.run(spec_of(*TINY, 'engine.device=auto'), places=Places(Path({str(tmp_path)!r})))\n"
+            "assert made.status == 'done'\n"
+            f"print([name for name in sys.modules if name.startswith({unused!r})])")
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from aetlab.core.grid import in_plane_rotation, rotation_matrix
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses, cross_matrix, rotation_vector, turn_matrix
-from aetlab.forward import ForwardModel, Search, TiltAligner, simulate_tilt_series
+from aetlab.forward import ForwardModel, simulate_tilt_series
+from aetlab.forward.alignment import Search, TiltAligner
 from aetlab.forward.potential import build_potential
 from aetlab.refinement.first_poses import align_tilts
 from aetlab.refinement.fisher import sample_pose_information

@@ -10,7 +10,7 @@ import pytest
 from aetlab.core.nouns import TiltSeries, TracedAtoms
 from aetlab.core.poses import Poses, turn_matrix
 from aetlab.forward import add_shot_noise
-from aetlab.refinement import as_traced, refine_atoms
+from aetlab.refinement import refine_atoms
 from aetlab.refinement.bootstrap import bootstrap_factors
 from aetlab.refinement.first_sites import first_sites, noise_imitates_atoms
 from aetlab.refinement.fisher import information_passes, invert_blocks, sample_information, standard_errors
@@ -145,7 +145,7 @@ def test_sites_vanish_appear_and_get_their_elements(series: TiltSeries, truth: S
     again = refine_atoms(series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms"), microscope=MicroscopeSpec(),
                          n_layers_per_slice=4, seed=6)
     assert np.array_equal(refined.positions_A, again.positions_A)
-    assert len(as_traced(refined)) == len(refined)
+    assert len(refined.as_traced()) == len(refined)
 
 
 @pytest.mark.parametrize(("electrons", "imitates"), [(35.9, True), (36.1, False)])

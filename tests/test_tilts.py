@@ -11,8 +11,8 @@ import pytest
 from aetlab import bound, flow, keeper
 from aetlab.cli.compose import compose_jobs, compose_spec
 from aetlab.core.seeds import generator
-from aetlab.reconstruction.device import gpu_bytes
 from aetlab.reconstruction.memory import memory_by_stage
+from aetlab.reconstruction.on_gpu import gpu_bytes
 from aetlab.reconstruction.weight import smaller_problem
 from aetlab.reporting.columns import settings_row
 from aetlab.reporting.figures.labels import span_label

@@ -7,3 +7,7 @@ class AetlabError(Exception):
 
 class DataError(AetlabError, ValueError):
     """Arrays that cannot be used: a wrong shape, numbers that are not finite, or values out of range."""
+
+
+class GpuError(AetlabError, RuntimeError):
+    """No GPU, or none that can be used; the message is one line."""

@@ -174,6 +174,16 @@ class RefinedAtoms:
     def __len__(self) -> int:
         return len(self.occupancy)
 
+    def as_traced(self) -> TracedAtoms:
+        """Return the atoms as traced ones, for scoring; intensity and signal are the scattering."""
+        n = len(self)
+        unknown = np.full(n, np.nan)
+        return TracedAtoms(
+            positions_A=self.positions_A, intensity_V=self.scattering_V_A3, width_A=unknown,
+            signal=self.scattering_V_A3, numbers=self.numbers, position_error_A=self.position_error_A,
+            intensity_error_V=unknown, width_error_A=unknown, probability=self.probability, flag=np.zeros(n, np.uint8),
+            residual_V=unknown, posterior=self.posterior, not_atom_probability=self.not_atom_probability)
+
 
 @dataclass(frozen=True)
 class Match:

@@ -6,10 +6,11 @@ implementation with CuPy. The model runs on any :class:`~aetlab.gpu.device.Devic
 sources compiled for the CPU.
 """
 
+from aetlab.core.errors import GpuError
 from aetlab.gpu.atom_slices import GpuSlices
 from aetlab.gpu.candidates import GpuSearch, search_bytes
 from aetlab.gpu.choose import open_device, open_group
-from aetlab.gpu.device import Device, GpuError
+from aetlab.gpu.device import Device
 from aetlab.gpu.exit_waves import GpuExitWaves
 from aetlab.gpu.exposure import GpuExposure, check_reach
 from aetlab.gpu.fits import GpuFits, check_radius, fits_bytes

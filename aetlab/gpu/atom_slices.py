@@ -8,10 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
+from aetlab.core.errors import GpuError
 from aetlab.forward.multislice import Optics
 from aetlab.gpu.atom_tiles import list_atoms, n_tiles
 from aetlab.gpu.choose import check_room
-from aetlab.gpu.device import Array, Device, GpuError
+from aetlab.gpu.device import Array, Device
 from aetlab.gpu.footprint import GROWTH
 from aetlab.gpu.kernels import MOST_CELLS
 from aetlab.gpu.multislice import GpuWaves

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from aetlab.core.backend import gpu_problem, n_gpus
-from aetlab.gpu.device import Device, GpuError, first_line
+from aetlab.core import backend
+from aetlab.core.errors import GpuError
+from aetlab.gpu.device import Device, first_line
 from aetlab.gpu.group import Exchange, Group
 
 #: Memory for compiled kernels, recorded graphs and the FFT library, in addition to the counted memory.
@@ -23,7 +24,7 @@ def open_device(needed_bytes: int) -> Device:
     GpuError
         Without CuPy, driver or device, with incompatible versions, or with too little memory; one line.
     """
-    problem = gpu_problem()
+    problem = backend.gpu_problem()
     if problem:
         raise GpuError(problem)
     device = _open()
@@ -37,11 +38,11 @@ def open_group(needed_bytes: Sequence[int], n_y: int) -> Group:
     The first one is the current GPU. Volumes have ``n_y`` voxels along y.
     """
     n_devices = len(needed_bytes)
-    problem = gpu_problem()
+    problem = backend.gpu_problem()
     if problem:
         raise GpuError(problem)
-    if n_devices > n_gpus():
-        raise GpuError(f"engine.devices={n_devices} exceeds the visible GPUs ({n_gpus()})")
+    if n_devices > backend.n_gpus():
+        raise GpuError(f"engine.devices={n_devices} exceeds the visible GPUs ({backend.n_gpus()})")
     if n_devices > n_y:
         raise GpuError(f"engine.devices={n_devices} cannot share {n_y} voxels along y")
     devices, exchange = _open_several(n_devices)
@@ -74,6 +75,6 @@ def _open_several(n_devices: int) -> tuple[tuple[Device, ...], Exchange]:
     from aetlab.gpu.exchange_cuda import NcclExchange
 
     assert isinstance(first, CudaDevice)
-    others = [number for number in range(n_gpus()) if number != first.number]
+    others = [number for number in range(backend.n_gpus()) if number != first.number]
     devices = (first, *(CudaDevice(number) for number in others[:n_devices - 1]))
     return devices, NcclExchange(devices)

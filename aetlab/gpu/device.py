@@ -11,13 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from aetlab.core.errors import AetlabError
-
 Array = Any
-
-
-class GpuError(AetlabError, RuntimeError):
-    """No GPU, or none that can be used; the message is one line."""
 
 
 def first_line(error: Exception) -> str:

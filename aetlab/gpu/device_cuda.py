@@ -13,7 +13,8 @@ import numpy as np
 from cupy.cuda import cufft
 
 from aetlab.core.backend import gpu_problem
-from aetlab.gpu.device import Array, GpuError, first_line
+from aetlab.core.errors import GpuError
+from aetlab.gpu.device import Array, first_line
 from aetlab.gpu.kernels import KERNELS, SOURCES, read_source
 
 

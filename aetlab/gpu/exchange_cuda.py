@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from cupy.cuda import nccl
 
-from aetlab.gpu.device import GpuError, first_line
+from aetlab.core.errors import GpuError
+from aetlab.gpu.device import first_line
 from aetlab.gpu.device_cuda import CudaDevice
 from aetlab.gpu.group import Transfer
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from aetlab.core.errors import GpuError
 from aetlab.core.nouns import Atoms
 from aetlab.forward.imaging import bin_pixels
 from aetlab.forward.multislice import Optics, propagator
 from aetlab.forward.simulate import SimulatedMicroscope
 from aetlab.gpu.atom_slices import PlacedAtoms, Tables
 from aetlab.gpu.atom_tiles import list_atoms, n_tiles
-from aetlab.gpu.device import Device, GpuError
+from aetlab.gpu.device import Device
 from aetlab.gpu.footprint import SHARED_SLICES, portion_slices
 from aetlab.gpu.kernels import MOST_CELLS
 from aetlab.gpu.multislice import GpuWaves

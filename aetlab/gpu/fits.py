@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from aetlab.core.errors import GpuError
 from aetlab.gpu.choose import check_room
-from aetlab.gpu.device import Array, Device, GpuError
+from aetlab.gpu.device import Array, Device
 from aetlab.gpu.kernels import MOST_BOX
 from aetlab.tracing.kernels_numba import FitInput, FitLimits
 

@@ -7,8 +7,9 @@ from typing import Protocol
 import numpy as np
 
 from aetlab.core.backend import to_numpy
+from aetlab.core.errors import GpuError
 from aetlab.forward.multislice import Optics
-from aetlab.gpu.device import Array, Device, GpuError
+from aetlab.gpu.device import Array, Device
 from aetlab.gpu.fused import FusedSteps, fits
 from aetlab.methods.likelihood import DARKEST, GpuKernels
 from aetlab.methods.likelihoods import LIKELIHOODS

@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from aetlab.core import simd_fft
-from aetlab.gpu.device import Array, Device, GpuError
+from aetlab.core.errors import GpuError
+from aetlab.gpu.device import Array, Device
 from aetlab.gpu.fused import radices_of, twiddles_of
 from aetlab.gpu.kernels import COLUMNS, LONGEST
 from aetlab.methods.rotation import Matrix

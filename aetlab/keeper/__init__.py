@@ -26,7 +26,6 @@ from aetlab.core.nouns import (
 from aetlab.core.progress import SILENT, Reporter
 from aetlab.keeper.stages import acquire, prepare, reconstruct, write
 from aetlab.keeper.stages import ideal_tilt_series as ideal_tilt_series
-from aetlab.keeper.tiles import make_joined, make_part, make_tile
 from aetlab.spec import DataSpec, RunSpec
 from aetlab.spec.tile import JOINED
 from aetlab.store import record
@@ -34,7 +33,6 @@ from aetlab.store.contents import RunContent
 from aetlab.store.environment import StageClock
 from aetlab.store.identity import record_id
 from aetlab.store.run_log import LogReporter
-from aetlab.validation.flow import validate
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,8 @@ def run_part(spec: RunSpec, i_tile: int, *, places: record.Places, reporter: Rep
     AetlabError
         If a tile has no record.
     """
+    from aetlab.keeper.tiles import make_part
+
     make_part(spec, i_tile, places, reporter, use_other_code=use_other_code)
 
 
@@ -121,6 +121,8 @@ def _maker(spec: RunSpec) -> Callable[..., tuple[record.Record, bool]]:
     """Return the function that makes the record of ``spec`` and says whether it went on from a checkpoint."""
     if not spec.tile.enabled:
         return _make
+    from aetlab.keeper.tiles import make_joined, make_tile
+
     return partial(make_joined, run_tile=run) if spec.tile.index == JOINED else make_tile
 
 
@@ -135,6 +137,8 @@ def _make(spec: RunSpec, places: record.Places, reporter: LogReporter,
     series, reconstruction, traced = in_hand_of(refined, series, reconstruction, traced)
     validation: Validation | None = None
     if spec.validate.kind != "none":
+        from aetlab.validation.flow import validate
+
         with clock.stage("validate"):
             validation = validate(spec, series, reconstruction, traced, refined, elements=elements, progress=reporter)
     comparison: Comparison | None = None

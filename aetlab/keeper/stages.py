@@ -14,7 +14,6 @@ from aetlab.core.poses import Poses
 from aetlab.core.progress import Reporter
 from aetlab.reconstruction.estimate import estimate
 from aetlab.reconstruction.memory import require_memory
-from aetlab.series.imported import load_measured
 from aetlab.spec import RunSpec, SpecError
 from aetlab.store import cache, record
 from aetlab.store.checkpoint import CheckpointFile
@@ -58,6 +57,8 @@ def acquire(spec: RunSpec, atoms: Atoms | None, places: record.Places, clock: St
     ``atoms`` are those of :func:`prepare`.
     """
     if atoms is None:
+        from aetlab.series.imported import load_measured
+
         with clock.stage("read"):
             imported = load_measured(spec, digests=places.cache)
             series = imported.series

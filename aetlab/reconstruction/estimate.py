@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from aetlab.forward.series_optics import series_optics
 from aetlab.forward.simulate import SLAB_BYTES, VOXEL_ROTATION
 from aetlab.methods.regulariser import Problem
 from aetlab.methods.regularisers import REGULARISERS
-from aetlab.reconstruction.device import Gpu, find_gpu, gpu_bytes, gpu_model, solver_parts
+from aetlab.reconstruction.device import find_gpu, solver_parts
 from aetlab.reconstruction.fit import settled_poses
 from aetlab.reconstruction.iterations import LEAST, PATIENCE
 from aetlab.reconstruction.memory import memory_by_stage
@@ -38,7 +39,6 @@ from aetlab.reconstruction.stages import at_least_cost, fit_stages
 from aetlab.reconstruction.tiles import largest_part, margin_rows, tiles_of
 from aetlab.reconstruction.trials import measure_s, once, refined_pass_s
 from aetlab.reconstruction.weight import TRIAL_ITERATIONS, smaller_problem
-from aetlab.refinement import usual_passes
 from aetlab.spec import (
     RunSpec,
     TileSpec,
@@ -48,6 +48,9 @@ from aetlab.spec import (
     tilt_angles_deg,
 )
 from aetlab.spec.tile import JOINED
+
+if TYPE_CHECKING:
+    from aetlab.reconstruction.on_gpu import Gpu
 
 #: Seconds of tracing per atom, all rounds.
 TRACE_S_PER_ATOM = 3.1e-4
@@ -124,6 +127,8 @@ def estimate(spec: RunSpec, atoms: Atoms) -> Estimate:
 def _estimated(memory: dict[str, float], seconds: dict[str, float], device: Gpu | None, spec: RunSpec) -> Estimate:
     if device is None:
         return Estimate(memory, seconds)
+    from aetlab.reconstruction.on_gpu import gpu_bytes
+
     return Estimate(memory, seconds, device.name, gpu_bytes(spec), spec.engine.devices)
 
 
@@ -169,6 +174,8 @@ def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: Gpu | None) -> dict[s
     seconds |= {"reconstruct": reconstruct_s, "trace": trace_s}
     pass_s = 0.0
     if spec.refine.kind != "none":
+        from aetlab.refinement import usual_passes
+
         pass_s, coarse_s = _pass_s(spec, atoms)
         n_fine, n_coarse = usual_passes(spec.refine, len(tilt_angles_deg(spec.tilts, spec.wedge)))
         seconds["refine"] = n_fine * pass_s + n_coarse * coarse_s
@@ -257,11 +264,13 @@ def _on_gpu_s(spec: RunSpec, device: Gpu) -> float:
     A few tilts and the regulariser are measured at full size. The first two steps record the launches that all later
     steps replay.
     """
+    from aetlab.reconstruction import on_gpu
+
     defocus_A = 10.0 * np.array(spec.defocus.planes_nm)
     shape = spec.scale.shape_zxy
     images = np.ones((_TRIAL_TILTS, len(defocus_A), *shape[1:]), np.float32)
     series = TiltSeries(images, np.linspace(10.0, 80.0, _TRIAL_TILTS), defocus_A, spec.scale.voxel_A)
-    model = gpu_model(spec, series, device, blur_A=0.0)
+    model = on_gpu.make_model(spec, series, device, blur_A=0.0)
     parts = solver_parts(model)
     volume = parts.zeros(shape)
 

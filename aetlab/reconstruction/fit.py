@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aetlab import forward, solve
+from aetlab import solve
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward import narrowest_atom_A
 from aetlab.methods.regulariser import Problem
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.reconstruction.device import Model, choose_model, exit_waves_of, solver_parts
 from aetlab.spec import RunSpec
+
+if TYPE_CHECKING:
+    from aetlab.forward.alignment import TiltAligner
 
 #: Maximum step between the defoci that a first alignment tries, in Å.
 _SEARCH_STEP_A = 10.0
@@ -29,21 +32,23 @@ def make_model(spec: RunSpec, series: TiltSeries, say: Callable[[str], None]) ->
     return choose_model(spec, series, blur_A=blur_A(spec), say=say)
 
 
-def make_aligner(spec: RunSpec, series: TiltSeries, model: Model) -> forward.TiltAligner | None:
+def make_aligner(spec: RunSpec, series: TiltSeries, model: Model) -> TiltAligner | None:
     """Return the aligner that finds the poses of the tilts of ``series`` and sets them in ``model``.
 
     Return None if ``spec`` has no alignment.
     """
     if not spec.align.enabled:
         return None
-    return forward.TiltAligner(model, series, spec.scale.shape_zxy, microscope=spec.microscope,
+    from aetlab.forward.alignment import TiltAligner
+
+    return TiltAligner(model, series, spec.scale.shape_zxy, microscope=spec.microscope,
                                make_exit_waves=exit_waves_of(spec, model),
                                n_layers_per_slice=spec.binning.n_layers, contrast=spec.align.contrast,
                                robust=spec.align.robust, images=spec.align.images,
                                magnification=spec.align.magnification)
 
 
-def align_when_due(spec: RunSpec, aligner: forward.TiltAligner, state: solve.State, *, poses: bool = True) -> bool:
+def align_when_due(spec: RunSpec, aligner: TiltAligner, state: solve.State, *, poses: bool = True) -> bool:
     """Align all tilts before an iteration of ``spec.align.at``; return True if momentum must be reset.
 
     Momentum is reset only after the first alignment. Later alignments change less, and the volume needs momentum to
@@ -55,10 +60,12 @@ def align_when_due(spec: RunSpec, aligner: forward.TiltAligner, state: solve.Sta
         if spec.align.robust:
             aligner.weigh(state.proximal)
         return False
+    from aetlab.forward.alignment import Search
+
     first = state.n_done == spec.align.at[0]
     reach_A = 10 * spec.align.reach_nm
     n_steps = math.ceil(reach_A / _SEARCH_STEP_A)
-    search = forward.Search(spec.align.reach_A, np.linspace(-reach_A, reach_A, 2 * n_steps + 1))
+    search = Search(spec.align.reach_A, np.linspace(-reach_A, reach_A, 2 * n_steps + 1))
     aligner.align(state.proximal, search, smoothing_A=spec.align.smoothing_at(state.n_done),
                   angles=state.n_done >= spec.align.angles_from, first=first)
     return first

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aetlab import forward, solve
+from aetlab import solve
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.outlying import name_weakened
 from aetlab.core.poses import Poses
@@ -21,7 +22,10 @@ from aetlab.reconstruction.fit import align_when_due, fit_volume, make_aligner, 
 from aetlab.reconstruction.resumable import Resumption
 from aetlab.spec import BinningSpec, RunSpec, coarse_layers
 
-#: Arrays of :attr:`aetlab.forward.TiltAligner.state` in a checkpoint.
+if TYPE_CHECKING:
+    from aetlab.forward.alignment import TiltAligner
+
+#: Arrays of :attr:`aetlab.forward.alignment.TiltAligner.state` in a checkpoint.
 _ALIGNED = ("tilts", "image_factors", "of_images", "magnification")
 
 
@@ -47,7 +51,7 @@ class Fit:
     solution: solve.Solution
     weight: float
     model: Model
-    aligner: forward.TiltAligner | None
+    aligner: TiltAligner | None
 
 
 def with_layers(spec: RunSpec, n_layers: int) -> RunSpec:

@@ -13,7 +13,6 @@ import numpy as np
 
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
-from aetlab.refinement.model import AtomModel, Sites
 from aetlab.spec import RunSpec, tilt_angles_deg
 
 #: Measured seconds by trial and the settings that it depends on.
@@ -39,6 +38,8 @@ def measure_s(work: Callable[..., object], *arguments: object) -> float:
 
 def refined_pass_s(spec: RunSpec, atoms: Atoms, n_layers_per_slice: int) -> float:
     """Return the seconds of one pass of a refinement of ``atoms`` over all tilts, from a few tilts."""
+    from aetlab.refinement.model import AtomModel, Sites
+
     defocus_A = 10.0 * np.array(spec.defocus.planes_nm)
     shape = spec.scale.shape_zxy
     images = np.ones((_REFINED_TILTS, len(defocus_A), *shape[1:]), np.float32)

@@ -85,15 +85,3 @@ def keep_traced(traced: TracedAtoms, poses: Poses, model: AtomModel, cost: float
         posterior=traced.posterior[order], not_atom_probability=traced.not_atom_probability[order], poses=poses,
         thermal_A2=model.thermal_A2, thermal_error_A2=np.zeros(len(model.elements)), cost=np.array([cost]),
         rounds=rounds, summary=summary)
-
-
-def as_traced(refined: RefinedAtoms) -> TracedAtoms:
-    """Return refined atoms as traced ones, for scoring; intensity and signal are the scattering."""
-    n = len(refined)
-    unknown = np.full(n, np.nan)
-    return TracedAtoms(
-        positions_A=refined.positions_A, intensity_V=refined.scattering_V_A3, width_A=unknown,
-        signal=refined.scattering_V_A3, numbers=refined.numbers, position_error_A=refined.position_error_A,
-        intensity_error_V=unknown, width_error_A=unknown, probability=refined.probability,
-        flag=np.zeros(n, np.uint8), residual_V=unknown, posterior=refined.posterior,
-        not_atom_probability=refined.not_atom_probability)

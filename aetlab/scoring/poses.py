@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
+
+
+def score_poses(found: Poses | None, true: Poses | None, series: TiltSeries) -> dict[str, float]:
+    """Return the errors of the poses of ``series``, None for nominal ones; empty if both are nominal."""
+    if found is None and true is None:
+        return {}
+    nominal = Poses.nominal(series.tilt_deg, series.images.shape[1])
+    return pose_errors(found or nominal, true or nominal)
 
 
 def pose_errors(found: Poses, true: Poses) -> dict[str, float]:
