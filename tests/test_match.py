@@ -247,6 +247,21 @@ def test_profiles_of_axis_and_surface_count_every_atom_and_bound_their_values():
     np.testing.assert_array_equal(same["axis"]["found_percent_low"], profiles["axis"]["found_percent_low"])
 
 
+def test_bounds_of_a_profile_leave_out_resamples_without_a_true_atom():
+    """One true and one false atom a bin, far apart: without the true one, the share of false atoms is infinite."""
+    places = np.array([[0.0, 30 * k, 0] for k in range(4)])
+    atoms = make_atoms(places, [14] * 4)
+    traced = make_traced(np.concatenate([places, places + [0, 15, 0]]), [14] * 8)
+    near_A, edges_A = np.array([0.5, 1.5, 2.5, 3.5]), np.arange(5.0)
+    found = match(traced, atoms)
+    profile = score_against(near_A, np.concatenate([near_A, near_A]), edges_A, found, traced, atoms, n_resamples=300)
+    np.testing.assert_array_equal(profile["false_positive_percent"], 100)
+    for bound in ("low", "high"):
+        assert np.isfinite(profile[f"false_positive_percent_{bound}"]).all()
+    assert (profile["false_positive_percent_low"] == 0).all()
+    assert (profile["false_positive_percent_high"] >= 200).all()
+
+
 @pytest.mark.parametrize("n_true", [0, 3])
 def test_profiles_of_nothing_have_no_surface(n_true):
     atoms = make_atoms(np.eye(3)[:n_true], np.full(n_true, 8))

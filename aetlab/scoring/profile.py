@@ -71,7 +71,7 @@ def score_against(distance_true_A: np.ndarray, distance_traced_A: np.ndarray, ed
         ``edges_A`` and arrays (B,): ``n_true``, ``found_percent`` and ``false_positive_percent``, both of the bin's
         true atoms, ``position_error_pm`` and ``correct_species_percent`` of the found; NaN for empty bins. A false
         positive counts in the bin of its own distance. With resamples also the bounds ``*_low`` and ``*_high`` of each
-        but ``n_true``.
+        but ``n_true``, of the resamples in which it is finite.
     """
     n_bins = len(edges_A) - 1
     error_A = np.linalg.norm(traced.positions_A[match.traced] - atoms.positions_A[match.true], axis=1)
@@ -96,8 +96,10 @@ def score_against(distance_true_A: np.ndarray, distance_traced_A: np.ndarray, ed
         drawn = _scores(resample(block_sums(np.concatenate(places), values), n_resamples, seed))
         for name in set(drawn) - {"n_true"}:
             bounds = np.full((2, n_bins), np.nan)
-            for k in np.flatnonzero(np.isfinite(drawn[name]).any(axis=0)):
-                bounds[:, k] = np.nanpercentile(drawn[name][:, k], [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
+            for k in range(n_bins):
+                finite = drawn[name][np.isfinite(drawn[name][:, k]), k]
+                if len(finite):
+                    bounds[:, k] = np.percentile(finite, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
             result[f"{name}_low"], result[f"{name}_high"] = bounds
     return result
 
