@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from aetlab.exchange.atom_files import read_atoms as read_atoms
     from aetlab.exchange.atom_files import write_atoms as write_atoms
     from aetlab.exchange.hyperspy_signals import to_hyperspy as to_hyperspy
-    from aetlab.exchange.read_volume import read_volume as read_volume
     from aetlab.exchange.series_file import read_series as read_series
     from aetlab.exchange.series_file import write_series as write_series
-    from aetlab.exchange.write_volume import write_volume as write_volume
+    from aetlab.exchange.volume_files import read_volume as read_volume
+    from aetlab.exchange.volume_files import write_volume as write_volume
     from aetlab.flow import electrons_per_pixel as electrons_per_pixel
     from aetlab.flow import reconstruct as reconstruct
     from aetlab.flow import refine as refine
@@ -94,8 +94,8 @@ _PUBLIC = {
     "load_records": "aetlab.reporting.tables:load_records",
     "read_series": "aetlab.exchange.series_file:read_series",
     "write_series": "aetlab.exchange.series_file:write_series",
-    "read_volume": "aetlab.exchange.read_volume:read_volume",
-    "write_volume": "aetlab.exchange.write_volume:write_volume",
+    "read_volume": "aetlab.exchange.volume_files:read_volume",
+    "write_volume": "aetlab.exchange.volume_files:write_volume",
     "read_atoms": "aetlab.exchange.atom_files:read_atoms",
     "write_atoms": "aetlab.exchange.atom_files:write_atoms",
     "from_ase": "aetlab.exchange.ase_atoms:from_ase",

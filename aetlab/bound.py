@@ -26,7 +26,7 @@ import numpy as np
 
 from aetlab import samples
 from aetlab.cli.compose import Job, compose_jobs
-from aetlab.cli.file_patterns import expand_file_patterns
+from aetlab.cli.overrides import expand_file_patterns
 from aetlab.core.files import StorageError, write_atomically, write_text
 from aetlab.core.physics import SYMBOLS
 from aetlab.core.seeds import generator

@@ -32,10 +32,9 @@ def main() -> None:
 
 def _main(argv: list[str]) -> int:
     """Carry out a command line; return the exit status."""
-    from aetlab.cli.estimates import print_estimates
-    from aetlab.cli.file_patterns import expand_file_patterns
     from aetlab.cli.flags import read_flags, version_line
     from aetlab.cli.launch import EXIT_UNUSABLE
+    from aetlab.cli.overrides import expand_file_patterns
     from aetlab.core.files import StorageError
     from aetlab.spec import SpecError
     from aetlab.spec.folders import group_choices
@@ -51,6 +50,8 @@ def _main(argv: list[str]) -> int:
             _print_help(words, groups, flags.config_dir)
             return 0
         if flags.estimate:
+            from aetlab.cli.estimates import print_estimates
+
             print_estimates(words, multirun=flags.multirun, config_dir=flags.config_dir)
             return 0
         if flags.asks_hydra:

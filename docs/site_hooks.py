@@ -14,8 +14,8 @@ from notebook_pages import link_pages, notebook_page
 import aetlab
 from aetlab.cli.reproduce import format_value
 from aetlab.core.setting import About, about
+from aetlab.spec.choices import PLAIN
 from aetlab.spec.folders import group_choices
-from aetlab.spec.plain_choices import PLAIN
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

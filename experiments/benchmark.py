@@ -32,11 +32,11 @@ from aetlab.core.grid import n_slices
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward import ForwardModel
 from aetlab.forward.multislice import Multislice, make_multislice
-from aetlab.forward.rotation import make_rotation
 from aetlab.forward.series_optics import series_optics
 from aetlab.methods.dual_solver import DualSolver
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.methods.regularisers.tv import TvSettings
+from aetlab.methods.rotations import make_rotation
 from aetlab.solve import minimize
 from aetlab.spec import MicroscopeSpec
 from aetlab.spec.choices import settings

@@ -48,9 +48,9 @@ from aetlab.core.grid import n_slices, slice_centres_A
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward import ForwardModel, build_potential, simulate_tilt_series
 from aetlab.forward.multislice import Multislice
-from aetlab.forward.rotation import make_rotation
 from aetlab.forward.series_optics import series_optics
 from aetlab.methods.regularisers.pos import Positive
+from aetlab.methods.rotations import make_rotation
 from aetlab.solve import minimize
 from aetlab.spec import SimulateSpec, TiltsSpec, WedgeSpec, tilt_angles_deg
 from aetlab.store.environment import StageClock, describe_environment, peak_memory_bytes

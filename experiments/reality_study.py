@@ -33,8 +33,7 @@ from typing import Any
 import numpy as np
 
 from aetlab.core.doubts import SURE, doubts
-from aetlab.core.pairing import pair_atoms
-from aetlab.core.rigid_motion import fit_motion, register_atoms
+from aetlab.core.pairing import fit_motion, pair_atoms, register_atoms
 
 RESULTS = Path(__file__).parent / "results" / "reality.json"
 #: Sizes of each reality, the first that of an ordinary experiment.

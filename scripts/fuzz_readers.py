@@ -43,9 +43,8 @@ import numpy as np
 from aetlab.core.errors import AetlabError
 from aetlab.core.nouns import Atoms, TiltSeries, Volume
 from aetlab.exchange.atom_files import read_atoms, write_atoms
-from aetlab.exchange.read_volume import read_volume
 from aetlab.exchange.series_file import read_series, write_series
-from aetlab.exchange.write_volume import write_volume
+from aetlab.exchange.volume_files import read_volume, write_volume
 from aetlab.samples.structure_file import read_structure
 from aetlab.series.angles import read_angles
 from aetlab.series.readers import open_frames

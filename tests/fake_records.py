@@ -38,8 +38,7 @@ from aetlab.spec import (
     dose_per_image_e_A2,
     tilt_angles_deg,
 )
-from aetlab.store.contents import kept_tilts
-from aetlab.store.pairs import pack_pairs
+from aetlab.store.contents import kept_tilts, pack_pairs
 from aetlab.store.record import Dataset, History, write_record
 
 PLANES_NM = {1: (100.0,), 3: (20.0, 45.0, 100.0), 9: tuple(20.0 + 10 * i for i in range(9))}

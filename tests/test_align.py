@@ -16,10 +16,9 @@ from aetlab.core.outlying import name_weakened
 from aetlab.core.poses import Poses
 from aetlab.forward import ForwardModel, draw_poses, simulate_tilt_series
 from aetlab.forward.alignment import Search, TiltAligner, find_astray
-from aetlab.forward.image_rotation import rotate_images
-from aetlab.forward.image_scaling import magnify_images
 from aetlab.forward.posed_images import predict_amplitudes
 from aetlab.forward.potential import build_potential
+from aetlab.forward.resampling import magnify_images, rotate_images
 from aetlab.scoring import pose_errors, register_atoms
 from aetlab.spec import MicroscopeSpec, SimulateSpec
 

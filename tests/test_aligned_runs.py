@@ -14,6 +14,7 @@ import pytest
 from aetlab import keeper
 from aetlab.scoring import pose_errors
 from aetlab.spec import AlignSpec, RunSpec, SpecError
+from aetlab.spec.derived import alignment_smoothing_A
 from aetlab.store import checkpoint
 from aetlab.store.contents import POSES
 from aetlab.store.reading import read_poses
@@ -43,7 +44,7 @@ def test_unusable_settings_are_refused(words: list[str], told: str) -> None:
 
 def test_the_last_smoothing_serves_all_further_alignments() -> None:
     spec = AlignSpec(at=(2, 3, 5), smoothing_A=(1.0, 0.5))
-    assert [spec.smoothing_at(i) for i in spec.at] == [1.0, 0.5, 0.5]
+    assert [alignment_smoothing_A(spec, i) for i in spec.at] == [1.0, 0.5, 0.5]
 
 
 @pytest.mark.slow(25)

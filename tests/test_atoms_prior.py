@@ -15,10 +15,10 @@ from aetlab.core.nouns import TiltSeries
 from aetlab.forward.blur import Blur, gaussian_kernel, narrowest_atom_A
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice
-from aetlab.forward.rotation import rotate_and_bin
 from aetlab.forward.series_optics import series_optics
 from aetlab.methods.regulariser import Problem
 from aetlab.methods.regularisers.atoms import AtomsPrior, AtomsSettings
+from aetlab.methods.rotations import rotate_and_bin
 from aetlab.reconstruction.fit import blur_A, step_of
 from aetlab.solve import Solution, State, minimize
 from aetlab.spec import MicroscopeSpec, RegSpec, SpecError

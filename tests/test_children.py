@@ -9,7 +9,7 @@ import pytest
 POOL = """
 import multiprocessing, os, time
 from concurrent.futures import ProcessPoolExecutor
-from aetlab.core.children import end_with_parent
+from aetlab.reporting.forks import end_with_parent
 with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("{start}"), initializer=end_with_parent) as pool:
     print(pool.submit(os.getpid).result(), flush=True)
     time.sleep(60)

@@ -72,8 +72,8 @@ def test_every_entry_of_the_tables_exists_and_is_needed() -> None:
 def test_known_files_are_classified_correctly() -> None:
     deciding = ("core/grid.py", "forward/data/lobato_2014.csv", "gpu/volume.cu", "samples/data/silica.extxyz",
                 "spec/derived.py", "store/contents.py", "tracing/tracer.py", "refinement/fisher.py",
-                "solve/weight_rule.py", "scoring/match_metrics.py")
-    not_deciding = ("bound.py", "cli/compose.py", "reporting/tables.py", "spec/microscope.py", "core/hdf5.py",
+                "solve/weight_rule.py", "scoring/match.py")
+    not_deciding = ("bound.py", "cli/compose.py", "reporting/tables.py", "spec/acquisition.py", "core/hdf5.py",
                     "core/progress.py", "exchange/mrc.py", "reconstruction/memory.py")
     assert all(decides(name) for name in deciding) and not any(decides(name) for name in not_deciding)
     assert set(deciding) | set(not_deciding) <= set(FILES)
@@ -125,9 +125,9 @@ def test_docstrings_and_comments_do_not_change_the_identity(package: Path) -> No
 
 
 @pytest.mark.parametrize("name", [
-    "core/physics.py", "forward/imaging.py", "gpu/passes.py", "methods/regularisers/tv.py", "flow.py",
-    "reconstruction/weight.py", "refinement/naming.py", "samples/needle.py", "scoring/match_metrics.py",
-    "solve/weight_rule.py", "spec/derived.py", "spec/align.py", "store/contents.py", "tracing/tracer.py"])
+    "core/physics.py", "forward/imaging.py", "gpu/model.py", "methods/regularisers/tv.py", "flow.py",
+    "reconstruction/weight.py", "refinement/naming.py", "samples/needle.py", "scoring/match.py",
+    "solve/weight_rule.py", "spec/derived.py", "spec/tile.py", "store/contents.py", "tracing/tracer.py"])
 def test_a_constant_of_deciding_code_changes_the_identity(package: Path, name: str) -> None:
     before, path = code_digest(package), package / name
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -140,7 +140,7 @@ def test_a_constant_of_deciding_code_changes_the_identity(package: Path, name: s
 
 
 @pytest.mark.parametrize(("name", "old", "new"), [
-    ("scoring/potential.py", "** 0.5", "** 1.0"),
+    ("scoring/errors.py", "** 0.5", "** 1.0"),
     ("gpu/volume.cu", "0.0f", "0.1f"),
     ("forward/data/kirkland_2010.csv", "1", "2"),
     ("forward/data/lobato_2014.csv", "1", "2"),

@@ -18,7 +18,7 @@ from aetlab.reconstruction.weight import rule_weight
 from aetlab.samples import build_sample
 from aetlab.scoring import potential_error
 from aetlab.spec import RunSpec, leaves_counts_out, tilt_angles_deg
-from aetlab.spec.reg import OWNERS
+from aetlab.spec.reconstruction import OWNERS
 from aetlab.store import cache
 from aetlab.store.identity import NOT_IN_IDENTITY, canonical_json, identity, record_id
 from aetlab.store.record import Places

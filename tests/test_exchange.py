@@ -17,8 +17,7 @@ from aetlab.exchange.abtem_arrays import from_abtem, to_abtem
 from aetlab.exchange.ase_atoms import from_ase, to_ase
 from aetlab.exchange.atom_files import read_atoms, write_atoms
 from aetlab.exchange.hyperspy_signals import to_hyperspy
-from aetlab.exchange.read_volume import FileError, read_volume
-from aetlab.exchange.write_volume import write_volume
+from aetlab.exchange.volume_files import FileError, read_volume, write_volume
 from tests.structure_files import cif
 from tests.trace_volumes import make_traced
 

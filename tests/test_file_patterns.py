@@ -8,7 +8,7 @@ import pytest
 
 from aetlab import run
 from aetlab.cli.compose import compose_jobs
-from aetlab.cli.file_patterns import expand_file_patterns
+from aetlab.cli.overrides import expand_file_patterns
 from aetlab.spec import SpecError
 from aetlab.spec.folders import group_choices
 

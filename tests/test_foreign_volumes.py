@@ -11,10 +11,10 @@ import mrcfile
 import numpy as np
 import pytest
 
+from aetlab.core.errors import SeriesError
 from aetlab.exchange.foreign_hdf5 import Axis, _axis_of
 from aetlab.exchange.mrc import IMOD_STAMP
-from aetlab.exchange.read_volume import FileError, read_volume
-from aetlab.series.errors import SeriesError
+from aetlab.exchange.volume_files import FileError, read_volume
 from aetlab.series.readers import open_frames
 
 #: A volume (Z, X, Y) that equals none of its mirror images.

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from aetlab.core.files import StorageError
 from aetlab.core.hdf5 import dataset_names, read_dataset, write_datasets
-from aetlab.exchange.read_volume import FileError, read_volume
+from aetlab.exchange.volume_files import FileError, read_volume
 from aetlab.samples.structure_file import read_structure
 from aetlab.spec import RunSpec, SampleSpec, SpecError
 from aetlab.spec.bind import bind_run, unbind

@@ -21,7 +21,6 @@ from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice
-from aetlab.forward.rotation import make_rotation, rotate_and_bin
 from aetlab.forward.series_optics import series_optics
 from aetlab.forward.simulate import CpuExposure, SimulatedMicroscope
 from aetlab.gpu import (
@@ -39,6 +38,7 @@ from aetlab.gpu.choose import RESERVE_BYTES
 from aetlab.methods.regulariser import Prior
 from aetlab.methods.regulariser import Problem as Facts
 from aetlab.methods.regularisers import REGULARISERS
+from aetlab.methods.rotations import make_rotation, rotate_and_bin
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.tables import tabulate_atoms
 from aetlab.solve import minimize

@@ -12,12 +12,12 @@ from priors import make_gpu_prox, make_prox
 
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward.model import ForwardModel
-from aetlab.forward.rotation import make_rotation
 from aetlab.gpu import GpuError, GpuModel, extrapolate, memory_needed_bytes
 from aetlab.gpu.kernels import KERNELS
 from aetlab.gpu.rotation import check_rotation, make_gpu_rotation
 from aetlab.methods.fourier_rotation import FourierRotation
 from aetlab.methods.regularisers.atoms import sparsify_on
+from aetlab.methods.rotations import make_rotation
 from aetlab.spec import MicroscopeSpec
 
 #: Odd, not cubic, with rows longer than a block of the rotation is wide.

@@ -12,7 +12,7 @@ from aetlab.core.nouns import RefinedAtoms, TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.core.tiling import cut_poses
 from aetlab.forward import add_shot_noise
-from aetlab.forward.image_scaling import magnify_images, magnify_weights
+from aetlab.forward.resampling import magnify_images, magnify_weights
 from aetlab.refinement.image_parameters import calibrate_images, take_common
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.predicted import predict_images

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aetlab.spec import RunSpec
-from aetlab.store import index
+from aetlab.store import sharing
 from aetlab.store.identity import record_id
 from aetlab.store.record import Places
 from tests.test_record import write
@@ -32,7 +32,7 @@ def places(tmp_path: Path, specs: list[RunSpec]) -> Places:
 
 
 def found(places: Places, spec: RunSpec) -> set[str]:
-    return {folder.name for folder in index.records_with_reconstruction(places, spec)}
+    return {folder.name for folder in sharing.records_with_reconstruction(places, spec)}
 
 
 def test_records_that_differ_only_in_tracing_are_found(places: Places, specs: list[RunSpec]) -> None:
@@ -45,8 +45,8 @@ def test_records_that_differ_only_in_tracing_are_found(places: Places, specs: li
 def test_settings_are_read_once_and_new_records_added(places: Places, specs: list[RunSpec],
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
-    read = index.read_settings
-    monkeypatch.setattr(index, "read_settings", lambda folder: reads.append(folder.name) or read(folder))
+    read = sharing.read_settings
+    monkeypatch.setattr(sharing, "read_settings", lambda folder: reads.append(folder.name) or read(folder))
     for _ in range(3):
         found(places, specs[0])
     assert len(reads) == 6

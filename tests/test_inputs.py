@@ -15,7 +15,7 @@ from aetlab import keeper
 from aetlab.cli.ledger import Order, RequestedJob, add_job, input_digests, open_ledger, read_order, require_inputs
 from aetlab.core.files import StorageError, unchanged
 from aetlab.spec import RunSpec, SpecError
-from aetlab.spec.inputs import bind_inputs
+from aetlab.spec.bind import bind_inputs
 from aetlab.store.identity import record_id
 from aetlab.store.record import list_records, read_array
 from tests.commands import perform

@@ -16,8 +16,7 @@ from aetlab.core.nouns import Reconstruction
 from aetlab.core.tilt_series import TiltSeries
 from aetlab.spec import RunSpec
 from aetlab.spec.choices import settings
-from aetlab.store.checkpoint import CheckpointFile
-from aetlab.store.interruption import PostponedStop
+from aetlab.store.checkpoint import CheckpointFile, PostponedStop
 
 
 class Interrupter:

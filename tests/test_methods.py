@@ -15,21 +15,19 @@ import yaml
 
 from aetlab.cli.compose import compose_jobs
 from aetlab.core.nouns import TiltSeries
-from aetlab.core.setting import about, setting
-from aetlab.forward.rotation import rotate_and_bin
+from aetlab.core.setting import about, setting, with_own_settings
+from aetlab.methods import find_rows
 from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.methods.regulariser import Regulariser
 from aetlab.methods.regularisers import REGULARISERS
-from aetlab.methods.rotations import ROTATIONS
-from aetlab.methods.table import find_rows
+from aetlab.methods.rotations import ROTATIONS, rotate_and_bin
 from aetlab.reconstruction import device as device_choice
 from aetlab.reconstruction.memory import memory_by_stage
 from aetlab.reporting.figures.labels import reg_label
 from aetlab.spec import EngineSpec, RegSpec, SpecError
 from aetlab.spec.choices import check_regulariser, settings
 from aetlab.spec.folders import config_folder, group_choices
-from aetlab.spec.own_settings import with_own_settings
-from aetlab.spec.reg import OWNERS
+from aetlab.spec.reconstruction import OWNERS
 
 ROW = """from aetlab.methods.regulariser import NoSettings, Regulariser
 ROW = Regulariser(meaning="m", label="l", settings=NoSettings, make=None)

@@ -10,7 +10,7 @@ from aetlab.core.nouns import TiltSeries
 from aetlab.forward.imaging import transfer_function
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import exit_wave, propagator
-from aetlab.forward.rotation import rotate_and_bin
+from aetlab.methods.rotations import rotate_and_bin
 from aetlab.spec import MicroscopeSpec
 
 SHAPE = (8, 10, 12)

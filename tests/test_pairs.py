@@ -14,7 +14,7 @@ from aetlab.core.nouns import Atoms
 from aetlab.core.physics import SYMBOLS
 from aetlab.reporting.stored_run import load_record
 from aetlab.scoring import compare_structure, match_atoms
-from aetlab.store.pairs import pack_pairs
+from aetlab.store.contents import pack_pairs
 from aetlab.store.record import Dataset, History, RecordError, write_record
 from tests.fake_records import fake_spec
 from tests.trace_volumes import make_traced

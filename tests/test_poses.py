@@ -15,10 +15,10 @@ from aetlab.core.poses import Poses, cross_matrix, rotation_vector, turn_matrix
 from aetlab.forward import ForwardModel, simulate_tilt_series
 from aetlab.forward.alignment import Search, TiltAligner
 from aetlab.forward.potential import build_potential
-from aetlab.refinement.first_poses import align_tilts
 from aetlab.refinement.fisher import sample_pose_information
 from aetlab.refinement.fit import fit_poses
 from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.start import align_tilts
 from aetlab.spec import MicroscopeSpec, SimulateSpec
 
 SHAPE, VOXEL_A, LAYERS = (48, 40, 44), 0.5, 2

@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from aetlab.core.errors import AetlabError
+from aetlab.core.errors import AetlabError, SeriesError
 from aetlab.exchange.atom_files import read_atoms
-from aetlab.exchange.read_volume import FileError, read_volume
-from aetlab.series.errors import SeriesError
+from aetlab.exchange.volume_files import FileError, read_volume
 from aetlab.series.readers import open_frames
 from tests.series_files import chiral_images, write_mrc, write_ser, write_tiff
 from tests.structure_files import read

@@ -21,8 +21,7 @@ from aetlab.core.files import StorageError
 from aetlab.core.hdf5 import dataset_names, read_dataset, write_datasets
 from aetlab.samples.structure_file import read_structure
 from aetlab.spec import RunSpec, SpecError
-from aetlab.spec.bind import bind_run, unbind
-from aetlab.spec.inputs import bind_inputs
+from aetlab.spec.bind import bind_inputs, bind_run, unbind
 from aetlab.store import record as records
 from aetlab.store.identity import canonical_json, record_id
 from aetlab.store.record import (

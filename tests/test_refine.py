@@ -12,7 +12,6 @@ from aetlab.core.poses import Poses, turn_matrix
 from aetlab.forward import add_shot_noise
 from aetlab.refinement import refine_atoms
 from aetlab.refinement.bootstrap import bootstrap_factors
-from aetlab.refinement.first_sites import first_sites, noise_imitates_atoms
 from aetlab.refinement.fisher import information_passes, invert_blocks, sample_information, standard_errors
 from aetlab.refinement.fit import fit_to_images
 from aetlab.refinement.geometry import settle
@@ -20,6 +19,7 @@ from aetlab.refinement.lbfgs import minimize_lbfgs
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import name_sites, separation
 from aetlab.refinement.search import typical_information
+from aetlab.refinement.start import first_sites, noise_imitates_atoms
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
 SHAPE, VOXEL_A = (36, 40, 44), 0.5

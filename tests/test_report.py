@@ -24,13 +24,12 @@ from aetlab.reporting.figures.make import make_figure, make_figures
 from aetlab.reporting.figures.slices import average_slab
 from aetlab.reporting.figures.style import style
 from aetlab.reporting.html import script_data, table
-from aetlab.reporting.overview import describe_records
-from aetlab.reporting.packed_atoms import MAX_ATOMS, pack_atoms
-from aetlab.reporting.packed_slices import pack_slices
+from aetlab.reporting.page import describe_records
+from aetlab.reporting.page_viewer import MAX_ATOMS, pack_atoms, pack_slices
 from aetlab.reporting.stored_run import read_runs
 from aetlab.reporting.tables import summary_frame
 from aetlab.spec import RunSpec, ScaleSpec
-from aetlab.spec.inputs import bind_inputs
+from aetlab.spec.bind import bind_inputs
 from tests.conftest import Once, make_figures_coarse
 from tests.fake_records import fake_spec, tiny, write_fake_record
 from tests.words import spec_of
@@ -268,7 +267,7 @@ def test_atoms_are_packed_for_the_page_and_thinned_evenly(tmp_path, monkeypatch)
     assert packed["counts"][3] is None and packed["note"] == ""
     found = run.array("traced/positions_A")[run.array("match/traced")]
     np.testing.assert_allclose(positions_A[kinds == 0], found, atol=0.0051)
-    monkeypatch.setattr("aetlab.reporting.packed_atoms.MAX_ATOMS", sum(packed["counts"][:3]) - 10)
+    monkeypatch.setattr("aetlab.reporting.page_viewer.MAX_ATOMS", sum(packed["counts"][:3]) - 10)
     fewer = pack_atoms(run)
     kept = np.bincount(np.frombuffer(base64.b64decode(fewer["kinds"]), np.uint8), minlength=3)
     assert kept.tolist() == [packed["counts"][0] - 10, *packed["counts"][1:3]]

@@ -10,7 +10,7 @@ from aetlab.core.nouns import TiltSeries, TracedAtoms
 from aetlab.core.outlying import find_outlying, robust_factors
 from aetlab.core.poses import Poses
 from aetlab.forward import add_shot_noise
-from aetlab.forward.image_scaling import magnify_images
+from aetlab.forward.resampling import magnify_images
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.refine import refine_atoms
 from aetlab.refinement.robust import Left, describe_weakened

@@ -7,9 +7,8 @@ import pytest
 from scipy import ndimage
 
 from aetlab.core import grid
-from aetlab.forward.rotation import make_rotation, rotate_and_bin
-from aetlab.methods import rotation_kernels
-from aetlab.methods.rotations import ROTATIONS
+from aetlab.methods import sparse_rotation
+from aetlab.methods.rotations import ROTATIONS, make_rotation, rotate_and_bin
 from aetlab.methods.rotations.linear import MATRIX
 from aetlab.methods.simd_shear import SimdFourierRotation
 from aetlab.methods.sparse_rotation import SparseRotation
@@ -122,13 +121,13 @@ def test_weights_of_an_inner_point_sum_to_one(kind: str) -> None:
 def test_matrices_are_rebuilt_for_each_tilt_without_memory_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Results are the same with and without memory for all matrices."""
     built: list[float] = []
-    build = rotation_kernels.build_columns
+    build = sparse_rotation.build_columns
 
     def count(tilt_rad: float, *others: object) -> None:
         built.append(round(float(np.rad2deg(tilt_rad)), 6))
         build(tilt_rad, *others)
 
-    monkeypatch.setattr(rotation_kernels, "build_columns", count)
+    monkeypatch.setattr(sparse_rotation, "build_columns", count)
     volume = np.random.default_rng(5).standard_normal(SHAPE)
     angles = np.array([10.0, 20.0])
     results = []

@@ -14,9 +14,8 @@ from scipy.spatial import cKDTree
 from aetlab.core.grid import rotation_matrix
 from aetlab.core.nouns import Atoms
 from aetlab.samples import build_sample, in_scoring_region, sample_elements
-from aetlab.samples.build import LEAST_MARGIN_A
+from aetlab.samples.build import LEAST_MARGIN_A, remove_vacancies
 from aetlab.samples.needle import SILICON_A, build_needle, needle_shape
-from aetlab.samples.vacancies import remove_vacancies
 from aetlab.spec import SampleSpec, ScaleSpec, SpecError, VacancyRegion
 from aetlab.spec.bind import bind
 

@@ -11,6 +11,7 @@ import pytest
 import scipy.fft
 
 from aetlab.cli.measured_series import main, page_of
+from aetlab.core.errors import SeriesError
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.physics import wavelength_A
 from aetlab.core.poses import Poses
@@ -21,10 +22,8 @@ from aetlab.series.check.reach import stand_in
 from aetlab.series.check.spectra import measure_spectra
 from aetlab.series.check.verdicts import judge
 from aetlab.series.collect import PIXEL_DOUBT
-from aetlab.series.errors import SeriesError
-from aetlab.series.facts import ImageFacts
+from aetlab.series.facts import ImageFacts, Measures
 from aetlab.series.imported import ImportedSeries, read_imported, write_imported
-from aetlab.series.measures import Measures
 from aetlab.series.prepare import PrepareSpec
 from aetlab.spec import MicroscopeSpec
 

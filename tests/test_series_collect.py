@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from series_files import SHAPE_XY, chiral_images, rows_up, write_berkeley, write_mrc, write_tiff
 
-from aetlab.core.errors import AetlabError, DataError
+from aetlab.core.errors import AetlabError, DataError, SeriesError
 from aetlab.series.collect import PIXEL_DOUBT, collect
-from aetlab.series.errors import SeriesError
 from aetlab.series.frames import FrameInfo
 from aetlab.series.microscope import read_microscope
 from aetlab.series.ordering import order_frames

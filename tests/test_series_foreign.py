@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import scipy.io
 
+from aetlab.core.errors import SeriesError
 from aetlab.exchange.mrc import read_mrc
 from aetlab.series.angles import read_angles
 from aetlab.series.collect import collect
-from aetlab.series.errors import SeriesError
 from aetlab.series.readers import open_frames
 from aetlab.series.serialem import read_mdoc
 from aetlab.series.sidecars import describe

@@ -10,9 +10,8 @@ from aetlab.core.errors import DataError
 from aetlab.series.prepare import Recorded, prepare
 from aetlab.series.prepare.axis import find_axis
 from aetlab.series.prepare.drift import find_drift, find_transfer
-from aetlab.series.prepare.expected import find_again
 from aetlab.series.prepare.focus_sign import STEP
-from aetlab.series.prepare.geometry import describe_jumps
+from aetlab.series.prepare.geometry import describe_jumps, find_again
 from aetlab.series.prepare.planes import contrast_transfer, crop_spectrum, peaks_near, ramp
 from aetlab.series.prepare.shifts import find_shifts
 from aetlab.series.prepare.silhouette import locate, signal_of

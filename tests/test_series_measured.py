@@ -20,10 +20,10 @@ import aetlab
 from aetlab import flow, keeper
 from aetlab.cli.compose import compose_spec
 from aetlab.cli.measured_series import main
+from aetlab.core.errors import SeriesError
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward.imaging import transfer_function
-from aetlab.series.errors import SeriesError
 from aetlab.series.imported import ImportedSeries, bind_measured, read_imported, write_imported
 from aetlab.series.microscope import Microscope, MtfTable
 from aetlab.series.prepare import PrepareSpec

@@ -15,7 +15,7 @@ from series_files import (
     write_mrc,
 )
 
-from aetlab.series.errors import SeriesError
+from aetlab.core.errors import SeriesError
 from aetlab.series.readers import open_frames
 
 pytest.importorskip("rsciio")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from aetlab.core.checks import SpecError
 from aetlab.core.errors import DataError
 from aetlab.core.grid import in_plane_rotation
+from aetlab.core.setting import SpecError
 from aetlab.series.collect import collect
 from aetlab.series.prepare import PrepareSpec, Recorded, prepare, record_collection
 from aetlab.series.prepare.bad_frames import describe, find_bad_frames, find_odd_levels

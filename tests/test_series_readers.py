@@ -27,7 +27,7 @@ from series_files import (
     write_velox,
 )
 
-from aetlab.series.errors import SeriesError
+from aetlab.core.errors import SeriesError
 from aetlab.series.readers import ENDINGS, READERS, open_frames
 
 pytest.importorskip("rsciio")

@@ -9,8 +9,8 @@ import pytest
 import tifffile
 from series_files import rows_up, write_mrc
 
+from aetlab.core.errors import SeriesError
 from aetlab.series.collect import collect
-from aetlab.series.errors import SeriesError
 from aetlab.series.readers import open_frames
 
 TABLE = "tilt_deg,defocus_nm\n0,-20\n3,-20\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aetlab.samples.silica import SILICA_FILE, SILICA_SHA256, load_silica
+from aetlab.samples.needle import SILICA_FILE, SILICA_SHA256, load_silica
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

@@ -12,10 +12,9 @@ import pytest
 from aetlab import flow
 from aetlab.core.progress import SILENT
 from aetlab.core.tilt_series import TiltSeries
-from aetlab.reconstruction.fit import fit_volume, make_model
+from aetlab.reconstruction.fit import StagedFit, fit_stages, fit_volume, make_model
 from aetlab.reconstruction.iterations import find_iterations
 from aetlab.reconstruction.resumable import Resumption
-from aetlab.reconstruction.stages import StagedFit, fit_stages
 from aetlab.spec import BinningSpec, RunSpec, SpecError, coarse_layers, coarse_refinement_layers
 from aetlab.spec.choices import settings
 

@@ -12,8 +12,8 @@ from aetlab.cli import jobs
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import make_multislice
-from aetlab.forward.rotation import rotate_and_bin
 from aetlab.forward.series_optics import series_optics
+from aetlab.methods.rotations import rotate_and_bin
 from aetlab.spec import MicroscopeSpec
 from tests.conftest import TINY
 from tests.words import spec_of

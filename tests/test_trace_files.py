@@ -21,7 +21,7 @@ from aetlab.core.grid import coordinates_A
 from aetlab.core.nouns import Volume
 from aetlab.exchange.atom_files import list_columns, write_csv, write_xyz
 from aetlab.exchange.mrc import read_mrc, write_mrc
-from aetlab.exchange.read_volume import FileError, read_volume
+from aetlab.exchange.volume_files import FileError, read_volume
 from aetlab.spec import SpecError, TraceSpec
 from aetlab.tracing import trace_atoms
 from tests.trace_volumes import VOXEL_A, as_volume, draw_volume, place_sites

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
-from aetlab.core.radii import least_distance_A
+from aetlab.core.structure import least_distance_A
 from aetlab.spec import TraceSpec
 from aetlab.tracing.kernels_numba import measure_amplitudes, subtract_gaussians
-from aetlab.tracing.lengths import at_voxel
 from aetlab.tracing.sites import drop_crowded_sites, fit_sites, gather_fits, list_neighbours, merge_sites
+from aetlab.tracing.tracer import at_voxel
 from tests.trace_volumes import draw_volume, place_sites
 
 SPEC = TraceSpec()

@@ -17,7 +17,7 @@ from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind_run
 from aetlab.spec.choices import default_choices, read_choice, settings
 from aetlab.spec.folders import experiments_folder, group_choices
-from aetlab.spec.reg import OWNERS
+from aetlab.spec.reconstruction import OWNERS
 from aetlab.spec.unread import conditions, refuse_unread, why_unread
 
 OF_FILES = {f"sample.{name}" for name in (

@@ -13,9 +13,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from aetlab.cli.compose import compose_all, compose_jobs, compose_spec
+from aetlab.core.errors import SeriesError
 from aetlab.core.files import StorageError
 from aetlab.core.yaml_file import MAX_BYTES, parse_mapping, read_text
-from aetlab.series.errors import SeriesError
 from aetlab.series.microscope import read_microscope
 from aetlab.spec import SpecError
 from aetlab.store.environment import commit_of

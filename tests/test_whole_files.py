@@ -16,15 +16,15 @@ from aetlab.core import files
 from aetlab.core.files import StorageError, put_in_place, restore
 from aetlab.core.nouns import Volume
 from aetlab.exchange.atom_files import write_atoms
-from aetlab.exchange.write_volume import write_volume
+from aetlab.exchange.volume_files import write_volume
 from aetlab.reporting.drawn import choose_drawn, describe_choice
 from aetlab.reporting.figures.kinds import FigureTask
 from aetlab.reporting.figures.make import MadeFigure
 from aetlab.reporting.folder import ReportFolder, open_folder
 from aetlab.reporting.stored_run import StoredRun, check_arrays, read_runs
 from aetlab.reporting.studies import Study
-from aetlab.store.checksums import Checksums, recall, remember
 from aetlab.store.record import FILES, RecordError, array_names, read_array, read_history, read_record
+from aetlab.store.record_files import Checksums, recall, remember
 from tests.fake_records import fake_spec, write_fake_record
 from tests.trace_volumes import make_traced
 
@@ -160,10 +160,10 @@ def test_one_changed_byte_is_found_wherever_a_number_is_read(outputs: Path, name
 
 def test_an_unchanged_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = read_record(write_fake_record(tmp_path, fake_spec(n_voxels=24)), verify=False)
-    monkeypatch.setattr("aetlab.store.checksums._SETTLED_S", 0.0)
+    monkeypatch.setattr("aetlab.store.record_files._SETTLED_S", 0.0)
     hashed = []
     real = files.sha256
-    monkeypatch.setattr("aetlab.store.checksums.sha256", lambda path: hashed.append(path) or real(path))
+    monkeypatch.setattr("aetlab.store.record_files.sha256", lambda path: hashed.append(path) or real(path))
     for name in array_names(record)[:5]:
         read_array(record, name)
     assert [path.name for path in hashed] == ["arrays.h5"]

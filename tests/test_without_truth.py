@@ -17,8 +17,8 @@ from aetlab.report import main
 from aetlab.reporting.columns import describe_columns
 from aetlab.reporting.figures.kinds import KINDS, FigureTask, keep_drawable, matches
 from aetlab.reporting.figures.style import style
-from aetlab.reporting.measured import measured_frame
-from aetlab.reporting.packed_atoms import pack_atoms
+from aetlab.reporting.page_validation import measured_frame
+from aetlab.reporting.page_viewer import pack_atoms
 from aetlab.reporting.stored_run import StoredRun, read_runs
 from aetlab.reporting.studies import find_studies
 from aetlab.reporting.tables import fold_seeds, load_records, reader_frame, summary_frame

@@ -29,12 +29,11 @@ from aetlab.cli.sweep_settings import Composition, SweepSettings
 from aetlab.cli.workers import HERE, Launcher
 from aetlab.core.setting import check_ranges, documented, setting
 from aetlab.spec import RunSpec, SpecError
-from aetlab.spec.bind import bind, bind_run
+from aetlab.spec.acquisition import refuse_settings_of_series
+from aetlab.spec.bind import bind, bind_inputs, bind_run
 from aetlab.spec.choices import check_regulariser, read_choice
-from aetlab.spec.data import refuse_settings_of_series
 from aetlab.spec.folders import config_folder, experiments_folder, group_choices
-from aetlab.spec.inputs import bind_inputs
-from aetlab.spec.reg import OWNERS
+from aetlab.spec.reconstruction import OWNERS
 from aetlab.spec.unread import refuse_unread, why_unread
 
 CONFIG_NAME = "config"

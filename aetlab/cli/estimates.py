@@ -115,7 +115,7 @@ def _fits(spec: RunSpec) -> Sequence[RunSpec]:
 def _key(spec: RunSpec, *, after: bool) -> str:
     """Return a digest of the settings of a run, with ``after`` of those before tracing alone."""
     from aetlab.store.identity import digest, identity
-    from aetlab.store.index import AFTER
+    from aetlab.store.sharing import AFTER
 
     return digest({group: values for group, values in identity(spec).items() if not (after and group in AFTER)})
 
@@ -127,7 +127,7 @@ def _is_complete(spec: RunSpec, places: Places, other_code: bool) -> bool:
 
 
 def _is_fitted(spec: RunSpec, places: Places, other_code: bool) -> bool:
-    from aetlab.store.index import records_with_reconstruction
+    from aetlab.store.sharing import records_with_reconstruction
 
     return any(_usable(folder, other_code) for folder in records_with_reconstruction(places, spec))
 

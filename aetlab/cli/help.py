@@ -15,7 +15,7 @@ from aetlab.cli.compose import JobSettings
 from aetlab.cli.reproduce import format_value
 from aetlab.core.setting import about
 from aetlab.spec import RunSpec
-from aetlab.spec.plain_choices import PLAIN
+from aetlab.spec.choices import PLAIN
 
 _HEAD = """aetlab: phase-contrast atomic electron tomography. A run is one choice from each group.
 

@@ -2,7 +2,7 @@
 
 Hydra parses a bare ``inf`` or number as a value and refuses it as the choice of a config group; such names, and plain
 values in place of a choice, are quoted here. A misspelt group, choice or key is refused in one line that lists the
-valid ones.
+valid ones. Patterns of file names are expanded: ``-m sample.path=glob(*.xyz)`` is a run for each file.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import difflib
 import fnmatch
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from glob import glob
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from aetlab.spec import RunSpec, SpecError
-from aetlab.spec.plain_choices import no_choice, plain_choice
+from aetlab.spec.choices import no_choice, plain_choice
 
 _OVERRIDE = re.compile(r"(\+{0,2}|~)(?P<key>[A-Za-z_][\w./]*)(@[\w.:]*)?=(?P<value>.*)", re.DOTALL)
 #: Words that Hydra does not parse as text.
@@ -33,6 +35,9 @@ _PLUGINS = {
     "hydra/launcher=ray": ("hydra_plugins.hydra_ray_launcher", "ray"),
     "hydra/sweeper=optuna": ("hydra_plugins.hydra_optuna_sweeper", "search"),
 }
+#: Settings that name a file.
+FILES = ("sample.path", "data.path")
+_PATTERN = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=\s*glob\((?P<pattern>.*)\)\s*", re.DOTALL)
 
 
 def quote_choices(argv: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
@@ -219,3 +224,36 @@ def _unknown(key: str, value: str, known: Sequence[str]) -> SpecError:
     hint = f"did you mean {near[0]}? " if near else ""
     kind = "setting" if "." in key else "group or setting"
     return SpecError(f"{key}={value} is not a {kind}: {hint}choose from {', '.join(known)}")
+
+
+def expand_file_patterns(words: Sequence[str], groups: Collection[str]) -> list[str]:
+    """Return ``words`` with the matching files, sorted by name and quoted for Hydra, in place of a pattern.
+
+    Hydra itself matches choices of ``groups`` alone, and would run nothing for a setting.
+
+    Raises
+    ------
+    SpecError
+        If nothing matches, or the setting names no file.
+    """
+    return [_expand(word, groups) for word in words]
+
+
+def _expand(word: str, groups: Collection[str]) -> str:
+    match = _PATTERN.fullmatch(word)
+    if match is None or match["key"] in groups or match["key"].startswith("hydra"):
+        return word
+    key, pattern = match["key"], match["pattern"].strip().strip("'\"")
+    if key not in FILES:
+        raise SpecError(f"{word} cannot be used: glob(...) takes choices of a group, or files for "
+                        f"{' and '.join(FILES)}")
+    found = glob(str(Path(pattern).expanduser()), recursive=True)
+    paths = sorted(path for path in found if Path(path).is_file())
+    if not paths:
+        raise SpecError(f"{word} matches no file")
+    return f"{key}={','.join(_quoted(path) for path in paths)}"
+
+
+def _quoted(path: str) -> str:
+    escaped = path.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
+    return f"'{escaped}'"

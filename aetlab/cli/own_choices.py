@@ -22,7 +22,7 @@ from aetlab.core.files import StorageError
 from aetlab.core.yaml_file import parse_mapping, read_text
 from aetlab.spec import SpecError
 from aetlab.spec.folders import group_choices
-from aetlab.spec.reg import refuse_other_kind
+from aetlab.spec.reconstruction import refuse_other_kind
 
 #: The only group of Hydra's that takes the user's files.
 LAUNCHERS = "hydra/launcher"

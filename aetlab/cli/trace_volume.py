@@ -17,7 +17,7 @@ from aetlab.core.nouns import TracedAtoms, Volume
 from aetlab.core.physics import SYMBOLS
 from aetlab.exchange.atom_files import is_traced_from, write_csv, write_xyz
 from aetlab.exchange.mrc import write_mrc
-from aetlab.exchange.read_volume import FileError, read_volume
+from aetlab.exchange.volume_files import FileError, read_volume
 from aetlab.forward import expected_signals
 from aetlab.spec import SpecError, TraceSpec
 from aetlab.tracing import describe, describe_missing, explain_nothing, trace_atoms

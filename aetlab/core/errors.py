@@ -1,4 +1,6 @@
-"""Define the base classes of the errors that a user of aetlab can correct."""
+"""Define the classes of the errors that a user of aetlab can correct."""
+
+from __future__ import annotations
 
 
 class AetlabError(Exception):
@@ -11,3 +13,7 @@ class DataError(AetlabError, ValueError):
 
 class GpuError(AetlabError, RuntimeError):
     """No GPU, or none that can be used; the message is one line."""
+
+
+class SeriesError(DataError):
+    """A file, a table or a collection of images that cannot be used; the message is one line with the reason."""

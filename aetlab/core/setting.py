@@ -1,7 +1,9 @@
-"""Describe a setting where it is defined: its meaning, unit and range, and the choices under which anything reads it.
+"""Describe a setting where it is defined (its meaning, unit and range, and what reads it), and check its value.
 
 :func:`setting` makes a field of a dataclass. Checks, refusals, docstrings and ``--help`` are made from it, so that a
-range or a unit is written once.
+range or a unit is written once. Each check raises :class:`SpecError` with one line that names setting, value and
+choices. Settings that belong to one method of a table become settings of its group (:func:`with_own_settings`), which
+are read with that method alone.
 """
 
 from __future__ import annotations
@@ -11,10 +13,11 @@ import inspect
 import math
 import re
 import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from aetlab.core.checks import require
+from aetlab.core.errors import AetlabError
 
 T = TypeVar("T")
 _INTERVAL = re.compile(r"([(\[])(\S+), (\S+)([)\]])")
@@ -127,3 +130,86 @@ def documented(kind: type[T]) -> type[T]:
                                    initial_indent="    ", subsequent_indent="    ")
         kind.__doc__ = "\n".join(lines)
     return kind
+
+
+class SpecError(AetlabError, ValueError):
+    """A setting that cannot be used; the message names the setting, its value and the allowed values."""
+
+
+def require(ok: bool, setting: str, value: object, allowed: str) -> None:
+    """Raise :class:`SpecError` unless ``ok``; ``allowed`` describes the allowed values."""
+    if not ok:
+        raise SpecError(f"{setting}={value!r} cannot be used: {allowed}")
+
+
+def choice(setting: str, value: str, choices: tuple[str, ...]) -> None:
+    """Require one of ``choices``."""
+    require(value in choices, setting, value, f"choose one of {', '.join(choices)}")
+
+
+def positive(setting: str, value: float, *, finite: bool = True) -> None:
+    """Require a number above 0; infinity is allowed unless ``finite``."""
+    ok = value > 0 and (math.isfinite(value) or not finite)
+    require(ok, setting, value, "it must be greater than 0" + (" and finite" if finite else ""))
+
+
+def not_negative(setting: str, value: float) -> None:
+    """Require a finite number of at least 0."""
+    require(value >= 0 and math.isfinite(value), setting, value, "it must be 0 or greater, and finite")
+
+
+def fraction(setting: str, value: float) -> None:
+    """Require a number from 0 to 1."""
+    require(0 <= value <= 1, setting, value, "it must lie between 0 and 1")
+
+
+def debye_waller(setting: str, values_A2: Mapping[str, float], symbols: Sequence[str]) -> None:
+    """Require finite factors above 0 by element symbol, with the entry ``default``."""
+    for symbol, value_A2 in values_A2.items():
+        require(symbol in (*symbols, "default"), setting, symbol, "name elements by symbol, or default")
+        positive(f"{setting}.{symbol}", value_A2)
+    require("default" in values_A2, setting, values_A2, "it needs the entry default")
+
+
+def owners(tables: Mapping[str, type]) -> dict[str, tuple[str, ...]]:
+    """Return the methods that read each own setting, by its name; ``tables`` has the settings of each method."""
+    found: dict[str, tuple[str, ...]] = {}
+    for method, own in tables.items():
+        for field in dataclasses.fields(own):
+            found[field.name] = (*found.get(field.name, ()), method)
+    return found
+
+
+def with_own_settings(group: str, tables: Mapping[str, type]) -> Callable[[type[T]], type[T]]:
+    """Return a decorator of a class, below ``@dataclass``, that adds the own settings of the methods of ``group``.
+
+    Parameters
+    ----------
+    group : str
+        Group whose setting ``kind`` chooses the method.
+    tables : mapping
+        For each method, the dataclass of its own settings, each with a default.
+
+    Raises
+    ------
+    TypeError
+        If two methods, or a method and the group, describe a setting of the same name differently.
+    """
+    methods = owners(tables)
+
+    def add(kind: type[T]) -> type[T]:
+        common = dict(kind.__annotations__)
+        found: dict[str, tuple[object, ...]] = {}
+        for method, own in tables.items():
+            for field in dataclasses.fields(own):
+                described, name = about(own, field.name), field.name
+                facts = described, field.type, field.default
+                if name in common or found.setdefault(name, facts) != facts:
+                    raise TypeError(f"{group}.{name} of {group}={method} has another description elsewhere")
+                reads = (f"{group}={'|'.join(methods[name])}", *described.reads)
+                setattr(kind, name, setting(described.meaning, unit=described.unit, within=described.within,
+                                            choices=described.choices, reads=reads, default=field.default))
+        kind.__annotations__ = common | {name: str(facts[1]) for name, facts in found.items()}
+        return kind
+
+    return add

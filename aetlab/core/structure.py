@@ -1,11 +1,12 @@
 """Local structure of a set of atoms: bonds, angles, coordination, pair distribution, tetrahedra.
 
 Functions take atomic numbers (N,) and positions (N, 3) in Å, for traced, refined and true atoms alike; they do not need
-the truth.
+the truth. Bonds and least distances follow from covalent radii (Cordero et al., Dalton Trans. 2008, 2832).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,3 +145,19 @@ def bond_range_A(centre: int, end: int) -> tuple[float, float]:
     usual_A = float(covalent_radii[centre] + covalent_radii[end])
     low_A, high_A = usual_A / BOND_REACH, usual_A * BOND_REACH
     return (low_A + high_A) / 2, (high_A - low_A) / 2
+
+
+def covalent_radii_A(numbers: Iterable[int]) -> list[float]:
+    """Return the covalent radii in Å of elements; those that are not known are left out."""
+    from ase.data import covalent_radii  # code without distances does not load ASE
+
+    return [float(covalent_radii[z]) for z in numbers if 0 < z < len(covalent_radii)]
+
+
+def least_distance_A(numbers: Iterable[int], part: float) -> float:
+    """Return ``part`` of the distance in Å of two bonded atoms of the smallest of these elements; 0 if none is known.
+
+    Names may be wrong while distances are judged, so that the smallest element stands for all. The distances of atoms
+    in a triple bond are 0.78 of the sums of their covalent radii and more.
+    """
+    return 2 * part * min(covalent_radii_A(numbers), default=0.0)

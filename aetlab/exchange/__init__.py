@@ -1,8 +1,8 @@
 """Volumes, atoms and tilt series to and from files and the objects of other programs, in one call each.
 
 ========================  =====================================================================================
-volumes                   :func:`~aetlab.exchange.read_volume.read_volume` and
-                          :func:`~aetlab.exchange.write_volume.write_volume`: MRC, HDF5, NPY
+volumes                   :func:`~aetlab.exchange.volume_files.read_volume` and
+                          :func:`~aetlab.exchange.volume_files.write_volume`: MRC, HDF5, NPY
 atoms                     :func:`~aetlab.exchange.atom_files.read_atoms` and
                           :func:`~aetlab.exchange.atom_files.write_atoms`: extended XYZ, CSV
 tilt series               :func:`~aetlab.exchange.series_file.read_series` and

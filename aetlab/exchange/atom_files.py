@@ -14,15 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from aetlab.core.checks import SpecError
 from aetlab.core.files import write_atomically
 from aetlab.core.nouns import Atoms, RefinedAtoms, TracedAtoms
-from aetlab.core.one_of_several import one_of_several
 from aetlab.core.physics import SYMBOLS
-from aetlab.core.text import decode_text
-from aetlab.core.xyz_text import plain_text, split_frames
+from aetlab.core.setting import SpecError
+from aetlab.core.structure_text import decode_text, one_of_several, plain_text, split_frames
 from aetlab.exchange.ase_atoms import from_ase, per_atom_names
-from aetlab.exchange.read_volume import FileError
+from aetlab.exchange.volume_files import FileError
 
 AnyAtoms = Atoms | TracedAtoms | RefinedAtoms
 

@@ -13,7 +13,7 @@ from aetlab.core.backend import to_numpy
 from aetlab.core.files import StorageError, write_atomically
 from aetlab.core.hdf5 import dataset_names, read_dataset, write_datasets
 from aetlab.core.nouns import TiltSeries
-from aetlab.exchange.read_volume import FileError
+from aetlab.exchange.volume_files import FileError
 
 #: Per-image quantities (T, F) of a file with their units, and their fields in the series.
 _PER_IMAGE = {"defocus_A": "Å", "electrons_per_pixel": "1", "weight": "1"}

@@ -49,12 +49,20 @@ from aetlab.core.grid import coordinates_A, in_plane_rotation, squared_frequenci
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.outlying import robust_factors
 from aetlab.core.poses import Poses
-from aetlab.forward.exit_waves import CpuExitWaves, ExitWaves
-from aetlab.forward.image_rotation import rotate_images
 from aetlab.forward.imaging import blur_by_detector
 from aetlab.forward.model import SMALL_PLANE
 from aetlab.forward.multislice import Optics
-from aetlab.forward.posed_images import DARK, NOMINAL, PosedImages, brightness_of, image_waves, shift_and_defocus
+from aetlab.forward.posed_images import (
+    DARK,
+    NOMINAL,
+    CpuExitWaves,
+    ExitWaves,
+    PosedImages,
+    brightness_of,
+    image_waves,
+    shift_and_defocus,
+)
+from aetlab.forward.resampling import rotate_images
 from aetlab.forward.single_images import DAMPING, SingleImages
 from aetlab.methods.rotations.cubic import MATRIX
 from aetlab.methods.sparse_rotation import SparseRotation

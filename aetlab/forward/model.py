@@ -11,9 +11,8 @@ from aetlab.core.grid import n_slices
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward.blur import Blur
 from aetlab.forward.multislice import make_multislice
-from aetlab.forward.rotation import make_rotation
 from aetlab.forward.series_optics import SeriesOptics
-from aetlab.methods.rotations import ROTATIONS
+from aetlab.methods.rotations import ROTATIONS, make_rotation
 from aetlab.spec import MicroscopeSpec
 
 #: Maximum pixels of a plane for which one thread is faster than several.

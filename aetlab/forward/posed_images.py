@@ -1,4 +1,4 @@
-"""Images of a volume at given poses of the tilts: what the alignment compares, and what validation predicts.
+"""Exit waves and images of a volume at given poses of the tilts: what the alignment compares and validation predicts.
 
 The unknowns of a tilt and their place in the model are those of :mod:`aetlab.forward.alignment`.
 """
@@ -6,22 +6,22 @@ The unknowns of a tilt and their place in the model are those of :mod:`aetlab.fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.fft
 
 from aetlab.core import physics
-from aetlab.core.grid import axial_frequencies
+from aetlab.core.backend import to_numpy
+from aetlab.core.grid import axial_frequencies, n_slices
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
-from aetlab.forward.exit_waves import CpuExitWaves, ExitWaves
-from aetlab.forward.image_rotation import rotate_images
-from aetlab.forward.image_scaling import magnify_planes
 from aetlab.forward.imaging import blur_by_detector
-from aetlab.forward.multislice import Optics
-from aetlab.forward.rotation import make_rotation
+from aetlab.forward.multislice import Multislice, Optics
+from aetlab.forward.resampling import magnify_planes, rotate_images
 from aetlab.forward.series_optics import SeriesOptics
+from aetlab.methods.rotation import Rotation
+from aetlab.methods.rotations import make_rotation
 from aetlab.spec import MicroscopeSpec
 
 #: Unknowns of a tilt that lies at its nominal angle: tilt, axis, shift along x and y, defocus, brightness.
@@ -136,3 +136,30 @@ def _nominal(optics: SeriesOptics, i_tilt: int) -> np.ndarray:
 def image_waves(spectrum: np.ndarray) -> np.ndarray:
     """Return the inverse transform of spectra (..., X, Y) that include the factor 1/(X·Y)."""
     return scipy.fft.ifft2(spectrum, norm="forward")
+
+
+class ExitWaves(Protocol):
+    """Exit waves behind the last slice of a volume rotated about the tilt axis."""
+
+    def take(self, potential_V: Any) -> Any:
+        """Return ``potential_V`` (Z, X, Y) of a forward model where :meth:`spectrum` needs it."""
+
+    def spectrum(self, potential_V: Any, tilt_deg: float) -> np.ndarray:
+        """Return the Fourier transform of the exit wave at ``tilt_deg``, complex64 (X, Y), on the CPU."""
+
+
+class CpuExitWaves:
+    """Implement :class:`ExitWaves` with a rotation of one tilt, whose angle is set before each exit wave."""
+
+    def __init__(self, optics: Optics, shape_zxy: tuple[int, int, int], n_layers_per_slice: int,
+                 rotation: Rotation) -> None:
+        self._multislice, self._rotation = Multislice(optics), rotation
+        self._slices = np.empty((n_slices(shape_zxy[0], n_layers_per_slice), *shape_zxy[1:]), np.float32)
+
+    def take(self, potential_V: Any) -> np.ndarray:
+        return to_numpy(potential_V)
+
+    def spectrum(self, potential_V: np.ndarray, tilt_deg: float) -> np.ndarray:
+        self._rotation.set_angle(0, tilt_deg)
+        self._rotation.rotate_and_bin(potential_V, 0, self._slices)
+        return self._multislice.exit_spectrum(self._slices).copy()

@@ -1,14 +1,39 @@
-"""Compute cost and gradient of one tilt as :mod:`multislice` does, in single precision with fused CPU kernels."""
+"""Compute cost and gradient of one tilt as :mod:`multislice` does, in single precision with fused CPU kernels.
+
+The kernels keep the data in cache: FFT, product and inverse FFT in one pass.
+
+A wave is a pair of float planes (2, X, Y), real and imaginary. One multislice step takes two passes over it:
+
+- :func:`columns` works along x for ``WIDTH`` neighbouring y at a time: inverse FFT from frequencies to x, slice, FFT;
+- :func:`rows` works along y for ``WIDTH`` neighbouring x at a time: FFT, product with the propagator, inverse FFT.
+
+Between the two passes, the rows are in the scrambled order of their frequencies in x (:mod:`aetlab.core.simd_fft`).
+Factors are stored as (n, X/WIDTH, 2, Y, WIDTH) in scrambled order of both frequencies (:func:`pack_factors`).
+Transforms are not normalised.
+
+Sides that are not multiples of ``WIDTH`` are padded to the next multiple. X and Y below are padded sides, n_x and n_y
+those of the planes. The padding is 0 wherever it is read.
+"""
 
 from __future__ import annotations
 
+import numba as nb
 import numpy as np
 
 from aetlab.core import simd_fft
 from aetlab.core.backend import empty_aligned, zeros_aligned
-from aetlab.core.simd import WIDTH
-from aetlab.forward import simd_kernels as kernels
+from aetlab.core.kernel_cache import njit
+from aetlab.core.simd import WIDTH, load, splat, square_root, store, transpose_tile
+from aetlab.core.simd_fft import cos_sin, scratch
 from aetlab.forward.detector import Detector
+
+_inline = njit(fastmath=simd_fft.FAST, forceinline=True)
+_parallel = njit(fastmath=simd_fft.FAST, parallel=True)
+
+#: The operation of :func:`columns` between its two transforms.
+ENTER, TRANSMIT, BACK_TRANSMIT, RESIDUAL = 0, 1, 2, 3
+
+_ZERO, _HALF, _TINY = (np.float32(v) for v in (0, 0.5, 1e-30))
 
 
 def fits(shape_xy: tuple[int, int]) -> bool:
@@ -26,12 +51,12 @@ class SimdMultislice:
                  mtf: np.ndarray | None = None) -> None:
         n_defoci, n_x, n_y = transfer.shape
         self._shape_xy = (n_x, n_y)
-        stored = (kernels.stored_side(n_x), kernels.stored_side(n_y))
+        stored = (stored_side(n_x), stored_side(n_y))
         self._phase = np.float32(phase_per_V)
         self._which = which
         self._plan_x, self._plan_y = simd_fft.make_plan(n_x), simd_fft.make_plan(n_y)
-        self._transfer = kernels.pack_factors(transfer)
-        self._free = [kernels.pack_factors(p[None]) for p in free]
+        self._transfer = pack_factors(transfer)
+        self._free = [pack_factors(p[None]) for p in free]
         self._waves = empty_aligned((len(which) + 1, 2, *stored))
         self._plane = zeros_aligned((1, 2, *stored))
         self._images = zeros_aligned((n_defoci, 2, *stored))
@@ -50,7 +75,7 @@ class SimdMultislice:
 
     def pack_transfer(self, transfer: np.ndarray) -> np.ndarray:
         """Return transfer functions (F, X, Y) in the form that :meth:`use_transfer` takes."""
-        return kernels.pack_factors(transfer)
+        return pack_factors(transfer)
 
     def use_transfer(self, packed: np.ndarray) -> None:
         """Use these transfer functions for all following images."""
@@ -68,11 +93,11 @@ class SimdMultislice:
         stored, stored_amplitude = self._stored(slices, amplitude)
         cost = self._forward(stored, stored_amplitude, self._stored_weight(weight))
         n_x, n_y = self._shape_xy
-        kernels.rows(True, self._images, self._transfer, self._plane, n_y, self._plan_y)
+        rows(True, self._images, self._transfer, self._plane, n_y, self._plan_y)
         for m in range(len(slices) - 1, -1, -1):
-            self._columns(kernels.BACK_TRANSMIT, stored[m], self._waves[m], forward=m > 0)
+            self._columns(BACK_TRANSMIT, stored[m], self._waves[m], forward=m > 0)
             if m > 0:
-                kernels.rows(True, self._plane, self._free[self._which[m - 1]], self._plane, n_y, self._plan_y)
+                rows(True, self._plane, self._free[self._which[m - 1]], self._plane, n_y, self._plan_y)
         if stored is not slices:
             slices[...] = stored[:, :n_x, :n_y]
         return cost
@@ -97,28 +122,192 @@ class SimdMultislice:
 
     def _forward(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None) -> float:
         n_x, n_y = self._shape_xy
-        self._columns(kernels.ENTER, slices[0], self._waves[0])
+        self._columns(ENTER, slices[0], self._waves[0])
         for m in range(1, len(slices)):
-            kernels.rows(False, self._plane, self._free[self._which[m - 1]], self._plane, n_y, self._plan_y)
-            self._columns(kernels.TRANSMIT, slices[m], self._waves[m])
-        kernels.rows(False, self._plane, self._transfer, self._images, n_y, self._plan_y)
+            rows(False, self._plane, self._free[self._which[m - 1]], self._plane, n_y, self._plan_y)
+            self._columns(TRANSMIT, slices[m], self._waves[m])
+        rows(False, self._plane, self._transfer, self._images, n_y, self._plan_y)
         if self._detector is not None:
             return self._compare(self._detector, amplitude, weight)
-        kernels.columns(kernels.RESIDUAL, self._images, self._phase, slices[0], self._waves[0], amplitude, weight,
+        columns(RESIDUAL, self._images, self._phase, slices[0], self._waves[0], amplitude, weight,
                         self._cost, n_x, self._plan_x, True)
         return float(self._cost[:, :n_y].sum(dtype=np.float64))
 
     def _compare(self, detector: Detector, amplitude: np.ndarray, weight: np.ndarray | None) -> float:
         """Return the cost of the images as ``detector`` sees them; replace the images by residuals."""
         n_x, n_y = self._shape_xy
-        kernels.transform_columns(self._images, n_x, self._plan_x, False)
+        transform_columns(self._images, n_x, self._plan_x, False)
         waves = self._images[:, :, :n_x, :n_y]
         factor = waves[:, 0] ** 2 + waves[:, 1] ** 2
         cost = detector.compare(factor, amplitude[:, :n_x, :n_y], None if weight is None else weight[:, :n_x, :n_y])
         waves *= factor[:, None]
-        kernels.transform_columns(self._images, n_x, self._plan_x, True)
+        transform_columns(self._images, n_x, self._plan_x, True)
         return cost
 
     def _columns(self, kind: int, slice_V: np.ndarray, wave: np.ndarray, *, forward: bool = True) -> None:
-        kernels.columns(kind, self._plane, self._phase, slice_V, wave, self._nothing, None, self._cost,
+        columns(kind, self._plane, self._phase, slice_V, wave, self._nothing, None, self._cost,
                         self._shape_xy[0], self._plan_x, forward)
+
+
+def pack_factors(factors: np.ndarray) -> np.ndarray:
+    """Return frequency factors (n, n_x, n_y) in the layout of :func:`rows`, float32 (n, X/WIDTH, 2, n_y, WIDTH)."""
+    n, n_x, n_y = factors.shape
+    sorted_ = factors[:, simd_fft.scrambled_order(n_x)][:, :, simd_fft.scrambled_order(n_y)]
+    parts = np.zeros((n, 2, stored_side(n_x), n_y), np.float32)
+    parts[:, 0, :n_x], parts[:, 1, :n_x] = sorted_.real, sorted_.imag
+    packed = empty_aligned((n, parts.shape[2] // WIDTH, 2, n_y, WIDTH))
+    packed[...] = parts.reshape(n, 2, -1, WIDTH, n_y).transpose(0, 2, 1, 4, 3)
+    return packed
+
+
+def stored_side(n: int) -> int:
+    """Return the padded length of a side of ``n``: the next multiple of ``WIDTH``."""
+    return -(-n // WIDTH) * WIDTH
+
+
+@_parallel
+def columns(kind, planes, phase, slice_V, wave, amplitude, weight, cost, n_x, plan, forward):
+    """Apply the operation ``kind`` between an inverse FFT along x and, if ``forward``, an FFT back to frequencies.
+
+    ``planes`` (F, 2, X, Y) are the waves, changed in place if ``forward``. The operations are:
+
+    - ENTER: start from the incident wave 1 and multiply by exp(i phase ``slice_V``) (X, Y); ``planes`` is not read;
+    - TRANSMIT: multiply by exp(i phase slice_V); ENTER and TRANSMIT also store the result in ``wave`` (2, X, Y);
+    - BACK_TRANSMIT: ``planes`` is the adjoint φ and ``wave`` the wave behind the slice; replace ``slice_V`` by the
+      gradient phase Im(φ wave*), and φ by φ exp(-i phase slice_V);
+    - RESIDUAL: replace ψ by w (ψ - a ψ/|ψ|) with ``amplitude`` a (F, X, Y) and ``weight`` w (F, X, Y; None: 1); write
+      ½ Σ_x w |ψ - a ψ/|ψ||² to ``cost`` (F, Y).
+    """
+    n_planes, _, stored_x, n_y = planes.shape
+    blocks = n_y // WIDTH
+    im = n_x * WIDTH
+    to_im = stored_x * n_y
+    for item in nb.prange(n_planes * blocks):
+        f, y = item // blocks, item % blocks * WIDTH
+        buffer = scratch(2 * im)
+        here = f * 2 * to_im + y
+        if kind != ENTER:
+            for x in range(n_x):
+                store(buffer, x * WIDTH, load(planes, here + x * n_y))
+                store(buffer, im + x * WIDTH, load(planes, here + to_im + x * n_y))
+            simd_fft.inverse(buffer, np.int64(0), im, n_x, plan)
+        if kind == ENTER:
+            for x in range(n_x):
+                i, at = x * WIDTH, x * n_y + y
+                c, s = cos_sin(load(slice_V, at) * phase)
+                store(buffer, i, c)
+                store(buffer, im + i, s)
+                store(wave, at, c)
+                store(wave, to_im + at, s)
+        elif kind == TRANSMIT:
+            for x in range(n_x):
+                i, at = x * WIDTH, x * n_y + y
+                c, s = cos_sin(load(slice_V, at) * phase)
+                a, b = load(buffer, i), load(buffer, im + i)
+                a, b = a * c - b * s, a * s + b * c
+                store(buffer, i, a)
+                store(buffer, im + i, b)
+                store(wave, at, a)
+                store(wave, to_im + at, b)
+        elif kind == BACK_TRANSMIT:
+            for x in range(n_x):
+                i, at = x * WIDTH, x * n_y + y
+                c, s = cos_sin(load(slice_V, at) * phase)
+                a, b = load(buffer, i), load(buffer, im + i)
+                store(slice_V, at, (b * load(wave, at) - a * load(wave, to_im + at)) * phase)
+                store(buffer, i, a * c + b * s)
+                store(buffer, im + i, b * c - a * s)
+        else:
+            total = splat(_ZERO)
+            for x in range(n_x):
+                i, at = x * WIDTH, f * to_im + x * n_y + y
+                a, b = load(buffer, i), load(buffer, im + i)
+                # The small constant gives a residual of 0 in a dark pixel without a branch.
+                modulus = square_root(a * a + b * b + _TINY)
+                difference = modulus - load(amplitude, at)
+                residual = difference if weight is None else load(weight, at) * difference
+                total = total + residual * difference
+                factor = residual / modulus
+                store(buffer, i, a * factor)
+                store(buffer, im + i, b * factor)
+            store(cost, f * n_y + y, total * _HALF)
+        if forward:
+            simd_fft.forward(buffer, np.int64(0), im, n_x, plan)
+            for x in range(n_x):
+                store(planes, here + x * n_y, load(buffer, x * WIDTH))
+                store(planes, here + to_im + x * n_y, load(buffer, im + x * WIDTH))
+
+
+@_parallel
+def transform_columns(planes, n_x, plan, forward):
+    """Apply an FFT along x to planes (F, 2, X, Y) in place: to frequencies if ``forward``, else back from them."""
+    n_planes, _, stored_x, n_y = planes.shape
+    blocks = n_y // WIDTH
+    im = n_x * WIDTH
+    to_im = stored_x * n_y
+    for item in nb.prange(n_planes * blocks):
+        here = item // blocks * 2 * to_im + item % blocks * WIDTH
+        buffer = scratch(2 * im)
+        for x in range(n_x):
+            store(buffer, x * WIDTH, load(planes, here + x * n_y))
+            store(buffer, im + x * WIDTH, load(planes, here + to_im + x * n_y))
+        if forward:
+            simd_fft.forward(buffer, np.int64(0), im, n_x, plan)
+        else:
+            simd_fft.inverse(buffer, np.int64(0), im, n_x, plan)
+        for x in range(n_x):
+            store(planes, here + x * n_y, load(buffer, x * WIDTH))
+            store(planes, here + to_im + x * n_y, load(buffer, im + x * WIDTH))
+
+
+@_inline
+def _load_rows(planes, f, block, buffer, n_x, n_y):
+    """Load rows of plane f, transposed, into ``buffer`` (2, Y, WIDTH)."""
+    for part in range(2):
+        first = (2 * f + part) * n_x * n_y + block * WIDTH * n_y
+        for y in range(0, n_y, WIDTH):
+            transpose_tile(planes, first + y, n_y, buffer, (part * n_y + y) * WIDTH, WIDTH)
+
+
+@_inline
+def _store_rows(buffer, planes, f, block, n_x, n_y):
+    for part in range(2):
+        first = (2 * f + part) * n_x * n_y + block * WIDTH * n_y
+        for y in range(0, n_y, WIDTH):
+            transpose_tile(buffer, (part * n_y + y) * WIDTH, WIDTH, planes, first + y, n_y)
+
+
+@_parallel
+def rows(adjoint, source, factors, target, n_y, plan):
+    """Compute ``target[f] = F⁻¹ factors[f] F source[0]`` along y, or its adjoint.
+
+    The adjoint is ``target[0] = F⁻¹ Σ_f factors[f]* F source[f]``. ``source`` and ``target`` (1 or F, 2, X, Y) may be
+    the same array if both hold one plane.
+    """
+    n_x, stored_y = source.shape[2], source.shape[3]
+    im, end = stored_y * WIDTH, n_y * WIDTH
+    for index in nb.prange(n_x // WIDTH):
+        block = np.int64(index)  # the index of a parallel loop is unsigned: inner functions would compile twice
+        spectrum, product = scratch(2 * im), scratch(2 * im)
+        for i in range(end, im):
+            product[i] = product[im + i] = 0
+        for f in range(factors.shape[0]):
+            if adjoint or f == 0:
+                _load_rows(source, f, block, spectrum, n_x, stored_y)
+                simd_fft.forward(spectrum, np.int64(0), im, n_y, plan)
+            first = (f * factors.shape[1] + block) * 2 * end
+            for i in range(0, end, WIDTH):
+                a, b = load(spectrum, i), load(spectrum, im + i)
+                c, s = load(factors, first + i), load(factors, first + end + i)
+                if not adjoint:
+                    store(product, i, a * c - b * s)
+                    store(product, im + i, a * s + b * c)
+                elif f == 0:
+                    store(product, i, a * c + b * s)
+                    store(product, im + i, b * c - a * s)
+                else:
+                    store(product, i, load(product, i) + (a * c + b * s))
+                    store(product, im + i, load(product, im + i) + (b * c - a * s))
+            if not adjoint or f == factors.shape[0] - 1:
+                simd_fft.inverse(product, np.int64(0), im, n_y, plan)
+                _store_rows(product, target, 0 if adjoint else f, block, n_x, stored_y)

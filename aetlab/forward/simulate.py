@@ -32,8 +32,8 @@ from aetlab.forward.detector import mtf_of
 from aetlab.forward.kernels_numba import multiply
 from aetlab.forward.multislice import exit_wave, propagator
 from aetlab.forward.potential import build_potential
-from aetlab.forward.rotation import make_rotation
 from aetlab.forward.scattering import LEAST_DEBYE_WALLER_A2
+from aetlab.methods.rotations import make_rotation
 from aetlab.spec import MicroscopeSpec, SimulateSpec
 
 #: Rotation of the volume for ``voxels``, as in the paper.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from aetlab.core.nouns import TiltSeries
-from aetlab.forward.image_scaling import reduce_series
+from aetlab.forward.resampling import reduce_series
 
 #: Fraction of its diagonal that is added to a normal matrix.
 DAMPING = 1e-3

@@ -8,18 +8,16 @@ sources compiled for the CPU.
 
 from aetlab.core.errors import GpuError
 from aetlab.gpu.atom_slices import GpuSlices
-from aetlab.gpu.candidates import GpuSearch, search_bytes
 from aetlab.gpu.choose import open_device, open_group
 from aetlab.gpu.device import Device
-from aetlab.gpu.exit_waves import GpuExitWaves
 from aetlab.gpu.exposure import GpuExposure, check_reach
-from aetlab.gpu.fits import GpuFits, check_radius, fits_bytes
 from aetlab.gpu.footprint import atom_slices_bytes, exposure_bytes, memory_needed_bytes, slab_needed_bytes
 from aetlab.gpu.group import Group
-from aetlab.gpu.model import GpuModel
-from aetlab.gpu.passes import extrapolate
+from aetlab.gpu.model import GpuModel, extrapolate
 from aetlab.gpu.rotation import check_rotation
+from aetlab.gpu.series_waves import GpuExitWaves
 from aetlab.gpu.slab_model import SlabModel
+from aetlab.gpu.tracing import GpuFits, GpuSearch, check_radius, fits_bytes, search_bytes
 
 __all__ = ["Device", "GpuError", "GpuExitWaves", "GpuExposure", "GpuFits", "GpuModel", "GpuSearch", "GpuSlices",
            "Group", "SlabModel", "atom_slices_bytes", "check_radius", "check_reach", "check_rotation", "exposure_bytes",

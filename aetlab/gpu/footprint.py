@@ -40,7 +40,7 @@ def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci:
 
 
 def exit_waves_bytes(shape_zxy: tuple[int, int, int], n_layers_per_slice: int) -> int:
-    """Return the bytes that a :class:`~aetlab.gpu.exit_waves.GpuExitWaves` with cubic interpolation holds."""
+    """Return the bytes that a :class:`~aetlab.gpu.series_waves.GpuExitWaves` with cubic interpolation holds."""
     slices, plane = n_slices(shape_zxy[0], n_layers_per_slice), 8 * shape_zxy[1] * shape_zxy[2]
     # One wave, one working plane, one image, its transfer function and two propagators; slices are real.
     return round((4 + min(2, slices - 1) + slices / 2 + _FFT_PLANES) * plane + _table_bytes(shape_zxy, "cubic"))

@@ -1,4 +1,7 @@
-"""Compute the forward model of a tilt series on a GPU: the counterpart of :class:`aetlab.forward.ForwardModel`."""
+"""Compute the forward model of a tilt series on a GPU: the counterpart of :class:`aetlab.forward.ForwardModel`.
+
+Nesterov's step on its volumes is :func:`extrapolate`; the proximal operators are in :mod:`aetlab.methods.regularisers`.
+"""
 
 from __future__ import annotations
 
@@ -131,3 +134,11 @@ class GpuModel:
 
     def _add_adjoint(self, slices: Array, volume: Array, metric: Array | None) -> None:
         self._rotation.add_adjoint(slices, self._waves.scale, volume, metric)
+
+
+def extrapolate(device: Device, volume: Array, proximal: Array, beta: float) -> None:
+    """Take Nesterov's step in place.
+
+    Add ``beta`` · (``volume`` - ``proximal``) to ``volume``, and replace ``proximal`` by the old ``volume``.
+    """
+    device.launch("extrapolate", (volume.size, 1, 1), np.float32(beta), np.int64(volume.size), volume, proximal)

@@ -1,4 +1,4 @@
-// Kernels over the whole volume: proximal operators (notation: solve/kernels_numba.py) and Nesterov's step.
+// Kernels over the whole volume: proximal operators (notation: solve/fista.py) and Nesterov's step.
 //
 // Volumes are (Z, X, Y) of n voxels, dual variables p and q (3, Z, X, Y) with components along z, x, y. Differences are
 // periodic. One dual iteration is the projection of r + step · D u onto the unit ball with r = (1 + β) p - β q and

@@ -16,11 +16,10 @@ from aetlab.reconstruction.estimate import estimate
 from aetlab.reconstruction.memory import require_memory
 from aetlab.spec import RunSpec, SpecError
 from aetlab.store import cache, record
-from aetlab.store.checkpoint import CheckpointFile
+from aetlab.store.checkpoint import CheckpointFile, PostponedStop
 from aetlab.store.contents import RunContent, describe_arrays, plain
 from aetlab.store.environment import StageClock, describe_environment
 from aetlab.store.identity import identity, record_id
-from aetlab.store.interruption import PostponedStop
 from aetlab.store.sharing import find_reconstruction
 
 #: Groups of settings that the noise-free tilt series depends on.

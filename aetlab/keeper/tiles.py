@@ -35,9 +35,9 @@ from aetlab.store.contents import RunContent
 from aetlab.store.environment import StageClock
 from aetlab.store.found import describe_found, pack_decisions, unpack_decisions
 from aetlab.store.identity import identity, record_id
-from aetlab.store.index import AFTER
 from aetlab.store.reading import read_reconstruction
 from aetlab.store.run_log import LogReporter
+from aetlab.store.sharing import AFTER
 from aetlab.validation.flow import validate
 from aetlab.validation.predict import InTiles
 

@@ -16,12 +16,11 @@ from aetlab.core.poses import Poses
 from aetlab.core.progress import Reporter
 from aetlab.core.seeds import generator
 from aetlab.core.tiling import cut_poses
-from aetlab.reconstruction.fit import make_model, settled_poses
+from aetlab.reconstruction.fit import StagedFit, at_least_cost, fit_stages, make_model, settled_poses
 from aetlab.reconstruction.iterations import find_iterations
 from aetlab.reconstruction.left_out import without_held_images
 from aetlab.reconstruction.refined_tiles import middle_of
 from aetlab.reconstruction.resumable import Resumption
-from aetlab.reconstruction.stages import StagedFit, at_least_cost, fit_stages
 from aetlab.reconstruction.tiles import settings_of, tiles_of
 from aetlab.reconstruction.weight import hold_out, regulariser_weight, rule_weight, smaller_problem
 from aetlab.spec import RunSpec, TileSpec, leaves_counts_out

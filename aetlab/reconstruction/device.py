@@ -23,7 +23,7 @@ from aetlab.methods.regularisers import REGULARISERS
 from aetlab.spec import RunSpec, SpecError, TraceSpec
 
 if TYPE_CHECKING:
-    from aetlab.forward.exit_waves import ExitWaves
+    from aetlab.forward.posed_images import ExitWaves
     from aetlab.forward.simulate import MakeExposure
     from aetlab.reconstruction.on_gpu import Gpu
     from aetlab.refinement.atom_slices import AtomSlices

@@ -26,16 +26,15 @@ from aetlab.core.grid import n_slices
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.forward.model import SMALL_PLANE
 from aetlab.forward.multislice import make_multislice
-from aetlab.forward.rotation import make_rotation
 from aetlab.forward.series_optics import series_optics
 from aetlab.forward.simulate import SLAB_BYTES, VOXEL_ROTATION
 from aetlab.methods.regulariser import Problem
 from aetlab.methods.regularisers import REGULARISERS
+from aetlab.methods.rotations import make_rotation
 from aetlab.reconstruction.device import find_gpu, solver_parts
-from aetlab.reconstruction.fit import settled_poses
+from aetlab.reconstruction.fit import at_least_cost, fit_stages, settled_poses
 from aetlab.reconstruction.iterations import LEAST, PATIENCE
 from aetlab.reconstruction.memory import memory_by_stage
-from aetlab.reconstruction.stages import at_least_cost, fit_stages
 from aetlab.reconstruction.tiles import largest_part, margin_rows, tiles_of
 from aetlab.reconstruction.trials import measure_s, once, refined_pass_s
 from aetlab.reconstruction.weight import TRIAL_ITERATIONS, smaller_problem

@@ -21,9 +21,8 @@ from aetlab.core.progress import Reporter
 from aetlab.core.seeds import generator
 from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.reconstruction.device import solver_parts
-from aetlab.reconstruction.fit import fit_volume, make_model
+from aetlab.reconstruction.fit import at_least_cost, fit_volume, make_model
 from aetlab.reconstruction.resumable import Resumption
-from aetlab.reconstruction.stages import at_least_cost
 from aetlab.reconstruction.weight import prediction_cost, rule_weight
 from aetlab.spec import RunSpec, leaves_counts_out
 

@@ -16,8 +16,8 @@ from aetlab.core.backend import n_threads
 from aetlab.core.errors import GpuError
 from aetlab.core.nouns import Atoms, TiltSeries, Volume
 from aetlab.core.slabs import Slabs
-from aetlab.forward.exit_waves import ExitWaves
 from aetlab.forward.multislice import Optics
+from aetlab.forward.posed_images import ExitWaves
 from aetlab.forward.simulate import CpuExposure, Exposure, MakeExposure, SimulatedMicroscope
 from aetlab.methods.regulariser import Prior, Problem, Regulariser
 from aetlab.reconstruction.device import Model, Parts, model_options

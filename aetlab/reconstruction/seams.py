@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from aetlab import tracing
 from aetlab.core.nouns import TracedAtoms, Volume
-from aetlab.core.radii import least_distance_A
+from aetlab.core.structure import least_distance_A
 from aetlab.core.tiling import Tile, distance_to_nearest
 from aetlab.reconstruction.device import choose_tracing
 from aetlab.reconstruction.traced import tracing_of

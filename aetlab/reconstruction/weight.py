@@ -22,9 +22,8 @@ from aetlab.core.nouns import TiltSeries
 from aetlab.core.progress import Reporter
 from aetlab.core.seeds import generator
 from aetlab.reconstruction.device import Model
-from aetlab.reconstruction.fit import fit_volume, make_model
+from aetlab.reconstruction.fit import at_least_cost, fit_volume, make_model
 from aetlab.reconstruction.resumable import Resumption
-from aetlab.reconstruction.stages import at_least_cost
 from aetlab.spec import RunSpec, tilt_angles_deg, with_fewer_tilts
 
 #: Fraction of the tilts that ``auto`` holds out, and iterations of each of its short runs.

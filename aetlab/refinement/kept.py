@@ -12,8 +12,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from aetlab.core.nouns import RefinedAtoms, TracedAtoms
+from aetlab.core.pairing import fit_motion
 from aetlab.core.poses import Poses
-from aetlab.core.rigid_motion import fit_motion
 from aetlab.refinement.model import AtomModel
 
 #: A traced site of at least this share of the median signal of its element is well traced.

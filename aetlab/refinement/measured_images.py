@@ -14,7 +14,7 @@ import numpy as np
 
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
-from aetlab.forward.image_scaling import reduce_series
+from aetlab.forward.resampling import reduce_series
 
 
 class MeasuredImages:

@@ -28,7 +28,6 @@ from aetlab.forward.series_optics import SeriesOptics
 from aetlab.refinement.atom_slices import AtomSlices, Bench, CpuAtomSlices
 from aetlab.refinement.measured_images import MeasuredImages
 from aetlab.refinement.tables import AtomTables, broaden, on_finer_voxels, tabulate_atoms
-from aetlab.refinement.tilt_gradient import TiltGradient
 from aetlab.refinement.turns import Turns, over_tilts
 from aetlab.spec import MicroscopeSpec
 
@@ -360,3 +359,19 @@ class AtomModel:
             yield bench
         finally:
             self._idle.append(bench)
+
+
+@dataclass(frozen=True)
+class TiltGradient:
+    """Cost of one tilt and its gradient with respect to the sites, in the frame of the microscope.
+
+    ``gradient`` (K, N, 4) holds d/dx', d/dy', d/dz' in 1/Å and d/d occupancy for each of the K requested tables;
+    ``placed_A`` (N, 3) the positions at the tilt; ``by_thermal`` (N,) the derivative in 1/Å² with respect to the
+    thermal factor of each site, if requested.
+    """
+
+    i_tilt: int
+    cost: float
+    gradient: np.ndarray
+    placed_A: np.ndarray
+    by_thermal: np.ndarray | None = None

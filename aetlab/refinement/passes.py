@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from aetlab.refinement.aberrations import MOST_ROUNDS
 from aetlab.refinement.fisher import N_OVERLAP, information_passes
 from aetlab.refinement.hand import N_CORRECTED, N_MIRRORED
-from aetlab.refinement.lens import MOST_ROUNDS
 from aetlab.spec import RefineSpec
 
 #: Largest number of steps in defocus and brightness between fits.

@@ -9,9 +9,8 @@ import numpy as np
 
 from aetlab.core.nouns import RefinedAtoms, TiltSeries
 from aetlab.core.poses import Poses
-from aetlab.forward.image_scaling import magnify_planes
-from aetlab.refinement.aberrations import FoundAberration, compared_tilts, find_aberrations
-from aetlab.refinement.lens import found_lens
+from aetlab.forward.resampling import magnify_planes
+from aetlab.refinement.aberrations import FoundAberration, compared_tilts, find_aberrations, found_lens
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.sampling import correct_sampling, fine_amplitudes
 from aetlab.spec import MicroscopeSpec, RefineSpec

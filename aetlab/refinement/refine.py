@@ -14,10 +14,9 @@ import numpy as np
 from aetlab.core.hand import mirror_traced
 from aetlab.core.nouns import RefinedAtoms, TiltSeries, TracedAtoms
 from aetlab.core.poses import Poses
+from aetlab.refinement.aberrations import Lens
 from aetlab.refinement.atom_slices import AtomSlices, CpuAtomSlices
 from aetlab.refinement.bootstrap import bootstrap_factors
-from aetlab.refinement.first_poses import align_tilts
-from aetlab.refinement.first_sites import as_sites, first_sites, noise_imitates_atoms
 from aetlab.refinement.fisher import (
     information_passes,
     neighbour_correlation,
@@ -35,8 +34,6 @@ from aetlab.refinement.fit import Fit, fit_poses, fit_to_images
 from aetlab.refinement.hand import Twin, fit_twin
 from aetlab.refinement.image_parameters import Calibration, at_usual_occupancy, calibrate_images, take_common
 from aetlab.refinement.kept import carry_along, count_lost, keep_traced, well_traced, why_kept
-from aetlab.refinement.known import Known
-from aetlab.refinement.lens import Lens
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import exchanged_occupancy, misfit_factor, name_sites
 from aetlab.refinement.passes import N_CALIBRATIONS, n_settling
@@ -51,6 +48,7 @@ from aetlab.refinement.search import (
     lightest_kind,
     propose_sites,
 )
+from aetlab.refinement.start import Known, align_tilts, as_sites, first_sites, noise_imitates_atoms
 from aetlab.refinement.summary import summarize_errors, summarize_fit, summarize_images
 from aetlab.refinement.surroundings import log_surroundings
 from aetlab.spec import MicroscopeSpec, RefineSpec

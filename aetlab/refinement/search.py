@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from aetlab.core import parabola
 from aetlab.core.poses import Poses
-from aetlab.forward.rotation import make_rotation
+from aetlab.methods.rotations import make_rotation
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import NOISE_FREE_ELECTRONS
 

@@ -10,9 +10,9 @@ from aetlab.core import physics
 from aetlab.core.doubts import SURE
 from aetlab.core.nouns import RefinedAtoms, TiltSeries
 from aetlab.core.poses import Poses
+from aetlab.refinement.aberrations import describe_lens
 from aetlab.refinement.fit import Fit
 from aetlab.refinement.image_parameters import Calibration
-from aetlab.refinement.lens import describe_lens
 from aetlab.refinement.model import AtomModel
 from aetlab.refinement.robust import describe_weakened, list_weakened
 from aetlab.spec import MicroscopeSpec, RefineSpec

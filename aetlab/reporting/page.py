@@ -1,26 +1,39 @@
-"""The report as one HTML page that needs no network: tables, atoms in 3D, figures, and details of each record."""
+"""The report as one HTML page that needs no network: tables, atoms in 3D, figures, and details of each record.
+
+Its first line says how many records of which samples, doses and priors there are, and the range of their errors.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib import resources
+
+import numpy as np
+import pandas as pd
 
 from aetlab.core.metrics import HEADLINES
 from aetlab.reporting import html
 from aetlab.reporting.columns import truth_columns
-from aetlab.reporting.measured import measured_frame
-from aetlab.reporting.overview import describe_records
-from aetlab.reporting.page_filter import filter_data, filter_form
-from aetlab.reporting.page_records import better_directions, comparable, compare_section, details_section
-from aetlab.reporting.page_validation import validation_section
+from aetlab.reporting.page_records import (
+    better_directions,
+    comparable,
+    compare_section,
+    details_section,
+    filter_data,
+    filter_form,
+)
+from aetlab.reporting.page_validation import measured_frame, validation_section
 from aetlab.reporting.page_viewer import viewer_data, viewer_section
 from aetlab.reporting.report_contents import Report, anchor, row_anchor
 from aetlab.reporting.table_one import table_one_text, table_one_values
-from aetlab.reporting.tables import MEANS, means_frame, reader_frame, reader_values
+from aetlab.reporting.tables import MEANS, best_column, dose_text, means_frame, reader_frame, reader_values
 
 #: Columns of the tables whose numbers lead to their record.
 _RESULTS = {*(score.heading for score in HEADLINES), "time (s)"}
 _OF_ATOMS = ("atoms", "error bar x, y, z (pm)", "nearest neighbours (Å)", "χ² per value")
+#: Values that are named one by one; of more the number is given.
+_NAMED = 4
 
 
 def build_page(report: Report) -> str:
@@ -184,3 +197,30 @@ def _figures(report: Report) -> str:
     if report.missing:
         parts.append(f'<div class="note">{_listed("Figures that need other records:", report.missing)}</div>')
     return "\n".join(parts)
+
+
+def describe_records(frame: pd.DataFrame) -> str:
+    """Return one line on the table of records ``frame``."""
+    if frame.empty:
+        return "No records."
+    parts = [f"{_count(len(frame), 'record')} of {_several(frame['sample'].unique(), 'sample')}"]
+    parts.append(_several(frame["reg"].unique(), "prior"))
+    doses = sorted(frame["dose_e_A2"].unique())
+    words = ["no noise" if math.isinf(dose) else dose_text(dose) for dose in doses]
+    parts.append(_several(words, "dose") + (" in e/Å²" if len(doses) <= _NAMED else ""))
+    line = "; ".join(parts)
+    if "position_error_pm" in frame and frame["position_error_pm"].notna().any():
+        errors = best_column(frame, "position_error_pm")
+        low, high = errors.min(), errors.max()
+        line += f"; position error {low:.2f} pm" if low == high else f"; position errors {low:.2f} to {high:.2f} pm"
+    return f"{line}; computed on {', '.join(sorted(set(frame['device'])))}."
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _several(values: Sequence[str] | np.ndarray, noun: str) -> str:
+    """Return the number of ``values`` and, if they are few, the values."""
+    names = f" ({', '.join(map(str, values))})" if len(values) <= _NAMED else ""
+    return f"{_count(len(values), noun)}{names}"

@@ -1,18 +1,25 @@
-"""Parts of the report page on single records: their details, and the comparison of two."""
+"""Parts of the report page on single records: finding them by sample, prior, dose and words, details, comparison."""
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from aetlab.core.metrics import find_metric
 from aetlab.reporting import html
+from aetlab.reporting.columns import SETTINGS
 from aetlab.reporting.report_contents import Report, anchor
 from aetlab.reporting.stored_run import StoredRun
-from aetlab.reporting.tables import device_name, stage_seconds
+from aetlab.reporting.tables import device_name, dose_text, stage_seconds
 from aetlab.spec.bind import unbind
 from aetlab.store.listing import flatten
+
+#: Columns that records are found by, with their labels.
+_CHOICES = (("sample", "Sample"), ("reg", "Prior"), ("dose_e_A2", "Dose (e/Å²)"))
 
 
 def compare_section(report: Report) -> str:
@@ -118,3 +125,48 @@ def better_directions(report: Report) -> dict[str, str]:
         except KeyError:  # a record that another version wrote
             continue
     return {name: direction for name, direction in better.items() if direction != "neither"}
+
+
+def filter_form(frame: pd.DataFrame) -> str:
+    """Return the form that finds records of ``frame``; empty where there is only one."""
+    if len(frame) < 2:
+        return ""
+    fields = "".join(
+        f'<label>{label} <select data-field="{column}"><option value="">all</option>{_options(frame, column)}</select>'
+        "</label>"
+        for column, label in _CHOICES
+        if frame[column].nunique() > 1
+    )
+    return (
+        f'<form id="filter" role="search" autocomplete="off">{fields}'
+        '<label>Words <input type="search" data-field="words" placeholder="for example tv n_tilts=60" '
+        'title="Press / to come here"></label>'
+        '<button type="reset">Show all</button><output id="filter-count"></output></form>'
+    )
+
+
+def filter_data(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return the fields of each record by identity; ``words`` holds all its settings."""
+    names = [column.name for column in SETTINGS if column.name in frame]
+    return {
+        str(row["record"]): {column: _text(row[column]) for column, _ in _CHOICES}
+        | {"words": " ".join([str(row["record"]), *(f"{name}={_text(row[name])}" for name in names)]).lower()}
+        for row in frame.to_dict("records")
+    }
+
+
+def _options(frame: pd.DataFrame, column: str) -> str:
+    values = sorted(frame[column].unique(), reverse=column == "dose_e_A2")
+    return "".join(
+        f'<option value="{html.escape(_text(value))}">{html.escape(_shown(value, column))}</option>' for value in values
+    )
+
+
+def _shown(value: object, column: str) -> str:
+    return dose_text(value) if column == "dose_e_A2" and isinstance(value, float) else str(value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return "inf" if math.isinf(value) else f"{value:g}"
+    return str(value)

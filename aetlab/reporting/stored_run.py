@@ -18,9 +18,8 @@ from aetlab.core.nouns import Atoms, Reconstruction, RefinedAtoms, TracedAtoms
 from aetlab.reporting.columns import all_settings
 from aetlab.spec import RunSpec
 from aetlab.spec.tile import JOINED
-from aetlab.store.checksums import recall, remember
+from aetlab.store.contents import ELEMENTS, pair_names, pair_place
 from aetlab.store.listing import list_unfinished
-from aetlab.store.pairs import ELEMENTS, pair_names, pair_place
 from aetlab.store.reading import read_reconstruction, read_refined, read_traced, read_true_atoms
 from aetlab.store.record import (
     History,
@@ -33,6 +32,7 @@ from aetlab.store.record import (
     read_history,
     read_record,
 )
+from aetlab.store.record_files import recall, remember
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from aetlab.core.text import Lines
+from aetlab.core.structure_text import Lines
 from aetlab.samples.sites import ReadSites, Sites, make_sites
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from aetlab.core.element_names import read_element
+from aetlab.core.structure_text import read_element
 from aetlab.samples.sites import MAX_ATOMS, ReadSites, Sites, make_sites
 from aetlab.samples.space_group import Operations, check_metric, describe_symmetry, find_operations
 from aetlab.samples.spacing import least_ratio

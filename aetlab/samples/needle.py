@@ -6,26 +6,30 @@ a plane cut. The apex points to +y. Silicon is the diamond structure, a = 5.431 
 needle's axis is [001], and the beam runs along [100] at a tilt of 0° and along a <110> direction at 45°.
 
 Silica is one tiled cell, turned and shifted at random as a whole. Its atoms in the core, and those nearer to a core
-atom than a least distance, are removed, as in the paper.
+atom than a least distance, are removed, as in the paper. The cell ships with the project: a cube of
+1 000 SiO2, periodic on all sides, made by scripts/make_silica.py of the source tree, which describes the method.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from aetlab.core.nouns import Atoms
-from aetlab.samples.silica import load_silica
 from aetlab.spec import ScaleSpec, SpecError
 
 SILICON_A = 5.431
 PART_NAMES = ("core", "shell")
 
 _DIAMOND = np.array([(0, 0, 0), (0, 2, 2), (2, 0, 2), (2, 2, 0), (1, 1, 1), (1, 3, 3), (3, 1, 3), (3, 3, 1)]) / 4
+SILICA_FILE = Path(__file__).parent / "data" / "silica.extxyz"
+SILICA_SHA256 = "3a7fcb5d1857ea0a29d714069b8cdc5604d9a17c4681bdfe98a8e71a09857a43"
 
 
 @dataclass(frozen=True)
@@ -132,3 +136,13 @@ def _silica(shape: NeedleShape, rng: np.random.Generator) -> tuple[np.ndarray, n
         numbers.append(cell_numbers[inside])
         positions.append(tile_A[inside])
     return np.concatenate(numbers), np.concatenate(positions)
+
+
+@cache
+def load_silica() -> tuple[np.ndarray, np.ndarray, float]:
+    """Return atomic numbers (N,), positions (N, 3) in [0, side) and the side of the cube, both in Å."""
+    lines = SILICA_FILE.read_text(encoding="ascii").splitlines()
+    side_A = float(lines[1].split('Lattice="')[1].split()[0])
+    rows = [line.split() for line in lines[2:2 + int(lines[0])]]
+    numbers = np.array([{"Si": 14, "O": 8}[row[0]] for row in rows])
+    return numbers, np.array([[float(value) for value in row[1:4]] for row in rows]), side_A

@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from aetlab.core.element_names import number_of_symbol, read_element
+from aetlab.core.structure_text import number_of_symbol, read_element
 from aetlab.samples.sites import ReadSites, Sites, make_sites
 
 _ATOMS = ("ATOM  ", "HETATM")

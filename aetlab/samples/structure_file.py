@@ -15,9 +15,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from aetlab.core.nouns import Atoms
-from aetlab.core.one_of_several import one_of_several
 from aetlab.core.physics import SYMBOLS
-from aetlab.core.text import decode_text
+from aetlab.core.structure_text import decode_text, one_of_several
 from aetlab.samples.ase_files import read_with_ase
 from aetlab.samples.cif import read_cif
 from aetlab.samples.occupancy import draw_atoms

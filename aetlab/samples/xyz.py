@@ -10,8 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from aetlab.core.text import Lines
-from aetlab.core.xyz_text import plain_text, split_frames
+from aetlab.core.structure_text import Lines, plain_text, split_frames
 from aetlab.samples.ase_files import sites_of
 from aetlab.samples.sites import ReadSites, Sites, make_sites
 

@@ -4,12 +4,10 @@ This is the only room of the numerics that takes the true atoms: solver, tracer 
 metric states in :mod:`aetlab.core.metrics` whether it needs the truth.
 """
 
-from aetlab.core.rigid_motion import register_atoms
+from aetlab.core.pairing import register_atoms
+from aetlab.scoring.errors import compare_errors, errors_of_pairs, pose_errors, potential_error, score_poses
 from aetlab.scoring.match import match_atoms
-from aetlab.scoring.poses import pose_errors, score_poses
-from aetlab.scoring.potential import potential_error
 from aetlab.scoring.profile import profile_scores
-from aetlab.scoring.refined import compare_errors, errors_of_pairs
 from aetlab.scoring.structure import compare_structure
 
 __all__ = ["compare_errors", "compare_structure", "errors_of_pairs", "match_atoms", "pose_errors", "potential_error",

@@ -9,7 +9,7 @@ import numpy as np
 from aetlab.core.nouns import Atoms, Match, TracedAtoms
 from aetlab.core.structure import depth_below_surface
 from aetlab.core.tiling import distance_to_nearest
-from aetlab.scoring.match_metrics import CONFIDENCE, block_sums, resample
+from aetlab.scoring.match import CONFIDENCE, block_sums, resample
 
 #: Width of the bins in Å; they are wider if there would be more than N_BINS_MAX.
 BIN_A = 2.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from aetlab.core.text import decode_text
-from aetlab.series.errors import SeriesError
+from aetlab.core.errors import SeriesError
+from aetlab.core.structure_text import decode_text
 from aetlab.series.frames import one_line
 from aetlab.series.readers.matlab import matlab_angles
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from aetlab.core.errors import SeriesError
 from aetlab.series.angles import holds_angles
-from aetlab.series.errors import SeriesError
 from aetlab.series.frames import FrameInfo, FrameSource, Region, check_region
 from aetlab.series.microscope import Microscope, check_elements, read_microscope
 from aetlab.series.ordering import order_frames

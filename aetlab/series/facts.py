@@ -1,4 +1,4 @@
-"""Facts that the import found of each image, kept in the series file for the check page."""
+"""Facts and measures that the import found of each image, kept in the series file for the check page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from aetlab.core.hdf5 import dataset_names, read_dataset
-from aetlab.series.measures import Measures
 
 _FOLDER = "check"
 _UNITS = {"mean_counts": "1", "level_counts": "1", "level_error": "1", "illumination_peak": "1",
@@ -100,3 +99,29 @@ def bytes_text(array: np.ndarray) -> str:
     if array.dtype != np.uint8 or array.ndim != 1:
         raise ValueError("no text")
     return array.tobytes().decode()
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Measures of the images of T tilts at F defoci, each (T, F), NaN where an image is missing or left out early.
+
+    Attributes
+    ----------
+    mean_counts, level_counts : float
+        Mean over the image, and level of the vacuum, in counts.
+    level_error : float
+        Relative standard error of the level.
+    illumination_peak : float
+        Greatest relative deviation of the illumination from its mean.
+    sharpness_per_A : float
+        Root mean square frequency of the signal in 1/Å, noise subtracted.
+    drift_A : float
+        Motion while the image was recorded, beyond that of most images at its defocus, in Å.
+    """
+
+    mean_counts: np.ndarray
+    level_counts: np.ndarray
+    level_error: np.ndarray
+    illumination_peak: np.ndarray
+    sharpness_per_A: np.ndarray
+    drift_A: np.ndarray

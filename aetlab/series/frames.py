@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from aetlab.series.errors import SeriesError
+from aetlab.core.errors import SeriesError
 
 #: Part of an image: slices of x and y without a step.
 Region = tuple[slice, slice]

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
+from aetlab.core.errors import SeriesError
 from aetlab.exchange.foreign_hdf5 import Axis, check_dataset, check_texts, child, find_datasets, read_axes
-from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile, make_infos, one_line
 
 T = TypeVar("T")

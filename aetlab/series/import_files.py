@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from aetlab.core.errors import SeriesError
 from aetlab.core.files import unchanged
 from aetlab.forward.reach import lateral_reach_A
 from aetlab.series.collect import Collection, collect
-from aetlab.series.errors import SeriesError
 from aetlab.series.facts import ImageFacts
 from aetlab.series.frames import Region
 from aetlab.series.imported import ImportedSeries

@@ -14,20 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.core.errors import AetlabError
+from aetlab.core.errors import AetlabError, SeriesError
 from aetlab.core.files import unchanged, write_atomically
 from aetlab.core.hdf5 import dataset_names, read_dataset, write_datasets
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.exchange.series_file import describe_series, read_series
-from aetlab.series.errors import SeriesError
 from aetlab.series.facts import ImageFacts, bytes_text, describe_facts, read_facts, text_bytes
-from aetlab.series.microscope import MtfTable
-from aetlab.series.senses import SENSE_STEP, SENSES
+from aetlab.series.microscope import SENSE_STEP, SENSES, MtfTable
 from aetlab.spec import DefocusSpec, DoseSpec, MicroscopeSpec, RefineSpec, RunSpec, SpecError, TiltsSpec, WedgeSpec
-from aetlab.spec.bind import bind, unbind
-from aetlab.spec.data import OF_SERIES
-from aetlab.spec.inputs import require_digest
+from aetlab.spec.acquisition import OF_SERIES
+from aetlab.spec.bind import bind, require_digest, unbind
 
 #: Version of the text ``imported``.
 _VERSION = 2

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from aetlab.core.errors import SeriesError
 from aetlab.exchange.units import is_reciprocal, length_A
-from aetlab.series.errors import SeriesError
 from aetlab.series.frames import one_line
 
 

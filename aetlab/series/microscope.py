@@ -12,21 +12,24 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers
 
-from aetlab.core.checks import SpecError, choice
+from aetlab.core.errors import SeriesError
 from aetlab.core.files import StorageError
 from aetlab.core.physics import wavelength_A
+from aetlab.core.setting import SpecError, choice
 from aetlab.core.yaml_file import parse_mapping, read_text
-from aetlab.series.errors import SeriesError
 from aetlab.series.frames import one_line
-from aetlab.series.senses import SENSES
+from aetlab.spec.acquisition import MicroscopeSpec
 from aetlab.spec.bind import bind
-from aetlab.spec.microscope import MicroscopeSpec
 
 #: Keys of the file that are not settings of MicroscopeSpec.
 _OWN_KEYS = ("mtf", "elements", "pixel_A", "aperture_mrad", "axis_deg", "sense")
 #: Settings on which images depend most: a note names those that are left at their default.
 _IMPORTANT = ("aperture_per_A", "Cs_mm", "focal_spread_sigma_nm", "convergence_sigma_mrad")
 _FROM_HEADER = {"energy_keV": 1e-3, "Cs_mm": 1e-2}
+#: Right-handed about the direction of the tilt axis, the beam along +z, or left-handed.
+SENSES = ("right", "left")
+#: Name of the step of a preparation that tells the sense, and its setting where nothing states it.
+SENSE_STEP, NO_SENSE = "sense of the tilt", "not given"
 
 
 @dataclass(frozen=True)
@@ -200,3 +203,6 @@ def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise SeriesError(f"{name}: {value!r}, wanted a number greater than 0")
     return float(value)
+
+
+

@@ -14,7 +14,7 @@ class Reader:
     """A format of image files of the table :data:`aetlab.series.readers.READERS`.
 
     ``endings`` are those of its files, in lower case with the dot. ``open`` opens a file, and raises
-    :class:`~aetlab.series.errors.SeriesError` if it cannot be read.
+    :class:`~aetlab.core.errors.SeriesError` if it cannot be read.
     """
 
     endings: tuple[str, ...]

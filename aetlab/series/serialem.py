@@ -18,8 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from aetlab.core.errors import SeriesError
 from aetlab.series.angles import read_text
-from aetlab.series.errors import SeriesError
 
 _SECTION = re.compile(r"^\[\s*([A-Za-z]+)\s*=\s*(.*?)\s*\]\s*$")
 _PAIR = re.compile(r"^\s*([A-Za-z0-9_]+)\s*=\s*(.*?)\s*$")

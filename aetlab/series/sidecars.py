@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from aetlab.core.errors import SeriesError
 from aetlab.series.angles import ANGLE_FILES, read_angles
-from aetlab.series.errors import SeriesError
 from aetlab.series.frames import FrameInfo, FrameSource
 from aetlab.series.serialem import Mdoc, MdocFrame, read_mdoc
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from aetlab.series.errors import SeriesError
+from aetlab.core.errors import SeriesError
 from aetlab.series.frames import StackFile
 
 #: Images of a file that are looked at, spread over it.

@@ -13,8 +13,8 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from aetlab.core.errors import SeriesError
 from aetlab.series.angles import read_text
-from aetlab.series.errors import SeriesError
 from aetlab.series.frames import FrameInfo
 
 COLUMNS = ("file", "frame", "tilt_deg", "defocus_nm", "dose_e_A2", "exclude")

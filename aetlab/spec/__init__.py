@@ -3,10 +3,18 @@
 :mod:`~aetlab.spec.run` joins the groups; :mod:`~aetlab.spec.bind` makes them from plain dictionaries and back.
 """
 
-from aetlab.core.checks import SpecError
-from aetlab.spec.acquisition import DefocusSpec, DoseSpec, TiltsSpec, WedgeSpec
-from aetlab.spec.align import AlignSpec
-from aetlab.spec.data import DataSpec
+from aetlab.core.setting import SpecError
+from aetlab.spec.acquisition import (
+    TILT_ERRORS,
+    DataSpec,
+    DefocusSpec,
+    DoseSpec,
+    MicroscopeSpec,
+    SimulateSpec,
+    TiltsSpec,
+    WedgeSpec,
+)
+from aetlab.spec.atoms import RefineSpec, ScoreSpec, TraceSpec, ValidateSpec
 from aetlab.spec.derived import (
     coarse_layers,
     coarse_refinement_layers,
@@ -18,17 +26,10 @@ from aetlab.spec.derived import (
     tilt_span_deg,
     with_fewer_tilts,
 )
-from aetlab.spec.engine import BinningSpec, EngineSpec
-from aetlab.spec.microscope import MicroscopeSpec
-from aetlab.spec.refine import RefineSpec
-from aetlab.spec.reg import RegSpec
+from aetlab.spec.reconstruction import AlignSpec, BinningSpec, EngineSpec, RegSpec
 from aetlab.spec.run import RunSpec
 from aetlab.spec.sample import SampleSpec, ScaleSpec, VacancyRegion
-from aetlab.spec.score import ScoreSpec
-from aetlab.spec.simulate import TILT_ERRORS, SimulateSpec
 from aetlab.spec.tile import TileSpec
-from aetlab.spec.trace import TraceSpec
-from aetlab.spec.validate import ValidateSpec
 
 __all__ = ["TILT_ERRORS", "AlignSpec", "BinningSpec", "DataSpec", "DefocusSpec", "DoseSpec", "EngineSpec",
            "MicroscopeSpec", "RefineSpec", "RegSpec", "RunSpec", "SampleSpec", "ScaleSpec", "ScoreSpec", "SimulateSpec",

@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aetlab.core.physics import wavelength_A
-from aetlab.spec.acquisition import TiltsSpec, WedgeSpec
-from aetlab.spec.microscope import MicroscopeSpec
+from aetlab.spec.acquisition import MicroscopeSpec, TiltsSpec, WedgeSpec
 
 if TYPE_CHECKING:
+    from aetlab.spec.reconstruction import AlignSpec
     from aetlab.spec.run import RunSpec
 
 
@@ -111,6 +111,11 @@ def _coarse_layers(spec: RunSpec, n_layers: int | str, depth_share: float) -> in
         depth_A = 1 / (wavelength_A(spec.microscope.energy_keV) * spec.microscope.aperture_per_A**2)
         n_layers = int(depth_share * depth_A / spec.scale.voxel_A)
     return max(min(n_layers, spec.scale.shape_zxy[0]), spec.binning.n_layers)
+
+
+def alignment_smoothing_A(align: AlignSpec, iteration: int) -> float:
+    """Return the smoothing of the alignment before ``iteration``, which is one of ``align.at``."""
+    return align.smoothing_A[min(align.at.index(iteration), len(align.smoothing_A) - 1)]
 
 
 def leaves_counts_out(spec: RunSpec) -> bool:

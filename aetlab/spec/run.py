@@ -12,23 +12,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from aetlab.core.checks import require
-from aetlab.core.setting import setting
+from aetlab.core.setting import require, setting
 from aetlab.methods.likelihoods import LIKELIHOODS
-from aetlab.spec.acquisition import DefocusSpec, DoseSpec, TiltsSpec, WedgeSpec
-from aetlab.spec.align import AlignSpec
-from aetlab.spec.data import OF_SERIES, DataSpec
+from aetlab.spec.acquisition import (
+    OF_SERIES,
+    DataSpec,
+    DefocusSpec,
+    DoseSpec,
+    MicroscopeSpec,
+    SimulateSpec,
+    TiltsSpec,
+    WedgeSpec,
+)
+from aetlab.spec.atoms import RefineSpec, ScoreSpec, TraceSpec, ValidateSpec
 from aetlab.spec.derived import tilt_angles_deg
-from aetlab.spec.engine import BinningSpec, EngineSpec
-from aetlab.spec.microscope import MicroscopeSpec
-from aetlab.spec.refine import RefineSpec
-from aetlab.spec.reg import RegSpec
+from aetlab.spec.reconstruction import AlignSpec, BinningSpec, EngineSpec, RegSpec
 from aetlab.spec.sample import SampleSpec, ScaleSpec
-from aetlab.spec.score import ScoreSpec
-from aetlab.spec.simulate import SimulateSpec
 from aetlab.spec.tile import JOINED, TileSpec
-from aetlab.spec.trace import TraceSpec
-from aetlab.spec.validate import ValidateSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from aetlab.core import physics
-from aetlab.core.checks import debye_waller, require
-from aetlab.core.setting import check_ranges, documented, setting
+from aetlab.core.setting import check_ranges, debye_waller, documented, require, setting
 
 _NEEDLE, _FILE = ("sample.kind=needle",), ("sample=file",)
 
@@ -81,7 +80,7 @@ class SampleSpec:
         "y_A and z_A from the centre", default=())
     path: str = setting("structure file that ASE reads; its content, not its path, is part of a run's identity",
                         reads=_FILE, default="")
-    digest: str = setting("SHA-256 of the structure file, set when the settings are bound (aetlab.spec.inputs); a file "
+    digest: str = setting("SHA-256 of the structure file, set when the settings are bound (aetlab.spec.bind); a file "
                           "with another digest is refused", reads=_FILE, default="")
     frame: int = setting(
         "structure of a file with several (frames of XYZ, models of PDB, data blocks of CIF, records of SDF), from 1; "

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aetlab.core.checks import require
-from aetlab.core.setting import check_ranges, documented, setting
+from aetlab.core.setting import check_ranges, documented, require, setting
 
 #: The index of the run that joins all tiles.
 JOINED = -1

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from aetlab.core.checks import SpecError
-from aetlab.spec.data import refuse_settings_of_series
+from aetlab.core.setting import SpecError
+from aetlab.spec.acquisition import refuse_settings_of_series
 from aetlab.spec.run import RunSpec
 
 _CONDITION = re.compile(r"([\w.]+)(=|!=|<|>)(.*)")

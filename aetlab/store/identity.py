@@ -22,7 +22,7 @@ from typing import Any
 
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import unbind
-from aetlab.spec.reg import OWNERS
+from aetlab.spec.reconstruction import OWNERS
 from aetlab.spec.sample import format_ending
 
 #: Settings that do not change the result.
@@ -30,7 +30,7 @@ NOT_IN_IDENTITY = {"scale": ("name",), "microscope": ("name",), "engine": ("devi
 #: Folders (with all their contents) and files of the package that decide a number of a record.
 DECIDING = (
     "core", "flow.py", "forward", "gpu", "methods", "reconstruction", "refinement", "samples", "scoring", "solve",
-    "spec/align.py", "spec/derived.py", "spec/tile.py", "store/contents.py", "tracing", "validation",
+    "spec/derived.py", "spec/tile.py", "store/contents.py", "tracing", "validation",
 )
 #: Folders and files that do not. A file belongs to the longest entry of both tables that contains it.
 NOT_DECIDING = (
@@ -38,7 +38,7 @@ NOT_DECIDING = (
     "__init__.py", "bound.py", "cli", "doctor.py", "exchange", "keeper", "py.typed", "report.py", "reporting",
     "run.py", "runs.py", "series", "spec", "store", "trace.py",
     # In deciding folders: messages, labels, choice of the device, estimates, and results of the command bound alone.
-    "core/checks.py", "core/console.py", "core/errors.py", "core/files.py", "core/hdf5.py", "core/inert.py",
+    "core/console.py", "core/errors.py", "core/files.py", "core/hdf5.py", "core/inert.py",
     "core/kernel_cache.py", "core/metrics.py", "core/progress.py", "core/progress_bar.py", "core/scratch.py",
     "core/setting.py", "core/yaml_file.py",
     "gpu/choose.py", "reconstruction/bound.py", "reconstruction/estimate.py", "reconstruction/memory.py",

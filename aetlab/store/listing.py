@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aetlab.core.files import StorageError, describe, locked, open_regular, partial_path, remove_tree, writing
-from aetlab.spec.reg import OWNERS
+from aetlab.spec.reconstruction import OWNERS
 from aetlab.store.identity import code_id, is_id
 from aetlab.store.record import FAILURE, Places, RecordError, Summary, read_summary
 

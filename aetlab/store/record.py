@@ -37,11 +37,9 @@ from aetlab.core.files import (
 )
 from aetlab.spec import RunSpec, SpecError
 from aetlab.spec.bind import bind_run, unbind
-from aetlab.store.checksums import Checksums
-from aetlab.store.environment_types import wrong_type
 from aetlab.store.identity import code_id, digest, identity_of, is_id, record_id
 from aetlab.store.places import Places as Places
-from aetlab.store.record_files import RecordError, checked, read_json, read_text, size_of
+from aetlab.store.record_files import Checksums, RecordError, checked, read_json, read_text, size_of, wrong_type
 
 SCHEMA = 1
 FILES = ("spec.json", "metrics.json", "history.csv", "arrays.h5", "environment.json", "log.txt")

@@ -1,6 +1,5 @@
 """Atoms with elements and standard errors from a reconstructed potential."""
 
-from aetlab.tracing.lengths import at_voxel
 from aetlab.tracing.species import name_species
 from aetlab.tracing.summary import describe, describe_missing, explain_nothing
 from aetlab.tracing.tracer import (
@@ -8,6 +7,7 @@ from aetlab.tracing.tracer import (
     FoundSites,
     MeasuredSites,
     Work,
+    at_voxel,
     find_sites,
     measure_sites,
     name_found,

@@ -1,12 +1,12 @@
 """Sites, the working form of traced atoms: (N, 5) float64 rows (z, x, y, I, s) in voxels of the array and V.
 
 Each step treats all sites at once from the same state. The result depends neither on their order nor on the number of
-threads.
+threads. :class:`Removed` counts the sites that each rule of the tracing removed or merged into another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from aetlab.core.radii import covalent_radii_A
+from aetlab.core.structure import covalent_radii_A
 from aetlab.spec import TraceSpec
 from aetlab.tracing import kernels_numba
 from aetlab.tracing.noise import Noise
@@ -27,6 +27,18 @@ FIT_STEPS_MAX = 10
 FIT_TOLERANCE = 1e-4
 #: Greatest distance of bonded atoms over the sum of their covalent radii.
 BOND_REACH = 1.3
+#: Rules in the order in which they are applied, and what each removed.
+RULES = {
+    "same_atom": "maxima of one atom",
+    "close": "merged with a site nearer than trace.merge_distance",
+    "crowded": "nearer to a stronger site than atoms lie (trace.min_bond_part)",
+    "weak": "below trace.min_intensity_V",
+    "insignificant": "within the noise (trace.min_significance)",
+    "narrow": "narrower than trace.min_width",
+    "lone": "in groups of fewer than trace.min_group",
+    "seam": "in the margin of a tile and not its own",
+    "faint": "below trace.min_signal of the lightest element",
+}
 
 
 def canonical_order(sites: np.ndarray) -> np.ndarray:
@@ -206,3 +218,20 @@ def drop_doubtful_sites(potential_V: np.ndarray, sites: np.ndarray, spec: TraceS
         wide |= significance >= 1.5
     above = significance >= part
     return sites[above & wide], {"insignificant": int((~above).sum()), "narrow": int((above & ~wide).sum())}
+
+
+class Removed:
+    """Counts by rule; every rule of :data:`RULES` has one."""
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(RULES, 0)
+
+    def by(self, rule: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """Count the sites of ``before`` that ``rule`` left out of ``after``; return ``after``."""
+        self.counts[rule] += len(before) - len(after)
+        return after
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Add the counts of several rules."""
+        for rule, count in counts.items():
+            self.counts[rule] += count

@@ -8,7 +8,7 @@ from aetlab.core.backend import to_numpy
 from aetlab.core.nouns import TracedAtoms, Volume
 from aetlab.core.physics import SYMBOLS
 from aetlab.spec import TraceSpec
-from aetlab.tracing.removed import RULES
+from aetlab.tracing.sites import RULES
 from aetlab.tracing.species import DECIDED
 
 #: The background of a volume is an offset if the median exceeds this share of the greatest deviation from it.

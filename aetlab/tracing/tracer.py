@@ -9,14 +9,14 @@ import numpy as np
 
 from aetlab.core.backend import to_numpy
 from aetlab.core.nouns import Array, TracedAtoms, Volume
-from aetlab.core.radii import least_distance_A
+from aetlab.core.structure import least_distance_A
 from aetlab.spec import TraceSpec
-from aetlab.tracing.candidates import Search, find_candidates
+from aetlab.tracing.candidates import Search, find_candidates, smooth
 from aetlab.tracing.errors import Flag, estimate_errors
 from aetlab.tracing.noise import measure_noise
-from aetlab.tracing.removed import Removed
 from aetlab.tracing.sites import (
     Fitter,
+    Removed,
     canonical_order,
     drop_crowded_sites,
     drop_doubtful_sites,
@@ -26,7 +26,6 @@ from aetlab.tracing.sites import (
     longest_bond_A,
     merge_sites,
 )
-from aetlab.tracing.smoothing import smooth
 from aetlab.tracing.species import Species, name_species
 
 #: The noise is measured again after a round that drops a larger share of the sites.
@@ -39,6 +38,10 @@ SAME_ATOM = 1.0
 EARLY_SIGNIFICANCE = (0.5, 0.75)
 #: Least probability of a name that counts as the likely one; half, for any two elements.
 LIKELY = 0.5 - 1e-6
+#: Voxel in Å for which the settings give lengths in voxels, and the greatest radius of a fit on finer ones.
+USUAL_VOXEL_A, GREATEST_RADIUS = 0.5, 8.0
+_LENGTHS = ("smoothing", "cylinder_margin", "filter_sigma_narrow", "filter_sigma_wide", "fit_radius",
+            "max_shift_per_fit", "width_start", "neighbour_radius", "merge_distance", "min_width", "stop_shift")
 
 
 @dataclass(frozen=True)
@@ -278,3 +281,17 @@ def _refine_in_rounds(potential_V: np.ndarray, searched: Array, sites: np.ndarra
         if i_round > spec.n_refine_first and n_gone < spec.stop_sites and shift < spec.stop_shift:
             break
     return sites, status, tuple(rounds)
+
+
+def at_voxel(spec: TraceSpec, voxel_A: float) -> TraceSpec:
+    """Return the settings for finer voxels of ``voxel_A``: each length in Å is that of voxels of 0.5 Å.
+
+    Atoms are as wide as the resolution makes them, whatever the voxel. On coarser voxels the settings stay, because a
+    fit needs as many voxels; on very fine ones the radius of a fit limits the factor.
+    """
+    factor = max(min(USUAL_VOXEL_A / voxel_A, GREATEST_RADIUS / spec.fit_radius), 1.0)
+    if factor == 1:
+        return spec
+    low, high = spec.width_bounds
+    return replace(spec, width_bounds=(factor * low, factor * high),
+                   **{name: factor * getattr(spec, name) for name in _LENGTHS})

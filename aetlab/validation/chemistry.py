@@ -14,8 +14,14 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from aetlab.core.physics import SYMBOLS
-from aetlab.core.radii import covalent_radii_A
-from aetlab.core.structure import BOND_REACH, R_MAX_A, R_MAX_LEAST_A, depth_below_surface, pair_distribution
+from aetlab.core.structure import (
+    BOND_REACH,
+    R_MAX_A,
+    R_MAX_LEAST_A,
+    covalent_radii_A,
+    depth_below_surface,
+    pair_distribution,
+)
 
 #: Share of the sum of two covalent radii below which two atoms are too near.
 TOO_NEAR = 0.75

@@ -10,8 +10,8 @@ import numpy as np
 from aetlab import flow
 from aetlab.core.backend import to_numpy
 from aetlab.core.nouns import Reconstruction, RefinedAtoms, TiltSeries, TracedAtoms
+from aetlab.core.pairing import register_atoms
 from aetlab.core.progress import NamedReporter, Reporter
-from aetlab.core.rigid_motion import register_atoms
 from aetlab.core.seeds import generator
 from aetlab.reconstruction.iterations import split_counts
 from aetlab.reconstruction.left_out import without_held_images

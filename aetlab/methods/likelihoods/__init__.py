@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from aetlab.methods import find_rows
 from aetlab.methods.likelihood import Likelihood
-from aetlab.methods.table import find_rows
 
 #: Likelihoods by name.
 LIKELIHOODS = find_rows(__name__, __path__, Likelihood)

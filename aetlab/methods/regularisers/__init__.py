@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from aetlab.methods import find_rows
 from aetlab.methods.regulariser import Regulariser
-from aetlab.methods.table import find_rows
 
 #: Regularisers by name.
 REGULARISERS: dict[str, Regulariser[Any]] = find_rows(__name__, __path__, Regulariser)

@@ -10,7 +10,6 @@ import numpy as np
 from aetlab.methods.dual_solver import DualSolver, extrapolations, inner_iterations, warm_start
 from aetlab.methods.regulariser import Launcher, Launchers, OnGpu, Prior, Problem, Regulariser
 from aetlab.methods.regularisers.pos import clip
-from aetlab.methods.slab_tv import SlabTotalVariation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +69,8 @@ def _make_on_gpu(device: Launcher, own: TvSettings, weight: float, problem: Prob
 
 
 def _make_in_slabs(devices: Launchers, own: TvSettings, weight: float, problem: Problem) -> Prior:
+    from aetlab.methods.slab_tv import SlabTotalVariation  # only a run on several GPUs needs it
+
     return Prior(SlabTotalVariation(devices, weight, own))
 
 

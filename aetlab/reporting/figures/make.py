@@ -9,11 +9,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from aetlab.core.children import end_with_parent
 from aetlab.core.files import StorageError
 from aetlab.reporting.figures.kinds import FigureTask
 from aetlab.reporting.figures.style import save_figure, web_image
-from aetlab.reporting.forks import drawing_context
+from aetlab.reporting.forks import drawing_context, end_with_parent
 
 
 @dataclass(frozen=True)

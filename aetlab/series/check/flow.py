@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from aetlab.core.errors import AetlabError
+from aetlab.core.errors import AetlabError, SeriesError
 from aetlab.series.check.nouns import SeriesCheck
 from aetlab.series.check.reach import Reach, find_reach
 from aetlab.series.check.spectra import measure_spectra
 from aetlab.series.check.verdicts import judge
-from aetlab.series.errors import SeriesError
 from aetlab.series.imported import ImportedSeries
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from aetlab.core import parabola
-from aetlab.forward.image_rotation import rotate_images
+from aetlab.forward.resampling import rotate_images
 from aetlab.series.prepare.common_lines import (
     ENOUGH_TILTS,
     agreement,

@@ -9,7 +9,8 @@ import numpy as np
 from aetlab.core.errors import DataError
 from aetlab.core.poses import Poses
 from aetlab.core.tilt_series import TiltSeries
-from aetlab.series.measures import Measures
+from aetlab.series.facts import Measures
+from aetlab.series.microscope import NO_SENSE, SENSE_STEP
 from aetlab.series.prepare.bad_frames import describe, find_bad_frames, find_odd_levels, no_bad_frames
 from aetlab.series.prepare.bad_pixels import BadPixels, fill_bad_pixels, find_bad_pixels, no_bad_pixels
 from aetlab.series.prepare.electrons import Electrons, find_electrons
@@ -21,7 +22,6 @@ from aetlab.series.prepare.pictures import along_axis, shrink
 from aetlab.series.prepare.region import Grid, choose_grid, place_image
 from aetlab.series.prepare.settings import PrepareSpec
 from aetlab.series.prepare.vacuum import Vacuum, find_mask, mask_of_rectangles, measure_vacuum, take_mean
-from aetlab.series.senses import NO_SENSE, SENSE_STEP
 
 #: Drift between the defoci, rms in pixels, up to which images are moved by whole pixels.
 _WHOLE_PX = 0.25

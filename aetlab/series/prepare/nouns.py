@@ -9,7 +9,7 @@ import numpy as np
 from aetlab.core.errors import DataError
 from aetlab.core.poses import Poses
 from aetlab.core.tilt_series import TiltSeries
-from aetlab.series.measures import Measures
+from aetlab.series.facts import Measures
 from aetlab.spec import MicroscopeSpec
 
 

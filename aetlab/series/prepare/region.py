@@ -16,7 +16,7 @@ import numpy as np
 
 from aetlab.core.errors import DataError
 from aetlab.core.grid import in_plane_rotation
-from aetlab.forward.image_rotation import rotate_images
+from aetlab.forward.resampling import rotate_images
 from aetlab.series.prepare.bad_pixels import fill_bad_pixels
 
 #: Greatest share of bad pixels in a good one.

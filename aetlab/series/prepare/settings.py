@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aetlab.core.checks import require
-from aetlab.core.setting import check_ranges, documented, setting
-from aetlab.series.senses import SENSES
+from aetlab.core.setting import check_ranges, documented, require, setting
+from aetlab.series.microscope import SENSES
 
 Rectangle = tuple[int, int, int, int]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aetlab.methods.table import find_rows
-from aetlab.series.errors import SeriesError
+from aetlab.core.errors import SeriesError
+from aetlab.methods import find_rows
 from aetlab.series.frames import FrameSource
 from aetlab.series.reader import Reader
 from aetlab.series.sign import with_sign

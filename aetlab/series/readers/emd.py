@@ -17,9 +17,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from aetlab.core.errors import SeriesError
 from aetlab.exchange.foreign_hdf5 import child, find_datasets, read_axes, to_text
 from aetlab.exchange.units import is_reciprocal, length_A
-from aetlab.series.errors import SeriesError
 from aetlab.series.frames import LENS_READING, StackFile
 from aetlab.series.hdf5 import ANGLES, open_hdf5, open_safely, order_of, per_frame, pixel_of, stack_of
 from aetlab.series.reader import Reader

@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 import scipy.io
 
+from aetlab.core.errors import SeriesError
 from aetlab.exchange.foreign_hdf5 import MOST_PACKED, check_dataset, find_datasets
-from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile, make_infos, one_line
 from aetlab.series.hdf5 import open_safely
 from aetlab.series.reader import Reader

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from aetlab.core.errors import SeriesError
 from aetlab.exchange.mrc import MrcHeader, read_mrc_header
-from aetlab.series.errors import SeriesError
 from aetlab.series.frames import LENS_READING, StackFile, make_infos
 from aetlab.series.reader import Reader
 

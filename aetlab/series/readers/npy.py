@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from aetlab.core.errors import SeriesError
 from aetlab.exchange.npy import map_npy
-from aetlab.series.errors import SeriesError
 from aetlab.series.frames import StackFile, make_infos, one_line
 from aetlab.series.reader import Reader
 

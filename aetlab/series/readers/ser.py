@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from aetlab.series.errors import SeriesError
+from aetlab.core.errors import SeriesError
 from aetlab.series.frames import LENS_READING, FrameInfo, StackFile, make_infos, one_line
 from aetlab.series.reader import Reader
 

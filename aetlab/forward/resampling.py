@@ -1,11 +1,8 @@
-"""Magnification of images about their centre, by their cosine series.
-
-The cosine series of a row of pixels passes through all of them and continues the row by its mirror image, without a
-jump. A magnification evaluates the series between the pixels: noise and fine detail are not smoothed.
-"""
+"""Resample images by their Fourier transforms: turned about their centre, or scaled."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import lru_cache
 
@@ -16,6 +13,37 @@ from aetlab.core.tilt_series import TiltSeries
 
 #: Distance in pixels of a place from its nearest pixel beyond which the next nearest one contributes more than a tenth.
 _CONTRIBUTES = 0.1
+
+
+def rotate_images(images: np.ndarray, angle_deg: float) -> np.ndarray:
+    """Return images (..., X, Y) rotated by ``angle_deg`` about their centre, from +x towards +y, in their precision.
+
+    Between 45° and 135° the result has the shape (..., Y, X). At r it is the image at R⁻¹ r: a feature at r moves to
+    R r. R is :func:`aetlab.core.grid.in_plane_rotation`.
+    """
+    quarters = round(angle_deg / 90)
+    if quarters:
+        images, angle_deg = np.rot90(images, quarters, (-2, -1)), angle_deg - 90 * quarters
+    if angle_deg == 0:
+        return images.copy()
+    angle = math.radians(angle_deg)
+    n_x, n_y = images.shape[-2:]
+    x, y = np.arange(n_x) - (n_x - 1) / 2, np.arange(n_y) - (n_y - 1) / 2
+    # R⁻¹ r = (x cos + y sin, -x sin + y cos): along x by tan(a/2) y, along y by -sin(a) x, and along x again.
+    turned = _shear(images, -2, math.tan(angle / 2) * y)
+    turned = _shear(turned, -1, -math.sin(angle) * x)
+    return _shear(turned, -2, math.tan(angle / 2) * y)
+
+
+def _shear(images: np.ndarray, axis: int, distance_px: np.ndarray) -> np.ndarray:
+    """Map f(u) to f(u + distance) along ``axis``, with one distance for each row along the other axis."""
+    n = images.shape[axis]
+    spectrum = scipy.fft.rfft(np.concatenate([images, np.flip(images, axis)], axis), axis=axis)
+    frequency = np.arange(n + 1) / (2 * n)
+    ramp = np.outer(frequency, distance_px) if axis == -2 else np.outer(distance_px, frequency)
+    spectrum *= np.exp(2j * np.pi * ramp).astype(spectrum.dtype)
+    shifted = scipy.fft.irfft(spectrum, 2 * n, axis=axis)
+    return np.ascontiguousarray(shifted[..., :n, :] if axis == -2 else shifted[..., :n])
 
 
 def magnify_images(images: np.ndarray, factor: float) -> np.ndarray:
