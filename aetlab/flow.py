@@ -211,11 +211,12 @@ def refine(settings: RunSpec, series: TiltSeries, reconstruction: Reconstruction
     with computing(settings):
         refined = refinement.refine_atoms(
             at_found_brightness(without_held_images(settings, series), reconstruction), settings.scale.shape_zxy,
-            traced, numbers, settings.refine, microscope=settings.microscope,
-            n_layers_per_slice=settings.binning.n_layers, n_coarse_layers=coarse_refinement_layers(settings), seed=seed,
-            report=lambda done, detail: reported(done, most, detail),
+            traced, numbers, settings.refine, refinement.ImageFormation(
+                microscope=settings.microscope, n_layers_per_slice=settings.binning.n_layers,
+                n_coarse_layers=coarse_refinement_layers(settings), averaged=averages_pixels(settings)),
+            seed=seed, report=lambda done, detail: reported(done, most, detail),
             make_slices=choose_slices(settings, len(traced) + (0 if held is None else len(held)), progress.say),
-            held=held, known=known, averaged=averages_pixels(settings))
+            held=held, known=known)
     reported(most, most, f"{len(refined)} atoms, {refined.summary['stopped']} in {refined.summary['passes']} passes")
     for line in refinement.describe_found(refined, series, settings.microscope):
         progress.say(f"refine: {line}")

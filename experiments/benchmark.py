@@ -37,7 +37,7 @@ from aetlab.methods.dual_solver import DualSolver
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.methods.regularisers.tv import TvSettings
 from aetlab.methods.rotations import make_rotation
-from aetlab.solve import minimize
+from aetlab.solve import Stopping, minimize
 from aetlab.spec import MicroscopeSpec
 from aetlab.spec.choices import settings
 from aetlab.store.environment import StageClock, describe_environment, peak_memory_bytes
@@ -164,7 +164,7 @@ def compare_with_reference(n: int = 48, n_reference: int = 3) -> dict[str, Any]:
         fitted = ForwardModel(series, (n, n, n), microscope=MicroscopeSpec(), n_layers_per_slice=N_LAYERS,
                               rotation=rotation)
         solution = minimize(np.zeros((n, n, n), np.float32), fitted.descend, DualSolver(WEIGHT, TvSettings()),
-                            n_tilts=N_TILTS, n_iterations=12, step=step, rng=np.random.default_rng(1))
+                            Stopping(n_iterations=12), n_tilts=N_TILTS, step=step, rng=np.random.default_rng(1))
         return list(solution.seconds[2:])
 
     linear_s, fourier_s = ours("linear"), ours("fourier")

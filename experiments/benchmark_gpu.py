@@ -57,7 +57,7 @@ from aetlab.methods.regularisers.tv import GpuTotalVariation, TvSettings
 from aetlab.methods.slab_tv import SlabTotalVariation
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.tables import tabulate_atoms
-from aetlab.solve import minimize
+from aetlab.solve import Stopping, minimize
 from aetlab.spec import MicroscopeSpec, SimulateSpec
 
 DEFOCUS_A = np.array([200.0, 450.0, 1000.0])
@@ -203,8 +203,8 @@ def reconstruct(device: Device, series: TiltSeries, n: int, n_iterations: int) -
     model = GpuModel(series, (n, n, n), microscope=MICROSCOPE, n_layers_per_slice=N_LAYERS, device=device)
     prox = GpuTotalVariation(device, WEIGHT, TvSettings(inner_iterations=N_INNER))
     return minimize(
-        device.zeros((n, n, n), np.float32), model.descend, prox, n_tilts=series.n_tilts, n_iterations=n_iterations,
-        step=1.5 / model.lipschitz, decay=STEP_DECAY, rng=np.random.default_rng(6),
+        device.zeros((n, n, n), np.float32), model.descend, prox, Stopping(n_iterations=n_iterations),
+        n_tilts=series.n_tilts, step=1.5 / model.lipschitz, decay=STEP_DECAY, rng=np.random.default_rng(6),
         extrapolate=lambda volume, proximal, beta: extrapolate(device, volume, proximal, beta))
 
 

@@ -51,7 +51,7 @@ from aetlab.forward.multislice import Multislice
 from aetlab.forward.series_optics import series_optics
 from aetlab.methods.regularisers.pos import Positive
 from aetlab.methods.rotations import make_rotation
-from aetlab.solve import minimize
+from aetlab.solve import Stopping, minimize
 from aetlab.spec import SimulateSpec, TiltsSpec, WedgeSpec, tilt_angles_deg
 from aetlab.store.environment import StageClock, describe_environment, peak_memory_bytes
 from experiments.benchmark_simulation import BLUR_A2, DEFOCI_A, MICROSCOPE, load_sample
@@ -221,9 +221,10 @@ def relative_error(volume: np.ndarray, truth_V: np.ndarray) -> float:
 def descend_by(descend: Callable[[np.ndarray, int, float], float], step: float, truth_V: np.ndarray,
                target: float) -> dict[str, Any]:
     """Reconstruct with the accelerated incremental solver and positivity until the cost falls below ``target``."""
-    solution = minimize(np.zeros(truth_V.shape, np.float32), descend, Positive(), n_tilts=N_TILTS,
-                        n_iterations=N_PASSES, step=step, rng=np.random.default_rng(1),
+    stopping = Stopping(n_iterations=N_PASSES,
                         enough=lambda state: "the target is reached" if state.cost[-1] < target else "")
+    solution = minimize(np.zeros(truth_V.shape, np.float32), descend, Positive(), stopping, n_tilts=N_TILTS,
+                        step=step, rng=np.random.default_rng(1))
     return {"costs": solution.cost.tolist(), "seconds": float(np.sum(solution.seconds)),
             "volume_error": relative_error(solution.volume, truth_V)}
 

@@ -12,7 +12,7 @@ from aetlab.core.doubts import doubts
 from aetlab.core.nouns import TiltSeries, TracedAtoms
 from aetlab.core.poses import Poses
 from aetlab.forward import add_shot_noise
-from aetlab.refinement import describe_found, found_lens, most_passes, refine_atoms
+from aetlab.refinement import ImageFormation, describe_found, found_lens, most_passes, refine_atoms
 from aetlab.refinement.aberrations import FoundAberration, find_aberrations, phases_per_nm
 from aetlab.refinement.model import AtomModel
 from aetlab.refinement.predicted import lacking_aberrations
@@ -78,8 +78,8 @@ def test_a_refinement_takes_an_aberration_that_its_images_show() -> None:
     error_A, found = {}, {}
     for aberrations in ("stated", "fitted"):
         spec = RefineSpec(kind="atoms", n_rounds=1, first_share=1.0, aberrations=aberrations)
-        found[aberrations] = refine_atoms(series, SHAPE, traced, ELEMENTS, spec, microscope=LENS,
-                                          n_layers_per_slice=8, seed=0)
+        found[aberrations] = refine_atoms(series, SHAPE, traced, ELEMENTS, spec,
+                                          ImageFormation(microscope=LENS, n_layers_per_slice=8), seed=0)
         off_A = found[aberrations].positions_A[:, None] - truth.positions_A[None]
         error_A[aberrations] = np.sqrt((np.linalg.norm(off_A, axis=2).min(axis=1) ** 2).mean())
         assert found[aberrations].summary["passes"] <= most_passes(spec, len(TILT_DEG))

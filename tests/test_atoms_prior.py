@@ -20,7 +20,7 @@ from aetlab.methods.regulariser import Problem
 from aetlab.methods.regularisers.atoms import AtomsPrior, AtomsSettings
 from aetlab.methods.rotations import rotate_and_bin
 from aetlab.reconstruction.fit import blur_A, step_of
-from aetlab.solve import Solution, State, minimize
+from aetlab.solve import Solution, State, Stopping, minimize
 from aetlab.spec import MicroscopeSpec, RegSpec, SpecError
 from tests.words import spec_of
 
@@ -160,7 +160,7 @@ class _Peaks:
         prior = AtomsPrior(1e-6, schedule, PROBLEM)
         return minimize(
             np.zeros_like(self.peaks), lambda volume, i, step: self.model.descend(volume, i, step, prior.metric),
-            prior, n_tilts=self.model.n_tilts, n_iterations=n_iterations, step=4 / self.model.lipschitz,
+            prior, Stopping(n_iterations=n_iterations), n_tilts=self.model.n_tilts, step=4 / self.model.lipschitz,
             adapt=prior.adapt, decay=0.7, **{"rng": np.random.default_rng(0), **options})
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from aetlab.methods.regulariser import Prox
-from aetlab.solve import State, minimize, rule_weight
+from aetlab.solve import State, Stopping, minimize, rule_weight
 from tests.priors import make_prox
 
 SHAPE = (4, 5, 6)
@@ -40,9 +41,11 @@ def _prox(kind: str) -> Prox:
     return make_prox(kind, 0.01, **({"warm_start": True} if kind == "tv" else {}))
 
 
-def _minimize(problem: Quadratic, n_iterations: int = 60, step: float = 0.5, kind: str = "pos", **options: object):
-    return minimize(START[kind].copy(), problem.descend, _prox(kind), n_tilts=N_TILTS,
-                    n_iterations=n_iterations, step=step, rng=np.random.default_rng(2), **options)
+def _minimize(problem: Quadratic, n_iterations: int = 60, step: float = 0.5, kind: str = "pos", *,
+              enough: Callable[[State], str] | None = None, **options: object):
+    stopping = Stopping(n_iterations=n_iterations, enough=enough)
+    return minimize(START[kind].copy(), problem.descend, _prox(kind), stopping, n_tilts=N_TILTS, step=step,
+                    rng=np.random.default_rng(2), **options)
 
 
 def test_converges_to_the_common_minimum() -> None:
@@ -119,8 +122,8 @@ def test_not_a_number_is_a_divergence() -> None:
             return np.nan
         return cost
 
-    solution = minimize(np.zeros(SHAPE), descend, make_prox("pos"), n_tilts=N_TILTS, n_iterations=60, step=0.4,
-                        rng=np.random.default_rng(2))
+    solution = minimize(np.zeros(SHAPE), descend, make_prox("pos"), Stopping(n_iterations=60), n_tilts=N_TILTS,
+                        step=0.4, rng=np.random.default_rng(2))
     assert solution.halvings == (2,)
     np.testing.assert_allclose(solution.volume, problem.target, atol=1e-2)
 
@@ -139,8 +142,8 @@ def test_a_callback_ends_the_solver_and_a_resumed_run_takes_no_further_step() ->
 
 
 def test_a_diverging_problem_ends_with_its_reason() -> None:
-    solution = minimize(np.zeros(SHAPE), lambda volume, i_tilt, step: float("nan"), make_prox("pos"), n_tilts=N_TILTS,
-                        n_iterations=1000, step=1.0, rng=np.random.default_rng(2))
+    solution = minimize(np.zeros(SHAPE), lambda volume, i_tilt, step: float("nan"), make_prox("pos"),
+                        Stopping(n_iterations=1000), n_tilts=N_TILTS, step=1.0, rng=np.random.default_rng(2))
     assert solution.stopped.startswith("diverged")
     assert len(solution.cost) < 100
     np.testing.assert_array_equal(solution.volume, 0)
@@ -159,12 +162,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(kind: str) -> Non
             checkpoints.append((arrays, json.dumps(state.values()), json.dumps(rng.bit_generator.state)))
 
     options = dict(n_tilts=N_TILTS, step=0.5)
-    minimize(START[kind].copy(), Quadratic().descend, _prox(kind), n_iterations=5, rng=rng,
+    minimize(START[kind].copy(), Quadratic().descend, _prox(kind), Stopping(n_iterations=5), rng=rng,
              on_iteration=keep, **options)
     arrays, values, rng_state = checkpoints[0]
     later = np.random.default_rng(99)
     later.bit_generator.state = json.loads(rng_state)
-    resumed = minimize(np.zeros(SHAPE), Quadratic().descend, _prox(kind), n_iterations=12,
+    resumed = minimize(np.zeros(SHAPE), Quadratic().descend, _prox(kind), Stopping(n_iterations=12),
                        rng=later, resume=State.restore(arrays, json.loads(values)), **options)
     np.testing.assert_array_equal(resumed.volume, whole.volume)
     np.testing.assert_array_equal(resumed.cost, whole.cost)

@@ -41,7 +41,7 @@ from aetlab.methods.regularisers import REGULARISERS
 from aetlab.methods.rotations import make_rotation, rotate_and_bin
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.tables import tabulate_atoms
-from aetlab.solve import minimize
+from aetlab.solve import Stopping, minimize
 from aetlab.spec import MicroscopeSpec, SimulateSpec, TraceSpec
 from aetlab.tracing.candidates import find_candidates
 from aetlab.tracing.sites import fit_sites
@@ -294,7 +294,7 @@ def test_a_reconstruction_agrees_with_the_cpu(problem: Problem, kind: str) -> No
     """
     device, series, shape = problem.device, problem.series, problem.shape
     n_tilts, n_defoci = series.images.shape[:2]
-    settings = {"n_tilts": n_tilts, "n_iterations": problem.n_iterations}
+    stopping = Stopping(n_iterations=problem.n_iterations)
     own = {"metric_at": 2, "reweight_at": (3,)} if kind == "atoms" else {}
     options = {**problem.options, "blur_A": 0.4 if kind == "atoms" else 0.0}
     reference = ForwardModel(series, shape, dtype=np.float64, **options)
@@ -303,7 +303,8 @@ def test_a_reconstruction_agrees_with_the_cpu(problem: Problem, kind: str) -> No
 
     def solve(model: Any, prior: Prior, volume: Any, **more: Any) -> Any:
         return minimize(volume, lambda v, i, by: model.descend(v, i, by, prior.metric() if prior.metric else None),
-                        prior.prox, step=step, adapt=prior.adapt, rng=np.random.default_rng(4), **settings, **more)
+                        prior.prox, stopping, n_tilts=n_tilts, step=step, adapt=prior.adapt,
+                        rng=np.random.default_rng(4), **more)
 
     expected = solve(reference, row.make(row.settings(**own), weight, about), np.zeros(shape))
     solutions = []

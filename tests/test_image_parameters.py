@@ -14,7 +14,7 @@ from aetlab.core.tiling import cut_poses
 from aetlab.forward import add_shot_noise
 from aetlab.forward.resampling import magnify_images, magnify_weights
 from aetlab.refinement.image_parameters import calibrate_images, take_common
-from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.model import AtomModel, ImageFormation, Sites
 from aetlab.refinement.predicted import predict_images
 from aetlab.refinement.refine import refine_atoms
 from aetlab.spec import MicroscopeSpec, RefineSpec
@@ -38,8 +38,8 @@ class Experiment:
         """Return atoms refined from positions 0.05 Å off, all with the right element."""
         start_A = self.sites.positions_A + np.random.default_rng(4).normal(0, 0.05, (len(self.sites), 3))
         traced = traced_from(start_A, np.array(ELEMENTS)[self.sites.kinds])
-        return refine_atoms(self.series, SHAPE, traced, ELEMENTS, spec, microscope=MicroscopeSpec(),
-                            n_layers_per_slice=4, seed=4)
+        return refine_atoms(self.series, SHAPE, traced, ELEMENTS, spec,
+                            ImageFormation(microscope=MicroscopeSpec(), n_layers_per_slice=4), seed=4)
 
 
 def make_model(series: TiltSeries) -> AtomModel:

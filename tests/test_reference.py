@@ -57,7 +57,8 @@ def test_cost_curve_and_volume_with_total_variation_agree() -> None:
     model, n_iterations = _model(series), 10
     step, weight = 1.5 / model.lipschitz, 2e-6
     solution = solve.minimize(np.zeros(SHAPE, np.float32), model.descend, make_prox("tv", weight),
-                              n_tilts=len(TILT_DEG), n_iterations=n_iterations, step=step, rng=np.random.default_rng(3))
+                              solve.Stopping(n_iterations=n_iterations), n_tilts=len(TILT_DEG), step=step,
+                              rng=np.random.default_rng(3))
     rng = np.random.default_rng(3)
     orders = [rng.permutation(len(TILT_DEG)) for _ in range(n_iterations)]
     volume, costs = _reference(series).reconstruct(orders, step, weight)

@@ -10,7 +10,7 @@ import pytest
 from aetlab.core.nouns import TiltSeries, TracedAtoms
 from aetlab.core.poses import Poses, turn_matrix
 from aetlab.forward import add_shot_noise
-from aetlab.refinement import refine_atoms
+from aetlab.refinement import ImageFormation, refine_atoms
 from aetlab.refinement.bootstrap import bootstrap_factors
 from aetlab.refinement.fisher import information_passes, invert_blocks, sample_information, standard_errors
 from aetlab.refinement.fit import fit_to_images
@@ -130,8 +130,8 @@ def test_sites_vanish_appear_and_get_their_elements(series: TiltSeries, truth: S
     false_A = np.array([[0.0, 0.1, 0.2], [2.8, -2.7, 0.1], [-2.8, 2.9, -0.2]])
     traced = traced_from(np.concatenate([truth.positions_A[kept] + rng.normal(0, 0.06, (kept.sum(), 3)), false_A]),
                          np.append(started, [14, 8, 0]))
-    refined = refine_atoms(series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms"), microscope=MicroscopeSpec(),
-                           n_layers_per_slice=4, seed=6)
+    refined = refine_atoms(series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms"),
+                           ImageFormation(microscope=MicroscopeSpec(), n_layers_per_slice=4), seed=6)
     distance_A = np.linalg.norm(refined.positions_A[:, None] - truth.positions_A[None], axis=2)
     assert len(refined) == 64 and sorted(distance_A.argmin(axis=1)) == list(range(64))
     assert distance_A.min(axis=1).max() < 0.35
@@ -142,8 +142,8 @@ def test_sites_vanish_appear_and_get_their_elements(series: TiltSeries, truth: S
     assert sum(entry["n_new"] for entry in refined.rounds) >= 4
     # Residuals of partly fitted sites look like atoms: every round must end with a converged fit.
     assert max(entry["remaining_standard_errors"] for entry in refined.rounds) < RefineSpec().tolerance
-    again = refine_atoms(series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms"), microscope=MicroscopeSpec(),
-                         n_layers_per_slice=4, seed=6)
+    again = refine_atoms(series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms"),
+                         ImageFormation(microscope=MicroscopeSpec(), n_layers_per_slice=4), seed=6)
     assert np.array_equal(refined.positions_A, again.positions_A)
     assert len(refined.as_traced()) == len(refined)
 
@@ -204,8 +204,8 @@ def test_a_series_with_missing_images_and_different_electrons_is_refined(series:
     images[weight == 0] = np.nan
     traced = traced_from(truth.positions_A + rng.normal(0, 0.06, (64, 3)), np.array(ELEMENTS)[truth.kinds])
     uneven = dataclasses.replace(uneven, images=images)
-    refined = refine_atoms(uneven, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms"), microscope=MicroscopeSpec(),
-                           n_layers_per_slice=4, seed=6)
+    refined = refine_atoms(uneven, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms"),
+                           ImageFormation(microscope=MicroscopeSpec(), n_layers_per_slice=4), seed=6)
     assert len(refined) == 64 and refined.summary["stopped"] == "converged"
     distance_A = np.linalg.norm(refined.positions_A[:, None] - truth.positions_A[None], axis=2)
     ratio = (refined.positions_A - truth.positions_A[distance_A.argmin(axis=1)]) / refined.position_error_A
@@ -235,7 +235,7 @@ def test_poses_are_recovered(truth: Sites) -> None:
     series = make_series(dataclasses.replace(truth, positions_A=positions_A), poses, 8)
     traced = traced_from(positions_A + rng.normal(0, 0.05, (64, 3)), np.array(ELEMENTS)[truth.kinds])
     refined = refine_atoms(series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms", n_rounds=1, poses=True),
-                           microscope=MicroscopeSpec(), n_layers_per_slice=4, seed=9)
+                           ImageFormation(microscope=MicroscopeSpec(), n_layers_per_slice=4), seed=9)
     turn_error = refined.poses.turn_deg - poses.turn_deg
     shift_error = refined.poses.shift_A - poses.shift_A
     assert len(refined) == 64 and 0.95 < refined.summary["chi_square"] < 1.03
@@ -254,7 +254,7 @@ def test_missing_sites_are_found_with_misaligned_tilts(truth: Sites) -> None:
     numbers = np.array(ELEMENTS)[truth.kinds]
     traced = traced_from(positions_A[kept] + rng.normal(0, 0.05, (kept.sum(), 3)), numbers[kept])
     refined = refine_atoms(series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms", poses=True, first_share=1.0),
-                           microscope=MicroscopeSpec(), n_layers_per_slice=4, seed=23)
+                           ImageFormation(microscope=MicroscopeSpec(), n_layers_per_slice=4), seed=23)
     distance_A = np.linalg.norm(refined.positions_A[:, None] - positions_A[None], axis=2)
     assert len(refined) == 64 and sorted(distance_A.argmin(axis=1)) == list(range(64))
     assert distance_A.min(axis=1).max() < 0.35

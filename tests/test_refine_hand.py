@@ -15,7 +15,7 @@ from aetlab.core.poses import Poses
 from aetlab.forward import add_shot_noise
 from aetlab.refinement.fisher import sample_information
 from aetlab.refinement.hand import fit_mirrored, mirror
-from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.model import AtomModel, ImageFormation, Sites
 from aetlab.refinement.refine import refine_atoms
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
@@ -76,8 +76,8 @@ def test_missing_atoms_are_found_in_the_hand_that_the_first_round_chooses() -> N
                          np.full((m, 3), 0.1), unknown, unknown, np.ones(m), np.zeros(m, np.uint8), unknown,
                          np.ones((m, 1)), np.zeros(m))
     spec = RefineSpec(kind="atoms", hand="choose", first_share=1.0, max_distance_A=6.0)
-    refined = refine_atoms(stated, SHAPE, traced, (79,), spec, microscope=MicroscopeSpec(), n_layers_per_slice=4,
-                           seed=0)
+    refined = refine_atoms(stated, SHAPE, traced, (79,), spec,
+                           ImageFormation(microscope=MicroscopeSpec(), n_layers_per_slice=4), seed=0)
     np.testing.assert_array_equal(refined.poses.tilt_deg, TILT_DEG)
     assert refined.summary["mirrored"] == 1 and refined.summary["hand"] > 5
     assert len(refined) == n and cKDTree(sites.positions_A).query(refined.positions_A)[0].max() < 0.1
@@ -91,7 +91,7 @@ def test_of_a_series_tilted_the_other_way_the_mirror_image_is_taken_on_request(h
     traced = TracedAtoms(wrong_A, np.ones(n), np.ones(n), np.ones(n), np.full(n, 79), np.full((n, 3), 0.1), unknown,
                          unknown, np.ones(n), np.zeros(n, np.uint8), unknown, np.ones((n, 1)), np.zeros(n))
     refined = refine_atoms(stated, SHAPE, traced, (79,), RefineSpec(kind="atoms", hand=hand, n_rounds=1),
-                           microscope=MicroscopeSpec(), n_layers_per_slice=4, seed=0)
+                           ImageFormation(microscope=MicroscopeSpec(), n_layers_per_slice=4), seed=0)
     taken = hand == "choose"
     expected_A = sites.positions_A if taken else wrong_A
     assert len(refined) == n and cKDTree(expected_A).query(refined.positions_A)[0].max() < 0.1

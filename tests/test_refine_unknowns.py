@@ -23,7 +23,7 @@ from test_refine import (
 from aetlab.core.nouns import RefinedAtoms, TiltSeries
 from aetlab.core.poses import Poses, turn_matrix
 from aetlab.forward import add_shot_noise
-from aetlab.refinement import Known, most_passes, refine_atoms
+from aetlab.refinement import ImageFormation, Known, most_passes, refine_atoms
 from aetlab.refinement.fisher import sample_information, separate_thermal, spread_of_tilts, tilt_factors
 from aetlab.refinement.fit import LEAST_THERMAL_A2
 from aetlab.refinement.geometry import settle
@@ -52,8 +52,9 @@ class Experiment:
         start_A = self.sites.positions_A + np.random.default_rng(seed).normal(0, 0.05, (len(self.sites), 3))
         traced = traced_from(start_A, np.array(ELEMENTS)[self.sites.kinds])
         spec = RefineSpec(kind="atoms", n_rounds=1, **settings)
-        refined = refine_atoms(self.series, SHAPE, traced, ELEMENTS, spec, microscope=MicroscopeSpec(),
-                               n_layers_per_slice=4, seed=seed, known=known)
+        refined = refine_atoms(self.series, SHAPE, traced, ELEMENTS, spec,
+                               ImageFormation(microscope=MicroscopeSpec(), n_layers_per_slice=4), seed=seed,
+                               known=known)
         most = most_passes(spec, len(self.series.tilt_deg))
         assert len(refined) == len(self.sites) and refined.summary["passes"] <= most
         return refined
@@ -152,7 +153,7 @@ def test_thermal_factors_are_fitted_after_sites_were_added_and_removed() -> None
     traced = traced_from(np.concatenate([start_A, false_A]),
                          np.append(np.array(ELEMENTS)[experiment.sites.kinds[kept]], [14, 8, 0]))
     refined = refine_atoms(experiment.series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms", thermal=True),
-                           microscope=MicroscopeSpec(), n_layers_per_slice=4, seed=9)
+                           ImageFormation(microscope=MicroscopeSpec(), n_layers_per_slice=4), seed=9)
     distance_A = np.linalg.norm(refined.positions_A[:, None] - experiment.sites.positions_A[None], axis=2)
     assert len(refined) == 64 and sorted(distance_A.argmin(axis=1)) == list(range(64))
     assert distance_A.min(axis=1).max() < 0.35
@@ -265,7 +266,7 @@ def test_traced_atoms_that_a_refinement_loses_are_kept_and_it_says_so() -> None:
     vacuum = dataclasses.replace(experiment.series, images=np.ones_like(experiment.series.images))
     traced = traced_from(experiment.sites.positions_A, np.array(ELEMENTS)[experiment.sites.kinds])
     refined = refine_atoms(vacuum, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms", n_rounds=2),
-                           microscope=MicroscopeSpec(), n_layers_per_slice=4, seed=37)
+                           ImageFormation(microscope=MicroscopeSpec(), n_layers_per_slice=4), seed=37)
     assert "traced atoms are kept" in refined.summary["stopped"]
     assert sorted(map(tuple, refined.positions_A)) == sorted(map(tuple, traced.positions_A))
 
@@ -371,7 +372,8 @@ def test_held_atoms_keep_the_sample_in_place_while_poses_are_fitted() -> None:
     refined = refine_atoms(
         experiment.series, SHAPE, traced_from(places_A[~held], numbers[~held]), ELEMENTS,
         RefineSpec(kind="atoms", n_rounds=1, poses=True, n_passes_last=10, n_information_last=1),
-        microscope=MicroscopeSpec(), n_layers_per_slice=4, seed=6, held=traced_from(places_A[held], numbers[held]))
+        ImageFormation(microscope=MicroscopeSpec(), n_layers_per_slice=4), seed=6,
+        held=traced_from(places_A[held], numbers[held]))
     off_A = refined.positions_A[:, None] - places_A[~held]
     nearest = np.linalg.norm(off_A, axis=2).argmin(axis=1)
     assert np.abs(off_A[np.arange(len(refined)), nearest].mean(axis=0)).max() < 0.1

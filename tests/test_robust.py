@@ -11,7 +11,7 @@ from aetlab.core.outlying import find_outlying, robust_factors
 from aetlab.core.poses import Poses
 from aetlab.forward import add_shot_noise
 from aetlab.forward.resampling import magnify_images
-from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.model import AtomModel, ImageFormation, Sites
 from aetlab.refinement.refine import refine_atoms
 from aetlab.refinement.robust import Left, describe_weakened
 from aetlab.spec import MicroscopeSpec, RefineSpec
@@ -46,8 +46,8 @@ def test_one_displaced_image_hardly_moves_the_atoms() -> None:
     error_A, found = {}, {}
     for robust in (False, True):
         spec = RefineSpec(kind="atoms", n_rounds=2, first_share=1.0, robust=robust)
-        found[robust] = refine_atoms(series, SHAPE, traced, (79,), spec, microscope=MicroscopeSpec(),
-                                     n_layers_per_slice=4, seed=0)
+        found[robust] = refine_atoms(series, SHAPE, traced, (79,), spec,
+                                     ImageFormation(microscope=MicroscopeSpec(), n_layers_per_slice=4), seed=0)
         off = found[robust].positions_A[:, None] - truth.positions_A[None]
         error_A[robust] = np.linalg.norm(off, axis=2).min(axis=1).mean()
     assert error_A[True] < 0.01 and error_A[True] < 0.6 * error_A[False]

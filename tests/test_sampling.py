@@ -12,7 +12,7 @@ from test_refine import ELEMENTS, SHAPE, VOXEL_A, make_truth, traced_from
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward import add_shot_noise, simulate_tilt_series
-from aetlab.refinement import most_passes, refine_atoms
+from aetlab.refinement import ImageFormation, most_passes, refine_atoms
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.predicted import predict_images
 from aetlab.refinement.sampling import (
@@ -106,7 +106,7 @@ def test_refined_atoms_are_as_wrong_as_they_say_only_where_the_sampling_is_corre
     options = {"microscope": microscope, "n_layers_per_slice": 4}
     for sampling, low, high in (("coarse", 3.5, 6), ("corrected", 0.85, 1.3)):
         spec = RefineSpec(kind="atoms", n_rounds=1, sampling=sampling)
-        refined = refine_atoms(series, SHAPE, traced, ELEMENTS, spec, **options, seed=3)
+        refined = refine_atoms(series, SHAPE, traced, ELEMENTS, spec, ImageFormation(**options), seed=3)
         nearest = np.linalg.norm(refined.positions_A[:, None] - truth.positions_A, axis=2).argmin(axis=1)
         ratio = (refined.positions_A - truth.positions_A[nearest]) / refined.position_error_A
         assert len(refined) == 64 and low < np.sqrt((ratio**2).mean()) < high

@@ -9,7 +9,7 @@ import pytest
 from aetlab.core.backend import threads
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward.model import SMALL_PLANE, ForwardModel
-from aetlab.solve import minimize
+from aetlab.solve import Stopping, minimize
 from aetlab.spec import MicroscopeSpec
 from tests.priors import make_prox
 
@@ -24,7 +24,7 @@ def _reconstruct(shape: tuple[int, int, int], rotation: str) -> tuple[np.ndarray
     series = TiltSeries(images, np.array([0.0, 50.0, 110.0]), np.array([200.0, 450.0]), 0.5)
     model = ForwardModel(series, shape, microscope=MicroscopeSpec(), n_layers_per_slice=7, rotation=rotation)
     prox = make_prox("tv", 1e-6, inner_iterations=4, warm_start=True)
-    solution = minimize(np.zeros(shape, np.float32), model.descend, prox, n_tilts=3, n_iterations=2,
+    solution = minimize(np.zeros(shape, np.float32), model.descend, prox, Stopping(n_iterations=2), n_tilts=3,
                         step=1 / model.lipschitz, rng=np.random.default_rng(2))
     return solution.volume, solution.cost
 

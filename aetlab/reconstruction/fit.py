@@ -123,11 +123,12 @@ def fit_volume(spec: RunSpec, model: Model, tilts: np.ndarray, weight: float, *,
         adapted = prior.adapt(state) if prior.adapt else False
         return (align(state) if align else False) or adapted
 
+    stopping = solve.Stopping(n_iterations=n_iterations, tolerance=tolerance, enough=enough,
+                              not_before=max(prior.settled, settled_poses(spec)))
     return solve.minimize(
-        volume0, lambda volume, i, by: model.descend(volume, int(tilts[i]), by, metric()), prior.prox,
-        n_tilts=len(tilts), n_iterations=n_iterations, step=step, decay=spec.engine.step_decay, rng=rng,
-        adapt=adapt, extrapolate=parts.extrapolate, enough=enough, tolerance=tolerance,
-        not_before=max(prior.settled, settled_poses(spec)), on_iteration=on_iteration, resume=resume)
+        volume0, lambda volume, i, by: model.descend(volume, int(tilts[i]), by, metric()), prior.prox, stopping,
+        n_tilts=len(tilts), step=step, decay=spec.engine.step_decay, rng=rng, adapt=adapt,
+        extrapolate=parts.extrapolate, on_iteration=on_iteration, resume=resume)
 
 
 def step_of(spec: RunSpec, n_tilts: int) -> float:

@@ -101,15 +101,14 @@ class CpuAtomSlices:
     def deposit(self, tables: AtomTables, centres: np.ndarray, kinds: np.ndarray, occupancy: np.ndarray) -> None:
         self._centres = centres
         kernels.deposit(self._slices, centres, kinds, occupancy.astype(self._dtype), self._n_layers, self._n_z,
-                        tables.cumulative, tables.weight, tables.reach, tables.n_reach, tables.window, self._lanes)
+                        tables.for_kernels, self._lanes)
 
     def cost_and_gradient(self, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
         return self._multislice.cost_and_gradient(self._slices, amplitude, weight)
 
     def gather(self, tables: AtomTables, kinds: np.ndarray, occupancy: np.ndarray, out: np.ndarray) -> None:
         kernels.gather(self._slices, self._centres[:len(kinds)], kinds, occupancy.astype(self._dtype), self._n_layers,
-                       self._n_z, tables.cumulative, tables.weight, tables.reach, tables.n_reach, tables.window,
-                       self._lanes, out)
+                       self._n_z, tables.for_kernels, self._lanes, out)
 
     def read(self) -> np.ndarray:
         return self._slices

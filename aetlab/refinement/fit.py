@@ -70,88 +70,122 @@ def fit_to_images(model: AtomModel, sites: Sites, poses: Poses, information: np.
     on_pass : callable, optional
         Called with the cost after each pass.
     """
-    n, n_tilts = len(sites), model.n_tilts
+    unknowns = _Unknowns(model, sites, poses, information, pose_information, thermal_information)
     n_electrons = model.data.mean_electrons(poses)
     electrons = n_electrons if math.isfinite(n_electrons) else NOISE_FREE_ELECTRONS
-    inverse = invert_blocks(information, DAMPING)
-    refine_poses = pose_information is not None
-    pose_root = np.zeros((6, 6))
-    if pose_information is not None:
-        fitted_poses = len(pose_information)
-        pose_root[:fitted_poses, :fitted_poses] = _inverse_root(pose_information)
-    refine_thermal, n_kinds = thermal_information is not None, len(model.elements)
-    border = _Border(inverse, thermal_information, sites.kinds, n_kinds) if thermal_information is not None else None
-    first_thermal = 4 * n + (6 * n_tilts if refine_poses else 0)
-
-    def unpack(x: np.ndarray) -> tuple[Sites, Poses, np.ndarray]:
-        moved = replace(sites, positions_A=x[:3 * n].reshape(n, 3), occupancy=x[3 * n:4 * n])
-        seen = poses.moved(x[4 * n:first_thermal].reshape(n_tilts, 6) @ pose_root) if refine_poses else poses
-        return moved, seen, x[first_thermal:] if refine_thermal else model.thermal_A2
 
     def evaluate(x: np.ndarray) -> tuple[float, np.ndarray]:
-        at, seen, thermal_A2 = unpack(x)
-        cost, by_position, by_occupancy = 0.0, np.zeros((n, 3)), np.zeros(n)
-        by_pose, by_thermal = np.zeros((n_tilts, 6)), np.zeros(n_kinds)
+        cost, gradient = unknowns.cost_and_gradient(x)
+        if on_pass is not None:
+            on_pass(cost)
+        return cost, gradient
+
+    # The decrement is measured in the metric JᵀJ; the electrons of a pixel convert it to standard errors.
+    per_error = math.sqrt(4 * electrons / max(4 * len(sites), 1))
+    descent = minimize_lbfgs(unknowns.start(), evaluate, unknowns.precondition, n_passes=n_passes,
+                             tolerance=tolerance / per_error, limit=unknowns.limit,
+                             settled=lambda direction: unknowns.settled(direction, electrons, tolerance))
+    fitted, seen, thermal_A2 = unknowns.unpack(descent.point)
+    if pose_information is not None and not model.holds_atoms:  # held atoms stay where they are, and so does the sample
+        settled_A, seen = settle(fitted.positions_A, seen)
+        fitted = replace(fitted, positions_A=settled_A)
+    if thermal_information is not None:
+        thermal_A2 = np.maximum(thermal_A2, LEAST_THERMAL_A2)
+    return Fit(fitted, seen, thermal_A2, unknowns.known, descent, descent.decrement * per_error)
+
+
+class _Unknowns:
+    """The unknowns of a fit to the images as one vector, with cost, gradient, preconditioner and limits of a step.
+
+    The vector holds positions (3 N), occupancies (N), six coordinates of the pose of each tilt in which all directions
+    are equally known, if poses are fitted, and the thermal factors (K), if they are. Arguments are those of
+    :func:`fit_to_images`.
+    """
+
+    def __init__(self, model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray,
+                 pose_information: np.ndarray | None, thermal_information: np.ndarray | None) -> None:
+        self._model, self._sites, self._poses = model, sites, poses
+        self._n, self._n_tilts, self._n_kinds = len(sites), model.n_tilts, len(model.elements)
+        self._inverse = invert_blocks(information, DAMPING)
+        self._refine_poses, self._refine_thermal = pose_information is not None, thermal_information is not None
+        self._pose_root = np.zeros((6, 6))
+        if pose_information is not None:
+            n_fitted = len(pose_information)
+            self._pose_root[:n_fitted, :n_fitted] = _inverse_root(pose_information)
+        self._border = (_Border(self._inverse, thermal_information, sites.kinds, self._n_kinds)
+                        if thermal_information is not None else None)
+        self._first_thermal = 4 * self._n + (6 * self._n_tilts if self._refine_poses else 0)
+        #: Information (K,) on each thermal factor; 0 if none is fitted.
+        self.known = self._border.known if self._border is not None else np.zeros(self._n_kinds)
+
+    def start(self) -> np.ndarray:
+        """Return the starting point."""
+        parts = [self._sites.positions_A.ravel(), self._sites.occupancy]
+        if self._refine_poses:
+            parts.append(np.zeros(6 * self._n_tilts))
+        if self._refine_thermal:
+            parts.append(self._model.thermal_A2)
+        return np.concatenate(parts)
+
+    def unpack(self, x: np.ndarray) -> tuple[Sites, Poses, np.ndarray]:
+        """Return sites, poses and thermal factors (K,)."""
+        n, first_thermal = self._n, self._first_thermal
+        moved = replace(self._sites, positions_A=x[:3 * n].reshape(n, 3), occupancy=x[3 * n:4 * n])
+        seen = (self._poses.moved(x[4 * n:first_thermal].reshape(self._n_tilts, 6) @ self._pose_root)
+                if self._refine_poses else self._poses)
+        return moved, seen, x[first_thermal:] if self._refine_thermal else self._model.thermal_A2
+
+    def cost_and_gradient(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the cost of all images and its gradient: a pass over the data."""
+        at, seen, thermal_A2 = self.unpack(x)
+        cost, by_position, by_occupancy = 0.0, np.zeros((self._n, 3)), np.zeros(self._n)
+        by_pose, by_thermal = np.zeros((self._n_tilts, 6)), np.zeros(self._n_kinds)
         least = thermal_A2 <= LEAST_THERMAL_A2
-        blurred = model.with_thermal(np.maximum(thermal_A2, LEAST_THERMAL_A2)) if refine_thermal else model
-        for tilt in blurred.gradients(at, seen, thermal=refine_thermal):
+        blurred = (self._model.with_thermal(np.maximum(thermal_A2, LEAST_THERMAL_A2)) if self._refine_thermal
+                   else self._model)
+        for tilt in blurred.gradients(at, seen, thermal=self._refine_thermal):
             here = tilt.gradient[0]
             cost += tilt.cost
             by_position += here[:, :3] @ seen.rotation(tilt.i_tilt)
             by_occupancy += here[:, 3]
-            if refine_poses:
+            if self._refine_poses:
                 by_pose[tilt.i_tilt] = pose_gradient(tilt.placed_A, here[:, :3], seen.turn_deg[tilt.i_tilt],
                                                      seen.shift_A[tilt.i_tilt])
-            if refine_thermal:
-                by_thermal += np.bincount(at.kinds, tilt.by_thermal, n_kinds)
-        if on_pass is not None:
-            on_pass(cost)
+            if self._refine_thermal:
+                by_thermal += np.bincount(at.kinds, tilt.by_thermal, self._n_kinds)
         parts = [by_position.ravel(), by_occupancy]
-        if refine_poses:
-            parts.append((by_pose @ pose_root.T).ravel())
-        if refine_thermal:
+        if self._refine_poses:
+            parts.append((by_pose @ self._pose_root.T).ravel())
+        if self._refine_thermal:
             parts.append(np.where(least, np.minimum(by_thermal, 0.0), by_thermal))
         return cost, np.concatenate(parts)
 
-    def precondition(vector: np.ndarray) -> np.ndarray:
+    def precondition(self, vector: np.ndarray) -> np.ndarray:
+        """Return ``vector`` times the approximate inverse of JᵀJ."""
+        n, first_thermal = self._n, self._first_thermal
         blocks = np.concatenate([vector[:3 * n].reshape(n, 3), vector[3 * n:4 * n, None]], axis=1)
-        solved, thermal = np.einsum("nij,nj->ni", inverse, blocks), vector[first_thermal:]
-        if border is not None:
-            solved, thermal = border.solve(blocks, solved, thermal)
+        solved, thermal = np.einsum("nij,nj->ni", self._inverse, blocks), vector[first_thermal:]
+        if self._border is not None:
+            solved, thermal = self._border.solve(blocks, solved, thermal)
         return np.concatenate([solved[:, :3].ravel(), solved[:, 3], vector[4 * n:first_thermal], thermal])
 
-    def limit(step: np.ndarray) -> np.ndarray:
+    def limit(self, step: np.ndarray) -> np.ndarray:
+        """Return ``step``, shortened where it moves a site or changes an occupancy or a thermal factor too much."""
+        n, first_thermal = self._n, self._first_thermal
         step = step.copy()
         moves = step[:3 * n].reshape(n, 3)
         longest = np.linalg.norm(moves, axis=1, keepdims=True)
         moves *= np.minimum(1.0, LONGEST_STEP_A / np.maximum(longest, 1e-12))
         step[3 * n:4 * n] = np.clip(step[3 * n:4 * n], -LARGEST_CHANGE, LARGEST_CHANGE)
-        if refine_thermal:
+        if self._refine_thermal:
             change_A2 = np.abs(step[first_thermal:]).max()
             step[first_thermal:] *= min(1.0, LARGEST_THERMAL_CHANGE_A2 / max(change_A2, 1e-12))
         return step
 
-    def settled(direction: np.ndarray) -> bool:
-        return border is None or bool((direction[first_thermal:] ** 2 * 4 * electrons * border.known
-                                       < tolerance**2).all())
-
-    start = [sites.positions_A.ravel(), sites.occupancy]
-    if refine_poses:
-        start.append(np.zeros(6 * n_tilts))
-    if refine_thermal:
-        start.append(model.thermal_A2)
-    # The decrement is measured in the metric JᵀJ; the electrons of a pixel convert it to standard errors.
-    per_error = math.sqrt(4 * electrons / max(4 * n, 1))
-    descent = minimize_lbfgs(np.concatenate(start), evaluate, precondition, n_passes=n_passes,
-                             tolerance=tolerance / per_error, limit=limit, settled=settled)
-    fitted, seen, thermal_A2 = unpack(descent.point)
-    if refine_poses and not model.holds_atoms:  # atoms that are held stay where they are, and so does the sample
-        settled_A, seen = settle(fitted.positions_A, seen)
-        fitted = replace(fitted, positions_A=settled_A)
-    if refine_thermal:
-        thermal_A2 = np.maximum(thermal_A2, LEAST_THERMAL_A2)
-    known = border.known if border is not None else np.zeros(n_kinds)
-    return Fit(fitted, seen, thermal_A2, known, descent, descent.decrement * per_error)
+    def settled(self, direction: np.ndarray, electrons: float, tolerance: float) -> bool:
+        """Return whether ``direction`` changes each thermal factor by less than ``tolerance`` standard errors."""
+        return self._border is None or bool((direction[self._first_thermal:] ** 2 * 4 * electrons * self._border.known
+                                             < tolerance**2).all())
 
 
 class _Border:

@@ -87,11 +87,12 @@ def _place(centre, reach, n_layers, n_z, n_x, n_y, window):
 
 
 @_serial
-def deposit(slices, centres, kinds, occupancy, n_layers, n_z, cumulative, weight, reach, n_reach, window, lanes):
+def deposit(slices, centres, kinds, occupancy, n_layers, n_z, tables, lanes):
     """Fill ``slices`` (S, X, Y) with the potential of the atoms in V: sums over ``n_layers`` of ``n_z`` voxel layers.
 
-    ``centres`` (N, 3) are z, x, y in voxels, ``kinds`` (N,) rows of the tables, ``occupancy`` (N,).
+    ``centres`` (N, 3) are z, x, y in voxels, ``kinds`` (N,) rows of ``tables``, ``occupancy`` (N,).
     """
+    cumulative, weight, reach, n_reach, window = tables
     n_slices, n_x, n_y = slices.shape
     size = 2 * n_reach + window + 4
     z_value, z_slope = np.empty((size, 8), slices.dtype), np.empty((size, 8), slices.dtype)
@@ -123,11 +124,12 @@ def deposit(slices, centres, kinds, occupancy, n_layers, n_z, cumulative, weight
 
 
 @_serial
-def gather(gradient, centres, kinds, occupancy, n_layers, n_z, cumulative, weight, reach, n_reach, window, lanes, out):
+def gather(gradient, centres, kinds, occupancy, n_layers, n_z, tables, lanes, out):
     """Fill ``out`` (N, 4) with d/dz, d/dx, d/dy per voxel and d/d occupancy of Σ ``gradient`` (S, X, Y) · slices.
 
     This is the adjoint of the derivative of :func:`deposit`.
     """
+    cumulative, weight, reach, n_reach, window = tables
     n_slices, n_x, n_y = gradient.shape
     size = 2 * n_reach + window + 4
     z_value, z_slope = np.empty((size, 8), gradient.dtype), np.empty((size, 8), gradient.dtype)

@@ -53,6 +53,20 @@ class Sites:
         return Sites(self.positions_A[keep], self.occupancy[keep], self.kinds[keep])
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageFormation:
+    """How images of atoms form: the microscope, and the slices and pixels of the model.
+
+    ``n_layers_per_slice`` is N_B; ``n_coarse_layers`` that of all rounds but the last, and of the information, 0 for
+    the same. ``averaged`` is as :class:`AtomModel` takes it.
+    """
+
+    microscope: MicroscopeSpec
+    n_layers_per_slice: int
+    n_coarse_layers: int = 0
+    averaged: bool = False
+
+
 class AtomModel:
     """Cost of atoms against a tilt series and its gradient, computed tilt by tilt on all threads of the engine.
 

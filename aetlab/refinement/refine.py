@@ -34,7 +34,7 @@ from aetlab.refinement.fit import Fit, fit_poses, fit_to_images
 from aetlab.refinement.hand import Twin, fit_twin
 from aetlab.refinement.image_parameters import Calibration, at_usual_occupancy, calibrate_images, take_common
 from aetlab.refinement.kept import carry_along, count_lost, keep_traced, well_traced, why_kept
-from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.model import AtomModel, ImageFormation, Sites
 from aetlab.refinement.naming import exchanged_occupancy, misfit_factor, name_sites
 from aetlab.refinement.passes import N_CALIBRATIONS, n_settling
 from aetlab.refinement.planes import plane_factors
@@ -51,7 +51,7 @@ from aetlab.refinement.search import (
 from aetlab.refinement.start import Known, align_tilts, as_sites, first_sites, noise_imitates_atoms
 from aetlab.refinement.summary import summarize_errors, summarize_fit, summarize_images
 from aetlab.refinement.surroundings import log_surroundings
-from aetlab.spec import MicroscopeSpec, RefineSpec
+from aetlab.spec import RefineSpec
 
 #: Sites of lower occupancy get the information on their positions that this occupancy would give.
 GROWN_OCCUPANCY = 0.7
@@ -69,10 +69,9 @@ Shared = tuple[np.ndarray | None, np.ndarray | None]
 
 
 def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: TracedAtoms, elements: tuple[int, ...],
-                 spec: RefineSpec, *, microscope: MicroscopeSpec, n_layers_per_slice: int, seed: int,
-                 n_coarse_layers: int = 0, report: PassReport | None = None,
+                 spec: RefineSpec, formation: ImageFormation, *, seed: int, report: PassReport | None = None,
                  make_slices: Callable[..., AtomSlices] = CpuAtomSlices, held: TracedAtoms | None = None,
-                 known: Known | None = None, averaged: bool = False) -> RefinedAtoms:
+                 known: Known | None = None) -> RefinedAtoms:
     """Refine traced atoms against the images.
 
     Parameters
@@ -85,12 +84,12 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
         Starting point; sites that were named "no atom" are included.
     elements : tuple of int
         Atomic numbers of the elements of the sample.
-    spec, microscope, n_layers_per_slice
-        Settings of the refinement, the microscope, and N_B.
+    spec : RefineSpec
+        Settings of the refinement.
+    formation : ImageFormation
+        How the images of the atoms form.
     seed : int
         Seed of the noise for the sampled information.
-    n_coarse_layers : int
-        N_B of all rounds but the last, and of the information; 0 for ``n_layers_per_slice``.
     report : callable, optional
         ``report(passes done, detail)`` after each pass.
     make_slices : callable
@@ -99,14 +98,13 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
         Atoms that are in the images as well and that are not refined, such as those of a neighbouring tile.
     known : Known, optional
         Poses, thermal factors and contrast that are not refined.
-    averaged : bool
-        As :class:`aetlab.refinement.model.AtomModel` takes it.
 
     Atoms are returned in the order of z, x, y.
     """
     kinds = tuple(sorted(elements))
-    model = AtomModel(series, shape_zxy, kinds, microscope=microscope, n_layers_per_slice=n_layers_per_slice,
-                      parametrization=spec.parametrization, debye_waller_A2=spec.debye_waller_A2, averaged=averaged,
+    model = AtomModel(series, shape_zxy, kinds, microscope=formation.microscope,
+                      n_layers_per_slice=formation.n_layers_per_slice, averaged=formation.averaged,
+                      parametrization=spec.parametrization, debye_waller_A2=spec.debye_waller_A2,
                       focal_spread=spec.focal_spread, make_slices=make_slices,
                       held=None if held is None else as_sites(held, kinds))
     poses = Poses.nominal(series.tilt_deg, model.n_defoci)
@@ -114,7 +112,7 @@ def refine_atoms(series: TiltSeries, shape_zxy: tuple[int, int, int], traced: Tr
         poses, (model, spec) = known.poses, known.held_in(model, spec)
     # Held atoms are not mirrored with the sites.
     refinement = _Refinement(model, spec if held is None else replace(spec, hand="none"), seed, report,
-                             n_coarse_layers or n_layers_per_slice)
+                             formation.n_coarse_layers or formation.n_layers_per_slice)
     refined = refinement.run(traced, poses) if len(traced) else None
     if refined is not None and not refinement.kept:
         return refined

@@ -49,6 +49,11 @@ class AtomTables:
     n_reach: int
     window: int
 
+    @property
+    def for_kernels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
+        """Return what :mod:`aetlab.refinement.kernels_numba` takes as its ``tables``."""
+        return self.cumulative, self.weight, self.reach, self.n_reach, self.window
+
 
 def tabulate_atoms(elements: tuple[int, ...], voxel_A: float, *, parametrization: str,
                    debye_waller_A2: dict[str, float], dtype: type = np.float32) -> AtomTables:

@@ -90,11 +90,30 @@ class Solution:
     state: State
 
 
-def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox, *, n_tilts: int,
-             n_iterations: int, step: float, rng: np.random.Generator, decay: float = 1.0,
-             adapt: Callable[[State], bool] | None = None,
+@dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """When a fit ends: after ``n_iterations``, or earlier by one of two rules.
+
+    The relative change of the proximal point (of its root mean square) in an accepted iteration falls below
+    ``tolerance`` (0 for never) once ``not_before`` iterations are done; or ``enough``, which is called with the
+    :class:`State` after each iteration, returns the reason for stopping instead of an empty string.
+    """
+
+    n_iterations: int
+    tolerance: float = 0.0
+    not_before: int = 0
+    enough: Callable[[State], str] | None = None
+
+    def reason(self, state: State) -> str:
+        """Return why the fit ends before ``n_iterations`` are done; empty if it goes on."""
+        if converged(state, self.tolerance, self.not_before):
+            return f"the volume changed by less than {self.tolerance:g} of itself"
+        return self.enough(state) if self.enough is not None and state.cost else ""
+
+
+def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox, stopping: Stopping, *, n_tilts: int,
+             step: float, rng: np.random.Generator, decay: float = 1.0, adapt: Callable[[State], bool] | None = None,
              extrapolate: Callable[[Any, Any, float], None] | None = None,
-             tolerance: float = 0.0, not_before: int = 0, enough: Callable[[State], str] | None = None,
              on_iteration: Callable[[State], None] | None = None, resume: State | None = None) -> Solution:
     """Minimise a sum of costs over tilts, regularised by ``prox``.
 
@@ -108,8 +127,10 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
         before the step, a float or a scalar of the device, which is read after all tilts are visited.
     prox : Prox
         ``prox(volume, step)``, in place; its ``state`` is part of a checkpoint.
-    n_tilts, n_iterations : int
-        Tilts of an iteration, and iterations.
+    stopping : Stopping
+        Number of iterations, and the rules that end the fit earlier.
+    n_tilts : int
+        Tilts of an iteration.
     step : float
         Step in V², for a gradient in 1/V.
     rng : numpy.random.Generator
@@ -122,13 +143,6 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
         it returns True, momentum is reset, and the cost of that iteration and the next may rise.
     extrapolate : callable, optional
         ``extrapolate(volume, proximal, beta)``, Nesterov's step in place for arrays that are not NumPy's.
-    tolerance : float
-        Relative change of the proximal point (of its root mean square) in an accepted iteration, below which the
-        solver stops; 0 for never.
-    not_before : int
-        Iterations that are done before ``tolerance`` is considered.
-    enough : callable, optional
-        Called with the :class:`State` after each iteration; returns the reason for stopping, or an empty string.
     on_iteration : callable, optional
         Called with the :class:`State` after each iteration; the next iteration overwrites its arrays.
     resume : State, optional
@@ -136,14 +150,8 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
     """
     state = resume or State(volume0, volume0.copy(), {}, step)
     prox.state.update(state.kept)
-
-    def reason_to_stop() -> str:
-        if converged(state, tolerance, not_before):
-            return f"the volume changed by less than {tolerance:g} of itself"
-        return enough(state) if enough is not None and state.cost else ""
-
-    reason = reason_to_stop()  # an interrupted reconstruction may have been complete
-    while state.n_done < n_iterations and len(state.halvings) <= MAX_HALVINGS and not reason:
+    reason = stopping.reason(state)  # an interrupted reconstruction may have been complete
+    while state.n_done < stopping.n_iterations and len(state.halvings) <= MAX_HALVINGS and not reason:
         started = time.perf_counter()
         if adapt is not None and adapt(state):
             state.renewals.append(state.n_done)
@@ -159,7 +167,7 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
             _fall_back(state)
         else:
             state.volume = prox(state.volume, state.step)
-            if tolerance > 0:
+            if stopping.tolerance > 0:
                 state.changes.append(_relative_change(state.volume, state.proximal))
             following = (1 + math.sqrt(1 + 4 * state.momentum**2)) / 2
             (extrapolate or _extrapolate)(state.volume, state.proximal, (state.momentum - 1) / following)
@@ -169,9 +177,9 @@ def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox
         state.seconds.append(time.perf_counter() - started)
         if on_iteration is not None:
             on_iteration(state)
-        reason = reason_to_stop()
+        reason = stopping.reason(state)
     if not reason:
-        reason = (f"all {n_iterations} iterations done" if state.n_done >= n_iterations else
+        reason = (f"all {stopping.n_iterations} iterations done" if state.n_done >= stopping.n_iterations else
                   f"diverged at every step down to {state.step:.3g} V²")
     return Solution(state.proximal, np.array(state.cost), np.array(state.seconds), tuple(state.restarts),
                     tuple(state.halvings), state.step, reason, state)
