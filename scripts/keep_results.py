@@ -56,10 +56,11 @@ def table(kept: Path) -> pd.DataFrame:
 
 
 def as_markdown(frame: pd.DataFrame) -> str:
-    """Return our values in the paper's columns, with the paper's value and the difference in brackets."""
+    """Return our values in the paper's columns, in brackets the paper's value, where it has one, and the difference."""
     lines = ["| experiment | prior | " + " | ".join(COLUMNS.values()) + " |", "|---" * (2 + len(COLUMNS)) + "|"]
     for row in frame.to_dict("records"):
-        cells = [f"{row[column]:.4g} ({row[f'{column}_paper']:.4g}; {row[f'{column}_difference']:+.2g})"
+        cells = [f"{row[column]:.4g}" if pd.isna(row[f"{column}_paper"]) else
+                 f"{row[column]:.4g} ({row[f'{column}_paper']:.4g}; {row[f'{column}_difference']:+.2g})"
                  for column in COLUMNS]
         lines.append(f"| {row['experiment']} | {row['prior']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
