@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 import struct
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import pytest
 import aetlab
 from aetlab import flow, keeper
 from aetlab.cli.compose import compose_spec
+from aetlab.cli.estimates import print_estimates
 from aetlab.cli.measured_series import main
 from aetlab.core.errors import SeriesError
 from aetlab.core.nouns import Atoms, TiltSeries
@@ -114,6 +116,21 @@ def test_a_measured_series_becomes_atoms_without_a_truth(made: Record, laborator
     nearest = np.sort(np.linalg.norm(traced[:, None] - traced[None], axis=2), axis=1)[:, 1]
     true_nearest = np.sort(np.linalg.norm(atoms.positions_A[:, None] - atoms.positions_A[None], axis=2), axis=1)[:, 1]
     assert np.median(nearest) == pytest.approx(np.median(true_nearest), rel=0.03)
+
+
+@pytest.mark.parametrize("tiles", [(), ("tile.n=2", "tile.halo_A=4")])
+def test_the_time_of_a_measured_run_is_estimated_with_atoms_of_its_size(tiles: tuple[str, ...], series_file: Path,
+                                                                        tmp_path: Path, capsys) -> None:
+    words = ["data=measured", f"data.path={series_file}", "reg=tv", "binning=4", "refine=atoms", f"outputs={tmp_path}"]
+    print_estimates([*words, *tiles], multirun=False, config_dir=None)
+    said = capsys.readouterr().out
+    found = re.search(r"some (\d+) atoms, needs about 0\.\d\d GB and \d+ s on the CPU \((.*); by a short trial\)", said)
+    # The octahedron has 79 atoms and is 12.4 Å wide; the stand-in is a sphere in the depth of the volume.
+    assert found is not None and 79 < int(found[1]) < 400
+    stages = [part.rsplit(" ", 2)[0] for part in found[2].split(", ")]
+    assert stages == (["cut"] if tiles else []) + ["reconstruct", "trace"] + (["join"] if tiles else []) + [
+        "refine", "validate"]
+    assert "1 runs, 0 of them complete: " in said and not list(tmp_path.iterdir())
 
 
 def test_a_measured_series_is_cut_into_tiles(made: Record, series_file: Path, tmp_path: Path) -> None:

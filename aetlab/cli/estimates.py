@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from aetlab.cli.compose import Job
+    from aetlab.core.nouns import Atoms
     from aetlab.spec import RunSpec
     from aetlab.store.record import Places
 
@@ -29,37 +30,40 @@ def print_estimates(words: Sequence[str], *, multirun: bool, config_dir: Path | 
     from aetlab.cli.compose import compose_jobs
     from aetlab.cli.precompile import compile_s
     from aetlab.core import backend
-    from aetlab.core.seeds import generator
     from aetlab.reconstruction.estimate import duration, estimate
-    from aetlab.reconstruction.memory import available_bytes, memory_by_stage, require_memory
-    from aetlab.samples import build_sample
+    from aetlab.reconstruction.memory import available_bytes, require_memory
 
-    free, work, n_unknown = available_bytes(), Work(), 0
+    free, work = available_bytes(), Work()
     jobs = compose_jobs(words, multirun=multirun, config_dir=config_dir)
     start_s = time.process_time()  # a run starts as this command does
     for job in jobs:
         spec = job.spec
-        if spec.data.kind == "measured":
-            needed = memory_by_stage(spec)
-            print(f"{job.label}: needs about {max(needed.values()) / 1e9:.2f} GB; the time of a measured series is not "
-                  "estimated")
-            require_memory(spec)
-            n_unknown += 1
-            continue
         begin = time.process_time()
-        atoms = build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
+        atoms = _atoms(spec)
         with backend.threads(spec.engine.n_threads or backend.n_threads()):
             found = estimate(spec, atoms)
         left = work.left(job, found.seconds, time.process_time() - begin)
         note = "" if left == found.seconds else f"\n{'to do':<12} {'':>11} {duration(sum(left.values())):>10}"
-        print(f"{job.label}: {len(atoms)} atoms, {found.in_one_line()}\n{found.as_table()}{note}", flush=True)
+        some = "some " if spec.data.kind == "measured" else ""
+        print(f"{job.label}: {some}{len(atoms)} atoms, {found.in_one_line()}\n{found.as_table()}{note}", flush=True)
         require_memory(spec)
-    if n_unknown < len(jobs):
-        total_s = start_s + _LOAD_S + compile_s(job.spec for job in jobs) + work.seconds if work.n_jobs else start_s
-        more = f", besides {n_unknown} of measured series" if n_unknown else ""
-        print(f"{len(jobs)} runs, {work.n_complete} of them complete{more}: {duration(total_s)} on this machine, idle, "
-              "one run after another, with what is there and what the runs share")
+    total_s = start_s + _LOAD_S + compile_s(job.spec for job in jobs) + work.seconds if work.n_jobs else start_s
+    print(f"{len(jobs)} runs, {work.n_complete} of them complete: {duration(total_s)} on this machine, idle, "
+          "one run after another, with what is there and what the runs share")
     print(f"{free / 1e9:.1f} GB of memory are free")
+
+
+def _atoms(spec: RunSpec) -> Atoms:
+    """Return the atoms of a simulated sample, or a stand-in of the size of a measured one."""
+    if spec.data.kind == "measured":
+        from aetlab.series.check.reach import stand_in
+        from aetlab.series.imported import MARGIN_A
+
+        return stand_in(spec.scale.shape_zxy[0] * spec.scale.voxel_A / 2 - MARGIN_A, spec.sample.elements)
+    from aetlab.core.seeds import generator
+    from aetlab.samples import build_sample
+
+    return build_sample(spec.sample, spec.scale, generator(spec.seed, "sample"))
 
 
 @dataclass
@@ -82,9 +86,10 @@ class Work:
             self.n_complete += 1
             return {}
         left = dict(seconds)
-        series = tilt_series_path(spec, places)
-        if not self._is_new(str(series)) or series.exists():
-            del left["simulate"]
+        if "simulate" in left:
+            series = tilt_series_path(spec, places)
+            if not self._is_new(str(series)) or series.exists():
+                del left["simulate"]
         # Every tile that is there shares its fit and its sites.
         tiles = _fits(spec)
         n_new = sum(self._is_new(_key(each, after=True)) and not _is_fitted(each, places, other_code) for each in tiles)

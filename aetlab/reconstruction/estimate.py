@@ -144,7 +144,9 @@ def _estimate_tiles(spec: RunSpec, atoms: Atoms) -> Estimate:
     decide_s = one.get("decide", 0.0)
     if spec.align.enabled:
         decide_s += one["reconstruct"] * min(settled_poses(spec) / spec.engine.n_iterations, 1)
-    seconds = {"simulate": _simulation_s(replace(spec, tile=TileSpec()), atoms), "cut": 0.0}
+    simulated = spec.data.kind != "measured"
+    seconds = {"simulate": _simulation_s(replace(spec, tile=TileSpec()), atoms)} if simulated else {}
+    seconds["cut"] = 0.0
     seconds |= {"decide": decide_s} if decide_s else {}
     seconds |= {"reconstruct": n_reconstructed * one["reconstruct"], "trace": n_traced * one["trace"]}
     if joins:
@@ -152,7 +154,7 @@ def _estimate_tiles(spec: RunSpec, atoms: Atoms) -> Estimate:
         seconds["join"] = _SHARP_SHARE * one["trace"]
         seconds |= {stage: one[stage] * (n_reconstructed if stage == "refine" else n_rows)
                     for stage in ("refine", "validate") if stage in one}
-        seconds["score"] = one["score"]
+        seconds |= {"score": one["score"]} if simulated else {}
     memory = memory_by_stage(spec, on_gpu=device is not None)
     return _estimated(memory, seconds, device, part)
 
@@ -169,8 +171,9 @@ def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: Gpu | None) -> dict[s
     reconstruct_s += sum(stage.n_iterations * iteration_s(stage.spec) for stage in stages)
     trace_s = TRACE_S_PER_ATOM * len(atoms)
     decide_s = _decision_s(spec, atoms, iteration_s)
-    seconds = {"simulate": _simulation_s(spec, atoms)} | ({"decide": decide_s} if decide_s else {})
-    seconds |= {"reconstruct": reconstruct_s, "trace": trace_s}
+    simulated = spec.data.kind != "measured"
+    seconds = {"simulate": _simulation_s(spec, atoms)} if simulated else {}
+    seconds |= ({"decide": decide_s} if decide_s else {}) | {"reconstruct": reconstruct_s, "trace": trace_s}
     pass_s = 0.0
     if spec.refine.kind != "none":
         from aetlab.refinement import usual_passes
@@ -184,7 +187,7 @@ def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: Gpu | None) -> dict[s
         if spec.validate.kind == "halves":
             refined_s = seconds.get("refine", 0.0) if spec.validate.refined else 0.0
             seconds["validate"] += 2 * (reconstruct_s + trace_s + refined_s)
-    return seconds | {"score": 0.05 * TRACE_S_PER_ATOM * len(atoms)}
+    return seconds | ({"score": 0.05 * TRACE_S_PER_ATOM * len(atoms)} if simulated else {})
 
 
 def _pass_s(spec: RunSpec, atoms: Atoms) -> tuple[float, float]:
