@@ -114,4 +114,4 @@ def open_reporter(label: str) -> AbstractContextManager[Reporter]:
         return PlainReporter(label)
     from aetlab.core.progress_bar import BarReporter
 
-    return BarReporter(label)
+    return BarReporter(label, Pace)

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Any
 
 from rich import progress
 from rich.text import Text
 
-from aetlab.core.progress import Pace
-
 
 class BarReporter(AbstractContextManager["BarReporter"]):
-    """Show a bar with the stage, the step, the latest value (the cost in a reconstruction) and the time left."""
+    """Show a bar with the stage, the step, the latest value (the cost in a reconstruction) and the time left.
 
-    def __init__(self, label: str) -> None:
+    ``make_pace`` makes the :class:`aetlab.core.progress.Pace` of a stage.
+    """
+
+    def __init__(self, label: str, make_pace: Callable[[], Any]) -> None:
+        self._make_pace = make_pace
         self._bar = progress.Progress(
             progress.TextColumn("{task.fields[label]}"), progress.TextColumn("{task.description:<11}"),
             progress.BarColumn(), progress.MofNCompleteColumn(), progress.TextColumn("{task.fields[detail]}"),
             progress.TimeElapsedColumn(), _TimeLeft())
         self._label = label
         self._stage = ""
-        self._task = self._bar.add_task("prepare", total=None, label=label, detail="", pace=Pace())
+        self._task = self._bar.add_task("prepare", total=None, label=label, detail="", pace=make_pace())
         self._bar.start()
 
     def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
         if stage != self._stage:
             self._stage = stage
-            self._bar.reset(self._task, total=total, label=self._label, description=stage, detail="", pace=Pace())
+            self._bar.reset(self._task, total=total, label=self._label, description=stage, detail="",
+                            pace=self._make_pace())
         self._bar.tasks[0].fields["pace"].step(done)
         self._bar.update(self._task, completed=done, total=total, detail=detail)
 
