@@ -24,6 +24,8 @@ from aetlab.reporting.stored_run import StoredRun
 
 #: Atoms of two samples that are closer than this in Å are the same atom.
 SAME_ATOM_A = 0.05
+#: Thickness in Å of the slab whose removed atoms have a ring: a slice of 1 Å shows atoms up to 0.5 Å beyond its faces.
+_SEEN_A = 2.0
 #: The slices: normal axis, horizontal axis, vertical axis.
 _SLICES = (("x", "z", "y"), ("y", "z", "x"))
 
@@ -57,7 +59,7 @@ def plot_vacancies(whole: StoredRun, with_vacancies: StoredRun) -> Figure:
                 limits = (half_A[COLUMNS[horizontal]], half_A[COLUMNS[vertical]])
                 axes.set_xlim(-limits[0], limits[0])
                 axes.set_ylim(-limits[1], limits[1])
-                near_A = removed_A[in_slab(removed_A, normal, 0.0)]
+                near_A = removed_A[in_slab(removed_A, normal, 0.0, _SEEN_A)]
                 _ring(axes, near_A, (horizontal, vertical), picture_in, 2 * limits[0])
                 if normal == "x":
                     panel_letter(axes, f"({'abc'[i]})", titles[i])
