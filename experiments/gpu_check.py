@@ -35,7 +35,7 @@ from typing import Any
 ABSENT = 77
 ROOT = Path(__file__).resolve().parents[1]
 #: Tests marked gpu in tests/test_gpu_device.py.
-N_GPU_TESTS = 23
+N_GPU_TESTS = 26
 #: Seconds of everything, and seconds a part must have left to be started.
 TOTAL_S, LEAST_S = 470.0, 5.0
 SIZES = (96, 240, 480)

@@ -16,9 +16,10 @@ from aetlab.core.outlying import name_weakened
 from aetlab.core.poses import Poses
 from aetlab.forward import ForwardModel, draw_poses, simulate_tilt_series
 from aetlab.forward.alignment import Search, TiltAligner, find_astray
-from aetlab.forward.posed_images import predict_amplitudes
+from aetlab.forward.posed_images import PosedOptics, predict_amplitudes
 from aetlab.forward.potential import build_potential
 from aetlab.forward.resampling import magnify_images, rotate_images
+from aetlab.forward.tilt_equations import AddedColumns, CpuTiltEquations, PosedTilt
 from aetlab.scoring import pose_errors, register_atoms
 from aetlab.spec import MicroscopeSpec, SimulateSpec
 
@@ -60,6 +61,11 @@ def _aligner(series: TiltSeries) -> tuple[ForwardModel, TiltAligner]:
     return model, TiltAligner(model, series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=LAYERS)
 
 
+def _equations(series: TiltSeries) -> CpuTiltEquations:
+    optics = PosedOptics(series, SHAPE, microscope=MICROSCOPE, n_layers_per_slice=LAYERS)
+    return CpuTiltEquations(optics, series, AddedColumns(), _aligner(series)[0])
+
+
 @pytest.fixture(scope="module")
 def potential_V() -> np.ndarray:
     return build_potential(_atoms(), SHAPE, VOXEL_A, debye_waller_A2=B_A2)
@@ -67,13 +73,13 @@ def potential_V() -> np.ndarray:
 
 @pytest.mark.parametrize("column", range(6), ids=UNKNOWNS)
 def test_derivatives_against_central_differences(column: int, potential_V: np.ndarray) -> None:
-    _, aligner = _aligner(_series(None))
+    equations = _equations(_series(None))
     h = np.array([0.05, 0.05, 0.02, 0.02, 1.0, 0.02])[column] * np.eye(6)[column]
     for i_tilt in range(len(TILT_DEG)):
-        amplitude, derivatives = aligner.derivatives(potential_V, i_tilt, OFFSET)
-        np.testing.assert_array_equal(amplitude, aligner.amplitudes(potential_V, i_tilt, OFFSET))
-        difference = (aligner.amplitudes(potential_V, i_tilt, OFFSET + h)
-                      - aligner.amplitudes(potential_V, i_tilt, OFFSET - h)) / (2 * h[column])
+        amplitude, derivatives = equations.derivatives(potential_V, PosedTilt(i_tilt, OFFSET))
+        np.testing.assert_array_equal(amplitude, equations.amplitudes(potential_V, PosedTilt(i_tilt, OFFSET)))
+        difference = (equations.amplitudes(potential_V, PosedTilt(i_tilt, OFFSET + h))
+                      - equations.amplitudes(potential_V, PosedTilt(i_tilt, OFFSET - h))) / (2 * h[column])
         # By the tilt angle it is a forward difference; by the axis it neglects the border of the rotated image.
         allowed = 0.05 if column < 2 else 0.002
         assert np.linalg.norm(derivatives[column] - difference) < allowed * np.linalg.norm(difference)
@@ -84,10 +90,10 @@ def test_aligner_and_simulation_move_a_tilt_alike(column: int, potential_V: np.n
     """Images of moved atoms agree with the volume moved alike, and not with the volume moved the other way."""
     row = np.where(np.arange(6) == column, [2.0, -2.0, *OFFSET[2:]], NONE)
     series = _series(_poses(np.tile(row, (len(TILT_DEG), 1))))
-    _, aligner = _aligner(series)
+    equations = _equations(series)
     for i_tilt in range(len(TILT_DEG)):
-        residual = [np.linalg.norm(aligner.amplitudes(potential_V, i_tilt, tried) - np.sqrt(series.images[i_tilt]))
-                    for tried in (row, NONE, 2 * NONE - row)]
+        residual = [np.linalg.norm(equations.amplitudes(potential_V, PosedTilt(i_tilt, tried))
+                                   - np.sqrt(series.images[i_tilt])) for tried in (row, NONE, 2 * NONE - row)]
         assert residual[0] < 0.4 * residual[1] and residual[0] < 0.2 * residual[2]
 
 

@@ -11,10 +11,11 @@ from scipy.ndimage import gaussian_filter
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward import build_potential, simd_multislice
-from aetlab.forward.alignment import TiltAligner
 from aetlab.forward.detector import Detector, interpolate_mtf, mtf_of, with_contrast
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice, make_multislice, make_optics, propagator
+from aetlab.forward.posed_images import PosedOptics
+from aetlab.forward.tilt_equations import AddedColumns, CpuTiltEquations, PosedTilt
 from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.spec import MicroscopeSpec, SpecError
@@ -183,13 +184,15 @@ def test_derivatives_of_the_alignment_against_central_differences(column: int) -
     atoms = Atoms(np.full(20, 14), np.random.default_rng(9).uniform(-3, 3, (20, 3)), np.zeros(20, int))
     volume = build_potential(atoms, SHAPE, PIXEL_A, debye_waller_A2={"default": 0.5})
     series = _series(np.ones((2, 2, *SHAPE[1:])))
-    options = {"microscope": TABLE, "n_layers_per_slice": 4}
-    aligner = TiltAligner(ForwardModel(series, SHAPE, **options), series, SHAPE, **options)  # type: ignore[arg-type]
+    optics = PosedOptics(series, SHAPE, microscope=TABLE, n_layers_per_slice=4)
+    model = ForwardModel(series, SHAPE, microscope=TABLE, n_layers_per_slice=4)
+    equations = CpuTiltEquations(optics, series, AddedColumns(), model)
     row = np.array([0.5, -0.3, 0.4, -0.3, 15.0, 1.05])
     h = np.array([0.05, 0.05, 0.02, 0.02, 1.0, 0.02])[column] * np.eye(6)[column]
-    amplitude, derivatives = aligner.derivatives(volume, 1, row)
-    np.testing.assert_array_equal(amplitude, aligner.amplitudes(volume, 1, row))
-    difference = (aligner.amplitudes(volume, 1, row + h) - aligner.amplitudes(volume, 1, row - h)) / (2 * h[column])
+    amplitude, derivatives = equations.derivatives(volume, PosedTilt(1, row))
+    np.testing.assert_array_equal(amplitude, equations.amplitudes(volume, PosedTilt(1, row)))
+    ahead, behind = (equations.amplitudes(volume, PosedTilt(1, row + sign * h)) for sign in (1, -1))
+    difference = (ahead - behind) / (2 * h[column])
     allowed = 0.05 if column < 2 else 0.002
     assert np.linalg.norm(derivatives[column] - difference) < allowed * np.linalg.norm(difference)
 

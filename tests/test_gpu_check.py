@@ -25,7 +25,7 @@ BARE = ("contourpy", "cupy", "cycler", "dateutil", "fontTools", "h5py", "iniconf
 #: Refuses the import of any other package, except of the compiler that stands for the GPU.
 BLOCK = ("import importlib.abc, sys\n"
          f"allowed = {{*sys.stdlib_module_names, *{BARE!r}, 'aetlab', 'ziglang', 'benchmark_gpu'}}\n"
-         "helpers = ('_sysconfigdata', 'test_', 'priors', 'host_device', 'host_group', 'gpu_slices')\n"
+         "helpers = ('_sysconfigdata', 'test_', 'priors', 'host_device', 'host_group', 'gpu_slices', 'gpu_equations')\n"
          "class Block(importlib.abc.MetaPathFinder):\n"
          "    def find_spec(self, name, path=None, target=None):\n"
          "        top = name.partition('.')[0]\n"

@@ -13,9 +13,21 @@ from priors import PROBLEM, make_gpu_prox
 from test_gpu_compile import machine_code
 
 from aetlab.core.nouns import Atoms, TiltSeries
+from aetlab.forward.posed_images import PosedOptics
 from aetlab.forward.series_optics import series_optics
 from aetlab.forward.simulate import SimulatedMicroscope
-from aetlab.gpu import GpuExitWaves, GpuExposure, GpuFits, GpuModel, GpuSearch, GpuSlices, Group, SlabModel
+from aetlab.forward.tilt_equations import AddedColumns, PosedTilt
+from aetlab.gpu import (
+    GpuExitWaves,
+    GpuExposure,
+    GpuFits,
+    GpuModel,
+    GpuSearch,
+    GpuSlices,
+    GpuTiltEquations,
+    Group,
+    SlabModel,
+)
 from aetlab.gpu.atom_slices import GpuAtomSlices
 from aetlab.gpu.group import Transfer
 from aetlab.gpu.kernels import KERNELS, SOURCES
@@ -31,7 +43,7 @@ N_Z, N_LAYERS, N_SLICES, N_DEFOCI = 480, 10, 48, 3
 REGISTERS = {"add_adjoint": 48, "add_adjoint_in_metric": 56, "rotate_linear": 48, "rotate_cubic": 56,
              "build_rotation": 40, "detected_residual": 48, "poisson_residual": 48, "residual": 40, "to_images": 40,
              "from_images": 40, "tv_step": 48, "tv_step_in_slab": 56, "deposit_atoms": 40, "gather_atoms": 64,
-             "fit_gaussians": 112, "count_maxima": 56, "write_maxima": 56,
+             "correlate": 48, "form_columns": 48, "fit_gaussians": 112, "count_maxima": 56, "write_maxima": 56,
              "shear_in": 64, "shear_columns": 64, "shear_rows": 64, "shear_out": 64,
              **{name: 64 for name, kernel in KERNELS.items() if kernel.source == "fused.cu"}}
 
@@ -57,17 +69,67 @@ def test_a_tilt_takes_four_launches_a_slice_in_fused_planes() -> None:
 
 
 def test_an_exit_wave_of_the_alignment_takes_two_launches_a_slice() -> None:
-    """And one plane comes back."""
     device, images = CountingDevice(), np.ones((1, N_DEFOCI, 32, 32), np.float32)
     series = TiltSeries(images, np.zeros(1), np.array([200.0, 450.0, 1000.0]), 0.5)
     shape = (N_Z, 32, 32)
     waves = GpuExitWaves(series_optics(series, shape, MicroscopeSpec(), N_LAYERS), shape, N_LAYERS, "cubic", device)
     volume = device.zeros(shape, np.float32)
     device.reset()
-    waves.spectrum(volume, 12.5)
+    waves.wave(volume, 12.5)
     expected = {"build_rotation": 1, "rotate_cubic": 1, "transmit_columns": N_SLICES, "propagate_rows": N_SLICES - 1,
                 "rows_to_images": 1, "transform_columns": 1}
     assert device.launches == Counter(expected) and sum(expected.values()) == 99
+
+
+@pytest.mark.parametrize(("turned", "n_turns"), [(0.0, 0), (0.3, 1)])
+def test_a_tilt_of_the_alignment_takes_18_launches_beside_its_exit_waves_and_returns_376_bytes_an_image(
+        turned: float, n_turns: int) -> None:
+    """FFTs count as one. A turned tilt takes 13 more for each of two exit waves, and for each two measured images."""
+    device, n_tilts = CountingDevice(), 60
+    series = TiltSeries(np.ones((n_tilts, N_DEFOCI, 32, 32), np.float32), np.arange(n_tilts) * 3.0,
+                        np.array([200.0, 450.0, 1000.0]), 0.5)
+    shape, options = (N_Z, 32, 32), {"microscope": MicroscopeSpec(), "n_layers_per_slice": N_LAYERS}
+    model = GpuModel(series, shape, device=device, **options)
+    equations = GpuTiltEquations(PosedOptics(series, shape, **options), series, AddedColumns(), model=model)
+    tilt, volume = PosedTilt(7, np.array([0.1, turned, 0, 0, 0, 1])), device.zeros(shape, np.float32)
+    for _ in range(2):  # the first call places the low-pass filter as well
+        device.reset()
+        equations.compare(volume, tilt, 0.5)
+    assert sum(device.launches.values()) == 2 * 99 + 18 + 2 * 13 * n_turns
+    of_exit_waves = {name: 2 * n for name, n in (("build_rotation", 1), ("rotate_cubic", 1), ("rows_to_images", 1),
+                                                 ("transmit_columns", N_SLICES), ("propagate_rows", N_SLICES - 1),
+                                                 ("transform_columns", 1))}
+    assert device.launches - Counter(of_exit_waves) == Counter(
+        {"fft": 7 + 2 * 6 * n_turns, "differentiate": 1, "turn_slopes": 1, "pose_images": 1, "pair_products": 1,
+         "sum_amplitudes": 1, "form_columns": 1, "multiply_real": 1, "sum_products": 1, "sum_groups": 3}
+        | ({"mirror_lines": 6, "shift_lines": 6, "take_lines": 2} if n_turns else {}))
+    assert device.n_returned == N_DEFOCI * 376 and device.n_sent == N_DEFOCI * 36 + 2 * 16
+    device.reset()
+    equations.search(volume, tilt, 0.5, np.linspace(-50, 50, 11), 4)
+    assert sum(device.launches.values()) == 99 + 3 + 13 * n_turns + 8 * 11
+    assert device.n_returned == 24 * 11 and device.n_sent == 16 + 8 * N_DEFOCI + 11 * 32 * N_DEFOCI
+    equations.place(tilt)
+    device.reset()
+    equations.place(tilt)
+    assert sum(device.launches.values()) == 3 + 2 * 13 * n_turns
+    assert device.n_returned == 0 and device.n_sent == 16 + 32 * N_DEFOCI
+
+
+def test_the_equations_of_a_tilt_move_less_than_its_exit_waves() -> None:
+    """At 480³ those of two angles move 1.9 GB, and images, columns and sums 0.6 GB."""
+    device, shape = CountingDevice(), (N_Z, 480, 480)
+    images = np.ones((1, N_DEFOCI, 480, 480), np.float32)
+    series = TiltSeries(images, np.zeros(1), np.array([200.0, 450.0, 1000.0]), 0.5)
+    options = {"microscope": MicroscopeSpec(), "n_layers_per_slice": N_LAYERS}
+    optics, volume = PosedOptics(series, shape, **options), device.zeros(shape, np.float32)
+    equations = GpuTiltEquations(optics, series, AddedColumns(),
+                                 model=GpuModel(series, shape, device=device, **options))
+    device.reset()
+    equations._exit_waves.wave(volume, 3.0)
+    wave = device.n_bytes
+    device.reset()
+    equations.compare(volume, PosedTilt(0, np.array([0.1, 0, 0, 0, 0, 1])), 0.5)
+    assert 1.8e9 < 2 * wave < 2e9 and 0.5e9 < device.n_bytes - 2 * wave < 0.61e9
 
 
 def test_a_tilt_rotated_by_shears_takes_seven_launches_for_64_rows() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.fft
+from gpu_equations import OFF, check_equations
 from gpu_slices import CostOfSlices
 from host_device import HostDevice, host_library
 from priors import PROBLEM, make_gpu_prox, make_prox
@@ -25,6 +26,7 @@ from test_gpu_device import MICROSCOPE, make_problem, relative_error
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.series_optics import series_optics
+from aetlab.forward.tilt_equations import PosedTilt
 from aetlab.gpu import GpuError, GpuModel, SlabModel, choose, open_group
 from aetlab.gpu.kernels import KERNELS
 from aetlab.methods.regularisers import REGULARISERS
@@ -236,6 +238,13 @@ def test_steps_and_total_variation_through_cupy(queue: type[Queue], problem: str
     assert case.device.graph_problem == (None if problem is None else "RuntimeError: capture is not there")
     found = make_gpu_prox(case.device, "tv", 0.5)(volume, 6.0)
     assert relative_error(found, make_prox("tv", 0.5)(expected, 6.0)) < 1e-5
+
+
+def test_equations_of_the_alignment_through_cupy(queue: type[Queue]) -> None:
+    """With as many threads in a block as on a GPU."""
+    case = make_problem(open_cuda(), (9, 12, 10), 4, np.array([-30.0, 10.0, 60.0]), 1)
+    check_equations(case.series, case.shape, case.device, (0.8 * case.truth).astype(np.float32), microscope=MICROSCOPE,
+                    n_layers=4, tilts=[PosedTilt(1, OFF)])
 
 
 def test_the_device_reports_its_name_and_memory(queue: type[Queue]) -> None:

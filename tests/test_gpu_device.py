@@ -6,12 +6,14 @@ SciPy, Numba, CuPy and pytest alone: ``python -m pytest --noconftest -W default 
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from gpu_equations import NOMINAL, OFF, check_equations
 from gpu_slices import CostOfSlices
 from host_device import HostDevice, host_library
 from priors import make_gpu_prox, make_prox
@@ -19,10 +21,12 @@ from priors import make_gpu_prox, make_prox
 from aetlab.core.backend import gpu_problem, to_numpy
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
+from aetlab.forward.alignment import Search, TiltAligner
 from aetlab.forward.model import ForwardModel
 from aetlab.forward.multislice import Multislice
 from aetlab.forward.series_optics import series_optics
 from aetlab.forward.simulate import CpuExposure, SimulatedMicroscope
+from aetlab.forward.tilt_equations import PosedTilt
 from aetlab.gpu import (
     GpuExitWaves,
     GpuExposure,
@@ -30,6 +34,7 @@ from aetlab.gpu import (
     GpuModel,
     GpuSearch,
     GpuSlices,
+    GpuTiltEquations,
     extrapolate,
     memory_needed_bytes,
     open_device,
@@ -128,19 +133,49 @@ def test_exit_waves_at_any_angle_agree_with_float64(problem: Problem, rotation: 
     """As the alignment needs them: each call has an angle of its own."""
     device, shape = problem.device, problem.shape
     optics = series_optics(problem.series, shape, MICROSCOPE, problem.n_layers)
-    found = GpuExitWaves(optics, shape, problem.n_layers, rotation, device)
+    waves_of = GpuExitWaves(optics, shape, problem.n_layers, rotation, device)
     turning = make_rotation(rotation, shape, problem.n_layers, np.zeros(1), dtype=np.float64)
     waves, slices = Multislice(optics, np.float64), np.empty((-(-shape[0] // problem.n_layers), *shape[1:]))
-    volume = found.take(device.upload(problem.truth.astype(np.float32)))
+    volume = device.upload(problem.truth.astype(np.float32))
     for tilt_deg in (0.0, -31.7, 58.2):
         turning.set_angle(0, tilt_deg)
         turning.rotate_and_bin(problem.truth, 0, slices)
         spectrum = waves.exit_spectrum(slices).copy()
         spectrum[0, 0] -= spectrum.size  # what the atoms scatter
-        wave = found.spectrum(volume, tilt_deg)
-        assert wave.dtype == np.complex64
-        wave[0, 0] -= wave.size
-        assert np.linalg.norm(wave - spectrum) < 1e-4 * np.linalg.norm(spectrum)
+        found = np.fft.fft2(to_numpy(waves_of.wave(volume, tilt_deg)))
+        found[0, 0] -= found.size
+        assert np.linalg.norm(found - spectrum) < 1e-4 * np.linalg.norm(spectrum)
+
+
+@pytest.mark.parametrize("microscope", [MICROSCOPE, MicroscopeSpec(mtf_half=0.6)], ids=["ideal", "blurred"])
+def test_equations_of_the_alignment_agree_with_the_cpu_and_repeat_bit_for_bit(problem: Problem,
+                                                                              microscope: MicroscopeSpec) -> None:
+    own = np.array([[0.1, -0.2, 3.0, 0.02], [-0.1, 0.2, -3.0, -0.02]])
+    tilts = [PosedTilt(0, NOMINAL), PosedTilt(2, OFF), PosedTilt(3, OFF, own)]
+    check_equations(problem.series, problem.shape, problem.device, (0.8 * problem.truth).astype(np.float32),
+                    microscope=microscope, n_layers=problem.n_layers, tilts=tilts)
+
+
+def test_an_alignment_agrees_with_the_cpu(problem: Problem) -> None:
+    """From poses that are off, with a search and steps; the tilts are placed in a model on the same device."""
+    device, series, shape = problem.device, problem.series, problem.shape
+    volume = (0.9 * problem.truth).astype(np.float32)
+    search, tables, costs = Search(1.0, np.linspace(-20, 20, 3)), [], []
+    on_gpu = GpuModel(series, shape, device=device, **problem.options)
+    for model, make in ((ForwardModel(series, shape, **problem.options), None),
+                        (on_gpu, functools.partial(GpuTiltEquations, model=on_gpu))):
+        aligner = TiltAligner(model, series, shape, contrast=True, make_equations=make, **problem.options)
+        aligner.restore(np.tile(OFF, (series.n_tilts, 1)))
+        on_device = device.upload(volume) if model is on_gpu else volume
+        for first in (True, False):
+            aligner.align(on_device, search, smoothing_A=0.5, angles=not first, first=first)
+        tables.append(aligner.table)
+        costs.append([model.cost(on_device, i_tilt) for i_tilt in range(series.n_tilts)])
+    expected, found = tables
+    assert np.abs(expected - OFF).max(axis=0).min() > 1e-3
+    # By the angle, amplitudes are subtracted that differ in their third digit over 0.1°.
+    assert (np.abs(found - expected).max(axis=0) < [5e-3, 5e-3, 2e-4, 2e-4, 0.03, 3e-5]).all()
+    np.testing.assert_allclose(costs[1], costs[0], rtol=1e-3)
 
 
 def test_poisson_steps_and_images_agree_with_float64(problem: Problem) -> None:

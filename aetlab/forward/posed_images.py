@@ -5,14 +5,13 @@ The unknowns of a tilt and their place in the model are those of :mod:`aetlab.fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import scipy.fft
 
 from aetlab.core import physics
-from aetlab.core.backend import to_numpy
 from aetlab.core.grid import axial_frequencies, n_slices
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
@@ -30,63 +29,41 @@ NOMINAL = np.array([0.0, 0, 0, 0, 0, 1])
 DARK = 1e-3
 
 
-class PosedImages:
-    """Amplitudes of the images of a volume, tilt by tilt, at poses that may change with each call.
+class PosedOptics:
+    """Transfer functions of the images of each tilt at any shift and defocus.
 
-    Parameters
+    The parameters are those of :class:`aetlab.forward.series_optics.SeriesOptics`; the images of ``series`` are not
+    used.
+
+    Attributes
     ----------
-    series : TiltSeries
-        Tilt angles, defoci and pixels; its images are not used.
-    shape_zxy : tuple of int
-        Voxels of the volume; its (X, Y) is that of the images.
-    microscope : MicroscopeSpec
-        Energy, aperture, aberrations, envelopes and detector.
-    n_layers_per_slice : int
-        N_B.
-    make_exit_waves : callable
-        ``make_exit_waves(optics)`` returns the exit waves of volumes of this shape, on the CPU or a GPU.
+    series : SeriesOptics
+        The nominal optics of each tilt.
+    ramp_x, ramp_y, lift : complex64 (X, 1), (1, Y) and (X, Y)
+        Derivatives of the phase factors of shift along x and y and of defocus, in 1/Å.
     """
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
-                 n_layers_per_slice: int, make_exit_waves: Callable[[Optics], ExitWaves]) -> None:
-        self._tilt_deg = np.asarray(series.tilt_deg, float)
-        self._optics = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
-        self.mtf = self._optics.optics.mtf
-        self._exit_waves = make_exit_waves(self._optics.optics)
+                 n_layers_per_slice: int) -> None:
+        self.tilt_deg, self.pixel_A = np.asarray(series.tilt_deg, float), series.pixel_A
+        self.shape_zxy, self.n_layers_per_slice = shape_zxy, n_layers_per_slice
+        self.series = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
         shape_xy = (shape_zxy[1], shape_zxy[2])
         q_x, q_y = (np.fft.fftfreq(n, series.pixel_A) for n in shape_xy)
         wavelength_A = physics.wavelength_A(microscope.energy_keV)
-        #: Derivatives of the phase factors of shift along x and y and of defocus, in 1/Å.
         self.ramp_x = (-2j * np.pi * q_x[:, None]).astype(np.complex64)
         self.ramp_y = (-2j * np.pi * q_y[None, :]).astype(np.complex64)
         self.lift = (2j * np.pi * axial_frequencies(shape_xy, series.pixel_A, wavelength_A)).astype(np.complex64)
 
-    def take(self, potential_V: Any) -> Any:
-        """Return ``potential_V`` (Z, X, Y) of a forward model where the other methods need it."""
-        return self._exit_waves.take(potential_V)
+    @property
+    def optics(self) -> Optics:
+        """Return the optics of the first tilt."""
+        return self.series.optics
 
-    def amplitudes(self, potential_V: Any, i_tilt: int, row: np.ndarray, own: np.ndarray | None = None,
-                   ) -> np.ndarray:
-        """Return a_j (F, X, Y) of one tilt at its unknowns ``row`` (6,), with what images have of their ``own`` (F, 4).
-        """
-        waves = image_waves(self.exit_spectrum(potential_V, i_tilt, row[0], row[1])
-                            * self.transfer_at(i_tilt, *shift_and_defocus(row, own)))
-        return np.sqrt(brightness_of(row, own)).astype(np.float32) * self.detect(waves)
-
-    def detect(self, waves: np.ndarray) -> np.ndarray:
-        """Return the amplitudes (F, X, Y) that the detector sees of image waves: √(K |ψ|²)."""
-        if self.mtf is None:
-            return np.abs(waves)
-        return np.sqrt(np.maximum(blur_by_detector(np.abs(waves) ** 2, self.mtf), np.float32(DARK**2)))
-
-    def exit_spectrum(self, potential_V: Any, i_tilt: int, offset_deg: float, axis_deg: float) -> np.ndarray:
-        """Return the Fourier transform of R_φ g, complex64 (X, Y)."""
-        spectrum = self._exit_waves.spectrum(potential_V, float(self._tilt_deg[i_tilt] + offset_deg))
-        if axis_deg == 0:
-            return spectrum
-        wave = scipy.fft.ifft2(spectrum)
-        real, imaginary = rotate_images(np.stack([wave.real, wave.imag]), float(axis_deg))
-        return scipy.fft.fft2(real + np.complex64(1j) * imaginary)
+    @property
+    def mtf(self) -> np.ndarray | None:
+        """Return the MTF of the detector (X, Y); None for an ideal detector."""
+        return self.optics.mtf
 
     def transfer_at(self, i_tilt: int, shift_A: np.ndarray, defocus_A: float | np.ndarray) -> np.ndarray:
         """Return transfer functions (F, X, Y) of one tilt, including a shift and a change of the defocus, complex64.
@@ -96,7 +73,50 @@ class PosedImages:
         by_x, by_y = (np.asarray(by_A, np.float32)[..., None, None] for by_A in np.moveaxis(np.asarray(shift_A), -1, 0))
         lifted = np.asarray(defocus_A, np.float32)[..., None, None]
         moved = np.exp(self.ramp_x * by_x) * np.exp(self.ramp_y * by_y)
-        return _nominal(self._optics, i_tilt) * (moved * np.exp(self.lift * lifted))
+        return self.nominal(i_tilt) * (moved * np.exp(self.lift * lifted))
+
+    def nominal(self, i_tilt: int) -> np.ndarray:
+        """Return the nominal transfer functions (F, X, Y) of one tilt, complex64."""
+        transfer: np.ndarray = self.series.packed(i_tilt, lambda values: values.astype(np.complex64))
+        return transfer
+
+
+class PosedImages:
+    """Amplitudes of the images of a volume, tilt by tilt, at poses that may change with each call, on the CPU.
+
+    ``rotation`` turns one tilt, whose angle is set before each exit wave.
+    """
+
+    def __init__(self, optics: PosedOptics, rotation: Rotation) -> None:
+        n_z, n_x, n_y = optics.shape_zxy
+        self.optics, self._rotation = optics, rotation
+        self._multislice = Multislice(optics.optics)
+        self._slices = np.empty((n_slices(n_z, optics.n_layers_per_slice), n_x, n_y), np.float32)
+
+    def amplitudes(self, potential_V: np.ndarray, i_tilt: int, row: np.ndarray, own: np.ndarray | None = None,
+                   ) -> np.ndarray:
+        """Return a_j (F, X, Y) of one tilt at its unknowns ``row`` (6,), with what images have of their ``own`` (F, 4).
+        """
+        waves = image_waves(self.exit_spectrum(potential_V, i_tilt, row[0], row[1])
+                            * self.optics.transfer_at(i_tilt, *shift_and_defocus(row, own)))
+        return np.sqrt(brightness_of(row, own)).astype(np.float32) * self.detect(waves)
+
+    def detect(self, waves: np.ndarray) -> np.ndarray:
+        """Return the amplitudes (F, X, Y) that the detector sees of image waves: √(K |ψ|²)."""
+        if self.optics.mtf is None:
+            return np.abs(waves)
+        return np.sqrt(np.maximum(blur_by_detector(np.abs(waves) ** 2, self.optics.mtf), np.float32(DARK**2)))
+
+    def exit_spectrum(self, potential_V: np.ndarray, i_tilt: int, offset_deg: float, axis_deg: float) -> np.ndarray:
+        """Return the Fourier transform of R_φ g, complex64 (X, Y)."""
+        self._rotation.set_angle(0, float(self.optics.tilt_deg[i_tilt] + offset_deg))
+        self._rotation.rotate_and_bin(potential_V, 0, self._slices)
+        spectrum = self._multislice.exit_spectrum(self._slices).copy()
+        if axis_deg == 0:
+            return spectrum
+        wave = scipy.fft.ifft2(spectrum)
+        real, imaginary = rotate_images(np.stack([wave.real, wave.imag]), float(axis_deg))
+        return scipy.fft.fft2(real + np.complex64(1j) * imaginary)
 
 
 def shift_and_defocus(row: np.ndarray, own: np.ndarray | None) -> tuple[np.ndarray, Any]:
@@ -119,47 +139,14 @@ def predict_amplitudes(series: TiltSeries, potential_V: np.ndarray, poses: Poses
     """
     shape = (potential_V.shape[0], potential_V.shape[1], potential_V.shape[2])
     turning = make_rotation(rotation, shape, n_layers_per_slice, np.zeros(1))
-    model = PosedImages(series, shape, microscope=microscope, n_layers_per_slice=n_layers_per_slice,
-                        make_exit_waves=lambda optics: CpuExitWaves(optics, shape, n_layers_per_slice, turning))
+    optics = PosedOptics(series, shape, microscope=microscope, n_layers_per_slice=n_layers_per_slice)
+    model = PosedImages(optics, turning)
     poses = Poses.nominal(series.tilt_deg, series.n_defoci) if poses is None else poses
     own = poses.of_images if poses.of_images.any() else [None] * series.n_tilts
     for i_tilt, row in enumerate(poses.table):
         yield magnify_planes(model.amplitudes(potential_V, i_tilt, row, own[i_tilt]), poses.magnification)
 
 
-def _nominal(optics: SeriesOptics, i_tilt: int) -> np.ndarray:
-    """Return the nominal transfer functions (F, X, Y) of one tilt, complex64."""
-    transfer: np.ndarray = optics.packed(i_tilt, lambda values: values.astype(np.complex64))
-    return transfer
-
-
 def image_waves(spectrum: np.ndarray) -> np.ndarray:
     """Return the inverse transform of spectra (..., X, Y) that include the factor 1/(X·Y)."""
     return scipy.fft.ifft2(spectrum, norm="forward")
-
-
-class ExitWaves(Protocol):
-    """Exit waves behind the last slice of a volume rotated about the tilt axis."""
-
-    def take(self, potential_V: Any) -> Any:
-        """Return ``potential_V`` (Z, X, Y) of a forward model where :meth:`spectrum` needs it."""
-
-    def spectrum(self, potential_V: Any, tilt_deg: float) -> np.ndarray:
-        """Return the Fourier transform of the exit wave at ``tilt_deg``, complex64 (X, Y), on the CPU."""
-
-
-class CpuExitWaves:
-    """Implement :class:`ExitWaves` with a rotation of one tilt, whose angle is set before each exit wave."""
-
-    def __init__(self, optics: Optics, shape_zxy: tuple[int, int, int], n_layers_per_slice: int,
-                 rotation: Rotation) -> None:
-        self._multislice, self._rotation = Multislice(optics), rotation
-        self._slices = np.empty((n_slices(shape_zxy[0], n_layers_per_slice), *shape_zxy[1:]), np.float32)
-
-    def take(self, potential_V: Any) -> np.ndarray:
-        return to_numpy(potential_V)
-
-    def spectrum(self, potential_V: np.ndarray, tilt_deg: float) -> np.ndarray:
-        self._rotation.set_angle(0, tilt_deg)
-        self._rotation.rotate_and_bin(potential_V, 0, self._slices)
-        return self._multislice.exit_spectrum(self._slices).copy()

@@ -11,10 +11,13 @@ give its step. The mean of all planes stays 1: the volume would follow it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from aetlab.core.nouns import TiltSeries
 from aetlab.forward.resampling import reduce_series
+from aetlab.forward.tilt_equations import ImageEquations
 
 #: Fraction of its diagonal that is added to a normal matrix.
 DAMPING = 1e-3
@@ -56,33 +59,24 @@ class SingleImages:
         """Forget what the images of ``tilts`` (mask) have of their own."""
         self.of_images[tilts] = 0
 
-    def step(self, i_tilt: int, columns: np.ndarray, radial: np.ndarray | None, residual: np.ndarray,
-             most: np.ndarray) -> np.ndarray:
+    def step(self, i_tilt: int, equations: Sequence[ImageEquations], most: np.ndarray) -> np.ndarray:
         """Change what the images of a tilt have of their own by one step; return what they all share (4,) of it.
 
-        Parameters
-        ----------
-        columns : (K, F, P)
-            Derivatives with respect to shift along x and y, defocus and brightness; more of them, such as the contrast,
-            are fitted and not kept.
-        radial : (F, P), optional
-            Derivative with respect to the magnification, for the step of all tilts.
-        residual : (F, P)
-            What the tilt leaves.
-        most : (4,)
-            Largest change of each.
+        ``equations`` are those of each image after the step of the tilt. Further unknowns of them, such as the
+        contrast, are fitted and not kept. No change is larger than ``most`` (4,). Equations with the magnification
+        contribute to the step of all tilts.
         """
-        changes = np.zeros((len(residual), 4))
+        changes = np.zeros((len(equations), 4))
         for j in np.flatnonzero(self._present[i_tilt]).tolist():
-            inverse = _damped_inverse(columns[:, j])
-            step = -inverse @ (columns[:, j] @ residual[j]).astype(float)
+            of_image = equations[j]
+            inverse = _damped_inverse(of_image.normal)
+            step = -inverse @ of_image.slope
             changes[j] = np.clip(step[:4], -most, most)
-            if radial is not None:
-                along = -inverse @ (columns[:, j] @ radial[j]).astype(float)
-                moving = radial[j] + (along.astype(np.float32) @ columns[:, j])
-                left = residual[j] + (step.astype(np.float32) @ columns[:, j])
-                self._slope[j] += float(moving @ left)
-                self._curvature[j] += float(moving @ moving)
+            radial_slope = of_image.radial_slope
+            if radial_slope is not None:
+                slope, curvature = of_image.of_magnification(-inverse @ radial_slope, step)
+                self._slope[j] += slope
+                self._curvature[j] += curvature
         if not self.fits_images:
             return np.zeros(4)
         here = self._present[i_tilt]
@@ -106,9 +100,8 @@ class SingleImages:
         self.series = self._stated if (magnification == 1).all() else reduce_series(self._stated, magnification)
 
 
-def _damped_inverse(columns: np.ndarray) -> np.ndarray:
-    """Return the inverse (K, K) of the normal matrix of ``columns`` (K, P), with damping."""
-    normal = (columns @ columns.T).astype(float)
+def _damped_inverse(normal: np.ndarray) -> np.ndarray:
+    """Return the inverse (K, K) of a normal matrix, with damping."""
     scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-300))
     damped = normal * np.outer(scale, scale) + DAMPING * np.eye(len(normal))
     inverse: np.ndarray = np.linalg.inv(damped) * np.outer(scale, scale)

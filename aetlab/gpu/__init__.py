@@ -8,18 +8,25 @@ sources compiled for the CPU.
 
 from aetlab.core.errors import GpuError
 from aetlab.gpu.atom_slices import GpuSlices
-from aetlab.gpu.choose import open_device, open_group
+from aetlab.gpu.choose import check_room, open_device, open_group
 from aetlab.gpu.device import Device
 from aetlab.gpu.exposure import GpuExposure, check_reach
-from aetlab.gpu.footprint import atom_slices_bytes, exposure_bytes, memory_needed_bytes, slab_needed_bytes
+from aetlab.gpu.footprint import (
+    atom_slices_bytes,
+    equations_bytes,
+    exposure_bytes,
+    memory_needed_bytes,
+    slab_needed_bytes,
+)
 from aetlab.gpu.group import Group
 from aetlab.gpu.model import GpuModel, extrapolate
 from aetlab.gpu.rotation import check_rotation
-from aetlab.gpu.series_waves import GpuExitWaves
+from aetlab.gpu.series_waves import GpuExitWaves, differences_bytes
 from aetlab.gpu.slab_model import SlabModel
+from aetlab.gpu.tilt_equations import GpuTiltEquations
 from aetlab.gpu.tracing import GpuFits, GpuSearch, check_radius, fits_bytes, search_bytes
 
 __all__ = ["Device", "GpuError", "GpuExitWaves", "GpuExposure", "GpuFits", "GpuModel", "GpuSearch", "GpuSlices",
-           "Group", "SlabModel", "atom_slices_bytes", "check_radius", "check_reach", "check_rotation", "exposure_bytes",
-           "extrapolate", "fits_bytes", "memory_needed_bytes", "open_device", "open_group", "search_bytes",
-           "slab_needed_bytes"]
+           "GpuTiltEquations", "Group", "SlabModel", "atom_slices_bytes", "check_radius", "check_reach", "check_room",
+           "check_rotation", "differences_bytes", "equations_bytes", "exposure_bytes", "extrapolate", "fits_bytes",
+           "memory_needed_bytes", "open_device", "open_group", "search_bytes", "slab_needed_bytes"]

@@ -7,7 +7,7 @@ import math
 from aetlab.core.grid import n_slices
 from aetlab.gpu.atom_tiles import n_tiles
 from aetlab.gpu.group import slab_widths
-from aetlab.gpu.kernels import TILE_X, TILE_Y
+from aetlab.gpu.kernels import COLUMN_PAIRS, DIRECTIONS, N_PRODUCTS, PAIRS, TILE_X, TILE_Y
 from aetlab.gpu.rotation import SHEARED_ROWS
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.methods.rotations import ROTATIONS
@@ -35,7 +35,9 @@ def memory_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci:
     """
     waves = _waves_bytes(shape_zxy, n_tilts, n_defoci, n_layers_per_slice, REGULARISERS[regulariser].blur_A is not None,
                          mtf, aligned)
-    posed = exit_waves_bytes(shape_zxy, n_layers_per_slice) if aligned else 0
+    posed = 0.0
+    if aligned:
+        posed = exit_waves_bytes(shape_zxy, n_layers_per_slice) + equations_bytes(shape_zxy, n_tilts, n_defoci, mtf=mtf)
     return round(_volumes_bytes(shape_zxy, regulariser) + waves + posed + _table_bytes(shape_zxy, rotation))
 
 
@@ -44,6 +46,19 @@ def exit_waves_bytes(shape_zxy: tuple[int, int, int], n_layers_per_slice: int) -
     slices, plane = n_slices(shape_zxy[0], n_layers_per_slice), 8 * shape_zxy[1] * shape_zxy[2]
     # One wave, one working plane, one image, its transfer function and two propagators; slices are real.
     return round((4 + min(2, slices - 1) + slices / 2 + _FFT_PLANES) * plane + _table_bytes(shape_zxy, "cubic"))
+
+
+def equations_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci: int, *, mtf: bool = False) -> int:
+    """Return the bytes that a :class:`~aetlab.gpu.tilt_equations.GpuTiltEquations` holds, without its exit waves.
+
+    Weights of pixels, and transfer functions of different defoci, are not included.
+    """
+    _, n_x, n_y = shape_zxy
+    # Transfer functions and the buffer of images, three exit waves, two sets of mirrored lines; lift, low-pass filter
+    # and MTF are real.
+    planes = (1 + PAIRS + COLUMN_PAIRS + _FFT_PLANES * DIRECTIONS) * n_defoci + 3 + 4 + 1 + mtf / 2
+    measured, rows = n_tilts * n_defoci / 2, 8 * n_defoci * n_x * (N_PRODUCTS + 2)
+    return round((planes + measured) * 8 * n_x * n_y + rows)
 
 
 def slab_needed_bytes(shape_zxy: tuple[int, int, int], n_tilts: int, n_defoci: int, *, n_devices: int,

@@ -35,7 +35,7 @@ class FusedSteps:
         self._device = device
         self._phase = np.float32(optics.phase_per_V)
         self._which = [int(i) for i in optics.which]
-        self._order_x, self._order_y = simd_fft.scrambled_order(n_x), simd_fft.scrambled_order(n_y)
+        self.orders = simd_fft.scrambled_order(n_x), simd_fft.scrambled_order(n_y)
         self._sizes = np.int32(n_x), np.int32(n_y)
         self._along_x = np.int32(radices_of(n_x)), device.upload(twiddles_of(n_x))
         self._along_y = np.int32(radices_of(n_y)), device.upload(twiddles_of(n_y))
@@ -50,7 +50,7 @@ class FusedSteps:
 
     def pack(self, factors: np.ndarray) -> np.ndarray:
         """Return factors (..., X, Y) in scrambled order of both frequencies."""
-        return factors.astype(np.complex64)[..., self._order_x, :][..., self._order_y]
+        return factors.astype(np.complex64)[..., self.orders[0], :][..., self.orders[1]]
 
     def propagate(self, slices: Array, first: int = 0) -> None:
         for m, one_slice in enumerate(slices, start=first):

@@ -13,6 +13,10 @@ _DEEP = 8
 LONGEST, COLUMNS = 1440, 4
 #: Rows and columns of a tile of atoms.cu, and the largest number of voxels of an atom along x or y there.
 TILE_X, TILE_Y, MOST_CELLS = 8, 32, 64
+#: Columns of the equations of alignment.cu (residual included), and their products.
+N_COLUMNS, N_PRODUCTS = 9, 45
+#: Planes of an image there: waves and their derivatives, pairs of real quantities, and pairs of columns.
+DIRECTIONS, PAIRS, COLUMN_PAIRS = 6, 3, 5
 #: Largest number of voxels about a site of fits.cu.
 MOST_BOX = 512
 
@@ -47,8 +51,9 @@ def _fused(n_threads: int) -> Kernel:
 #: (rows of all images, 1, 1), ``sum_cost`` and ``set_tilt`` (1, 1, 1), ``*columns*``
 #: (blocks of columns of all planes, 1, 1), but ``copy_columns`` (values, 1, 1), ``*rows*`` (X, 1, 1), ``deposit_atoms``
 #: (tiles of all slices, 1, 1), ``gather_atoms`` (atoms, 1, 1), ``fit_gaussians`` (sites, 1, 1), ``*maxima``
-#: (Z · X, 1, 1), ``shear_*`` (blocks of rows of y of all lines, 1, 1), ``bin_layers`` (rows of y, X, S), all others
-#: (pixels or voxels, 1, 1).
+#: (Z · X, 1, 1), ``sum_amplitudes``, ``form_columns`` and ``sum_products`` (rows of all images, 1, 1), ``correlate``
+#: (X, 1, 1), ``sum_groups`` (sums, 1, 1), ``find_best_shift`` (1, 1, 1), ``shear_*`` (blocks of rows of y of all lines,
+#: 1, 1), ``bin_layers`` (rows of y, X, S), all others (pixels or voxels, 1, 1).
 KERNELS: dict[str, Kernel] = {
     "set_tilt": _each("rotation.cu", 1, 1, 1),
     "build_rotation": _each("rotation.cu", 32, 4, 1),
@@ -90,6 +95,14 @@ KERNELS: dict[str, Kernel] = {
     "count_maxima": Kernel("candidates.cu", (32, 1, 1), (1, 1, 1), waits=True),
     "write_maxima": Kernel("candidates.cu", (32, 1, 1), (1, 1, 1), waits=True),
     "fit_gaussians": Kernel("fits.cu", (32, 1, 1), (1, 1, 1), waits=True),
+    **{name: _each("alignment.cu", 256, 1, 1)
+       for name in ("differentiate", "turn_slopes", "pose_images", "pair_products", "multiply_real", "weigh_measured",
+                    "show_modulation", "mirror_lines", "shift_lines", "take_lines", "pose_transfer",
+                    "pack_amplitudes", "place_amplitudes", "pack_weights", "place_weights")},
+    **{name: Kernel("alignment.cu", (128, 1, 1), (1, 1, 1), waits=True)
+       for name in ("sum_amplitudes", "sum_groups", "form_columns", "correlate")},
+    "sum_products": Kernel("alignment.cu", (64, 1, 1), (1, 1, 1), waits=True),
+    "find_best_shift": Kernel("alignment.cu", (256, 1, 1), (1, 1, 1), waits=True),
     "tv_primal": _each("volume.cu", 32, 8, 1),
     "tv_step": Kernel("volume.cu", (32, 8, 1), (32, 8, _DEEP)),
     "tv_primal_in_slab": _each("volume.cu", 32, 8, 1),

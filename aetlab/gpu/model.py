@@ -13,7 +13,7 @@ import numpy as np
 from aetlab.core.nouns import TiltSeries
 from aetlab.gpu.device import Array, Device
 from aetlab.gpu.rotation import check_rotation, make_gpu_rotation
-from aetlab.gpu.series_waves import SeriesWaves, blur_volume
+from aetlab.gpu.series_waves import SeriesWaves, TiltArrays, blur_volume
 from aetlab.spec import MicroscopeSpec
 
 
@@ -100,6 +100,19 @@ class GpuModel:
         if self._waves.place_tilt(i_tilt, transfer, amplitude, weight):
             self._replay = (0, 0), None
         self._rotation.place(i_tilt, tilt_deg)
+
+    def tilt_arrays(self, i_tilt: int, tilt_deg: float) -> TiltArrays:
+        """Set the angle of one tilt, and return its arrays, to be written, as by :meth:`place_tilt`."""
+        arrays, first = self._waves.tilt_arrays(i_tilt)
+        if first:
+            self._replay = (0, 0), None
+        self._rotation.place(i_tilt, tilt_deg)
+        return arrays
+
+    @property
+    def orders(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the frequencies (X,) and (Y,), as indices of the FFT grid, in the order of transfer functions."""
+        return self._waves.orders
 
     def parts(self, volume: Array) -> dict[str, Callable[[], None]]:
         """Return the parts of a step by name, to measure the time of each; each needs the results of those before it.

@@ -19,6 +19,8 @@ class Steps(Protocol):
     """The multislice steps between the slices of a tilt and its images; ``images`` (F, X, Y) are overwritten."""
 
     images: Array
+    #: Frequencies along x and y, as indices of the FFT grid, in the order of packed factors.
+    orders: tuple[np.ndarray, np.ndarray]
 
     def pack(self, factors: np.ndarray) -> np.ndarray:
         """Return factors (..., X, Y) of frequencies in the form of these steps, complex64."""
@@ -61,6 +63,7 @@ class LibrarySteps:
         self._waves = device.zeros((len(self._which) + 1 if gradient else 1, n_x, n_y), np.complex64)
         self._plane = device.zeros((n_x, n_y), np.complex64)
         self.images = device.zeros((n_defoci, n_x, n_y), np.complex64)
+        self.orders = np.arange(n_x), np.arange(n_y)
 
     def pack(self, factors: np.ndarray) -> np.ndarray:
         return factors.astype(np.complex64)
@@ -180,6 +183,11 @@ class GpuWaves:
     def pack(self, transfer: np.ndarray) -> np.ndarray:
         """Return transfer functions (..., X, Y) in the form of :attr:`transfer`, complex64."""
         return self._steps.pack(transfer)
+
+    @property
+    def orders(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the frequencies along x and y, as indices of the FFT grid, in the order of :meth:`pack`."""
+        return self._steps.orders
 
     def separate_sets(self, n_tilts: int) -> None:
         """Give each of ``n_tilts`` a copy of its transfer functions, so that they can be replaced one by one."""

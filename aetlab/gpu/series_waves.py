@@ -1,16 +1,13 @@
 """Compare the slices of a tilt with its images on a GPU: measurement, optics and waves of a tilt series.
 
-:class:`GpuExitWaves` are those of a volume at any tilt angle: the counterpart of
-:class:`aetlab.forward.posed_images.CpuExitWaves`.
+:class:`GpuExitWaves` are those of a volume at any tilt angle.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.fft
 
 from aetlab.core.grid import n_slices
 from aetlab.core.nouns import TiltSeries
@@ -22,6 +19,18 @@ from aetlab.gpu.device import Array, Device
 from aetlab.gpu.multislice import GpuWaves
 from aetlab.gpu.rotation import check_rotation, make_gpu_rotation
 from aetlab.spec import MicroscopeSpec
+
+
+@dataclass(frozen=True)
+class TiltArrays:
+    """Transfer functions, as :meth:`SeriesWaves.orders` says, and amplitudes (F, X, Y) of one tilt on the device.
+
+    ``weight`` is that of rows (F, X, 1) or of pixels; None: 1.
+    """
+
+    transfer: Array
+    amplitude: Array
+    weight: Array | None
 
 
 class SeriesWaves:
@@ -58,10 +67,10 @@ class SeriesWaves:
         self.n_tilts = series.n_tilts
         self.lipschitz = optics.phase_per_V**2 * n_z * series.greatest_tilt_weight
         self._device = device
-        _check_room_for_differences(device, series, optics_of.n_sets)
+        check_room_for_differences(device, series)
         self._amplitude = device.upload(np.stack([series.amplitudes(i) for i in range(self.n_tilts)], dtype=np.float32,
                                                  casting="same_kind"))
-        self._weight = device.upload(weights) if (weights := _weights(series)) is not None else None
+        self._weight = device.upload(weights) if (weights := weights_on_device(series)) is not None else None
         zeros = device.zeros
         self.now, self.scale = zeros((2,), np.int32), zeros((1,), np.float32)
         self.slices = zeros((n_slices(n_z, n_layers_per_slice), n_x, n_y), np.float32)
@@ -102,15 +111,26 @@ class SeriesWaves:
 
         They have after the first call, from which on each tilt has transfer functions of its own.
         """
+        arrays, first = self.tilt_arrays(i_tilt)
+        self._device.write(self._waves.pack(transfer), arrays.transfer)
+        self._device.write(amplitude.astype(np.float32), arrays.amplitude)
+        if weight is not None:
+            assert arrays.weight is not None, "weights of pixels replace those of the series"
+            self._device.write(weight.astype(np.float32), arrays.weight)
+        return first
+
+    def tilt_arrays(self, i_tilt: int) -> tuple[TiltArrays, bool]:
+        """Return the arrays of one tilt, to be written, and whether recordings have to be renewed."""
         first, self._placed = not self._placed, True
         if first:
             self._waves.separate_sets(self.n_tilts)
-        self._waves.place_transfer(self._waves.pack(transfer), i_tilt)
-        self._device.write(amplitude.astype(np.float32), self._amplitude[i_tilt])
-        if weight is not None:
-            assert self._weight is not None, "weights of pixels replace those of the series"
-            self._device.write(weight.astype(np.float32), self._weight[i_tilt])
-        return first
+        return TiltArrays(self._waves.transfer[i_tilt], self._amplitude[i_tilt],
+                          None if self._weight is None else self._weight[i_tilt]), first
+
+    @property
+    def orders(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the frequencies (X,) and (Y,), as indices of the FFT grid, in the order of transfer functions."""
+        return self._waves.orders
 
     def _blur_slices(self) -> None:
         if self.half_kernel is not None:
@@ -140,7 +160,7 @@ def blur_axis(device: Device, values: Array, half_kernel: Array, n_axis: int, st
                   np.int32(n_axis), np.int64(stride), np.int64(values.size), out)
 
 
-def _weights(series: TiltSeries) -> np.ndarray | None:
+def weights_on_device(series: TiltSeries) -> np.ndarray | None:
     """Return the weights for :meth:`GpuWaves.measure`: of rows (T, F, X, 1) or of pixels (T, F, X, Y); None: all 1."""
     if series.is_regular:
         return None
@@ -151,17 +171,21 @@ def _weights(series: TiltSeries) -> np.ndarray | None:
     return by_pixel
 
 
-def _check_room_for_differences(device: Device, series: TiltSeries, n_sets: int) -> None:
-    """Raise :class:`GpuError` if the arrays that only an irregular series needs exceed the free memory."""
+def differences_bytes(series: TiltSeries) -> int:
+    """Return the bytes of arrays that only an irregular series needs: weights of pixels, more transfer functions."""
+    n_sets = len(np.unique(series.defocus_A, axis=0))
     n_bytes = (n_sets - 1) * 8 * int(np.prod(series.images.shape[1:]))
-    if series.pixel_weight is not None:
-        n_bytes += 4 * series.images.size
-    if n_bytes:
+    return n_bytes + (4 * series.images.size if series.pixel_weight is not None else 0)
+
+
+def check_room_for_differences(device: Device, series: TiltSeries) -> None:
+    """Raise :class:`GpuError` if :func:`differences_bytes` exceed the free memory."""
+    if n_bytes := differences_bytes(series):
         check_room(device, n_bytes)
 
 
 class GpuExitWaves:
-    """Rotate a volume of ``device``, and propagate the incident wave through it; one plane is read back.
+    """Rotate a volume of ``device``, and propagate the incident wave through it.
 
     ``rotation`` needs a GPU version. Nothing is recorded: each angle is used once.
     """
@@ -179,16 +203,12 @@ class GpuExitWaves:
         self._waves = GpuWaves(replace(optics, transfer=behind, mtf=None), device, gradient=False)
         self._rotation = make_gpu_rotation(rotation, shape_zxy, n_layers_per_slice, np.zeros(1), device, self._now)
 
-    def take(self, potential_V: Array) -> Array:
-        """Return ``potential_V`` (Z, X, Y) itself, which is on the device."""
-        return potential_V
+    def wave(self, potential_V: Array, tilt_deg: float) -> Array:
+        """Return the exit wave at ``tilt_deg``, complex64 (X, Y), of ``potential_V`` (Z, X, Y) on the device.
 
-    def spectrum(self, potential_V: Any, tilt_deg: float) -> np.ndarray:
-        """Return the Fourier transform of the exit wave at ``tilt_deg``, complex64 (X, Y), on the CPU."""
+        The next call overwrites it; until then it may be changed.
+        """
         self._rotation.place(0, tilt_deg)
         self._rotation.prepare()
         self._rotation.rotate_and_bin(potential_V, self._slices)
-        wave = np.empty(self._slices.shape[1:], np.complex64)
-        self._device.read(self._waves.exit_wave(self._slices, self._now), wave)
-        spectrum: np.ndarray = scipy.fft.fft2(wave)
-        return spectrum
+        return self._waves.exit_wave(self._slices, self._now)

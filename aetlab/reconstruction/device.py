@@ -16,14 +16,14 @@ from aetlab.core import backend
 from aetlab.core.errors import GpuError
 from aetlab.core.nouns import TiltSeries, Volume
 from aetlab.forward import ForwardModel
-from aetlab.forward.multislice import Optics, loses_fused_kernels
+from aetlab.forward.multislice import loses_fused_kernels
 from aetlab.methods.likelihoods import LIKELIHOODS
 from aetlab.methods.regulariser import Prior, Problem, Regulariser
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.spec import RunSpec, SpecError, TraceSpec
 
 if TYPE_CHECKING:
-    from aetlab.forward.posed_images import ExitWaves
+    from aetlab.forward.alignment import MakeEquations
     from aetlab.forward.simulate import MakeExposure
     from aetlab.reconstruction.on_gpu import Gpu
     from aetlab.refinement.atom_slices import AtomSlices
@@ -34,7 +34,7 @@ Array = Any
 class Model(Protocol):
     """The interface of a forward model; its volumes lie on the device that computes.
 
-    :class:`aetlab.forward.alignment.PosedModel` is a part of it.
+    :class:`aetlab.forward.tilt_equations.PosedModel` is a part of it.
     """
 
     n_tilts: int
@@ -186,8 +186,8 @@ def find_gpu(spec: RunSpec) -> Gpu | None:
         return None
 
 
-def exit_waves_of(spec: RunSpec, model: Model) -> Callable[[Optics], ExitWaves] | None:
-    """Return what makes the exit waves of an alignment on the GPU of ``model``; None for the CPU.
+def tilt_equations_of(model: Model) -> MakeEquations | None:
+    """Return what makes the equations of an alignment on the GPU of ``model``; None for the CPU.
 
     The CPU also computes those of a volume on several GPUs.
     """
@@ -195,7 +195,7 @@ def exit_waves_of(spec: RunSpec, model: Model) -> Callable[[Optics], ExitWaves] 
         return None
     from aetlab.reconstruction import on_gpu
 
-    return on_gpu.exit_waves_of(spec, model)
+    return on_gpu.tilt_equations_of(model)
 
 
 def solver_parts(model: Model) -> Parts:

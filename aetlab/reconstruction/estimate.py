@@ -245,7 +245,7 @@ def _on_cpu_s(spec: RunSpec) -> float:
 
 
 def _alignment_s(spec: RunSpec) -> float:
-    """Return the seconds of all alignments, which run on the CPU."""
+    """Return the seconds of all alignments on the CPU; the time of those on a GPU has not been measured."""
     if not spec.align.enabled:
         return 0.0
     n_aligned = sum(i < spec.engine.n_iterations for i in spec.align.at)

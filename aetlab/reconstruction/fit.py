@@ -22,7 +22,7 @@ from aetlab.core.progress import Reporter
 from aetlab.forward import narrowest_atom_A
 from aetlab.methods.regulariser import Problem
 from aetlab.methods.regularisers import REGULARISERS
-from aetlab.reconstruction.device import Model, choose_model, exit_waves_of, solver_parts
+from aetlab.reconstruction.device import Model, choose_model, solver_parts, tilt_equations_of
 from aetlab.reconstruction.resumable import Resumption
 from aetlab.spec import BinningSpec, RunSpec, coarse_layers
 from aetlab.spec.derived import alignment_smoothing_A
@@ -55,10 +55,9 @@ def make_aligner(spec: RunSpec, series: TiltSeries, model: Model) -> TiltAligner
     from aetlab.forward.alignment import TiltAligner
 
     return TiltAligner(model, series, spec.scale.shape_zxy, microscope=spec.microscope,
-                               make_exit_waves=exit_waves_of(spec, model),
-                               n_layers_per_slice=spec.binning.n_layers, contrast=spec.align.contrast,
-                               robust=spec.align.robust, images=spec.align.images,
-                               magnification=spec.align.magnification)
+                       n_layers_per_slice=spec.binning.n_layers, contrast=spec.align.contrast,
+                       robust=spec.align.robust, images=spec.align.images, magnification=spec.align.magnification,
+                       make_equations=tilt_equations_of(model))
 
 
 def align_when_due(spec: RunSpec, aligner: TiltAligner, state: solve.State, *, poses: bool = True) -> bool:

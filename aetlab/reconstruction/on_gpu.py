@@ -5,6 +5,7 @@ Only :mod:`aetlab.reconstruction.device`, which chooses the device, and the esti
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +17,7 @@ from aetlab.core.backend import n_threads
 from aetlab.core.errors import GpuError
 from aetlab.core.nouns import Atoms, TiltSeries, Volume
 from aetlab.core.slabs import Slabs
-from aetlab.forward.multislice import Optics
-from aetlab.forward.posed_images import ExitWaves
+from aetlab.forward.alignment import MakeEquations
 from aetlab.forward.simulate import CpuExposure, Exposure, MakeExposure, SimulatedMicroscope
 from aetlab.methods.regulariser import Prior, Problem, Regulariser
 from aetlab.reconstruction.device import Model, Parts, model_options
@@ -53,6 +53,9 @@ def make_model(spec: RunSpec, series: TiltSeries, device: Gpu, *, blur_A: float)
     options = model_options(spec, blur_A)
     if isinstance(device, gpu.Group):
         return gpu.SlabModel(series, spec.scale.shape_zxy, group=device, **options)
+    differences = gpu.differences_bytes(series)
+    if spec.align.enabled and differences:  # the model and the equations of the alignment have their own
+        gpu.check_room(device, gpu_bytes(spec) + 2 * differences)
     return gpu.GpuModel(series, spec.scale.shape_zxy, device=device, **options)
 
 
@@ -100,12 +103,11 @@ def choose_tracing(spec: RunSpec, trace: TraceSpec, volume: Volume, say: Callabl
     return tracing.Work(gpu.GpuSearch(device), gpu.GpuFits(device))
 
 
-def exit_waves_of(spec: RunSpec, model: Model) -> Callable[[Optics], ExitWaves] | None:
-    """Return what makes the exit waves of an alignment on the GPU of ``model``; None if it is not on one GPU."""
+def tilt_equations_of(model: Model) -> MakeEquations | None:
+    """Return what makes the equations of an alignment on the GPU of ``model``; None if it is not on one GPU."""
     if not isinstance(model, gpu.GpuModel):
         return None
-    device = model.device
-    return lambda optics: gpu.GpuExitWaves(optics, spec.scale.shape_zxy, spec.binning.n_layers, "cubic", device)
+    return functools.partial(gpu.GpuTiltEquations, model=model)
 
 
 def solver_parts(model: Model) -> Parts | None:
