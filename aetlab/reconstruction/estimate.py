@@ -11,7 +11,6 @@ not known before. The usual numbers are counted.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -146,8 +145,7 @@ def _estimate_tiles(spec: RunSpec, atoms: Atoms) -> Estimate:
         decide_s += one["reconstruct"] * min(settled_poses(spec) / spec.engine.n_iterations, 1)
     simulated = spec.data.kind != "measured"
     seconds = {"simulate": _simulation_s(replace(spec, tile=TileSpec()), atoms)} if simulated else {}
-    seconds["cut"] = 0.0
-    seconds |= {"decide": decide_s} if decide_s else {}
+    seconds |= {"cut": 0.0} | ({"decide": decide_s} if decide_s else {})
     seconds |= {"reconstruct": n_reconstructed * one["reconstruct"], "trace": n_traced * one["trace"]}
     if joins:
         n_rows = spec.scale.shape_zxy[2] / part.scale.shape_zxy[2]
@@ -349,7 +347,7 @@ def _prox_s(spec: RunSpec) -> float:
     own = row.own(spec.reg)
     if row.cost == "inner":
         times *= own.inner_iterations / _TRIAL_INNER
-        own = dataclasses.replace(own, inner_iterations=_TRIAL_INNER)
+        own = replace(own, inner_iterations=_TRIAL_INNER)
     prox = row.make(own, 1.0, _trial_problem(spec)).prox
     volume = np.ones(part, np.float32)
     prox(volume, 1.0)
@@ -368,9 +366,9 @@ def _simulated_tilt_s(spec: RunSpec, atoms: Atoms) -> float:
     n_z, n_x, n_y = spec.scale.shape_zxy
     layers = min(n_z, max(_TRIAL_LAYERS, int(SLAB_BYTES / (4 * n_x * n_y))))
     middle = np.abs(atoms.positions_A[:, 2]) <= 0.5 * layers * spec.scale.voxel_A
-    slab = dataclasses.replace(atoms, numbers=atoms.numbers[middle], positions_A=atoms.positions_A[middle],
-                               part=atoms.part[middle])
-    settings = dataclasses.replace(spec.simulate, kind="atoms")
+    slab = replace(atoms, numbers=atoms.numbers[middle], positions_A=atoms.positions_A[middle],
+                   part=atoms.part[middle])
+    settings = replace(spec.simulate, kind="atoms")
     rng = np.random.default_rng(0)
 
     def simulate(n_tilts: int) -> None:
@@ -383,7 +381,7 @@ def _simulated_tilt_s(spec: RunSpec, atoms: Atoms) -> float:
     few_s, many_s = measure_s(simulate, n_threads()), measure_s(simulate, 2 * n_threads())
     tilt_s = max(many_s - few_s, 0.2 * many_s) / n_threads() * n_z / layers
     if spec.simulate.kind == "voxels":
-        voxels = dataclasses.replace(spec, engine=dataclasses.replace(spec.engine, rotation=VOXEL_ROTATION))
+        voxels = replace(spec, engine=replace(spec.engine, rotation=VOXEL_ROTATION))
         tilt_s += 0.5 * _turning_s(voxels) * spec.simulate.oversample**3
     return tilt_s
 
