@@ -35,10 +35,11 @@ from aetlab.core.physics import SYMBOLS
 from aetlab.core.poses import Poses
 from aetlab.core.progress import SILENT, Reporter
 from aetlab.core.seeds import generator
-from aetlab.reconstruction.device import Model, choose_exposure, choose_slices, choose_tracing, solver_parts
+from aetlab.reconstruction.device import choose_exposure, choose_slices, choose_tracing, solver_parts
 from aetlab.reconstruction.fit import StagedFit, fit_stages, step_of
 from aetlab.reconstruction.iterations import find_iterations
 from aetlab.reconstruction.left_out import without_held_images
+from aetlab.reconstruction.model import Model
 from aetlab.reconstruction.resumable import Checkpoints, Resumption
 from aetlab.reconstruction.tiles import seams_A
 from aetlab.reconstruction.traced import report_traced, tracing_of

@@ -15,7 +15,7 @@ from aetlab import keeper
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.progress import open_reporter
 from aetlab.reconstruction import weight
-from aetlab.reconstruction.device import Model
+from aetlab.reconstruction.model import Model
 from aetlab.reconstruction.weight import hold_out, search_weight, smaller_problem
 from aetlab.spec import RunSpec, dose_per_image_e_A2, tilt_angles_deg
 from aetlab.store.record import Places

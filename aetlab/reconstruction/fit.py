@@ -22,7 +22,8 @@ from aetlab.core.progress import Reporter
 from aetlab.forward import narrowest_atom_A
 from aetlab.methods.regulariser import Problem
 from aetlab.methods.regularisers import REGULARISERS
-from aetlab.reconstruction.device import Model, choose_model, solver_parts, tilt_equations_of
+from aetlab.reconstruction.device import choose_model, solver_parts, tilt_equations_of
+from aetlab.reconstruction.model import Model
 from aetlab.reconstruction.resumable import Resumption
 from aetlab.spec import BinningSpec, RunSpec, coarse_layers
 from aetlab.spec.derived import alignment_smoothing_A

@@ -20,7 +20,7 @@ from aetlab.core.slabs import Slabs
 from aetlab.forward.alignment import MakeEquations
 from aetlab.forward.simulate import CpuExposure, Exposure, MakeExposure, SimulatedMicroscope
 from aetlab.methods.regulariser import Prior, Problem, Regulariser
-from aetlab.reconstruction.device import Model, Parts, model_options
+from aetlab.reconstruction.model import Model, Parts, model_options
 from aetlab.refinement.tables import tabulate_atoms
 from aetlab.spec import RunSpec, SpecError, TraceSpec, leaves_counts_out, refinement_layers, tilt_angles_deg
 from aetlab.spec.derived import blurs_images

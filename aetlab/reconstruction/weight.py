@@ -21,8 +21,8 @@ from aetlab.core import parabola, physics
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.progress import Reporter
 from aetlab.core.seeds import generator
-from aetlab.reconstruction.device import Model
 from aetlab.reconstruction.fit import at_least_cost, fit_volume, make_model
+from aetlab.reconstruction.model import Model
 from aetlab.reconstruction.resumable import Resumption
 from aetlab.spec import RunSpec, tilt_angles_deg, with_fewer_tilts
 
