@@ -6,11 +6,13 @@ import copy
 import dataclasses
 import json
 import math
+import pickle
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import aetlab
 from aetlab.cli.compose import JobSettings
 from aetlab.cli.help import format_help
 from aetlab.core.setting import About, about
@@ -125,3 +127,19 @@ def test_any_settings_bind_or_are_refused_clearly(smoke_spec: RunSpec, junk: obj
         assert isinstance(bind_run(settings), RunSpec)
     except SpecError as refusal:
         assert "\n" not in str(refusal)
+
+
+@pytest.mark.parametrize("group", ["sample", "refine"])
+def test_no_part_of_the_settings_can_be_changed(group: str) -> None:
+    """Settings that are bound are shared: a factor that one user changed was in all later settings of the process."""
+    settings = aetlab.settings(scale="smoke")
+    factors = getattr(settings, group).debye_waller_A2
+    for change in (lambda: factors.update(Si=9.0), lambda: factors.pop("default"), factors.clear,
+                   lambda: factors.__setitem__("Si", 9.0), lambda: factors.__ior__({"Si": 9.0})):
+        with pytest.raises(TypeError, match="settings cannot be changed"):
+            change()
+    assert dict(factors) == {"default": 0.5}
+    copies = pickle.loads(pickle.dumps(settings)), copy.deepcopy(settings)
+    assert all(each == settings and hash(each) == hash(settings) for each in copies)
+    with pytest.raises(TypeError, match="settings cannot be changed"):
+        getattr(copies[0], group).debye_waller_A2["Si"] = 9.0

@@ -11,7 +11,7 @@ from aetlab.series.prepare import Recorded, prepare
 from aetlab.series.prepare.axis import find_axis
 from aetlab.series.prepare.drift import find_drift, find_transfer
 from aetlab.series.prepare.focus_sign import STEP
-from aetlab.series.prepare.geometry import describe_jumps, find_again
+from aetlab.series.prepare.geometry import describe_jumps, find_again, find_jumps, judge_places
 from aetlab.series.prepare.planes import contrast_transfer, crop_spectrum, peaks_near, ramp
 from aetlab.series.prepare.shifts import find_shifts
 from aetlab.series.prepare.silhouette import locate, signal_of
@@ -122,16 +122,29 @@ def test_an_image_that_jumps_is_named_and_none_of_a_spread_that_all_have(spread_
     sound = np.ones((25, 2), bool)
     sound[20, 0] = False
     position[20, 0] = 99
-    assert describe_jumps(position, sound, tilt_deg, defocus_A) == ""
+
+    def described(order: np.ndarray) -> str:
+        found = find_jumps(position[order], sound[order], tilt_deg[order])
+        return describe_jumps(found, tilt_deg[order], defocus_A)
+
+    inward = np.arange(25)
+    assert described(inward) == ""
     far = 8 * max(spread_px, 0.6)
     position[12, 1] += [far, -far]
-    said = describe_jumps(position, sound, tilt_deg, defocus_A)
+    said = described(inward)
     assert said.count("°") == 1 and "0° at -45 nm by" in said
     order = rng.permutation(25)
-    assert describe_jumps(position[order], sound[order], tilt_deg[order], defocus_A) == said
+    assert described(order) == said
+    jumps, farthest = find_jumps(position, sound, tilt_deg), float(np.abs(position[sound][:, 1]).max())
+    assert judge_places(position, sound, jumps, (10**6, int(2 * farthest) + 2)) == ("", "look")
+    assert judge_places(position, sound, jumps, (10**6, int(2 * farthest) - 1)) == (
+        "; it would lie outside of the field in 1 images: the axis or angles are wrong", "cannot be used")
     # A whole tilt that jumps is named with all of its images.
     position[3] += far
-    assert describe_jumps(position, sound, tilt_deg, defocus_A).count("°") == 3
+    assert described(inward).count("°") == 3
+    position[::4] += far * rng.choice([-1, 1], (7, 1, 2))
+    said, verdict = judge_places(position, sound, find_jumps(position, sound, tilt_deg), (10**6, 10**6))
+    assert verdict == "cannot be used" and "it would jump in" in said
 
 
 def test_outlines_give_the_place_of_the_sample_in_each_image() -> None:

@@ -102,6 +102,22 @@ def test_import_orders_and_normalises_the_counts(series_file: Path) -> None:
     assert {step["name"] for step in imported.provenance["steps"]} >= {"bad pixels", "vacuum", "tilt axis", "shifts"}
 
 
+def test_some_rows_of_a_series_are_read_by_the_public_functions(series_file: Path) -> None:
+    whole, rows = aetlab.read_imported(series_file).series, np.array([3, 20, 21])
+    np.testing.assert_array_equal(aetlab.read_series(series_file, rows=rows).images, whole.images[..., rows])
+    np.testing.assert_array_equal(aetlab.read_imported(series_file, rows).series.images, whole.images[..., rows])
+    with pytest.raises(aetlab.AetlabError, match="rows is 3 "):
+        aetlab.read_series(series_file, rows=3)
+
+
+@pytest.mark.parametrize("name", ["pt.mrc", "pt.csv"])
+def test_a_file_of_a_microscope_in_place_of_a_series_is_refused_in_one_line(name: str,
+                                                                            laboratory: tuple[Path, Atoms]) -> None:
+    path = laboratory[0] / name
+    with pytest.raises(SpecError, match=rf"^data.path='{re.escape(str(path))}' cannot be used: .*is no tilt series"):
+        compose_spec(["data=measured", f"data.path={path}"])
+
+
 def test_a_measured_series_becomes_atoms_without_a_truth(made: Record, laboratory: tuple[Path, Atoms]) -> None:
     atoms = laboratory[1]
     assert made.spec.data.kind == "measured" and len(made.spec.data.digest) == 64

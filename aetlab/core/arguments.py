@@ -41,8 +41,9 @@ def checked(function: Callable[..., R], name: str) -> Callable[..., R]:
             return function(*args, **kwargs)  # Python's message names the function
         for argument, value in bound.arguments.items():
             annotation = signature.parameters[argument].annotation
-            plain = _plain(value)
-            if not _fits(_resolve(annotation, function), plain):
+            wanted = _resolve(annotation, function)
+            plain = value if isinstance(value, np.ndarray) and _fits(wanted, value) else _plain(value)
+            if not _fits(wanted, plain):
                 raise ArgumentError(f"{name}: {argument} is {_describe(value)}; wanted {_wanted(annotation)}")
             bound.arguments[argument] = plain
         return function(*bound.args, **bound.kwargs)

@@ -163,12 +163,28 @@ def fraction(setting: str, value: float) -> None:
     require(0 <= value <= 1, setting, value, "it must lie between 0 and 1")
 
 
-def debye_waller(setting: str, values_A2: Mapping[str, float], symbols: Sequence[str]) -> None:
-    """Require finite factors above 0 by element symbol, with the entry ``default``."""
+class Constants(dict[str, float]):
+    """A dictionary that nobody can change: settings are shared by all that bound them, and are part of an identity."""
+
+    def _refuse(self, *_: object, **__: object) -> None:
+        raise TypeError("settings cannot be changed: make others, such as aetlab.settings(overrides={...})")
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse  # type: ignore[assignment]
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, float]]]:
+        return Constants, (dict(self),)
+
+
+def debye_waller(setting: str, values_A2: Mapping[str, float], symbols: Sequence[str]) -> Constants:
+    """Return finite factors above 0 by element symbol, with the entry ``default``; refuse others."""
     for symbol, value_A2 in values_A2.items():
         require(symbol in (*symbols, "default"), setting, symbol, "name elements by symbol, or default")
         positive(f"{setting}.{symbol}", value_A2)
     require("default" in values_A2, setting, values_A2, "it needs the entry default")
+    return Constants(values_A2)
 
 
 def owners(tables: Mapping[str, type]) -> dict[str, tuple[str, ...]]:

@@ -20,6 +20,7 @@ from aetlab.core.hdf5 import dataset_names, read_dataset, write_datasets
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.exchange.series_file import describe_series, read_series
+from aetlab.exchange.volume_files import FileError
 from aetlab.series.facts import ImageFacts, bytes_text, describe_facts, read_facts, text_bytes
 from aetlab.series.microscope import SENSE_STEP, SENSES, MtfTable
 from aetlab.spec import DefocusSpec, DoseSpec, MicroscopeSpec, RefineSpec, RunSpec, SpecError, TiltsSpec, WedgeSpec
@@ -175,8 +176,8 @@ def read_imported(path: Path | str, rows: np.ndarray | None = None) -> ImportedS
 def bind_measured(settings: RunSpec) -> RunSpec:
     """Return settings of ``data=measured`` joined with what their series file holds; others as they are.
 
-    The digest of the file is taken here, once. Raises SpecError, SeriesError, or StorageError if the file cannot be
-    read or changes meanwhile.
+    The digest of the file is taken here, once. Raises SpecError if the file is no imported series, StorageError if it
+    cannot be read or changes meanwhile.
     """
     if settings.data.kind != "measured":
         return settings
@@ -184,7 +185,11 @@ def bind_measured(settings: RunSpec) -> RunSpec:
     with unchanged(path) as digests:
         if settings.data.digest:
             require_digest("data", settings.data.path, settings.data.digest, digests[path])
-        return read_imported(path).bind(settings, digests[path])
+        try:
+            imported = read_imported(path)
+        except (FileError, SeriesError) as error:
+            raise SpecError(f"data.path={settings.data.path!r} cannot be used: {error}") from None
+        return imported.bind(settings, digests[path])
 
 
 def load_measured(settings: RunSpec, rows: np.ndarray | None = None, *, digests: Path | None = None) -> ImportedSeries:

@@ -167,7 +167,8 @@ class RefineSpec:
         for name in ("contrast", "image_shifts", "magnification"):
             require(self.imaging or not getattr(self, name), f"refine.{name}", getattr(self, name),
                     f"it is fitted with defocus and brightness: give refine.imaging=true, or refine.{name}=false")
-        debye_waller("refine.debye_waller_A2", self.debye_waller_A2, physics.SYMBOLS[1:])
+        object.__setattr__(self, "debye_waller_A2", debye_waller(
+            "refine.debye_waller_A2", self.debye_waller_A2, physics.SYMBOLS[1:]))
 
 
 _IMAGES = ("validate=images|halves",)

@@ -115,4 +115,5 @@ class SampleSpec:
         require(self.kind == "needle" or bool(self.path), "sample.path", self.path,
                 "give the structure file, for example sample.path=particle.xyz")
         require(not self.digest or self.kind == "file", "sample.digest", self.digest, "only sample=file has one")
-        debye_waller("sample.debye_waller_A2", self.debye_waller_A2, physics.SYMBOLS[1:])
+        object.__setattr__(self, "debye_waller_A2", debye_waller(
+            "sample.debye_waller_A2", self.debye_waller_A2, physics.SYMBOLS[1:]))

@@ -36,6 +36,8 @@ _ROOM = 1.15
 #: An image has jumped if it lies this many standard deviations (of normal numbers of the same median distance), and at
 #: least the second in pixels, from the images of its tilt and the two next to it. Images that a line names.
 _JUMPED, _LEAST_JUMP_PX, _MOST_NAMED = 6.0, 1.0, 5
+#: Share of the images that may jump; more have no path, and the verdict on it.
+_MOST_JUMPED, _UNUSABLE = 0.2, "cannot be used"
 #: Median distance of a normal number in two dimensions from its mean, in standard deviations.
 _MEDIAN_DISTANCE = 1.1774
 #: Expected number of wrongly placed images that is worth a look.
@@ -127,13 +129,16 @@ def find_geometry(images: np.ndarray, usable: np.ndarray, tilt_deg: np.ndarray, 
     rms = float(np.sqrt((position[tilts] ** 2).mean())) if len(tilts) else 0.0
     line = f"sample lies {rms:.2f} px rms along each axis from the middle" if spec.shifts == "find" else "not searched"
     line += ", by its outline alone, as no axis is known" if spec.shifts == "find" and not axis.stands_out else ""
-    jumps = describe_jumps(position, sound_of(usable, lost), tilt_deg, defocus_A)
-    line += jumps
+    placed = sound_of(usable, lost)
+    distance_px = find_jumps(position, placed, tilt_deg)
+    line += describe_jumps(distance_px, tilt_deg, defocus_A)
+    shift_line, shift_verdict = judge_places(position, placed, distance_px, shape)
+    line += shift_line
     rotate = bool(np.deg2rad(abs(axis.angle_deg)) * radius > _RIM_PX)
     drift_px = drift_rms(np.array([np.where(drift.placed[:, None], drift.position_px, np.nan) for drift in drifts]))
     drift_line, drift_verdict = _judge_drift(drifts, sound, drift_px, energy_keV)
     return Geometry(position, lost, axis, drift_px, drift_line, drift_verdict, radius, rotate, line, rms,
-                    "look" if jumps else "ok")
+                    shift_verdict)
 
 
 def sound_of(usable: np.ndarray, lost: dict[tuple[int, int], str]) -> np.ndarray:
@@ -144,11 +149,11 @@ def sound_of(usable: np.ndarray, lost: dict[tuple[int, int], str]) -> np.ndarray
     return sound
 
 
-def describe_jumps(position_px: np.ndarray, sound: np.ndarray, tilt_deg: np.ndarray, defocus_A: np.ndarray) -> str:
-    """Return which of the ``sound`` (T, F) images lie far from those around, to follow a line; empty if none does.
+def find_jumps(position_px: np.ndarray, sound: np.ndarray, tilt_deg: np.ndarray) -> np.ndarray:
+    """Return how far (T, F) in pixels the sample lies from where it lies in the images around; NaN where not far.
 
-    ``position_px`` (T, F, 2) is where the sample lies in each. The images around are those of the same tilt and of the
-    two next to it.
+    ``position_px`` (T, F, 2) is where the sample lies in each of the ``sound`` (T, F) images. The images around are
+    those of the same tilt and of the two next to it.
     """
     order = np.argsort(tilt_deg, kind="stable")
     order = order[sound[order].any(axis=1)]
@@ -162,10 +167,31 @@ def describe_jumps(position_px: np.ndarray, sound: np.ndarray, tilt_deg: np.ndar
             if around.any():
                 distance[t, f] = np.hypot(*(position_px[t, f] - np.median(position_px[around], axis=0)))
     if not np.isfinite(distance).any():
-        return ""
+        return distance
     limit = max(_JUMPED / _MEDIAN_DISTANCE * float(np.nanmedian(distance)), _LEAST_JUMP_PX)
-    jumped = sorted(np.argwhere(distance > limit).tolist(), key=lambda place: -distance[tuple(place)])
-    named = [f"{tilt_deg[t]:.4g}° at {defocus_A[t, f] / 10:.4g} nm by {distance[t, f]:.1f} px" for t, f in jumped]
+    return np.where(distance > limit, distance, np.nan)
+
+
+def judge_places(position_px: np.ndarray, sound: np.ndarray, jump_px: np.ndarray,
+                 shape: tuple[int, int]) -> tuple[str, str]:
+    """Return what is wrong with the places of the sample, to follow a line, and the verdict on them.
+
+    A sample that lies outside of the field would not be seen, and one that jumps in many images has no path: the
+    direction of the axis or angles of tilts are then wrong. See :func:`find_jumps`; ``shape`` (X, Y) is the field.
+    """
+    outside = sound & (np.abs(position_px) > np.array(shape) / 2).any(axis=2)
+    jumped = np.isfinite(jump_px)
+    if outside.any():
+        return f"; it would lie outside of the field in {outside.sum()} images: the axis or angles are wrong", _UNUSABLE
+    if jumped.sum() > _MOST_JUMPED * sound.sum():
+        return f"; it would jump in {jumped.sum()} of {sound.sum()} images: the axis or angles are wrong", _UNUSABLE
+    return "", "look" if jumped.any() else "ok"
+
+
+def describe_jumps(jump_px: np.ndarray, tilt_deg: np.ndarray, defocus_A: np.ndarray) -> str:
+    """Return which images jump by :func:`find_jumps`, to follow a line; empty if none does."""
+    jumped = sorted(np.argwhere(np.isfinite(jump_px)).tolist(), key=lambda place: -jump_px[tuple(place)])
+    named = [f"{tilt_deg[t]:.4g}° at {defocus_A[t, f] / 10:.4g} nm by {jump_px[t, f]:.1f} px" for t, f in jumped]
     more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
     return f"; it jumps, against the images around, in {', '.join(named[:_MOST_NAMED])}{more}" if named else ""
 
