@@ -74,14 +74,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line of ``python -m aetlab.bound``."""
     arguments = _parser().parse_args(argv)
     if arguments.passes < 1:
-        sys.exit(f"--passes={arguments.passes} cannot be used: it must be at least 1")
+        console.refuse(f"--passes={arguments.passes} cannot be used: it must be at least 1")
     try:
         settings = expand_file_patterns(arguments.settings, group_choices())
         refuse_unread(settings)
         jobs = [job for words in split_plans(settings) for job in compose_jobs(words, multirun=True)]
         _print_bounds(jobs, arguments)
     except SpecError as error:
-        sys.exit(str(error))
+        console.refuse(error)
 
 
 def _print_bounds(jobs: Sequence[Job], arguments: argparse.Namespace) -> None:
@@ -103,7 +103,7 @@ def _print_bounds(jobs: Sequence[Job], arguments: argparse.Namespace) -> None:
         if arguments.figure:
             _draw(rows, bounds, Path(arguments.figure))
     except (StorageError, ValueError) as error:  # a full disk, or a figure format that does not exist
-        sys.exit(str(error))
+        console.refuse(error)
 
 
 def _parser() -> argparse.ArgumentParser:

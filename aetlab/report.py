@@ -11,7 +11,6 @@ if __name__ == "__main__":
     console.stop_at_once()
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_report(outputs, runs, problems, select=arguments.select, by=arguments.by, n_drawn=arguments.draw,
                      n_processes=arguments.processes)
     except (StorageError, SelectError, SpecError) as error:
-        sys.exit(f"aetlab: {printable(str(error))}")
+        console.refuse(error)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(_with_command(list(sys.argv[1:] if argv is None else argv)))
     places = Places(Path(arguments.outputs))
     if not places.outputs.is_dir():
-        sys.exit(_refuse(f"--outputs={arguments.outputs} cannot be used: there is no such folder"))
+        console.refuse(f"--outputs={arguments.outputs} cannot be used: there is no such folder")
     try:
         chosen = _chosen(list_entries(places), arguments.words)
         if arguments.command == "list":
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             sys.exit(_remove(places, chosen, arguments))
     except (StorageError, ValueError) as error:
-        sys.exit(_refuse(str(error)))
+        console.refuse(error)
 
 
 def _chosen(entries: list[Entry], words: Sequence[str]) -> list[Entry]:
@@ -178,11 +178,11 @@ def _export(entries: list[Entry], folder: Path, *, traced: bool) -> int:
 def _remove(places: Places, entries: list[Entry], arguments: argparse.Namespace) -> int:
     if arguments.cache:
         if arguments.words:
-            return _refuse("--cache removes all cached stages and takes no conditions or ids")
+            console.refuse("--cache removes all cached stages and takes no conditions or ids")
         n_stages, n_bytes = cache_size(places)
         subject = f"{n_stages} cached stages ({_bytes(n_bytes)})"
     elif not arguments.words:
-        return _refuse("give conditions or ids of the runs to remove, for example: remove 'status == \"damaged\"'")
+        console.refuse("give conditions or ids of the runs to remove, for example: remove 'status == \"damaged\"'")
     else:
         n_stages = 0
         subject = f"{len(entries)} runs ({_bytes(sum(entry.n_bytes for entry in entries))})"
@@ -247,11 +247,6 @@ def _bytes(count: float) -> str:
             return f"{count:.3g} {name}"
         count /= 1000
     return f"{count:.3g} TB"
-
-
-def _refuse(message: str) -> int:
-    print(f"aetlab: {printable(message)}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

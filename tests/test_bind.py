@@ -134,7 +134,7 @@ def test_no_part_of_the_settings_can_be_changed(group: str) -> None:
     """Settings that are bound are shared: a factor that one user changed was in all later settings of the process."""
     settings = aetlab.settings(scale="smoke")
     factors = getattr(settings, group).debye_waller_A2
-    for change in (lambda: factors.update(Si=9.0), lambda: factors.pop("default"), factors.clear,
+    for change in (lambda: factors.update({"Si": 9.0}), lambda: factors.pop("default"), factors.clear,
                    lambda: factors.__setitem__("Si", 9.0), lambda: factors.__ior__({"Si": 9.0})):
         with pytest.raises(TypeError, match="settings cannot be changed"):
             change()

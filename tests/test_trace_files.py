@@ -328,8 +328,10 @@ def make_problem(tmp_path, problem):
         np.save(path, array - 500)
     elif problem == "--width-A=0":
         words += ["--width-A", "0"]
-    elif problem == "trace.fit_radius":
-        words[2] = "2.0"
+    elif problem.startswith("voxels of"):
+        words[2] = problem.split()[2]
+    elif problem.startswith("has 1 x"):
+        np.save(path, array[4:5])
     elif problem == "datasets of three dimensions":
         with h5py.File(tmp_path / "v.h5", "w") as file:
             file["a"] = file["b"] = array
@@ -343,7 +345,10 @@ def make_problem(tmp_path, problem):
 
 @pytest.mark.parametrize("problem", [
     "is not there", "no voxel size", "--elements=Sx cannot be used", "known ending", "cannot be read", "is no volume",
-    "axes=xyy", "voxel_A=-1", "--min-intensity=0", "--width-A=0", "trace.fit_radius", "datasets of three dimensions",
+    "axes=xyy", "voxel_A=-1", "--min-intensity=0", "--width-A=0", "datasets of three dimensions",
+    "voxels of 2 Å cannot be traced with atoms of --width-A=0.35: trace.fit_radius=",
+    "voxels of 0.05 Å cannot be traced",
+    "has 1 x 12 x 10 voxels along z, x, y; an atom needs 4: is it an image, or part of a volume?",
     "has no dataset c", "v.npy cannot be traced: all of its finite voxels are 0: it shows nothing; take another file",
     "v.npy cannot be traced: its peaks are negative (from -100 to 0, median 0): atoms must be bright, change the sign "
     "(multiply it by -1)", "v.npy cannot be traced: none of its voxels is finite",

@@ -82,7 +82,14 @@ def main(arguments: list[str] | None = None) -> int:
         volume = read_volume(options.volume, voxel_A=options.voxel_A, dataset=options.dataset, axes=options.axes)
         least = options.min_intensity if options.min_intensity is not None else 0.1 * _maximum(volume, options.volume)
         usual = TraceSpec()
-        spec = scale_lengths(usual, options.width_A / volume.voxel_A / usual.width_start)
+        try:
+            spec = scale_lengths(usual, options.width_A / volume.voxel_A / usual.width_start)
+        except SpecError as error:
+            raise FileError(f"voxels of {volume.voxel_A:.3g} Å cannot be traced with atoms of --width-A="
+                            f"{options.width_A:g}: {error}; is the voxel in Å? Give --voxel-A") from None
+        if min(volume.potential_V.shape) < 2 * spec.fit_radius:
+            raise FileError(f"{options.volume} has {' x '.join(map(str, volume.potential_V.shape))} voxels along z, x, "
+                            f"y; an atom needs {math.ceil(2 * spec.fit_radius)}: is it an image, or part of a volume?")
         spec = dataclasses.replace(spec, min_intensity_V=least)
         contrast = (*describe_missing(volume), *describe_contrast(volume))
         for line in (*volume.notes, *contrast):

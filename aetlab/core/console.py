@@ -14,7 +14,9 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
+
+from aetlab.core.inert import printable
 
 #: Exit status of a command that Ctrl-C stopped.
 EXIT_INTERRUPTED = 130
@@ -51,6 +53,12 @@ def command(main: Callable[P, T]) -> Callable[P, T]:
             sys.exit(EXIT_INTERRUPTED)
 
     return guarded
+
+
+def refuse(error: object) -> NoReturn:
+    """End a command whose input cannot be used: one line on standard error, and the exit status 2."""
+    print(f"aetlab: {printable(str(error))}", file=sys.stderr)
+    sys.exit(2)
 
 
 def protect_streams() -> None:

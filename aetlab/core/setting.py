@@ -166,7 +166,7 @@ def fraction(setting: str, value: float) -> None:
 class Constants(dict[str, float]):
     """A dictionary that nobody can change: settings are shared by all that bound them, and are part of an identity."""
 
-    def _refuse(self, *_: object, **__: object) -> None:
+    def _refuse(self, *_: object) -> None:
         raise TypeError("settings cannot be changed: make others, such as aetlab.settings(overrides={...})")
 
     __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse  # type: ignore[assignment]

@@ -79,7 +79,7 @@ def _refuse_volumes(path: Path, header: MrcHeader, n: int) -> None:
     is_stack = path.suffix.lower() in (".mrcs", ".st")
     if header.space_group > 1 or (header.space_group == 1 and n > 1 and header.n_sections_z == n and not is_stack):
         raise SeriesError(f"{path} holds a volume (space group {header.space_group}), no stack of images; a stack has "
-                          "space group 0 or the ending .mrcs or .st")
+                          f"space group 0 or the ending .mrcs or .st: if it is one, rename it to {path.stem}.mrcs")
 
 
 def _extended(path: Path, header: MrcHeader, n: int) -> tuple[list[dict[str, float]], dict[str, Any]]:
