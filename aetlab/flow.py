@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aetlab import forward, samples, scoring, tracing
+from aetlab.core.arguments import ArgumentError
 from aetlab.core.backend import n_threads, prepare_process, single_threaded_blas, threads, to_numpy
 from aetlab.core.grid import coordinates_A, rotation_matrix
 from aetlab.core.nouns import (
@@ -37,6 +38,7 @@ from aetlab.core.progress import SILENT, Reporter
 from aetlab.core.seeds import generator
 from aetlab.reconstruction.device import choose_exposure, choose_slices, choose_tracing, solver_parts
 from aetlab.reconstruction.fit import StagedFit, fit_stages, step_of
+from aetlab.reconstruction.given import check_series
 from aetlab.reconstruction.iterations import find_iterations
 from aetlab.reconstruction.left_out import without_held_images
 from aetlab.reconstruction.model import Model
@@ -90,6 +92,8 @@ def elements(settings: RunSpec) -> tuple[int, ...]:
 
 def simulate(settings: RunSpec, atoms: Atoms, *, noise: bool = True, progress: Reporter = SILENT) -> TiltSeries:
     """Return the simulated tilt series of ``atoms``, with the shot noise of the dose unless ``noise`` is False."""
+    samples.require_box(settings.scale)
+    samples.require_elements(atoms)
     with computing(settings):
         progress.step("simulate", 0, len(_tilts_deg(settings)), "tilts")
         ideal = _simulate(settings, atoms, _tilts_deg(settings), _defocus_A(settings), "phonons", progress,
@@ -140,8 +144,10 @@ def reconstruct(settings: RunSpec, series: TiltSeries, *, progress: Reporter = S
     ------
     SpecError
         If the images do not fit the volume of ``settings``, or if a GPU is required and none can be used.
+    DataError
+        If the images are not intensities with vacuum 1.
     """
-    _check_fit(settings, series)
+    check_series(settings, series, progress.say)
     series = without_held_images(settings, series, progress.say)
     with computing(settings):
         fitted, held = hold_out(series, settings.reg.held_out, generator(settings.seed, "held out"))
@@ -234,6 +240,7 @@ def score(settings: RunSpec, traced: TracedAtoms, atoms: Atoms, refined: Refined
     therefore registered to the traced atoms by a rigid motion first. The refined atoms are registered to the truth for
     their match.
     """
+    samples.require_elements(atoms)
     with computing(settings):
         motion = None
         if settings.align.enabled:
@@ -331,21 +338,15 @@ def computing(settings: RunSpec) -> Iterator[None]:
         yield
 
 
-def _check_fit(settings: RunSpec, series: TiltSeries) -> None:
-    if settings.tile.enabled:
-        raise SpecError("tile.n and tile.rows cannot be used here: python -m aetlab.run makes and joins tiles")
-    shape_xy, wanted = tuple(series.images.shape[2:]), tuple(settings.scale.shape_zxy[1:])
-    if shape_xy != wanted:
-        raise SpecError(f"scale.shape_zxy={settings.scale.shape_zxy!r} cannot be used: its (x, y) of {wanted} voxels "
-                        f"must be the images' {shape_xy} pixels")
-    if not np.isclose(series.pixel_A, settings.scale.voxel_A, rtol=1e-6):
-        raise SpecError(f"scale.voxel_A={settings.scale.voxel_A!r} cannot be used: the images have pixels of "
-                        f"{series.pixel_A:g} Å, and voxels must have the same size")
-
-
 def atomic_numbers(settings: RunSpec, given: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the ``given`` atomic numbers, ascending and each once; those of ``settings`` for None."""
-    return elements(settings) if given is None else tuple(sorted({int(number) for number in given}))
+    """Return the ``given`` atomic numbers, ascending; those of ``settings`` for None."""
+    if given is None:
+        return elements(settings)
+    numbers = sorted(int(number) for number in given)
+    if numbers != [0] and not (len(set(numbers)) == len(numbers) > 0 < numbers[0] and numbers[-1] < len(SYMBOLS)):
+        raise ArgumentError(f"elements={list(given)} cannot be used: give atomic numbers from 1 to {len(SYMBOLS) - 1}, "
+                            "each once, or 0 alone if they are not known")
+    return tuple(numbers)
 
 
 def _tilts_deg(settings: RunSpec) -> np.ndarray:

@@ -110,6 +110,7 @@ def test_every_experiment_is_composed_as_by_hydra() -> None:
     ({"experiment": "fig99"}, "experiment=fig99 is not a choice: did you mean"),
     ({"overrides": {"engine.n_iteration": 3}}, "engine.n_iteration=3 is not a setting: did you mean"),
     ({"overrides": {"reg.weight": -1.0}}, "reg.weight=-1.0 cannot be used"),
+    ({"dose": 1e30}, "dose.total_e_A2=1e+30 cannot be used: it gives"),
     ({"tilts": 60, "overrides": {"trace.smoothing": {"by": "reg.kin", "tv": 1}}}, "trace.smoothing="),
 ])
 def test_bad_settings_are_refused_in_one_line(given: dict[str, Any], complaint: str) -> None:
@@ -123,6 +124,10 @@ def test_choices_may_be_numbers_and_truth_values() -> None:
     assert aetlab.settings(tilts=20, wedge=30.0, align=True, dose=float("inf")) == by_name
     assert aetlab.settings(dose=3e4).dose.total_e_A2 == 30_000
     assert aetlab.settings(defocus=[-50, 0, 50]).defocus.planes_nm == (-50, 0, 50)
+
+
+def unnamed() -> aetlab.Atoms:
+    return aetlab.Atoms(np.array([0, 14]), np.zeros((2, 3)), np.zeros(2, int))
 
 
 @pytest.mark.parametrize(("call", "complaint"), [
@@ -147,6 +152,20 @@ def test_choices_may_be_numbers_and_truth_values() -> None:
     (lambda s, v: aetlab.TiltSeries(np.ones((1, 1, 2, 2)), [0.0], [0.0], None), "pixel_A: None, wanted a number"),
     (lambda s, v: aetlab.Atoms(["Si"], [[0, 0, 0]], [0]), "Atoms.numbers: <U2 of shape (1,), wanted whole numbers"),
     (lambda s, v: aetlab.Atoms([14], [0, 0, 0], [0]), "Atoms.positions_A: int64 of shape (3,), wanted numbers"),
+    (lambda s, v: aetlab.Atoms([14, 200], np.zeros((2, 3)), [0, 0]), "Atoms.numbers: 200, wanted numbers from 0 to 98"),
+    (lambda s, v: aetlab.Atoms([-1], np.zeros((1, 3)), [0]), "Atoms.numbers: -1, wanted numbers from 0 to 98"),
+    (lambda s, v: aetlab.Atoms([14], np.zeros((1, 3)), [1]), "Atoms.part: 1, wanted numbers from 0 to 0"),
+    (lambda s, v: aetlab.Atoms([14], [[0, np.nan, 0]], [0]), "Atoms.positions_A: NaN or infinity for 1 of 1 atoms"),
+    (lambda s, v: aetlab.simulate(s, unnamed()), "Atoms.numbers: 1 of 2 atoms have the number 0; name their elements"),
+    (lambda s, v: aetlab.compute_bound(s, unnamed()), "Atoms.numbers: 1 of 2 atoms have the number 0"),
+    (lambda s, v: aetlab.score(s, None, unnamed()), "aetlab.score: traced is None; wanted TracedAtoms"),
+    (lambda s, v: aetlab.compute_bound(s, unnamed(), n_passes=0), "n_passes=0 cannot be used: it must be at least 1"),
+    (lambda s, v: aetlab.trace(s, v, elements=[]), "elements=[] cannot be used: give atomic numbers from 1 to 98"),
+    (lambda s, v: aetlab.trace(s, v, elements=[0, 14]), "elements=[0, 14] cannot be used: give atomic numbers"),
+    (lambda s, v: aetlab.trace(s, v, elements=[14, 14]), "elements=[14, 14] cannot be used: give atomic numbers"),
+    (lambda s, v: aetlab.trace(s, v, elements=[200]), "elements=[200] cannot be used: give atomic numbers"),
+    (lambda s, v: aetlab.settings(doze=3), "aetlab.settings: doze is not an argument: did you mean dose? choose from"),
+    (lambda s, v: aetlab.trace(s, v, element=[14]), "aetlab.trace: element is not an argument: did you mean elements?"),
 ])
 def test_an_argument_of_a_wrong_type_is_refused_in_one_line(settings: RunSpec, call: Callable[..., Any],
                                                             complaint: str) -> None:
@@ -165,6 +184,19 @@ def test_numbers_of_numpy_and_volumes_of_others_are_taken(settings: RunSpec, ste
     of_volume = aetlab.trace(settings, steps[2].volume, elements=np.array([14, 8]))
     np.testing.assert_array_equal(of_volume.positions_A, steps[3].positions_A)
     assert pickle.loads(pickle.dumps(aetlab.trace)) is aetlab.trace  # workers get it by its name
+
+
+def test_a_box_that_is_still_to_be_fitted_is_named(tmp_path: Path, steps: tuple[Any, ...]) -> None:
+    aetlab.write_atoms(tmp_path / "a.xyz", steps[0])
+    unfitted = aetlab.settings(sample="file", scale="fit", overrides={"sample.path": str(tmp_path / "a.xyz")})
+    for make in (aetlab.simulate, aetlab.compute_bound):
+        with pytest.raises(aetlab.AetlabError, match="scale=fit is not joined with its structure yet"):
+            make(unfitted, steps[0])
+
+
+def test_a_truth_without_elements_is_refused(settings: RunSpec, steps: tuple[Any, ...]) -> None:
+    with pytest.raises(aetlab.AetlabError, match=r"Atoms.numbers: 1 of 2 atoms have the number 0"):
+        aetlab.score(settings, steps[3], unnamed())
 
 
 def test_images_that_do_not_fit_the_volume_are_refused(settings: RunSpec, steps: tuple[Any, ...]) -> None:

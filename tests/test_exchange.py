@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import ase
@@ -11,6 +13,7 @@ import mrcfile
 import numpy as np
 import pytest
 
+from aetlab.core.errors import AetlabError
 from aetlab.core.nouns import Atoms, RefinedAtoms, TiltSeries, Volume
 from aetlab.core.poses import Poses
 from aetlab.exchange.abtem_arrays import from_abtem, to_abtem
@@ -215,6 +218,15 @@ def test_hyperspy_shows_lengths_from_the_centre_and_the_tilts() -> None:
     shown = to_hyperspy(series)
     assert shown.data.shape == (3, 2, 10, 6) and shown.axes_manager["tilt"].axis.tolist() == [-60, 1.5, 40]
     assert np.array(shown.metadata.Acquisition_instrument.TEM.defocus_A)[0].tolist() == [-100, 250]
+
+
+@pytest.mark.parametrize(("convert", "package"), [(to_abtem, "abtem"), (to_hyperspy, "hyperspy")])
+def test_without_the_package_of_a_conversion_it_is_named(convert: Callable[[Volume], object], package: str,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (package, f"{package}.api", f"{package}.core.axes"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(AetlabError, match=f"^{convert.__name__} needs {package}, which is not installed: pip install"):
+        convert(Volume(np.zeros((8, 8, 8), np.float32), 0.5))
 
 
 def test_invalid_ase_atoms_are_refused() -> None:

@@ -207,3 +207,9 @@ def test_overlapping_regions_draw_from_what_is_left_and_empty_ones_are_refused()
     assert (len(left), left.counts) == (25, {"n_vacancies_0": 50, "n_vacancies_1": 25, "n_vacancies": 75})
     with pytest.raises(SpecError, match=r"sample\.vacancies\[1\].*no atoms"):
         remove_vacancies(atoms, (half, VacancyRegion(fraction=0.1, x_A=(50.0, 60.0))), np.random.default_rng(0))
+
+
+def test_vacancies_that_leave_no_atom_are_refused():
+    atoms = Atoms(np.full(4, 14), np.zeros((4, 3)), np.zeros(4, dtype=int))
+    with pytest.raises(SpecError, match=r"sample\.vacancies=\[0\.5, 1\.0\] .* no atom of the sample is left"):
+        remove_vacancies(atoms, (VacancyRegion(fraction=0.5), VacancyRegion(fraction=1.0)), np.random.default_rng(0))

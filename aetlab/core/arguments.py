@@ -5,6 +5,7 @@ A wrong type is refused in one line before any work. NumPy's scalars and arrays 
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import os
 import types
@@ -21,15 +22,15 @@ R = TypeVar("R")
 
 
 class ArgumentError(AetlabError, TypeError):
-    """An argument of another type than the function takes."""
+    """An argument of another type, name or value than the function takes."""
 
 
 def checked(function: Callable[..., R], name: str) -> Callable[..., R]:
     """Return ``function`` with a check of its arguments; ``name`` is its public name, such as ``aetlab.trace``.
 
     The result has the signature, docstring and annotations of ``function``. It raises :class:`ArgumentError` for the
-    first argument of a type that its annotation does not name. Wrong numbers and names of arguments remain errors of
-    Python.
+    first argument of a type that its annotation does not name, and for a keyword that is no argument. A wrong number of
+    arguments remains an error of Python.
     """
     signature = inspect.signature(function)
 
@@ -38,6 +39,7 @@ def checked(function: Callable[..., R], name: str) -> Callable[..., R]:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError:
+            _refuse_unknown(name, kwargs, signature)
             return function(*args, **kwargs)  # Python's message names the function
         for argument, value in bound.arguments.items():
             annotation = signature.parameters[argument].annotation
@@ -50,6 +52,16 @@ def checked(function: Callable[..., R], name: str) -> Callable[..., R]:
 
     call.__module__, _, call.__qualname__ = name.rpartition(".")  # workers find the function by these
     return call
+
+
+def _refuse_unknown(name: str, kwargs: Mapping[str, Any], signature: inspect.Signature) -> None:
+    """Raise :class:`ArgumentError` for the first keyword that is no argument."""
+    for keyword in kwargs:
+        if keyword not in signature.parameters:
+            near = difflib.get_close_matches(keyword, signature.parameters, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ArgumentError(f"{name}: {keyword} is not an argument: {hint}choose from "
+                                f"{', '.join(signature.parameters)}")
 
 
 def _resolve(annotation: str, function: Callable[..., Any]) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from aetlab.core.errors import DataError
+from aetlab.core.physics import SYMBOLS
 from aetlab.core.poses import Poses
 from aetlab.core.tilt_series import TiltSeries as TiltSeries
 
@@ -24,7 +25,13 @@ class Atoms:
 
     ``part`` is the index of the part of the sample that an atom belongs to (for the needle: core, shell). ``counts``
     holds counts from building the sample for the record: all atoms, atoms in the volume, vacancies. ``notes`` holds
-    what was decided on reading a structure file, one line each.
+    what was decided on reading a structure file, one line each. The number 0 is an unknown element, which can be shown
+    and written, but not simulated.
+
+    Raises
+    ------
+    DataError
+        For wrong shapes, numbers beyond Cf (98), positions that are not finite, and parts without a name.
     """
 
     numbers: np.ndarray
@@ -43,6 +50,15 @@ class Atoms:
             if values.shape != shape or (n and values.dtype.kind not in kinds):
                 raise DataError(f"Atoms.{name}: {values.dtype} of shape {values.shape}, wanted "
                                 f"{'whole ' if kinds == 'iu' else ''}numbers of shape {shape}")
+        for name, n_allowed in (("numbers", len(SYMBOLS)), ("part", len(self.part_names))):
+            values = getattr(self, name)
+            wrong = values[(values < 0) | (values >= n_allowed)] if n else values
+            if len(wrong):
+                raise DataError(f"Atoms.{name}: {wrong[0]}, wanted numbers from 0 to {n_allowed - 1}")
+        lost = ~np.isfinite(self.positions_A).all(axis=1) if n else np.zeros(0, bool)
+        if lost.any():
+            raise DataError(f"Atoms.positions_A: NaN or infinity for {int(lost.sum())} of {n} atoms, wanted finite "
+                            "numbers")
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from aetlab.core.backend import to_numpy
+from aetlab.core.errors import AetlabError
 from aetlab.core.nouns import TiltSeries, Volume
 
 if TYPE_CHECKING:
@@ -30,9 +31,14 @@ def to_abtem(thing: Volume | TiltSeries) -> abtem.PotentialArray | abtem.Images:
     ------
     ValueError
         For a series whose defoci differ between tilts.
+    AetlabError
+        Without abTEM.
     """
-    import abtem
-    from abtem.core.axes import NonLinearAxis
+    try:
+        import abtem
+        from abtem.core.axes import NonLinearAxis
+    except ImportError:
+        raise AetlabError("to_abtem needs abtem, which is not installed: pip install 'abtem>=1.0.8'") from None
 
     if isinstance(thing, Volume):
         voxel_A = float(thing.voxel_A)

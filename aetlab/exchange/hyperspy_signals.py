@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aetlab.core.backend import to_numpy
+from aetlab.core.errors import AetlabError
 from aetlab.core.nouns import TiltSeries, Volume
 
 if TYPE_CHECKING:
@@ -19,8 +20,16 @@ def to_hyperspy(thing: Volume | TiltSeries) -> hyperspy.api.signals.Signal2D:
     HyperSpy shows an image with rows downwards; the data are (z, y, x), or (tilt, defocus, y, x), with x along rows.
     Lengths are in Å from the centre of the volume. The axis of tilts holds their values, for they need not be
     equidistant, and ``metadata.Acquisition_instrument.TEM`` holds ``defocus_A`` (T, F).
+
+    Raises
+    ------
+    AetlabError
+        Without HyperSpy.
     """
-    import hyperspy.api as hs
+    try:
+        import hyperspy.api as hs
+    except ImportError:
+        raise AetlabError("to_hyperspy needs hyperspy, which is not installed: pip install 'hyperspy>=2.2'") from None
 
     if isinstance(thing, Volume):
         data, step_A = to_numpy(thing.potential_V).transpose(0, 2, 1), float(thing.voxel_A)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from aetlab.core.nouns import (
 from aetlab.core.progress import SILENT, Reporter
 from aetlab.keeper.stages import acquire, prepare, reconstruct, write
 from aetlab.keeper.stages import ideal_tilt_series as ideal_tilt_series
-from aetlab.spec import DataSpec, RunSpec
+from aetlab.reconstruction.given import settings_of_given
+from aetlab.spec import RunSpec
 from aetlab.spec.tile import JOINED
 from aetlab.store import record
 from aetlab.store.contents import RunContent
@@ -96,14 +97,17 @@ def save_record(outputs: Path | str, settings: RunSpec, series: TiltSeries, reco
     """Save a run of the Python API as a record under ``outputs``.
 
     Its settings identify the images by their digest (``data.kind=given``), so that a run of the command line never
-    uses this record as its own. An existing record of the same settings and images is replaced.
+    uses this record as its own. Tilts, defoci and dose of the record are those of ``series``, where the settings have
+    others. An existing record of the same settings and images is replaced.
 
     Raises
     ------
+    SpecError
+        If voxels of series or volume are not those of ``settings``, or refined atoms do not go with ``refine.kind``.
     StorageError
         If a file cannot be written.
     """
-    spec = replace(settings, data=DataSpec(kind="given", digest=series.digest()))
+    spec = settings_of_given(settings, series, reconstruction, refined)
     places = record.Places(Path(outputs).absolute())
     series, reconstruction, traced = in_hand_of(refined, series, reconstruction, traced)
     with record.run_lock(places, spec):

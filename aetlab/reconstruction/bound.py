@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from aetlab.core.arguments import ArgumentError
 from aetlab.core.nouns import Atoms
 from aetlab.core.seeds import generator
 from aetlab.refinement import bound
 from aetlab.refinement.bound import Bound
+from aetlab.samples import require_box, require_elements
 from aetlab.spec import RunSpec, tilt_angles_deg
 
 
@@ -30,6 +32,10 @@ def compute_bound(settings: RunSpec, atoms: Atoms, *, n_passes: int = 4, joint: 
     joint : bool
         Whether all other atoms are unknown as well, which takes about a dozen passes more; else the bound is lower.
     """
+    if n_passes < 1:
+        raise ArgumentError(f"n_passes={n_passes} cannot be used: it must be at least 1")
+    require_box(settings.scale)
+    require_elements(atoms)
     return bound.compute_bound(
         atoms, settings.scale.shape_zxy, settings.scale.voxel_A,
         np.array(tilt_angles_deg(settings.tilts, settings.wedge)), 10.0 * np.array(settings.defocus.planes_nm),

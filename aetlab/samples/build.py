@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from aetlab.core.errors import DataError
 from aetlab.core.nouns import Atoms
 from aetlab.samples.needle import build_needle, needle_shape
 from aetlab.samples.structure_file import read_structure
@@ -29,8 +30,7 @@ def build_sample(sample: SampleSpec, scale: ScaleSpec, rng: np.random.Generator)
         A sample that does not fit, a needle that cannot be made, a file that cannot be used; the message says which
         setting to change.
     """
-    if scale.voxel_A == 0 or 0 in scale.shape_zxy:
-        raise SpecError("scale=fit is not joined with its structure yet: settings = aetlab.fit_scale(settings)")
+    require_box(scale)
     if sample.kind == "needle":
         atoms = build_needle(scale, sample.min_distance_A, rng)
         _check_needle_fits(scale)
@@ -43,6 +43,19 @@ def build_sample(sample: SampleSpec, scale: ScaleSpec, rng: np.random.Generator)
     counts = {"n_all": n_all, "n_in_volume": len(atoms), **atoms.counts}
     atoms = dataclasses.replace(atoms, counts=counts)
     return remove_vacancies(atoms, sample.vacancies, rng)
+
+
+def require_box(scale: ScaleSpec) -> None:
+    """Raise :class:`SpecError` if the volume is still to be fitted to a structure."""
+    if scale.voxel_A == 0 or 0 in scale.shape_zxy:
+        raise SpecError("scale=fit is not joined with its structure yet: settings = aetlab.fit_scale(settings)")
+
+
+def require_elements(atoms: Atoms) -> None:
+    """Raise :class:`DataError` if an atom has no element, which other programs and the tracer write as number 0."""
+    if (atoms.numbers == 0).any():
+        raise DataError(f"Atoms.numbers: {int((atoms.numbers == 0).sum())} of {len(atoms)} atoms have the number 0; "
+                        "name their elements, or leave them out by atoms.select(atoms.numbers > 0)")
 
 
 def describe_reading(atoms: Atoms, sample: SampleSpec, seed: int) -> list[str]:
@@ -115,7 +128,7 @@ def remove_vacancies(atoms: Atoms, regions: tuple[VacancyRegion, ...], rng: np.r
 
     Where regions overlap, the later one draws from the atoms that the earlier ones left. ``counts`` gains
     ``n_vacancies``, and ``n_vacancies_<i>`` for region i. Raises SpecError for a region that names a part the sample
-    does not have, or an empty region with a fraction above 0.
+    does not have, an empty region with a fraction above 0, or if no atom is left.
     """
     present = np.ones(len(atoms), dtype=bool)
     counts = dict(atoms.counts)
@@ -135,5 +148,9 @@ def remove_vacancies(atoms: Atoms, regions: tuple[VacancyRegion, ...], rng: np.r
         n_removed = round(region.fraction * len(candidates))
         present[rng.choice(candidates, n_removed, replace=False)] = False
         counts[f"n_vacancies_{i_region}"] = n_removed
+    if len(atoms) and not present.any():
+        fractions = [region.fraction for region in regions]
+        raise SpecError(f"sample.vacancies={fractions!r} (fractions) cannot be used: no atom of the sample is left; "
+                        "give smaller fractions or regions")
     counts["n_vacancies"] = int((~present).sum())
     return dataclasses.replace(atoms.select(present), counts=counts)

@@ -30,6 +30,10 @@ from aetlab.spec.reconstruction import AlignSpec, BinningSpec, EngineSpec, RegSp
 from aetlab.spec.sample import SampleSpec, ScaleSpec
 from aetlab.spec.tile import JOINED, TileSpec
 
+#: The most electrons of a vacuum pixel in one image. Counts are 64-bit numbers, up to 9e18, and a bright pixel has
+#: several times the electrons of vacuum.
+MOST_ELECTRONS = 1e17
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
@@ -80,6 +84,10 @@ class RunSpec:
         require(n_left >= 2, "wedge.missing_deg", self.wedge.missing_deg,
                 f"it leaves {n_left} of {self.tilts.n_tilts} tilts; at least 2 are needed")
         n_defoci = len(self.defocus.planes_nm)
+        electrons = self.dose.total_e_A2 / (n_left * n_defoci) * self.scale.voxel_A**2 * self.microscope.dqe
+        require(electrons <= MOST_ELECTRONS or math.isinf(self.dose.total_e_A2), "dose.total_e_A2",
+                self.dose.total_e_A2, f"it gives {electrons:.2g} electrons to each pixel of an image, and counts are "
+                f"drawn up to {MOST_ELECTRONS:g}; give less, or inf for images without noise")
         require(self.data.held_out == 0 or n_defoci > 1 or not (self.align.enabled or self.refine.poses),
                 "data.held_out", self.data.held_out, "a tilt whose only image is left out has no pose; "
                 "validate=halves needs none")
