@@ -27,6 +27,9 @@ STAGES = (1 / 8, 1 / 4, 3 / 8)
 _RIDGE = 0.01
 #: Most rounds, the motion in pixels that ends them, and the greatest motion in one.
 _ROUNDS, _DONE_PX, _MOST_PX = 40, 0.02, 4
+#: Greatest distance of the sample from where its outline has it, in units of R. Without a limit, images of a small
+#: sample that are turned by a wrong angle drive each other out of the field.
+_MOST_OFF = 0.3
 #: Rounds of each stage after which a direction of the axis is judged.
 _FEW_ROUNDS = 4
 
@@ -61,6 +64,7 @@ class _Prediction:
 
     def __init__(self, images: np.ndarray, tilt: np.ndarray, radius_px: float, n_moments: int) -> None:
         self.shape = shape = (images.shape[1], images.shape[2])
+        self.most_px = _MOST_OFF * radius_px
         # Half a period of the highest moment.
         sigma = np.pi * radius_px / (2 * n_moments)
         q_x, q_y = scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.rfftfreq(shape[1])
@@ -102,7 +106,10 @@ class _Prediction:
 
 def _settle(prediction: _Prediction, tilt: np.ndarray, position: np.ndarray,
             most_rounds: int) -> tuple[np.ndarray, float, int]:
-    """Return positions (T, 2) that agree with the moments, the rms of the last motion and the rounds."""
+    """Return positions (T, 2) that agree with the moments, the rms of the last motion and the rounds.
+
+    The images of ``prediction`` have the outline of the sample in their middle.
+    """
     terms = np.column_stack([np.cos(tilt), np.sin(tilt)])
     rms, n_rounds = 0.0, 0
     while n_rounds < most_rounds:
@@ -110,7 +117,7 @@ def _settle(prediction: _Prediction, tilt: np.ndarray, position: np.ndarray,
         step = prediction.step(position)
         step[:, 0] -= terms @ np.linalg.lstsq(terms, step[:, 0], rcond=None)[0]
         step[:, 1] -= step[:, 1].mean()
-        position = position + step
+        position = np.clip(position + step, -prediction.most_px, prediction.most_px)
         rms = float(np.sqrt((step**2).mean()))
         if np.abs(step).max() < _DONE_PX:
             break
