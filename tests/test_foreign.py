@@ -78,9 +78,9 @@ def test_a_report_names_what_is_no_record_and_calls_none_of_it_damaged(places: P
     places.log("0" * 16).unlink()
     with pytest.raises(SystemExit) as ended:
         report.main(["--outputs", str(places.outputs)])
-    assert "holds no records: run python -m aetlab.run first" in str(ended.value)
-    assert capsys.readouterr().out.endswith(
-        "2 entries are not records and are left alone: 919857d939f2cbe8 (copy), Thumbs.db\n")
+    printed = capsys.readouterr()
+    assert ended.value.code == 2 and "holds no records: run python -m aetlab.run first" in printed.err
+    assert printed.out.endswith("2 entries are not records and are left alone: 919857d939f2cbe8 (copy), Thumbs.db\n")
 
 
 def test_a_linked_record_is_removed_as_a_link(places: Places, smoke_spec: RunSpec, tmp_path: Path) -> None:

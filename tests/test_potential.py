@@ -198,7 +198,9 @@ def test_debye_waller_factors_go_by_element():
 
 
 def test_unknown_elements_and_parametrizations_are_refused():
-    with pytest.raises(ValueError, match="Z = 99"):
+    with pytest.raises(ValueError, match="99, wanted numbers from 0 to 98"):
         build_potential(one_atom(99, (0, 0, 0)), SHAPE, 0.5, debye_waller_A2=B)
+    with pytest.raises(ValueError, match="Z = 99"):
+        scattering.parameters(99, "lobato")
     with pytest.raises(ValueError, match="peng"):
         scattering.parameters(14, "peng")
