@@ -18,7 +18,8 @@ from aetlab.series.prepare import PrepareSpec, Recorded, prepare, record_collect
 from aetlab.series.prepare.bad_frames import describe, find_bad_frames, find_odd_levels
 from aetlab.series.prepare.bad_pixels import fill_bad_pixels, find_bad_pixels, no_bad_pixels
 from aetlab.series.prepare.electrons import find_electrons
-from aetlab.series.prepare.gain import find_gain_residue
+from aetlab.series.prepare.flow import _normalising_steps
+from aetlab.series.prepare.gain import find_gain_residue, no_gain_residue
 from aetlab.series.prepare.planes import crop_spectrum
 from aetlab.series.prepare.region import Grid, choose_grid, place_image
 from aetlab.series.prepare.vacuum import Vacuum, find_mask, measure_vacuum
@@ -110,6 +111,16 @@ def test_an_image_without_vacuum_is_refused_or_worth_a_look() -> None:
         for dose in (1000 * every, None))
     assert found.verdict == "look" and found.by_variance < 10
     assert "by variance; table 1000; " in found.line and "; ;" not in alone.line
+
+
+@pytest.mark.parametrize(("peak", "verdict"), [(0.2, "ok"), (0.8, "cannot be used")])
+def test_an_illumination_that_no_beam_has_is_a_film_taken_for_vacuum(peak: float, verdict: str) -> None:
+    usable, flat = np.ones((3, 2), bool), np.zeros((3, 2))
+    vacuum = Vacuum(np.ones((3, 2, *SHAPE), bool), flat + 500, flat, np.zeros((3, 2, 5)), flat + peak, "vacuum")
+    image = np.ones(SHAPE)
+    step = _normalising_steps(PrepareSpec(), vacuum, no_gain_residue(SHAPE), usable, image, image)[1]
+    assert (step.name, step.verdict) == ("vacuum", verdict)
+    assert ("film" in step.line) == (verdict != "ok")
 
 
 def test_a_fixed_pattern_is_found_with_its_size_and_none_where_there_is_none() -> None:

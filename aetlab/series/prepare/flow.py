@@ -27,6 +27,8 @@ from aetlab.series.prepare.vacuum import Vacuum, find_mask, mask_of_rectangles, 
 _WHOLE_PX = 0.25
 #: Relative error of the level that is worth a look.
 _ROUGH_LEVEL = 0.01
+#: Greatest deviation of an illumination from its mean that a microscope has. More is a film taken for vacuum.
+_MOST_UNEVEN = 0.5
 #: Greatest side in pixels of the thumbnails.
 _THUMBNAIL_PX = 96
 #: Least width in Å of images of a sample.
@@ -163,13 +165,16 @@ def _room(images: np.ndarray, shape_xy: tuple[int, int]) -> np.ndarray:
 def _normalising_steps(spec: PrepareSpec, vacuum: Vacuum, gain: GainResidue, usable: np.ndarray, before: np.ndarray,
                        after: np.ndarray) -> list[Step]:
     worst = float(vacuum.level_error[usable].max()) if usable.any() else 0.0
+    uneven = usable.any() and float(vacuum.field_peak[usable].max()) > _MOST_UNEVEN
+    verdict = "cannot be used" if uneven else "look" if worst > _ROUGH_LEVEL else "ok"
+    line = vacuum.line + ("; no beam is as uneven: a film or the sample was taken for vacuum" if uneven else "")
     return [
         Step("gain residue", spec.gain, gain.line, {"pattern_rms": gain.pattern_rms, "part": gain.part},
              before=shrink(gain.ratio), after=shrink(gain.gain)),
-        Step("vacuum", spec.vacuum, vacuum.line, {
+        Step("vacuum", spec.vacuum, line, {
             "level_counts": float(np.median(vacuum.level[usable])), "level_error_percent": 100 * worst,
             "illumination_peak_percent": 100 * float(vacuum.field_peak[usable].max())},
-            "look" if worst > _ROUGH_LEVEL else "ok", before=shrink(before), after=shrink(after))]
+            verdict, before=shrink(before), after=shrink(after))]
 
 
 def _placing_steps(spec: PrepareSpec, geometry: Geometry, grid: Grid, whole: bool, left: np.ndarray,
