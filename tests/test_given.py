@@ -1,4 +1,4 @@
-"""What a series that is given through the Python API decides, and what does not belong to its settings."""
+"""A series that is given through the Python API: it decides its record, and refuses settings of another one."""
 
 from __future__ import annotations
 

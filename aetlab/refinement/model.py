@@ -55,7 +55,7 @@ class Sites:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFormation:
-    """How images of atoms form: the microscope, and the slices and pixels of the model.
+    """Formation of the images of atoms: the microscope, and the slices and pixels of the model.
 
     ``n_layers_per_slice`` is N_B; ``n_coarse_layers`` that of all rounds but the last, and of the information, 0 for
     the same. ``averaged`` is as :class:`AtomModel` takes it.
