@@ -31,7 +31,7 @@ n_z, n_x, n_y = shape = (12, 10, 37)
 random = np.random.default_rng(0)
 b, p, q = (random.normal(size=n * n_z * n_x * n_y).astype(np.float32) for n in (1, 3, 3))
 edges = np.zeros(n_z * 2 * (n_y + 1), np.float32)
-kernels.tv_edges(b, p, q, shape, np.float32(0.7), np.float32(0.3), np.float32(0.5), edges)
+kernels.tv_edges(b, p, q, shape, np.ones((n_z, n_x), bool), np.float32(0.7), np.float32(0.3), np.float32(0.5), edges)
 stats = kernels.tv_edges.stats
 print(json.dumps([edges.tobytes().hex(), sum(stats.cache_hits.values()), sum(stats.cache_misses.values())]))
 """

@@ -41,6 +41,8 @@ class ForwardModel:
         0, the volume is V itself.
     likelihood : str
         amplitude (equation 5) or another of :mod:`aetlab.methods.likelihoods`.
+    support : bool (Z, X), optional
+        Positions that are reconstructed; the volume must be 0 at the others, and stays so. Default: all.
 
     Attributes
     ----------
@@ -53,11 +55,12 @@ class ForwardModel:
 
     def __init__(self, series: TiltSeries, shape_zxy: tuple[int, int, int], *, microscope: MicroscopeSpec,
                  n_layers_per_slice: int, rotation: str = "linear", dtype: type = np.float32,
-                 blur_A: float = 0.0, likelihood: str = "amplitude") -> None:
+                 blur_A: float = 0.0, likelihood: str = "amplitude", support: np.ndarray | None = None) -> None:
         self._optics = SeriesOptics(series, shape_zxy, microscope, n_layers_per_slice)
         optics = self._optics.optics
         self.n_tilts = series.n_tilts
         self.lipschitz = optics.phase_per_V**2 * shape_zxy[0] * series.greatest_tilt_weight
+        self.support = support
         self._shape = tuple(shape_zxy)
         self._dtype = dtype
         self._amplitude = empty_aligned(series.images.shape, dtype)
@@ -66,7 +69,8 @@ class ForwardModel:
         #: The series that holds the weights; None for a regular series.
         self._weighted = None if series.is_regular else series
         self._turns_by_all_threads = ROTATIONS[rotation].all_threads
-        self._rotation = make_rotation(rotation, shape_zxy, n_layers_per_slice, series.tilt_deg, dtype=dtype)
+        self._rotation = make_rotation(rotation, shape_zxy, n_layers_per_slice, series.tilt_deg, dtype=dtype,
+                                       support=support)
         self._multislice = make_multislice(optics, dtype, likelihood)
         self._placed: dict[int, np.ndarray] = {}
         self._placed_weight: dict[int, np.ndarray] = {}

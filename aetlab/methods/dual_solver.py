@@ -2,7 +2,8 @@
 
 They minimise ½ ‖u - b‖² + λ Σ h(|D u|) over u ≥ 0, with the periodic forward differences D along z, x, y, whose squared
 norm is at most 12, and the sum over voxels. h has the conjugate h*(p) = ½ δ p² for p ≤ 1, infinite beyond. For δ = 0 it
-is the identity, and R the isotropic total variation.
+is the identity, and R the isotropic total variation. Where the volume has a support, u is 0 outside it, and only the
+differences that start within it count.
 
 The fast dual gradient method (A. Beck and M. Teboulle, IEEE Trans. Image Process. 18, 2419, 2009, algorithm FGP of
 section 4, here in three dimensions) steps from the extrapolated dual variables r to the projection of
@@ -54,15 +55,17 @@ def extrapolations(n: int) -> Iterator[float]:
 class DualSolver:
     """The proximal operator for volumes (Z, X, Y); a call has the threshold λ = step · ``weight`` in V.
 
-    ``damping_V`` is δ in V.
+    ``damping_V`` is δ in V. A volume must be 0 outside ``support`` (Z, X); without one there is no outside.
     """
 
-    def __init__(self, weight: float, own: DualSettings, damping_V: float = 0.0) -> None:
+    def __init__(self, weight: float, own: DualSettings, damping_V: float = 0.0,
+                 support: np.ndarray | None = None) -> None:
         self.state: dict[str, np.ndarray] = {}
         self._weight = weight
         self._inner_iterations = own.inner_iterations
         self._warm_start = own.warm_start
         self._damping_V = damping_V
+        self._support = support
         self._duals: tuple[np.ndarray, np.ndarray] | None = None
 
     def __call__(self, volume: np.ndarray, step: float) -> np.ndarray:
@@ -75,16 +78,17 @@ class DualSolver:
         threshold, dual_step = real(step * self._weight), real(1 / (12 * step * self._weight))
         scale = real(1 / (1 + self._damping_V / (12 * step * self._weight)))
         n_z, n_x, n_y = shape = volume.shape
+        support = np.ones((n_z, n_x), bool) if self._support is None else self._support
         edges = np.empty(-(-n_x // kernels.BLOCK) * n_z * 2 * (n_y + 1), volume.dtype)
         flat = volume.reshape(-1)
         p, q = self._start(volume)
         for beta in extrapolations(self._inner_iterations):
             # The kernels extrapolate to c r, which λ/c and s c take into account.
             factors = (real(1) + real(beta)) * scale, real(beta) * scale, threshold / scale
-            kernels.tv_edges(flat, p, q, shape, *factors, edges)
-            kernels.tv_dual_step(flat, p, q, shape, *factors, dual_step * scale, edges)
+            kernels.tv_edges(flat, p, q, shape, support, *factors, edges)
+            kernels.tv_dual_step(flat, p, q, shape, support, *factors, dual_step * scale, edges)
             p, q = q, p
-        kernels.tv_primal(flat, p, shape, threshold)
+        kernels.tv_primal(flat, p, shape, support, threshold)
         self._duals = p, q
         if self._warm_start:
             self.state["dual"] = p

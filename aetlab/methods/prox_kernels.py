@@ -7,6 +7,8 @@ u = max(0, b - λ Dᵀ r) the primal estimate. Without a scale of r, γ = 1 + β
 One dual iteration reads b, p and q once and overwrites q by the new dual variables. Blocks of rows x are independent:
 the first row of each block is stored in ``edges`` before q is overwritten. Within a block u is computed one plane ahead
 of the dual variables that depend on it.
+
+Rows (z, x) outside ``support`` (Z, X) are 0 in b, p and q, and stay so.
 """
 
 from __future__ import annotations
@@ -49,12 +51,16 @@ def _shrink(a, b, c, one):
 
 
 @_jit
-def _primal_row(b, p, q, shape, gain, beta, threshold, z, x, rows, at, scratch):
+def _primal_row(b, p, q, shape, support, gain, beta, threshold, z, x, rows, at, scratch):
     """Write u = max(0, b - λ Dᵀ r) of row (z, x) to ``rows`` from element ``at`` on: Y values, then the first again.
 
     ``scratch`` is the index of another Y + 1 elements of ``rows``.
     """
     n_z, n_x, n_y = shape
+    if not support[z, x]:
+        for y in range(n_y + 1):
+            rows[at + y] = 0
+        return
     width = BYTES // b.itemsize
     whole = n_y // width * width
     zero = b.dtype.type(0)
@@ -119,18 +125,18 @@ def _dual_row(rows, at, next_z, next_x, p, q, shape, gain, beta, step, z, x):
 
 
 @_parallel
-def tv_edges(b, p, q, shape, gain, beta, threshold, edges):
+def tv_edges(b, p, q, shape, support, gain, beta, threshold, edges):
     """Compute u of the first row of each block; ``edges`` (blocks · Z · 2 · (Y + 1),) rows of u and scratch."""
     n_z, n_x, n_y = shape
     row = n_y + 1
     for index in nb.prange((n_x + BLOCK - 1) // BLOCK * n_z):
         i = np.int64(index)
-        _primal_row(b, p, q, shape, gain, beta, threshold, i % n_z, i // n_z * BLOCK, edges, 2 * i * row,
+        _primal_row(b, p, q, shape, support, gain, beta, threshold, i % n_z, i // n_z * BLOCK, edges, 2 * i * row,
                     (2 * i + 1) * row)
 
 
 @_parallel
-def tv_dual_step(b, p, q, shape, gain, beta, threshold, step, edges):
+def tv_dual_step(b, p, q, shape, support, gain, beta, threshold, step, edges):
     """Do one iteration of the fast dual gradient method; the new dual variables replace ``q``."""
     n_z, n_x, n_y = shape
     row = n_y + 1
@@ -151,25 +157,29 @@ def tv_dual_step(b, p, q, shape, gain, beta, threshold, step, edges):
                     planes[following + y] = edges[own + y]
                     planes[following + n_rows * row + y] = edges[after + y]
                 for x in range(1, n_rows):
-                    _primal_row(b, p, q, shape, gain, beta, threshold, z, start + x, planes, following + x * row,
-                                scratch)
+                    _primal_row(b, p, q, shape, support, gain, beta, threshold, z, start + x, planes,
+                                following + x * row, scratch)
             if z > 0:
                 for x in range(n_rows):
                     at = here + x * row
-                    _dual_row(planes, at, following + x * row, at + row, p, q, shape, gain, beta, step, z - 1,
-                              start + x)
+                    if support[z - 1, start + x]:
+                        _dual_row(planes, at, following + x * row, at + row, p, q, shape, gain, beta, step, z - 1,
+                                  start + x)
             here = following
 
 
 @_parallel
-def tv_primal(b, p, shape, threshold):
+def tv_primal(b, p, shape, support, threshold):
     """Replace b by u = max(0, b - λ Dᵀ p)."""
     n_z, n_x, n_y = shape
     for index in nb.prange(n_z):
         z, first = np.int64(index), np.int64(0)
         rows = np.empty(2 * (n_y + 1), b.dtype)
         for x in range(n_x):
-            _primal_row(b, p, p, shape, b.dtype.type(1), b.dtype.type(0), threshold, z, x, rows, first, n_y + 1)
+            if not support[z, x]:
+                continue
+            _primal_row(b, p, p, shape, support, b.dtype.type(1), b.dtype.type(0), threshold, z, x, rows, first,
+                        n_y + 1)
             for y in range(n_y):
                 b[(z * n_x + x) * n_y + y] = rows[y]
 

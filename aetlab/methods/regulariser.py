@@ -75,12 +75,16 @@ class Launchers(Protocol):
 
 @dataclass(frozen=True)
 class Problem:
-    """Facts about a reconstruction: shape of the volume, voxel in Å, fitted tilts, and standard deviation of g in Å."""
+    """Facts about a reconstruction: shape of the volume, voxel in Å, fitted tilts, and standard deviation of g in Å.
+
+    ``support`` (Z, X) are the positions that are reconstructed, None for all; the volume is 0 at the others.
+    """
 
     shape_zxy: tuple[int, int, int]
     voxel_A: float
     n_tilts: int
     blur_A: float
+    support: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

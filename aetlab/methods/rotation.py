@@ -53,8 +53,9 @@ class RotationMethod:
     meaning : str
         The interpolation, in a few words for help and documentation.
     make : callable
-        ``make(shape_zxy, n_layers, tilt_deg, dtype)`` returns the :class:`Rotation` of volumes (Z, X, Y) by the angles
-        ``tilt_deg`` in degrees.
+        ``make(shape_zxy, n_layers, tilt_deg, dtype, support)`` returns the :class:`Rotation` of volumes (Z, X, Y) by
+        the angles ``tilt_deg`` in degrees. Positions outside ``support`` (Z, X) count as 0, and the adjoint leaves them
+        as they are; None for all, and only with a matrix another.
     matrix : Matrix, optional
         The matrix of a local interpolation, whose memory is counted.
     gpu_kernel : str
@@ -65,7 +66,7 @@ class RotationMethod:
     """
 
     meaning: str
-    make: Callable[[tuple[int, int, int], int, np.ndarray, type], Rotation]
+    make: Callable[[tuple[int, int, int], int, np.ndarray, type, np.ndarray | None], Rotation]
     matrix: Matrix | None = None
     gpu_kernel: str = ""
     all_threads: bool = False

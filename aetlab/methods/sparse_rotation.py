@@ -30,12 +30,16 @@ _parallel = njit(fastmath=_FAST, parallel=True)
 
 
 class _Matrix:
-    """The sparse matrix of one tilt, by voxels (``counts, rows, weights``) and by rows (``start, columns, ...``)."""
+    """The sparse matrix of one tilt, by voxels (``counts, rows, weights``) and by rows (``row_start, columns, ...``).
+
+    The entries of a voxel begin at ``voxel_start``; :func:`build_columns` leaves room behind them.
+    """
 
     def __init__(self, n_voxels: int, n_rows: int, capacity: int, dtype: type) -> None:
-        self.counts = np.zeros(n_voxels, np.int32)
-        self.rows = np.zeros((n_voxels, capacity), np.int32)
-        self.weights: np.ndarray = np.zeros((n_voxels, capacity), dtype)
+        self.counts = np.zeros(n_voxels, np.uint8)
+        self.voxel_start = np.arange(0, n_voxels * capacity, capacity, dtype=np.int32)
+        self.rows = np.zeros(n_voxels * capacity, np.int32)
+        self.weights: np.ndarray = np.zeros(n_voxels * capacity, dtype)
         self.row_start = np.zeros(n_rows + 1, np.int64)
         self.columns = np.zeros(n_voxels * capacity, np.int32)
         self.row_weights: np.ndarray = np.zeros(n_voxels * capacity, dtype)
@@ -47,18 +51,24 @@ class _Matrix:
     def trimmed(self) -> _Matrix:
         """Return a copy without the unused part of the arrays, which is most of them."""
         short = copy.copy(self)
-        most, n_entries = int(self.counts.max()), int(self.row_start[-1])
+        n_entries = int(self.row_start[-1])
         short.counts, short.row_start = self.counts.copy(), self.row_start.copy()
-        short.rows, short.weights = self.rows[:, :most].copy(), self.weights[:, :most].copy()
+        short.voxel_start = np.cumsum(self.counts, dtype=np.int32) - self.counts
+        entries = np.repeat(self.voxel_start - short.voxel_start, self.counts) + np.arange(n_entries)
+        short.rows, short.weights = self.rows[entries], self.weights[entries]
         short.columns, short.row_weights = self.columns[:n_entries].copy(), self.row_weights[:n_entries].copy()
         return short
 
 
 class SparseRotation:
-    """Rotation by linear or cubic (Keys, a = -1/2) interpolation; matrices are kept up to ``budget_bytes``."""
+    """Rotation by linear or cubic (Keys, a = -1/2) interpolation; matrices are kept up to ``budget_bytes``.
+
+    Positions (z, x) outside ``support`` (Z, X) count as 0, and the adjoint leaves them as they are.
+    """
 
     def __init__(self, matrix: Matrix, shape_zxy: tuple[int, int, int], n_layers: int, tilt_deg: np.ndarray, *,
-                 dtype: type = np.float32, budget_bytes: float = MATRIX_BUDGET_BYTES) -> None:
+                 dtype: type = np.float32, budget_bytes: float = MATRIX_BUDGET_BYTES,
+                 support: np.ndarray | None = None) -> None:
         self._cubic = matrix.cubic
         self._capacity = matrix.capacity
         self._shape = shape_zxy
@@ -69,6 +79,7 @@ class SparseRotation:
         self._matrix = self._allocate()
         self._built = -1
         self._room_bytes = budget_bytes
+        self._support: np.ndarray = np.ones(shape_zxy[:2], bool) if support is None else support
 
     def set_angle(self, i_tilt: int, tilt_deg: float) -> None:
         self._tilt_rad[i_tilt] = np.deg2rad(tilt_deg)
@@ -91,7 +102,7 @@ class SparseRotation:
         m = self._matrix_of(i_tilt)
         source = slices.reshape(-1, self._shape[2])
         scales = np.empty((0, 0, 0), volume.dtype) if metric is None else metric
-        gather_add(m.counts, m.rows, m.weights, source, self._dtype(scale), scales, volume)
+        gather_add(m.voxel_start, m.counts, m.rows, m.weights, source, self._dtype(scale), scales, volume)
 
     def _allocate(self) -> _Matrix:
         n_z, n_x, _ = self._shape
@@ -104,11 +115,10 @@ class SparseRotation:
         if self._built == i_tilt:
             return matrix
         self._built = i_tilt
-        n_z, n_x, _ = self._shape
-        build_columns(self._tilt_rad[i_tilt], n_z, n_x, self._n_layers, self._cubic, matrix.counts, matrix.rows,
-                              matrix.weights)
-        transpose_columns(matrix.counts, matrix.rows, matrix.weights, matrix.row_start, matrix.columns,
-                                  matrix.row_weights)
+        build_columns(self._tilt_rad[i_tilt], self._support, self._n_layers, self._cubic, matrix.voxel_start,
+                      matrix.counts, matrix.rows, matrix.weights)
+        transpose_columns(matrix.voxel_start, matrix.counts, matrix.rows, matrix.weights, matrix.row_start,
+                          matrix.columns, matrix.row_weights)
         if self._room_bytes > 0:
             kept = matrix.trimmed()
             self._room_bytes -= kept.n_bytes
@@ -131,18 +141,23 @@ def _interpolation_weight(distance, cubic):
 
 
 @_parallel
-def build_columns(tilt_rad, n_z, n_x, n_layers, cubic, counts, rows, weights):
+def build_columns(tilt_rad, support, n_layers, cubic, voxel_start, counts, rows, weights):
     """Find, for each voxel (z, x), the rows (slice, x') of the binned rotated volume that it enters, and its weights.
 
-    ``counts`` (Z·X,), ``rows`` and ``weights`` (Z·X, capacity) are filled. A rotated layer z' samples the volume at
+    Voxels outside ``support`` (Z, X) enter none. ``counts`` (Z·X,) are filled, and from ``voxel_start`` (Z·X,) on as
+    many elements of ``rows`` and ``weights``. A rotated layer z' samples the volume at
     x = x' cos - z' sin, z = x' sin + z' cos about the centre; the layers of a slice are summed.
     """
+    n_z, n_x = support.shape
     c, s = math.cos(tilt_rad), math.sin(tilt_rad)
     mid_z, mid_x = (n_z - 1) / 2, (n_x - 1) / 2
     reach = (2.0 if cubic else 1.0) * (abs(c) + abs(s))
     for z in nb.prange(n_z):
         for x in range(n_x):
             voxel = z * n_x + x
+            counts[voxel] = 0
+            if not support[z, x]:
+                continue
             centre_x = (x - mid_x) * c + (z - mid_z) * s + mid_x
             centre_z = (z - mid_z) * c - (x - mid_x) * s + mid_z
             first_z, last_z = max(0, math.ceil(centre_z - reach)), min(n_z - 1, math.floor(centre_z + reach))
@@ -160,27 +175,27 @@ def build_columns(tilt_rad, n_z, n_x, n_layers, cubic, counts, rows, weights):
                         weight += _interpolation_weight(dx, cubic) * _interpolation_weight(dz, cubic)
                         z_rotated += 1
                     if abs(weight) > 1e-12:
-                        rows[voxel, n] = i_slice * n_x + x_rotated
-                        weights[voxel, n] = weight
+                        rows[voxel_start[voxel] + n] = i_slice * n_x + x_rotated
+                        weights[voxel_start[voxel] + n] = weight
                         n += 1
             counts[voxel] = n
 
 
 @_jit
-def transpose_columns(counts, rows, weights, row_start, columns, row_weights):
+def transpose_columns(voxel_start, counts, rows, weights, row_start, columns, row_weights):
     """Sort the entries of :func:`build_columns` by row: ``row_start`` (rows + 1,), ``columns``, ``row_weights``."""
     row_start[:] = 0
     for voxel in range(counts.shape[0]):
-        for k in range(counts[voxel]):
-            row_start[rows[voxel, k] + 1] += 1
+        for k in range(voxel_start[voxel], voxel_start[voxel] + counts[voxel]):
+            row_start[rows[k] + 1] += 1
     for row in range(row_start.shape[0] - 1):
         row_start[row + 1] += row_start[row]
     for voxel in range(counts.shape[0]):
-        for k in range(counts[voxel]):
-            row = rows[voxel, k]
+        for k in range(voxel_start[voxel], voxel_start[voxel] + counts[voxel]):
+            row = rows[k]
             entry = row_start[row]
             columns[entry] = voxel
-            row_weights[entry] = weights[voxel, k]
+            row_weights[entry] = weights[k]
             row_start[row] = entry + 1
     for row in range(row_start.shape[0] - 1, 0, -1):
         row_start[row] = row_start[row - 1]
@@ -252,7 +267,7 @@ _TILE = 32
 
 
 @_parallel
-def gather_add(counts, rows, weights, source, scale, metric, volume):
+def gather_add(voxel_start, counts, rows, weights, source, scale, metric, volume):
     """``volume[z, x, :] += scale · metric[z, x, :] · Σ_k weights[k] · source[rows[k], :]`` over voxel (z, x)'s entries.
 
     An empty ``metric`` is 1 everywhere.
@@ -266,10 +281,10 @@ def gather_add(counts, rows, weights, source, scale, metric, volume):
         for z in range(z_start, min(z_start + _TILE, n_z)):
             for x in range(x_start, min(x_start + _TILE, n_x)):
                 voxel = z * n_x + x
-                k, end = 0, counts[voxel]
+                k, end = voxel_start[voxel], voxel_start[voxel] + counts[voxel]
                 while k + 2 <= end:
-                    i0, i1 = rows[voxel, k], rows[voxel, k + 1]
-                    w0, w1 = scale * weights[voxel, k], scale * weights[voxel, k + 1]
+                    i0, i1 = rows[k], rows[k + 1]
+                    w0, w1 = scale * weights[k], scale * weights[k + 1]
                     if plain:
                         for y in range(n_y):
                             volume[z, x, y] += w0 * source[i0, y] + w1 * source[i1, y]
@@ -278,7 +293,7 @@ def gather_add(counts, rows, weights, source, scale, metric, volume):
                             volume[z, x, y] += metric[z, x, y] * (w0 * source[i0, y] + w1 * source[i1, y])
                     k += 2
                 if k < end:
-                    i0, w0 = rows[voxel, k], scale * weights[voxel, k]
+                    i0, w0 = rows[k], scale * weights[k]
                     if plain:
                         for y in range(n_y):
                             volume[z, x, y] += w0 * source[i0, y]

@@ -6,6 +6,7 @@ What is computed on a GPU is in :mod:`aetlab.reconstruction.on_gpu`, which a run
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from aetlab.forward.simulate import MakeExposure
     from aetlab.reconstruction.on_gpu import Gpu
     from aetlab.refinement.atom_slices import AtomSlices
+
+#: Width in Å that is reconstructed around the support of the sample, for the tails of its atoms.
+_SUPPORT_MARGIN_A = 2.0
+
 
 def choose_model(spec: RunSpec, series: TiltSeries, *, blur_A: float, say: Callable[[str], None]) -> Model:
     """Return the forward model on the device that ``spec.engine.device`` selects.
@@ -53,7 +58,8 @@ def choose_model(spec: RunSpec, series: TiltSeries, *, blur_A: float, say: Calla
     _, n_x, n_y = spec.scale.shape_zxy
     if loses_fused_kernels(spec.engine.likelihood, (n_x, n_y)):
         say(f"engine.likelihood={spec.engine.likelihood} has no fused kernels: a tilt takes up to 1.7 times as long")
-    return ForwardModel(series, spec.scale.shape_zxy, **model_options(spec, blur_A))
+    return ForwardModel(series, spec.scale.shape_zxy, support=_support(spec, series, say),
+                        **model_options(spec, blur_A))
 
 
 def require_gpu(spec: RunSpec) -> None:
@@ -152,13 +158,17 @@ def tilt_equations_of(model: Model) -> MakeEquations | None:
 
 def solver_parts(model: Model) -> Parts:
     """Return the parts of the solver for the device that holds the volumes of ``model``."""
-    if not isinstance(model, ForwardModel):
+    support = None
+    if isinstance(model, ForwardModel):
+        support = model.support
+    else:
         from aetlab.reconstruction import on_gpu
 
         parts = on_gpu.solver_parts(model)
         if parts is not None:
             return parts
-    return Parts("cpu", _zeros, np.asarray, lambda row, own, weight, problem: row.make(own, weight, problem))
+    return Parts("cpu", _zeros, np.asarray,
+                 lambda row, own, weight, problem: row.make(own, weight, replace(problem, support=support)))
 
 
 def _open(spec: RunSpec) -> Gpu:
@@ -168,6 +178,8 @@ def _open(spec: RunSpec) -> Gpu:
     method = REGULARISERS[spec.reg.kind].gpu
     if method is None:
         raise GpuError(f"reg.kind={spec.reg.kind} has no GPU version")
+    if spec.engine.support != "all":
+        raise GpuError(f"engine.support={spec.engine.support} has no GPU version")
     if spec.engine.devices > 1 and method.in_slabs is None:
         raise GpuError(f"reg.kind={spec.reg.kind} has no version for engine.devices={spec.engine.devices}")
     problem = backend.gpu_problem()
@@ -176,6 +188,22 @@ def _open(spec: RunSpec) -> Gpu:
     from aetlab.reconstruction import on_gpu
 
     return on_gpu.open_for_reconstruction(spec)
+
+
+def _support(spec: RunSpec, series: TiltSeries, say: Callable[[str], None]) -> np.ndarray | None:
+    """Return the positions (Z, X) that are reconstructed; None for all. ``say`` is called with one line on them."""
+    if spec.engine.support == "all":
+        return None
+    from aetlab.forward.support import find_support
+
+    reach_A = spec.align.reach_A if spec.align.enabled else 0.0
+    support = find_support(series, spec.scale.shape_zxy[0], _SUPPORT_MARGIN_A + reach_A)
+    if support.all():
+        say(f"engine.support={spec.engine.support}: the images do not show that any position (z, x) is vacuum")
+        return None
+    say(f"engine.support={spec.engine.support}: {100 * support.mean():.1f} % of positions (z, x) are reconstructed, "
+        "and the images show vacuum elsewhere")
+    return support
 
 
 def _refusal(error: GpuError) -> SpecError:

@@ -71,6 +71,8 @@ def _reconstruction(run: StoredRun) -> str:
     weighted = f" with a weight of {weight_per_V:.3g} 1/V" if row.weighted and math.isfinite(weight_per_V) else ""
     align = (" Shift, defocus, brightness and the direction of the tilt axis of every tilt were aligned to the volume "
              "during the iterations.") if spec.align.enabled else ""
+    support = (" Positions across the tilt axis that the images show to be vacuum were left out."
+               if spec.engine.support == "images" else "")
     n_tiles = spec.tile.count(n_y)
     tiles = f" It was reconstructed in {n_tiles} overlapping tiles along the tilt axis." if n_tiles > 1 else ""
     return (f"The electrostatic potential in {n_x} × {n_y} × {n_z} voxels (x, y along the tilt axis, z along the beam) "
@@ -79,7 +81,7 @@ def _reconstruction(run: StoredRun) -> str:
             "Three-Dimensional Phase Contrast Atomic Electron Tomography, 2018), with slices of "
             f"{spec.binning.n_layers} voxels{_coarse(spec)}, {spec.engine.rotation} interpolation of the rotated "
             f"volume and the {spec.engine.likelihood} likelihood. The regulariser was {spec.reg.kind} "
-            f"({row.meaning}){weighted}; there were {len(run.history.cost)} iterations.{align}{tiles}")
+            f"({row.meaning}){weighted}; there were {len(run.history.cost)} iterations.{support}{align}{tiles}")
 
 
 def _coarse(spec: RunSpec) -> str:

@@ -104,6 +104,9 @@ class EngineSpec:
     rotation: str = setting(
         f"rotation of the volume: {'; '.join(f'{name} ({row.meaning})' for name, row in ROTATIONS.items())}",
         choices=tuple(ROTATIONS), default="linear")
+    support: str = setting(
+        "positions across the tilt axis that are reconstructed: all; or images, those that the images do not show to "
+        "be vacuum (on the CPU)", choices=("all", "images"), default="all")
     n_iterations: int = setting("passes over all tilts; the most where reg.iterations_factor ends the fit",
                                 within="[1, inf)", default=40)
     tolerance: float = setting("relative change of the volume in an iteration below which the fit, or its part with "
@@ -118,6 +121,9 @@ class EngineSpec:
 
     def __post_init__(self) -> None:
         check_ranges("engine", self)
+        require(self.support == "all" or ROTATIONS[self.rotation].matrix is not None, "engine.support", self.support,
+                f"engine.rotation={self.rotation} turns all positions; choose "
+                f"{' or '.join(name for name, row in ROTATIONS.items() if row.matrix is not None)}")
 
 
 _ALIGNED = ("align=true",)

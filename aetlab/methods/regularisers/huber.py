@@ -29,7 +29,7 @@ class HuberSettings:
 
 
 def _make(own: HuberSettings, weight: float, problem: Problem) -> Prior:
-    return Prior(DualSolver(weight, own, damping_V=own.edge_V))
+    return Prior(DualSolver(weight, own, damping_V=own.edge_V, support=problem.support))
 
 
 ROW = Regulariser(meaning="total variation with quadratic small differences, positive", label="Huber total variation",

@@ -61,7 +61,7 @@ class GpuTotalVariation:
 
 
 def _make(own: TvSettings, weight: float, problem: Problem) -> Prior:
-    return Prior(DualSolver(weight, own))
+    return Prior(DualSolver(weight, own, support=problem.support))
 
 
 def _make_on_gpu(device: Launcher, own: TvSettings, weight: float, problem: Problem) -> Prior:

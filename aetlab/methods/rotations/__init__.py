@@ -13,11 +13,11 @@ ROTATIONS = find_rows(__name__, __path__, RotationMethod)
 
 
 def make_rotation(kind: str, shape_zxy: tuple[int, int, int], n_layers: int, tilt_deg: np.ndarray, *,
-                  dtype: type = np.float32) -> Rotation:
-    """Return the rotation ``kind`` of volumes of ``shape_zxy`` by ``tilt_deg``."""
+                  dtype: type = np.float32, support: np.ndarray | None = None) -> Rotation:
+    """Return the rotation ``kind`` of volumes of ``shape_zxy`` by ``tilt_deg``; only ``support`` (Z, X) is turned."""
     if kind not in ROTATIONS:
         raise ValueError(f"rotation={kind!r} is unknown: choose one of {', '.join(ROTATIONS)}")
-    return ROTATIONS[kind].make(shape_zxy, n_layers, tilt_deg, dtype)
+    return ROTATIONS[kind].make(shape_zxy, n_layers, tilt_deg, dtype, support)
 
 
 def rotate_and_bin(volume: np.ndarray, tilt_deg: float, n_layers: int = 1, *, kind: str = "linear") -> np.ndarray:
