@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from aetlab.reporting.figures.choose import accuracy_tasks, common_tasks
+import numpy as np
+
+from aetlab.reporting.figures.choose import accuracy_tasks, common_tasks, quality_tasks
 from aetlab.reporting.figures.labels import run_labels
 from aetlab.reporting.figures.paper import paper_tasks
 from aetlab.reporting.figures.style import line_colours
-from aetlab.reporting.stored_run import read_runs
+from aetlab.reporting.stored_run import StoredRun, read_runs
 from aetlab.reporting.studies import find_studies
 from aetlab.reporting.table_one import read_paper_values, table_one
 from aetlab.reporting.tables import summary_frame
@@ -167,3 +169,41 @@ def test_a_row_states_the_settings_that_differ_from_its_experiment(tmp_path, exp
                      "seeds 0, 7 (0)")
     write_fake_record(tmp_path, tiny(experiments["fig4c"]))
     assert row() == "scale fake24 (small)"
+
+
+def _timed(run: StoredRun, each_s: float) -> StoredRun:
+    """Return ``run`` with iterations of ``each_s`` seconds, the first ten times as slow."""
+    seconds = np.full(run.spec.engine.n_iterations, each_s)
+    seconds[0] *= 10
+    run.__dict__["history"] = dataclasses.replace(run.history, seconds=seconds)
+    return run
+
+
+def test_quality_is_drawn_for_records_that_differ_in_their_iterations(tmp_path):
+    """One line for each method with three numbers of iterations, its label the settings that make it."""
+    for reg, step_decay in (("tv", 0.7), ("tv", 1.0), ("lasso", 0.7)):
+        for n_iterations in (20, 5, 10) if reg == "tv" else (5, 10):
+            spec = fake_spec(reg=reg, n_iterations=n_iterations)
+            write_fake_record(tmp_path, dataclasses.replace(
+                spec, engine=dataclasses.replace(spec.engine, step_decay=step_decay)))
+    write_fake_record(tmp_path, fake_spec(dose_e_A2=7e3))
+    task, = quality_tasks([_timed(run, 0.5 * run.spec.engine.step_decay) for run in read_runs(tmp_path)[0]])
+    assert [run.spec.engine.n_iterations for run in task.runs] == [5, 10, 20, 5, 10, 20]
+    assert sorted(set(task.labels)) == ["reg=tv", "reg=tv engine.step_decay=1.0"]
+    assert not task.obstacle()
+    first, second = task.make().axes[0].lines
+    np.testing.assert_allclose(first.get_xdata(), 0.5 * task.runs[0].spec.engine.step_decay * np.array([5, 10, 20]))
+    np.testing.assert_allclose(second.get_xdata(), 0.5 * task.runs[-1].spec.engine.step_decay * np.array([5, 10, 20]))
+
+
+def test_a_short_record_gives_the_time_of_a_disturbed_one(tmp_path, experiments, default):
+    """The time of an iteration is the least of records that differ in their number of iterations."""
+    for name in ("fig10_nb1", "fig10_nb4"):
+        spec = tiny(experiments[name])
+        write_fake_record(tmp_path, spec)
+        write_fake_record(tmp_path, dataclasses.replace(spec, engine=dataclasses.replace(spec.engine, n_iterations=3)))
+    runs = [_timed(run, 100.0 if run.spec.engine.n_iterations > 3 else 1.0) for run in read_runs(tmp_path)[0]]
+    study = find_studies(runs, experiments, default)[0]
+    task = next(task for task in paper_tasks(study, experiments, "")[0] if task.kind == "binning")
+    assert [run.spec.engine.n_iterations for run in task.runs] == [80, 80]
+    assert [run.spec.engine.n_iterations for run in task.timed] == [3, 3]

@@ -25,7 +25,7 @@ from aetlab.reporting.tables import fold_seeds, load_records, reader_frame, summ
 from tests.fake_records import OF_THE_TRUTH, fake_spec, write_fake_record
 
 #: Kinds of figures that need the truth, by the records that the task is drawn from.
-NEED_TRUTH = {"binning", "seams", "vacancies"}
+NEED_TRUTH = {"binning", "quality", "seams", "vacancies"}
 #: Kinds of figures of one validation.
 VALIDATION = {"fit", "residuals", "halves", "chemistry"}
 

@@ -12,7 +12,14 @@ import pandas as pd
 from aetlab.core.inert import one_line
 from aetlab.reporting.columns import describe_columns
 from aetlab.reporting.drawn import choose_drawn, describe_choice
-from aetlab.reporting.figures.choose import accuracy_tasks, common_tasks, refined_tasks, seam_tasks, validation_tasks
+from aetlab.reporting.figures.choose import (
+    accuracy_tasks,
+    common_tasks,
+    quality_tasks,
+    refined_tasks,
+    seam_tasks,
+    validation_tasks,
+)
 from aetlab.reporting.figures.kinds import FigureTask, keep_drawable
 from aetlab.reporting.figures.labels import run_labels
 from aetlab.reporting.figures.make import MadeFigure, make_figures
@@ -160,7 +167,7 @@ def _tasks(
               for run in task.runs}
     tasks += common_tasks(drawn, frame, shown if by == "dose_e_A2" else set(), by)
     tasks, left_out = keep_drawable([*tasks, *accuracy_tasks(drawn, frame), *refined_tasks(drawn),
-                                      *seam_tasks(drawn), *validation_tasks(drawn)])
+                                      *seam_tasks(drawn), *quality_tasks(drawn), *validation_tasks(drawn)])
     return tasks, missing + left_out
 
 

@@ -10,9 +10,11 @@ import pandas as pd
 
 from aetlab.reporting.columns import sample_name, settings_row
 from aetlab.reporting.drawn import sample_key
+from aetlab.reporting.figures.convergence import timing_notes
 from aetlab.reporting.figures.kinds import FigureTask
-from aetlab.reporting.figures.labels import common_settings, run_labels, setting_label
+from aetlab.reporting.figures.labels import common_settings, dose_label, run_labels, setting_label
 from aetlab.reporting.figures.panels import MAX_COLUMNS
+from aetlab.reporting.figures.quality import find_lines
 from aetlab.reporting.figures.refined import MAX_RECORDS, has_refined
 from aetlab.reporting.figures.seams import SEAM
 from aetlab.reporting.figures.style import CYCLE
@@ -137,6 +139,18 @@ def accuracy_tasks(runs: Sequence[StoredRun], frame: pd.DataFrame) -> list[Figur
         )
         for part in parts
     ]
+
+
+def quality_tasks(runs: Sequence[StoredRun]) -> list[FigureTask]:
+    """Return one figure for each set of records that differ in their iterations, and in their method."""
+    tasks = []
+    for lines in find_lines(runs):
+        drawn = [(label, run) for label, line in lines for run in line]
+        first = drawn[0][1]
+        tasks.append(FigureTask(name=_name("quality", first), kind="quality", runs=tuple(run for _, run in drawn),
+                                title=_title(f"Quality against time; {dose_label(first.spec)}", first),
+                                labels=tuple(label for label, _ in drawn), notes=timing_notes([r for _, r in drawn])))
+    return tasks
 
 
 def seam_tasks(runs: Sequence[StoredRun]) -> list[FigureTask]:

@@ -78,14 +78,16 @@ def reconstruction_seconds(run: StoredRun) -> float:
     return float(np.median(run.history.seconds))
 
 
-def plot_binning(runs: Sequence[StoredRun]) -> Figure:
+def plot_binning(runs: Sequence[StoredRun], timed: Sequence[StoredRun] = ()) -> Figure:
     """Draw time saved (left axis) and error of the potential (right axis) against the layers binned, N_B.
 
-    The time is that of an iteration, relative to the record with the fewest layers in a slice.
+    The time is that of an iteration, relative to the record with the fewest layers in a slice. It is taken from the
+    records ``timed``, one for each of ``runs`` and in their order, by default from ``runs``.
     """
-    runs = sorted(runs, key=lambda run: run.spec.binning.n_layers)
+    pairs = sorted(zip(runs, timed or runs, strict=True), key=lambda pair: pair[0].spec.binning.n_layers)
+    runs = [run for run, _ in pairs]
     n_layers = np.array([run.spec.binning.n_layers for run in runs])
-    seconds = np.array([reconstruction_seconds(run) for run in runs])
+    seconds = np.array([reconstruction_seconds(run) for _, run in pairs])
     error_percent = np.array([100 * run.metrics["potential_error"] for run in runs])
     bound = axial_bound_A(runs[0].spec) / runs[0].voxel_A
     with style():
@@ -129,3 +131,11 @@ def timed_together(runs: Sequence[StoredRun]) -> bool:
     """Return whether any two of ``runs`` were in progress at the same time, so that their times do not compare."""
     spans = sorted((str(run.environment.get("started", "")), str(run.environment.get("finished", ""))) for run in runs)
     return any(earlier[1] > later[0] for earlier, later in zip(spans, spans[1:], strict=False))
+
+
+def timing_notes(runs: Sequence[StoredRun]) -> tuple[str, ...]:
+    """Return a note where the times of ``runs`` do not compare."""
+    if len({run.environment.get("processor") for run in runs}) > 1:
+        return ("the runs were timed on different machines, so their times do not compare",)
+    return ("some runs were in progress at the same time, so their times do not compare",) if timed_together(
+        runs) else ()

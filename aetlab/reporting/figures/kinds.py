@@ -18,6 +18,7 @@ from aetlab.reporting.figures.depth import plot_depths
 from aetlab.reporting.figures.geometry import plot_geometry
 from aetlab.reporting.figures.images import plot_images
 from aetlab.reporting.figures.panels import plot_panels
+from aetlab.reporting.figures.quality import plot_quality
 from aetlab.reporting.figures.refined import plot_refined
 from aetlab.reporting.figures.seams import SEAM, plot_seams
 from aetlab.reporting.figures.vacancies import plot_vacancies
@@ -49,7 +50,8 @@ class Needs:
 class FigureTask:
     """A figure to draw: its kind, title, records, and their labels and letters where the kind takes them.
 
-    ``high_V`` is the upper limit of the colour scale of slices; None lets it fit the data.
+    ``high_V`` is the upper limit of the colour scale of slices; None lets it fit the data. ``timed`` are the records
+    that give the times where ``runs`` do not.
     """
 
     name: str
@@ -60,6 +62,7 @@ class FigureTask:
     letters: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     high_V: float | None = None
+    timed: tuple[StoredRun, ...] = ()
 
     @property
     def has_truth(self) -> bool:
@@ -191,12 +194,19 @@ KINDS: dict[str, FigureKind] = {
         "record.",
     ),
     "binning": FigureKind(
-        draw=lambda task: plot_binning(task.runs),
+        draw=lambda task: plot_binning(task.runs, task.timed),
         needs=Needs(with_truth=("metrics/potential_error",)),
         caption="Median time of an iteration saved (left) and relative error of the potential in the scored part "
         "(right) against the layers binned; the dotted line is the paper's bound on the thickness of a slice. The "
         "error that remains with thin slices is of spatial frequencies that the images hardly hold: below 0.1/Å, "
         "where phase contrast is weak, and towards the aperture and beyond it.",
+    ),
+    "quality": FigureKind(
+        draw=lambda task: plot_quality(task.runs, task.labels),
+        needs=Needs(with_truth=tuple(f"metrics/{name}" for name in (
+            "position_error_pm", "found_percent", "false_positive_percent", "correct_species_percent"))),
+        caption="Scores of the traced atoms against the time of all iterations of the reconstruction; each point is a "
+        "run with its own number of iterations.",
     ),
     "vacancies": FigureKind(
         draw=lambda task: plot_vacancies(*task.runs),

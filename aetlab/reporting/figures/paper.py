@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from aetlab.reporting.figures.convergence import timed_together
+from aetlab.reporting.figures.convergence import reconstruction_seconds, timing_notes
 from aetlab.reporting.figures.kinds import FigureTask
 from aetlab.reporting.figures.labels import (
     dose_and_tilts_label,
@@ -17,7 +17,7 @@ from aetlab.reporting.figures.labels import (
 )
 from aetlab.reporting.figures.slices import PAPER_HIGH_V
 from aetlab.reporting.stored_run import StoredRun
-from aetlab.reporting.studies import Study, departures
+from aetlab.reporting.studies import Study, departures, group_but_for
 from aetlab.spec import RunSpec
 
 
@@ -91,6 +91,7 @@ def _figures(study: Study, experiments: Mapping[str, RunSpec]) -> list[PaperFigu
 def _task(figure: PaperFigure, study: Study, experiments: Mapping[str, RunSpec], suffix: str) -> FigureTask:
     found = {name: run for name in figure.experiments if (run := study.one(name)) is not None}
     runs = tuple(found.values())
+    timed = tuple(_timed(run, study) for run in runs) if figure.kind == "binning" else ()
     return FigureTask(
         name=f"figure_{figure.number:02d}{suffix}",
         kind=figure.kind,
@@ -101,16 +102,19 @@ def _task(figure: PaperFigure, study: Study, experiments: Mapping[str, RunSpec],
             letter for letter, name in zip(figure.letters, figure.experiments, strict=False) if name in found
         ),
         high_V=PAPER_HIGH_V,
-        notes=_departures(found, experiments) + (_timing(runs) if figure.kind == "binning" else ()),
+        notes=_departures(found, experiments) + (timing_notes(timed) if figure.kind == "binning" else ()),
+        timed=timed,
     )
 
 
-def _timing(runs: Sequence[StoredRun]) -> tuple[str, ...]:
-    """Return a note where the times of ``runs`` do not compare."""
-    if len({run.environment.get("processor") for run in runs}) > 1:
-        return ("the runs were timed on different machines, so their times do not compare",)
-    return ("some runs were in progress at the same time, so their times do not compare",) if timed_together(
-        runs) else ()
+def _timed(run: StoredRun, study: Study) -> StoredRun:
+    """Return the record that took the least time an iteration among those that differ from ``run`` in their number.
+
+    A few iterations that ran alone time a run that did not.
+    """
+    alike = next(group for group in group_but_for(study.runs, lambda name: name == "engine.n_iterations")
+                 if any(other.identity == run.identity for other in group))
+    return min(alike, key=reconstruction_seconds)
 
 
 def _departures(found: Mapping[str, StoredRun], experiments: Mapping[str, RunSpec]) -> tuple[str, ...]:
