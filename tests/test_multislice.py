@@ -94,6 +94,28 @@ def test_gaps_of_different_length_are_each_used() -> None:
     np.testing.assert_allclose(three, two, rtol=1e-10)
 
 
+@pytest.mark.parametrize("span", [(0, 5), (1, 5), (0, 3), (2, 3), (1, 4)])
+@pytest.mark.parametrize("shape_xy", [(48, 32), (20, 36)])
+def test_vacuum_slices_may_be_skipped(span: tuple[int, int], shape_xy: tuple[int, int]) -> None:
+    """The fused kernels skip slices outside a span; cost and gradient within it are those of all slices in float64."""
+    rng = np.random.default_rng(8)
+    transfer = np.exp(1j * rng.uniform(0, 6, (2, *shape_xy)))
+    optics = make_optics(transfer, np.array([5.0, 5.0, 4.0, 3.0]), **OPTICS)
+    slices = np.zeros((5, *shape_xy))
+    slices[slice(*span)] = rng.uniform(0, 300, (span[1] - span[0], *shape_xy))
+    amplitude = rng.uniform(0.7, 1.3, (2, *shape_xy))
+    gradient, single = slices.copy(), slices.astype(np.float32)
+    cost = Multislice(optics, np.float64).cost_and_gradient(gradient, amplitude, span=span)
+    fused = make_multislice(optics)
+    assert isinstance(fused, simd_multislice.SimdMultislice)
+    assert fused.cost(single, amplitude.astype(np.float32), span=span) == pytest.approx(cost, rel=1e-5)
+    assert fused.cost_and_gradient(single, amplitude.astype(np.float32), span=span) == pytest.approx(cost, rel=1e-5)
+    within = slice(*span)
+    np.testing.assert_allclose(single[within], gradient[within], atol=1e-4 * np.abs(gradient).max())
+    outside = np.delete(single, np.arange(*span), axis=0)
+    assert not outside.any()
+
+
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_gradient_against_central_differences(likelihood: str) -> None:
     rng = np.random.default_rng(6)

@@ -160,6 +160,20 @@ def test_rotation_of_a_support_is_that_of_the_masked_volume(kind: str) -> None:
         np.testing.assert_allclose(np.vdot(forward, slices), np.vdot(volume, adjoint), rtol=1e-12)
 
 
+@pytest.mark.parametrize("n_layers", [1, 3])
+def test_the_span_holds_all_slices_that_the_support_reaches(n_layers: int) -> None:
+    kept = np.zeros((20, 20), bool)
+    kept[8:11, 6:15] = True
+    angles = np.array([0.0, 25.0, 90.0])
+    rotation = make_rotation("linear", (20, 20, 4), n_layers, angles, support=kept)
+    for i_tilt in range(len(angles)):
+        slices = np.empty((-(-20 // n_layers), 20, 4), np.float32)
+        rotation.rotate_and_bin(np.ones((20, 20, 4), np.float32) * kept[..., None], i_tilt, slices)
+        reached = np.flatnonzero(slices.any(axis=(1, 2)))
+        assert rotation.span(i_tilt) == (reached[0], reached[-1] + 1)
+    assert make_rotation("linear", (20, 20, 4), n_layers, angles).span(0) is None
+
+
 def test_the_fourier_rotation_has_no_support() -> None:
     with pytest.raises(ValueError, match="turns all positions"):
         make_rotation("fourier", SHAPE, 1, np.array([10.0]), support=np.ones(SHAPE[:2], bool))

@@ -98,7 +98,8 @@ class ForwardModel:
         """Return the cost of ``volume`` (Z, X, Y) against the images of one tilt."""
         self._fill_slices(volume, i_tilt)
         self._choose_transfer(i_tilt)
-        return self._multislice.cost(self._slices, self._amplitude[i_tilt], self._weight(i_tilt))
+        return self._multislice.cost(self._slices, self._amplitude[i_tilt], self._weight(i_tilt),
+                                     span=self._rotation.span(i_tilt))
 
     def cost_and_gradient(self, volume: np.ndarray, i_tilt: int) -> tuple[float, np.ndarray]:
         """Return the cost of one tilt and its gradient (Z, X, Y) with respect to ``volume``, in 1/V."""
@@ -129,7 +130,8 @@ class ForwardModel:
     def _gradient_of_slices(self, i_tilt: int) -> float:
         """Return the cost of the filled slices, and replace the slices by the gradient with respect to them."""
         self._choose_transfer(i_tilt)
-        cost = self._multislice.cost_and_gradient(self._slices, self._amplitude[i_tilt], self._weight(i_tilt))
+        cost = self._multislice.cost_and_gradient(self._slices, self._amplitude[i_tilt], self._weight(i_tilt),
+                                                  span=self._rotation.span(i_tilt))
         if self._blur:
             self._blur.blur_slices(self._slices)
         return cost

@@ -144,14 +144,20 @@ class TiltCost(Protocol):
     def use_mtf(self, mtf: np.ndarray | None) -> None:
         """Use this MTF of the detector (X, Y) for all following images; None: an ideal detector."""
 
-    def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
+    def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None, *,
+             span: tuple[int, int] | None = None) -> float:
         """Return the cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
 
-        ``weight`` (F, X, Y), in the precision of ``amplitude``, is the weight of each pixel; None: 1.
+        ``weight`` (F, X, Y), in the precision of ``amplitude``, is the weight of each pixel; None: 1. Slices outside
+        ``span`` (first, end), which is not empty, are 0, and may be skipped.
         """
 
-    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
-        """Return the cost as :meth:`cost` does; overwrite ``slices`` by the gradient with respect to it, in 1/V."""
+    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None, *,
+                          span: tuple[int, int] | None = None) -> float:
+        """Return the cost as :meth:`cost` does; overwrite ``slices`` by the gradient with respect to it, in 1/V.
+
+        The gradient of slices outside ``span`` may be left out: they then stay 0.
+        """
 
 
 def make_multislice(optics: Optics, dtype: type = np.float32, likelihood: str = "amplitude") -> TiltCost:
@@ -228,10 +234,12 @@ class Multislice:
         self._fft.inverse(self._images, self._images)
         return self._images
 
-    def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
+    def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None, *,
+             span: tuple[int, int] | None = None) -> float:
         """Return the cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
 
-        ``weight`` (F, X, Y), in the precision of ``amplitude``, is the weight of each pixel; None: 1.
+        ``weight`` (F, X, Y), in the precision of ``amplitude``, is the weight of each pixel; None: 1. All slices are
+        computed, also those outside ``span``.
         """
         waves = self.images(slices)
         if self._detector is not None:
@@ -242,7 +250,8 @@ class Multislice:
         self._likelihood.compare(waves, amplitude, weight, self._row_cost)
         return cost_of_rows(self._row_cost)
 
-    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
+    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None, *,
+                          span: tuple[int, int] | None = None) -> float:
         """Return the cost as :meth:`cost` does; overwrite ``slices`` by the gradient with respect to it, in 1/V."""
         cost = self.cost(slices, amplitude, weight)
         fft, plane = self._fft, self._plane

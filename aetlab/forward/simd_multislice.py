@@ -56,7 +56,10 @@ class SimdMultislice:
         self._which = which
         self._plan_x, self._plan_y = simd_fft.make_plan(n_x), simd_fft.make_plan(n_y)
         self._transfer = pack_factors(transfer)
+        self._unpacked = free
         self._free = [pack_factors(p[None]) for p in free]
+        #: By slice, the propagator from the slice before it to the last slice, without a transform along x.
+        self._to_end: dict[int, np.ndarray] = {}
         self._waves = empty_aligned((len(which) + 1, 2, *stored))
         self._plane = zeros_aligned((1, 2, *stored))
         self._images = zeros_aligned((n_defoci, 2, *stored))
@@ -81,22 +84,28 @@ class SimdMultislice:
         """Use these transfer functions for all following images."""
         self._transfer = packed
 
-    def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
+    def cost(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None, *,
+             span: tuple[int, int] | None = None) -> float:
         """Return the cost of ``slices`` (S, X, Y) against the measured ``amplitude`` (F, X, Y), √intensity.
 
-        ``weight`` (F, X, Y), float32 like ``amplitude``, is the weight of each pixel; None: 1.
+        ``weight`` (F, X, Y), float32 like ``amplitude``, is the weight of each pixel; None: 1. ``span`` is as in
+        :class:`aetlab.forward.multislice.TiltCost`.
         """
-        return self._forward(*self._stored(slices, amplitude), self._stored_weight(weight))
+        return self._forward(*self._stored(slices, amplitude), self._stored_weight(weight), *(span or (0, len(slices))))
 
-    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
+    def cost_and_gradient(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None = None, *,
+                          span: tuple[int, int] | None = None) -> float:
         """Return the cost as :meth:`cost` does; overwrite ``slices`` by the gradient with respect to it, in 1/V."""
         stored, stored_amplitude = self._stored(slices, amplitude)
-        cost = self._forward(stored, stored_amplitude, self._stored_weight(weight))
+        first, end = span or (0, len(slices))
+        cost = self._forward(stored, stored_amplitude, self._stored_weight(weight), first, end)
         n_x, n_y = self._shape_xy
         rows(True, self._images, self._transfer, self._plane, n_y, self._plan_y)
-        for m in range(len(slices) - 1, -1, -1):
-            self._columns(BACK_TRANSMIT, stored[m], self._waves[m], forward=m > 0)
-            if m > 0:
+        if end < len(slices):
+            rows(True, self._plane, self._propagator_to_end(end), self._plane, n_y, self._plan_y)
+        for m in range(end - 1, first - 1, -1):
+            self._columns(BACK_TRANSMIT, stored[m], self._waves[m], forward=m > first)
+            if m > first:
                 rows(True, self._plane, self._free[self._which[m - 1]], self._plane, n_y, self._plan_y)
         if stored is not slices:
             slices[...] = stored[:, :n_x, :n_y]
@@ -120,12 +129,24 @@ class SimdMultislice:
         self._weight_room[:, :self._shape_xy[0], :self._shape_xy[1]] = weight
         return self._weight_room
 
-    def _forward(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None) -> float:
+    def _propagator_to_end(self, end: int) -> np.ndarray:
+        """Return the packed propagator from slice ``end`` - 1 to the last one, for a step without slices between."""
+        if end not in self._to_end:
+            n_x, n_y = self._shape_xy
+            steps = self._which[end - 1 :]
+            factors = np.prod([(n_x * n_y * self._unpacked[i]) ** int((steps == i).sum()) for i in np.unique(steps)], 0)
+            self._to_end[end] = pack_factors(factors[None] / n_y)
+        return self._to_end[end]
+
+    def _forward(self, slices: np.ndarray, amplitude: np.ndarray, weight: np.ndarray | None, first: int,
+                 end: int) -> float:
         n_x, n_y = self._shape_xy
-        self._columns(ENTER, slices[0], self._waves[0])
-        for m in range(1, len(slices)):
+        self._columns(ENTER, slices[first], self._waves[first])
+        for m in range(first + 1, end):
             rows(False, self._plane, self._free[self._which[m - 1]], self._plane, n_y, self._plan_y)
             self._columns(TRANSMIT, slices[m], self._waves[m])
+        if end < len(slices):
+            rows(False, self._plane, self._propagator_to_end(end), self._plane, n_y, self._plan_y)
         rows(False, self._plane, self._transfer, self._images, n_y, self._plan_y)
         if self._detector is not None:
             return self._compare(self._detector, amplitude, weight)

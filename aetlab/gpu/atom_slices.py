@@ -104,7 +104,8 @@ class GpuAtomSlices:
         self._device.launch("deposit_atoms", (len(starts) - 1, 1, 1), atoms.centres, atoms.kinds, atoms.occupancy,
                             atoms.starts, atoms.members, *self._of(tables), np.int32(1), self.slices)
 
-    def cost_and_gradient(self, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
+    def cost_and_gradient(self, amplitude: np.ndarray, weight: np.ndarray | None = None, *,
+                          whole: bool = True) -> float:
         device, weighted = self._device, weight is not None
         device.write(amplitude[None], self._amplitude)
         if weight is not None:

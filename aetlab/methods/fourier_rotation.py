@@ -44,6 +44,9 @@ class FourierRotation:
         self._quarters[i_tilt] = round(tilt_deg / 90)
         self._rest_rad[i_tilt] = math.radians(tilt_deg - 90 * round(tilt_deg / 90))
 
+    def span(self, i_tilt: int) -> None:
+        """Return None: there is no support."""
+
     def rotate_and_bin(self, volume: np.ndarray, i_tilt: int, slices: np.ndarray) -> None:
         """Fill ``slices`` (S, X, Y) with the sums of the rotated ``volume`` (Z, X, Y)."""
         for rows in self._blocks():

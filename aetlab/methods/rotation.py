@@ -26,6 +26,9 @@ class Rotation(Protocol):
     def rotate_and_bin(self, volume: np.ndarray, i_tilt: int, slices: np.ndarray) -> None:
         """Fill ``slices`` (S, X, Y) with the sums of the rotated ``volume`` (Z, X, Y)."""
 
+    def span(self, i_tilt: int) -> tuple[int, int] | None:
+        """Return the first slice that the turned support reaches, and the one behind the last; None without support."""
+
     def add_adjoint(self, slices: np.ndarray, i_tilt: int, scale: float, volume: np.ndarray,
                     metric: np.ndarray | None = None) -> None:
         """Add ``scale`` times the adjoint of ``slices`` to ``volume`` in place; ``metric`` (Z, X, Y) scales voxels."""

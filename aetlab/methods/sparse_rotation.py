@@ -104,6 +104,13 @@ class SparseRotation:
         scales = np.empty((0, 0, 0), volume.dtype) if metric is None else metric
         gather_add(m.voxel_start, m.counts, m.rows, m.weights, source, self._dtype(scale), scales, volume)
 
+    def span(self, i_tilt: int) -> tuple[int, int] | None:
+        if self._support.all():
+            return None
+        starts = self._matrix_of(i_tilt).row_start[:: self._shape[1]]
+        reached = np.flatnonzero(np.diff(starts))
+        return (int(reached[0]), int(reached[-1]) + 1) if len(reached) else (0, 1)
+
     def _allocate(self) -> _Matrix:
         n_z, n_x, _ = self._shape
         return _Matrix(n_z * n_x, n_slices(n_z, self._n_layers) * n_x, self._capacity, self._dtype)

@@ -39,8 +39,10 @@ def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
     fine = spec.simulate.oversample
     potential = volume * fine**3 * 3 if spec.simulate.kind == "voxels" else 0.0
     slices = n_slices(n_z, spec.binning.n_layers)
-    # Waves, real slices, images and transfer functions; measured amplitudes, in addition to both series.
-    engine = plane * (1.5 * slices + 2 * n_defoci + 4) + images * (1.25 if leaves_counts_out(spec) else 1)
+    # Waves, real slices, images and transfer functions; measured amplitudes, in addition to both series. With a
+    # support, propagators to the last slice from those before it.
+    of_slice = 1.5 + (spec.engine.support != "all")
+    engine = plane * (of_slice * slices + 2 * n_defoci + 4) + images * (1.25 if leaves_counts_out(spec) else 1)
     matrix = ROTATIONS[spec.engine.rotation].matrix
     engine += min(_MATRICES_BYTES, (matrix.bytes_per_column if matrix else 0.0) * n_z * n_x * n_tilts)
     if spec.align.enabled:
@@ -71,7 +73,7 @@ def _refinement_bytes(spec: RunSpec, plane: float, images: float) -> float:
 
     n_defoci, n_workers = len(spec.defocus.planes_nm), min(spec.engine.n_threads or n_threads(), n_threads())
     slices, *coarse = (n_slices(spec.scale.shape_zxy[0], n_layers) for n_layers in refinement_layers(spec))
-    a_pass = n_workers * plane * sum(1.5 * n + 4 * n_defoci + 4 for n in (slices, *coarse))
+    a_pass = n_workers * plane * sum(2.5 * n + 4 * n_defoci + 4 for n in (slices, *coarse))
     if spec.refine.sampling == "coarse":
         return a_pass
     # Slices, transfer functions and their products in double precision, images and their spectra on finer pixels.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -35,10 +36,12 @@ class AtomSlices(Protocol):
         ``centres`` (N, 3) are z, x, y in voxels, ``kinds`` (N,) rows of the tables, ``occupancy`` (N,).
         """
 
-    def cost_and_gradient(self, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
+    def cost_and_gradient(self, amplitude: np.ndarray, weight: np.ndarray | None = None, *,
+                          whole: bool = True) -> float:
         """Return the cost of the slices, and replace them by its gradient in 1/V.
 
-        ``amplitude`` and ``weight`` (F, X, Y) are those of :class:`aetlab.forward.multislice.TiltCost`.
+        ``amplitude`` and ``weight`` (F, X, Y) are those of :class:`aetlab.forward.multislice.TiltCost`. Unless the
+        ``whole`` gradient is needed, it may be left out in slices without atoms, which then stay 0.
         """
 
     def gather(self, tables: AtomTables, kinds: np.ndarray, occupancy: np.ndarray, out: np.ndarray) -> None:
@@ -83,6 +86,8 @@ class CpuAtomSlices:
         self._optics, self._n_z, self._n_layers, self._dtype = optics, n_z, n_layers, dtype
         self._slices: np.ndarray = empty_aligned((len(optics.which) + 1, *optics.transfer.shape[1:]), dtype)
         self._centres = np.empty((0, 3))
+        #: First slice that an atom reaches, and the one behind the last.
+        self._span: tuple[int, int] | None = None
         self._lanes = BYTES // np.dtype(dtype).itemsize
 
     @cached_property
@@ -102,9 +107,23 @@ class CpuAtomSlices:
         self._centres = centres
         kernels.deposit(self._slices, centres, kinds, occupancy.astype(self._dtype), self._n_layers, self._n_z,
                         tables.for_kernels, self._lanes)
+        self._span = self._slices_of(centres[:, 0], tables.n_reach + 1)
 
-    def cost_and_gradient(self, amplitude: np.ndarray, weight: np.ndarray | None = None) -> float:
-        return self._multislice.cost_and_gradient(self._slices, amplitude, weight)
+    def _slices_of(self, heights: np.ndarray, reach: float) -> tuple[int, int] | None:
+        """Return the first slice within ``reach`` of any height (N,) in voxels, and the one behind the last.
+
+        Return None if no slice is.
+        """
+        if not len(heights):
+            return None
+        first, end = (int(math.floor(height / self._n_layers)) for height in (
+            heights.min() - reach, heights.max() + reach + self._n_layers))
+        first, end = max(first, 0), min(end, len(self._slices))
+        return (first, end) if first < end else None
+
+    def cost_and_gradient(self, amplitude: np.ndarray, weight: np.ndarray | None = None, *,
+                          whole: bool = True) -> float:
+        return self._multislice.cost_and_gradient(self._slices, amplitude, weight, span=None if whole else self._span)
 
     def gather(self, tables: AtomTables, kinds: np.ndarray, occupancy: np.ndarray, out: np.ndarray) -> None:
         kernels.gather(self._slices, self._centres[:len(kinds)], kinds, occupancy.astype(self._dtype), self._n_layers,

@@ -161,15 +161,16 @@ class AtomModel:
         turns = Turns(self.n_tilts)
 
         def in_turn(i_tilt: int, read: Callable[[], np.ndarray]) -> None:
-            if on_slices is not None:
-                gradient = read()
-                turns.wait(i_tilt)
-                on_slices(i_tilt, gradient)
+            assert on_slices is not None
+            gradient = read()
+            turns.wait(i_tilt)
+            on_slices(i_tilt, gradient)
 
         def work(i_tilt: int) -> TiltGradient:
             try:
                 with self._bench() as bench:
-                    return self._tilt(bench, i_tilt, sites, poses, tried, children[i_tilt], beside, in_turn)
+                    return self._tilt(bench, i_tilt, sites, poses, tried, children[i_tilt], beside,
+                                      in_turn if on_slices else None)
             finally:
                 turns.end(i_tilt)
 
@@ -177,7 +178,7 @@ class AtomModel:
 
     def _tilt(self, bench: Bench, i_tilt: int, sites: Sites, poses: Poses, tried: Sequence[int | None],
               noise: np.random.SeedSequence | None, beside: list[AtomTables],
-              on_slices: Callable[[int, Callable[[], np.ndarray]], None]) -> TiltGradient:
+              on_slices: Callable[[int, Callable[[], np.ndarray]], None] | None) -> TiltGradient:
         slices = bench.slices
         placed_A = poses.place(sites.positions_A, i_tilt)
         # Process neighbours consecutively, slice by slice, so that their voxels stay in cache.
@@ -199,8 +200,9 @@ class AtomModel:
         if bench.mtf is not self._mtf:
             slices.use_mtf(self._mtf)
             bench.mtf = self._mtf
-        cost = slices.cost_and_gradient(measured, weight)
-        on_slices(i_tilt, slices.read)
+        cost = slices.cost_and_gradient(measured, weight, whole=on_slices is not None)
+        if on_slices is not None:
+            on_slices(i_tilt, slices.read)
         gradient = np.empty((len(tried), len(sites), 4))
         out = np.empty((len(sites), 4))
         for k, table in enumerate(tried):
