@@ -10,6 +10,7 @@ from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward import build_potential
 from aetlab.forward.multislice import Multislice
+from aetlab.refinement import fisher
 from aetlab.refinement.geometry import pose_gradient
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.spec import MicroscopeSpec
@@ -143,6 +144,44 @@ def test_sampled_noise_averages_to_the_information() -> None:
                       for s in moved]
         derivative = (amplitudes[0] - amplitudes[1]) / 2e-3
         assert sampled[0, axis] == pytest.approx(float((derivative**2).sum()), rel=0.25)
+
+
+@pytest.mark.parametrize("n_at_border", [0, 5])
+def test_factors_of_the_variance_are_those_of_the_inverse(n_at_border: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the inverse of the whole JᵀJ, by differences of gradients in float64: also with atoms at the border.
+
+    Of the latter little more than the tail is in the images, so that their own variance is large.
+    """
+    rng, tilts_deg = np.random.default_rng(6), np.arange(0.0, 180.0, 36.0)
+    poses = Poses.nominal(tilts_deg, 2)
+    series = TiltSeries(np.ones((5, 2, 24, 32)), tilts_deg, DEFOCUS_A, 0.5)
+    model = AtomModel(series, SHAPE, (8, 14), microscope=MicroscopeSpec(), n_layers_per_slice=10,
+                      parametrization="lobato", debye_waller_A2=B_A2, dtype=np.float64)
+    axes = np.meshgrid([-2.4, 0.0, 2.4], [-4.5, -1.5, 1.5, 4.5], [-1.2, 1.2], indexing="ij")
+    positions_A = np.stack(axes, -1).reshape(-1, 3) + rng.uniform(-0.2, 0.2, (24, 3))
+    positions_A[:n_at_border, 1] = -8.3 - 0.1 * np.arange(n_at_border)  # the volume ends at y = -8 Å
+    n = len(positions_A)
+    sites = Sites(positions_A, np.ones(n), np.arange(n) % 2)
+    model = model.with_images(model.images(sites, poses))
+    turns = [poses.rotation(i) for i in range(5)]
+
+    def gradient(flat: np.ndarray) -> np.ndarray:
+        each = flat.reshape(n, 4)
+        parts = model.gradients(Sites(each[:, :3], each[:, 3], sites.kinds), poses)
+        return sum(np.column_stack([part.gradient[0, :, :3] @ turns[part.i_tilt], part.gradient[0, :, 3]])
+                   for part in parts).ravel()
+
+    here = np.column_stack([positions_A, np.ones(n)]).ravel()
+    whole = np.stack([(gradient(here + step) - gradient(here - step)) / 2e-4 for step in 1e-4 * np.eye(4 * n)])
+    blocks = np.stack([whole[4 * i : 4 * i + 4, 4 * i : 4 * i + 4] for i in range(n)])
+    inner = np.arange(n) >= n_at_border
+    ratio = (np.diag(np.linalg.inv(whole)).reshape(n, 4)
+             / np.diagonal(np.linalg.inv(blocks), axis1=1, axis2=2))[inner]
+    # A factor is at least 1; a tenth of the median of χ² in its place makes all of them ten times as large.
+    monkeypatch.setattr(fisher, "CHI_SQUARE_MEDIAN", fisher.CHI_SQUARE_MEDIAN / 10)
+    found = np.median([fisher.variance_factors(model, sites, poses, blocks, seed) for seed in range(9)], axis=0) / 10
+    assert found.mean() == pytest.approx(ratio.mean(), rel=0.25)
+    assert ratio.mean() < 1.4
 
 
 def test_images_that_do_not_fit_the_volume_are_refused() -> None:

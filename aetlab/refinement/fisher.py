@@ -28,6 +28,8 @@ from aetlab.spec import RefineSpec
 
 #: RMS displacement in Å for differences of gradients: in the linear range, and far above single precision.
 STEP_A = 0.01
+#: Multiple of the median variance of its element beyond which the images hardly determine a parameter of an atom.
+POORLY = 10.0
 #: Median of χ² of one degree of freedom.
 CHI_SQUARE_MEDIAN = 0.4549
 #: Samples, one for each tilt and pass, of the information on an atom in a round, and for its standard errors.
@@ -159,9 +161,13 @@ def variance_factors(model: AtomModel, sites: Sites, poses: Poses, information: 
     One draw of noise w gives b = Jᵀw at all sites. JᵀJ x = b is solved to ``tolerance`` by conjugate gradients in at
     most ``n_passes`` passes, so that x has the covariance (JᵀJ)⁻¹. The median of x² over the atoms of an element, in
     units of the variance from their own blocks, is compared with the median of χ²₁. ``sites`` must be fitted.
+
+    Atoms that the images hardly determine (:data:`POORLY`), such as those at the border of the volume, stay where they
+    are: conjugate gradients would need many more passes for them, and do not affect the median.
     """
     n = len(sites)
     own = invert_blocks(information)
+    determined = ~_hardly_determined(own, sites.kinds)
     # For images made by the model itself the Hessian is JᵀJ; the noise of the measurement could make it indefinite.
     ideal = model.with_images(model.images(sites, poses))
     rotations = [poses.rotation(i) for i in range(model.n_tilts)]
@@ -171,7 +177,7 @@ def variance_factors(model: AtomModel, sites: Sites, poses: Poses, information: 
         for tilt in ideal.gradients(at, poses, noise=noise):
             total[:, :3] += tilt.gradient[0, :, :3] @ rotations[tilt.i_tilt]
             total[:, 3] += tilt.gradient[0, :, 3]
-        return total
+        return total * determined[:, None]
 
     rest = carried(sites, None)
     residual = carried(sites, np.random.SeedSequence(seed)) - rest
@@ -198,11 +204,21 @@ def variance_factors(model: AtomModel, sites: Sites, poses: Poses, information: 
     expected = np.diagonal(own, axis1=1, axis2=2)
     factors = np.ones((len(model.elements), 4))
     for kind in range(len(model.elements)):
-        chosen = sites.kinds == kind
+        chosen = determined & (sites.kinds == kind)
         if chosen.any():
             ratio = np.median(solution[chosen] ** 2 / expected[chosen], axis=0)
             factors[kind] = np.maximum(ratio / CHI_SQUARE_MEDIAN, 1.0)
     return factors
+
+
+def _hardly_determined(own: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """Return the atoms (N,) with a parameter whose variance, of ``own`` (N, 4, 4), exceeds what is usual by far."""
+    variance = np.diagonal(own, axis1=1, axis2=2)
+    hardly = np.zeros(len(own), bool)
+    for kind in np.unique(kinds):
+        chosen = kinds == kind
+        hardly[chosen] = (variance[chosen] > POORLY * np.median(variance[chosen], axis=0)).any(axis=1)
+    return hardly
 
 
 def spread_of_tilts(gradients: np.ndarray) -> np.ndarray:
