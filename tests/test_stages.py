@@ -49,14 +49,15 @@ def tiny() -> tuple[RunSpec, TiltSeries]:
 
 
 @pytest.mark.parametrize(("microscope", "voxel_A", "n_layers"), [
-    ("aberration_corrected_300kV", 0.5, 40),  # λ = 0.019687 Å, q = 1/Å: 0.4 · 50.8 Å = 20.3 Å
-    ("aberration_corrected_300kV", 0.25, 81),
-    ("aberration_corrected_80kV", 0.5, 19),  # λ = 0.041757 Å, q = 1/Å: 0.4 · 23.9 Å = 9.6 Å
+    ("aberration_corrected_300kV", 0.5, 20),  # λ = 0.019687 Å, q = 1/Å: 0.2 · 50.8 Å = 10.2 Å
+    ("aberration_corrected_300kV", 0.25, 40),
+    ("aberration_corrected_80kV", 0.25, 19),  # λ = 0.041757 Å, q = 1/Å: 0.2 · 23.9 Å = 4.8 Å
+    ("aberration_corrected_80kV", 0.5, 10),  # 9 layers are fewer than those of a fine slice
 ])
-def test_a_coarse_slice_has_two_fifths_of_the_depth_of_focus(microscope: str, voxel_A: float, n_layers: int) -> None:
+def test_a_coarse_slice_has_a_fifth_of_the_depth_of_focus(microscope: str, voxel_A: float, n_layers: int) -> None:
     spec = settings(scale="small", microscope=microscope, binning="coarse_first", overrides={"scale.voxel_A": voxel_A})
     assert coarse_layers(spec) == n_layers
-    assert coarse_refinement_layers(spec) == max(n_layers // 2, 10)  # N_B of the last round is 10
+    assert coarse_refinement_layers(spec) == n_layers
 
 
 def test_coarse_slices_are_no_thicker_than_the_volume_and_no_thinner_than_fine_ones() -> None:

@@ -101,7 +101,7 @@ class RefineSpec:
     n_passes: int = setting("passes over the data at most in a round", within="[1, inf)", reads=_REFINED, default=25)
     n_passes_last: int = setting("passes over the data at most in the last round", within="[1, inf)", reads=_REFINED,
                                  default=40)
-    coarse: int | str = setting("N_B of all rounds but the last and of the information on the atoms; rule for half of "
+    coarse: int | str = setting("N_B of all rounds but the last and of the information on the atoms; rule for "
                                 "what the rule of binning.coarse gives; 0 takes binning.n_layers everywhere",
                                 within="[0, inf)", reads=_REFINED, default="rule")
     tolerance: float = setting("RMS change that remains, in standard errors, below which a fit ends", within="(0, inf)",

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from aetlab.spec.reconstruction import AlignSpec
     from aetlab.spec.run import RunSpec
 
+#: Thickness of a coarse slice in units of the depth of focus.
+_DEPTH_SHARE = 0.2
+
 
 def blurs_images(microscope: MicroscopeSpec) -> bool:
     """Return whether images are blurred, by the detector or by a movement."""
@@ -88,17 +91,17 @@ def coarse_layers(spec: RunSpec) -> int:
     """Return the layers of a coarse slice, at least ``binning.n_layers`` and at most those of the volume.
 
     By the rule, the phase π λ q² t/2 that a wave at the edge q of the aperture gains over half the thickness t of a
-    slice is at most π/5: t is 2/5 of the depth of focus 1/(λ q²).
+    slice is at most π/10: t is 1/5 of the depth of focus 1/(λ q²).
     """
-    return _coarse_layers(spec, spec.binning.coarse, 0.4)
+    return _coarse_layers(spec, spec.binning.coarse)
 
 
 def coarse_refinement_layers(spec: RunSpec) -> int:
-    """Return the layers of a slice in all rounds of a refinement but the last, within the limits of a coarse slice.
+    """Return the layers of a slice in all rounds of a refinement but the last.
 
-    By the rule, slices are half as thick as those of :func:`coarse_layers`: 1/5 of the depth of focus.
+    Rule and limits are those of :func:`coarse_layers`.
     """
-    return _coarse_layers(spec, spec.refine.coarse, 0.2)
+    return _coarse_layers(spec, spec.refine.coarse)
 
 
 def refinement_layers(spec: RunSpec) -> tuple[int, ...]:
@@ -106,10 +109,10 @@ def refinement_layers(spec: RunSpec) -> tuple[int, ...]:
     return tuple(dict.fromkeys((spec.binning.n_layers, coarse_refinement_layers(spec))))
 
 
-def _coarse_layers(spec: RunSpec, n_layers: int | str, depth_share: float) -> int:
+def _coarse_layers(spec: RunSpec, n_layers: int | str) -> int:
     if isinstance(n_layers, str):
         depth_A = 1 / (wavelength_A(spec.microscope.energy_keV) * spec.microscope.aperture_per_A**2)
-        n_layers = int(depth_share * depth_A / spec.scale.voxel_A)
+        n_layers = int(_DEPTH_SHARE * depth_A / spec.scale.voxel_A)
     return max(min(n_layers, spec.scale.shape_zxy[0]), spec.binning.n_layers)
 
 

@@ -75,7 +75,7 @@ class BinningSpec:
                             "the volume", within="[1, inf)")
     coarse: int | str = setting(
         "N_B of all iterations but the last ones; rule for the thickest slice in which the phase of a wave at the edge "
-        "of the aperture changes by at most π/5; 0 takes binning.n_layers in all iterations", within="[0, inf)",
+        "of the aperture changes by at most π/10; 0 takes binning.n_layers in all iterations", within="[0, inf)",
         default=0)
     fine_iterations: int = setting("last iterations, with slices of binning.n_layers", within="[1, inf)",
                                    reads=("binning.coarse!=0",), default=5)
