@@ -265,7 +265,7 @@ def write_fake_record(
         "python": "3.0.fake",
         "versions": {"aetlab": "0.0.fake", "numpy": np.__version__},
         "started": f"2026-01-01T00:00:{spec.seed % 60:02d}+00:00",
-        "finished": f"2026-01-01T00:00:{spec.seed % 60:02d}.000+00:00",
+        "finished": f"2026-01-01T00:01:{spec.seed % 60:02d}.000+00:00",
         "seconds_by_stage": stages,
         "seconds": sum(stages.values()),
     }

@@ -188,6 +188,8 @@ def test_runs_timed_together_are_detected(paper):
         "finished": "2026-01-02T00:01:00+00:00",
     }
     assert not timed_together([runs[0], StoredRun(_with_environment(runs[1], later))])
+    following = later | {"started": str(runs[0].environment["finished"]).replace(".000", "")}
+    assert not timed_together([runs[0], StoredRun(_with_environment(runs[1], following))])
 
 
 def _with_environment(run, environment):

@@ -57,7 +57,7 @@ def describe_environment(clock: StageClock, device: str) -> dict[str, Any]:
             continue
     finished = datetime.datetime.now(datetime.UTC)
     return {
-        "started": clock.started.isoformat(timespec="seconds"),
+        "started": clock.started.isoformat(timespec="milliseconds"),
         "finished": finished.isoformat(timespec="milliseconds"),
         "seconds_by_stage": {name: round(seconds, 4) for name, seconds in clock.seconds.items()},
         "seconds": round(sum(clock.seconds.values()), 4),

@@ -5,6 +5,7 @@ Cost is half the sum of squared amplitude differences over all images (equation 
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Sequence
 from textwrap import fill
@@ -128,9 +129,22 @@ def plot_binning(runs: Sequence[StoredRun], timed: Sequence[StoredRun] = ()) -> 
 
 
 def timed_together(runs: Sequence[StoredRun]) -> bool:
-    """Return whether any two of ``runs`` were in progress at the same time, so that their times do not compare."""
-    spans = sorted((str(run.environment.get("started", "")), str(run.environment.get("finished", ""))) for run in runs)
-    return any(earlier[1] > later[0] for earlier, later in zip(spans, spans[1:], strict=False))
+    """Return whether any two of ``runs`` were in progress at the same time, so that their times do not compare.
+
+    A record of the same second, the resolution of the start in older records, is one that followed.
+    """
+    spans = sorted((_time(run, "started"), _time(run, "finished")) for run in runs)
+    second = datetime.timedelta(seconds=1)
+    return any(earlier[1] > later[0] + second for earlier, later in zip(spans, spans[1:], strict=False))
+
+
+def _time(run: StoredRun, name: str) -> datetime.datetime:
+    """Return a time of the record's environment, the beginning of all times where there is none."""
+    try:
+        time = datetime.datetime.fromisoformat(str(run.environment.get(name, "")))
+    except ValueError:
+        return datetime.datetime.min.replace(tzinfo=datetime.UTC)
+    return time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
 
 
 def timing_notes(runs: Sequence[StoredRun]) -> tuple[str, ...]:
