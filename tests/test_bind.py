@@ -25,6 +25,13 @@ def test_settings_survive_a_round_trip_through_json(smoke_spec: RunSpec) -> None
     assert bind_run(json.loads(json.dumps(unbind(smoke_spec), allow_nan=False))) == smoke_spec
 
 
+def test_a_single_text_is_a_list_of_one() -> None:
+    """``sample.elements=Pt`` of a command line is ``sample.elements=[Pt]``."""
+    given = {"kind": "file", "path": "a.xyz"}
+    assert bind(SampleSpec, given | {"elements": "Pt"}, "sample") == bind(SampleSpec, given | {"elements": ["Pt"]},
+                                                                          "sample")
+
+
 @pytest.mark.parametrize(("key", "value", "told"), [
     ("dosee", {}, "did you mean dose?"),
     ("engine.stepp", 1, "did you mean engine.step?"),
@@ -38,6 +45,7 @@ def test_settings_survive_a_round_trip_through_json(smoke_spec: RunSpec) -> None
     ("scale.shape_zxy", [8, 8], "scale.shape_zxy=[8, 8] cannot be used: it takes a list of 3"),
     ("scale.shape_zxy", [8, 8, "x"], "scale.shape_zxy[2]='x' cannot be used"),
     ("defocus.planes_nm", 20, "defocus.planes_nm=20 cannot be used: it takes a list such as [1, 2]"),
+    ("sample.elements", 14, "sample.elements=14 cannot be used: it takes a list such as [Si, O]"),
     ("dose.total_e_A2", -5, "dose.total_e_A2=-5.0 cannot be used: it must be greater than 0"),
     ("sample.debye_waller_A2", 0.5, "sample.debye_waller_A2=0.5 cannot be used: it takes a mapping"),
     ("sample.debye_waller_A2", {"default": "x"}, "sample.debye_waller_A2.default='x'"),

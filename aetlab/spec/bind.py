@@ -169,8 +169,11 @@ def _bind_group(kind: Any, value: Any, where: str) -> Any:
 
 
 def _convert_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    of_texts = args == (str, Ellipsis)
+    if of_texts and isinstance(value, str):
+        value = [value]  # sample.elements=Pt
     if not isinstance(value, (list, tuple)):
-        raise _ill_typed(where, value, "a list such as [1, 2]")
+        raise _ill_typed(where, value, "a list such as [Si, O]" if of_texts else "a list such as [1, 2]")
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if len(value) != len(args):
