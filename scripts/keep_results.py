@@ -3,7 +3,8 @@
     python scripts/keep_results.py outputs experiments/results/paper/voxels fig4a=638b fig4b=68dd
 
 Each NAME=ID names an experiment (``atoms4b`` answers row 4(b) of the paper as ``fig4b`` does) and the start of a record
-id. Settings, metrics, history, environment and log are copied as they are, the volume and the other arrays are not.
+id. Settings, metrics, history, environment and log are copied, the volume and the other arrays are not. Where they name
+the folder of the outputs on this machine, the copies say ``outputs``.
 ``table.csv`` in the folder is rewritten from everything kept there, and a short form of it is printed.
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -33,7 +33,8 @@ def keep(outputs: Path, to: Path, name: str, start: str) -> None:
     target = to / name
     target.mkdir(parents=True, exist_ok=True)
     for file in SMALL_FILES:
-        shutil.copyfile(found[0] / file, target / file)
+        text = (found[0] / file).read_text(encoding="utf-8")
+        (target / file).write_text(text.replace(str(outputs.absolute()), "outputs"), encoding="utf-8")
 
 
 def table(kept: Path) -> pd.DataFrame:

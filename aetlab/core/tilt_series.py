@@ -12,6 +12,9 @@ from aetlab.core.errors import DataError
 
 Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on the GPU
 
+#: Model error of one pixel's amplitude, in units of the vacuum amplitude; it limits what images without noise tell.
+AMPLITUDE_FLOOR = 0.01
+
 
 @dataclass(frozen=True)
 class TiltSeries:

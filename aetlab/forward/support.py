@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.ndimage
 
-from aetlab.core.nouns import TiltSeries
+from aetlab.core.tilt_series import AMPLITUDE_FLOOR, TiltSeries
 
 #: Pixels per side of the blocks in which deviations are summed.
 BLOCK = 8
@@ -29,8 +29,6 @@ CONFIDENCE = 3.0
 RANGE_DEG = 20.0
 #: Least number of tilts in such a range.
 MIN_TILTS = 3
-#: Model error of an amplitude, as in the rule for the weight of a regulariser.
-AMPLITUDE_FLOOR = 0.01
 
 
 def find_support(series: TiltSeries, n_z: int, margin_A: float) -> np.ndarray:

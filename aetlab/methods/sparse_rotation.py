@@ -79,6 +79,7 @@ class SparseRotation:
         self._matrix = self._allocate()
         self._built = -1
         self._room_bytes = budget_bytes
+        self._whole = support is None
         self._support: np.ndarray = np.ones(shape_zxy[:2], bool) if support is None else support
 
     def set_angle(self, i_tilt: int, tilt_deg: float) -> None:
@@ -105,7 +106,7 @@ class SparseRotation:
         gather_add(m.voxel_start, m.counts, m.rows, m.weights, source, self._dtype(scale), scales, volume)
 
     def span(self, i_tilt: int) -> tuple[int, int] | None:
-        if self._support.all():
+        if self._whole:
             return None
         starts = self._matrix_of(i_tilt).row_start[:: self._shape[1]]
         reached = np.flatnonzero(np.diff(starts))

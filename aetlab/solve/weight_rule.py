@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-#: Model error of one pixel's amplitude, in units of the vacuum amplitude; sets the weight at infinite dose.
-AMPLITUDE_FLOOR = 0.01
+from aetlab.core.tilt_series import AMPLITUDE_FLOOR
 
 
 def rule_weight(rule_factor: float, *, interaction: float, voxel_A: float, electrons_per_pixel: np.ndarray,
