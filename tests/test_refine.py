@@ -11,13 +11,13 @@ from aetlab.core.nouns import TiltSeries, TracedAtoms
 from aetlab.core.poses import Poses, turn_matrix
 from aetlab.forward import add_shot_noise
 from aetlab.refinement import ImageFormation, refine_atoms
-from aetlab.refinement.bootstrap import bootstrap_factors
 from aetlab.refinement.fisher import information_passes, invert_blocks, sample_information, standard_errors
 from aetlab.refinement.fit import fit_to_images
 from aetlab.refinement.geometry import settle
 from aetlab.refinement.lbfgs import minimize_lbfgs
 from aetlab.refinement.model import AtomModel, Sites
-from aetlab.refinement.naming import name_sites, separation
+from aetlab.refinement.naming import name_sites, odds_of_best_place, separation
+from aetlab.refinement.posterior import sample_positions
 from aetlab.refinement.search import typical_information
 from aetlab.refinement.start import first_sites, noise_imitates_atoms
 from aetlab.spec import MicroscopeSpec, RefineSpec
@@ -96,29 +96,34 @@ def test_a_fit_converges_to_the_bound_in_tens_of_passes(series: TiltSeries, trut
     assert 8 * ELECTRONS * fit.descent.cost / n_values == pytest.approx(1 - 256 / n_values, abs=0.02)
 
 
-def test_errors_beyond_the_linear_range_are_those_of_drawn_counts(truth: Sites) -> None:
-    """At 10 electrons a pixel the counts move atoms by a third of their width, at 10 000 by a hundredth."""
+def test_means_over_the_posterior_state_their_errors_beyond_the_linear_range(truth: Sites) -> None:
+    """At 60 electrons a pixel the counts move atoms by a sixth of their width, at 10 000 by a hundredth."""
     rng, poses = np.random.default_rng(8), Poses.nominal(TILT_DEG, 3)
     vacuum = TiltSeries(np.ones((len(TILT_DEG), 3, *SHAPE[1:]), np.float32), TILT_DEG, DEFOCUS_A, VOXEL_A)
     images = make_model(vacuum).images(truth, poses)
-    rms = {}
-    for electrons, n_drawn in ((10.0, 3), (10_000.0, 1)):
-        given = dataclasses.replace(vacuum, electrons_per_pixel=np.full(images.shape[:2], electrons))
-        model = make_model(given).with_images(images)
-        information = sample_information(model, truth, poses, 12, 9)
-        errors = standard_errors(information, electrons)
-        factors = bootstrap_factors(model, truth, poses, information, errors, 10, lambda cost: None)
-        squares = []
-        for _ in range(n_drawn):
+    for electrons, n_drawn in ((60.0, 4), (10_000.0, 1)):
+        off_A, linear, stated, factor = [], [], [], []
+        for draw in range(n_drawn):
             counts = (rng.poisson(electrons * images) / electrons).astype(np.float32)
-            counted = dataclasses.replace(given, images=counts)
-            fit = fit_to_images(make_model(counted), truth, poses, information, n_passes=60, tolerance=0.02)
-            moved_A = fit.sites.positions_A - truth.positions_A
-            near = np.linalg.norm(moved_A, axis=1) < 0.8
-            squares.append((moved_A[near] ** 2 / errors[near, :3] ** 2).mean())
-        rms[electrons] = np.sqrt([factors[truth.kinds, :3].mean(), np.mean(squares)])
-    assert rms[10.0][1] > 1.15 and rms[10_000.0] == pytest.approx([1, 1], abs=0.1)
-    assert rms[10.0][0] == pytest.approx(rms[10.0][1], rel=0.12)
+            model = make_model(dataclasses.replace(vacuum, images=counts,
+                                                   electrons_per_pixel=np.full(images.shape[:2], electrons)))
+            information = sample_information(model, truth, poses, 12, 9)
+            fit = fit_to_images(model, truth, poses, information, n_passes=60, tolerance=0.02)
+            errors = standard_errors(information, electrons)
+            sampled = sample_positions(model, fit.sites, poses, information, errors, n_steps=120, seed=draw,
+                                       on_pass=lambda cost: None)
+            off_A.append([fit.sites.positions_A - truth.positions_A, sampled.positions_A - truth.positions_A])
+            linear.append(off_A[-1][0] / errors[:, :3])
+            stated.append(off_A[-1][1] / sampled.errors_A)
+            factor.append(sampled.factor)
+        of_fit, of_mean = np.sqrt((np.array(off_A) ** 2).mean(axis=(0, 2, 3)))
+        of_linear, of_stated = (np.sqrt((np.array(ratio) ** 2).mean()) for ratio in (linear, stated))
+        assert of_stated == pytest.approx(1, abs=0.1)  # 768 and 192 values: deviations of 0.026 and 0.05
+        assert of_mean == pytest.approx(of_fit, rel=0.06)  # the path is of about fourteen independent places
+        if electrons == 60:
+            assert of_linear > 1.1 and np.mean(factor) == pytest.approx(of_linear**2, rel=0.12)
+        else:
+            assert of_linear == pytest.approx(1, abs=0.1) and factor == pytest.approx([1], abs=0.1)
 
 
 def test_sites_vanish_appear_and_get_their_elements(series: TiltSeries, truth: Sites) -> None:
@@ -293,6 +298,17 @@ def test_the_posterior_of_an_element_is_bayes_rule() -> None:
     for row, amount in ((posterior[0], 1.05), (posterior[-1], 1.95)):
         likelihood = np.exp(-6 * (amount - np.array([1.0, 2.0, 0.0])) ** 2) * [0.05, 0.05, 0.9]
         assert row == pytest.approx(likelihood / likelihood.sum(), abs=1e-3)
+
+
+def test_the_odds_of_the_best_place_are_those_of_all_places() -> None:
+    """A likelihood exp(-½ u·Σ⁻¹u) with deviations of 0.1, 0.2 and 0.1 Å, averaged over a cube of 2 Å by a sum."""
+    information = np.zeros((2, 5, 5))
+    information[:, :3, :3] = np.diag([100.0, 25.0, 100.0]) / 40  # ten electrons a pixel, and a factor of one
+    information[:, 3:, 3:], information[1, :3, :3] = np.eye(2), information[0, :3, :3] * 0.64  # an occupancy of 0.8
+    odds = odds_of_best_place(np.array([1.0, 0.8]), np.array([0, 1]), information, 10.0, 1.0, 8.0)
+    u = np.stack(np.meshgrid(*3 * [np.linspace(-1, 1, 101)], indexing="ij"), -1)
+    mean = np.exp(-0.5 * (u**2 @ [100.0, 25.0, 100.0])).mean() * (101 / 100) ** 3
+    assert np.exp(odds) == pytest.approx(mean, rel=1e-4)
 
 
 def test_an_occupancy_above_1_makes_no_position_better_known() -> None:

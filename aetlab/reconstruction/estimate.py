@@ -172,15 +172,14 @@ def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: Gpu | None) -> dict[s
     simulated = spec.data.kind != "measured"
     seconds = {"simulate": _simulation_s(spec, atoms)} if simulated else {}
     seconds |= ({"decide": decide_s} if decide_s else {}) | {"reconstruct": reconstruct_s, "trace": trace_s}
-    pass_s = 0.0
+    pass_s, n_tilts = 0.0, len(tilt_angles_deg(spec.tilts, spec.wedge))
     if spec.refine.kind != "none":
         from aetlab.refinement import usual_passes
 
         pass_s, coarse_s = _pass_s(spec, atoms)
-        n_fine, n_coarse = usual_passes(spec.refine, len(tilt_angles_deg(spec.tilts, spec.wedge)))
+        n_fine, n_coarse = usual_passes(spec.refine, n_tilts, spec.dose.total_e_A2, int(atoms.numbers.min(initial=8)))
         seconds["refine"] = n_fine * pass_s + n_coarse * coarse_s
     if spec.validate.kind != "none":
-        n_tilts = len(tilt_angles_deg(spec.tilts, spec.wedge))
         seconds["validate"] = _PREDICTED_TILT * (n_tilts * _tilt_on_cpu_s(spec) + pass_s)
         if spec.validate.kind == "halves":
             refined_s = seconds.get("refine", 0.0) if spec.validate.refined else 0.0

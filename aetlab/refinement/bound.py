@@ -19,12 +19,11 @@ from aetlab.core.poses import Poses
 from aetlab.refinement.fisher import invert_blocks, own_information, sample_information, variance_factors
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import separation
+from aetlab.refinement.surroundings import free_volume_A3
 from aetlab.spec import MicroscopeSpec
 
 #: Distances of a place from its nearest atom at which an atom is searched, in median distances of nearest neighbours.
 NEAREST, FARTHEST = 0.7, 2.0
-#: Places drawn to measure the free volume.
-N_DRAWN = 50_000
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Bound:
     ``sigma_A`` (N, 3) and ``sigma_occupancy`` (N,) are the least standard deviations, ``separation`` (N,) the distance
     in standard deviations of an atom from the element that it is most easily confused with (NaN for one element only).
     n electrons in a vacuum pixel make errors √n times smaller and separations √n times larger. ``free_A3`` is the
-    volume for each atom in which noise could look like one (:func:`free_volume_A3`), ``highest_per_A`` the highest
+    volume for each atom in which noise could look like one (:func:`searched_volume_A3`), ``highest_per_A`` the highest
     frequency of the images.
     """
 
@@ -88,24 +87,16 @@ def maxima_per_A3(threshold: float, highest_per_A: float) -> float:
     return roughness**1.5 * (threshold**2 - 1) * math.exp(-(threshold**2) / 2) / (2 * math.pi) ** 2
 
 
-def free_volume_A3(positions_A: np.ndarray) -> float:
+def searched_volume_A3(positions_A: np.ndarray) -> float:
     """Return the volume for each atom where another could be, in Å³; 1 for a single atom.
 
     It is that of the places whose nearest atom is between :data:`NEAREST` and :data:`FARTHEST` median distances of
     nearest neighbours away.
     """
-    n = len(positions_A)
-    if n < 2:
+    if len(positions_A) < 2:
         return 1.0
-    tree, rng = cKDTree(positions_A), np.random.default_rng(0)
-    distance_A = float(np.median(tree.query(positions_A, k=2)[0][:, 1]))
-    reach_A, direction = FARTHEST * distance_A, rng.normal(size=(N_DRAWN, 3))
-    direction *= reach_A * rng.random((N_DRAWN, 1)) ** (1 / 3) / np.linalg.norm(direction, axis=1, keepdims=True)
-    places_A = positions_A[rng.integers(0, n, N_DRAWN)] + direction
-    # A place in k balls is drawn k times as often.
-    balls = tree.query_ball_point(places_A, reach_A, return_length=True)
-    free = tree.query(places_A)[0] >= NEAREST * distance_A
-    return 4 / 3 * math.pi * reach_A**3 * float((free / balls).mean())
+    distance_A = float(np.median(cKDTree(positions_A).query(positions_A, k=2)[0][:, 1]))
+    return free_volume_A3(positions_A, NEAREST * distance_A, FARTHEST * distance_A)
 
 
 def compute_bound(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float, tilt_deg: np.ndarray,
@@ -138,4 +129,4 @@ def compute_bound(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float,
             nearest[mine] = np.min(others, axis=0)
     highest_per_A = min(microscope.aperture_per_A, 0.5 / voxel_A)
     return Bound(atoms.numbers, np.sqrt(variance[:, :3]), np.sqrt(variance[:, 3]), nearest,
-                 free_volume_A3(atoms.positions_A), highest_per_A)
+                 searched_volume_A3(atoms.positions_A), highest_per_A)

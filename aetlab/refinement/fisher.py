@@ -167,7 +167,7 @@ def variance_factors(model: AtomModel, sites: Sites, poses: Poses, information: 
     """
     n = len(sites)
     own = invert_blocks(information)
-    determined = ~_hardly_determined(own, sites.kinds)
+    determined = ~hardly_determined(own, sites.kinds)
     # For images made by the model itself the Hessian is JᵀJ; the noise of the measurement could make it indefinite.
     ideal = model.with_images(model.images(sites, poses))
     rotations = [poses.rotation(i) for i in range(model.n_tilts)]
@@ -211,7 +211,7 @@ def variance_factors(model: AtomModel, sites: Sites, poses: Poses, information: 
     return factors
 
 
-def _hardly_determined(own: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+def hardly_determined(own: np.ndarray, kinds: np.ndarray) -> np.ndarray:
     """Return the atoms (N,) with a parameter whose variance, of ``own`` (N, 4, 4), exceeds what is usual by far."""
     variance = np.diagonal(own, axis1=1, axis2=2)
     hardly = np.zeros(len(own), bool)

@@ -6,7 +6,12 @@ complement of JᵀJ on the amounts, g the gradient with respect to them. The hyp
 no atom. In the amplitudes the noise has the variance 1/(4n), so that the log-likelihood of a hypothesis is -4n ΔC. It
 is divided by the factor by which the uncertainty of the other atoms raises the variance, and at the end of a refinement
 by what repeats shows beyond the counts (:func:`misfit_factor`). Prior shares of the elements
-are those of the sites themselves (expectation maximisation); the prior share of no atom is fixed.
+are those of the sites themselves (expectation maximisation).
+
+An atom may be anywhere, and a site is the best of all places near it. The likelihood of an atom is therefore the mean
+over its places: their density ρ times (2π)^(3/2) √det Σ times that of the best place, with Σ the covariance of the
+position (Laplace's approximation). At the end of a refinement this factor is the prior odds of an atom against none
+(:func:`odds_of_best_place`). While atoms are missing their residues make others unlikely, and the odds are better.
 """
 
 from __future__ import annotations
@@ -16,10 +21,12 @@ import math
 import numpy as np
 
 from aetlab.core.doubts import MOST_SCATTER
-from aetlab.refinement.fisher import CHI_SQUARE_MEDIAN, invert_blocks
+from aetlab.refinement.fisher import CHI_SQUARE_MEDIAN, invert_blocks, own_information
 
-#: Prior share of sites that are no atom: most places where noise resembles an atom hold none.
-PRIOR_NOTHING = 0.9
+#: Logarithm of the odds of an atom against none while a refinement goes on: one in ten.
+ODDS_IN_ROUNDS = math.log(0.1 / 0.9)
+#: Occupancies within which the information on a position is converted to that of a whole atom.
+CONVERTED = (0.5, 2.0)
 #: Electrons in a vacuum pixel that are assumed for noise-free images.
 NOISE_FREE_ELECTRONS = 1e4
 #: Fewest atoms of an element whose scatter is a measure.
@@ -30,7 +37,8 @@ LEAST_TILT_FACTOR = 1.3
 
 def name_sites(occupancy: np.ndarray, kinds: np.ndarray, by_amount: np.ndarray, information: np.ndarray,
                electrons_per_pixel: float, variance_factor: float = 1.0,
-               log_surroundings: np.ndarray | float = 0.0) -> np.ndarray:
+               log_surroundings: np.ndarray | float = 0.0,
+               log_odds: np.ndarray | float = ODDS_IN_ROUNDS) -> np.ndarray:
     """Return the posterior (N, K + 1) of each element, and of no atom in the last column.
 
     Parameters
@@ -45,6 +53,8 @@ def name_sites(occupancy: np.ndarray, kinds: np.ndarray, by_amount: np.ndarray, 
         n, and the factor by which the other atoms raise the variance.
     log_surroundings : (N, K + 1), optional
         Log-likelihood of each hypothesis from the neighbours (:mod:`aetlab.refinement.surroundings`).
+    log_odds : (N,), optional
+        Logarithm of the prior odds of an atom against none.
     """
     n, n_kinds = by_amount.shape
     marginal = separate_amounts(information)
@@ -57,14 +67,29 @@ def name_sites(occupancy: np.ndarray, kinds: np.ndarray, by_amount: np.ndarray, 
         cost = (by_amount * change).sum(axis=1) + 0.5 * np.einsum("ni,nij,nj->n", change, marginal, change)
         log_likelihood[:, m] = -4 * electrons * cost / variance_factor
     log_likelihood += log_surroundings
+    log_likelihood[:, :n_kinds] += np.broadcast_to(log_odds, n)[:, None]
     likelihood = np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
-    share = np.append(np.full(n_kinds, (1 - PRIOR_NOTHING) / n_kinds), PRIOR_NOTHING)
+    share = np.append(np.full(n_kinds, 1 / n_kinds), 1.0)
     for _ in range(30):
         posterior = likelihood * share
         posterior /= posterior.sum(axis=1, keepdims=True)
         atoms = posterior[:, :n_kinds].sum(axis=0) + 1.0
-        share[:n_kinds] = (1 - PRIOR_NOTHING) * atoms / atoms.sum()
+        share[:n_kinds] = atoms / atoms.sum()
     return posterior
+
+
+def odds_of_best_place(occupancy: np.ndarray, kinds: np.ndarray, information: np.ndarray, electrons_per_pixel: float,
+                       variance_factor: float, free_A3: float) -> np.ndarray:
+    """Return the logarithm of the prior odds (N,) of an atom against none, at the best of all its places.
+
+    ``free_A3`` is the volume for each site in which an atom may be
+    (:func:`aetlab.refinement.surroundings.free_volume_A3`); the others are those of :func:`name_sites`.
+    """
+    electrons = min(electrons_per_pixel, NOISE_FREE_ELECTRONS) / variance_factor
+    whole = 1 / np.clip(occupancy, *CONVERTED)
+    covariance = invert_blocks(own_information(information, kinds, whole)) / (4 * electrons)
+    volume_A3 = (2 * math.pi) ** 1.5 * np.sqrt(np.linalg.det(covariance[:, :3, :3]))
+    return np.asarray(np.log(np.minimum(volume_A3 / free_A3, 1.0)))
 
 
 def exchanged_occupancy(occupancy: np.ndarray, kinds: np.ndarray, named: np.ndarray,

@@ -14,6 +14,7 @@ from aetlab.refinement.aberrations import describe_lens
 from aetlab.refinement.fit import Fit
 from aetlab.refinement.image_parameters import Calibration
 from aetlab.refinement.model import AtomModel
+from aetlab.refinement.posterior import Sampled
 from aetlab.refinement.robust import describe_weakened, list_weakened
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
@@ -24,17 +25,17 @@ def summarize_fit(fit: Fit, model: AtomModel, electrons_per_pixel: float) -> dic
             "chi_square": 8 * electrons_per_pixel * fit.descent.cost / model.data.n_values}
 
 
-def summarize_errors(kinds: np.ndarray, overlap: np.ndarray, tilts: np.ndarray, bootstrapped: np.ndarray,
+def summarize_errors(kinds: np.ndarray, overlap: np.ndarray, tilts: np.ndarray, sampled: Sampled,
                      planes: np.ndarray) -> dict[str, float]:
     """Return the entries of the summary for the factors of the variances of sites with ``kinds`` (N,).
 
-    They are (K, 4) by element, those of the ``planes`` (4,).
+    They are (K, 4) by element, those of the ``planes`` (4,); ``sampled`` has one for all positions.
     """
     there = np.unique(kinds)
     return {"variance_factor_position": float(overlap[:, :3].mean()),
             "variance_factor_occupancy": float(overlap[:, 3].mean()),
             "tilt_factor_position": float(tilts[there, :3].mean()),
-            "bootstrap_factor_position": float(bootstrapped[there, :3].mean()),
+            "sampled_factor_position": sampled.factor,
             "plane_factor_position": float(planes[:3].mean()), "plane_factor_occupancy": float(planes[3])}
 
 

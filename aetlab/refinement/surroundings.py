@@ -12,6 +12,7 @@ nothing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,8 @@ SMOOTH_WIDE, ADVANCE = 0.7, 0.3
 UNUSUAL = 0.1
 #: Positions drawn for each site, and the least number in all.
 DRAWN_PER_SITE, LEAST_DRAWN = 15, 60_000
+#: Places drawn to measure a volume.
+N_FREE = 50_000
 #: Sites of lower occupancy do not enter the histograms.
 LEAST_OCCUPANCY = 0.7
 _N_CELLS = round(REACH_A / CELL_A) + 1
@@ -122,6 +125,30 @@ def log_surroundings(places_A: np.ndarray, sites: Sites, n_kinds: int, *, own: b
     return log
 
 
+def free_volume_A3(positions_A: np.ndarray, least_A: float, most_A: float) -> float:
+    """Return the volume in Å³, for each atom, of the places whose nearest atom is ``least_A`` to ``most_A`` away.
+
+    ``positions_A`` (N, 3) are those of the atoms. It is 1 for a single atom.
+    """
+    n = len(positions_A)
+    if n < 2:
+        return 1.0
+    tree, rng = cKDTree(positions_A), np.random.default_rng(0)
+    offset_A = _in_ball(N_FREE, most_A, rng)
+    places_A = positions_A[rng.integers(0, n, N_FREE)] + offset_A
+    # A place in k balls is drawn k times as often.
+    balls = tree.query_ball_point(places_A, most_A, return_length=True, workers=n_threads())
+    free = tree.query(places_A, workers=n_threads())[0] >= least_A
+    return 4 / 3 * math.pi * most_A**3 * float((free / balls).mean())
+
+
+def _in_ball(n: int, radius_A: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw places (n, 3) uniformly in a ball about 0."""
+    direction = rng.normal(size=(n, 3))
+    direction *= radius_A * rng.random((n, 1)) ** (1 / 3) / np.linalg.norm(direction, axis=1, keepdims=True)
+    return direction
+
+
 def _describe(tree: cKDTree, sites: Sites, places_A: np.ndarray, *, own: bool) -> _Surroundings:
     """Return the surroundings of the positions (P, 3); with ``own`` each position is a site, which is left out."""
     distance_A, index = tree.query(places_A, k=2 + own, workers=n_threads())
@@ -155,9 +182,8 @@ def _draw_places(tree: cKDTree, sites: Sites, min_distance_A: float, max_distanc
                  rng: np.random.Generator) -> np.ndarray:
     """Draw positions (P, 3) uniformly where the nearest site lies between the two distances."""
     n = max(DRAWN_PER_SITE * len(sites), LEAST_DRAWN)
-    direction = rng.normal(size=(n, 3))
-    direction *= (max_distance_A * rng.random((n, 1)) ** (1 / 3)) / np.linalg.norm(direction, axis=1, keepdims=True)
-    places_A = sites.positions_A[rng.integers(0, len(sites), n)] + direction
+    offset_A = _in_ball(n, max_distance_A, rng)
+    places_A = sites.positions_A[rng.integers(0, len(sites), n)] + offset_A
     crowd = tree.query_ball_point(places_A, max_distance_A, return_length=True, workers=n_threads())
     places_A = places_A[rng.random(n) * crowd < 1]  # accept with the inverse of the number of overlapping balls
     return np.asarray(places_A[tree.query(places_A, workers=n_threads())[0] >= min_distance_A])

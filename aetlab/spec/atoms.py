@@ -81,6 +81,8 @@ class TraceSpec:
                 f"it must lie in trace.width_bounds={(low, high)}")
 
 
+#: Fewest passes that sample a posterior: seven parts of its path, each of seven passes, and one in eight at its start.
+LEAST_SAMPLED = 56
 _REFINED = ("refine=atoms",)
 _IN_ROUNDS = (*_REFINED, "refine.n_rounds>1")
 
@@ -111,6 +113,10 @@ class RefineSpec:
     n_information_last: int | str = setting("passes that estimate the information on each atom for the standard "
                                             "errors; rule for 120 samples", within="[1, inf)", reads=_REFINED,
                                             default="rule")
+    n_sampled: int = setting(
+        "passes that average the positions over the posterior where the noise can imitate an atom of min_occupancy, at "
+        f"least {LEAST_SAMPLED}; 0 takes the positions of highest likelihood and linear errors there as well",
+        within="[0, inf)", reads=_REFINED, default=120)
     min_occupancy: float = setting("occupancy below which a site is removed", within="[0, 1]", reads=_REFINED,
                                    default=0.5)
     min_distance_A: float = setting("distance below which the weaker of two sites is removed", unit="Å",
@@ -118,7 +124,7 @@ class RefineSpec:
     max_distance_A: float = setting("largest distance of a new site from its nearest neighbour, above min_distance_A",
                                     unit="Å", reads=_REFINED, default=3.0)
     min_significance: float = setting("standard deviations of the noise that a new site stands above it; surroundings "
-                                      "may lower it", within="[0, inf)", reads=_IN_ROUNDS, default=3.5)
+                                      "may lower it", within="[0, inf)", reads=_IN_ROUNDS, default=2.75)
     parametrization: str = setting("scattering factors of the model", choices=("lobato", "kirkland"), reads=_REFINED,
                                    default="lobato")
     debye_waller_A2: dict[str, float] = setting(
@@ -157,6 +163,8 @@ class RefineSpec:
 
     def __post_init__(self) -> None:
         check_ranges("refine", self)
+        require(self.n_sampled == 0 or self.n_sampled >= LEAST_SAMPLED, "refine.n_sampled", self.n_sampled,
+                f"give 0, or {LEAST_SAMPLED} passes or more")
         for name in ("first_share", "coarse", "n_information", "n_information_last"):
             value = getattr(self, name)
             words = ("rule", "clear") if name == "first_share" else ("rule",)

@@ -1,0 +1,205 @@
+"""Positions and their errors where the noise moves atoms so far that the images do not follow linearly.
+
+Where noise can imitate an atom, the errors of positions are a third of the width of an atom. The likelihood is no
+parabola over that distance and may have several maxima: its highest one is not the best estimate, and its curvature
+does not tell the error. The mean over the posterior has the least mean squared error, and the spread over it is the
+error. Here both are averages over a path that Langevin dynamics takes through all positions and occupancies at once,
+with the likelihood of the images as potential; each step is one pass over the data. The integrator is BAOAB (Leimkuhler
+and Matthews, Appl. Math. Res. Express 2013, 34), whose positions have the exact distribution where the potential is a
+parabola, in coordinates in which the block of each atom is the unit matrix.
+
+The prior is flat for positions within :data:`REACH_A` of the fitted ones: an atom farther off is another site, which
+the search for sites judges. Occupancies of an element are normal about their median, with the spread that they have
+beyond their errors: atoms of an element scatter alike.
+
+The mean is that of x - H⁻¹ ∇U with H the block of the atom: ∇U has the mean 0, and what neighbouring steps have in
+common cancels (control variate).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from aetlab.core.poses import Poses
+from aetlab.refinement.fisher import CHI_SQUARE_MEDIAN, hardly_determined, invert_blocks
+from aetlab.refinement.model import AtomModel, Sites
+
+#: Time step and friction in the coordinates in which the blocks of the atoms are unit matrices. Neighbours raise the
+#: curvature several times there; steps of 0.8 heat the atoms until they leave their places.
+STEP, FRICTION = 0.6, 0.6
+#: Largest distance in Å from the fitted position, half that of the nearest atoms of solids.
+REACH_A = 0.8
+#: Least standard deviation of the occupancies of an element in advance.
+LEAST_SPREAD = 0.05
+#: One of so many steps is left out at the start, until the path is independent of the fit.
+WARM_UP = 8
+#: Parts of the path whose means tell how well the whole is known: each much longer than the path remembers.
+N_PARTS = 7
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Means over the posterior, ``positions_A`` (N, 3), and their standard errors ``errors_A`` (N, 3).
+
+    ``factor`` is the mean ratio of their variances to those of the linear model.
+    """
+
+    positions_A: np.ndarray
+    errors_A: np.ndarray
+    factor: float
+
+
+def sample_positions(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, errors: np.ndarray, *,
+                     n_steps: int, seed: int, on_pass: Callable[[float], None]) -> Sampled:
+    """Return the mean positions over the posterior and their errors; those given without noise or steps.
+
+    Atoms that the images hardly determine keep their positions and errors.
+
+    Parameters
+    ----------
+    model, sites, poses : AtomModel, Sites, Poses
+        The fitted atoms; poses stay as they are.
+    information : (N, 4, 4)
+        JᵀJ of each site.
+    errors : (N, 4)
+        Standard errors of positions in Å and occupancies by the linear model.
+    n_steps : int
+        Passes over the data, at least ``WARM_UP * N_PARTS``, or 0.
+    seed : int
+        Seed of the random forces.
+    on_pass : callable
+        Called with the cost after each pass.
+    """
+    if math.isinf(model.data.electrons_per_pixel) or not len(sites) or not n_steps:
+        return Sampled(sites.positions_A, errors[:, :3], 1.0)
+    path = _Path(model, sites, poses, information, _usual_occupancies(sites, errors[:, 3]), seed)
+    n_left_out = n_steps // WARM_UP
+    n_kept = (n_steps - n_left_out) // N_PARTS * N_PARTS
+    moves_A, corrected_A = (np.empty((n_kept, len(sites), 3), np.float32) for _ in range(2))
+    for i in range(n_left_out + n_kept):
+        on_pass(path.step())
+        if i >= n_left_out:
+            moves_A[i - n_left_out], corrected_A[i - n_left_out] = path.move_A, path.corrected_move_A
+    variance_A2 = _variances(moves_A, corrected_A, path.own_A2, sites.kinds)
+    known = ~hardly_determined(path.covariance, sites.kinds)[:, None]
+    ratio = variance_A2 / np.maximum(errors[:, :3] ** 2, 1e-300)
+    return Sampled(np.where(known, sites.positions_A + corrected_A.mean(axis=0, dtype=np.float64), sites.positions_A),
+                   np.where(known, np.sqrt(variance_A2), errors[:, :3]),
+                   float(ratio[known[:, 0]].mean()) if known.any() else 1.0)
+
+
+def _usual_occupancies(sites: Sites, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the median occupancy (N,) of the element of each site, and its spread (N,) beyond the ``error`` (N,)."""
+    usual, spread = np.ones(len(sites)), np.full(len(sites), LEAST_SPREAD)
+    for kind in np.unique(sites.kinds):
+        own = sites.kinds == kind
+        usual[own] = middle = np.median(sites.occupancy[own])
+        squares = (sites.occupancy[own] - middle) ** 2
+        beyond = float(np.median(squares)) / CHI_SQUARE_MEDIAN - float(np.median(error[own] ** 2))
+        spread[own] = math.sqrt(max(beyond, LEAST_SPREAD**2))
+    return usual, spread
+
+
+class _Path:
+    """A path through the positions and occupancies of all sites; arguments as :func:`sample_positions` has them.
+
+    ``usual`` holds the mean (N,) and the standard deviation (N,) of the occupancies in advance.
+    """
+
+    def __init__(self, model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray,
+                 usual: tuple[np.ndarray, np.ndarray], seed: int) -> None:
+        self._model, self._sites, self._poses = model, sites, poses
+        self._per_cost = 4 * model.data.mean_electrons(poses)
+        self._usual, self._tie = usual[0], usual[1] ** -2.0
+        block = self._per_cost * information
+        block[:, 3, 3] += self._tie
+        #: Covariance (N, 4, 4) of each site if the others are known.
+        self.covariance = invert_blocks(block)
+        self.own_A2 = np.diagonal(self.covariance, axis1=1, axis2=2)[:, :3]
+        self._root, self._rng = np.linalg.cholesky(self.covariance), np.random.default_rng(seed)
+        self._at = np.column_stack([np.zeros((len(sites), 3)), self._usual])
+        self._velocity = self._rng.standard_normal(self._at.shape)
+        self._cost, self._slope = self._look()
+
+    @property
+    def move_A(self) -> np.ndarray:
+        """The position (N, 3) relative to the fitted one."""
+        return self._at[:, :3]
+
+    @property
+    def corrected_move_A(self) -> np.ndarray:
+        """The position (N, 3) less H⁻¹ ∇U, relative to the fitted one."""
+        return self._at[:, :3] - np.einsum("nij,nj->ni", self.covariance[:, :3], self._slope)
+
+    def step(self) -> float:
+        """Take one step, and return the cost there."""
+        keep = math.exp(-FRICTION * STEP)
+        self._push()
+        self._drift()
+        self._velocity *= keep
+        self._velocity += math.sqrt(1 - keep**2) * self._rng.standard_normal(self._velocity.shape)
+        self._drift()
+        self._cost, self._slope = self._look()
+        self._push()
+        return self._cost
+
+    def _push(self) -> None:
+        """Change the velocities by the force of half a step."""
+        self._velocity -= 0.5 * STEP * np.einsum("nji,nj->ni", self._root, self._slope)
+
+    def _drift(self) -> None:
+        """Move by half a step; atoms at the wall stay and turn back."""
+        there = self._at + 0.5 * STEP * np.einsum("nij,nj->ni", self._root, self._velocity)
+        outside = np.linalg.norm(there[:, :3], axis=1) > REACH_A
+        self._velocity[outside] *= -1
+        self._at = np.where(outside[:, None], self._at, there)
+
+    def _look(self) -> tuple[float, np.ndarray]:
+        """Return the cost, and the gradient (N, 4) of U, the cost in units of the noise with what is known before."""
+        here = Sites(self._sites.positions_A + self._at[:, :3], self._at[:, 3], self._sites.kinds)
+        cost, slope = 0.0, np.zeros(self._at.shape)
+        for tilt in self._model.gradients(here, self._poses):
+            cost += tilt.cost
+            slope[:, :3] += tilt.gradient[0, :, :3] @ self._poses.rotation(tilt.i_tilt)
+            slope[:, 3] += tilt.gradient[0, :, 3]
+        slope *= self._per_cost
+        slope[:, 3] += self._tie * (self._at[:, 3] - self._usual)
+        return cost, slope
+
+
+def _variances(moves_A: np.ndarray, corrected_A: np.ndarray, own_A2: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """Return the variances (N, 3) of the means of ``corrected_A`` as estimates of the positions.
+
+    They are the spread of ``moves_A`` over the path, and what the length of the path leaves. A path of few independent
+    places tells the spread of a single atom badly: it is drawn towards that of its element, in units of ``own_A2``
+    (N, 3), as far as the spreads of the atoms of the element differ by chance alone (empirical Bayes).
+
+    Parameters
+    ----------
+    moves_A, corrected_A : (S, N, 3)
+        Positions along the path, and those less H⁻¹ ∇U.
+    kinds : (N,)
+        Element of each site.
+    """
+    spread = moves_A.var(axis=0, dtype=np.float64) / own_A2
+    of_mean, of_corrected = (_variance_of_mean(path_A) / own_A2 for path_A in (moves_A, corrected_A))
+    ratio = np.empty(spread.shape)
+    for kind in np.unique(kinds):
+        chosen = kinds == kind
+        n_independent = max(float(spread[chosen].mean() / of_mean[chosen].mean()), 2.0)
+        own = spread[chosen] * n_independent / (n_independent - 1)
+        usual = own.mean()
+        by_chance = 2 * usual**2 / (n_independent - 1)
+        trust = max(1 - by_chance / max(float(own.var()), 1e-300), 0.0)
+        ratio[chosen] = usual + trust * (own - usual) + of_corrected[chosen].mean()
+    return ratio * own_A2
+
+
+def _variance_of_mean(path_A: np.ndarray) -> np.ndarray:
+    """Return the variance (N, 3) of the mean of a path (S, N, 3), from the means of :data:`N_PARTS` parts of it."""
+    parts = path_A.reshape(N_PARTS, -1, *path_A.shape[1:]).mean(axis=1, dtype=np.float64)
+    return np.asarray(parts.var(axis=0, ddof=1) / N_PARTS)
