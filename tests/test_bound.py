@@ -13,8 +13,9 @@ from scipy.ndimage import maximum_filter
 from aetlab.bound import main, split_plans
 from aetlab.core.nouns import Atoms, TiltSeries
 from aetlab.core.poses import Poses
-from aetlab.refinement.bound import Bound, compute_bound, free_volume_A3, maxima_per_A3
+from aetlab.refinement.bound import Bound, compute_bound, maxima_per_A3, searched_volume_A3
 from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.surroundings import free_volume_A3
 from aetlab.spec import MicroscopeSpec
 
 OPTIONS = {"microscope": MicroscopeSpec(), "n_layers_per_slice": 4, "parametrization": "lobato",
@@ -99,8 +100,9 @@ def test_the_free_volume_of_two_atoms_is_that_of_two_balls_less_two_others() -> 
 
     expected = sum(sign * (2 * 4 / 3 * np.pi * r**3 - lens(r)) for sign, r in ((1, 2.0), (-1, 0.7))) / 2
     pair_A = np.array([[0.0, 0, 0], [0, 0, 1.6]])
-    assert free_volume_A3(pair_A) == pytest.approx(expected * 1.6**3, rel=0.02)
-    assert free_volume_A3(pair_A[:1]) == 1
+    assert searched_volume_A3(pair_A) == pytest.approx(expected * 1.6**3, rel=0.02)
+    assert free_volume_A3(pair_A, 0.7 * 1.6, 2 * 1.6) == searched_volume_A3(pair_A)
+    assert free_volume_A3(pair_A[:1], 1.1, 3.2) == searched_volume_A3(pair_A[:1]) == 1
 
 
 def test_errors_fall_as_the_root_of_the_dose_and_with_the_atomic_number() -> None:

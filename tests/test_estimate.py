@@ -110,6 +110,7 @@ def test_usual_trials_are_counted() -> None:
     assert usual_iterations(spec_of("dose=50k", "reg=pos")) == 5
     assert usual_iterations(spec_of("dose=7k", "reg=pos")) == 2
     assert usual_iterations(spec_of("dose=inf", "reg=pos")) == usual_iterations(spec_of("reg=tv")) == 40
+    assert usual_iterations(spec_of("dose=7k", "reg=tv", "reg.iterations_factor=1")) == 28
     spec = spec_of("scale=smoke", "tilts=6", "reg=pos", "refine=atoms", "validate=images")
     found = estimate(spec, build_sample(spec.sample, spec.scale, generator(0, "sample")))
     assert list(found.seconds) == ["simulate", "decide", "reconstruct", "trace", "refine", "validate", "score"]

@@ -42,7 +42,7 @@ def _prox(kind: str) -> Prox:
 
 
 def _minimize(problem: Quadratic, n_iterations: int = 60, step: float = 0.5, kind: str = "pos", *,
-              enough: Callable[[State], str] | None = None, **options: object):
+              enough: Callable[[State, int], str] | None = None, **options: object):
     stopping = Stopping(n_iterations=n_iterations, enough=enough)
     return minimize(START[kind].copy(), problem.descend, _prox(kind), stopping, n_tilts=N_TILTS, step=step,
                     rng=np.random.default_rng(2), **options)
@@ -132,10 +132,10 @@ def test_a_callback_ends_the_solver_and_a_resumed_run_takes_no_further_step() ->
     told = "the cost is low enough"
     whole = _minimize(Quadratic(), 60)
     level = float(whole.cost[4])
-    solution = _minimize(Quadratic(), 60, enough=lambda state: told if state.cost[-1] <= level else "")
+    solution = _minimize(Quadratic(), 60, enough=lambda state, settled: told if state.cost[-1] <= level else "")
     assert solution.stopped == told
     np.testing.assert_array_equal(solution.cost, whole.cost[:5])
-    again = _minimize(Quadratic(), 60, enough=lambda state: told if state.cost[-1] <= level else "",
+    again = _minimize(Quadratic(), 60, enough=lambda state, settled: told if state.cost[-1] <= level else "",
                       resume=State.restore(solution.state.arrays(), solution.state.values()))
     assert again.stopped == told and len(again.cost) == 5
     np.testing.assert_array_equal(again.volume, solution.volume)

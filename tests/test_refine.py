@@ -20,7 +20,7 @@ from aetlab.refinement.naming import name_sites, odds_of_best_place, separation
 from aetlab.refinement.posterior import sample_positions
 from aetlab.refinement.search import typical_information
 from aetlab.refinement.start import first_sites, noise_imitates_atoms
-from aetlab.spec import MicroscopeSpec, RefineSpec
+from aetlab.spec import MicroscopeSpec, RefineSpec, SpecError
 
 SHAPE, VOXEL_A = (36, 40, 44), 0.5
 TILT_DEG, DEFOCUS_A = np.arange(0.0, 180.0, 20.0), np.array([200.0, 450.0, 1000.0])
@@ -124,6 +124,12 @@ def test_means_over_the_posterior_state_their_errors_beyond_the_linear_range(tru
             assert of_linear > 1.1 and np.mean(factor) == pytest.approx(of_linear**2, rel=0.12)
         else:
             assert of_linear == pytest.approx(1, abs=0.1) and factor == pytest.approx([1], abs=0.1)
+
+
+def test_a_path_too_short_for_its_parts_is_refused() -> None:
+    assert [RefineSpec(kind="atoms", n_sampled=n).n_sampled for n in (0, 56)] == [0, 56]
+    with pytest.raises(SpecError, match="refine.n_sampled=55 cannot be used: give 0, or 56 passes or more"):
+        RefineSpec(kind="atoms", n_sampled=55)
 
 
 def test_sites_vanish_appear_and_get_their_elements(series: TiltSeries, truth: Sites) -> None:

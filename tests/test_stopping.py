@@ -70,7 +70,7 @@ def _found(*words: str) -> int:
 def test_the_fit_takes_a_multiple_of_the_iterations_that_predict_best(words: list[str], expected: int,
                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     """The costs of prediction are a parabola with its vertex at 4.4, and the factor is 2 by default."""
-    monkeypatch.setattr(iterations, "_costs_of_prediction", lambda *rest: [(k - 4.4) ** 2 for k in range(8)])
+    monkeypatch.setattr(iterations, "_costs_of_prediction", lambda *rest: ([(k - 4.4) ** 2 for k in range(8)], 0))
     spec = spec_of(*SMOKE, "dose=50k", *words)
     series = TiltSeries(np.ones((20, 3, 2, 2), np.float32), flow._tilts_deg(spec), flow._defocus_A(spec), 0.5)
     assert find_iterations(spec, series, np.arange(20), PlainReporter("test")) == expected
@@ -81,6 +81,11 @@ def test_less_noise_takes_more_iterations(likelihood: str, capsys: pytest.Captur
     found = [_found(f"dose.total_e_A2={dose}", f"engine.likelihood={likelihood}") for dose in (2e3, 3e4, 1e6)]
     assert 2 <= found[0] < found[1] < found[2] <= 40
     assert f"the fit takes {found[0]}\n" in capsys.readouterr().out
+
+
+def test_the_schedule_of_a_prior_ends_before_the_search_does() -> None:
+    """A metric and new weights, the last after 18 iterations, disturb the prediction, whatever the noise."""
+    assert _found("dose=7k", "reg=atoms", "reg.iterations_factor=1") >= 19
 
 
 def test_the_setting_limits_the_iterations() -> None:

@@ -65,7 +65,7 @@ _TRIAL_TILTS = 4
 _WEIGHTS = 4.5
 #: Iterations after which left-out counts are predicted best, per root of the electrons of a pixel, and
 #: the time of such an iteration, which also predicts every fourth tilt, in units of one of the fit.
-_BEST, _SPLIT_ITERATION = 0.3, 1.12
+_BEST, _BEST_OF_PRIOR, _SPLIT_ITERATION = 0.3, 0.7, 1.12
 #: Time to predict the images of a tilt, in units of a reconstruction step with that tilt or of a pass with its atoms.
 _PREDICTED_TILT = 0.5
 
@@ -207,8 +207,9 @@ def usual_iterations(spec: RunSpec) -> int:
 
 
 def _best_predicted(spec: RunSpec) -> float:
-    n_electrons = dose_per_image_e_A2(spec) * spec.scale.voxel_A**2 * spec.microscope.dqe
-    return _BEST * math.sqrt(n_electrons)
+    if REGULARISERS[spec.reg.kind].weighted:
+        return _BEST_OF_PRIOR * spec.engine.n_iterations
+    return _BEST * math.sqrt(dose_per_image_e_A2(spec) * spec.scale.voxel_A**2 * spec.microscope.dqe)
 
 
 def _decision_s(spec: RunSpec, atoms: Atoms, iteration_s: Callable[[RunSpec], float]) -> float:

@@ -100,13 +100,15 @@ def blur_A(spec: RunSpec) -> float:
 
 def fit_volume(spec: RunSpec, model: Model, tilts: np.ndarray, weight: float, *, n_iterations: int,
                rng: np.random.Generator, on_iteration: Callable[[solve.State], None] | None = None,
-               align: Callable[[solve.State], bool] | None = None, enough: Callable[[solve.State], str] | None = None,
-               resume: solve.State | None = None, tolerance: float = 0.0) -> solve.Solution:
+               align: Callable[[solve.State], bool] | None = None,
+               enough: Callable[[solve.State, int], str] | None = None, resume: solve.State | None = None,
+               tolerance: float = 0.0) -> solve.Solution:
     """Fit the volume (Z, X, Y) of ``model`` to ``tilts`` (indices), regularised with ``weight`` in 1/V.
 
     ``align`` is called before each iteration. It may change the poses in ``model``, and returns True if momentum must
-    be reset. ``enough`` is called after each iteration and returns the reason to stop, or an empty string. A relative
-    change below ``tolerance`` ends the fit once the regulariser and the poses are settled.
+    be reset. ``enough`` is called after each iteration, with the number of those after which the regulariser and the
+    poses are settled, and returns the reason to stop, or an empty string. A relative change below ``tolerance`` ends
+    the fit once they are.
     """
     parts = solver_parts(model)
     volume0 = parts.zeros(spec.scale.shape_zxy)

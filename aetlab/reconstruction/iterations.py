@@ -65,11 +65,11 @@ def find_iterations(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, report
             reporter.say(f"prepared images are no counts that could be left out: the fit takes all {most} iterations")
         return most
     reporter.step("split", 0, most)
-    costs = _costs_of_prediction(spec, series, tilts, reporter, resumption)
+    costs, settled = _costs_of_prediction(spec, series, tilts, reporter, resumption)
     reporter.step("split", len(costs) - 1, len(costs) - 1)
-    if not _n_changes(costs):
+    if not _n_changes(costs[settled:]):
         return most
-    best = vertex(costs)
+    best = settled + vertex(costs[settled:])
     found = min(max(round(spec.reg.iterations_factor * best), LEAST), most)
     reporter.say(f"a fifth of the counts is left out and predicted best after {best:.1f} iterations; "
                  f"the fit takes {found}")
@@ -96,8 +96,11 @@ def _n_changes(costs: list[float]) -> int:
 
 
 def _costs_of_prediction(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, reporter: Reporter,
-                         resumption: Resumption) -> list[float]:
-    """Return the costs of the left-out counts before the first iteration and after each, until they rise."""
+                         resumption: Resumption) -> tuple[list[float], int]:
+    """Return the costs of the left-out counts before the first iteration and after each, until they rise.
+
+    The second value is the number of iterations after which the regulariser is settled, whose costs alone are judged.
+    """
     spec = at_least_cost(spec)
     model = make_model(spec, _with_counts_left_out(spec, series, tilts), lambda text: None)
     predicted = np.arange(len(tilts), model.n_tilts)
@@ -105,15 +108,20 @@ def _costs_of_prediction(spec: RunSpec, series: TiltSeries, tilts: np.ndarray, r
     costs = resumption.notes["costs"] if saved else [
         prediction_cost(model, solver_parts(model).zeros(spec.scale.shape_zxy), predicted)]
 
-    def worse(state: solve.State) -> str:
+    settled = 0
+
+    def worse(state: solve.State, not_before: int) -> str:
+        nonlocal settled
+        settled = not_before
         costs.append(prediction_cost(model, state.proximal, predicted))
         reporter.step("split", state.n_done, spec.engine.n_iterations, f"predicts at a cost of {costs[-1]:.6g}")
-        return "predicts worse" if _n_changes(costs[int(np.argmin(costs)):]) >= PATIENCE else ""
+        judged = costs[settled:]
+        return "predicts worse" if judged and _n_changes(judged[int(np.argmin(judged)):]) >= PATIENCE else ""
 
     weight = spec.reg.weight if isinstance(spec.reg.weight, float) else rule_weight(spec, series)
     fit_volume(spec, model, np.arange(len(tilts)), weight, n_iterations=spec.engine.n_iterations, rng=rng, enough=worse,
                on_iteration=lambda state: resumption.keep("split", state, rng, {"costs": costs}), resume=saved)
-    return costs
+    return costs, settled
 
 
 def _with_counts_left_out(spec: RunSpec, series: TiltSeries, tilts: np.ndarray) -> TiltSeries:

@@ -96,19 +96,19 @@ class Stopping:
 
     The relative change of the proximal point (of its root mean square) in an accepted iteration falls below
     ``tolerance`` (0 for never) once ``not_before`` iterations are done; or ``enough``, which is called with the
-    :class:`State` after each iteration, returns the reason for stopping instead of an empty string.
+    :class:`State` and ``not_before`` after each iteration, returns the reason for stopping instead of an empty string.
     """
 
     n_iterations: int
     tolerance: float = 0.0
     not_before: int = 0
-    enough: Callable[[State], str] | None = None
+    enough: Callable[[State, int], str] | None = None
 
     def reason(self, state: State) -> str:
         """Return why the fit ends before ``n_iterations`` are done; empty if it goes on."""
         if converged(state, self.tolerance, self.not_before):
             return f"the volume changed by less than {self.tolerance:g} of itself"
-        return self.enough(state) if self.enough is not None and state.cost else ""
+        return self.enough(state, self.not_before) if self.enough is not None and state.cost else ""
 
 
 def minimize(volume0: Any, descend: Callable[[Any, int, float], Any], prox: Prox, stopping: Stopping, *, n_tilts: int,
