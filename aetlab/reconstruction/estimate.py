@@ -63,8 +63,8 @@ _TRIAL_SLICES, _TRIAL_INNER = 4, 2
 _TRIAL_TILTS = 4
 #: A search of the weight tries about this many; each iteration fits nine tenths of the tilts.
 _WEIGHTS = 4.5
-#: Iterations after which left-out counts are predicted best, per root of the electrons of a pixel, and
-#: the time of such an iteration, which also predicts every fourth tilt, in units of one of the fit.
+#: Iterations after which left-out counts are predicted best, per root of the electrons of a pixel, and with a prior as
+#: a share of all; the time of such an iteration, which also predicts every fourth tilt, in units of one of the fit.
 _BEST, _BEST_OF_PRIOR, _SPLIT_ITERATION = 0.3, 0.7, 1.12
 #: Time to predict the images of a tilt, in units of a reconstruction step with that tilt or of a pass with its atoms.
 _PREDICTED_TILT = 0.5

@@ -7,6 +7,7 @@ import math
 from aetlab.refinement.aberrations import MOST_ROUNDS
 from aetlab.refinement.fisher import N_OVERLAP, information_passes
 from aetlab.refinement.hand import N_CORRECTED, N_MIRRORED
+from aetlab.refinement.posterior import N_POWER
 from aetlab.refinement.start import CLEAR
 from aetlab.spec import RefineSpec
 
@@ -32,12 +33,18 @@ def n_settling(spec: RefineSpec) -> int:
     return N_RESAMPLED if spec.sampling == "corrected" else 0
 
 
+def sampling_passes(spec: RefineSpec) -> int:
+    """Return the passes that sample a posterior: those of its start and the steps."""
+    return 1 + N_POWER + spec.n_sampled if spec.n_sampled else 0
+
+
 def most_passes(spec: RefineSpec, n_tilts: int) -> int:
     """Return the largest number of passes over the data of a refinement of ``n_tilts`` tilts."""
     few, many = information_passes(spec, n_tilts)
+    n_sampled = sampling_passes(spec)
     beside = (N_CALIBRATIONS if spec.imaging else 0) + (few if spec.thermal else 0)
     between = spec.n_passes + 4 + few + beside
-    most = (1 + few + (spec.n_rounds - 1) * between + spec.n_passes_last + beside + many + 2 + spec.n_sampled
+    most = (1 + few + (spec.n_rounds - 1) * between + spec.n_passes_last + beside + many + 2 + n_sampled
             + (spec.n_passes + 1 if spec.poses else 0))
     most += n_settling(spec) * (spec.n_passes_last + beside) + (N_CALIBRATIONS if spec.imaging and spec.poses else 0)
     resampling = RESAMPLING_PASSES if spec.sampling == "corrected" else 0
@@ -49,7 +56,7 @@ def most_passes(spec: RefineSpec, n_tilts: int) -> int:
     if spec.hand == "none":
         return most
     most += N_CORRECTED * resampling
-    again = (1 + n_settling(spec)) * last + many + 2 + spec.n_sampled
+    again = (1 + n_settling(spec)) * last + many + 2 + n_sampled
     return most + N_MIRRORED + (again if spec.hand in ("choose", "auto") else 0)
 
 
@@ -60,11 +67,11 @@ def usual_passes(spec: RefineSpec, n_tilts: int, dose_e_A2: float = math.inf, li
     """
     few, many = information_passes(spec, n_tilts)
     clearness = _CLEARNESS * math.sqrt(dose_e_A2 / 1000) * (lightest / 8) ** _POWER
-    noisy = spec.min_occupancy * clearness < CLEAR
+    noisy, n_sampled = spec.min_occupancy * clearness < CLEAR, sampling_passes(spec)
     beside = N_CALIBRATIONS if spec.imaging else 0
     n_passes, n_last = min(spec.n_passes, _PASSES), min(spec.n_passes_last, _PASSES_LAST)
     n_rounds = min(spec.n_rounds, _ROUNDS_IN_NOISE if noisy else _ROUNDS)
-    coarse = few + (n_rounds - 1) * (n_passes + 4 + few + beside) + many + N_OVERLAP + noisy * spec.n_sampled
+    coarse = few + (n_rounds - 1) * (n_passes + 4 + few + beside) + many + N_OVERLAP + noisy * n_sampled
     coarse += n_passes + 1 if spec.poses else 0
     resampling = RESAMPLING_PASSES if spec.sampling == "corrected" else 0
     n_fits = 1 + (n_settling(spec) > 0)

@@ -28,9 +28,15 @@ from aetlab.core.poses import Poses
 from aetlab.refinement.fisher import CHI_SQUARE_MEDIAN, hardly_determined, invert_blocks
 from aetlab.refinement.model import AtomModel, Sites
 
-#: Time step and friction in the coordinates in which the blocks of the atoms are unit matrices. Neighbours raise the
-#: curvature several times there; steps of 0.8 heat the atoms until they leave their places.
-STEP, FRICTION = 0.6, 0.6
+#: Longest time step, and friction, in the coordinates in which the blocks of the atoms are unit matrices.
+LONGEST_STEP, FRICTION = 0.6, 0.6
+#: Time step times the root of the greatest curvature there. Beyond 2 the path is unstable. Atoms that overlap in the
+#: projections raise the curvature: to 6 in 120³ voxels, to 11 in 240³.
+STEP_BY_CURVATURE = 1.6
+#: Passes that find the greatest curvature, by power iteration.
+N_POWER = 8
+#: Greatest force on an atom there; one in a thousand is greater than 6. The block of an atom may be underestimated.
+GREATEST_FORCE = 8.0
 #: Largest distance in Å from the fitted position, half that of the nearest atoms of solids.
 REACH_A = 0.8
 #: Least standard deviation of the occupancies of an element in advance.
@@ -68,7 +74,7 @@ def sample_positions(model: AtomModel, sites: Sites, poses: Poses, information: 
     errors : (N, 4)
         Standard errors of positions in Å and occupancies by the linear model.
     n_steps : int
-        Passes over the data, at least ``WARM_UP * N_PARTS``, or 0.
+        Steps, of one pass over the data each, at least ``WARM_UP * N_PARTS``, or 0.
     seed : int
         Seed of the random forces.
     on_pass : callable
@@ -76,12 +82,12 @@ def sample_positions(model: AtomModel, sites: Sites, poses: Poses, information: 
     """
     if math.isinf(model.data.electrons_per_pixel) or not len(sites) or not n_steps:
         return Sampled(sites.positions_A, errors[:, :3], 1.0)
-    path = _Path(model, sites, poses, information, _usual_occupancies(sites, errors[:, 3]), seed)
+    path = _Path(model, sites, poses, information, _usual_occupancies(sites, errors[:, 3]), seed, on_pass)
     n_left_out = n_steps // WARM_UP
     n_kept = (n_steps - n_left_out) // N_PARTS * N_PARTS
     moves_A, corrected_A = (np.empty((n_kept, len(sites), 3), np.float32) for _ in range(2))
     for i in range(n_left_out + n_kept):
-        on_pass(path.step())
+        path.step()
         if i >= n_left_out:
             moves_A[i - n_left_out], corrected_A[i - n_left_out] = path.move_A, path.corrected_move_A
     variance_A2 = _variances(moves_A, corrected_A, path.own_A2, sites.kinds)
@@ -111,8 +117,8 @@ class _Path:
     """
 
     def __init__(self, model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray,
-                 usual: tuple[np.ndarray, np.ndarray], seed: int) -> None:
-        self._model, self._sites, self._poses = model, sites, poses
+                 usual: tuple[np.ndarray, np.ndarray], seed: int, on_pass: Callable[[float], None]) -> None:
+        self._model, self._sites, self._poses, self._on_pass = model, sites, poses, on_pass
         self._per_cost = 4 * model.data.mean_electrons(poses)
         self._usual, self._tie = usual[0], usual[1] ** -2.0
         block = self._per_cost * information
@@ -122,8 +128,9 @@ class _Path:
         self.own_A2 = np.diagonal(self.covariance, axis1=1, axis2=2)[:, :3]
         self._root, self._rng = np.linalg.cholesky(self.covariance), np.random.default_rng(seed)
         self._at = np.column_stack([np.zeros((len(sites), 3)), self._usual])
+        self._slope = self._slope_at(self._at)
+        self._step = min(LONGEST_STEP, STEP_BY_CURVATURE / math.sqrt(self._greatest_curvature()))
         self._velocity = self._rng.standard_normal(self._at.shape)
-        self._cost, self._slope = self._look()
 
     @property
     def move_A(self) -> np.ndarray:
@@ -135,40 +142,53 @@ class _Path:
         """The position (N, 3) less H⁻¹ ∇U, relative to the fitted one."""
         return self._at[:, :3] - np.einsum("nij,nj->ni", self.covariance[:, :3], self._slope)
 
-    def step(self) -> float:
-        """Take one step, and return the cost there."""
-        keep = math.exp(-FRICTION * STEP)
+    def step(self) -> None:
+        """Take one step."""
+        keep = math.exp(-FRICTION * self._step)
         self._push()
         self._drift()
         self._velocity *= keep
         self._velocity += math.sqrt(1 - keep**2) * self._rng.standard_normal(self._velocity.shape)
         self._drift()
-        self._cost, self._slope = self._look()
+        self._slope = self._slope_at(self._at)
         self._push()
-        return self._cost
 
     def _push(self) -> None:
         """Change the velocities by the force of half a step."""
-        self._velocity -= 0.5 * STEP * np.einsum("nji,nj->ni", self._root, self._slope)
+        force = -np.einsum("nji,nj->ni", self._root, self._slope)
+        force *= np.minimum(1, GREATEST_FORCE / np.maximum(np.linalg.norm(force, axis=1), 1e-300))[:, None]
+        self._velocity += 0.5 * self._step * force
 
     def _drift(self) -> None:
         """Move by half a step; atoms at the wall stay and turn back."""
-        there = self._at + 0.5 * STEP * np.einsum("nij,nj->ni", self._root, self._velocity)
+        there = self._at + 0.5 * self._step * np.einsum("nij,nj->ni", self._root, self._velocity)
         outside = np.linalg.norm(there[:, :3], axis=1) > REACH_A
         self._velocity[outside] *= -1
         self._at = np.where(outside[:, None], self._at, there)
 
-    def _look(self) -> tuple[float, np.ndarray]:
-        """Return the cost, and the gradient (N, 4) of U, the cost in units of the noise with what is known before."""
-        here = Sites(self._sites.positions_A + self._at[:, :3], self._at[:, 3], self._sites.kinds)
-        cost, slope = 0.0, np.zeros(self._at.shape)
+    def _greatest_curvature(self) -> float:
+        """Return about the greatest curvature of U at the start, from differences of its slope."""
+        direction, curvature = self._rng.standard_normal(self._at.shape), 1.0
+        for _ in range(N_POWER):
+            direction /= np.linalg.norm(direction, axis=1).max()  # no atom moves by more than its standard deviation
+            there = self._at + np.einsum("nij,nj->ni", self._root, direction)
+            changed = np.einsum("nji,nj->ni", self._root, self._slope_at(there) - self._slope)
+            curvature = float(np.linalg.norm(changed) / np.linalg.norm(direction))
+            direction = changed
+        return max(curvature, 1.0)
+
+    def _slope_at(self, at: np.ndarray) -> np.ndarray:
+        """Return the gradient (N, 4) of U, the cost in units of the noise with what is known before; a pass."""
+        here = Sites(self._sites.positions_A + at[:, :3], at[:, 3], self._sites.kinds)
+        cost, slope = 0.0, np.zeros(at.shape)
         for tilt in self._model.gradients(here, self._poses):
             cost += tilt.cost
             slope[:, :3] += tilt.gradient[0, :, :3] @ self._poses.rotation(tilt.i_tilt)
             slope[:, 3] += tilt.gradient[0, :, 3]
+        self._on_pass(cost)
         slope *= self._per_cost
-        slope[:, 3] += self._tie * (self._at[:, 3] - self._usual)
-        return cost, slope
+        slope[:, 3] += self._tie * (at[:, 3] - self._usual)
+        return slope
 
 
 def _variances(moves_A: np.ndarray, corrected_A: np.ndarray, own_A2: np.ndarray, kinds: np.ndarray) -> np.ndarray:
