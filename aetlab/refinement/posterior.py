@@ -83,17 +83,22 @@ def sample_positions(model: AtomModel, sites: Sites, poses: Poses, information: 
     if math.isinf(model.data.electrons_per_pixel) or not len(sites) or not n_steps:
         return Sampled(sites.positions_A, errors[:, :3], 1.0)
     path = _Path(model, sites, poses, information, _usual_occupancies(sites, errors[:, 3]), seed, on_pass)
-    n_left_out = n_steps // WARM_UP
-    n_kept = (n_steps - n_left_out) // N_PARTS * N_PARTS
-    moves_A, corrected_A = (np.empty((n_kept, len(sites), 3), np.float32) for _ in range(2))
-    for i in range(n_left_out + n_kept):
+    for _ in range(n_steps // WARM_UP):
         path.step()
-        if i >= n_left_out:
-            moves_A[i - n_left_out], corrected_A[i - n_left_out] = path.move_A, path.corrected_move_A
-    variance_A2 = _variances(moves_A, corrected_A, path.own_A2, sites.kinds)
+    n_each = (n_steps - n_steps // WARM_UP) // N_PARTS
+    squares_A2 = np.zeros((len(sites), 3))
+    moves_A, corrected_A = np.zeros((2, N_PARTS, len(sites), 3))  # means of the parts
+    for part in range(N_PARTS):
+        for _ in range(n_each):
+            path.step()
+            squares_A2 += path.move_A**2 / (N_PARTS * n_each)
+            moves_A[part] += path.move_A / n_each
+            corrected_A[part] += path.corrected_move_A / n_each
+    spread_A2 = squares_A2 - moves_A.mean(axis=0) ** 2
+    variance_A2 = _variances(spread_A2, moves_A, corrected_A, path.own_A2, sites.kinds)
     known = ~hardly_determined(path.covariance, sites.kinds)[:, None]
     ratio = variance_A2 / np.maximum(errors[:, :3] ** 2, 1e-300)
-    return Sampled(np.where(known, sites.positions_A + corrected_A.mean(axis=0, dtype=np.float64), sites.positions_A),
+    return Sampled(np.where(known, sites.positions_A + corrected_A.mean(axis=0), sites.positions_A),
                    np.where(known, np.sqrt(variance_A2), errors[:, :3]),
                    float(ratio[known[:, 0]].mean()) if known.any() else 1.0)
 
@@ -191,22 +196,25 @@ class _Path:
         return slope
 
 
-def _variances(moves_A: np.ndarray, corrected_A: np.ndarray, own_A2: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-    """Return the variances (N, 3) of the means of ``corrected_A`` as estimates of the positions.
+def _variances(spread_A2: np.ndarray, moves_A: np.ndarray, corrected_A: np.ndarray, own_A2: np.ndarray,
+               kinds: np.ndarray) -> np.ndarray:
+    """Return the variances (N, 3) of the means over a path as estimates of the positions.
 
-    They are the spread of ``moves_A`` over the path, and what the length of the path leaves. A path of few independent
-    places tells the spread of a single atom badly: it is drawn towards that of its element, in units of ``own_A2``
-    (N, 3), as far as the spreads of the atoms of the element differ by chance alone (empirical Bayes).
+    They are the spread over the path, and what its length leaves. A path of few independent places tells the spread of
+    a single atom badly: it is drawn towards that of its element, in units of ``own_A2`` (N, 3), as far as the spreads
+    of the atoms of the element differ by chance alone (empirical Bayes).
 
     Parameters
     ----------
-    moves_A, corrected_A : (S, N, 3)
-        Positions along the path, and those less H⁻¹ ∇U.
+    spread_A2 : (N, 3)
+        Variance of the position over the path.
+    moves_A, corrected_A : (:data:`N_PARTS`, N, 3)
+        Means over its parts of the position, and of that less H⁻¹ ∇U, which is the estimate.
     kinds : (N,)
         Element of each site.
     """
-    spread = moves_A.var(axis=0, dtype=np.float64) / own_A2
-    of_mean, of_corrected = (_variance_of_mean(path_A) / own_A2 for path_A in (moves_A, corrected_A))
+    spread = spread_A2 / own_A2
+    of_mean, of_corrected = (parts.var(axis=0, ddof=1) / N_PARTS / own_A2 for parts in (moves_A, corrected_A))
     ratio = np.empty(spread.shape)
     for kind in np.unique(kinds):
         chosen = kinds == kind
@@ -217,9 +225,3 @@ def _variances(moves_A: np.ndarray, corrected_A: np.ndarray, own_A2: np.ndarray,
         trust = max(1 - by_chance / max(float(own.var()), 1e-300), 0.0)
         ratio[chosen] = usual + trust * (own - usual) + of_corrected[chosen].mean()
     return ratio * own_A2
-
-
-def _variance_of_mean(path_A: np.ndarray) -> np.ndarray:
-    """Return the variance (N, 3) of the mean of a path (S, N, 3), from the means of :data:`N_PARTS` parts of it."""
-    parts = path_A.reshape(N_PARTS, -1, *path_A.shape[1:]).mean(axis=1, dtype=np.float64)
-    return np.asarray(parts.var(axis=0, ddof=1) / N_PARTS)
