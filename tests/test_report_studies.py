@@ -189,7 +189,7 @@ def test_quality_is_drawn_for_records_that_differ_in_their_iterations(tmp_path):
     write_fake_record(tmp_path, fake_spec(dose_e_A2=7e3))
     task, = quality_tasks([_timed(run, 0.5 * run.spec.engine.step_decay) for run in read_runs(tmp_path)[0]])
     assert [run.spec.engine.n_iterations for run in task.runs] == [5, 10, 20, 5, 10, 20]
-    assert sorted(set(task.labels)) == ["reg=tv", "reg=tv engine.step_decay=1.0"]
+    assert sorted(set(task.labels)) == ["reg=tv engine.step_decay=0.7", "reg=tv engine.step_decay=1.0"]
     assert not task.obstacle()
     first, second = task.make().axes[0].lines
     np.testing.assert_allclose(first.get_xdata(), 0.5 * task.runs[0].spec.engine.step_decay * np.array([5, 10, 20]))

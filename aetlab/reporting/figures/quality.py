@@ -90,10 +90,13 @@ def _labels(lines: Sequence[Line]) -> list[str]:
 
 
 def _unusual(own: dict[str, object], others: Sequence[dict[str, object]]) -> list[str]:
-    """Return the settings of ``own`` as words where they differ from the most frequent value of ``others``."""
+    """Return the settings of ``own`` as words where they differ from the most frequent value of ``others``.
+
+    Where several values are the most frequent ones, none is usual, and all are named.
+    """
     words = []
     for name, value in own.items():
-        usual = Counter(str(other.get(name)) for other in others).most_common(1)[0][0]
-        if str(value) != usual:
+        (usual, count), *rest = Counter(str(other.get(name)) for other in others).most_common(2)
+        if str(value) != usual or (rest and rest[0][1] == count):
             words.append(f"{name}={str(value).lower() if isinstance(value, bool) else value}")
     return words
