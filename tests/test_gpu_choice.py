@@ -226,7 +226,7 @@ def test_the_estimate_tries_the_gpu_and_counts_its_memory(with_gpu: HostDevice, 
                                                           change, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clock by which each trial takes 0.01 s, as the time of so small a volume is that of the machine's load."""
     monkeypatch.setattr("aetlab.reconstruction.trials._tried", {})
-    monkeypatch.setattr("aetlab.reconstruction.estimate._clock_s", lambda work: (work(), 0.01)[1])
+    monkeypatch.setattr("aetlab.reconstruction.trials._clock_s", lambda work: (work(), 0.01)[1])
     spec = change(tiny, "reg", kind=kind)
     atoms = build_sample(smoke_spec.sample, smoke_spec.scale, generator(0, "sample"))
     found = estimate(spec, atoms)

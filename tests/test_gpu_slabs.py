@@ -265,7 +265,7 @@ def test_a_device_of_several_needs_about_its_share() -> None:
 def test_the_estimate_tries_several_gpus_and_counts_the_memory_of_each(with_gpus: None, tiny: RunSpec, change,
                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aetlab.reconstruction.trials._tried", {})
-    monkeypatch.setattr("aetlab.reconstruction.estimate._clock_s", lambda work: (work(), 0.01)[1])
+    monkeypatch.setattr("aetlab.reconstruction.trials._clock_s", lambda work: (work(), 0.01)[1])
     spec = change(change(tiny, "reg", kind="tv"), "engine", devices=2)
     atoms = Atoms(np.array([14]), np.zeros((1, 3)), np.zeros(1, int))
     found = estimate(spec, atoms)

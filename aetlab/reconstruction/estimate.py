@@ -12,30 +12,30 @@ not known before. The usual numbers are counted.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aetlab import forward
 from aetlab.core.backend import n_threads, threads
-from aetlab.core.grid import n_slices
-from aetlab.core.nouns import Atoms, TiltSeries
+from aetlab.core.nouns import Atoms
 from aetlab.forward.model import SMALL_PLANE
-from aetlab.forward.multislice import make_multislice
-from aetlab.forward.series_optics import series_optics
-from aetlab.forward.simulate import SLAB_BYTES, VOXEL_ROTATION
-from aetlab.methods.regulariser import Problem
 from aetlab.methods.regularisers import REGULARISERS
-from aetlab.methods.rotations import make_rotation
-from aetlab.reconstruction.device import find_gpu, solver_parts
+from aetlab.reconstruction.device import find_gpu
 from aetlab.reconstruction.fit import at_least_cost, fit_stages, settled_poses
 from aetlab.reconstruction.iterations import LEAST, PATIENCE
 from aetlab.reconstruction.memory import memory_by_stage
 from aetlab.reconstruction.tiles import largest_part, margin_rows, tiles_of
-from aetlab.reconstruction.trials import measure_s, once, refined_pass_s
+from aetlab.reconstruction.trials import (
+    iteration_on_gpu_s,
+    once,
+    propagation_s,
+    prox_s,
+    refined_pass_s,
+    simulated_tilt_s,
+    turning_s,
+)
 from aetlab.reconstruction.weight import TRIAL_ITERATIONS, smaller_problem
 from aetlab.spec import (
     RunSpec,
@@ -56,11 +56,6 @@ TRACE_S_PER_ATOM = 3.1e-4
 _SHARP_SHARE = 0.25
 #: Time to align a tilt, in units of a reconstruction step with that tilt (measured at 96³ voxels).
 _ALIGNED_TILT = 6.0
-#: In the trial: voxels along z and x of the part that is rotated and regularised, and minimum of simulated layers.
-_TRIAL_SIDE, _TRIAL_LAYERS = 160, 16
-_TRIAL_SLICES, _TRIAL_INNER = 4, 2
-#: Tilts of the trial on a GPU.
-_TRIAL_TILTS = 4
 #: A search of the weight tries about this many; each iteration fits nine tenths of the tilts.
 _WEIGHTS = 4.5
 #: Iterations after which left-out counts are predicted best, per root of the electrons of a pixel, and with a prior as
@@ -161,8 +156,8 @@ def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: Gpu | None) -> dict[s
     def iteration_s(spec: RunSpec) -> float:
         if not device:
             return _on_cpu_s(spec)
-        return once(lambda spec: _on_gpu_s(spec, device), spec, "scale", "binning", "engine", "defocus", "microscope",
-                    "reg", "tilts", "wedge")
+        return once(lambda spec: iteration_on_gpu_s(spec, device), spec, "scale", "binning", "engine", "defocus",
+                    "microscope", "reg", "tilts", "wedge")
 
     stages = fit_stages(spec, usual_iterations(spec))
     reconstruct_s = _alignment_s(at_least_cost(spec))
@@ -231,7 +226,7 @@ def _decision_s(spec: RunSpec, atoms: Atoms, iteration_s: Callable[[RunSpec], fl
 
 def _simulation_s(spec: RunSpec, atoms: Atoms) -> float:
     """Return the seconds of the simulation of all tilts."""
-    tilt_s = once(lambda spec: _simulated_tilt_s(spec, atoms), spec, "scale", "sample", "engine", "defocus",
+    tilt_s = once(lambda spec: simulated_tilt_s(spec, atoms), spec, "scale", "sample", "engine", "defocus",
                   "microscope", "simulate")
     return len(tilt_angles_deg(spec.tilts, spec.wedge)) * tilt_s
 
@@ -239,7 +234,7 @@ def _simulation_s(spec: RunSpec, atoms: Atoms) -> float:
 def _on_cpu_s(spec: RunSpec) -> float:
     """Return the seconds of an iteration on the CPU, as the sum of its parts."""
     n_tilts, tilt_s = len(tilt_angles_deg(spec.tilts, spec.wedge)), _tilt_on_cpu_s(spec)
-    return n_tilts * tilt_s + once(_prox_s, spec, "scale", "engine", "reg")
+    return n_tilts * tilt_s + once(prox_s, spec, "scale", "engine", "reg")
 
 
 def _alignment_s(spec: RunSpec) -> float:
@@ -254,143 +249,17 @@ def _tilt_on_cpu_s(spec: RunSpec) -> float:
     """Return the seconds of a step with one tilt on the CPU."""
     small = spec.scale.shape_zxy[1] * spec.scale.shape_zxy[2] <= SMALL_PLANE
     with threads(1 if small else n_threads()):
-        return (once(_turning_s, spec, "scale", "binning", "engine")
-                + once(_propagation_s, spec, "scale", "binning", "engine", "defocus", "microscope"))
+        return (once(turning_s, spec, "scale", "binning", "engine")
+                + once(propagation_s, spec, "scale", "binning", "engine", "defocus", "microscope"))
 
 
-def _on_gpu_s(spec: RunSpec, device: Gpu) -> float:
-    """Return the seconds of an iteration on ``device``.
-
-    A few tilts and the regulariser are measured at full size. The first two steps record the launches that all later
-    steps replay.
-    """
-    from aetlab.reconstruction import on_gpu
-
-    defocus_A = 10.0 * np.array(spec.defocus.planes_nm)
-    shape = spec.scale.shape_zxy
-    images = np.ones((_TRIAL_TILTS, len(defocus_A), *shape[1:]), np.float32)
-    series = TiltSeries(images, np.linspace(10.0, 80.0, _TRIAL_TILTS), defocus_A, spec.scale.voxel_A)
-    model = on_gpu.make_model(spec, series, device, blur_A=0.0)
-    parts = solver_parts(model)
-    volume = parts.zeros(shape)
-
-    def descend() -> None:
-        for i_tilt in range(_TRIAL_TILTS):
-            model.descend(volume, i_tilt, 0.0)
-        device.synchronize()
-
-    descend()
-    tilt_s = _clock_s(descend) / _TRIAL_TILTS
-    prox_s = 0.0
-    row = REGULARISERS[spec.reg.kind]
-    if row.cost != "none":
-        prox = parts.make_prior(row, row.own(spec.reg), 1.0, _trial_problem(spec)).prox
-
-        def regularise() -> None:
-            prox(volume, 1.0)
-            device.synchronize()
-
-        regularise()
-        prox_s = _clock_s(regularise)
-    return len(tilt_angles_deg(spec.tilts, spec.wedge)) * tilt_s + prox_s
 
 
-def _part(spec: RunSpec) -> tuple[tuple[int, int, int], float]:
-    """Return the shape of the part of the volume used in the trial, and the ratio of the volume to the part."""
-    n_z, n_x, n_y = spec.scale.shape_zxy
-    part = (min(n_z, _TRIAL_SIDE), min(n_x, _TRIAL_SIDE), n_y)
-    return part, math.prod(spec.scale.shape_zxy) / math.prod(part)
 
 
-def _turning_s(spec: RunSpec) -> float:
-    """Return the seconds of one rotate-and-bin and one adjoint."""
-    part, times = _part(spec)
-    angles = np.array([20.0, 50.0])
-    rotation = make_rotation(spec.engine.rotation, part, spec.binning.n_layers, angles)
-    volume = np.ones(part, np.float32)
-    slices = np.zeros((n_slices(part[0], spec.binning.n_layers), *part[1:]), np.float32)
-
-    def turn(i_tilt: int) -> None:
-        rotation.rotate_and_bin(volume, i_tilt, slices)
-        rotation.add_adjoint(slices, i_tilt, 0.0, volume)
-
-    turn(0)
-    return times * min(measure_s(turn, 0), measure_s(turn, 1))
 
 
-def _propagation_s(spec: RunSpec) -> float:
-    """Return the seconds of the multislice of one tilt with its gradient, scaled by the number of FFTs."""
-    n_z, n_x, n_y = spec.scale.shape_zxy
-    n_layers = max(1, min(spec.binning.n_layers, n_z // _TRIAL_SLICES))
-    defocus_A = 10.0 * np.array(spec.defocus.planes_nm)
-    series = TiltSeries(np.ones((1, len(defocus_A), n_x, n_y), np.float32), np.zeros(1), defocus_A, spec.scale.voxel_A)
-    shape = (_TRIAL_SLICES * n_layers, n_x, n_y)
-    engine = make_multislice(series_optics(series, shape, spec.microscope, n_layers), likelihood=spec.engine.likelihood)
-    slices = np.zeros((_TRIAL_SLICES, n_x, n_y), np.float32)
-    engine.cost_and_gradient(slices, series.images[0])
-    trial_s = min(measure_s(engine.cost_and_gradient, slices, series.images[0]) for _ in range(3))
-    whole = _n_ffts(n_slices(n_z, spec.binning.n_layers), len(defocus_A))
-    return trial_s * whole / _n_ffts(_TRIAL_SLICES, len(defocus_A))
 
-
-def _n_ffts(slices: int, n_defoci: int) -> int:
-    """Return the number of FFTs of one tilt, for cost and gradient."""
-    return 4 * (slices - 1) + 2 * n_defoci + 2
-
-
-def _prox_s(spec: RunSpec) -> float:
-    """Return the seconds of the proximal step of one iteration."""
-    row = REGULARISERS[spec.reg.kind]
-    if row.cost == "none":
-        return 0.0
-    part, times = _part(spec)
-    own = row.own(spec.reg)
-    if row.cost == "inner":
-        times *= own.inner_iterations / _TRIAL_INNER
-        own = replace(own, inner_iterations=_TRIAL_INNER)
-    prox = row.make(own, 1.0, _trial_problem(spec)).prox
-    volume = np.ones(part, np.float32)
-    prox(volume, 1.0)
-    return times * measure_s(prox, volume, 1.0)
-
-
-def _trial_problem(spec: RunSpec) -> Problem:
-    return Problem(spec.scale.shape_zxy, spec.scale.voxel_A, _TRIAL_TILTS, blur_A=spec.scale.voxel_A)
-
-
-def _simulated_tilt_s(spec: RunSpec, atoms: Atoms) -> float:
-    """Return the seconds of one simulated tilt, scaled from the middle layers of the sample at tilt 0.
-
-    The trial has as many layers as the simulation builds at once.
-    """
-    n_z, n_x, n_y = spec.scale.shape_zxy
-    layers = min(n_z, max(_TRIAL_LAYERS, int(SLAB_BYTES / (4 * n_x * n_y))))
-    middle = np.abs(atoms.positions_A[:, 2]) <= 0.5 * layers * spec.scale.voxel_A
-    slab = replace(atoms, numbers=atoms.numbers[middle], positions_A=atoms.positions_A[middle],
-                   part=atoms.part[middle])
-    settings = replace(spec.simulate, kind="atoms")
-    rng = np.random.default_rng(0)
-
-    def simulate(n_tilts: int) -> None:
-        forward.simulate_tilt_series(slab, (layers, n_x, n_y), spec.scale.voxel_A, np.zeros(n_tilts),
-                                     10.0 * np.array(spec.defocus.planes_nm), microscope=spec.microscope,
-                                     simulate=settings, debye_waller_A2=spec.sample.debye_waller_A2, rng=rng)
-
-    simulate(1)
-    # The difference between the two times excludes the work that all tilts share.
-    few_s, many_s = measure_s(simulate, n_threads()), measure_s(simulate, 2 * n_threads())
-    tilt_s = max(many_s - few_s, 0.2 * many_s) / n_threads() * n_z / layers
-    if spec.simulate.kind == "voxels":
-        voxels = replace(spec, engine=replace(spec.engine, rotation=VOXEL_ROTATION))
-        tilt_s += 0.5 * _turning_s(voxels) * spec.simulate.oversample**3
-    return tilt_s
-
-
-def _clock_s(work: Callable[[], object]) -> float:
-    """Return the seconds that ``work`` takes on a GPU, by the clock."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def duration(seconds: float) -> str:
