@@ -12,7 +12,9 @@ import pytest
 from aetlab.cli.compose import compose_jobs
 from aetlab.cli.estimates import Work
 from aetlab.core.seeds import generator
-from aetlab.reconstruction.estimate import Estimate, estimate, usual_iterations
+from aetlab.reconstruction import trials
+from aetlab.reconstruction.estimate import Estimate, estimate, usual_iterations, usual_length
+from aetlab.reconstruction.fit import fit_stages
 from aetlab.reconstruction.memory import BASE_BYTES, memory_by_stage, require_memory
 from aetlab.refinement import usual_passes
 from aetlab.samples import build_sample
@@ -118,6 +120,35 @@ def test_usual_trials_are_counted() -> None:
     # 129 to sample and six rounds of 18 more where noise imitates atoms: O at 7 000 e/Å², not at 50 000, not Pt.
     in_noise = [usual_passes(spec.refine, 6, *which)[1] for which in ((7e3, 8), (5e4, 8), (7e3, 78))]
     assert in_noise == [91 + 129 + 6 * 18, 91, 91]
+
+
+def test_a_tolerance_ends_the_coarse_slices_after_their_usual_number() -> None:
+    """18 iterations at 0.02 and 27 at 0.01, and five with fine slices; not before the last alignment."""
+    def lengths(*words: str) -> list[int]:
+        spec = spec_of("reg=tv", *words)
+        return [usual_length(stage) for stage in fit_stages(spec, usual_iterations(spec))]
+
+    assert lengths() == [40] and lengths("binning=coarse_first") == [35, 5]
+    assert lengths("engine.tolerance=0.02") == [18] and lengths("engine.tolerance=0.001") == [40]
+    assert lengths("binning=coarse_first", "engine.tolerance=0.01") == [27, 5]
+    assert lengths("engine.tolerance=0.02", "align=true", "align.at=[2,25]") == [27]
+
+
+def test_only_the_support_of_a_sample_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A needle of 24 Å in a volume of 80 Å; each trial takes a second. 10 e/Å² show no position to be vacuum."""
+    monkeypatch.setattr("aetlab.reconstruction.trials._tried", {})
+    monkeypatch.setattr("aetlab.reconstruction.trials.measure_s", lambda work, *arguments: 1.0)
+    words = ["scale.shape_zxy=[160,160,48]", "reg=lasso", "dose=inf", "engine.n_iterations=10"]
+    atoms = build_sample(spec_of("scale=smoke").sample, spec_of("scale=smoke").scale, generator(0, "sample"))
+    whole, part, noisy = (estimate(spec_of(*words, *more), atoms).seconds["reconstruct"]
+                          for more in ([], ["engine.support=images"], ["engine.support=images", "dose.total_e_A2=10"]))
+    assert 0.1 * whole < part < 0.5 * whole and noisy == whole
+    assert trials.n_ffts(24, 3) == 4 * 23 + 6 + 2
+
+
+def test_an_estimate_of_images_that_are_not_read_is_an_upper_bound() -> None:
+    found = Estimate({"reconstruct": 4.4e9}, {"reconstruct": 7200.0}, at_most=True)
+    assert found.in_one_line().startswith("needs about 4.40 GB and at most 2.0 h on the CPU (reconstruct 2.0 h; ")
 
 
 def test_coarse_slices_of_a_refinement_are_counted_beside_the_fine_ones() -> None:

@@ -15,7 +15,7 @@ from aetlab import flow
 from aetlab.core.grid import coordinates_A
 from aetlab.core.tilt_series import TiltSeries
 from aetlab.forward import support
-from aetlab.forward.support import find_support
+from aetlab.forward.support import expect_support, find_support
 from aetlab.methods.regulariser import Problem
 from aetlab.methods.regularisers import REGULARISERS
 from aetlab.methods.rotations import make_rotation
@@ -48,6 +48,18 @@ def _distance_A() -> np.ndarray:
     """Return the distance of each position (z, x) from the axis of the cylinder."""
     axis_A = coordinates_A(96, 1.0)
     return np.hypot(axis_A[None, :] - CENTRE_A[0], axis_A[:, None] - CENTRE_A[1])
+
+
+@pytest.mark.parametrize("electrons", [300.0, float("inf")])
+def test_the_support_is_foretold_from_the_atoms(electrons: float) -> None:
+    """Atoms on a grid of 2 Å fill the cylinder; two images of 3 electrons a pixel are too few to exclude anything."""
+    grid_A = np.stack(np.meshgrid(np.arange(-46.0, 47, 2), np.arange(-18.0, 19, 2), np.arange(-46.0, 47, 2)), -1)
+    atoms_A = grid_A[np.hypot(grid_A[..., 0] - CENTRE_A[0], grid_A[..., 2] - CENTRE_A[1]) < RADIUS_A]
+    expected = expect_support(atoms_A, (96, 96, 40), 1.0, TILTS_DEG, 2, electrons, 0.0)
+    found = find_support(_series(0.3, electrons), 96, margin_A=0.0)
+    assert expected[_distance_A() < RADIUS_A].all()
+    assert expected.mean() == pytest.approx(found.mean(), rel=0.2)
+    assert expect_support(atoms_A, (96, 96, 40), 1.0, TILTS_DEG, 2, 3.0, 0.0).all()
 
 
 @pytest.mark.parametrize("electrons", [30.0, 1000.0, float("inf")])

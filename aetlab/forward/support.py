@@ -29,6 +29,8 @@ CONFIDENCE = 3.0
 RANGE_DEG = 20.0
 #: Least number of tilts in such a range.
 MIN_TILTS = 3
+#: Mean square of I - 1 in images of silicon and its oxide, per Å of their thickness (samples of 36 to 130 Å).
+CONTRAST_PER_A = 4.3e-4
 
 
 def find_support(series: TiltSeries, n_z: int, margin_A: float) -> np.ndarray:
@@ -43,14 +45,56 @@ def find_support(series: TiltSeries, n_z: int, margin_A: float) -> np.ndarray:
     margin_A : float
         Width in Å that is added around the sample and the blocks beside it.
     """
-    n_x = series.images.shape[2]
+    shape_zx = (n_z, series.images.shape[2])
     total, variance, n_pixels = _deviations(series)
     least = LEAST * _typical(total / np.maximum(n_pixels, 1), total)
-    of_blocks = ~_is_vacuum(series, n_z, total - least * n_pixels, variance)
-    # A block is judged by the path of its middle: those beside the sample may hold its edge.
-    reach = 1 + margin_A / (BLOCK * series.pixel_A)
-    near = scipy.ndimage.distance_transform_edt(~of_blocks) <= reach if of_blocks.any() else of_blocks
-    support: np.ndarray = np.kron(near, np.ones((BLOCK, BLOCK), bool))[:n_z, :n_x]
+    vacuum = _is_vacuum(np.asarray(series.tilt_deg), shape_zx, total - least * n_pixels, variance)
+    return _around(vacuum, shape_zx, margin_A / (BLOCK * series.pixel_A))
+
+
+def expect_support(positions_A: np.ndarray, shape_zxy: tuple[int, int, int], voxel_A: float, tilt_deg: np.ndarray,
+                   n_defoci: int, electrons_per_pixel: float, margin_A: float) -> np.ndarray:
+    """Return about what :func:`find_support` will return before there are images, bool (Z, X).
+
+    Blocks of an image with atoms are taken to deviate as a sample of silicon as thick as this one, others not at all.
+
+    Parameters
+    ----------
+    positions_A : float (N, 3)
+        The atoms, x, y, z about the volume's centre.
+    shape_zxy, voxel_A : tuple of int, float
+        The volume (Z, X, Y) and its voxel in Å.
+    tilt_deg, n_defoci, electrons_per_pixel : float (T,), int, float
+        Tilts, images of each, and electrons per pixel of an image in vacuum.
+    margin_A : float
+        As for :func:`find_support`.
+    """
+    n_z, n_x, n_y = shape_zxy
+    x_A, y_A, z_A = positions_A.T
+    thickness_A = 2 * float(np.hypot(x_A, z_A).max(initial=0.0))
+    n_pixels = n_defoci * BLOCK**2
+    deviation = CONTRAST_PER_A * thickness_A / (1 / electrons_per_pixel + (2 * AMPLITUDE_FLOOR) ** 2)
+    excess = np.full((len(tilt_deg), -(-n_x // BLOCK), -(-n_y // BLOCK)), -LEAST * deviation * n_pixels)
+    for i_tilt, tilt_rad in enumerate(np.deg2rad(tilt_deg)):
+        seen_A = x_A * np.cos(tilt_rad) + z_A * np.sin(tilt_rad)
+        excess[i_tilt, _block_of(seen_A / voxel_A, n_x), _block_of(y_A / voxel_A, n_y)] += deviation * n_pixels
+    variance = np.full(excess.shape, n_pixels * (2 + 1 / electrons_per_pixel))
+    vacuum = _is_vacuum(np.asarray(tilt_deg), (n_z, n_x), excess, variance)
+    return _around(vacuum, (n_z, n_x), margin_A / (BLOCK * voxel_A))
+
+
+def _block_of(place: np.ndarray, n: int) -> np.ndarray:
+    """Return the blocks, of a side of ``n`` pixels, of places (N,) in pixels about its middle."""
+    return np.floor((place + n / 2) / BLOCK).astype(int).clip(0, -(-n // BLOCK) - 1)
+
+
+def _around(vacuum: np.ndarray, shape_zx: tuple[int, int], margin: float) -> np.ndarray:
+    """Return the positions (Z, X) of the blocks that are not ``vacuum``, those beside them and ``margin`` blocks more.
+
+    A block is judged by the path of its middle: those beside the sample may hold its edge.
+    """
+    near = scipy.ndimage.distance_transform_edt(vacuum) <= 1 + margin if not vacuum.all() else ~vacuum
+    support: np.ndarray = np.kron(near, np.ones((BLOCK, BLOCK), bool))[: shape_zx[0], : shape_zx[1]]
     return support if support.any() else np.ones_like(support)
 
 
@@ -81,15 +125,16 @@ def _typical(values: np.ndarray, weights: np.ndarray) -> float:
     return float(values.ravel()[order][np.searchsorted(below, below[-1] / 2)])
 
 
-def _is_vacuum(series: TiltSeries, n_z: int, excess: np.ndarray, variance: np.ndarray) -> np.ndarray:
+def _is_vacuum(tilt_deg: np.ndarray, shape_zx: tuple[int, int], excess: np.ndarray,
+               variance: np.ndarray) -> np.ndarray:
     """Return which blocks (Z blocks, X blocks) of the volume are vacuum at every y.
 
     ``excess`` (T, X blocks, Y blocks) is the deviation beyond the least one of the sample.
     """
-    n_x = series.images.shape[2]
+    n_z, n_x = shape_zx
     z, x = (np.arange(0, n, BLOCK) + (BLOCK - n) / 2 for n in (n_z, n_x))
-    order = np.argsort(series.tilt_deg)
-    tilts_deg = np.asarray(series.tilt_deg)[order]
+    order = np.argsort(tilt_deg)
+    tilts_deg = tilt_deg[order]
     vacuum = np.zeros((len(z), len(x), excess.shape[2]), bool)
     for first_deg in np.arange(tilts_deg[0], tilts_deg[-1], RANGE_DEG / 2):
         inside = order[(tilts_deg >= first_deg) & (tilts_deg < first_deg + RANGE_DEG)]
@@ -98,7 +143,7 @@ def _is_vacuum(series: TiltSeries, n_z: int, excess: np.ndarray, variance: np.nd
         along, spread = np.zeros_like(vacuum, float), np.zeros_like(vacuum, float)
         seen = np.ones((len(z), len(x)), bool)
         for i_tilt in inside:
-            tilt_rad = np.deg2rad(series.tilt_deg[i_tilt])
+            tilt_rad = np.deg2rad(tilt_deg[i_tilt])
             at = np.floor((x[None] * np.cos(tilt_rad) + z[:, None] * np.sin(tilt_rad) + n_x / 2) / BLOCK).astype(int)
             seen &= (at >= 0) & (at < excess.shape[1])
             at = at.clip(0, excess.shape[1] - 1)

@@ -190,14 +190,18 @@ def _open(spec: RunSpec) -> Gpu:
     return on_gpu.open_for_reconstruction(spec)
 
 
+def support_margin_A(spec: RunSpec) -> float:
+    """Return the width in Å that is reconstructed around the support of the sample."""
+    return _SUPPORT_MARGIN_A + (spec.align.reach_A if spec.align.enabled else 0.0)
+
+
 def _support(spec: RunSpec, series: TiltSeries, say: Callable[[str], None]) -> np.ndarray | None:
     """Return the positions (Z, X) that are reconstructed; None for all. ``say`` is called with one line on them."""
     if spec.engine.support == "all":
         return None
     from aetlab.forward.support import find_support
 
-    reach_A = spec.align.reach_A if spec.align.enabled else 0.0
-    support = find_support(series, spec.scale.shape_zxy[0], _SUPPORT_MARGIN_A + reach_A)
+    support = find_support(series, spec.scale.shape_zxy[0], support_margin_A(spec))
     if support.all():
         say(f"engine.support={spec.engine.support}: the images do not show that any position (z, x) is vacuum")
         return None

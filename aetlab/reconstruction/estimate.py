@@ -18,19 +18,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aetlab.core.backend import n_threads, threads
+from aetlab import forward
+from aetlab.core.backend import n_threads, prepare_process, threads
+from aetlab.core.grid import n_slices
 from aetlab.core.nouns import Atoms
 from aetlab.forward.model import SMALL_PLANE
 from aetlab.methods.regularisers import REGULARISERS
-from aetlab.reconstruction.device import find_gpu
-from aetlab.reconstruction.fit import at_least_cost, fit_stages, settled_poses
+from aetlab.reconstruction.device import find_gpu, support_margin_A
+from aetlab.reconstruction.fit import Stage, at_least_cost, fit_stages, settled_poses
 from aetlab.reconstruction.iterations import LEAST, PATIENCE
 from aetlab.reconstruction.memory import memory_by_stage
 from aetlab.reconstruction.tiles import largest_part, margin_rows, tiles_of
 from aetlab.reconstruction.trials import (
+    fft_s,
     iteration_on_gpu_s,
+    n_ffts,
     once,
-    propagation_s,
     prox_s,
     refined_pass_s,
     simulated_tilt_s,
@@ -50,8 +53,8 @@ from aetlab.spec.tile import JOINED
 if TYPE_CHECKING:
     from aetlab.reconstruction.on_gpu import Gpu
 
-#: Seconds of tracing per atom, all rounds.
-TRACE_S_PER_ATOM = 3.1e-4
+#: Seconds of tracing per atom, all rounds, and of scoring.
+TRACE_S_PER_ATOM, _SCORE_S_PER_ATOM = 3.1e-4, 1e-4
 #: Share of the time of tracing in which joined sites are measured again.
 _SHARP_SHARE = 0.25
 #: Time to align a tilt, in units of a reconstruction step with that tilt (measured at 96³ voxels).
@@ -61,6 +64,9 @@ _WEIGHTS = 4.5
 #: Iterations after which left-out counts are predicted best, per root of the electrons of a pixel, and with a prior as
 #: a share of all; the time of such an iteration, which also predicts every fourth tilt, in units of one of the fit.
 _BEST, _BEST_OF_PRIOR, _SPLIT_ITERATION = 0.3, 0.7, 1.12
+#: Iterations after which a volume changes by less than :data:`_SETTLED_AT` of itself, and the exponent for other parts;
+#: they were 11 to 33 in the nine fits of docs/engine.md.
+_SETTLED, _SETTLED_AT, _SETTLING = 18, 0.02, -0.6
 #: Time to predict the images of a tilt, in units of a reconstruction step with that tilt or of a pass with its atoms.
 _PREDICTED_TILT = 0.5
 
@@ -70,7 +76,7 @@ class Estimate:
     """Peak memory in bytes and time in seconds of each stage.
 
     ``gpu`` is the name of the GPU or the ``n_gpus`` that reconstruct, or None. ``gpu_bytes`` is the memory needed on
-    each.
+    each. ``at_most`` says that images which are not read yet may leave less to do.
     """
 
     memory_bytes: dict[str, float]
@@ -78,6 +84,7 @@ class Estimate:
     gpu: str | None = None
     gpu_bytes: float = 0.0
     n_gpus: int = 1
+    at_most: bool = False
 
     @property
     def peak_bytes(self) -> float:
@@ -89,7 +96,8 @@ class Estimate:
         parts = ", ".join(f"{stage} {duration(s)}" for stage, s in self.seconds.items())
         each = "each of " if self.n_gpus > 1 else ""
         where = f"on the CPU and {self.gpu_bytes / 1e9:.2f} GB of {each}{self.gpu}" if self.gpu else "on the CPU"
-        return (f"needs about {self.peak_bytes / 1e9:.2f} GB and {duration(sum(self.seconds.values()))} {where} "
+        limit = "at most " if self.at_most else ""
+        return (f"needs about {self.peak_bytes / 1e9:.2f} GB and {limit}{duration(sum(self.seconds.values()))} {where} "
                 f"({parts}; by a short trial)")
 
     def as_table(self) -> str:
@@ -110,6 +118,7 @@ def estimate(spec: RunSpec, atoms: Atoms) -> Estimate:
     Trials of ``reg.weight=auto`` and of the stopping rule are the stage ``decide``; refinement and validation have
     theirs where there are any. An idle machine is assumed.
     """
+    prepare_process()
     if spec.tile.enabled:
         return _estimate_tiles(spec, atoms)
     device = find_gpu(spec)
@@ -119,7 +128,7 @@ def estimate(spec: RunSpec, atoms: Atoms) -> Estimate:
 
 def _estimated(memory: dict[str, float], seconds: dict[str, float], device: Gpu | None, spec: RunSpec) -> Estimate:
     if device is None:
-        return Estimate(memory, seconds)
+        return Estimate(memory, seconds, at_most=spec.engine.support != "all" and spec.data.kind == "measured")
     from aetlab.reconstruction.on_gpu import gpu_bytes
 
     return Estimate(memory, seconds, device.name, gpu_bytes(spec), spec.engine.devices)
@@ -153,15 +162,17 @@ def _estimate_tiles(spec: RunSpec, atoms: Atoms) -> Estimate:
 
 
 def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: Gpu | None) -> dict[str, float]:
+    support = _expected_support(spec, atoms)
+
     def iteration_s(spec: RunSpec) -> float:
         if not device:
-            return _on_cpu_s(spec)
+            return _on_cpu_s(spec, support)
         return once(lambda spec: iteration_on_gpu_s(spec, device), spec, "scale", "binning", "engine", "defocus",
                     "microscope", "reg", "tilts", "wedge")
 
     stages = fit_stages(spec, usual_iterations(spec))
     reconstruct_s = _alignment_s(at_least_cost(spec))
-    reconstruct_s += sum(stage.n_iterations * iteration_s(stage.spec) for stage in stages)
+    reconstruct_s += sum(usual_length(stage) * iteration_s(stage.spec) for stage in stages)
     trace_s = TRACE_S_PER_ATOM * len(atoms)
     decide_s = _decision_s(spec, atoms, iteration_s)
     simulated = spec.data.kind != "measured"
@@ -179,7 +190,7 @@ def _seconds_by_stage(spec: RunSpec, atoms: Atoms, device: Gpu | None) -> dict[s
         if spec.validate.kind == "halves":
             refined_s = seconds.get("refine", 0.0) if spec.validate.refined else 0.0
             seconds["validate"] += 2 * (reconstruct_s + trace_s + refined_s)
-    return seconds | ({"score": 0.05 * TRACE_S_PER_ATOM * len(atoms)} if simulated else {})
+    return seconds | ({"score": _SCORE_S_PER_ATOM * len(atoms)} if simulated else {})
 
 
 def _pass_s(spec: RunSpec, atoms: Atoms) -> tuple[float, float]:
@@ -195,10 +206,31 @@ def _pass_s(spec: RunSpec, atoms: Atoms) -> tuple[float, float]:
 
 
 def usual_iterations(spec: RunSpec) -> int:
-    """Return about how many iterations a fit takes; all of them unless it stops by counts that are left out."""
+    """Return about how many iterations a fit may take; all of them unless it stops by counts that are left out."""
     if not leaves_counts_out(spec):
         return spec.engine.n_iterations
     return min(max(round(spec.reg.iterations_factor * _best_predicted(spec)), LEAST), spec.engine.n_iterations)
+
+
+def usual_length(stage: Stage) -> int:
+    """Return about how many iterations a stage takes; fewer than it may where a tolerance ends it."""
+    if not stage.tolerance:
+        return stage.n_iterations
+    settled = round(_SETTLED * (stage.tolerance / _SETTLED_AT) ** _SETTLING)
+    return min(max(settled, settled_poses(stage.spec) + 1), stage.n_iterations)
+
+
+def _expected_support(spec: RunSpec, atoms: Atoms) -> float:
+    """Return about which part of the positions (z, x) is reconstructed; 1 for a series that is not read yet."""
+    if spec.engine.support == "all" or spec.data.kind == "measured":
+        return 1.0
+    from aetlab.forward.support import expect_support
+
+    electrons = forward.effective_electrons_per_pixel(dose_per_image_e_A2(spec), spec.scale.voxel_A,
+                                                      spec.microscope.dqe)
+    return float(expect_support(atoms.positions_A, spec.scale.shape_zxy, spec.scale.voxel_A,
+                                np.array(tilt_angles_deg(spec.tilts, spec.wedge)), len(spec.defocus.planes_nm),
+                                electrons, support_margin_A(spec)).mean())
 
 
 def _best_predicted(spec: RunSpec) -> float:
@@ -231,10 +263,10 @@ def _simulation_s(spec: RunSpec, atoms: Atoms) -> float:
     return len(tilt_angles_deg(spec.tilts, spec.wedge)) * tilt_s
 
 
-def _on_cpu_s(spec: RunSpec) -> float:
-    """Return the seconds of an iteration on the CPU, as the sum of its parts."""
-    n_tilts, tilt_s = len(tilt_angles_deg(spec.tilts, spec.wedge)), _tilt_on_cpu_s(spec)
-    return n_tilts * tilt_s + once(prox_s, spec, "scale", "engine", "reg")
+def _on_cpu_s(spec: RunSpec, support: float) -> float:
+    """Return the seconds of an iteration on the CPU, as the sum of its parts, over a part ``support`` of (z, x)."""
+    n_tilts, tilt_s = len(tilt_angles_deg(spec.tilts, spec.wedge)), _tilt_on_cpu_s(spec, support)
+    return n_tilts * tilt_s + support * once(prox_s, spec, "scale", "engine", "reg")
 
 
 def _alignment_s(spec: RunSpec) -> float:
@@ -245,21 +277,14 @@ def _alignment_s(spec: RunSpec) -> float:
     return n_aligned * _ALIGNED_TILT * len(tilt_angles_deg(spec.tilts, spec.wedge)) * _tilt_on_cpu_s(spec)
 
 
-def _tilt_on_cpu_s(spec: RunSpec) -> float:
-    """Return the seconds of a step with one tilt on the CPU."""
-    small = spec.scale.shape_zxy[1] * spec.scale.shape_zxy[2] <= SMALL_PLANE
-    with threads(1 if small else n_threads()):
-        return (once(turning_s, spec, "scale", "binning", "engine")
-                + once(propagation_s, spec, "scale", "binning", "engine", "defocus", "microscope"))
-
-
-
-
-
-
-
-
-
+def _tilt_on_cpu_s(spec: RunSpec, support: float = 1.0) -> float:
+    """Return the seconds of a step with one tilt on the CPU; slices outside a disc of that support are skipped."""
+    n_z, n_x, n_y = spec.scale.shape_zxy
+    depth = min(1.0, math.sqrt(4 / math.pi * support * n_z * n_x) / n_z)
+    n_transformed = n_ffts(depth * n_slices(n_z, spec.binning.n_layers), len(spec.defocus.planes_nm))
+    with threads(1 if n_x * n_y <= SMALL_PLANE else n_threads()):
+        return (support * once(turning_s, spec, "scale", "binning", "engine")
+                + n_transformed * once(fft_s, spec, "scale", "binning", "engine", "defocus", "microscope"))
 
 
 def duration(seconds: float) -> str:

@@ -95,8 +95,8 @@ def turning_s(spec: RunSpec) -> float:
     return times * min(measure_s(turn, 0), measure_s(turn, 1))
 
 
-def propagation_s(spec: RunSpec) -> float:
-    """Return the seconds of the multislice of one tilt with its gradient, scaled by the number of FFTs."""
+def fft_s(spec: RunSpec) -> float:
+    """Return the seconds of the multislice of one tilt with its gradient, divided by the number of FFTs."""
     n_z, n_x, n_y = spec.scale.shape_zxy
     n_layers = max(1, min(spec.binning.n_layers, n_z // _TRIAL_SLICES))
     defocus_A = 10.0 * np.array(spec.defocus.planes_nm)
@@ -106,8 +106,7 @@ def propagation_s(spec: RunSpec) -> float:
     slices = np.zeros((_TRIAL_SLICES, n_x, n_y), np.float32)
     engine.cost_and_gradient(slices, series.images[0])
     trial_s = min(measure_s(engine.cost_and_gradient, slices, series.images[0]) for _ in range(3))
-    whole = _n_ffts(n_slices(n_z, spec.binning.n_layers), len(defocus_A))
-    return trial_s * whole / _n_ffts(_TRIAL_SLICES, len(defocus_A))
+    return trial_s / n_ffts(_TRIAL_SLICES, len(defocus_A))
 
 
 def prox_s(spec: RunSpec) -> float:
@@ -202,7 +201,7 @@ def _trial_problem(spec: RunSpec) -> Problem:
     return Problem(spec.scale.shape_zxy, spec.scale.voxel_A, _TRIAL_TILTS, blur_A=spec.scale.voxel_A)
 
 
-def _n_ffts(slices: int, n_defoci: int) -> int:
+def n_ffts(slices: float, n_defoci: int) -> float:
     """Return the number of FFTs of one tilt, for cost and gradient."""
     return 4 * (slices - 1) + 2 * n_defoci + 2
 
