@@ -13,7 +13,14 @@ from aetlab.cli.compose import compose_jobs
 from aetlab.cli.estimates import Work
 from aetlab.core.seeds import generator
 from aetlab.reconstruction import trials
-from aetlab.reconstruction.estimate import Estimate, estimate, usual_iterations, usual_length
+from aetlab.reconstruction.estimate import (
+    Estimate,
+    estimate,
+    estimate_before_run,
+    is_short,
+    usual_iterations,
+    usual_length,
+)
 from aetlab.reconstruction.fit import fit_stages
 from aetlab.reconstruction.memory import BASE_BYTES, memory_by_stage, require_memory
 from aetlab.refinement import usual_passes
@@ -144,6 +151,19 @@ def test_only_the_support_of_a_sample_is_counted(monkeypatch: pytest.MonkeyPatch
                           for more in ([], ["engine.support=images"], ["engine.support=images", "dose.total_e_A2=10"]))
     assert 0.1 * whole < part < 0.5 * whole and noisy == whole
     assert trials.n_ffts(24, 3) == 4 * 23 + 6 + 2
+
+
+def test_the_time_of_a_run_of_seconds_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial would take a tenth of a run of 60 tilts of 96³ voxels, which has 3.2e9 visits of a voxel or as long."""
+    monkeypatch.setattr("aetlab.reconstruction.trials.measure_s", None)
+    spec = spec_of("scale=small", "reg=tv")
+    found = estimate_before_run(spec, build_sample(spec.sample, spec.scale, generator(0, "sample")))
+    assert found.memory_bytes == memory_by_stage(spec) and found.seconds == {}
+    assert found.in_one_line() == "needs about 0.38 GB on the CPU (too short a run for a trial of its time)"
+    assert is_short(spec)
+    for words in (["scale=medium"], ["refine=atoms"], ["validate=images"], ["align=true"], ["reg.weight=auto"],
+                  ["engine.rotation=fourier"], ["simulate.n_frozen_phonons=8"], ["tile.n=2"]):
+        assert not is_short(spec_of("scale=small", "reg=tv", *words))
 
 
 def test_an_estimate_of_images_that_are_not_read_is_an_upper_bound() -> None:

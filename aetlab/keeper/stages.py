@@ -12,7 +12,7 @@ from aetlab.core.backend import to_numpy
 from aetlab.core.nouns import Atoms, Reconstruction, TiltSeries, Truth
 from aetlab.core.poses import Poses
 from aetlab.core.progress import Reporter
-from aetlab.reconstruction.estimate import estimate
+from aetlab.reconstruction.estimate import estimate_before_run
 from aetlab.reconstruction.memory import require_memory
 from aetlab.spec import RunSpec, SpecError
 from aetlab.store import cache, record
@@ -45,7 +45,7 @@ def prepare(spec: RunSpec, clock: StageClock, reporter: Reporter) -> Atoms | Non
         _say_counts(spec, atoms, reporter)
     with clock.stage("estimate"):
         require_memory(spec)
-        reporter.say(estimate(spec, atoms).in_one_line())
+        reporter.say(estimate_before_run(spec, atoms).in_one_line())
     return atoms
 
 

@@ -24,6 +24,7 @@ from aetlab.core.grid import n_slices
 from aetlab.core.nouns import Atoms
 from aetlab.forward.model import SMALL_PLANE
 from aetlab.methods.regularisers import REGULARISERS
+from aetlab.methods.rotations import ROTATIONS
 from aetlab.reconstruction.device import find_gpu, support_margin_A
 from aetlab.reconstruction.fit import Stage, at_least_cost, fit_stages, settled_poses
 from aetlab.reconstruction.iterations import LEAST, PATIENCE
@@ -67,13 +68,16 @@ _BEST, _BEST_OF_PRIOR, _SPLIT_ITERATION = 0.3, 0.7, 1.12
 #: Iterations after which a volume changes by less than :data:`_SETTLED_AT` of itself, and the exponent for other parts;
 #: they were 11 to 33 in the nine fits of docs/engine.md.
 _SETTLED, _SETTLED_AT, _SETTLING = 18, 0.02, -0.6
+#: Voxels times tilts of all iterations up to which a run is short, and the time to simulate a tilt in units of a
+#: reconstruction step with that tilt.
+_SHORT_RUN, _SIMULATED_TILT = 5e9, 20
 #: Time to predict the images of a tilt, in units of a reconstruction step with that tilt or of a pass with its atoms.
 _PREDICTED_TILT = 0.5
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Peak memory in bytes and time in seconds of each stage.
+    """Peak memory in bytes and time in seconds of each stage; no seconds if they were not tried.
 
     ``gpu`` is the name of the GPU or the ``n_gpus`` that reconstruct, or None. ``gpu_bytes`` is the memory needed on
     each. ``at_most`` says that images which are not read yet may leave less to do.
@@ -93,12 +97,14 @@ class Estimate:
 
     def in_one_line(self) -> str:
         """Return the line for the log."""
-        parts = ", ".join(f"{stage} {duration(s)}" for stage, s in self.seconds.items())
         each = "each of " if self.n_gpus > 1 else ""
         where = f"on the CPU and {self.gpu_bytes / 1e9:.2f} GB of {each}{self.gpu}" if self.gpu else "on the CPU"
+        memory = f"needs about {self.peak_bytes / 1e9:.2f} GB"
+        if not self.seconds:
+            return f"{memory} {where} (too short a run for a trial of its time)"
+        parts = ", ".join(f"{stage} {duration(s)}" for stage, s in self.seconds.items())
         limit = "at most " if self.at_most else ""
-        return (f"needs about {self.peak_bytes / 1e9:.2f} GB and {limit}{duration(sum(self.seconds.values()))} {where} "
-                f"({parts}; by a short trial)")
+        return f"{memory} and {limit}{duration(sum(self.seconds.values()))} {where} ({parts}; by a short trial)"
 
     def as_table(self) -> str:
         """Return a table with one line for each stage."""
@@ -124,6 +130,24 @@ def estimate(spec: RunSpec, atoms: Atoms) -> Estimate:
     device = find_gpu(spec)
     memory, seconds = memory_by_stage(spec, on_gpu=device is not None), _seconds_by_stage(spec, atoms, device)
     return _estimated(memory, seconds, device, spec)
+
+
+def estimate_before_run(spec: RunSpec, atoms: Atoms) -> Estimate:
+    """Return :func:`estimate`, but no times of a run that takes seconds: a trial would be a tenth of it."""
+    if not is_short(spec):
+        return estimate(spec, atoms)
+    device = find_gpu(spec)
+    return _estimated(memory_by_stage(spec, on_gpu=device is not None), {}, device, spec)
+
+
+def is_short(spec: RunSpec) -> bool:
+    """Return whether a run has few tilts and voxels, and no stage or method that takes longer than the usual ones."""
+    if (spec.tile.enabled or spec.align.enabled or spec.refine.kind != "none" or spec.validate.kind != "none"
+            or spec.reg.weight == "auto" or ROTATIONS[spec.engine.rotation].matrix is None):
+        return False
+    simulated = _SIMULATED_TILT * max(1, spec.simulate.n_frozen_phonons) * spec.simulate.oversample**3
+    n_visits = len(tilt_angles_deg(spec.tilts, spec.wedge)) * (spec.engine.n_iterations + simulated)
+    return n_visits * math.prod(spec.scale.shape_zxy) <= _SHORT_RUN
 
 
 def _estimated(memory: dict[str, float], seconds: dict[str, float], device: Gpu | None, spec: RunSpec) -> Estimate:
