@@ -70,6 +70,20 @@ class _Fits:
     jacobian: np.ndarray
     n_voxels: np.ndarray
 
+    def look_up(self, table: np.ndarray, beyond: float) -> np.ndarray:
+        """Return the values (n, m, m) of a ``table`` (2c + 1,)*3 at the offset of each two voxels of a fit.
+
+        They are ``beyond`` where the offset exceeds c along an axis. The place of a difference of two offsets is the
+        difference of their places in a table of twice their size.
+        """
+        far, reach = 2 * int(np.abs(self.offset).max(initial=0)), table.shape[0] // 2
+        side = 2 * far + 1
+        wide = np.full((side,) * 3, beyond, table.dtype)
+        inner, kept = (slice(max(0, a - b), a + b + 1) for a, b in ((far, reach), (reach, far)))
+        wide[inner, inner, inner] = table[kept, kept, kept]
+        place = self.offset @ np.array([side * side, side, 1])
+        return wide.ravel()[place[:, :, None] - place[:, None, :] + wide.size // 2]
+
     def inverse_normal(self) -> np.ndarray:
         """Return (JᵀJ)⁻¹, (n, 5, 5); NaN where the voxels do not determine the fit."""
         normal = self.jacobian.transpose(0, 2, 1) @ self.jacobian
@@ -129,12 +143,8 @@ def estimate_errors(potential_V: np.ndarray, sites: np.ndarray, status: np.ndarr
 
 def _sandwich(fits: _Fits, correlation: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return for each fit the variances (n, 5) of its parameters at v = 1, v, degrees of freedom and voxels used."""
-    reach = (correlation.shape[0] - 1) // 2
-    step = fits.offset[:, :, None, :] - fits.offset[:, None, :, :] + reach
-    inside = ((step >= 0) & (step <= 2 * reach)).all(axis=3)
-    step = np.clip(step, 0, 2 * reach)
     used = np.arange(fits.residual.shape[1])[None, :] < fits.n_voxels[:, None]
-    matrix = correlation[step[..., 0], step[..., 1], step[..., 2]] * (inside & used[:, :, None] & used[:, None, :])
+    matrix = fits.look_up(correlation, 0.0) * (used[:, :, None] & used[:, None, :])
     inverse = fits.inverse_normal()
     jacobian = fits.jacobian
     middle = jacobian.transpose(0, 2, 1) @ (matrix @ jacobian)
@@ -153,10 +163,9 @@ def _estimate_correlation(blocks: list[_Fits]) -> np.ndarray:
     steps = [step for step in itertools.product(range(-reach, reach + 1), repeat=3)
              if np.square(step).sum() <= SQUARED_OFFSET_MAX]
     groups = sorted({tuple(np.abs(step)) for step in steps})
-    far = reach + 1
-    lookup = np.full((2 * far + 1,) * 3, len(groups))
+    numbers = np.full((2 * reach + 1,) * 3, len(groups))
     for step in steps:
-        lookup[tuple(np.add(step, far))] = groups.index(tuple(np.abs(step)))
+        numbers[tuple(np.add(step, reach))] = groups.index(tuple(np.abs(step)))
     products, seen = np.zeros((N_PARTS, len(groups) + 1)), np.zeros((len(groups),) * 2)
     n_fits = n_seen = 0
     for fits in blocks:
@@ -164,8 +173,7 @@ def _estimate_correlation(blocks: list[_Fits]) -> np.ndarray:
         square = (fits.residual**2).sum(axis=1)
         usable = np.flatnonzero((fits.n_voxels > 2 * kernels_numba.N_PARAMETERS) & (square > 0)
                                 & np.isfinite(inverse).all(axis=(1, 2)))
-        step = np.clip(fits.offset[usable, :, None] - fits.offset[usable, None], -far, far) + far
-        group = lookup[step[..., 0], step[..., 1], step[..., 2]]
+        group = fits.look_up(numbers, len(groups))[usable]
         used = np.arange(group.shape[1]) < fits.n_voxels[usable, None]
         group[~(used[:, :, None] & used[:, None, :])] = len(groups)
         scaled = fits.residual[usable] * np.sqrt(fits.n_voxels[usable] / square[usable])[:, None]

@@ -87,17 +87,15 @@ def _measure_slab(potential_V: Array, low: int, sites: np.ndarray, spec: TraceSp
     reach = int(4 * width + 0.5)
     first, last = max(0, low - reach), min(potential_V.shape[0], low + LAYERS)
     block = residual_block(potential_V, first, last + reach, sites, spec.neighbour_radius)
-    filtered = ndimage_module(block).gaussian_filter(block, width, mode="nearest")
     # The filter's kernel g has sum 1; an amplitude is Σ g v / Σ g² with g of peak 1.
     taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     factor = float(taps.sum() / (taps**2).sum()) ** 3
-    chosen = np.s_[low - first : last - first : STRIDE, ::STRIDE, ::STRIDE]
-    thin = to_numpy(filtered[chosen]) * np.float32(factor)
+    chosen = slice(low - first, last - first)
+    thin = _filter_thinly(block, width, chosen) * np.float32(factor)
     finite = array_module(potential_V).isfinite(potential_V[first : last + reach])
     if not bool(finite.all()):
         # The filter takes missing voxels as 0; one within its reach makes an amplitude wrong.
-        share = ndimage_module(finite).gaussian_filter(finite.astype(np.float32), width, mode="nearest")
-        thin[to_numpy(share[chosen]) < WHOLE] = np.nan
+        thin[_filter_thinly(finite.astype(np.float32), width, chosen) < WHOLE] = np.nan
     side = CUBE // STRIDE
     padded = np.pad(thin, [(0, -n % side) for n in thin.shape], mode="symmetric")
     n_z, n_x, n_y = (n // side for n in padded.shape)
@@ -105,6 +103,14 @@ def _measure_slab(potential_V: Array, low: int, sites: np.ndarray, spec: TraceSp
     deviation = np.abs(cubes - _median(cubes)[..., None])
     samples = thin[::2, ::2, ::2].ravel()
     return samples[np.isfinite(samples)], MAD_TO_STD * np.nan_to_num(_median(deviation))
+
+
+def _filter_thinly(block: Array, width: float, layers: slice) -> np.ndarray:
+    """Return a Gaussian filter of ``block`` at every second voxel of ``layers``; edge values are repeated outside."""
+    for axis, (low, high) in enumerate(((layers.start, layers.stop), (0, None), (0, None))):
+        block = ndimage_module(block).gaussian_filter1d(block, width, axis=axis, mode="nearest")
+        block = block[(slice(None),) * axis + (slice(low, high, STRIDE),)]
+    return to_numpy(block)
 
 
 def _median(values: np.ndarray) -> np.ndarray:
