@@ -21,6 +21,7 @@ Other likelihoods (:mod:`aetlab.methods.likelihoods`) have other costs and resid
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -76,9 +77,8 @@ def exit_wave(slices: np.ndarray, *, phase_per_V: float, gap_A: float, pixel_A: 
     complex_type = np.result_type(slices.dtype, np.complex64)
     shape_xy = slices.shape[1:]
     fft = plan_fft()
-    keep = propagator(shape_xy, pixel_A, wavelength_A, 0.0, band_limit=band_limit)
-    free = (propagator(shape_xy, pixel_A, wavelength_A, gap_A, band_limit=band_limit) / keep.size).astype(complex_type)
-    limit = (keep / keep.size).astype(complex_type)
+    free, limit = (_step_factor(shape_xy, pixel_A, wavelength_A, distance_A, band_limit, complex_type)
+                   for distance_A in (gap_A, 0.0))
     transmission, unit = np.empty(shape_xy, complex_type), np.ones(shape_xy, complex_type)
     first = wave is None
     wave = unit.copy() if wave is None else wave
@@ -97,6 +97,14 @@ def exit_wave(slices: np.ndarray, *, phase_per_V: float, gap_A: float, pixel_A: 
         else:
             kernels.transmit(real(phase_per_V), plane, wave, wave)
     return wave
+
+
+@lru_cache(maxsize=4)
+def _step_factor(shape_xy: tuple[int, int], pixel_A: float, wavelength_A: float, distance_A: float, band_limit: float,
+                 complex_type: np.dtype) -> np.ndarray:
+    """Return the propagator with the 1/(X·Y) of the inverse FFT; portions and tilts share it, and none changes it."""
+    factor = propagator(shape_xy, pixel_A, wavelength_A, distance_A, band_limit=band_limit)
+    return (factor / factor.size).astype(complex_type)
 
 
 @dataclass(frozen=True)
