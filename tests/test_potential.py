@@ -12,7 +12,7 @@ from aetlab.core import physics
 from aetlab.core.backend import threads
 from aetlab.core.nouns import Atoms
 from aetlab.forward import scattering
-from aetlab.forward.potential import build_potential
+from aetlab.forward.potential import build_potential, profile_along_y
 from aetlab.forward.scattering import (
     FIT_FLOOR,
     PARAMETRIZATIONS,
@@ -174,6 +174,19 @@ def test_slabs_are_parts_of_the_volume():
     whole = build_potential(atoms, SHAPE, 0.5, debye_waller_A2=B)
     slabs = [build_potential(atoms, SHAPE, 0.5, debye_waller_A2=B, layers=(i, i + 2)) for i in range(0, 8, 2)]
     np.testing.assert_array_equal(np.concatenate(slabs), whole)
+
+
+def test_profiles_along_y_serve_all_tilts_about_y():
+    """Atoms at other x and z, some of them outside the volume, have the same profiles to the last bit."""
+    atoms = some_atoms(60, 5.0)
+    profiles = profile_along_y(atoms, SHAPE[2], 0.6, parametrization="lobato", debye_waller_A2=B)
+    for turn in (np.eye(3), [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]):
+        tilted = Atoms(atoms.numbers, atoms.positions_A @ np.transpose(turn), atoms.part)
+        expected = build_potential(tilted, SHAPE, 0.6, debye_waller_A2=B, layers=(1, 7))
+        np.testing.assert_array_equal(
+            build_potential(tilted, SHAPE, 0.6, debye_waller_A2=B, layers=(1, 7), profiles_y=profiles), expected)
+    none = profile_along_y(atoms.select(np.zeros(60, bool)), 12, 0.6, parametrization="lobato", debye_waller_A2=B)
+    assert len(none) == 0
 
 
 def test_buffer_is_overwritten_and_checked():

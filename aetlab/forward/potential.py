@@ -24,6 +24,12 @@ from aetlab.forward.scattering import AtomPotential, fit_gaussians, parameters
 _SQRT_HALF = math.sqrt(0.5)
 
 
+@njit()
+def _most_voxels(cutoff: np.ndarray) -> int:
+    """Return the most voxels along an axis that an atom reaches."""
+    return 2 * int(math.ceil(cutoff.max())) + 2
+
+
 @njit(error_model="numpy")
 def _profiles(centre: float, low: int, high: int, inverse_width: np.ndarray, out: np.ndarray) -> None:
     """Write the mean of each unit Gaussian over voxels low … high - 1 of one axis to out (8, high - low)."""
@@ -36,15 +42,27 @@ def _profiles(centre: float, low: int, high: int, inverse_width: np.ndarray, out
             left = right
 
 
+@njit(error_model="numpy")
+def _fill_profiles(centres: np.ndarray, kinds: np.ndarray, cutoff: np.ndarray, inverse_width: np.ndarray, n_y: int,
+                   out: np.ndarray) -> None:
+    """Write the profiles along y of atoms at ``centres`` (N,) in voxels to ``out`` (N, 8, reach)."""
+    for i_atom in range(centres.shape[0]):
+        y, reach = centres[i_atom], cutoff[kinds[i_atom]]
+        y0, y1 = max(math.ceil(y - reach), 0), min(math.floor(y + reach) + 1, n_y)
+        if y0 < y1:
+            _profiles(y, y0, y1, inverse_width[kinds[i_atom]], out[i_atom])
+
+
 @njit(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 def _add_atoms(out: np.ndarray, first_layer: int, centres: np.ndarray, kinds: np.ndarray, cutoff: np.ndarray,
-               integral: np.ndarray, inverse_width: np.ndarray) -> None:
+               integral: np.ndarray, inverse_width: np.ndarray, numbers: np.ndarray, profiles_y: np.ndarray) -> None:
     """Set ``out`` (layers, X, Y), which begins at ``first_layer``, to the sum over atoms; lengths are in voxels.
 
     ``centres`` (N, 3) are z, x, y; ``kinds`` (N,) index ``cutoff`` (K,), ``integral`` and ``inverse_width`` (K, 8).
+    ``profiles_y`` holds the profiles along y at the ``numbers`` (N,) of the atoms; if it is empty, they are computed.
     """
     n_z, n_x, n_y = out.shape
-    n_reach = 2 * int(math.ceil(cutoff.max())) + 2
+    n_reach = _most_voxels(cutoff)
     along_z = np.empty((8, n_reach), np.float32)
     along_x = np.empty((8, n_reach), np.float32)
     along_y = np.empty((8, n_reach), np.float32)
@@ -62,7 +80,10 @@ def _add_atoms(out: np.ndarray, first_layer: int, centres: np.ndarray, kinds: np
             continue
         _profiles(z, z0, z1, inverse_width[kind], along_z)
         _profiles(x, x0, x1, inverse_width[kind], along_x)
-        _profiles(y, y0, y1, inverse_width[kind], along_y)
+        if profiles_y.shape[0] == 0:
+            _profiles(y, y0, y1, inverse_width[kind], along_y)
+        else:
+            along_y[:, : y1 - y0] = profiles_y[numbers[i_atom], :, : y1 - y0]
         n_xy, n_row = (x1 - x0) * (y1 - y0), y1 - y0
         for i_gaussian in range(8):
             for i in range(x1 - x0):
@@ -82,7 +103,7 @@ def _add_atoms(out: np.ndarray, first_layer: int, centres: np.ndarray, kinds: np
 
 def build_potential(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: float, *, parametrization: str = "lobato",
                     debye_waller_A2: dict[str, float], out: np.ndarray | None = None,
-                    layers: tuple[int, int] | None = None) -> np.ndarray:
+                    layers: tuple[int, int] | None = None, profiles_y: np.ndarray | None = None) -> np.ndarray:
     """Return the electrostatic potential of ``atoms``, averaged over each voxel.
 
     Parameters
@@ -99,6 +120,8 @@ def build_potential(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: floa
         C-contiguous float32 array to overwrite; by default a new one.
     layers
         Build and allocate only the layers first … stop - 1 of the volume along z.
+    profiles_y
+        Those of :func:`profile_along_y` for atoms at the same y; by default they are computed for each call.
 
     Returns
     -------
@@ -115,14 +138,13 @@ def build_potential(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: floa
     if out.shape != slab_shape or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise ValueError(f"out must be C-contiguous float32 {slab_shape}, not {out.dtype} {out.shape}")
 
-    elements = np.flatnonzero(np.bincount(atoms.numbers))
-    fits = [_fit(int(Z), parametrization, debye_waller_A2) for Z in elements]
+    elements, fits = _fits(atoms, parametrization, debye_waller_A2)
     if not fits:
         out[:] = 0
         return out
-    cutoff = np.array([fit.cutoff_A for fit in fits]) / voxel_A
-    inverse_width = np.array([voxel_A / fit.width_A for fit in fits])
+    cutoff, inverse_width = _cutoff_and_width(fits, voxel_A)
     integral = np.array([fit.integral_V_A3 for fit in fits], np.float32) / np.float32(voxel_A**3)
+    profiles_y = np.empty((0, 8, 0), np.float32) if profiles_y is None else profiles_y
 
     reach = float(cutoff.max())
     z = atoms.positions_A[:, 2] / voxel_A + (shape_zxy[0] - 1) / 2
@@ -133,7 +155,8 @@ def build_potential(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: floa
 
     def fill(low: int, high: int) -> None:
         a, b = np.searchsorted(centres[:, 0], [low - reach - 1, high + reach])
-        _add_atoms(out[low - first:high - first], low, centres[a:b], kinds[a:b], cutoff, integral, inverse_width)
+        _add_atoms(out[low - first:high - first], low, centres[a:b], kinds[a:b], cutoff, integral, inverse_width,
+                   near[a:b], profiles_y)
 
     n_threads = numba.get_num_threads()
     if n_threads == 1:
@@ -144,6 +167,34 @@ def build_potential(atoms: Atoms, shape_zxy: tuple[int, int, int], voxel_A: floa
         for done in [pool.submit(fill, int(low), int(high)) for low, high in zip(edges[:-1], edges[1:], strict=True)]:
             done.result()
     return out
+
+
+def profile_along_y(atoms: Atoms, n_y: int, voxel_A: float, *, parametrization: str,
+                    debye_waller_A2: dict[str, float]) -> np.ndarray:
+    """Return the means of each atom's Gaussians over the voxels along y, float32 (N, 8, voxels), for any x and z.
+
+    A rotation about y leaves them as they are. The parameters are those of :func:`build_potential`.
+    """
+    elements, fits = _fits(atoms, parametrization, debye_waller_A2)
+    if not fits:
+        return np.empty((0, 8, 0), np.float32)
+    cutoff, inverse_width = _cutoff_and_width(fits, voxel_A)
+    profiles = np.empty((len(atoms), 8, _most_voxels(cutoff)), np.float32)
+    y = atoms.positions_A[:, 1] / voxel_A + (n_y - 1) / 2
+    _fill_profiles(y, np.searchsorted(elements, atoms.numbers), cutoff, inverse_width, n_y, profiles)
+    return profiles
+
+
+def _fits(atoms: Atoms, parametrization: str,
+          debye_waller_A2: dict[str, float]) -> tuple[np.ndarray, list[AtomPotential]]:
+    """Return the elements of ``atoms``, ascending, and the potential of each."""
+    elements = np.flatnonzero(np.bincount(atoms.numbers))
+    return elements, [_fit(int(Z), parametrization, debye_waller_A2) for Z in elements]
+
+
+def _cutoff_and_width(fits: list[AtomPotential], voxel_A: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cut-off (K,) of each element in voxels, and the inverse widths (K, 8) of its Gaussians."""
+    return np.array([fit.cutoff_A for fit in fits]) / voxel_A, np.array([voxel_A / fit.width_A for fit in fits])
 
 
 def _fit(Z: int, parametrization: str, debye_waller_A2: dict[str, float]) -> AtomPotential:

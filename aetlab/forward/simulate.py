@@ -31,7 +31,7 @@ from aetlab.forward import imaging
 from aetlab.forward.detector import mtf_of
 from aetlab.forward.kernels_numba import multiply
 from aetlab.forward.multislice import exit_wave, propagator
-from aetlab.forward.potential import build_potential
+from aetlab.forward.potential import build_potential, profile_along_y
 from aetlab.forward.scattering import LEAST_DEBYE_WALLER_A2
 from aetlab.methods.rotations import make_rotation
 from aetlab.spec import MicroscopeSpec, SimulateSpec
@@ -41,6 +41,9 @@ VOXEL_ROTATION = "fourier"
 
 #: Bytes of potential that a thread holds at a time for ``atoms``.
 SLAB_BYTES = 64e6
+
+#: Most atoms whose profiles along y are kept for all tilts; one has about 0.5 kB.
+MOST_PROFILES = 200_000
 
 #: Bytes of potential that all threads hold together, without the potential that is rotated for ``voxels``.
 ALL_THREADS_BYTES = 1.0e9
@@ -230,6 +233,11 @@ class CpuExposure:
     def __init__(self, optics: SimulatedMicroscope, atoms: Atoms, parametrization: str,
                  debye_waller_A2: dict[str, float]) -> None:
         self._optics, self._parametrization, self._debye_waller_A2 = optics, parametrization, debye_waller_A2
+        self._y_A = atoms.positions_A[:, 1].copy()
+        #: Profiles along y of the atoms where they are given, which a tilt about y does not move.
+        self._profiles_y = None if len(atoms) > MOST_PROFILES else profile_along_y(
+            atoms, optics.shape_zxy[2], optics.voxel_A, parametrization=parametrization,
+            debye_waller_A2=debye_waller_A2)
 
     def __call__(self, atoms: Atoms, transfer: np.ndarray | None) -> np.ndarray:
         return self._optics.intensities(self._slices(atoms), transfer)
@@ -239,11 +247,12 @@ class CpuExposure:
         binning = self._optics.n_layers
         n_slab = min(n_z, max(1, int(SLAB_BYTES / (4 * n_x * n_y)) // binning) * binning)
         slab = np.empty((n_slab, n_x, n_y), np.float32)
+        profiles_y = self._profiles_y if np.array_equal(atoms.positions_A[:, 1], self._y_A) else None
         for first in range(0, n_z, n_slab):
             stop = min(n_z, first + n_slab)
             layers = build_potential(atoms, self._optics.shape_zxy, self._optics.voxel_A,
                                      parametrization=self._parametrization, debye_waller_A2=self._debye_waller_A2,
-                                     out=slab[:stop - first], layers=(first, stop))
+                                     out=slab[:stop - first], layers=(first, stop), profiles_y=profiles_y)
             yield layers if binning == 1 else np.add.reduceat(layers, np.arange(0, stop - first, binning), axis=0)
 
 
