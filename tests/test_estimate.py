@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from aetlab.cli.compose import compose_jobs
-from aetlab.cli.estimates import Work
+from aetlab.cli.estimates import Work, print_estimates
+from aetlab.core import backend
 from aetlab.core.seeds import generator
 from aetlab.reconstruction import trials
 from aetlab.reconstruction.estimate import (
@@ -101,6 +102,15 @@ def test_the_estimate_flag_prints_and_writes_no_file(aetlab: Callable[..., subpr
     assert list(tmp_path.iterdir()) == []
     wrong = aetlab("run", "dose=8x", "--estimate")
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
+
+
+def test_waiting_threads_sleep_before_the_first_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library of the threads reads how they wait when it is loaded, which the first question for them does."""
+    called: list[str] = []
+    monkeypatch.setattr(backend, "prepare_process", lambda: called.append("sleep"))
+    monkeypatch.setattr(backend, "n_threads", lambda: called.append("threads") or 1)
+    print_estimates(["scale=smoke", "tilts=3"], multirun=False, config_dir=None)
+    assert called[:2] == ["sleep", "threads"]
 
 
 def test_work_that_jobs_share_is_counted_once(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def print_estimates(words: Sequence[str], *, multirun: bool, config_dir: Path | 
     from aetlab.reconstruction.estimate import duration, estimate
     from aetlab.reconstruction.memory import available_bytes, require_memory
 
+    backend.prepare_process()
     free, work = available_bytes(), Work()
     jobs = compose_jobs(words, multirun=multirun, config_dir=config_dir)
     start_s = time.process_time()  # a run starts as this command does
