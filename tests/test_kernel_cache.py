@@ -7,13 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numba
 import pytest
 
 import aetlab
-from aetlab.core.kernel_cache import choose_folder, describe_folder, kernel_folder, sources_key
+from aetlab.core.kernel_cache import choose_folder, describe_folder, kernel_folder, njit, sources_key
 from aetlab.core.scratch import scratch_folder
 from aetlab.methods import prox_kernels
 
@@ -115,3 +118,21 @@ def test_the_folder_is_named_where_it_does_not_last(tmp_path: Path, monkeypatch:
     assert describe_folder().startswith(f"compiled kernels are kept in {scratch}/aetlab-kernels-0 for now")
     monkeypatch.setenv("NUMBA_CACHE_DIR", "/nowhere")
     assert describe_folder().startswith("NUMBA_CACHE_DIR=/nowhere cannot be written: compiled kernels are kept in")
+
+
+def test_threads_that_import_at_once_use_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba reads its setting when a function is decorated, so that no thread may change it meanwhile."""
+    before, seen = numba.config.CACHE_DIR, []
+
+    def slowly(**_: object) -> Callable[[object], object]:
+        def decorate(function: object) -> object:
+            time.sleep(0.005)
+            seen.append(numba.config.CACHE_DIR)
+            return function
+
+        return decorate
+
+    monkeypatch.setattr(numba, "njit", slowly)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: njit()(i), range(24)))
+    assert seen == 24 * [str(kernel_folder())] and before == numba.config.CACHE_DIR

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from aetlab.core.scratch import scratch_folder, user_folder, writable
 _PREFIX = "aetlab-kernels-"
 #: Number of folders of other source states that are kept; older ones are removed.
 _KEPT = 4
+#: Held while Numba's setting is changed: modules may be imported by several threads.
+_SETTING = threading.RLock()
 
 
 def njit(*, parallel: bool = False, forceinline: bool = False, error_model: Literal["python", "numpy"] = "python",
@@ -126,12 +129,13 @@ def sources_key(package: Path) -> str:
 @contextmanager
 def _cache_in(folder: Path) -> Iterator[None]:
     config: Any = numba.config
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(folder)
-    try:
-        yield
-    finally:
-        config.CACHE_DIR = before
+    with _SETTING:
+        before = config.CACHE_DIR
+        config.CACHE_DIR = str(folder)
+        try:
+            yield
+        finally:
+            config.CACHE_DIR = before
 
 
 def _remove_old(place: Path) -> None:
