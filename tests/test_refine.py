@@ -17,7 +17,7 @@ from aetlab.refinement.geometry import settle
 from aetlab.refinement.lbfgs import minimize_lbfgs
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import name_sites, odds_of_best_place, separation
-from aetlab.refinement.posterior import N_PARTS, WARM_UP, sample_positions
+from aetlab.refinement.posterior import LEAST_STEPS, sample_atoms
 from aetlab.refinement.search import typical_information
 from aetlab.refinement.start import first_sites, noise_imitates_atoms
 from aetlab.spec import MicroscopeSpec, RefineSpec, SpecError
@@ -110,8 +110,8 @@ def test_means_over_the_posterior_state_their_errors_beyond_the_linear_range(tru
             information = sample_information(model, truth, poses, 12, 9)
             fit = fit_to_images(model, truth, poses, information, n_passes=60, tolerance=0.02)
             errors = standard_errors(information, electrons)
-            sampled = sample_positions(model, fit.sites, poses, information, errors, n_steps=120, seed=draw,
-                                       on_pass=lambda cost: None)
+            sampled = sample_atoms(model, fit.sites, poses, information, errors, n_steps=120, misfit=1.0, seed=draw,
+                                   spec=RefineSpec(kind="atoms"), on_pass=lambda cost: None)
             off_A.append([fit.sites.positions_A - truth.positions_A, sampled.positions_A - truth.positions_A])
             linear.append(off_A[-1][0] / errors[:, :3])
             stated.append(off_A[-1][1] / sampled.errors_A)
@@ -127,7 +127,7 @@ def test_means_over_the_posterior_state_their_errors_beyond_the_linear_range(tru
 
 
 def test_a_path_too_short_for_its_parts_is_refused() -> None:
-    assert WARM_UP * N_PARTS == 56
+    assert LEAST_STEPS == 56
     assert [RefineSpec(kind="atoms", n_sampled=n).n_sampled for n in (0, 56)] == [0, 56]
     with pytest.raises(SpecError, match="refine.n_sampled=55 cannot be used: give 0, or 56 passes or more"):
         RefineSpec(kind="atoms", n_sampled=55)

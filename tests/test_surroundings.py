@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from aetlab.refinement.model import Sites
-from aetlab.refinement.surroundings import UNUSUAL, log_surroundings
+from aetlab.refinement.surroundings import UNUSUAL, Surroundings, log_surroundings
 
 O, SI = 0, 1
 SPACING_A = 3.2
@@ -84,11 +85,25 @@ def test_order_and_seed_change_little() -> None:
     sites, missing_A = noisy_sites()
     first = surroundings(missing_A, sites)
     order = np.random.default_rng(4).permutation(len(sites))
-    elements_alone = surroundings(missing_A, sites.select(order))[:, O]
-    np.testing.assert_allclose(elements_alone, first[:, O], atol=0.3)
+    favour = first[:, :2] - first[:, 2:]
     np.testing.assert_array_equal(surroundings(missing_A, sites), first)
-    other_draw = surroundings(missing_A, sites, seed=9)
-    assert np.median(np.abs((other_draw - first)[:, -1])) < 0.4
+    for other in (surroundings(missing_A, sites.select(order)), surroundings(missing_A, sites, seed=9)):
+        assert np.median(np.abs(other[:, :2] - other[:, 2:] - favour), axis=0).max() < 0.25
+        assert np.median(np.abs((other - first)[:, -1])) < 0.4
+
+
+def test_ratios_are_those_of_the_frequencies() -> None:
+    """Averaged over random places, the ratio of atom to nothing is 1; a product of dependent histograms gives more."""
+    sites, _ = noisy_sites()
+    learnt = Surroundings(sites, 2, min_distance_A=1.1, max_distance_A=3.0, seed=1)
+    rng = np.random.default_rng(7)
+    places_A = rng.uniform(sites.positions_A.min() - 2, sites.positions_A.max() + 2, (60_000, 3))
+    distance_A, _ = cKDTree(sites.positions_A).query(places_A)
+    places_A = places_A[(distance_A >= 1.1) & (distance_A <= 3.0)]
+    log = learnt.log_density(places_A, sites, np.full(len(places_A), -1))
+    for kind in (O, SI):
+        assert np.exp(log[:, kind] - log[:, -1]).mean() == pytest.approx(1, abs=0.25)
+    assert surroundings(places_A[:5], sites).shape == (5, 3)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])

@@ -92,6 +92,14 @@ def odds_of_best_place(occupancy: np.ndarray, kinds: np.ndarray, information: np
     return np.asarray(np.log(np.minimum(volume_A3 / free_A3, 1.0)))
 
 
+def with_presence(posterior: np.ndarray, presence: np.ndarray) -> np.ndarray:
+    """Return the ``posterior`` (N, K + 1) of elements and of no atom for sites that are there with probability
+    ``presence`` (N,).
+    """
+    elements = posterior[:, :-1] * (presence / posterior[:, :-1].sum(axis=1))[:, None]
+    return np.column_stack([elements, 1 - presence])
+
+
 def exchanged_occupancy(occupancy: np.ndarray, kinds: np.ndarray, named: np.ndarray,
                         information: np.ndarray) -> np.ndarray:
     """Return the occupancy (N,) with which atoms of the elements ``named`` scatter as those of ``kinds`` did.

@@ -7,7 +7,7 @@ import math
 from aetlab.refinement.aberrations import MOST_ROUNDS
 from aetlab.refinement.fisher import N_OVERLAP, information_passes
 from aetlab.refinement.hand import N_CORRECTED, N_MIRRORED
-from aetlab.refinement.posterior import N_POWER
+from aetlab.refinement.posterior import N_POWER, n_draws
 from aetlab.refinement.start import CLEAR
 from aetlab.spec import RefineSpec
 
@@ -17,6 +17,8 @@ N_CALIBRATIONS = 4
 N_SETTLING, N_RESAMPLED = 3, 1
 #: Time of a correction of the sampling in passes.
 RESAMPLING_PASSES = 4
+#: Time in passes that a draw of the sites adds to the pass before it.
+DRAW_PASSES = 1.0
 #: Usual numbers of rounds, of passes in a round and of passes in the last one.
 _ROUNDS, _PASSES, _PASSES_LAST = 4, 9, 5
 #: Where noise imitates atoms there are as many rounds as are allowed, up to this number.
@@ -33,15 +35,16 @@ def n_settling(spec: RefineSpec) -> int:
     return N_RESAMPLED if spec.sampling == "corrected" else 0
 
 
-def sampling_passes(spec: RefineSpec) -> int:
-    """Return the passes that sample a posterior: those of its start and the steps."""
-    return 1 + N_POWER + spec.n_sampled if spec.n_sampled else 0
+def sampling_passes(spec: RefineSpec, n_tilts: int) -> int:
+    """Return the passes that sample a posterior: those of its start, the steps, and the names of what is there."""
+    _, many = information_passes(spec, n_tilts)
+    return 1 + N_POWER + spec.n_sampled + many + 1 if spec.n_sampled else 0
 
 
 def most_passes(spec: RefineSpec, n_tilts: int) -> int:
     """Return the largest number of passes over the data of a refinement of ``n_tilts`` tilts."""
     few, many = information_passes(spec, n_tilts)
-    n_sampled = sampling_passes(spec)
+    n_sampled = sampling_passes(spec, n_tilts)
     beside = (N_CALIBRATIONS if spec.imaging else 0) + (few if spec.thermal else 0)
     between = spec.n_passes + 4 + few + beside
     most = (1 + few + (spec.n_rounds - 1) * between + spec.n_passes_last + beside + many + 2 + n_sampled
@@ -67,7 +70,8 @@ def usual_passes(spec: RefineSpec, n_tilts: int, dose_e_A2: float = math.inf, li
     """
     few, many = information_passes(spec, n_tilts)
     clearness = _CLEARNESS * math.sqrt(dose_e_A2 / 1000) * (lightest / 8) ** _POWER
-    noisy, n_sampled = spec.min_occupancy * clearness < CLEAR, sampling_passes(spec)
+    noisy = spec.min_occupancy * clearness < CLEAR
+    n_sampled = sampling_passes(spec, n_tilts) + math.ceil(DRAW_PASSES * n_draws(spec.n_sampled))
     beside = N_CALIBRATIONS if spec.imaging else 0
     n_passes, n_last = min(spec.n_passes, _PASSES), min(spec.n_passes_last, _PASSES_LAST)
     n_rounds = min(spec.n_rounds, _ROUNDS_IN_NOISE if noisy else _ROUNDS)

@@ -1,19 +1,20 @@
-"""Positions and their errors where the noise moves atoms so far that the images do not follow linearly.
+"""Positions, their errors and the probability of each site where the images are not linear in the noise.
 
 Where noise can imitate an atom, the errors of positions are a third of the width of an atom. The likelihood is no
-parabola over that distance and may have several maxima: its highest one is not the best estimate, and its curvature
-does not tell the error. The mean over the posterior has the least mean squared error, and the spread over it is the
-error. Here both are averages over a path that Langevin dynamics takes through all positions and occupancies at once,
-with the likelihood of the images as potential; each step is one pass over the data. The integrator is BAOAB (Leimkuhler
-and Matthews, Appl. Math. Res. Express 2013, 34), whose positions have the exact distribution where the potential is a
-parabola, in coordinates in which the block of each atom is the unit matrix.
+parabola over that distance and has many maxima: its highest one is not the best estimate, its curvature does not tell
+the error, and another set of sites may be as likely. The mean over the posterior has the least mean squared error, and
+the spread over it is the error. Here both are averages over a path that Langevin dynamics takes through all positions
+and occupancies at once, with the likelihood of the images as potential; each step is one pass over the data. The
+integrator is BAOAB (Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34), whose positions have the exact
+distribution where the potential is a parabola, in coordinates in which the block of each atom is the unit matrix.
+Between the steps sites are drawn anew: to another place, away and back (:mod:`aetlab.refinement.relocation`).
 
-The prior is flat for positions within :data:`REACH_A` of the fitted ones: an atom farther off is another site, which
-the search for sites judges. Occupancies of an element are normal about their median, with the spread that they have
-beyond their errors: atoms of an element scatter alike.
+Within a place the prior is flat for positions up to :data:`REACH_A` from its centre. Occupancies of an element are
+normal about their median, with the spread that they have beyond their errors: atoms of an element scatter alike.
 
-The mean is that of x - H⁻¹ ∇U with H the block of the atom: ∇U has the mean 0, and what neighbouring steps have in
-common cancels (control variate).
+A site is reported at the place where it was most often, and present as often as it was there. The mean is that of
+x - H⁻¹ ∇U with H the block of the atom: ∇U has the mean 0, and what neighbouring steps have in common cancels (control
+variate).
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ import numpy as np
 from aetlab.core.poses import Poses
 from aetlab.refinement.fisher import CHI_SQUARE_MEDIAN, hardly_determined, invert_blocks
 from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.places import Places, Tally, presence_of_atoms
+from aetlab.refinement.relocation import Draw, Relocation, State
+from aetlab.refinement.search import ResidualVolume
+from aetlab.spec import RefineSpec
 
 #: Longest time step, and friction, in the coordinates in which the blocks of the atoms are unit matrices.
 LONGEST_STEP, FRICTION = 0.6, 0.6
@@ -37,33 +42,52 @@ STEP_BY_CURVATURE = 1.6
 N_POWER = 8
 #: Greatest force on an atom there; one in a thousand is greater than 6. The block of an atom may be underestimated.
 GREATEST_FORCE = 8.0
-#: Largest distance in Å from the fitted position, half that of the nearest atoms of solids.
+#: Largest distance in Å from the centre of a place, half that of the nearest atoms of solids.
 REACH_A = 0.8
 #: Least standard deviation of the occupancies of an element in advance.
 LEAST_SPREAD = 0.05
-#: One of so many steps is left out at the start, until the path is independent of the fit.
-WARM_UP = 8
+#: One of so many steps is left out at the start, until the path is independent of the fit. In it sites are drawn anew
+#: after each step, and then after one of so many.
+WARM_UP, DRAW_EVERY = 4, 3
 #: Parts of the path whose means tell how well the whole is known: each much longer than the path remembers.
 N_PARTS = 7
+#: Fewest steps of a path.
+LEAST_STEPS = 8 * N_PARTS
 
 
 @dataclass(frozen=True)
 class Sampled:
     """Means over the posterior, ``positions_A`` (N, 3), and their standard errors ``errors_A`` (N, 3).
 
-    ``factor`` is the mean ratio of their variances to those of the linear model.
+    ``factor`` is the mean ratio of their variances to those of the linear model, of the sites that stayed where they
+    were. ``presence`` (N,) is the probability of each site to be there, None if nothing was sampled, and ``moved`` (N,)
+    says which sites are at another place than they were fitted.
     """
 
     positions_A: np.ndarray
     errors_A: np.ndarray
     factor: float
+    presence: np.ndarray | None = None
+    moved: np.ndarray | None = None
+
+    @property
+    def present(self) -> np.ndarray:
+        """Sites (N,) that are there with a probability of at least one half."""
+        return np.ones(len(self.positions_A), bool) if self.presence is None else self.presence >= 0.5
+
+    def counts(self) -> dict[str, float]:
+        """Return how many of the sites that are there are at another place than they were fitted, and how many are not.
+        """
+        moved = 0 if self.moved is None else np.count_nonzero(self.moved & self.present)
+        return {"sampled_moved": float(moved), "sampled_gone": float(np.count_nonzero(~self.present))}
 
 
-def sample_positions(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, errors: np.ndarray, *,
-                     n_steps: int, seed: int, on_pass: Callable[[float], None]) -> Sampled:
-    """Return the mean positions over the posterior and their errors; those given without noise or steps.
+def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, errors: np.ndarray, *,
+                 n_steps: int, spec: RefineSpec, misfit: float, seed: int,
+                 on_pass: Callable[[float], None]) -> Sampled:
+    """Return mean positions over the posterior, their errors and presence; the positions given without noise or steps.
 
-    Atoms that the images hardly determine keep their positions and errors.
+    Atoms that the images hardly determine keep their positions and errors, and are present.
 
     Parameters
     ----------
@@ -74,33 +98,51 @@ def sample_positions(model: AtomModel, sites: Sites, poses: Poses, information: 
     errors : (N, 4)
         Standard errors of positions in Å and occupancies by the linear model.
     n_steps : int
-        Steps, of one pass over the data each, at least ``WARM_UP * N_PARTS``, or 0.
+        Steps, of one pass over the data each, at least :data:`LEAST_STEPS`, or 0.
+    spec : RefineSpec
+        Distances between sites, and whether surroundings count.
+    misfit : float
+        Factor by which the images vary more than the counts say, as far as the presence of a site goes.
     seed : int
-        Seed of the random forces.
+        Seed of the random forces and draws.
     on_pass : callable
         Called with the cost after each pass.
     """
     if math.isinf(model.data.electrons_per_pixel) or not len(sites) or not n_steps:
         return Sampled(sites.positions_A, errors[:, :3], 1.0)
     path = _Path(model, sites, poses, information, _usual_occupancies(sites, errors[:, 3]), seed, on_pass)
-    for _ in range(n_steps // WARM_UP):
-        path.step()
-    n_each = (n_steps - n_steps // WARM_UP) // N_PARTS
-    squares_A2 = np.zeros((len(sites), 3))
-    moves_A, corrected_A = np.zeros((2, N_PARTS, len(sites), 3))  # means of the parts
+    known = ~hardly_determined(path.covariance, sites.kinds)
+    relocation = Relocation(model, sites, poses, path.per_cost * information[:, 3, 3], ~known, misfit=misfit, spec=spec,
+                            seed=seed)
+    relocation.learn(path.state)
+    n_warm = n_steps // WARM_UP
+    for _ in range(n_warm):
+        path.step(relocation)
+    n_each = (n_steps - n_warm) // N_PARTS
+    tally, stays = Tally(path.home_A), path.present.copy()
+    moves_A, corrected_A = np.zeros((2, N_PARTS, len(sites), 3))  # means of the parts, of sites that stay
     for part in range(N_PARTS):
-        for _ in range(n_each):
-            path.step()
-            squares_A2 += path.move_A**2 / (N_PARTS * n_each)
+        relocation.learn(path.state)
+        for i_step in range(n_each):
+            stays &= path.step(relocation if i_step % DRAW_EVERY == 0 else None)
+            tally.add(path.home_A, path.move_A, path.corrected_move_A, path.present)
             moves_A[part] += path.move_A / n_each
             corrected_A[part] += path.corrected_move_A / n_each
-    spread_A2 = squares_A2 - moves_A.mean(axis=0) ** 2
-    variance_A2 = _variances(spread_A2, moves_A, corrected_A, path.own_A2, sites.kinds)
-    known = ~hardly_determined(path.covariance, sites.kinds)[:, None]
-    ratio = variance_A2 / np.maximum(errors[:, :3] ** 2, 1e-300)
-    return Sampled(np.where(known, sites.positions_A + corrected_A.mean(axis=0), sites.positions_A),
-                   np.where(known, np.sqrt(variance_A2), errors[:, :3]),
-                   float(ratio[known[:, 0]].mean()) if known.any() else 1.0)
+    places, stays = tally.places(), stays & known
+    variance_A2 = _variances(places, moves_A, corrected_A, path.own_A2, sites.kinds, stays)
+    seen = (known & (places.presence > 0))[:, None]
+    ratio = variance_A2[stays] / np.maximum(errors[stays, :3] ** 2, 1e-300)
+    presence = np.where(known, presence_of_atoms(places), 1.0)
+    positions_A = np.where(seen, places.positions_A, sites.positions_A)
+    moved = np.linalg.norm(positions_A - sites.positions_A, axis=1) > REACH_A
+    return Sampled(positions_A, np.where(seen, np.sqrt(variance_A2), errors[:, :3]),
+                   float(ratio.mean()) if stays.any() else 1.0, presence, moved)
+
+
+def n_draws(n_steps: int) -> int:
+    """Return how often sites are drawn anew on a path."""
+    n_warm = n_steps // WARM_UP
+    return n_warm + (n_steps - n_warm) // DRAW_EVERY
 
 
 def _usual_occupancies(sites: Sites, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +158,7 @@ def _usual_occupancies(sites: Sites, error: np.ndarray) -> tuple[np.ndarray, np.
 
 
 class _Path:
-    """A path through the positions and occupancies of all sites; arguments as :func:`sample_positions` has them.
+    """A path through the positions and occupancies of all sites; arguments as :func:`sample_atoms` has them.
 
     ``usual`` holds the mean (N,) and the standard deviation (N,) of the occupancies in advance.
     """
@@ -124,39 +166,64 @@ class _Path:
     def __init__(self, model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray,
                  usual: tuple[np.ndarray, np.ndarray], seed: int, on_pass: Callable[[float], None]) -> None:
         self._model, self._sites, self._poses, self._on_pass = model, sites, poses, on_pass
-        self._per_cost = 4 * model.data.mean_electrons(poses)
+        #: U per unit of the cost of the model.
+        self.per_cost = 4 * model.data.mean_electrons(poses)
         self._usual, self._tie = usual[0], usual[1] ** -2.0
-        block = self._per_cost * information
+        #: Centres of the places (N, 3), and whether each site is present (N,).
+        self.home_A, self.present = sites.positions_A.copy(), np.ones(len(sites), bool)
+        block = self.per_cost * information
         block[:, 3, 3] += self._tie
         #: Covariance (N, 4, 4) of each site if the others are known.
         self.covariance = invert_blocks(block)
         self.own_A2 = np.diagonal(self.covariance, axis1=1, axis2=2)[:, :3]
         self._root, self._rng = np.linalg.cholesky(self.covariance), np.random.default_rng(seed)
         self._at = np.column_stack([np.zeros((len(sites), 3)), self._usual])
+        self._by_occupancy = np.zeros(len(sites))
         self._slope = self._slope_at(self._at)
         self._step = min(LONGEST_STEP, STEP_BY_CURVATURE / math.sqrt(self._greatest_curvature()))
         self._velocity = self._rng.standard_normal(self._at.shape)
 
     @property
     def move_A(self) -> np.ndarray:
-        """The position (N, 3) relative to the fitted one."""
+        """The position (N, 3) relative to the centre of its place."""
         return self._at[:, :3]
 
     @property
     def corrected_move_A(self) -> np.ndarray:
-        """The position (N, 3) less H⁻¹ ∇U, relative to the fitted one."""
+        """The position (N, 3) less H⁻¹ ∇U, relative to the centre of its place."""
         return self._at[:, :3] - np.einsum("nij,nj->ni", self.covariance[:, :3], self._slope)
 
-    def step(self) -> None:
-        """Take one step."""
+    @property
+    def state(self) -> State:
+        """All sites, and the gradient of U without what is known before."""
+        return State(self.home_A + self._at[:, :3], self.present, self._at[:, 3], self._by_occupancy)
+
+    def step(self, relocation: Relocation | None) -> np.ndarray:
+        """Take one step, then draw sites anew by ``relocation``; return which are present where they were (N,)."""
         keep = math.exp(-FRICTION * self._step)
         self._push()
         self._drift()
         self._velocity *= keep
         self._velocity += math.sqrt(1 - keep**2) * self._rng.standard_normal(self._velocity.shape)
         self._drift()
-        self._slope = self._slope_at(self._at)
+        residual = None if relocation is None else relocation.residual()
+        self._slope = self._slope_at(self._at, residual)
         self._push()
+        stays = self.present.copy()
+        if relocation is not None and residual is not None:
+            self._take(relocation.draw(self.state, residual), stays)
+        return stays
+
+    def _take(self, drawn: Draw, stays: np.ndarray) -> None:
+        """Put sites where they were drawn. Until the next pass no force acts on those that moved."""
+        stays[drawn.sites] = drawn.stays
+        moved, gone = drawn.sites[drawn.present & ~drawn.stays], drawn.sites[~drawn.present]
+        self.home_A[moved] = drawn.positions_A[drawn.present & ~drawn.stays]
+        self.home_A[gone] += self._at[gone, :3]
+        self.present[drawn.sites] = drawn.present
+        elsewhere = np.concatenate([moved, gone])
+        self._at[elsewhere, :3] = self._slope[elsewhere, :3] = 0
+        self._velocity[elsewhere] = self._rng.standard_normal((len(elsewhere), 4))
 
     def _push(self) -> None:
         """Change the velocities by the force of half a step."""
@@ -167,6 +234,7 @@ class _Path:
     def _drift(self) -> None:
         """Move by half a step; atoms at the wall stay and turn back."""
         there = self._at + 0.5 * self._step * np.einsum("nij,nj->ni", self._root, self._velocity)
+        there[~self.present, :3] = 0
         outside = np.linalg.norm(there[:, :3], axis=1) > REACH_A
         self._velocity[outside] *= -1
         self._at = np.where(outside[:, None], self._at, there)
@@ -182,22 +250,24 @@ class _Path:
             direction = changed
         return max(curvature, 1.0)
 
-    def _slope_at(self, at: np.ndarray) -> np.ndarray:
+    def _slope_at(self, at: np.ndarray, residual: ResidualVolume | None = None) -> np.ndarray:
         """Return the gradient (N, 4) of U, the cost in units of the noise with what is known before; a pass."""
-        here = Sites(self._sites.positions_A + at[:, :3], at[:, 3], self._sites.kinds)
+        here = Sites(self.home_A + at[:, :3], np.where(self.present, at[:, 3], 0.0), self._sites.kinds)
         cost, slope = 0.0, np.zeros(at.shape)
-        for tilt in self._model.gradients(here, self._poses):
+        for tilt in self._model.gradients(here, self._poses, on_slices=None if residual is None else residual.add):
             cost += tilt.cost
             slope[:, :3] += tilt.gradient[0, :, :3] @ self._poses.rotation(tilt.i_tilt)
             slope[:, 3] += tilt.gradient[0, :, 3]
         self._on_pass(cost)
-        slope *= self._per_cost
+        slope *= self.per_cost
+        self._by_occupancy = slope[:, 3].copy()
+        slope[~self.present] = 0
         slope[:, 3] += self._tie * (at[:, 3] - self._usual)
         return slope
 
 
-def _variances(spread_A2: np.ndarray, moves_A: np.ndarray, corrected_A: np.ndarray, own_A2: np.ndarray,
-               kinds: np.ndarray) -> np.ndarray:
+def _variances(places: Places, moves_A: np.ndarray, corrected_A: np.ndarray, own_A2: np.ndarray, kinds: np.ndarray,
+               stays: np.ndarray) -> np.ndarray:
     """Return the variances (N, 3) of the means over a path as estimates of the positions.
 
     They are the spread over the path, and what its length leaves. A path of few independent places tells the spread of
@@ -206,22 +276,28 @@ def _variances(spread_A2: np.ndarray, moves_A: np.ndarray, corrected_A: np.ndarr
 
     Parameters
     ----------
-    spread_A2 : (N, 3)
-        Variance of the position over the path.
+    places : Places
+        Places of the sites.
     moves_A, corrected_A : (:data:`N_PARTS`, N, 3)
-        Means over its parts of the position, and of that less H⁻¹ ∇U, which is the estimate.
+        Means over the parts of the path of the position, and of that less H⁻¹ ∇U, which is the estimate.
     kinds : (N,)
         Element of each site.
+    stays : (N,)
+        Sites that were in one place all the time: they tell how many steps are independent.
     """
-    spread = spread_A2 / own_A2
+    spread = places.spread_A2 / own_A2
     of_mean, of_corrected = (parts.var(axis=0, ddof=1) / N_PARTS / own_A2 for parts in (moves_A, corrected_A))
+    share = np.maximum(places.presence, 1e-3)[:, None]
     ratio = np.empty(spread.shape)
     for kind in np.unique(kinds):
         chosen = kinds == kind
-        n_independent = max(float(spread[chosen].mean() / of_mean[chosen].mean()), 2.0)
-        own = spread[chosen] * n_independent / (n_independent - 1)
-        usual = own.mean()
-        by_chance = 2 * usual**2 / (n_independent - 1)
-        trust = max(1 - by_chance / max(float(own.var()), 1e-300), 0.0)
-        ratio[chosen] = usual + trust * (own - usual) + of_corrected[chosen].mean()
+        still = chosen & stays if (chosen & stays).any() else chosen
+        n_independent = max(float(spread[still].mean() / of_mean[still].mean()), 2.0)
+        n_own = np.maximum(n_independent * share[chosen], 2.0)
+        own = spread[chosen] * n_own / (n_own - 1)
+        often = share[chosen, 0] >= min(0.5, float(share[chosen].max()))
+        usual = own[often].mean()
+        by_chance = 2 * usual**2 / (n_own - 1)
+        true = max(float(own[often].var() - by_chance[often].mean()), 0.0)
+        ratio[chosen] = usual + true / (true + by_chance) * (own - usual) + of_corrected[still].mean() / share[chosen]
     return ratio * own_A2

@@ -16,28 +16,24 @@ from aetlab.core.nouns import RefinedAtoms, TiltSeries, TracedAtoms
 from aetlab.core.poses import Poses
 from aetlab.refinement.aberrations import Lens
 from aetlab.refinement.atom_slices import AtomSlices, CpuAtomSlices
+from aetlab.refinement.error_bars import ErrorBars
 from aetlab.refinement.fisher import (
     information_passes,
     neighbour_correlation,
     own_information,
     sample_information,
     sample_pose_information,
-    spread_of_tilts,
-    standard_errors,
-    tilt_factors,
     try_elements,
     unbiased_thermal,
-    variance_factors,
 )
 from aetlab.refinement.fit import Fit, fit_poses, fit_to_images
 from aetlab.refinement.hand import Twin, fit_twin
 from aetlab.refinement.image_parameters import Calibration, at_usual_occupancy, calibrate_images, take_common
 from aetlab.refinement.kept import carry_along, count_lost, keep_traced, well_traced, why_kept
 from aetlab.refinement.model import AtomModel, ImageFormation, Sites
-from aetlab.refinement.naming import exchanged_occupancy, misfit_factor, name_sites, odds_of_best_place
+from aetlab.refinement.naming import exchanged_occupancy, name_sites, odds_of_best_place, with_presence
 from aetlab.refinement.passes import N_CALIBRATIONS, n_settling
-from aetlab.refinement.planes import plane_factors
-from aetlab.refinement.posterior import Sampled, sample_positions
+from aetlab.refinement.posterior import Sampled, sample_atoms
 from aetlab.refinement.robust import Left, forget_images, weigh_images
 from aetlab.refinement.sampling import correct_sampling, relaxed_thermal
 from aetlab.refinement.search import (
@@ -49,7 +45,7 @@ from aetlab.refinement.search import (
     propose_sites,
 )
 from aetlab.refinement.start import Known, align_tilts, as_sites, first_sites, noise_imitates_atoms
-from aetlab.refinement.summary import summarize_errors, summarize_fit, summarize_images
+from aetlab.refinement.summary import summarize_fit, summarize_images
 from aetlab.refinement.surroundings import free_volume_A3, log_surroundings
 from aetlab.spec import RefineSpec
 
@@ -345,48 +341,47 @@ class _Refinement:
         self._passed("information", n_passes)
         return information
 
-    def _sample(self, sites: Sites, poses: Poses, information: np.ndarray, errors: np.ndarray) -> Sampled:
+    def _sample(self, sites: Sites, poses: Poses, bars: ErrorBars) -> Sampled:
         n_steps, seed = (self._spec.n_sampled, next(self._seeds)) if self._noisy else (0, 0)
-        return sample_positions(self._coarse, sites, poses, information, errors, n_steps=n_steps, seed=seed,
-                                on_pass=lambda cost: self._passed(f"sampling, cost {cost:.6g}"))
+        return sample_atoms(self._coarse, sites, poses, bars.information, bars.linear, n_steps=n_steps,
+                            spec=self._spec, misfit=bars.misfit, seed=seed,
+                            on_pass=lambda cost: self._passed(f"sampling, cost {cost:.6g}"))
 
     def _finish(self, fit: Fit, sites: Sites, poses: Poses) -> RefinedAtoms:
         spec, model, n_electrons = self._spec, self._model, self._model.data.mean_electrons(poses)
         by_amount, full, by_tilt = self._try_elements(sites, poses, self._many)
-        information = own_information(full, sites.kinds, np.ones(len(sites)))
-        factors = variance_factors(self._coarse, sites, poses, information, next(self._seeds))
+        bars = ErrorBars.of(model, self._coarse, sites, poses, full, by_tilt, next(self._seeds))
         self._passed("overlap")
-        errors = standard_errors(information, n_electrons, factors[sites.kinds], sites.occupancy)
-        sampled = self._sample(sites, poses, information, errors)
+        sampled = self._sample(sites, poses, bars)
         thermal_A2, thermal_error_A2 = unbiased_thermal(
-            model.thermal_A2, fit.thermal_information, sites.kinds, errors, n_electrons) if spec.thermal else (
+            model.thermal_A2, fit.thermal_information, sites.kinds, bars.linear, n_electrons) if spec.thermal else (
             model.thermal_A2, np.zeros(len(model.elements)))
-        seen = model.data.present.any(axis=1)
-        repeated = tilt_factors(information, spread_of_tilts(by_tilt[seen]), sites.kinds, len(model.elements),
-                                n_electrons, int(seen.sum()))
-        planes = plane_factors(model, sites, poses, information, repeated[np.unique(sites.kinds)])
-        errors = np.column_stack([sampled.errors_A, errors[:, 3]]) * np.sqrt((repeated * planes)[sites.kinds])
-        factor = float(factors[:, 3].mean()) * misfit_factor(sites.kinds, sites.occupancy, errors[:, 3],
-                                                             (repeated * planes)[np.unique(sites.kinds), 3])
-        odds = odds_of_best_place(sites.occupancy, sites.kinds, full, n_electrons, factor, free_volume_A3(
-            sites.positions_A, spec.min_distance_A, spec.max_distance_A))
-        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, n_electrons, factor,
+        errors, there = bars.stated(sampled, sites.kinds), sampled.present
+        odds = odds_of_best_place(sites.occupancy, sites.kinds, full, n_electrons, bars.name_factor, free_volume_A3(
+            sites.positions_A, spec.min_distance_A, spec.max_distance_A))[there]
+        summary = {"passes": self._n_passes, "traced_lost": self._lost, "neighbour_correlation": neighbour_correlation(
+            bars.information, by_tilt[model.data.present.any(axis=1)])} | bars.summary(sites.kinds, sampled)
+        if sampled.moved is not None:
+            # The names follow from the cost about the fit, which has no gradient there.
+            at_A = np.where(sampled.moved[:, None], sampled.positions_A, sites.positions_A)
+            by_amount, full, _ = self._try_elements(replace(sites, positions_A=at_A).select(there), poses, self._many)
+        sites, errors = replace(sites, positions_A=sampled.positions_A).select(there), errors[there]
+        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, n_electrons, bars.name_factor,
                                self._surroundings(sites.positions_A, sites, own=True), odds)
+        if sampled.presence is not None:
+            posterior = with_presence(posterior, sampled.presence[there])
         numbers = np.append(model.elements, 0)[posterior.argmax(axis=1)]
         scattering = sites.occupancy * model.tables.weight.sum(axis=1)[sites.kinds] * model.voxel_A**3
-        order = np.lexsort(sampled.positions_A[:, [1, 0, 2]].T)
+        order = np.lexsort(sites.positions_A[:, [1, 0, 2]].T)
         order = order[numbers[order] > 0]
         return RefinedAtoms(
-            positions_A=sampled.positions_A[order], occupancy=sites.occupancy[order],
+            positions_A=sites.positions_A[order], occupancy=sites.occupancy[order],
             scattering_V_A3=scattering[order].astype(np.float64), numbers=numbers[order],
             position_error_A=errors[order, :3], occupancy_error=errors[order, 3],
             probability=posterior[order].max(axis=1), posterior=posterior[order, :-1],
             not_atom_probability=posterior[order, -1], poses=poses, thermal_A2=thermal_A2,
             thermal_error_A2=thermal_error_A2, cost=np.array(fit.descent.costs), rounds=tuple(self._rounds),
-            summary={"passes": self._n_passes, "traced_lost": self._lost,
-                     "neighbour_correlation": neighbour_correlation(information, by_tilt[seen])}
-            | summarize_fit(fit, model, n_electrons)
-            | summarize_errors(sites.kinds, factors, repeated, sampled, planes)
+            summary=summary | summarize_fit(fit, model, n_electrons)
             | summarize_images(spec, model, poses, thermal_A2, self._images) | self._lens.summary())
 
     @property

@@ -14,7 +14,6 @@ from aetlab.refinement.aberrations import describe_lens
 from aetlab.refinement.fit import Fit
 from aetlab.refinement.image_parameters import Calibration
 from aetlab.refinement.model import AtomModel
-from aetlab.refinement.posterior import Sampled
 from aetlab.refinement.robust import describe_weakened, list_weakened
 from aetlab.spec import MicroscopeSpec, RefineSpec
 
@@ -23,20 +22,6 @@ def summarize_fit(fit: Fit, model: AtomModel, electrons_per_pixel: float) -> dic
     """Return the entries of the summary for the last fit."""
     return {"stopped": fit.descent.stopped, "remaining_standard_errors": fit.remaining,
             "chi_square": 8 * electrons_per_pixel * fit.descent.cost / model.data.n_values}
-
-
-def summarize_errors(kinds: np.ndarray, overlap: np.ndarray, tilts: np.ndarray, sampled: Sampled,
-                     planes: np.ndarray) -> dict[str, float]:
-    """Return the entries of the summary for the factors of the variances of sites with ``kinds`` (N,).
-
-    They are (K, 4) by element, those of the ``planes`` (4,); ``sampled`` has one for all positions.
-    """
-    there = np.unique(kinds)
-    return {"variance_factor_position": float(overlap[:, :3].mean()),
-            "variance_factor_occupancy": float(overlap[:, 3].mean()),
-            "tilt_factor_position": float(tilts[there, :3].mean()),
-            "sampled_factor_position": sampled.factor,
-            "plane_factor_position": float(planes[:3].mean()), "plane_factor_occupancy": float(planes[3])}
 
 
 def summarize_images(spec: RefineSpec, model: AtomModel, poses: Poses, thermal_A2: np.ndarray,
@@ -64,10 +49,15 @@ def summarize_images(spec: RefineSpec, model: AtomModel, poses: Poses, thermal_A
 def describe_found(refined: RefinedAtoms, series: TiltSeries, stated: MicroscopeSpec) -> list[str]:
     """Return lines on what a refinement found in the images of ``series``.
 
-    They are on images that fit badly, aberrations, and planes of clearly different magnifications.
+    They are on sites that sampling moved or left out, images that fit badly, aberrations, and planes of clearly
+    different magnifications.
     """
     spread, error = (refined.summary.get(f"magnification_{name}_percent", 0.0) for name in ("spread", "error"))
     magnified = [] if spread <= SURE * error else [
         f"the planes of defocus differ in magnification by {spread:.2g} ± {error:.1g} %, which was fitted; the stated "
         "pixel is taken for their mean, and all distances follow it"]
-    return describe_weakened(refined, series) + describe_lens(refined.summary, stated) + magnified
+    moved, gone = (int(refined.summary.get(f"sampled_{name}", 0)) for name in ("moved", "gone"))
+    sampled = [] if not moved + gone else [
+        f"of the fitted sites {moved} are at other places oftener, and {gone} are left out, since an atom is there in "
+        "less than half of the samples"]
+    return sampled + describe_weakened(refined, series) + describe_lens(refined.summary, stated) + magnified

@@ -6,8 +6,9 @@ surroundings often decide what the images leave open. No chemistry is assumed. T
 distances and elements of the two nearest sites, the distance of these two from each other, and the number of neighbours
 that each of them has about as near as the position. For each element their density is a product of histograms over the
 sites that hold the element; for positions without an atom it is the same over positions drawn uniformly about the
-sites. The density of each element is mixed with a share of the latter, so that unusual surroundings alone exclude
-nothing.
+sites. The histograms are not independent, and the ratio of two products is too far from 1: it is replaced by the ratio
+of its own frequencies at the sites and at the drawn positions. The density of each element is mixed with a share of the
+latter, so that unusual surroundings alone exclude nothing.
 """
 
 from __future__ import annotations
@@ -41,19 +42,23 @@ SMOOTH_WIDE, ADVANCE = 0.7, 0.3
 #: Share of the density of positions without an atom in that of each element.
 UNUSUAL = 0.1
 #: Positions drawn for each site, and the least number in all.
-DRAWN_PER_SITE, LEAST_DRAWN = 15, 60_000
+DRAWN_PER_SITE, LEAST_DRAWN = 15, 120_000
 #: Places drawn to measure a volume.
 N_FREE = 50_000
 #: Sites of lower occupancy do not enter the histograms.
 LEAST_OCCUPANCY = 0.7
+#: Fewest sites that tell anything.
+LEAST_SITES = 3
+#: Logarithms of the ratio of an atom to no atom at which it is calibrated.
+RATIOS = np.arange(-5.0, 8.5)
 _N_CELLS = round(REACH_A / CELL_A) + 1
 _N_WIDE = round(REACH_A / WIDE_CELL_A)
 _N_APART = round(2 * REACH_A / APART_CELL_A) + 1
 
 
 @dataclass(frozen=True)
-class _Surroundings:
-    """Two nearest sites of P positions, all arrays (P, 2) but ``apart`` (P,).
+class _Described:
+    """Surroundings of P positions: their two nearest sites, all arrays (P, 2) but ``apart`` (P,).
 
     ``kinds`` are their elements, ``distance_A`` their distances, ``n_neighbours`` the other sites in the shell of each;
     ``apart`` is the bin of the distance between them.
@@ -64,8 +69,8 @@ class _Surroundings:
     n_neighbours: np.ndarray
     apart: np.ndarray
 
-    def select(self, chosen: np.ndarray) -> _Surroundings:
-        return _Surroundings(self.kinds[chosen], self.distance_A[chosen], self.n_neighbours[chosen], self.apart[chosen])
+    def select(self, chosen: np.ndarray) -> _Described:
+        return _Described(self.kinds[chosen], self.distance_A[chosen], self.n_neighbours[chosen], self.apart[chosen])
 
     @property
     def distance_cells(self) -> tuple[np.ndarray, ...]:
@@ -78,51 +83,98 @@ class _Surroundings:
         """Wide bins (P, 2) of the distances."""
         return np.minimum((self.distance_A / WIDE_CELL_A).astype(np.int64), _N_WIDE - 1)
 
-    def log_density(self, known: _Surroundings, n_kinds: int, smooth: float) -> np.ndarray:
-        """Return the logarithm of the density (P,) of ``known`` at these surroundings."""
-        log = np.log(_density(known.distance_cells, n_kinds, smooth)[self.distance_cells])
-        for i in range(2):
-            table = _conditional(known.kinds[:, i], known.wide[:, i], known.n_neighbours[:, i],
-                                 (n_kinds, NEIGHBOURS_MAX + 1), 0.0)
-            log += np.log(table[self.kinds[:, i], self.wide[:, i], self.n_neighbours[:, i]])
-        pair, own_pair = (part.kinds[:, 0] * n_kinds + part.kinds[:, 1] for part in (known, self))
-        table = _conditional(pair, known.wide[:, 1], known.apart, (n_kinds**2, _N_APART), 1.0)
-        return np.asarray(log + np.log(table[own_pair, self.wide[:, 1], self.apart]))
+    def pairs(self, n_kinds: int) -> np.ndarray:
+        """Numbers (P,) of the pairs of elements."""
+        return np.asarray(self.kinds[:, 0] * n_kinds + self.kinds[:, 1])
+
+
+class _Tables:
+    """The density of the surroundings of positions ``known``: a product of histograms."""
+
+    def __init__(self, known: _Described, n_kinds: int, smooth: float) -> None:
+        self._n_kinds = n_kinds
+        self._near = np.log(_density(known.distance_cells, n_kinds, smooth))
+        self._counts = [np.log(_conditional(known.kinds[:, i], known.wide[:, i], known.n_neighbours[:, i],
+                                            (n_kinds, NEIGHBOURS_MAX + 1), 0.0)) for i in range(2)]
+        self._apart = np.log(_conditional(known.pairs(n_kinds), known.wide[:, 1], known.apart,
+                                          (n_kinds**2, _N_APART), 1.0))
+
+    def log_density(self, here: _Described) -> np.ndarray:
+        """Return the logarithm of the density (P,) at the surroundings ``here``."""
+        log = self._near[here.distance_cells]
+        for i, table in enumerate(self._counts):
+            log = log + table[here.kinds[:, i], here.wide[:, i], here.n_neighbours[:, i]]
+        return np.asarray(log + self._apart[here.pairs(self._n_kinds), here.wide[:, 1], here.apart])
+
+
+class Surroundings:
+    """What the surroundings of a position tell about the atom there, learnt from ``sites``.
+
+    Parameters
+    ----------
+    sites : Sites
+        The data of the histograms, at least :data:`LEAST_SITES`.
+    n_kinds : int
+        Number of elements.
+    min_distance_A, max_distance_A : float
+        Range of the distance of a position without an atom from its nearest site.
+    seed : int
+        Seed of the drawn positions.
+    """
+
+    def __init__(self, sites: Sites, n_kinds: int, *, min_distance_A: float, max_distance_A: float, seed: int) -> None:
+        tree = cKDTree(sites.positions_A)
+        of_sites = _describe(tree, sites, sites.positions_A, np.arange(len(sites)))
+        drawn_A = _draw_places(tree, sites, min_distance_A, max_distance_A, np.random.default_rng(seed))
+        of_drawn = _describe(tree, sites, drawn_A, np.full(len(drawn_A), -1))
+        self._nothing = _Tables(of_drawn, n_kinds, SMOOTH_NOTHING)
+        known = [of_sites.select((sites.kinds == kind) & (sites.occupancy >= LEAST_OCCUPANCY))
+                 for kind in range(n_kinds)]
+        self._elements = [_Tables(own, n_kinds, SMOOTH_ELEMENT) for own in known]
+        self._ratios = [_calibrate(*(self._raw(kind, here) for here in (own, of_drawn)))
+                        for kind, own in enumerate(known)]
+
+    def log_density(self, places_A: np.ndarray, among: Sites, left_out: np.ndarray) -> np.ndarray:
+        """Return the log density (P, n_kinds + 1) of the surroundings of positions, given each element, and no atom.
+
+        Neighbours are the sites ``among`` without that of the index ``left_out`` (P,); -1 leaves none out.
+        """
+        here = _describe(cKDTree(among.positions_A), among, places_A, left_out)
+        nothing = self._nothing.log_density(here)
+        log = np.repeat(nothing[:, None], len(self._elements) + 1, axis=1)
+        for kind, ratio in enumerate(self._ratios):
+            log[:, kind] += np.logaddexp(np.log(1 - UNUSUAL) + np.interp(self._raw(kind, here), RATIOS, ratio),
+                                         np.log(UNUSUAL))
+        return log
+
+    def _raw(self, kind: int, here: _Described) -> np.ndarray:
+        """Return the log ratio (P,) of the products of histograms of an element and of no atom."""
+        return np.asarray(self._elements[kind].log_density(here) - self._nothing.log_density(here))
 
 
 def log_surroundings(places_A: np.ndarray, sites: Sites, n_kinds: int, *, own: bool, min_distance_A: float,
                      max_distance_A: float, seed: int) -> np.ndarray:
     """Return the log density (P, n_kinds + 1) of the surroundings of positions, given each element, and given no atom.
 
-    Parameters
-    ----------
-    places_A : (P, 3)
-        x, y, z.
-    sites : Sites
-        Neighbours of the positions, and the data of the histograms.
-    n_kinds : int
-        Number of elements.
-    own : bool
-        If True, the positions are those of ``sites``, and neighbours are the nearest other sites.
-    min_distance_A, max_distance_A : float
-        Range of the distance of a position without an atom from its nearest site.
-    seed : int
-        Seed of the drawn positions.
+    With ``own`` the positions are those of ``sites``, and neighbours are the other sites. The other parameters are
+    those of :class:`Surroundings`. Fewer sites than :data:`LEAST_SITES` tell nothing: 0.
     """
-    if len(sites) < 3 or not len(places_A):
+    if len(sites) < LEAST_SITES or not len(places_A):
         return np.zeros((len(places_A), n_kinds + 1))
-    tree = cKDTree(sites.positions_A)
-    of_sites = _describe(tree, sites, sites.positions_A, own=True)
-    drawn_A = _draw_places(tree, sites, min_distance_A, max_distance_A, np.random.default_rng(seed))
-    here = of_sites if own else _describe(tree, sites, places_A, own=False)
-    nothing = here.log_density(_describe(tree, sites, drawn_A, own=False), n_kinds, SMOOTH_NOTHING)
-    log = np.empty((len(places_A), n_kinds + 1))
-    for kind in range(n_kinds):
-        usual = here.log_density(of_sites.select((sites.kinds == kind) & (sites.occupancy >= LEAST_OCCUPANCY)), n_kinds,
-                                 SMOOTH_ELEMENT)
-        log[:, kind] = np.logaddexp(np.log(1 - UNUSUAL) + usual, np.log(UNUSUAL) + nothing)
-    log[:, -1] = nothing
-    return log
+    learnt = Surroundings(sites, n_kinds, min_distance_A=min_distance_A, max_distance_A=max_distance_A, seed=seed)
+    return learnt.log_density(places_A, sites, np.arange(len(sites)) if own else np.full(len(places_A), -1))
+
+
+def _calibrate(of_atoms: np.ndarray, of_nothing: np.ndarray) -> np.ndarray:
+    """Return the log ratio (R,) of the frequencies of :data:`RATIOS` at atoms and at positions without one.
+
+    Where there are few of either, the ratio stays what it is said to be.
+    """
+    edges = np.concatenate([[-np.inf], 0.5 * (RATIOS[1:] + RATIOS[:-1]), [np.inf]])
+    counts, others = (np.histogram(values, edges)[0] for values in (of_atoms, of_nothing))
+    atoms = counts + ADVANCE * np.exp(0.5 * RATIOS)
+    nothing = others * (max(len(of_atoms), 1) / max(len(of_nothing), 1)) + ADVANCE * np.exp(-0.5 * RATIOS)
+    return np.maximum.accumulate(np.log(atoms / nothing))
 
 
 def free_volume_A3(positions_A: np.ndarray, least_A: float, most_A: float) -> float:
@@ -149,16 +201,22 @@ def _in_ball(n: int, radius_A: float, rng: np.random.Generator) -> np.ndarray:
     return direction
 
 
-def _describe(tree: cKDTree, sites: Sites, places_A: np.ndarray, *, own: bool) -> _Surroundings:
-    """Return the surroundings of the positions (P, 3); with ``own`` each position is a site, which is left out."""
-    distance_A, index = tree.query(places_A, k=2 + own, workers=n_threads())
-    distance_A, index = distance_A[:, int(own):], index[:, int(own):]
-    near_A = sites.positions_A[index]
-    # The count holds the nearest site itself and, with own, the position's.
-    n_neighbours = tree.query_ball_point(near_A, SHELL * distance_A, return_length=True, workers=n_threads()) - 1 - own
+def _describe(tree: cKDTree, sites: Sites, places_A: np.ndarray, left_out: np.ndarray) -> _Described:
+    """Return the surroundings of the positions (P, 3) among ``sites`` without that of the index ``left_out`` (P,)."""
+    distance_A, index = tree.query(places_A, k=3, workers=n_threads())
+    # Of three sites the one that is left out, or else the farthest.
+    kept = index != left_out[:, None]
+    kept[kept.all(axis=1), 2] = False
+    distance_A, index = distance_A[kept].reshape(-1, 2), index[kept].reshape(-1, 2)
+    near_A, radius_A = sites.positions_A[index], SHELL * distance_A
+    # The count holds the nearest site itself, and the one that is left out if it lies in the shell.
+    counted = tree.query_ball_point(near_A, radius_A, return_length=True, workers=n_threads()) - 1
+    out = left_out >= 0
+    gone_A = np.linalg.norm(near_A[out] - sites.positions_A[left_out[out]][:, None], axis=2)
+    counted[out] -= gone_A <= radius_A[out]
     apart = (np.linalg.norm(near_A[:, 0] - near_A[:, 1], axis=1) / APART_CELL_A).astype(np.int64)
-    return _Surroundings(sites.kinds[index], distance_A, np.clip(n_neighbours, 0, NEIGHBOURS_MAX),
-                         np.minimum(apart, _N_APART - 1))
+    return _Described(sites.kinds[index], distance_A, np.clip(counted, 0, NEIGHBOURS_MAX),
+                      np.minimum(apart, _N_APART - 1))
 
 
 def _density(cells: tuple[np.ndarray, ...], n_kinds: int, smooth: float) -> np.ndarray:

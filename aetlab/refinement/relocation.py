@@ -1,0 +1,252 @@
+"""Moves of single sites on a path through the posterior: to another place, away, and back.
+
+Where noise imitates atoms, the images leave open where an atom is and whether there is one. The likelihood then has
+maxima that no dynamics crosses. Between its steps some sites, far from each other, are therefore drawn anew (Gibbs
+sampling): each is at one of the places within :data:`REACH_A`, or away.
+
+The cost U is quadratic in the amount q of an atom at a place x: U(q) - U(0) = q g(x) + ½ q² H, with g the gradient with
+respect to the amount while the site is empty, and H the information. A site that is occupied at x₀ hides some of it:
+g(x) is lower by q H A(x - x₀), where A is the correlation of the gradients that white noise has at two places. One pass
+gives the gradient everywhere: it is the back-projected residual, smoothed with the width of an atom, in units in which
+it agrees with the gradients at the sites.
+
+The prior is the density of atoms in the free places times what the neighbours tell
+(:mod:`aetlab.refinement.surroundings`), 0 nearer to another site than sites may be. A place that k absent sites reach
+counts as 1/k for each of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
+from scipy.spatial import cKDTree
+
+from aetlab.core.backend import n_threads
+from aetlab.core.poses import Poses
+from aetlab.refinement.fisher import SAMPLES_LAST
+from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.search import ResidualVolume, lightest_kind
+from aetlab.refinement.surroundings import LEAST_SITES, Surroundings, free_volume_A3
+from aetlab.spec import RefineSpec
+
+#: How far from its place a site is looked for, and distance of the places that are tried, in Å.
+REACH_A, STEP_A = 1.8, 0.3
+#: A site that is drawn nearer to its place stays there: the dynamics moves it.
+STAY_A = 0.5
+#: Standard deviation in Å of the Gaussian that the residual is smoothed with. Of 0.25 to 0.5 Å this one correlates best
+#: with the gradients of amounts of oxygen: 0.987.
+SMOOTH_A = 0.3
+#: Passes with white noise that tell how gradients at two places correlate.
+N_NOISE = 2
+#: Places whose log-likelihood is lower than the best by more than the first, or lower than no atom by more than the
+#: second, are left out before the neighbours count.
+BELOW_BEST, BELOW_NOTHING = 8.0, 10.0
+#: Weight of the latest draw in how open a site is, least openness, and the multiple of it that is the probability to be
+#: drawn, unless a neighbour is.
+LATEST, LEAST_OPEN, OFTEN = 0.5, 0.02, 10.0
+#: Sites whose places are tried at once, and most sites at which gradients are correlated.
+BATCH, N_CORRELATED = 2000, 2000
+
+
+@dataclass(frozen=True)
+class State:
+    """All sites at one step of the path.
+
+    ``positions_A`` (N, 3), whether each is ``present`` (N,), its ``occupancy`` (N,) when it is, and the gradient
+    ``by_occupancy`` (N,) of U.
+    """
+
+    positions_A: np.ndarray
+    present: np.ndarray
+    occupancy: np.ndarray
+    by_occupancy: np.ndarray
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The sites (M,) that were drawn: their indices, whether they are ``present``, and their places (M, 3).
+
+    ``stays`` (M,) says of those that were and are present whether they stay where they were.
+    """
+
+    sites: np.ndarray
+    present: np.ndarray
+    positions_A: np.ndarray
+    stays: np.ndarray
+
+
+class Relocation:
+    """Draws sites anew, some at a time.
+
+    Parameters
+    ----------
+    model, sites, poses : AtomModel, Sites, Poses
+        The fitted atoms.
+    information : (N,)
+        Second derivative H of U with respect to the occupancy of each site, from
+        :data:`aetlab.refinement.fisher.SAMPLES_LAST` samples.
+    fixed : (N,), bool
+        Sites that are not drawn.
+    misfit : float
+        Factor by which the images vary more than U says.
+    spec : RefineSpec
+        Distances between sites, and whether surroundings count.
+    seed : int
+        Seed of noise and draws.
+    """
+
+    def __init__(self, model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, fixed: np.ndarray, *,
+                 misfit: float, spec: RefineSpec, seed: int) -> None:
+        self._model, self._kinds, self._spec = model, sites.kinds, spec
+        self._information = _without_noise(information, sites.kinds)
+        self._misfit, self._poses = misfit, poses
+        noise, draws, learnt = np.random.SeedSequence(seed).spawn(3)
+        self._rng, self._learn_seeds = np.random.default_rng(draws), iter(learnt.generate_state(64).tolist())
+        lightest = sites.kinds == lightest_kind(model)
+        self._lightest = lightest if lightest.any() else np.ones(len(sites), bool)
+        steps = np.arange(-math.floor(REACH_A / STEP_A), math.floor(REACH_A / STEP_A) + 1) * STEP_A
+        offsets_A = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+        self._offsets_A = offsets_A[np.linalg.norm(offsets_A, axis=1) <= REACH_A]
+        self._centre = int(np.argmin(np.linalg.norm(self._offsets_A, axis=1)))
+        self._correlation = self._correlate(sites, noise)
+        free_A3 = free_volume_A3(sites.positions_A, spec.min_distance_A, spec.max_distance_A)
+        share = np.bincount(sites.kinds, minlength=len(model.elements)) / len(sites)
+        self._log_prior = np.log(STEP_A**3 / free_A3 * share[sites.kinds])
+        self._open = np.where(fixed, 0.0, 1.0)
+        self._surroundings: Surroundings | None = None
+
+    def learn(self, state: State) -> None:
+        """Learn the usual surroundings from the sites that are present."""
+        if self._spec.surroundings and np.count_nonzero(state.present) >= LEAST_SITES:
+            self._surroundings = Surroundings(
+                self._present(state), len(self._model.elements), min_distance_A=self._spec.min_distance_A,
+                max_distance_A=self._spec.max_distance_A, seed=next(self._learn_seeds))
+
+    def residual(self) -> ResidualVolume:
+        """Return an empty residual volume, to be filled by the pass before a draw."""
+        return _residual_of(self._model, self._poses)
+
+    def draw(self, state: State, residual: ResidualVolume) -> Draw:
+        """Draw some of the sites anew, with the residual and the gradients of the pass at this state."""
+        gradient = _Gradient(residual, self._model.voxel_A)
+        there = gradient.at(state.positions_A[self._lightest])
+        gradient.scale = float(there @ state.by_occupancy[self._lightest] / max(there @ there, 1e-300))
+        chosen = self._choose(state.positions_A)
+        parts = [self._draw(state, gradient, chosen[first:first + BATCH])
+                 for first in range(0, max(len(chosen), 1), BATCH)]
+        return Draw(*(np.concatenate([getattr(part, name) for part in parts])
+                      for name in ("sites", "present", "positions_A", "stays")))
+
+    def _choose(self, positions_A: np.ndarray) -> np.ndarray:
+        """Return sites so far apart that none of their new places meet, open ones more likely."""
+        apart_A = 2 * REACH_A + self._spec.min_distance_A
+        asked = np.flatnonzero(self._rng.random(len(positions_A)) < OFTEN * self._open)
+        order = asked[np.argsort(-self._open[asked] * self._rng.random(len(asked)), kind="stable")]
+        near = cKDTree(positions_A).query_ball_point(positions_A[order], apart_A, workers=n_threads())
+        taken, chosen = np.zeros(len(positions_A), bool), []
+        for site, others in zip(order, near, strict=True):
+            if not taken[site]:
+                chosen.append(site)
+                taken[others] = True
+        return np.array(chosen, np.int64)
+
+    def _draw(self, state: State, gradient: _Gradient, chosen: np.ndarray) -> Draw:
+        before_A, was = state.positions_A[chosen], state.present[chosen]
+        log = self._log_likelihood(state, gradient, chosen) + self._log_prior[chosen, None]
+        row, place = np.nonzero(log > np.maximum(log.max(axis=1, keepdims=True) - BELOW_BEST, -BELOW_NOTHING))
+        places_A = before_A[row] + self._offsets_A[place]
+        kept = np.full(log.shape, -np.inf)
+        kept[row, place] = log[row, place] + self._log_prior_of(state, places_A, chosen[row])
+        top = np.maximum(kept.max(axis=1), 0)
+        weight, nothing = np.exp(kept - top[:, None]), np.exp(-top)
+        total = weight.sum(axis=1) + nothing
+        drawn = self._rng.random(len(chosen)) * total - nothing
+        present = drawn > 0
+        pick = np.minimum((weight.cumsum(axis=1) < drawn[:, None]).sum(axis=1), weight.shape[1] - 1)
+        off_A = np.linalg.norm(self._offsets_A, axis=1)
+        elsewhere = nothing + weight[:, off_A >= STAY_A].sum(axis=1)
+        now_open = np.where(was, elsewhere, weight.sum(axis=1)) / total
+        self._open[chosen] += LATEST * (np.maximum(now_open, LEAST_OPEN) - self._open[chosen])
+        within_A = STEP_A * (self._rng.random((len(chosen), 3)) - 0.5)
+        return Draw(chosen, present, before_A + self._offsets_A[pick] + within_A,
+                    was & present & (off_A[pick] < STAY_A))
+
+    def _log_likelihood(self, state: State, gradient: _Gradient, chosen: np.ndarray) -> np.ndarray:
+        """Return the log ratio (M, P) of the likelihoods of a chosen site at each place, and of no atom there."""
+        amount, curvature = state.occupancy[chosen, None], self._information[chosen, None]
+        usual = float(np.median(self._information[self._lightest]))
+        places_A = (state.positions_A[chosen, None] + self._offsets_A).reshape(-1, 3)
+        slope = gradient.at(places_A).reshape(len(chosen), -1) * np.sqrt(curvature / usual)
+        # The gradient at the site itself is known.
+        slope += (state.by_occupancy[chosen] - slope[:, self._centre])[:, None] * self._correlation
+        slope -= state.present[chosen, None] * amount * curvature * self._correlation
+        return np.asarray(-(amount * slope + 0.5 * amount**2 * curvature) / self._misfit)
+
+    def _log_prior_of(self, state: State, places_A: np.ndarray, of_site: np.ndarray) -> np.ndarray:
+        """Return the logarithm of the prior (P,) of places beyond the density of atoms, for the sites ``of_site``."""
+        number = np.cumsum(state.present) - 1  # of the present sites
+        own = np.where(state.present[of_site], number[of_site], -1)
+        among = self._present(state)
+        log = np.zeros(len(places_A))
+        if len(among) and len(places_A):
+            distance_A, index = cKDTree(among.positions_A).query(places_A, k=2, workers=n_threads())
+            nearest_A = np.where(index[:, 0] == own, distance_A[:, 1], distance_A[:, 0])
+            log[nearest_A < self._spec.min_distance_A] = -np.inf
+        free = np.isfinite(log)
+        if self._surroundings is not None and len(among) >= LEAST_SITES and free.any():
+            told = self._surroundings.log_density(places_A[free], among, own[free])
+            log[free] = told[np.arange(len(told)), self._kinds[of_site[free]]] - told[:, -1]
+        if not state.present.all() and len(places_A):
+            absent = cKDTree(state.positions_A[~state.present])
+            reaching = absent.query_ball_point(places_A, REACH_A, return_length=True, workers=n_threads())
+            log -= np.log(np.maximum(reaching + state.present[of_site], 1))
+        return log
+
+    def _present(self, state: State) -> Sites:
+        kinds = self._kinds[state.present]
+        return Sites(state.positions_A[state.present], np.ones(len(kinds)), kinds)
+
+    def _correlate(self, sites: Sites, noise: np.random.SeedSequence) -> np.ndarray:
+        """Return the correlation (P,) of the gradients of white noise at a site and at the places about it."""
+        products, square = np.zeros(len(self._offsets_A)), 0.0
+        places_A = sites.positions_A[::math.ceil(len(sites) / N_CORRELATED)]
+        for child in noise.spawn(N_NOISE):
+            residual = _residual_of(self._model, self._poses)
+            for _ in self._model.gradients(sites, self._poses, noise=child, on_slices=residual.add):
+                pass
+            gradient = _Gradient(residual, self._model.voxel_A)
+            here = gradient.at(places_A)
+            square += here @ here
+            products += [here @ gradient.at(places_A + offset_A) for offset_A in self._offsets_A]
+        return 0.5 * (products + products[::-1]) / max(square, 1e-300)  # the offsets are symmetric
+
+
+class _Gradient:
+    """The gradient of the cost with respect to an amount of an atom at any place, times ``scale``."""
+
+    def __init__(self, residual: ResidualVolume, voxel_A: float) -> None:
+        smooth = gaussian_filter(residual.volume, SMOOTH_A / voxel_A, mode="constant")
+        self._spline, self._voxel_A, self.scale = spline_filter(smooth, order=3, output=np.float32), voxel_A, 1.0
+
+    def at(self, places_A: np.ndarray) -> np.ndarray:
+        """Return it (P,) at places x, y, z (P, 3)."""
+        index = places_A[:, [2, 0, 1]] / self._voxel_A + (np.array(self._spline.shape) - 1) / 2
+        return -self.scale * map_coordinates(self._spline, index.T, output=np.float64, order=3, mode="nearest",
+                                             prefilter=False)
+
+
+def _without_noise(information: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """Return the information (N,) drawn towards the mean of its element, as far as the samples explain its spread."""
+    steady = information.copy()
+    for kind in np.unique(kinds):
+        own = information[kinds == kind]
+        by_chance = 2 / SAMPLES_LAST * own.mean() ** 2
+        steady[kinds == kind] += min(by_chance / max(float(own.var()), 1e-300), 1.0) * (own.mean() - own)
+    return steady
+
+
+def _residual_of(model: AtomModel, poses: Poses) -> ResidualVolume:
+    return ResidualVolume(model.shape_zxy, model.n_layers_per_slice, poses, model.voxel_A)

@@ -1,0 +1,208 @@
+"""Draws of single sites on a path through the posterior, and the tally of their places."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from aetlab.core.nouns import TiltSeries
+from aetlab.core.poses import Poses
+from aetlab.forward import add_shot_noise
+from aetlab.refinement.fisher import sample_information, standard_errors
+from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.naming import with_presence
+from aetlab.refinement.places import N_PLACES, Places, Tally, presence_of_atoms
+from aetlab.refinement.posterior import LEAST_STEPS, n_draws, sample_atoms
+from aetlab.refinement.relocation import REACH_A, STAY_A, Relocation, State
+from aetlab.refinement.search import ResidualVolume, join
+from aetlab.refinement.surroundings import free_volume_A3
+from aetlab.spec import MicroscopeSpec, RefineSpec
+
+SHAPE, VOXEL_A = (36, 40, 44), 0.5
+TILT_DEG, DEFOCUS_A = np.arange(0.0, 180.0, 20.0), np.array([200.0, 450.0, 1000.0])
+ELECTRONS = 250.0
+SPEC = RefineSpec(kind="atoms", surroundings=False)
+POSES = Poses.nominal(TILT_DEG, 3)
+
+
+def make_model(series: TiltSeries) -> AtomModel:
+    return AtomModel(series, SHAPE, (8, 14), n_layers_per_slice=4, microscope=MicroscopeSpec(),
+                     parametrization="lobato", debye_waller_A2={"default": 0.5})
+
+
+@pytest.fixture(scope="module")
+def truth() -> Sites:
+    """A cubic grid of 64 displaced atoms, 2.8 Å apart, a third of them silicon."""
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*3 * [np.array([-4.2, -1.4, 1.4, 4.2])], indexing="ij"), -1).reshape(-1, 3)
+    return Sites(grid + rng.normal(0, 0.15, grid.shape), np.ones(64), (np.arange(64) % 3 == 0).astype(int))
+
+
+@pytest.fixture(scope="module")
+def model(truth: Sites) -> AtomModel:
+    vacuum = TiltSeries(np.ones((len(TILT_DEG), 3, *SHAPE[1:]), np.float32), TILT_DEG, DEFOCUS_A, VOXEL_A)
+    images = make_model(vacuum).images(truth, POSES)
+    return make_model(add_shot_noise(dataclasses.replace(vacuum, images=images), ELECTRONS, np.random.default_rng(1)))
+
+
+@pytest.fixture(scope="module")
+def information(model: AtomModel, truth: Sites) -> np.ndarray:
+    return sample_information(model, truth, POSES, 14, 2)
+
+
+def relocation_of(model: AtomModel, sites: Sites, information: np.ndarray, *, free: int | None = None,
+                  misfit: float = 1.0) -> Relocation:
+    """Return draws of all sites, or of the site ``free`` alone."""
+    fixed = np.zeros(len(sites), bool) if free is None else np.arange(len(sites)) != free
+    return Relocation(model, sites, POSES, 4 * ELECTRONS * information[:, 3, 3], fixed, misfit=misfit, spec=SPEC,
+                      seed=3)
+
+
+def state_of(model: AtomModel, sites: Sites, present: np.ndarray,
+             relocation: Relocation) -> tuple[State, ResidualVolume]:
+    """Return the state of sites, and the residual of the pass at it."""
+    residual, by_occupancy = relocation.residual(), np.zeros(len(sites))
+    shown = dataclasses.replace(sites, occupancy=np.where(present, sites.occupancy, 0.0))
+    for tilt in model.gradients(shown, POSES, on_slices=residual.add):
+        by_occupancy += 4 * ELECTRONS * tilt.gradient[0, :, 3]
+    return State(sites.positions_A, present, sites.occupancy, by_occupancy), residual
+
+
+def cost(model: AtomModel, sites: Sites) -> float:
+    return 4 * ELECTRONS * sum(tilt.cost for tilt in model.gradients(sites, POSES))
+
+
+SITE = 26
+
+
+@pytest.fixture(scope="module")
+def off(truth: Sites) -> Sites:
+    """The atoms, with :data:`SITE` half an ångström off."""
+    positions_A = truth.positions_A.copy()
+    positions_A[SITE] += [0.3, -0.3, 0.3]
+    return dataclasses.replace(truth, positions_A=positions_A)
+
+
+@pytest.fixture(scope="module")
+def gains(model: AtomModel, off: Sites) -> tuple[np.ndarray, np.ndarray]:
+    """Places (P, 3) of the site in steps of 0.45 Å, and what an atom there takes from U, by the cost itself."""
+    others = Sites(*(np.delete(values, SITE, axis=0) for values in (off.positions_A, off.occupancy, off.kinds)))
+    steps = np.arange(-4, 5) * 0.45
+    places_A = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    places_A = off.positions_A[SITE] + places_A[np.linalg.norm(places_A, axis=1) <= REACH_A]
+    nearest_A = np.linalg.norm(places_A[:, None] - others.positions_A, axis=2).min(axis=1)
+    places_A = places_A[nearest_A >= SPEC.min_distance_A]
+    atoms = [Sites(place_A[None], off.occupancy[[SITE]], off.kinds[[SITE]]) for place_A in places_A]
+    return places_A, cost(model, others) - np.array([cost(model, join(others, atom)) for atom in atoms])
+
+
+@pytest.mark.parametrize("occupied", [True, False])
+@pytest.mark.parametrize("misfit", [50.0, 200.0])
+def test_frequencies_of_draws_are_those_of_the_exact_likelihood(
+        model: AtomModel, off: Sites, gains: tuple[np.ndarray, np.ndarray], information: np.ndarray, occupied: bool,
+        misfit: float) -> None:
+    """A site that is off, drawn 400 times; the misfit leaves open where it is, and whether it is."""
+    present = np.ones(64, bool)
+    present[SITE] = occupied
+    relocation = relocation_of(model, off, information, free=SITE, misfit=misfit)
+    state, residual = state_of(model, off, present, relocation)
+    draws = [relocation.draw(state, residual) for _ in range(400)]
+    assert all(draw.sites.tolist() in ([], [SITE]) for draw in draws)
+    draws = [draw for draw in draws if len(draw.sites)]
+    drawn_A = np.array([draw.positions_A[0] for draw in draws if draw.present[0]])
+    places_A, gain = gains
+    weights = np.exp(gain / misfit)
+    free_A3 = free_volume_A3(off.positions_A, SPEC.min_distance_A, SPEC.max_distance_A)
+    odds = weights.sum() * 0.45**3 * np.mean(off.kinds == off.kinds[SITE]) / free_A3
+    mean_A = np.average(places_A, axis=0, weights=weights)
+    spread_A = np.sqrt(np.average((places_A - mean_A) ** 2, axis=0, weights=weights))
+    n = len(drawn_A)
+    assert n / len(draws) == pytest.approx(odds / (1 + odds), abs=0.08)
+    # Three standard errors of the draws, and 0.05 Å: places are 0.3 and 0.45 Å apart.
+    assert (np.abs(drawn_A.mean(axis=0) - mean_A) < 0.05 + 3 * spread_A / np.sqrt(n)).all()
+    np.testing.assert_allclose(drawn_A.std(axis=0), spread_A, rtol=0.05 + 3 / np.sqrt(2 * n))
+
+
+def test_sites_where_nothing_is_go_and_sites_beside_an_atom_move_there(model: AtomModel, truth: Sites,
+                                                                       information: np.ndarray) -> None:
+    gaps_A = 0.5 * (truth.positions_A[[0, 5, 21]] + truth.positions_A[[21, 26, 42]])  # centres of cubes of atoms
+    sites = join(truth, Sites(gaps_A, np.ones(3), np.zeros(3, int)))
+    lost = [9, 37]
+    sites.positions_A[lost] += [[1.0, 0.0, 0.5], [-0.9, 0.7, 0.0]]
+    information = np.concatenate([information, np.median(information[truth.kinds == 0], axis=0)[None].repeat(3, 0)])
+    sampled = sample_atoms(model, sites, POSES, information, standard_errors(information, ELECTRONS), n_steps=112,
+                           spec=SPEC, misfit=1.0, seed=4, on_pass=lambda cost: None)
+    assert sampled.presence is not None and sampled.moved is not None
+    assert sampled.present.tolist() == [True] * 64 + [False] * 3
+    assert np.flatnonzero(sampled.moved & sampled.present).tolist() == lost
+    assert sampled.counts() == {"sampled_moved": 2.0, "sampled_gone": 3.0}
+    off_A = np.linalg.norm(sampled.positions_A[:64] - truth.positions_A, axis=1)
+    assert off_A.max() < 0.6 and np.median(off_A) < 0.15
+    assert sampled.presence[:64].mean() > 0.97
+
+
+def test_a_draw_takes_sites_apart_and_leaves_fixed_ones(model: AtomModel, truth: Sites,
+                                                        information: np.ndarray) -> None:
+    relocation = relocation_of(model, truth, information)
+    state, residual = state_of(model, truth, np.ones(64, bool), relocation)
+    drawn = relocation.draw(state, residual)
+    distance_A = np.linalg.norm(truth.positions_A[drawn.sites][:, None] - truth.positions_A[drawn.sites], axis=2)
+    assert len(drawn.sites) >= 4
+    assert (distance_A[~np.eye(len(drawn.sites), dtype=bool)] > 2 * REACH_A + SPEC.min_distance_A).all()
+    assert drawn.stays.all() and drawn.present.all()  # the noise leaves nothing open
+    again = relocation_of(model, truth, information).draw(state, residual)
+    np.testing.assert_array_equal(again.positions_A, drawn.positions_A)
+
+
+def test_number_of_draws() -> None:
+    assert (n_draws(LEAST_STEPS), n_draws(300)) == (28, 150)
+
+
+def test_a_tally_reports_the_most_frequent_place() -> None:
+    """A site that is at A for 6 steps, at B for 3 and away for 1, and one that is never there."""
+    home_A = np.zeros((2, 3))
+    b_A = np.array([[1.5, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    tally = Tally(home_A)
+    moves_A = np.array([0.1, -0.1, 0.1, -0.1, 0.1, -0.1])
+    for move in moves_A:
+        tally.add(home_A, np.full((2, 3), move), np.full((2, 3), 0.05), np.array([True, False]))
+    for _ in range(3):
+        tally.add(b_A, np.zeros((2, 3)), np.zeros((2, 3)), np.array([True, False]))
+    tally.add(b_A, np.zeros((2, 3)), np.zeros((2, 3)), np.array([False, False]))
+    found = tally.places()
+    np.testing.assert_allclose(found.presence, [0.6, 0.0])
+    np.testing.assert_allclose(found.positions_A[0], 0.05)
+    np.testing.assert_allclose(found.spread_A2[0], 0.01)
+
+
+def test_a_place_that_is_left_and_found_again_is_one_and_near_ones_are_joined() -> None:
+    tally, there = Tally(np.zeros((1, 3))), np.ones(1, bool)
+    for x in (0.0, 2.0, 0.2, 0.7, 2.1, 0.1):  # 0.7 is another centre, but its mean lies within 0.8 Å of the others
+        tally.add(np.array([[x, 0.0, 0.0]]), np.zeros((1, 3)), np.zeros((1, 3)), there)
+    found = tally.places()
+    np.testing.assert_allclose(found.presence, 4 / 6)
+    np.testing.assert_allclose(found.positions_A[0], [np.mean([0.0, 0.2, 0.7, 0.1]), 0, 0])
+
+
+def test_the_rarest_place_gives_way() -> None:
+    tally, there = Tally(np.zeros((1, 3))), np.ones(1, bool)
+    for i, n in enumerate((3, 5, 1, 2, 4)):
+        for _ in range(n):
+            tally.add(np.array([[2.0 * i, 0.0, 0.0]]), np.zeros((1, 3)), np.zeros((1, 3)), there)
+    assert N_PLACES == 4
+    np.testing.assert_allclose(tally.places().presence, 5 / 15)
+    np.testing.assert_allclose(tally.places().positions_A[0], [2.0, 0, 0])
+
+
+def test_sites_that_take_turns_at_one_place_are_one_atom() -> None:
+    positions_A = np.array([[0.0, 0, 0], [0.3, 0, 0], [5.0, 0, 0], [5.0, 0.6, 0], [5.0, 1.2, 0], [9.0, 0, 0]])
+    presence = presence_of_atoms(Places(positions_A, np.zeros((6, 3)), np.array([0.7, 0.4, 0.3, 0.4, 0.1, 0.0])))
+    np.testing.assert_allclose(presence, [1.0, 0, 0, 0.8, 0, 0])
+
+
+def test_presence_replaces_the_odds_of_an_atom_and_keeps_those_of_elements() -> None:
+    posterior = with_presence(np.array([[0.6, 0.2, 0.2], [0.01, 0.03, 0.96]]), np.array([0.4, 1.0]))
+    np.testing.assert_allclose(posterior, [[0.3, 0.1, 0.6], [0.25, 0.75, 0.0]])
+    assert STAY_A < REACH_A
