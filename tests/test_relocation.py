@@ -156,6 +156,18 @@ def test_a_draw_takes_sites_apart_and_leaves_fixed_ones(model: AtomModel, truth:
     np.testing.assert_array_equal(again.positions_A, drawn.positions_A)
 
 
+@pytest.mark.parametrize("n", [1, 2, 4])
+@pytest.mark.parametrize("surroundings", [True, False])
+def test_a_few_sites_are_sampled(model: AtomModel, truth: Sites, information: np.ndarray, n: int,
+                                 surroundings: bool) -> None:
+    few = truth.select(np.arange(n))
+    spec = dataclasses.replace(SPEC, surroundings=surroundings)
+    sampled = sample_atoms(model, few, POSES, information[:n], standard_errors(information[:n], ELECTRONS),
+                           n_steps=LEAST_STEPS, spec=spec, misfit=1.0, seed=5, on_pass=lambda cost: None)
+    assert sampled.positions_A.shape == sampled.errors_A.shape == (n, 3)
+    assert np.isfinite(sampled.positions_A).all() and (sampled.errors_A > 0).all() and np.isfinite(sampled.factor)
+
+
 def test_number_of_draws() -> None:
     assert (n_draws(LEAST_STEPS), n_draws(300)) == (28, 150)
 

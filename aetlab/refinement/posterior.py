@@ -215,7 +215,7 @@ class _Path:
         return stays
 
     def _take(self, drawn: Draw, stays: np.ndarray) -> None:
-        """Put sites where they were drawn. Until the next pass no force acts on those that moved."""
+        """Put sites where they were drawn. Until the next pass no force moves those that are elsewhere."""
         stays[drawn.sites] = drawn.stays
         moved, gone = drawn.sites[drawn.present & ~drawn.stays], drawn.sites[~drawn.present]
         self.home_A[moved] = drawn.positions_A[drawn.present & ~drawn.stays]

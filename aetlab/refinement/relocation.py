@@ -179,7 +179,7 @@ class Relocation:
         amount, curvature = state.occupancy[chosen, None], self._information[chosen, None]
         usual = float(np.median(self._information[self._lightest]))
         places_A = (state.positions_A[chosen, None] + self._offsets_A).reshape(-1, 3)
-        slope = gradient.at(places_A).reshape(len(chosen), -1) * np.sqrt(curvature / usual)
+        slope = gradient.at(places_A).reshape(len(chosen), len(self._offsets_A)) * np.sqrt(curvature / usual)
         # The gradient at the site itself is known.
         slope += (state.by_occupancy[chosen] - slope[:, self._centre])[:, None] * self._correlation
         slope -= state.present[chosen, None] * amount * curvature * self._correlation
