@@ -14,7 +14,7 @@ from aetlab.refinement.fisher import sample_information, standard_errors
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import with_presence
 from aetlab.refinement.places import N_PLACES, Places, Tally, presence_of_atoms
-from aetlab.refinement.posterior import LEAST_STEPS, n_draws, sample_atoms
+from aetlab.refinement.posterior import LEAST_STEPS, sample_atoms
 from aetlab.refinement.relocation import REACH_A, STAY_A, Relocation, State
 from aetlab.refinement.search import ResidualVolume, join
 from aetlab.refinement.surroundings import free_volume_A3
@@ -166,10 +166,6 @@ def test_a_few_sites_are_sampled(model: AtomModel, truth: Sites, information: np
                            n_steps=LEAST_STEPS, spec=spec, misfit=1.0, seed=5, on_pass=lambda cost: None)
     assert sampled.positions_A.shape == sampled.errors_A.shape == (n, 3)
     assert np.isfinite(sampled.positions_A).all() and (sampled.errors_A > 0).all() and np.isfinite(sampled.factor)
-
-
-def test_number_of_draws() -> None:
-    assert (n_draws(LEAST_STEPS), n_draws(300)) == (28, 150)
 
 
 def test_a_tally_reports_the_most_frequent_place() -> None:

@@ -7,7 +7,7 @@ import math
 from aetlab.refinement.aberrations import MOST_ROUNDS
 from aetlab.refinement.fisher import N_OVERLAP, information_passes
 from aetlab.refinement.hand import N_CORRECTED, N_MIRRORED
-from aetlab.refinement.posterior import N_POWER, n_draws
+from aetlab.refinement.posterior import N_POWER
 from aetlab.refinement.start import CLEAR
 from aetlab.spec import RefineSpec
 
@@ -17,7 +17,7 @@ N_CALIBRATIONS = 4
 N_SETTLING, N_RESAMPLED = 3, 1
 #: Time of a correction of the sampling in passes.
 RESAMPLING_PASSES = 4
-#: Time in passes that a draw of the sites adds to the pass before it.
+#: Time in passes that a draw of the sites adds to a step.
 DRAW_PASSES = 1.0
 #: Usual numbers of rounds, of passes in a round and of passes in the last one.
 _ROUNDS, _PASSES, _PASSES_LAST = 4, 9, 5
@@ -71,7 +71,7 @@ def usual_passes(spec: RefineSpec, n_tilts: int, dose_e_A2: float = math.inf, li
     few, many = information_passes(spec, n_tilts)
     clearness = _CLEARNESS * math.sqrt(dose_e_A2 / 1000) * (lightest / 8) ** _POWER
     noisy = spec.min_occupancy * clearness < CLEAR
-    n_sampled = sampling_passes(spec, n_tilts) + math.ceil(DRAW_PASSES * n_draws(spec.n_sampled))
+    n_sampled = sampling_passes(spec, n_tilts) + math.ceil(DRAW_PASSES * spec.n_sampled)
     beside = N_CALIBRATIONS if spec.imaging else 0
     n_passes, n_last = min(spec.n_passes, _PASSES), min(spec.n_passes_last, _PASSES_LAST)
     n_rounds = min(spec.n_rounds, _ROUNDS_IN_NOISE if noisy else _ROUNDS)

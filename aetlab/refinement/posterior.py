@@ -7,12 +7,13 @@ the spread over it is the error. Here both are averages over a path that Langevi
 and occupancies at once, with the likelihood of the images as potential; each step is one pass over the data. The
 integrator is BAOAB (Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34), whose positions have the exact
 distribution where the potential is a parabola, in coordinates in which the block of each atom is the unit matrix.
-Between the steps sites are drawn anew: to another place, away and back (:mod:`aetlab.refinement.relocation`).
+After each step some sites are drawn anew: to another place, away and back (:mod:`aetlab.refinement.relocation`).
 
 Within a place the prior is flat for positions up to :data:`REACH_A` from its centre. Occupancies of an element are
 normal about their median, with the spread that they have beyond their errors: atoms of an element scatter alike.
 
-A site is reported at the place where it was most often, and present as often as it was there. The mean is that of
+A site is reported at the place where it was most often, and present as often as it was there; one that never left is
+present with the mean probability of its draws. The mean is that of
 x - H⁻¹ ∇U with H the block of the atom: ∇U has the mean 0, and what neighbouring steps have in common cancels (control
 variate).
 """
@@ -46,9 +47,8 @@ GREATEST_FORCE = 8.0
 REACH_A = 0.8
 #: Least standard deviation of the occupancies of an element in advance.
 LEAST_SPREAD = 0.05
-#: One of so many steps is left out at the start, until the path is independent of the fit. In it sites are drawn anew
-#: after each step, and then after one of so many.
-WARM_UP, DRAW_EVERY = 4, 3
+#: One of so many steps is left out at the start, until the path is independent of the fit.
+WARM_UP = 4
 #: Parts of the path whose means tell how well the whole is known: each much longer than the path remembers.
 N_PARTS = 7
 #: Fewest steps of a path.
@@ -59,8 +59,8 @@ LEAST_STEPS = 8 * N_PARTS
 class Sampled:
     """Means over the posterior, ``positions_A`` (N, 3), and their standard errors ``errors_A`` (N, 3).
 
-    ``factor`` is the mean ratio of their variances to those of the linear model, of the sites that stayed where they
-    were. ``presence`` (N,) is the probability of each site to be there, None if nothing was sampled, and ``moved`` (N,)
+    ``factor`` is the mean ratio of their variances to those of the linear model, of the sites that are there.
+    ``presence`` (N,) is the probability of each site to be there, None if nothing was sampled, and ``moved`` (N,)
     says which sites are at another place than they were fitted.
     """
 
@@ -118,31 +118,28 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
     n_warm = n_steps // WARM_UP
     for _ in range(n_warm):
         path.step(relocation)
+    relocation.count_from_here()
     n_each = (n_steps - n_warm) // N_PARTS
     tally, stays = Tally(path.home_A), path.present.copy()
     moves_A, corrected_A = np.zeros((2, N_PARTS, len(sites), 3))  # means of the parts, of sites that stay
     for part in range(N_PARTS):
         relocation.learn(path.state)
-        for i_step in range(n_each):
-            stays &= path.step(relocation if i_step % DRAW_EVERY == 0 else None)
+        for _ in range(n_each):
+            stays &= path.step(relocation)
             tally.add(path.home_A, path.move_A, path.corrected_move_A, path.present)
             moves_A[part] += path.move_A / n_each
             corrected_A[part] += path.corrected_move_A / n_each
     places, stays = tally.places(), stays & known
     variance_A2 = _variances(places, moves_A, corrected_A, path.own_A2, sites.kinds, stays)
     seen = (known & (places.presence > 0))[:, None]
-    ratio = variance_A2[stays] / np.maximum(errors[stays, :3] ** 2, 1e-300)
-    presence = np.where(known, presence_of_atoms(places), 1.0)
+    presence = np.where(stays, 1 - relocation.away(), presence_of_atoms(places))
+    presence[~known] = 1.0
     positions_A = np.where(seen, places.positions_A, sites.positions_A)
     moved = np.linalg.norm(positions_A - sites.positions_A, axis=1) > REACH_A
+    there = known & (presence >= 0.5)
+    ratio = variance_A2[there] / np.maximum(errors[there, :3] ** 2, 1e-300)
     return Sampled(positions_A, np.where(seen, np.sqrt(variance_A2), errors[:, :3]),
-                   float(ratio.mean()) if stays.any() else 1.0, presence, moved)
-
-
-def n_draws(n_steps: int) -> int:
-    """Return how often sites are drawn anew on a path."""
-    n_warm = n_steps // WARM_UP
-    return n_warm + (n_steps - n_warm) // DRAW_EVERY
+                   float(ratio.mean()) if there.any() else 1.0, presence, moved)
 
 
 def _usual_occupancies(sites: Sites, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,24 +195,25 @@ class _Path:
         """All sites, and the gradient of U without what is known before."""
         return State(self.home_A + self._at[:, :3], self.present, self._at[:, 3], self._by_occupancy)
 
-    def step(self, relocation: Relocation | None) -> np.ndarray:
-        """Take one step, then draw sites anew by ``relocation``; return which are present where they were (N,)."""
+    def step(self, relocation: Relocation) -> np.ndarray:
+        """Take one step, then draw some sites anew; return which are present where they were (N,)."""
         keep = math.exp(-FRICTION * self._step)
         self._push()
         self._drift()
         self._velocity *= keep
         self._velocity += math.sqrt(1 - keep**2) * self._rng.standard_normal(self._velocity.shape)
         self._drift()
-        residual = None if relocation is None else relocation.residual()
+        residual = relocation.residual()
         self._slope = self._slope_at(self._at, residual)
         self._push()
-        stays = self.present.copy()
-        if relocation is not None and residual is not None:
-            self._take(relocation.draw(self.state, residual), stays)
-        return stays
+        return self._take(relocation.draw(self.state, residual))
 
-    def _take(self, drawn: Draw, stays: np.ndarray) -> None:
-        """Put sites where they were drawn. Until the next pass no force moves those that are elsewhere."""
+    def _take(self, drawn: Draw) -> np.ndarray:
+        """Put sites where they were drawn; return which are present where they were (N,).
+
+        Until the next pass no force moves those that are elsewhere.
+        """
+        stays = self.present.copy()
         stays[drawn.sites] = drawn.stays
         moved, gone = drawn.sites[drawn.present & ~drawn.stays], drawn.sites[~drawn.present]
         self.home_A[moved] = drawn.positions_A[drawn.present & ~drawn.stays]
@@ -224,6 +222,7 @@ class _Path:
         elsewhere = np.concatenate([moved, gone])
         self._at[elsewhere, :3] = self._slope[elsewhere, :3] = 0
         self._velocity[elsewhere] = self._rng.standard_normal((len(elsewhere), 4))
+        return stays
 
     def _push(self) -> None:
         """Change the velocities by the force of half a step."""
@@ -291,13 +290,16 @@ def _variances(places: Places, moves_A: np.ndarray, corrected_A: np.ndarray, own
     ratio = np.empty(spread.shape)
     for kind in np.unique(kinds):
         chosen = kinds == kind
-        still = chosen & stays if (chosen & stays).any() else chosen
-        n_independent = max(float(spread[still].mean() / of_mean[still].mean()), 2.0)
+        still = chosen & stays if (chosen & stays).any() else stays
+        n_independent, left = 2.0, 0.0
+        if still.any():
+            n_independent = max(float(spread[still].mean() / max(of_mean[still].mean(), 1e-300)), n_independent)
+            left = float(of_corrected[still].mean())
         n_own = np.maximum(n_independent * share[chosen], 2.0)
         own = spread[chosen] * n_own / (n_own - 1)
         often = share[chosen, 0] >= min(0.5, float(share[chosen].max()))
         usual = own[often].mean()
         by_chance = 2 * usual**2 / (n_own - 1)
         true = max(float(own[often].var() - by_chance[often].mean()), 0.0)
-        ratio[chosen] = usual + true / (true + by_chance) * (own - usual) + of_corrected[still].mean() / share[chosen]
+        ratio[chosen] = usual + true / (true + by_chance) * (own - usual) + left / share[chosen]
     return ratio * own_A2

@@ -28,6 +28,7 @@ from aetlab.core.backend import n_threads
 from aetlab.core.poses import Poses
 from aetlab.refinement.fisher import SAMPLES_LAST
 from aetlab.refinement.model import AtomModel, Sites
+from aetlab.refinement.places import SAME_ATOM_A
 from aetlab.refinement.search import ResidualVolume, lightest_kind
 from aetlab.refinement.surroundings import LEAST_SITES, Surroundings, free_volume_A3
 from aetlab.spec import RefineSpec
@@ -116,6 +117,7 @@ class Relocation:
         share = np.bincount(sites.kinds, minlength=len(model.elements)) / len(sites)
         self._log_prior = np.log(STEP_A**3 / free_A3 * share[sites.kinds])
         self._open = np.where(fixed, 0.0, 1.0)
+        self._away, self._n_drawn = np.zeros((2, len(sites)))
         self._surroundings: Surroundings | None = None
 
     def learn(self, state: State) -> None:
@@ -139,6 +141,17 @@ class Relocation:
                  for first in range(0, max(len(chosen), 1), BATCH)]
         return Draw(*(np.concatenate([getattr(part, name) for part in parts])
                       for name in ("sites", "present", "positions_A", "stays")))
+
+    def count_from_here(self) -> None:
+        """Forget the draws so far for :meth:`away`."""
+        self._away[:], self._n_drawn[:] = 0, 0
+
+    def away(self) -> np.ndarray:
+        """Return the mean probability (N,) of the draws of each site that it goes away or to another place; 0 of none.
+
+        It tells small probabilities better than the draws themselves do.
+        """
+        return self._away / np.maximum(self._n_drawn, 1)
 
     def _choose(self, positions_A: np.ndarray) -> np.ndarray:
         """Return sites so far apart that none of their new places meet, open ones more likely."""
@@ -170,6 +183,8 @@ class Relocation:
         elsewhere = nothing + weight[:, off_A >= STAY_A].sum(axis=1)
         now_open = np.where(was, elsewhere, weight.sum(axis=1)) / total
         self._open[chosen] += LATEST * (np.maximum(now_open, LEAST_OPEN) - self._open[chosen])
+        self._away[chosen] += (nothing + weight[:, off_A >= SAME_ATOM_A].sum(axis=1)) / total
+        self._n_drawn[chosen] += 1
         within_A = STEP_A * (self._rng.random((len(chosen), 3)) - 0.5)
         return Draw(chosen, present, before_A + self._offsets_A[pick] + within_A,
                     was & present & (off_A[pick] < STAY_A))

@@ -116,7 +116,7 @@ class RefineSpec:
     n_sampled: int = setting(
         "passes that average the positions over the posterior where the noise can imitate an atom of min_occupancy, at "
         f"least {LEAST_SAMPLED}; 0 takes the positions of highest likelihood and linear errors there as well",
-        within="[0, inf)", reads=_REFINED, default=300)
+        within="[0, inf)", reads=_REFINED, default=200)
     min_occupancy: float = setting("occupancy below which a site is removed", within="[0, 1]", reads=_REFINED,
                                    default=0.5)
     min_distance_A: float = setting("distance below which the weaker of two sites is removed", unit="Å",
