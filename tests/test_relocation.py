@@ -10,6 +10,7 @@ import pytest
 from aetlab.core.nouns import TiltSeries
 from aetlab.core.poses import Poses
 from aetlab.forward import add_shot_noise
+from aetlab.refinement import posterior
 from aetlab.refinement.fisher import sample_information, standard_errors
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import with_presence
@@ -56,8 +57,8 @@ def relocation_of(model: AtomModel, sites: Sites, information: np.ndarray, *, fr
                   misfit: float = 1.0) -> Relocation:
     """Return draws of all sites, or of the site ``free`` alone."""
     fixed = np.zeros(len(sites), bool) if free is None else np.arange(len(sites)) != free
-    return Relocation(model, sites, POSES, 4 * ELECTRONS * information[:, 3, 3], fixed, misfit=misfit, spec=SPEC,
-                      seed=3)
+    return Relocation(model, sites, POSES, 4 * ELECTRONS * information[:, 3, 3], fixed, per_cost=4 * ELECTRONS,
+                      misfit=misfit, spec=SPEC, seed=3)
 
 
 def state_of(model: AtomModel, sites: Sites, present: np.ndarray,
@@ -137,7 +138,8 @@ def test_sites_where_nothing_is_go_and_sites_beside_an_atom_move_there(model: At
     assert sampled.presence is not None and sampled.moved is not None
     assert sampled.present.tolist() == [True] * 64 + [False] * 3
     assert np.flatnonzero(sampled.moved & sampled.present).tolist() == lost
-    assert sampled.counts() == {"sampled_moved": 2.0, "sampled_gone": 3.0}
+    assert sampled.counts() == {"sampled_moved": 2.0, "sampled_gone": 3.0, "sampled_cooled": sampled.n_cooled}
+    assert sampled.n_cooled < 5
     off_A = np.linalg.norm(sampled.positions_A[:64] - truth.positions_A, axis=1)
     assert off_A.max() < 0.6 and np.median(off_A) < 0.15
     assert sampled.presence[:64].mean() > 0.97
@@ -154,6 +156,22 @@ def test_a_draw_takes_sites_apart_and_leaves_fixed_ones(model: AtomModel, truth:
     assert drawn.stays.all() and drawn.present.all()  # the noise leaves nothing open
     again = relocation_of(model, truth, information).draw(state, residual)
     np.testing.assert_array_equal(again.positions_A, drawn.positions_A)
+
+
+def test_steps_that_are_too_long_are_shortened(model: AtomModel, truth: Sites, information: np.ndarray,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that do not know of the overlap of the atoms heat their common motions, until they are shortened."""
+    monkeypatch.setattr(posterior, "LONGEST_STEP", 2.4)
+    monkeypatch.setattr(posterior, "STEP_BY_CURVATURE", 10.0)
+    costs: list[float] = []
+    errors = standard_errors(information, ELECTRONS)
+    sampled = sample_atoms(model, truth, POSES, information, errors, n_steps=168, spec=SPEC, misfit=1.0, seed=6,
+                           on_pass=costs.append)
+    assert sampled.n_cooled >= 1
+    spread = 0.5 * 4 * 64 / (4 * ELECTRONS)  # half a unit of U for each of 256 parameters
+    lowest = cost(model, truth) / (4 * ELECTRONS)
+    assert np.mean(costs[-60:]) - lowest < 3 * spread
+    assert np.sqrt(np.mean((sampled.positions_A - truth.positions_A) ** 2)) < 2 * np.sqrt(np.mean(errors[:, :3] ** 2))
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])

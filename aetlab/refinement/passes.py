@@ -7,7 +7,7 @@ import math
 from aetlab.refinement.aberrations import MOST_ROUNDS
 from aetlab.refinement.fisher import N_OVERLAP, information_passes
 from aetlab.refinement.hand import N_CORRECTED, N_MIRRORED
-from aetlab.refinement.posterior import N_POWER
+from aetlab.refinement.posterior import N_LANCZOS
 from aetlab.refinement.start import CLEAR
 from aetlab.spec import RefineSpec
 
@@ -38,7 +38,7 @@ def n_settling(spec: RefineSpec) -> int:
 def sampling_passes(spec: RefineSpec, n_tilts: int) -> int:
     """Return the passes that sample a posterior: those of its start, the steps, and the names of what is there."""
     _, many = information_passes(spec, n_tilts)
-    return 1 + N_POWER + spec.n_sampled + many + 1 if spec.n_sampled else 0
+    return 1 + N_LANCZOS + spec.n_sampled + many + 1 if spec.n_sampled else 0
 
 
 def most_passes(spec: RefineSpec, n_tilts: int) -> int:

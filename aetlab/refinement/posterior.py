@@ -39,10 +39,15 @@ LONGEST_STEP, FRICTION = 0.6, 0.6
 #: Time step times the root of the greatest curvature there. Beyond 2 the path is unstable. Atoms that overlap in the
 #: projections raise the curvature: to 6 in 120³ voxels, to 11 in 240³.
 STEP_BY_CURVATURE = 1.6
-#: Passes that find the greatest curvature, by power iteration.
-N_POWER = 8
+#: Passes that find the greatest curvature.
+N_LANCZOS = 8
 #: Greatest force on an atom there; one in a thousand is greater than 6. The block of an atom may be underestimated.
 GREATEST_FORCE = 8.0
+#: Mean square velocity of a site, and of all beyond what is chance, and share of sites with greater forces, above which
+#: the motion is unstable; the factor that then shortens the steps, and the shortest step.
+HOT_SITE, HOT, FORCED, SHORTER, SHORTEST_STEP = 10.0, 1.1, 0.05, 0.8, 0.1
+#: What is chance, in standard deviations.
+BY_CHANCE = 5.0
 #: Largest distance in Å from the centre of a place, half that of the nearest atoms of solids.
 REACH_A = 0.8
 #: Least standard deviation of the occupancies of an element in advance.
@@ -61,7 +66,8 @@ class Sampled:
 
     ``factor`` is the mean ratio of their variances to those of the linear model, of the sites that are there.
     ``presence`` (N,) is the probability of each site to be there, None if nothing was sampled, and ``moved`` (N,)
-    says which sites are at another place than they were fitted.
+    says which sites are at another place than they were fitted. ``n_cooled`` of the steps were unstable for a site or
+    for all, and shortened the next ones.
     """
 
     positions_A: np.ndarray
@@ -69,6 +75,7 @@ class Sampled:
     factor: float
     presence: np.ndarray | None = None
     moved: np.ndarray | None = None
+    n_cooled: int = 0
 
     @property
     def present(self) -> np.ndarray:
@@ -76,10 +83,10 @@ class Sampled:
         return np.ones(len(self.positions_A), bool) if self.presence is None else self.presence >= 0.5
 
     def counts(self) -> dict[str, float]:
-        """Return how many of the sites that are there are at another place than they were fitted, and how many are not.
-        """
+        """Return how many sites are at another place than fitted, or not there, and how many steps were unstable."""
         moved = 0 if self.moved is None else np.count_nonzero(self.moved & self.present)
-        return {"sampled_moved": float(moved), "sampled_gone": float(np.count_nonzero(~self.present))}
+        return {"sampled_moved": float(moved), "sampled_gone": float(np.count_nonzero(~self.present)),
+                "sampled_cooled": float(self.n_cooled)}
 
 
 def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, errors: np.ndarray, *,
@@ -112,8 +119,8 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
         return Sampled(sites.positions_A, errors[:, :3], 1.0)
     path = _Path(model, sites, poses, information, _usual_occupancies(sites, errors[:, 3]), seed, on_pass)
     known = ~hardly_determined(path.covariance, sites.kinds)
-    relocation = Relocation(model, sites, poses, path.per_cost * information[:, 3, 3], ~known, misfit=misfit, spec=spec,
-                            seed=seed)
+    relocation = Relocation(model, sites, poses, path.per_cost * information[:, 3, 3], ~known, per_cost=path.per_cost,
+                            misfit=misfit, spec=spec, seed=seed)
     relocation.learn(path.state)
     n_warm = n_steps // WARM_UP
     for _ in range(n_warm):
@@ -139,7 +146,14 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
     there = known & (presence >= 0.5)
     ratio = variance_A2[there] / np.maximum(errors[there, :3] ** 2, 1e-300)
     return Sampled(positions_A, np.where(seen, np.sqrt(variance_A2), errors[:, :3]),
-                   float(ratio.mean()) if there.any() else 1.0, presence, moved)
+                   float(ratio.mean()) if there.any() else 1.0, presence, moved, path.n_cooled)
+
+
+def _at_whole_atoms(information: np.ndarray, occupancy: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """Return JᵀJ (N, 4, 4) of sites whose ``occupancy`` (N,) was below the ``usual`` (N,): that on a position grows."""
+    grown = np.ones((len(usual), 4))
+    grown[:, :3] = np.maximum(usual / np.maximum(occupancy, 1e-3), 1)[:, None]
+    return information * grown[:, :, None] * grown[:, None, :]
 
 
 def _usual_occupancies(sites: Sites, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -168,8 +182,11 @@ class _Path:
         self._usual, self._tie = usual[0], usual[1] ** -2.0
         #: Centres of the places (N, 3), and whether each site is present (N,).
         self.home_A, self.present = sites.positions_A.copy(), np.ones(len(sites), bool)
-        block = self.per_cost * information
+        block = self.per_cost * _at_whole_atoms(information, sites.occupancy, self._usual)
         block[:, 3, 3] += self._tie
+        #: Steps after which the next ones were shortened.
+        self.n_cooled = 0
+        self._n_forced = 0  # sites whose force was cut in the latest step
         #: Covariance (N, 4, 4) of each site if the others are known.
         self.covariance = invert_blocks(block)
         self.own_A2 = np.diagonal(self.covariance, axis1=1, axis2=2)[:, :3]
@@ -206,7 +223,20 @@ class _Path:
         residual = relocation.residual()
         self._slope = self._slope_at(self._at, residual)
         self._push()
+        self._cool()
         return self._take(relocation.draw(self.state, residual))
+
+    def _cool(self) -> None:
+        """Shorten the steps where the motion is unstable: atoms that come to overlap raise the curvature."""
+        n, square = np.count_nonzero(self.present), np.where(self.present, (self._velocity**2).mean(axis=1), 0.0)
+        hot = square > HOT_SITE
+        self._root[hot] *= SHORTER
+        if n and (square.sum() / n > HOT + BY_CHANCE * math.sqrt(0.5 / n)
+                  or self._n_forced / n > FORCED + BY_CHANCE * math.sqrt(FORCED / n)):
+            self._step = max(SHORTER * self._step, SHORTEST_STEP)
+            hot[:] = True
+        self._velocity[hot] = self._rng.standard_normal((np.count_nonzero(hot), 4))
+        self.n_cooled += int(hot.any())
 
     def _take(self, drawn: Draw) -> np.ndarray:
         """Put sites where they were drawn; return which are present where they were (N,).
@@ -227,7 +257,9 @@ class _Path:
     def _push(self) -> None:
         """Change the velocities by the force of half a step."""
         force = -np.einsum("nji,nj->ni", self._root, self._slope)
-        force *= np.minimum(1, GREATEST_FORCE / np.maximum(np.linalg.norm(force, axis=1), 1e-300))[:, None]
+        part = GREATEST_FORCE / np.maximum(np.linalg.norm(force, axis=1), 1e-300)
+        self._n_forced = int(np.count_nonzero(part < 1))
+        force *= np.minimum(1, part)[:, None]
         self._velocity += 0.5 * self._step * force
 
     def _drift(self) -> None:
@@ -239,15 +271,18 @@ class _Path:
         self._at = np.where(outside[:, None], self._at, there)
 
     def _greatest_curvature(self) -> float:
-        """Return about the greatest curvature of U at the start, from differences of its slope."""
-        direction, curvature = self._rng.standard_normal(self._at.shape), 1.0
-        for _ in range(N_POWER):
-            direction /= np.linalg.norm(direction, axis=1).max()  # no atom moves by more than its standard deviation
-            there = self._at + np.einsum("nij,nj->ni", self._root, direction)
-            changed = np.einsum("nji,nj->ni", self._root, self._slope_at(there) - self._slope)
-            curvature = float(np.linalg.norm(changed) / np.linalg.norm(direction))
-            direction = changed
-        return max(curvature, 1.0)
+        """Return about the greatest curvature of U at the start, by Lanczos' method from differences of its slope."""
+        direction = self._rng.standard_normal(self._at.shape)
+        basis, inner = [direction / np.linalg.norm(direction)], np.zeros((N_LANCZOS, N_LANCZOS))
+        for k in range(N_LANCZOS):
+            size = 1 / np.linalg.norm(basis[k], axis=1).max()  # no atom moves by more than its standard deviation
+            there = self._at + size * np.einsum("nij,nj->ni", self._root, basis[k])
+            changed = np.einsum("nji,nj->ni", self._root, self._slope_at(there) - self._slope) / size
+            inner[k, :k + 1] = inner[:k + 1, k] = [float((known * changed).sum()) for known in basis]
+            for known in basis:
+                changed -= (known * changed).sum() * known
+            basis.append(changed / max(float(np.linalg.norm(changed)), 1e-300))
+        return max(float(np.linalg.eigvalsh(inner)[-1]), 1.0)
 
     def _slope_at(self, at: np.ndarray, residual: ResidualVolume | None = None) -> np.ndarray:
         """Return the gradient (N, 4) of U, the cost in units of the noise with what is known before; a pass."""

@@ -8,7 +8,7 @@ The cost U is quadratic in the amount q of an atom at a place x: U(q) - U(0) = q
 respect to the amount while the site is empty, and H the information. A site that is occupied at x₀ hides some of it:
 g(x) is lower by q H A(x - x₀), where A is the correlation of the gradients that white noise has at two places. One pass
 gives the gradient everywhere: it is the back-projected residual, smoothed with the width of an atom, in units in which
-it agrees with the gradients at the sites.
+white noise gives the gradients at the sites.
 
 The prior is the density of atoms in the free places times what the neighbours tell
 (:mod:`aetlab.refinement.surroundings`), 0 nearer to another site than sites may be. A place that k absent sites reach
@@ -91,8 +91,8 @@ class Relocation:
         :data:`aetlab.refinement.fisher.SAMPLES_LAST` samples.
     fixed : (N,), bool
         Sites that are not drawn.
-    misfit : float
-        Factor by which the images vary more than U says.
+    per_cost, misfit : float
+        U per unit of the cost of the model, and the factor by which the images vary more than U says.
     spec : RefineSpec
         Distances between sites, and whether surroundings count.
     seed : int
@@ -100,7 +100,7 @@ class Relocation:
     """
 
     def __init__(self, model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, fixed: np.ndarray, *,
-                 misfit: float, spec: RefineSpec, seed: int) -> None:
+                 per_cost: float, misfit: float, spec: RefineSpec, seed: int) -> None:
         self._model, self._kinds, self._spec = model, sites.kinds, spec
         self._information = _without_noise(information, sites.kinds)
         self._misfit, self._poses = misfit, poses
@@ -112,7 +112,8 @@ class Relocation:
         offsets_A = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
         self._offsets_A = offsets_A[np.linalg.norm(offsets_A, axis=1) <= REACH_A]
         self._centre = int(np.argmin(np.linalg.norm(self._offsets_A, axis=1)))
-        self._correlation = self._correlate(sites, noise)
+        self._correlation, scale = self._correlate(sites, noise)
+        self._scale = per_cost * scale
         free_A3 = free_volume_A3(sites.positions_A, spec.min_distance_A, spec.max_distance_A)
         share = np.bincount(sites.kinds, minlength=len(model.elements)) / len(sites)
         self._log_prior = np.log(STEP_A**3 / free_A3 * share[sites.kinds])
@@ -133,9 +134,7 @@ class Relocation:
 
     def draw(self, state: State, residual: ResidualVolume) -> Draw:
         """Draw some of the sites anew, with the residual and the gradients of the pass at this state."""
-        gradient = _Gradient(residual, self._model.voxel_A)
-        there = gradient.at(state.positions_A[self._lightest])
-        gradient.scale = float(there @ state.by_occupancy[self._lightest] / max(there @ there, 1e-300))
+        gradient = _Gradient(residual, self._model.voxel_A, self._scale)
         chosen = self._choose(state.positions_A)
         parts = [self._draw(state, gradient, chosen[first:first + BATCH])
                  for first in range(0, max(len(chosen), 1), BATCH)]
@@ -224,32 +223,38 @@ class Relocation:
         kinds = self._kinds[state.present]
         return Sites(state.positions_A[state.present], np.ones(len(kinds)), kinds)
 
-    def _correlate(self, sites: Sites, noise: np.random.SeedSequence) -> np.ndarray:
-        """Return the correlation (P,) of the gradients of white noise at a site and at the places about it."""
-        products, square = np.zeros(len(self._offsets_A)), 0.0
-        places_A = sites.positions_A[::math.ceil(len(sites) / N_CORRELATED)]
+    def _correlate(self, sites: Sites, noise: np.random.SeedSequence) -> tuple[np.ndarray, float]:
+        """Return the correlation (P,) of the gradients of white noise at a site and at the places about it.
+
+        The second value is what turns the smoothed residual into the gradient of the cost at the lightest sites.
+        """
+        products, square, exact = np.zeros(len(self._offsets_A)), 0.0, 0.0
+        chosen = np.flatnonzero(self._lightest)[::math.ceil(np.count_nonzero(self._lightest) / N_CORRELATED)]
+        places_A = sites.positions_A[chosen]
         for child in noise.spawn(N_NOISE):
-            residual = _residual_of(self._model, self._poses)
-            for _ in self._model.gradients(sites, self._poses, noise=child, on_slices=residual.add):
-                pass
-            gradient = _Gradient(residual, self._model.voxel_A)
+            residual, by_occupancy = _residual_of(self._model, self._poses), np.zeros(len(chosen))
+            for tilt in self._model.gradients(sites, self._poses, noise=child, on_slices=residual.add):
+                by_occupancy += tilt.gradient[0, chosen, 3]
+            gradient = _Gradient(residual, self._model.voxel_A, 1.0)
             here = gradient.at(places_A)
-            square += here @ here
+            square += float(here @ here)
+            exact += float(here @ by_occupancy)
             products += [here @ gradient.at(places_A + offset_A) for offset_A in self._offsets_A]
-        return 0.5 * (products + products[::-1]) / max(square, 1e-300)  # the offsets are symmetric
+        square = max(square, 1e-300)
+        return 0.5 * (products + products[::-1]) / square, exact / square  # the offsets are symmetric
 
 
 class _Gradient:
     """The gradient of the cost with respect to an amount of an atom at any place, times ``scale``."""
 
-    def __init__(self, residual: ResidualVolume, voxel_A: float) -> None:
+    def __init__(self, residual: ResidualVolume, voxel_A: float, scale: float) -> None:
         smooth = gaussian_filter(residual.volume, SMOOTH_A / voxel_A, mode="constant")
-        self._spline, self._voxel_A, self.scale = spline_filter(smooth, order=3, output=np.float32), voxel_A, 1.0
+        self._spline, self._voxel_A, self._scale = spline_filter(smooth, order=3, output=np.float32), voxel_A, scale
 
     def at(self, places_A: np.ndarray) -> np.ndarray:
         """Return it (P,) at places x, y, z (P, 3)."""
         index = places_A[:, [2, 0, 1]] / self._voxel_A + (np.array(self._spline.shape) - 1) / 2
-        return -self.scale * map_coordinates(self._spline, index.T, output=np.float64, order=3, mode="nearest",
+        return -self._scale * map_coordinates(self._spline, index.T, output=np.float64, order=3, mode="nearest",
                                              prefilter=False)
 
 
