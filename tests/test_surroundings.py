@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from aetlab.refinement.model import Sites
-from aetlab.refinement.surroundings import UNUSUAL, Surroundings, log_surroundings
+from aetlab.refinement.surroundings import RATIOS, UNUSUAL, Surroundings, _calibrate, log_surroundings
 
 O, SI = 0, 1
 SPACING_A = 3.2
@@ -104,6 +104,16 @@ def test_ratios_are_those_of_the_frequencies() -> None:
     for kind in (O, SI):
         assert np.exp(log[:, kind] - log[:, -1]).mean() == pytest.approx(1, abs=0.25)
     assert surroundings(places_A[:5], sites).shape == (5, 3)
+
+
+def test_a_few_atoms_in_unusual_places_change_the_ratios_of_these_alone() -> None:
+    """No random place claims less than e⁻³; 30 of 10 000 atoms that do must not raise the ratio of all others."""
+    rng = np.random.default_rng(0)
+    nothing, atoms = rng.normal(-2, 0.3, 50_000), rng.normal(5, 1, 10_000)
+    atoms[:30] = -6.0
+    ratio = dict(zip(RATIOS.tolist(), _calibrate(atoms, nothing), strict=True))
+    assert ratio[-2.0] < -4 and ratio[-5.0] == ratio[-2.0] and ratio[5.0] > 4
+    assert (np.diff(list(ratio.values())) >= 0).all()
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])

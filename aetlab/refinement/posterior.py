@@ -125,12 +125,12 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
     n_warm = n_steps // WARM_UP
     for _ in range(n_warm):
         path.step(relocation)
+    relocation.learn(path.state)
     relocation.count_from_here()
     n_each = (n_steps - n_warm) // N_PARTS
     tally, stays = Tally(path.home_A), path.present.copy()
     moves_A, corrected_A = np.zeros((2, N_PARTS, len(sites), 3))  # means of the parts, of sites that stay
     for part in range(N_PARTS):
-        relocation.learn(path.state)
         for _ in range(n_each):
             stays &= path.step(relocation)
             tally.add(path.home_A, path.move_A, path.corrected_move_A, path.present)

@@ -168,13 +168,20 @@ def log_surroundings(places_A: np.ndarray, sites: Sites, n_kinds: int, *, own: b
 def _calibrate(of_atoms: np.ndarray, of_nothing: np.ndarray) -> np.ndarray:
     """Return the log ratio (R,) of the frequencies of :data:`RATIOS` at atoms and at positions without one.
 
-    Where there are few of either, the ratio stays what it is said to be.
+    Where there are few of either, the ratio stays what it is said to be. It does not fall: cells where it would are
+    pooled with those before (isotonic regression).
     """
     edges = np.concatenate([[-np.inf], 0.5 * (RATIOS[1:] + RATIOS[:-1]), [np.inf]])
     counts, others = (np.histogram(values, edges)[0] for values in (of_atoms, of_nothing))
     atoms = counts + ADVANCE * np.exp(0.5 * RATIOS)
     nothing = others * (max(len(of_atoms), 1) / max(len(of_nothing), 1)) + ADVANCE * np.exp(-0.5 * RATIOS)
-    return np.maximum.accumulate(np.log(atoms / nothing))
+    pools: list[list[float]] = []  # atoms, nothing, cells
+    for pool in zip(atoms, nothing, np.ones(len(RATIOS)), strict=True):
+        pools.append(list(pool))
+        while len(pools) > 1 and pools[-1][0] * pools[-2][1] < pools[-2][0] * pools[-1][1]:
+            last = pools.pop()
+            pools[-1] = [a + b for a, b in zip(pools[-1], last, strict=True)]
+    return np.repeat([math.log(pool[0] / pool[1]) for pool in pools], [int(pool[2]) for pool in pools])
 
 
 def free_volume_A3(positions_A: np.ndarray, least_A: float, most_A: float) -> float:
