@@ -138,7 +138,8 @@ def test_sites_where_nothing_is_go_and_sites_beside_an_atom_move_there(model: At
     assert sampled.presence is not None and sampled.moved is not None
     assert sampled.present.tolist() == [True] * 64 + [False] * 3
     assert np.flatnonzero(sampled.moved & sampled.present).tolist() == lost
-    assert sampled.counts() == {"sampled_moved": 2.0, "sampled_gone": 3.0, "sampled_cooled": sampled.n_cooled}
+    assert sampled.counts() == {"sampled_moved": 2.0, "sampled_gone": 3.0, "sampled_cooled": sampled.n_cooled,
+                                "sampled_unstable": 0.0}
     assert sampled.n_cooled < 5
     off_A = np.linalg.norm(sampled.positions_A[:64] - truth.positions_A, axis=1)
     assert off_A.max() < 0.6 and np.median(off_A) < 0.15
@@ -172,6 +173,27 @@ def test_steps_that_are_too_long_are_shortened(model: AtomModel, truth: Sites, i
     lowest = cost(model, truth) / (4 * ELECTRONS)
     assert np.mean(costs[-60:]) - lowest < 3 * spread
     assert np.sqrt(np.mean((sampled.positions_A - truth.positions_A) ** 2)) < 2 * np.sqrt(np.mean(errors[:, :3] ** 2))
+
+
+def test_a_path_that_heats_up_is_discarded(model: AtomModel, truth: Sites, information: np.ndarray,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps are too long and not shortened, and from the fourth part on no force is cut."""
+    monkeypatch.setattr(posterior, "SHORTER", 1.0)
+    errors, n_passes = standard_errors(information, ELECTRONS), []
+
+    def lengthen(_: float) -> None:
+        n_passes.append(None)
+        if len(n_passes) == 120:
+            monkeypatch.setattr(posterior, "GREATEST_FORCE", 1e9)
+
+    monkeypatch.setattr(posterior, "LONGEST_STEP", 2.4)
+    monkeypatch.setattr(posterior, "STEP_BY_CURVATURE", 10.0)
+    sampled = sample_atoms(model, truth, POSES, information, errors, n_steps=168, spec=SPEC, misfit=1.0, seed=6,
+                           on_pass=lengthen)
+    assert sampled.unstable and sampled.presence is None and sampled.present.all()
+    np.testing.assert_array_equal(sampled.positions_A, truth.positions_A)
+    np.testing.assert_array_equal(sampled.errors_A, errors[:, :3])
+    assert sampled.counts()["sampled_unstable"] == 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])

@@ -163,6 +163,9 @@ _OF_REFINEMENT = (
           "fitted sites that are left out, since an atom is there in less than half of the samples"),
     Metric("refined_sampled_cooled", "unstable steps, refined", "1", 0, "lower", False,
           "steps of the sampling that were too long for a site or for all, after which the next ones are shorter"),
+    Metric("refined_sampled_unstable", "unstable sampling, refined", "1", 0, "lower", False,
+          "1 if the path through the posterior became unstable and was discarded: the fitted positions, linear errors "
+          "and odds of the best place are stated"),
     Metric("refined_variance_factor_occupancy", "variance factor of occupancies, refined", "1", 3, "lower", False,
           "factor by which the uncertainty of all other atoms raises the variance of an occupancy"),
     Metric("refined_thermal_{element}_A2", "thermal factor B of {element}, refined", "Å²", 3, "neither", False,

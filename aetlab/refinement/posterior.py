@@ -46,6 +46,9 @@ GREATEST_FORCE = 8.0
 #: Mean square velocity of a site, and of all beyond what is chance, and share of sites with greater forces, above which
 #: the motion is unstable; the factor that then shortens the steps, and the shortest step.
 HOT_SITE, HOT, FORCED, SHORTER, SHORTEST_STEP = 10.0, 1.1, 0.05, 0.8, 0.1
+#: Rise of U from the first part of the path to another, in units of its mean value ½ for each parameter, beyond which
+#: the path has become unstable nevertheless.
+HEATED = 0.1
 #: What is chance, in standard deviations.
 BY_CHANCE = 5.0
 #: Largest distance in Å from the centre of a place, half that of the nearest atoms of solids.
@@ -76,6 +79,7 @@ class Sampled:
     presence: np.ndarray | None = None
     moved: np.ndarray | None = None
     n_cooled: int = 0
+    unstable: bool = False
 
     @property
     def present(self) -> np.ndarray:
@@ -86,7 +90,7 @@ class Sampled:
         """Return how many sites are at another place than fitted, or not there, and how many steps were unstable."""
         moved = 0 if self.moved is None else np.count_nonzero(self.moved & self.present)
         return {"sampled_moved": float(moved), "sampled_gone": float(np.count_nonzero(~self.present)),
-                "sampled_cooled": float(self.n_cooled)}
+                "sampled_cooled": float(self.n_cooled), "sampled_unstable": float(self.unstable)}
 
 
 def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, errors: np.ndarray, *,
@@ -94,6 +98,7 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
                  on_pass: Callable[[float], None]) -> Sampled:
     """Return mean positions over the posterior, their errors and presence; the positions given without noise or steps.
 
+    They are returned as well, as unstable, if U rises along the path: Langevin dynamics of too long steps heats up.
     Atoms that the images hardly determine keep their positions and errors, and are present.
 
     Parameters
@@ -130,12 +135,17 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
     n_each = (n_steps - n_warm) // N_PARTS
     tally, stays = Tally(path.home_A), path.present.copy()
     moves_A, corrected_A = np.zeros((2, N_PARTS, len(sites), 3))  # means of the parts, of sites that stay
+    potentials = np.zeros(N_PARTS)
     for part in range(N_PARTS):
         for _ in range(n_each):
             stays &= path.step(relocation)
+            potentials[part] += path.per_cost * path.cost / n_each
             tally.add(path.home_A, path.move_A, path.corrected_move_A, path.present)
             moves_A[part] += path.move_A / n_each
             corrected_A[part] += path.corrected_move_A / n_each
+        usual = 2.0 * len(sites)
+        if potentials[part] - potentials[0] > HEATED * usual + BY_CHANCE * math.sqrt(usual):
+            return Sampled(sites.positions_A, errors[:, :3], 1.0, n_cooled=path.n_cooled, unstable=True)
     places, stays = tally.places(), stays & known
     variance_A2 = _variances(places, moves_A, corrected_A, path.own_A2, sites.kinds, stays)
     seen = (known & (places.presence > 0))[:, None]
@@ -186,6 +196,8 @@ class _Path:
         block[:, 3, 3] += self._tie
         #: Steps after which the next ones were shortened.
         self.n_cooled = 0
+        #: Cost of the latest pass.
+        self.cost = 0.0
         self._n_forced = 0  # sites whose force was cut in the latest step
         #: Covariance (N, 4, 4) of each site if the others are known.
         self.covariance = invert_blocks(block)
@@ -293,6 +305,7 @@ class _Path:
             slope[:, :3] += tilt.gradient[0, :, :3] @ self._poses.rotation(tilt.i_tilt)
             slope[:, 3] += tilt.gradient[0, :, 3]
         self._on_pass(cost)
+        self.cost = cost
         slope *= self.per_cost
         self._by_occupancy = slope[:, 3].copy()
         slope[~self.present] = 0

@@ -60,4 +60,7 @@ def describe_found(refined: RefinedAtoms, series: TiltSeries, stated: Microscope
     sampled = [] if not moved + gone else [
         f"of the fitted sites {moved} are at other places oftener, and {gone} are left out, since an atom is there in "
         "less than half of the samples"]
+    if refined.summary.get("sampled_unstable"):
+        sampled = ["the path through the posterior became unstable and was discarded: positions are those of the "
+                   "highest likelihood, and their errors linear, which are too small here"]
     return sampled + describe_weakened(refined, series) + describe_lens(refined.summary, stated) + magnified
