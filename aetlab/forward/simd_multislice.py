@@ -48,7 +48,7 @@ def fits(shape_xy: tuple[int, int]) -> bool:
 
 
 class Path(NamedTuple):
-    """What waves pass on their way to the images: σ Δz in rad/V, factors by :func:`pack_factors`, sides and FFTs.
+    """Optics between the incident wave and the images: σ Δz in rad/V, factors by :func:`pack_factors`, sides and FFTs.
 
     ``free`` (G, 1, …) are the propagators and ``which`` (S - 1,) is the index of the one behind each slice but the
     last. ``to_end`` (1, …) leads from the last slice of the span to the last one, ``transfer`` (F, …) to the images.

@@ -108,7 +108,7 @@ class _Tables:
 
 
 class Surroundings:
-    """What the surroundings of a position tell about the atom there, learnt from ``sites``.
+    """Evidence of the surroundings of a position for the atom there, learnt from ``sites``.
 
     Parameters
     ----------
