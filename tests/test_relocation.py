@@ -159,6 +159,29 @@ def test_a_draw_takes_sites_apart_and_leaves_fixed_ones(model: AtomModel, truth:
     np.testing.assert_array_equal(again.positions_A, drawn.positions_A)
 
 
+def test_sites_drawn_at_once_respond_by_no_more_than_is_asked(model: AtomModel, truth: Sites,
+                                                              information: np.ndarray) -> None:
+    """What a site responds by is how its draws vary; one that alone responds by more is drawn in its turn."""
+    relocation = relocation_of(model, truth, information, misfit=50.0)
+    state, residual = state_of(model, truth, np.ones(64, bool), relocation)
+    response, outcomes, limited = np.zeros(64), np.zeros((64, 3)), np.zeros(64, int)
+    for _ in range(200):
+        drawn = relocation.draw(state, residual)
+        response[drawn.sites] = drawn.response
+        outcomes[drawn.sites, np.where(drawn.present, np.where(drawn.stays, 0, 1), 2)] += 1
+        some = relocation.draw(state, residual, 2.0)
+        assert len(some.sites) == 1 or some.response[:-1].sum() <= 2.0 < drawn.response.sum()
+        limited[some.sites] += 1
+    often = outcomes.sum(axis=1) > 30
+    frequency = outcomes[often] / outcomes[often].sum(axis=1, keepdims=True)
+    varied = (frequency[:, :2] * (1 - frequency[:, :2])).sum(axis=1)  # of the amounts at two places
+    expected = 4 * ELECTRONS / 50.0 * information[often, 3, 3] * varied
+    assert often.sum() > 15
+    assert response[often].sum() == pytest.approx(expected.sum(), rel=0.08)
+    assert 0.2 < limited.sum() / outcomes.sum() < 0.6
+    assert (limited[often] > 4).all()
+
+
 def test_steps_that_are_too_long_are_shortened(model: AtomModel, truth: Sites, information: np.ndarray,
                                                monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps that do not know of the overlap of the atoms heat their common motions, until they are shortened."""

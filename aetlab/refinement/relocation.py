@@ -18,7 +18,7 @@ counts as 1/k for each of them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
@@ -70,13 +70,19 @@ class State:
 class Draw:
     """The sites (M,) that were drawn: their indices, whether they are ``present``, and their places (M, 3).
 
-    ``stays`` (M,) says of those that were and are present whether they stay where they were.
+    ``stays`` (M,) says of those that were and are present whether they stay where they were. ``response`` (M,) is the
+    variance of what is drawn, in units of the variance that the images leave to the amount of an atom in one place: so
+    much does the site answer to a change of the residual.
     """
 
     sites: np.ndarray
     present: np.ndarray
     positions_A: np.ndarray
     stays: np.ndarray
+    response: np.ndarray
+
+    def select(self, chosen: np.ndarray) -> Draw:
+        return Draw(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 class Relocation:
@@ -132,14 +138,20 @@ class Relocation:
         """Return an empty residual volume, to be filled by the pass before a draw."""
         return _residual_of(self._model, self._poses)
 
-    def draw(self, state: State, residual: ResidualVolume) -> Draw:
-        """Draw some of the sites anew, with the residual and the gradients of the pass at this state."""
+    def draw(self, state: State, residual: ResidualVolume, most: float = math.inf) -> Draw:
+        """Draw some of the sites anew, with the residual and the gradients of the pass at this state.
+
+        These are taken at random until their responses add up to ``most``.
+        """
         gradient = _Gradient(residual, self._model.voxel_A, self._scale)
         chosen = self._choose(state.positions_A)
         parts = [self._draw(state, gradient, chosen[first:first + BATCH])
                  for first in range(0, max(len(chosen), 1), BATCH)]
-        return Draw(*(np.concatenate([getattr(part, name) for part in parts])
-                      for name in ("sites", "present", "positions_A", "stays")))
+        drawn = Draw(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Draw)))
+        if drawn.response.sum() <= most:
+            return drawn
+        order = self._rng.permutation(len(drawn.sites))
+        return drawn.select(order[np.cumsum(drawn.response[order]) - drawn.response[order] <= most])
 
     def count_from_here(self) -> None:
         """Forget the draws so far for :meth:`away`."""
@@ -179,14 +191,17 @@ class Relocation:
         present = drawn > 0
         pick = np.minimum((weight.cumsum(axis=1) < drawn[:, None]).sum(axis=1), weight.shape[1] - 1)
         off_A = np.linalg.norm(self._offsets_A, axis=1)
-        elsewhere = nothing + weight[:, off_A >= STAY_A].sum(axis=1)
+        moving = weight[:, off_A >= STAY_A].sum(axis=1)
+        elsewhere = nothing + moving
+        varied = 1 - (nothing * total + moving**2 + (total - elsewhere) ** 2) / total**2
+        response = state.occupancy[chosen] ** 2 * self._information[chosen] * varied / self._misfit
         now_open = np.where(was, elsewhere, weight.sum(axis=1)) / total
         self._open[chosen] += LATEST * (np.maximum(now_open, LEAST_OPEN) - self._open[chosen])
         self._away[chosen] += (nothing + weight[:, off_A >= SAME_ATOM_A].sum(axis=1)) / total
         self._n_drawn[chosen] += 1
         within_A = STEP_A * (self._rng.random((len(chosen), 3)) - 0.5)
         return Draw(chosen, present, before_A + self._offsets_A[pick] + within_A,
-                    was & present & (off_A[pick] < STAY_A))
+                    was & present & (off_A[pick] < STAY_A), response)
 
     def _log_likelihood(self, state: State, gradient: _Gradient, chosen: np.ndarray) -> np.ndarray:
         """Return the log ratio (M, P) of the likelihoods of a chosen site at each place, and of no atom there."""
