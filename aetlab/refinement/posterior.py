@@ -39,9 +39,9 @@ LONGEST_STEP, FRICTION = 0.6, 0.6
 #: Time step times the root of the greatest curvature there. Beyond 2 the path is unstable. Atoms that overlap in the
 #: projections raise the curvature: to 6 in 120³ voxels, to 11 in 240³.
 STEP_BY_CURVATURE = 1.6
-#: Most that the sites drawn at once respond to what all atoms do together, in units of what would cancel it. Every image
-#: shows a wave of all atoms along the tilt axis; these sites answer to the same residual, and the forces know of it half
-#: a step late. Beyond 3, in 240³ voxels, such a wave grew without bound; 2.3 in 120³ was stable.
+#: Most that the sites drawn at once respond to what all atoms do together, in units of what would cancel it. A wave of
+#: all atoms along the tilt axis is in every image; these sites answer to the same residual, and the forces know of it
+#: half a step late. Beyond 3, in 240³ voxels, such a wave grew without bound; 2.3 in 120³ was stable.
 RESPONSE = 1.0
 #: Passes that find the greatest curvature.
 N_LANCZOS = 8
