@@ -21,7 +21,6 @@ import math
 from dataclasses import dataclass, fields
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
 from scipy.spatial import cKDTree
 
 from aetlab.core.backend import n_threads
@@ -35,11 +34,17 @@ from aetlab.spec import RefineSpec
 
 #: How far from its place a site is looked for, and distance of the places that are tried, in Å.
 REACH_A, STEP_A = 1.8, 0.3
+#: Offsets of places along an axis, those in a cube, and which of them are within reach.
+ALONG_A = np.arange(-math.floor(REACH_A / STEP_A), math.floor(REACH_A / STEP_A) + 1) * STEP_A
+OFFSETS_A = np.stack(np.meshgrid(*3 * [ALONG_A], indexing="ij"), axis=-1).reshape(-1, 3)
+WITHIN_REACH = np.linalg.norm(OFFSETS_A, axis=1) <= REACH_A
 #: A site that is drawn nearer to its place stays there: the dynamics moves it.
 STAY_A = 0.5
 #: Standard deviation in Å of the Gaussian that the residual is smoothed with. Of 0.25 to 0.5 Å this one correlates best
 #: with the gradients of amounts of oxygen: 0.987.
 SMOOTH_A = 0.3
+#: Where it ends, in standard deviations.
+CUT = 4.0
 #: Passes with white noise that tell how gradients at two places correlate.
 N_NOISE = 2
 #: Places whose log-likelihood is lower than the best by more than the first, or lower than no atom by more than the
@@ -114,9 +119,7 @@ class Relocation:
         self._rng, self._learn_seeds = np.random.default_rng(draws), iter(learnt.generate_state(64).tolist())
         lightest = sites.kinds == lightest_kind(model)
         self._lightest = lightest if lightest.any() else np.ones(len(sites), bool)
-        steps = np.arange(-math.floor(REACH_A / STEP_A), math.floor(REACH_A / STEP_A) + 1) * STEP_A
-        offsets_A = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-        self._offsets_A = offsets_A[np.linalg.norm(offsets_A, axis=1) <= REACH_A]
+        self._offsets_A = OFFSETS_A[WITHIN_REACH]
         self._centre = int(np.argmin(np.linalg.norm(self._offsets_A, axis=1)))
         self._correlation, scale = self._correlate(sites, noise)
         self._scale = per_cost * scale
@@ -207,8 +210,7 @@ class Relocation:
         """Return the log ratio (M, P) of the likelihoods of a chosen site at each place, and of no atom there."""
         amount, curvature = state.occupancy[chosen, None], self._information[chosen, None]
         usual = float(np.median(self._information[self._lightest]))
-        places_A = (state.positions_A[chosen, None] + self._offsets_A).reshape(-1, 3)
-        slope = gradient.at(places_A).reshape(len(chosen), len(self._offsets_A)) * np.sqrt(curvature / usual)
+        slope = gradient.about(state.positions_A[chosen]) * np.sqrt(curvature / usual)
         # The gradient at the site itself is known.
         slope += (state.by_occupancy[chosen] - slope[:, self._centre])[:, None] * self._correlation
         slope -= state.present[chosen, None] * amount * curvature * self._correlation
@@ -245,32 +247,38 @@ class Relocation:
         """
         products, square, exact = np.zeros(len(self._offsets_A)), 0.0, 0.0
         chosen = np.flatnonzero(self._lightest)[::math.ceil(np.count_nonzero(self._lightest) / N_CORRELATED)]
-        places_A = sites.positions_A[chosen]
         for child in noise.spawn(N_NOISE):
             residual, by_occupancy = _residual_of(self._model, self._poses), np.zeros(len(chosen))
             for tilt in self._model.gradients(sites, self._poses, noise=child, on_slices=residual.add):
                 by_occupancy += tilt.gradient[0, chosen, 3]
-            gradient = _Gradient(residual, self._model.voxel_A, 1.0)
-            here = gradient.at(places_A)
+            slope = _Gradient(residual, self._model.voxel_A, 1.0).about(sites.positions_A[chosen])
+            here = slope[:, self._centre]
             square += float(here @ here)
             exact += float(here @ by_occupancy)
-            products += [here @ gradient.at(places_A + offset_A) for offset_A in self._offsets_A]
+            products += here @ slope
         square = max(square, 1e-300)
         return 0.5 * (products + products[::-1]) / square, exact / square  # the offsets are symmetric
 
 
 class _Gradient:
-    """The gradient of the cost with respect to an amount of an atom at any place, times ``scale``."""
+    """The gradient of the cost with respect to an amount of an atom at places about a site, times ``scale``."""
 
     def __init__(self, residual: ResidualVolume, voxel_A: float, scale: float) -> None:
-        smooth = gaussian_filter(residual.volume, SMOOTH_A / voxel_A, mode="constant")
-        self._spline, self._voxel_A, self._scale = spline_filter(smooth, order=3, output=np.float32), voxel_A, scale
+        self._volume, self._voxel_A, self._scale = residual.volume, voxel_A, scale
 
-    def at(self, places_A: np.ndarray) -> np.ndarray:
-        """Return it (P,) at places x, y, z (P, 3)."""
-        index = places_A[:, [2, 0, 1]] / self._voxel_A + (np.array(self._spline.shape) - 1) / 2
-        return -self._scale * map_coordinates(self._spline, index.T, output=np.float64, order=3, mode="nearest",
-                                             prefilter=False)
+    def about(self, positions_A: np.ndarray) -> np.ndarray:
+        """Return it (P, O) at the offsets within reach of positions x, y, z (P, 3)."""
+        width, reach = SMOOTH_A / self._voxel_A, (REACH_A + CUT * SMOOTH_A) / self._voxel_A
+        centre = positions_A / self._voxel_A + (np.array(self._volume.shape)[[1, 2, 0]] - 1) / 2
+        index = np.ceil(centre - reach).astype(np.int64)[:, :, None] + np.arange(math.floor(2 * reach) + 1)
+        apart = (centre[:, :, None] + ALONG_A / self._voxel_A)[..., None] - index[:, :, None]
+        weight = np.exp(-0.5 * (apart / width) ** 2) / (math.sqrt(2 * math.pi) * width)
+        x, y, z = (np.clip(index[:, i], 0, n - 1) for i, n in enumerate(np.array(self._volume.shape)[[1, 2, 0]]))
+        weight *= (index == np.stack([x, y, z], axis=1))[:, :, None]  # nothing outside the volume
+        values = self._volume[z[:, None, None, :], x[:, :, None, None], y[:, None, :, None]].astype(np.float64)
+        for axis in (2, 1, 0):  # the last axis becomes the first one of offsets
+            values = np.einsum("pabv,pov->poab", values, weight[:, axis], optimize=True)
+        return -self._scale * values.reshape(len(values), -1)[:, WITHIN_REACH]
 
 
 def _without_noise(information: np.ndarray, kinds: np.ndarray) -> np.ndarray:
