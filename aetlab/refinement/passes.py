@@ -18,7 +18,7 @@ N_SETTLING, N_RESAMPLED = 3, 1
 #: Time of a correction of the sampling in passes.
 RESAMPLING_PASSES = 4
 #: Time in passes that a draw of the sites adds to a step.
-DRAW_PASSES = 1.0
+DRAW_PASSES = 0.6
 #: Usual numbers of rounds, of passes in a round and of passes in the last one.
 _ROUNDS, _PASSES, _PASSES_LAST = 4, 9, 5
 #: Where noise imitates atoms there are as many rounds as are allowed, up to this number.
