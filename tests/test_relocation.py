@@ -16,7 +16,16 @@ from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import with_presence
 from aetlab.refinement.places import N_PLACES, Places, Tally, presence_of_atoms
 from aetlab.refinement.posterior import LEAST_STEPS, sample_atoms
-from aetlab.refinement.relocation import REACH_A, STAY_A, Relocation, State
+from aetlab.refinement.relocation import (
+    OFFSETS_A,
+    REACH_A,
+    SMOOTH_A,
+    STAY_A,
+    WITHIN_REACH,
+    Relocation,
+    State,
+    _Gradient,
+)
 from aetlab.refinement.search import ResidualVolume, join
 from aetlab.refinement.surroundings import free_volume_A3
 from aetlab.spec import MicroscopeSpec, RefineSpec
@@ -144,6 +153,23 @@ def test_sites_where_nothing_is_go_and_sites_beside_an_atom_move_there(model: At
     off_A = np.linalg.norm(sampled.positions_A[:64] - truth.positions_A, axis=1)
     assert off_A.max() < 0.6 and np.median(off_A) < 0.15
     assert sampled.presence[:64].mean() > 0.97
+
+
+@pytest.mark.parametrize("voxel_A", [0.5, 0.2])
+def test_the_gradient_about_a_site_is_the_residual_smoothed_by_a_gaussian(
+        voxel_A: float) -> None:
+    """Of one voxel that is not 0 it is a Gaussian about it, wherever the voxel is; beyond the volume nothing counts."""
+    residual = ResidualVolume((20, 24, 28), 4, POSES, voxel_A)
+    for index in [(10, 12, 14), (0, 23, 3)]:
+        residual.volume[:] = 0
+        residual.volume[index] = 2.0
+        voxel_at_A = (np.array(index) - (np.array([20, 24, 28]) - 1) / 2)[[1, 2, 0]] * voxel_A
+        sites_A = voxel_at_A + np.random.default_rng(0).uniform(-1.5, 1.5, (40, 3))
+        values = _Gradient(residual, voxel_A, 3.0).about(sites_A)
+        apart_A = sites_A[:, None] + OFFSETS_A[WITHIN_REACH] - voxel_at_A
+        expected = (-3.0 * 2.0 * (voxel_A / SMOOTH_A) ** 3 * (2 * np.pi) ** -1.5
+                    * np.exp(-0.5 * (apart_A**2).sum(axis=2) / SMOOTH_A**2))
+        np.testing.assert_allclose(values, expected, atol=1e-3 * np.abs(expected).max())
 
 
 def test_a_draw_takes_sites_apart_and_leaves_fixed_ones(model: AtomModel, truth: Sites,

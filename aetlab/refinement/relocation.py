@@ -55,6 +55,8 @@ BELOW_BEST, BELOW_NOTHING = 8.0, 10.0
 LATEST, LEAST_OPEN, OFTEN = 0.5, 0.02, 10.0
 #: Sites whose places are tried at once, and most sites at which gradients are correlated.
 BATCH, N_CORRELATED = 2000, 2000
+#: Most voxels about sites that are smoothed at once.
+MOST_VOXELS = 6_000_000
 
 
 @dataclass(frozen=True)
@@ -268,15 +270,25 @@ class _Gradient:
 
     def about(self, positions_A: np.ndarray) -> np.ndarray:
         """Return it (P, O) at the offsets within reach of positions x, y, z (P, 3)."""
-        width, reach = SMOOTH_A / self._voxel_A, (REACH_A + CUT * SMOOTH_A) / self._voxel_A
-        centre = positions_A / self._voxel_A + (np.array(self._volume.shape)[[1, 2, 0]] - 1) / 2
-        index = np.ceil(centre - reach).astype(np.int64)[:, :, None] + np.arange(math.floor(2 * reach) + 1)
+        reach = (REACH_A + CUT * SMOOTH_A) / self._voxel_A
+        n_along = math.floor(2 * reach) + 1
+        n_at_once = max(MOST_VOXELS // n_along**3, 1)
+        parts = [self._about(positions_A[first:first + n_at_once], reach, np.arange(n_along))
+                 for first in range(0, max(len(positions_A), 1), n_at_once)]
+        return np.concatenate(parts)
+
+    def _about(self, positions_A: np.ndarray, reach: float, along: np.ndarray) -> np.ndarray:
+        """Return it at few positions, from cubes of voxels ``along`` each axis that begin ``reach`` before them."""
+        width, shape = SMOOTH_A / self._voxel_A, np.array(self._volume.shape)[[1, 2, 0]]
+        centre = positions_A / self._voxel_A + (shape - 1) / 2
+        index = np.ceil(centre - reach).astype(np.int64)[:, :, None] + along
         apart = (centre[:, :, None] + ALONG_A / self._voxel_A)[..., None] - index[:, :, None]
         weight = np.exp(-0.5 * (apart / width) ** 2) / (math.sqrt(2 * math.pi) * width)
-        x, y, z = (np.clip(index[:, i], 0, n - 1) for i, n in enumerate(np.array(self._volume.shape)[[1, 2, 0]]))
-        weight *= (index == np.stack([x, y, z], axis=1))[:, :, None]  # nothing outside the volume
+        inside = np.clip(index, 0, shape[:, None] - 1)
+        weight *= (index == inside)[:, :, None]  # nothing outside the volume
+        x, y, z = inside[:, 0], inside[:, 1], inside[:, 2]
         values = self._volume[z[:, None, None, :], x[:, :, None, None], y[:, None, :, None]].astype(np.float64)
-        for axis in (2, 1, 0):  # the last axis becomes the first one of offsets
+        for axis in (2, 1, 0):  # the last axis becomes the first one, of offsets
             values = np.einsum("pabv,pov->poab", values, weight[:, axis], optimize=True)
         return -self._scale * values.reshape(len(values), -1)[:, WITHIN_REACH]
 
