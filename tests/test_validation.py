@@ -215,6 +215,15 @@ def test_a_crystal_keeps_the_rules_of_chemistry_and_planted_atoms_break_them() -
     assert found.broken_distance_A[0] == pytest.approx(1.2) and found.metrics["n_isolated"] == 1
 
 
+@pytest.mark.parametrize(("error_A", "n_near"), [
+    ((0.01, 0.5, 0.5), 1), ((0.2, 0.0, 0.0), 0), (None, 1), ((np.nan,) * 3, 1)])
+def test_a_distance_that_its_error_explains_is_not_too_near(error_A: tuple[float, ...] | None, n_near: int) -> None:
+    """Ti and O 1.6 Å apart along x: 0.75 of their radii are 1.695 Å; 2 √2 · 0.2 Å explain it, errors across do not."""
+    positions_A = np.array([[0.0, 0, 0], [1.6, 0, 0]])
+    errors_A = None if error_A is None else np.array([error_A, error_A])
+    assert check_chemistry(np.array([22, 8]), positions_A, errors_A).metrics["n_too_near"] == n_near
+
+
 def test_the_wedge_lies_along_the_beam_at_the_middle_tilt() -> None:
     along = directions(dataclasses.replace(make_series(), tilt_deg=np.linspace(0, 120, 6)))
     np.testing.assert_allclose(along["wedge"], [-np.sin(np.pi / 3), 0, np.cos(np.pi / 3)], atol=1e-12)

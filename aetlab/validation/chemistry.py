@@ -1,7 +1,8 @@
 """Chemistry of a set of atoms: distances, coordination, pair distribution and density; atoms that break its rules.
 
 Two atoms nearer than :data:`TOO_NEAR` of the sum of their covalent radii are too near: the shortest bonds, triple
-ones, are 0.78 of it. An atom without a bond is isolated: there is no other one within
+ones, are 0.78 of it. They are so only if they would be nearer with the standard errors of their distance as well. An
+atom without a bond is isolated: there is no other one within
 :data:`~aetlab.core.structure.BOND_REACH` times the sum of the radii (Cordero et al., Dalton Trans. 2832, 2008).
 """
 
@@ -25,6 +26,8 @@ from aetlab.core.structure import (
 
 #: Share of the sum of two covalent radii below which two atoms are too near.
 TOO_NEAR = 0.75
+#: Standard errors of a distance that must not explain that it is too short.
+NEAR_ERRORS = 2.0
 #: Range and bin of the distances in Å.
 DISTANCE_EDGES_A = np.linspace(0.0, 6.0, 241)
 #: Greatest coordination number that is counted by itself.
@@ -60,8 +63,11 @@ class Chemistry:
     metrics: dict[str, float]
 
 
-def check_chemistry(numbers: np.ndarray, positions_A: np.ndarray) -> Chemistry:
-    """Return the chemistry of atoms with atomic ``numbers`` (N,), all above 0, at ``positions_A`` (N, 3)."""
+def check_chemistry(numbers: np.ndarray, positions_A: np.ndarray, errors_A: np.ndarray | None = None) -> Chemistry:
+    """Return the chemistry of atoms with atomic ``numbers`` (N,), all above 0, at ``positions_A`` (N, 3).
+
+    ``errors_A`` (N, 3) are the standard errors of the positions; those that are None or not finite count as 0.
+    """
     elements = [int(number) for number in np.unique(numbers)]
     arrays: dict[str, np.ndarray] = {"distance_edges_A": DISTANCE_EDGES_A}
     metrics: dict[str, float] = {}
@@ -85,7 +91,8 @@ def check_chemistry(numbers: np.ndarray, positions_A: np.ndarray) -> Chemistry:
                                                                 minlength=MOST_BONDS + 1)
         metrics[f"coordination_{SYMBOLS[number]}"] = float(of_element.mean())
     metrics |= _density(numbers, positions_A, arrays)
-    near = np.flatnonzero(share < TOO_NEAR)
+    error_A = np.zeros(len(first)) if errors_A is None else _distance_errors(positions_A, errors_A, first, second)
+    near = np.flatnonzero(share + NEAR_ERRORS * error_A / (own_A[first] + own_A[second]) < TOO_NEAR)
     near = near[np.argsort(share[near], kind="stable")]
     alone = np.flatnonzero(n_bonds == 0)
     nearest_A = cKDTree(positions_A).query(positions_A[alone], k=2)[0][:, 1] if len(numbers) > 1 and len(alone) else (
@@ -101,6 +108,15 @@ def _pairs(positions_A: np.ndarray, reach_A: float) -> tuple[np.ndarray, np.ndar
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
     first, second = cKDTree(positions_A).query_pairs(reach_A, output_type="ndarray").T
     return first, second, np.linalg.norm(positions_A[first] - positions_A[second], axis=1)
+
+
+def _distance_errors(positions_A: np.ndarray, errors_A: np.ndarray, first: np.ndarray,
+                     second: np.ndarray) -> np.ndarray:
+    """Return the standard errors (P,) of the distances of pairs of independent atoms."""
+    variance_A2 = np.where(np.isfinite(errors_A), errors_A, 0.0) ** 2
+    apart_A = positions_A[first] - positions_A[second]
+    direction = apart_A / np.maximum(np.linalg.norm(apart_A, axis=1, keepdims=True), 1e-9)
+    return np.asarray(np.sqrt((direction**2 * (variance_A2[first] + variance_A2[second])).sum(axis=1)))
 
 
 def _density(numbers: np.ndarray, positions_A: np.ndarray, arrays: dict[str, np.ndarray]) -> dict[str, float]:

@@ -143,7 +143,7 @@ def _outliers(series: TiltSeries, fit: ImageFit, outlying: np.ndarray) -> list[s
 
 def _add_chemistry(atoms: TracedAtoms | RefinedAtoms, metrics: dict[str, float], arrays: dict[str, np.ndarray]) -> None:
     named = np.flatnonzero(atoms.numbers > 0)
-    chemistry = check_chemistry(atoms.numbers[named], atoms.positions_A[named])
+    chemistry = check_chemistry(atoms.numbers[named], atoms.positions_A[named], atoms.position_error_A[named])
     metrics |= chemistry.metrics
     arrays |= {f"chemistry/{name}": values for name, values in chemistry.arrays.items()}
     broken = chemistry.broken.copy()  # its indices are those of named atoms
