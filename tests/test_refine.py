@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -116,7 +117,9 @@ def test_means_over_the_posterior_state_their_errors_beyond_the_linear_range(tru
             linear.append(off_A[-1][0] / errors[:, :3])
             stated.append(off_A[-1][1] / sampled.errors_A)
             factor.append(sampled.factor)
-        of_fit, of_mean = np.median(np.abs(off_A), axis=(0, 2, 3))  # a single site may go to another place
+        # Without the two hundredths that are farthest off: a few sites go to another place.
+        n_kept = math.floor(0.98 * 192 * n_drawn)
+        of_fit, of_mean = (np.sort(np.abs(off_A)[:, which].ravel())[:n_kept].mean() for which in (0, 1))
         of_linear, of_stated = (np.sqrt((np.array(ratio) ** 2).mean()) for ratio in (linear, stated))
         assert of_stated == pytest.approx(1, abs=0.1)  # 768 and 192 values: deviations of 0.026 and 0.05
         assert of_mean == pytest.approx(of_fit, rel=0.06)  # the path is of about fourteen independent places
