@@ -326,8 +326,13 @@ def test_what_tiles_cannot_do_is_refused_by_name(overrides: dict[str, object], w
 
 def test_tiles_that_are_no_smaller_than_the_volume_are_refused(change: Callable[..., RunSpec]) -> None:
     spec = aetlab.settings(scale="small", overrides={"tile.n": 3})
-    with pytest.raises(SpecError, match=r"tile.n=3 cannot be used: .* halo of 52 rows .* fewer tiles, or tile=none"):
+    with pytest.raises(SpecError, match=r"tile.n=3 cannot be used: .* halo of 52 rows .* no number of tiles is "
+                       r"shorter than the volume: leave out tile.n, or shorten the halo \(tile.halo_A\)"):
         tiles_of(spec)
+    longer = change(change(spec, "scale", shape_zxy=(96, 96, 204)), "tile", n=2)
+    with pytest.raises(SpecError, match=r"has 216 rows, the volume 204; .* choose 3 to 204 tiles \(tile.n\)"):
+        tiles_of(longer)
+    assert len(tiles_of(change(longer, "tile", n=3))) == 3
     with pytest.raises(SpecError, match=r"tile.rows=20 cannot be used"):
         tiles_of(change(spec, "tile", n=1, rows=20))
     series = aetlab.TiltSeries(np.ones((2, 1, 96, 96), np.float32), np.zeros(2), np.zeros(1), 0.5)

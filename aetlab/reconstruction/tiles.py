@@ -49,7 +49,24 @@ def tiles_of(spec: RunSpec) -> tuple[Tile, ...]:
     except ValueError as error:
         name, value = ("rows", spec.tile.rows) if spec.tile.rows else ("n", n_tiles)
         raise SpecError(f"tile.{name}={value} cannot be used: {error}; with a halo of {halo} rows "
-                        f"({halo * voxel_A:g} Å) on each side choose fewer tiles, or tile=none") from None
+                        f"({halo * voxel_A:g} Å) on each side {_advice(n_y, n_tiles, halo, name)}") from None
+
+
+def _advice(n_rows: int, n_tiles: int, halo: int, name: str) -> str:
+    """Return which numbers of tiles are possible instead of ``n_tiles``."""
+    possible = [n for n in range(2, n_rows + 1) if _is_possible(n_rows, n, halo)]
+    if not possible:
+        return (f"no number of tiles is shorter than the volume: leave out tile.{name}, or shorten the halo "
+                "(tile.halo_A)")
+    return f"choose {possible[0]} to {possible[-1]} tiles (tile.n), or leave out tile.{name}"
+
+
+def _is_possible(n_rows: int, n_tiles: int, halo: int) -> bool:
+    try:
+        divide_rows(n_rows, n_tiles, halo)
+    except ValueError:
+        return False
+    return True
 
 
 def tile_of(spec: RunSpec) -> Tile:

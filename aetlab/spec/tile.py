@@ -30,7 +30,7 @@ class TileSpec:
         require(self.n == 1 or self.rows == 0, "tile.rows", self.rows, f"tile.n={self.n} gives the number of tiles; "
                 "give one of both")
         require(self.enabled or self.halo_A == 0, "tile.halo_A", self.halo_A,
-                "a volume that is reconstructed at once has no halo; give tile.n or tile.rows as well")
+                "a volume that is reconstructed at once has no halo; give tile.n above 1 or tile.rows as well")
         require(self.enabled or self.index == JOINED, "tile.index", self.index, "there is only one tile; give tile.n")
 
     @property
