@@ -17,11 +17,10 @@ from aetlab.refinement.naming import with_presence
 from aetlab.refinement.places import N_PLACES, Places, Tally, presence_of_atoms
 from aetlab.refinement.posterior import LEAST_STEPS, sample_atoms
 from aetlab.refinement.relocation import (
-    OFFSETS_A,
+    PLACES_A,
     REACH_A,
     SMOOTH_A,
     STAY_A,
-    WITHIN_REACH,
     Relocation,
     State,
     _Gradient,
@@ -156,8 +155,7 @@ def test_sites_where_nothing_is_go_and_sites_beside_an_atom_move_there(model: At
 
 
 @pytest.mark.parametrize("voxel_A", [0.5, 0.2])
-def test_the_gradient_about_a_site_is_the_residual_smoothed_by_a_gaussian(
-        voxel_A: float) -> None:
+def test_the_gradient_about_a_site_is_the_residual_smoothed_by_a_gaussian(voxel_A: float) -> None:
     """Of one voxel that is not 0 it is a Gaussian about it, wherever the voxel is; beyond the volume nothing counts."""
     residual = ResidualVolume((20, 24, 28), 4, POSES, voxel_A)
     for index in [(10, 12, 14), (0, 23, 3)]:
@@ -166,7 +164,7 @@ def test_the_gradient_about_a_site_is_the_residual_smoothed_by_a_gaussian(
         voxel_at_A = (np.array(index) - (np.array([20, 24, 28]) - 1) / 2)[[1, 2, 0]] * voxel_A
         sites_A = voxel_at_A + np.random.default_rng(0).uniform(-1.5, 1.5, (40, 3))
         values = _Gradient(residual, voxel_A, 3.0).about(sites_A)
-        apart_A = sites_A[:, None] + OFFSETS_A[WITHIN_REACH] - voxel_at_A
+        apart_A = sites_A[:, None] + PLACES_A - voxel_at_A
         expected = (-3.0 * 2.0 * (voxel_A / SMOOTH_A) ** 3 * (2 * np.pi) ** -1.5
                     * np.exp(-0.5 * (apart_A**2).sum(axis=2) / SMOOTH_A**2))
         np.testing.assert_allclose(values, expected, atol=1e-3 * np.abs(expected).max())
@@ -187,7 +185,7 @@ def test_a_draw_takes_sites_apart_and_leaves_fixed_ones(model: AtomModel, truth:
 
 def test_sites_drawn_at_once_respond_by_no_more_than_is_asked(model: AtomModel, truth: Sites,
                                                               information: np.ndarray) -> None:
-    """What a site responds by is how its draws vary; one that alone responds by more is drawn in its turn."""
+    """The response of a site is how its draws vary; one that alone responds by more is drawn in its turn."""
     relocation = relocation_of(model, truth, information, misfit=50.0)
     state, residual = state_of(model, truth, np.ones(64, bool), relocation)
     response, outcomes, limited = np.zeros(64), np.zeros((64, 3)), np.zeros(64, int)

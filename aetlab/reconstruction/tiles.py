@@ -49,16 +49,16 @@ def tiles_of(spec: RunSpec) -> tuple[Tile, ...]:
     except ValueError as error:
         name, value = ("rows", spec.tile.rows) if spec.tile.rows else ("n", n_tiles)
         raise SpecError(f"tile.{name}={value} cannot be used: {error}; with a halo of {halo} rows "
-                        f"({halo * voxel_A:g} Å) on each side {_advice(n_y, n_tiles, halo, name)}") from None
+                        f"({halo * voxel_A:g} Å) on each side {_advice(n_y, halo, name)}") from None
 
 
-def _advice(n_rows: int, n_tiles: int, halo: int, name: str) -> str:
-    """Return which numbers of tiles are possible instead of ``n_tiles``."""
-    possible = [n for n in range(2, n_rows + 1) if _is_possible(n_rows, n, halo)]
-    if not possible:
+def _advice(n_rows: int, halo: int, name: str) -> str:
+    """Return which numbers of tiles are possible: from the first that is, since more tiles are shorter."""
+    least = next((n for n in range(2, n_rows + 1) if _is_possible(n_rows, n, halo)), None)
+    if least is None:
         return (f"no number of tiles is shorter than the volume: leave out tile.{name}, or shorten the halo "
                 "(tile.halo_A)")
-    return f"choose {possible[0]} to {possible[-1]} tiles (tile.n), or leave out tile.{name}"
+    return f"choose {least} to {n_rows} tiles (tile.n), or leave out tile.{name}"
 
 
 def _is_possible(n_rows: int, n_tiles: int, halo: int) -> bool:

@@ -34,10 +34,12 @@ from aetlab.spec import RefineSpec
 
 #: How far from its place a site is looked for, and distance of the places that are tried, in Å.
 REACH_A, STEP_A = 1.8, 0.3
-#: Offsets of places along an axis, those in a cube, and which of them are within reach.
+#: Offsets of places along an axis, those in a cube, which of them are within reach, these, and the one that is 0.
 ALONG_A = np.arange(-math.floor(REACH_A / STEP_A), math.floor(REACH_A / STEP_A) + 1) * STEP_A
 OFFSETS_A = np.stack(np.meshgrid(*3 * [ALONG_A], indexing="ij"), axis=-1).reshape(-1, 3)
 WITHIN_REACH = np.linalg.norm(OFFSETS_A, axis=1) <= REACH_A
+PLACES_A = OFFSETS_A[WITHIN_REACH]
+CENTRE = int(np.argmin(np.linalg.norm(PLACES_A, axis=1)))
 #: A site that is drawn nearer to its place stays there: the dynamics moves it.
 STAY_A = 0.5
 #: Standard deviation in Å of the Gaussian that the residual is smoothed with. Of 0.25 to 0.5 Å this one correlates best
@@ -121,8 +123,6 @@ class Relocation:
         self._rng, self._learn_seeds = np.random.default_rng(draws), iter(learnt.generate_state(64).tolist())
         lightest = sites.kinds == lightest_kind(model)
         self._lightest = lightest if lightest.any() else np.ones(len(sites), bool)
-        self._offsets_A = OFFSETS_A[WITHIN_REACH]
-        self._centre = int(np.argmin(np.linalg.norm(self._offsets_A, axis=1)))
         self._correlation, scale = self._correlate(sites, noise)
         self._scale = per_cost * scale
         free_A3 = free_volume_A3(sites.positions_A, spec.min_distance_A, spec.max_distance_A)
@@ -186,7 +186,7 @@ class Relocation:
         before_A, was = state.positions_A[chosen], state.present[chosen]
         log = self._log_likelihood(state, gradient, chosen) + self._log_prior[chosen, None]
         row, place = np.nonzero(log > np.maximum(log.max(axis=1, keepdims=True) - BELOW_BEST, -BELOW_NOTHING))
-        places_A = before_A[row] + self._offsets_A[place]
+        places_A = before_A[row] + PLACES_A[place]
         kept = np.full(log.shape, -np.inf)
         kept[row, place] = log[row, place] + self._log_prior_of(state, places_A, chosen[row])
         top = np.maximum(kept.max(axis=1), 0)
@@ -195,7 +195,7 @@ class Relocation:
         drawn = self._rng.random(len(chosen)) * total - nothing
         present = drawn > 0
         pick = np.minimum((weight.cumsum(axis=1) < drawn[:, None]).sum(axis=1), weight.shape[1] - 1)
-        off_A = np.linalg.norm(self._offsets_A, axis=1)
+        off_A = np.linalg.norm(PLACES_A, axis=1)
         moving = weight[:, off_A >= STAY_A].sum(axis=1)
         elsewhere = nothing + moving
         varied = 1 - (nothing * total + moving**2 + (total - elsewhere) ** 2) / total**2
@@ -205,7 +205,7 @@ class Relocation:
         self._away[chosen] += (nothing + weight[:, off_A >= SAME_ATOM_A].sum(axis=1)) / total
         self._n_drawn[chosen] += 1
         within_A = STEP_A * (self._rng.random((len(chosen), 3)) - 0.5)
-        return Draw(chosen, present, before_A + self._offsets_A[pick] + within_A,
+        return Draw(chosen, present, before_A + PLACES_A[pick] + within_A,
                     was & present & (off_A[pick] < STAY_A), response)
 
     def _log_likelihood(self, state: State, gradient: _Gradient, chosen: np.ndarray) -> np.ndarray:
@@ -214,7 +214,7 @@ class Relocation:
         usual = float(np.median(self._information[self._lightest]))
         slope = gradient.about(state.positions_A[chosen]) * np.sqrt(curvature / usual)
         # The gradient at the site itself is known.
-        slope += (state.by_occupancy[chosen] - slope[:, self._centre])[:, None] * self._correlation
+        slope += (state.by_occupancy[chosen] - slope[:, CENTRE])[:, None] * self._correlation
         slope -= state.present[chosen, None] * amount * curvature * self._correlation
         return np.asarray(-(amount * slope + 0.5 * amount**2 * curvature) / self._misfit)
 
@@ -247,14 +247,14 @@ class Relocation:
 
         The second value is what turns the smoothed residual into the gradient of the cost at the lightest sites.
         """
-        products, square, exact = np.zeros(len(self._offsets_A)), 0.0, 0.0
+        products, square, exact = np.zeros(len(PLACES_A)), 0.0, 0.0
         chosen = np.flatnonzero(self._lightest)[::math.ceil(np.count_nonzero(self._lightest) / N_CORRELATED)]
         for child in noise.spawn(N_NOISE):
             residual, by_occupancy = _residual_of(self._model, self._poses), np.zeros(len(chosen))
             for tilt in self._model.gradients(sites, self._poses, noise=child, on_slices=residual.add):
                 by_occupancy += tilt.gradient[0, chosen, 3]
             slope = _Gradient(residual, self._model.voxel_A, 1.0).about(sites.positions_A[chosen])
-            here = slope[:, self._centre]
+            here = slope[:, CENTRE]
             square += float(here @ here)
             exact += float(here @ by_occupancy)
             products += here @ slope
