@@ -92,12 +92,14 @@ def odds_of_best_place(occupancy: np.ndarray, kinds: np.ndarray, information: np
     return np.asarray(np.log(np.minimum(volume_A3 / free_A3, 1.0)))
 
 
-def with_presence(posterior: np.ndarray, presence: np.ndarray) -> np.ndarray:
-    """Return the ``posterior`` (N, K + 1) of elements and of no atom for sites that are there with probability
+def with_presence(posterior: np.ndarray, names: np.ndarray, presence: np.ndarray) -> np.ndarray:
+    """Return the ``posterior`` (N, K + 1) of elements and of no atom for sites that are there with the probability
     ``presence`` (N,).
+
+    ``names`` (N, K) are the probabilities of the elements, or 0 where those of ``posterior`` count.
     """
-    elements = posterior[:, :-1] * (presence / posterior[:, :-1].sum(axis=1))[:, None]
-    return np.column_stack([elements, 1 - presence])
+    names = np.where(names.any(axis=1, keepdims=True), names, posterior[:, :-1])
+    return np.column_stack([names * (presence / names.sum(axis=1))[:, None], 1 - presence])
 
 
 def exchanged_occupancy(occupancy: np.ndarray, kinds: np.ndarray, named: np.ndarray,

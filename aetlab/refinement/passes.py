@@ -7,7 +7,7 @@ import math
 from aetlab.refinement.aberrations import MOST_ROUNDS
 from aetlab.refinement.fisher import N_OVERLAP, information_passes
 from aetlab.refinement.hand import N_CORRECTED, N_MIRRORED
-from aetlab.refinement.posterior import N_LANCZOS
+from aetlab.refinement.path import N_LANCZOS
 from aetlab.refinement.start import CLEAR
 from aetlab.spec import RefineSpec
 
@@ -35,16 +35,15 @@ def n_settling(spec: RefineSpec) -> int:
     return N_RESAMPLED if spec.sampling == "corrected" else 0
 
 
-def sampling_passes(spec: RefineSpec, n_tilts: int) -> int:
-    """Return the passes that sample a posterior: those of its start, the steps, and the names of what is there."""
-    _, many = information_passes(spec, n_tilts)
-    return 1 + N_LANCZOS + spec.n_sampled + many + 1 if spec.n_sampled else 0
+def sampling_passes(spec: RefineSpec) -> int:
+    """Return the passes that sample a posterior: those of its start and the steps."""
+    return 1 + N_LANCZOS + spec.n_sampled if spec.n_sampled else 0
 
 
 def most_passes(spec: RefineSpec, n_tilts: int) -> int:
     """Return the largest number of passes over the data of a refinement of ``n_tilts`` tilts."""
     few, many = information_passes(spec, n_tilts)
-    n_sampled = sampling_passes(spec, n_tilts)
+    n_sampled = sampling_passes(spec)
     beside = (N_CALIBRATIONS if spec.imaging else 0) + (few if spec.thermal else 0)
     between = spec.n_passes + 4 + few + beside
     most = (1 + few + (spec.n_rounds - 1) * between + spec.n_passes_last + beside + many + 2 + n_sampled
@@ -71,7 +70,7 @@ def usual_passes(spec: RefineSpec, n_tilts: int, dose_e_A2: float = math.inf, li
     few, many = information_passes(spec, n_tilts)
     clearness = _CLEARNESS * math.sqrt(dose_e_A2 / 1000) * (lightest / 8) ** _POWER
     noisy = spec.min_occupancy * clearness < CLEAR
-    n_sampled = sampling_passes(spec, n_tilts) + math.ceil(DRAW_PASSES * spec.n_sampled)
+    n_sampled = sampling_passes(spec) + math.ceil(DRAW_PASSES * spec.n_sampled)
     beside = N_CALIBRATIONS if spec.imaging else 0
     n_passes, n_last = min(spec.n_passes, _PASSES), min(spec.n_passes_last, _PASSES_LAST)
     n_rounds = min(spec.n_rounds, _ROUNDS_IN_NOISE if noisy else _ROUNDS)

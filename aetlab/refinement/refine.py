@@ -361,15 +361,11 @@ class _Refinement:
             sites.positions_A, spec.min_distance_A, spec.max_distance_A))[there]
         summary = {"passes": self._n_passes, "traced_lost": self._lost, "neighbour_correlation": neighbour_correlation(
             bars.information, by_tilt[model.data.present.any(axis=1)])} | bars.summary(sites.kinds, sampled)
-        if sampled.moved is not None:
-            # The names follow from the cost about the fit, which has no gradient there.
-            at_A = np.where(sampled.moved[:, None], sampled.positions_A, sites.positions_A)
-            by_amount, full, _ = self._try_elements(replace(sites, positions_A=at_A).select(there), poses, self._many)
         sites, errors = replace(sites, positions_A=sampled.positions_A).select(there), errors[there]
-        posterior = name_sites(sites.occupancy, sites.kinds, by_amount, full, n_electrons, bars.name_factor,
-                               self._surroundings(sites.positions_A, sites, own=True), odds)
-        if sampled.presence is not None:
-            posterior = with_presence(posterior, sampled.presence[there])
+        posterior = name_sites(sites.occupancy, sites.kinds, by_amount[there], full[there], n_electrons,
+                               bars.name_factor, self._surroundings(sites.positions_A, sites, own=True), odds)
+        if sampled.presence is not None and sampled.names is not None:
+            posterior = with_presence(posterior, sampled.names[there], sampled.presence[there])
         numbers = np.append(model.elements, 0)[posterior.argmax(axis=1)]
         scattering = sites.occupancy * model.tables.weight.sum(axis=1)[sites.kinds] * model.voxel_A**3
         order = np.lexsort(sites.positions_A[:, [1, 0, 2]].T)

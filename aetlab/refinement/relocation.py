@@ -2,15 +2,17 @@
 
 Where noise imitates atoms, the images leave open where an atom is and whether there is one. The likelihood then has
 maxima that no dynamics crosses. Between its steps some sites, far from each other, are therefore drawn anew (Gibbs
-sampling): each is at one of the places within :data:`REACH_A`, or away.
+sampling): each holds one of the elements at one of the places within :data:`aetlab.refinement.response.REACH_A`, or is
+away.
 
-The cost U is quadratic in the amount q of an atom at a place x: U(q) - U(0) = q g(x) + ½ q² H, with g the gradient with
-respect to the amount while the site is empty, and H the information. A site that is occupied at x₀ hides some of it:
-g(x) is lower by q H A(x - x₀), where A is the correlation of the gradients that white noise has at two places. One pass
-gives the gradient everywhere: it is the back-projected residual, smoothed with the width of an atom, in units in which
-white noise gives the gradients at the sites.
+The cost U is quadratic in the amount q of an atom at a place x, in atoms of the lightest element: U(q) - U(0) = q g(x)
++ ½ q² H, with g the gradient with respect to the amount while the site is empty, and H the information. A site that is
+occupied at x₀ hides some of it: g(x) is lower by q H A(x - x₀), where A is the correlation of the gradients that white
+noise has at two places. One pass gives the gradient everywhere (:mod:`aetlab.refinement.response`), in units in which
+white noise gives the gradients at the sites. Sites are drawn in groups, and each group knows of the draws of those
+before.
 
-The prior is the density of atoms in the free places times what the neighbours tell
+The prior is the density of the atoms of the element in the free places times what the neighbours tell
 (:mod:`aetlab.refinement.surroundings`), 0 nearer to another site than sites may be. A place that k absent sites reach
 counts as 1/k for each of them.
 """
@@ -18,6 +20,7 @@ counts as 1/k for each of them.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -28,64 +31,62 @@ from aetlab.core.poses import Poses
 from aetlab.refinement.fisher import SAMPLES_LAST
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.places import SAME_ATOM_A
-from aetlab.refinement.search import ResidualVolume, lightest_kind
+from aetlab.refinement.response import (
+    CENTRE,
+    PLACES_A,
+    REACH_A,
+    STEP_A,
+    AmountGradient,
+    measure_response,
+    residual_of,
+)
+from aetlab.refinement.search import ResidualVolume, lightest_kind, relative_information
 from aetlab.refinement.surroundings import LEAST_SITES, Surroundings, free_volume_A3
 from aetlab.spec import RefineSpec
 
-#: How far from its place a site is looked for, and distance of the places that are tried, in Å.
-REACH_A, STEP_A = 1.8, 0.3
-#: Offsets of places along an axis, those in a cube, which of them are within reach, these, and the one that is 0.
-ALONG_A = np.arange(-math.floor(REACH_A / STEP_A), math.floor(REACH_A / STEP_A) + 1) * STEP_A
-OFFSETS_A = np.stack(np.meshgrid(*3 * [ALONG_A], indexing="ij"), axis=-1).reshape(-1, 3)
-WITHIN_REACH = np.linalg.norm(OFFSETS_A, axis=1) <= REACH_A
-PLACES_A = OFFSETS_A[WITHIN_REACH]
-CENTRE = int(np.argmin(np.linalg.norm(PLACES_A, axis=1)))
 #: A site that is drawn nearer to its place stays there: the dynamics moves it.
 STAY_A = 0.5
-#: Standard deviation in Å of the Gaussian that the residual is smoothed with. Of 0.25 to 0.5 Å this one correlates best
-#: with the gradients of amounts of oxygen: 0.987.
-SMOOTH_A = 0.3
-#: Where it ends, in standard deviations.
-CUT = 4.0
 #: Passes with white noise that tell how gradients at two places correlate.
 N_NOISE = 2
 #: Places whose log-likelihood is lower than the best by more than the first, or lower than no atom by more than the
 #: second, are left out before the neighbours count.
 BELOW_BEST, BELOW_NOTHING = 8.0, 10.0
-#: Weight of the latest draw in how open a site is, least openness, and the multiple of it that is the probability to be
-#: drawn, unless a neighbour is.
-LATEST, LEAST_OPEN, OFTEN = 0.5, 0.02, 10.0
+#: Weight of the latest draw in how open a site is, least openness, the multiple of it that is the probability to be
+#: drawn, unless a neighbour is, and the number of steps without a draw after which a site counts as twice as open.
+LATEST, LEAST_OPEN, OFTEN, PATIENCE = 0.5, 0.02, 10.0, 5
 #: Sites whose places are tried at once, and most sites at which gradients are correlated.
 BATCH, N_CORRELATED = 2000, 2000
-#: Most voxels about sites that are smoothed at once.
-MOST_VOXELS = 6_000_000
 
 
 @dataclass(frozen=True)
 class State:
     """All sites at one step of the path.
 
-    ``positions_A`` (N, 3), whether each is ``present`` (N,), its ``occupancy`` (N,) when it is, and the gradient
-    ``by_occupancy`` (N,) of U.
+    ``positions_A`` (N, 3), whether each is ``present`` (N,), its element ``kinds`` (N,) and occupancy when it is. The
+    occupancy is the ``usual`` one (K,) of an element times the ``share`` (N,) of the site. ``by_occupancy`` (N,) is the
+    gradient of U.
     """
 
     positions_A: np.ndarray
     present: np.ndarray
-    occupancy: np.ndarray
+    kinds: np.ndarray
+    share: np.ndarray
+    usual: np.ndarray
     by_occupancy: np.ndarray
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The sites (M,) that were drawn: their indices, whether they are ``present``, and their places (M, 3).
+    """The sites (M,) that were drawn: their indices, whether they are ``present``, their elements and places (M, 3).
 
-    ``stays`` (M,) says of those that were and are present whether they stay where they were. ``response`` (M,) is the
-    variance of what is drawn, in units of the variance that the images leave to the amount of an atom in one place: so
-    much does the site answer to a change of the residual.
+    ``stays`` (M,) says of those that were and are present whether they stay what and where they were. ``response`` (M,)
+    is the variance of what is drawn, in units of the variance that the images leave to the amount of an atom in one
+    place: so much does the site answer to a change of the residual.
     """
 
     sites: np.ndarray
     present: np.ndarray
+    kinds: np.ndarray
     positions_A: np.ndarray
     stays: np.ndarray
     response: np.ndarray
@@ -116,8 +117,10 @@ class Relocation:
 
     def __init__(self, model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, fixed: np.ndarray, *,
                  per_cost: float, misfit: float, spec: RefineSpec, seed: int) -> None:
-        self._model, self._kinds, self._spec = model, sites.kinds, spec
-        self._information = _without_noise(information, sites.kinds)
+        self._model, self._spec = model, spec
+        self._root = np.sqrt(relative_information(model))
+        #: Information on an amount of the lightest element at each site.
+        self._information = _without_noise(information, sites.kinds) / self._root[sites.kinds] ** 2
         self._misfit, self._poses = misfit, poses
         noise, draws, learnt = np.random.SeedSequence(seed).spawn(3)
         self._rng, self._learn_seeds = np.random.default_rng(draws), iter(learnt.generate_state(64).tolist())
@@ -125,11 +128,19 @@ class Relocation:
         self._lightest = lightest if lightest.any() else np.ones(len(sites), bool)
         self._correlation, scale = self._correlate(sites, noise)
         self._scale = per_cost * scale
+        self._usual = float(np.median(self._information[self._lightest]))
+        #: By how much an atom at each site scatters more than one where the gradient is in its units.
+        self._weight = np.sqrt(self._information / self._usual)
+        self._response = self._respond(sites)
+        #: About how much the draw of each site varies.
+        self._varies = 0.25 * self._information * self._root[sites.kinds] ** 2 / misfit
         free_A3 = free_volume_A3(sites.positions_A, spec.min_distance_A, spec.max_distance_A)
         share = np.bincount(sites.kinds, minlength=len(model.elements)) / len(sites)
-        self._log_prior = np.log(STEP_A**3 / free_A3 * share[sites.kinds])
-        self._open = np.where(fixed, 0.0, 1.0)
+        with np.errstate(divide="ignore"):  # elements that no site holds
+            self._log_prior = np.log(STEP_A**3 / free_A3 * share)
+        self._open, self._waited = np.where(fixed, 0.0, 1.0), np.zeros(len(sites))
         self._away, self._n_drawn = np.zeros((2, len(sites)))
+        self._named = np.zeros((len(sites), len(model.elements)))
         self._surroundings: Surroundings | None = None
 
     def learn(self, state: State) -> None:
@@ -141,26 +152,61 @@ class Relocation:
 
     def residual(self) -> ResidualVolume:
         """Return an empty residual volume, to be filled by the pass before a draw."""
-        return _residual_of(self._model, self._poses)
+        return residual_of(self._model, self._poses)
 
-    def draw(self, state: State, residual: ResidualVolume, most: float = math.inf) -> Draw:
-        """Draw some of the sites anew, with the residual and the gradients of the pass at this state.
+    def gradient(self, residual: ResidualVolume) -> AmountGradient:
+        """Return the gradient by the amount of an atom after the pass that filled the volume."""
+        return AmountGradient(residual.volume, self._model.voxel_A, self._scale)
 
-        These are taken at random until their responses add up to ``most``.
+    def groups(self, positions_A: np.ndarray, most: float = math.inf) -> Iterator[np.ndarray]:
+        """Yield groups of sites to be drawn at once, whose responses are expected to add up to at most ``most``."""
+        chosen = self._choose(positions_A)
+        group = np.cumsum(self._varies[chosen]) // most
+        for number in np.unique(group):
+            yield chosen[group == number]
+
+    def draw(self, state: State, gradient: AmountGradient, group: np.ndarray, most: float = math.inf) -> Draw:
+        """Draw the sites of a group anew, at random until their responses add up to ``most``.
+
+        ``state`` holds the amounts and the gradients as they are after the groups before.
         """
-        gradient = _Gradient(residual, self._model.voxel_A, self._scale)
-        chosen = self._choose(state.positions_A)
-        parts = [self._draw(state, gradient, chosen[first:first + BATCH])
-                 for first in range(0, max(len(chosen), 1), BATCH)]
+        parts = [self._draw(state, gradient, group[first:first + BATCH])
+                 for first in range(0, max(len(group), 1), BATCH)]
         drawn = Draw(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Draw)))
-        if drawn.response.sum() <= most:
-            return drawn
-        order = self._rng.permutation(len(drawn.sites))
-        return drawn.select(order[np.cumsum(drawn.response[order]) - drawn.response[order] <= most])
+        self._varies[drawn.sites] = drawn.response
+        drawn = drawn.select(np.cumsum(drawn.response) - drawn.response <= most)
+        self._waited[drawn.sites] = 0
+        return drawn
+
+    def follow(self, state: State, gradient: AmountGradient, drawn: Draw) -> tuple[np.ndarray, np.ndarray]:
+        """Change the gradient by a draw from ``state``; return how the gradients of U at all sites change.
+
+        The first array (N, 4) holds the changes of the derivatives of U by x, y, z and amount if a site holds a whole
+        atom at its place in ``state``. The second (M,) holds the derivatives by the amounts at the places drawn.
+        """
+        weight = self._weight[drawn.sites]
+        left = state.present[drawn.sites] & ~drawn.stays
+        came = drawn.present & ~drawn.stays
+        before, after = (weight * self._amounts(state, drawn.sites, kinds) for kinds in (state.kinds[drawn.sites],
+                                                                                         drawn.kinds))
+        places_A = np.concatenate([state.positions_A[drawn.sites[left]], drawn.positions_A[came]])
+        change = gradient.after(places_A, np.concatenate([-before[left], after[came]]), self._response)
+        by_amount = self._weight * self._root[state.kinds]
+        return (change.at(state.positions_A)[:, [1, 2, 3, 0]] * by_amount[:, None],
+                gradient.at(drawn.positions_A)[:, 0] * weight * self._root[drawn.kinds])
+
+    def _amounts(self, state: State, sites: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+        """Return the amounts (M,) of the ``sites`` if they hold atoms of ``kinds`` (M,)."""
+        return np.asarray(state.share[sites] * state.usual[kinds] * self._root[kinds])
 
     def count_from_here(self) -> None:
-        """Forget the draws so far for :meth:`away`."""
-        self._away[:], self._n_drawn[:] = 0, 0
+        """Forget the draws so far for :meth:`away` and :meth:`names`."""
+        for counts in (self._away, self._n_drawn, self._named):
+            counts[:] = 0
+
+    def names(self) -> np.ndarray:
+        """Return the mean probabilities (N, K) of the elements of each site in its draws; 0 of none."""
+        return self._named / np.maximum(self._named.sum(axis=1, keepdims=True), 1e-300)
 
     def away(self) -> np.ndarray:
         """Return the mean probability (N,) of the draws of each site that it goes away or to another place; 0 of none.
@@ -172,74 +218,87 @@ class Relocation:
     def _choose(self, positions_A: np.ndarray) -> np.ndarray:
         """Return sites so far apart that none of their new places meet, open ones more likely."""
         apart_A = 2 * REACH_A + self._spec.min_distance_A
-        asked = np.flatnonzero(self._rng.random(len(positions_A)) < OFTEN * self._open)
-        order = asked[np.argsort(-self._open[asked] * self._rng.random(len(asked)), kind="stable")]
+        self._waited += 1
+        due = self._open * (1 + self._waited / PATIENCE)
+        asked = np.flatnonzero(self._rng.random(len(positions_A)) < OFTEN * due)
+        order = asked[np.argsort(-due[asked] * self._rng.random(len(asked)), kind="stable")]
         near = cKDTree(positions_A).query_ball_point(positions_A[order], apart_A, workers=n_threads())
         taken, chosen = np.zeros(len(positions_A), bool), []
         for site, others in zip(order, near, strict=True):
             if not taken[site]:
                 chosen.append(site)
                 taken[others] = True
-        return np.array(chosen, np.int64)
+        return self._rng.permutation(np.array(chosen, np.int64))
 
-    def _draw(self, state: State, gradient: _Gradient, chosen: np.ndarray) -> Draw:
-        before_A, was = state.positions_A[chosen], state.present[chosen]
-        log = self._log_likelihood(state, gradient, chosen) + self._log_prior[chosen, None]
-        row, place = np.nonzero(log > np.maximum(log.max(axis=1, keepdims=True) - BELOW_BEST, -BELOW_NOTHING))
-        places_A = before_A[row] + PLACES_A[place]
+    def _draw(self, state: State, gradient: AmountGradient, chosen: np.ndarray) -> Draw:
+        before_A, was, kinds = state.positions_A[chosen], state.present[chosen], state.kinds[chosen]
+        log = self._log_likelihood(state, gradient, chosen) + self._log_prior[:, None]
+        likeliest = log.max(axis=1)
+        row, place = np.nonzero(
+            likeliest > np.maximum(likeliest.max(axis=1, keepdims=True) - BELOW_BEST, -BELOW_NOTHING))
         kept = np.full(log.shape, -np.inf)
-        kept[row, place] = log[row, place] + self._log_prior_of(state, places_A, chosen[row])
-        top = np.maximum(kept.max(axis=1), 0)
-        weight, nothing = np.exp(kept - top[:, None]), np.exp(-top)
-        total = weight.sum(axis=1) + nothing
-        drawn = self._rng.random(len(chosen)) * total - nothing
-        present = drawn > 0
-        pick = np.minimum((weight.cumsum(axis=1) < drawn[:, None]).sum(axis=1), weight.shape[1] - 1)
+        places_A = before_A[row] + PLACES_A[place]
+        kept[row, :, place] = log[row, :, place] + self._log_prior_of(state, places_A, chosen[row])
+        top = np.maximum(kept.max(axis=(1, 2)), 0)
+        weight, nothing = np.exp(kept - top[:, None, None]), np.exp(-top)
+        total = weight.sum(axis=(1, 2)) + nothing
+        present, kind, pick = _pick(weight, self._rng.random(len(chosen)) * total - nothing)
+        weight, nothing = weight / total[:, None, None], nothing / total
         off_A = np.linalg.norm(PLACES_A, axis=1)
-        moving = weight[:, off_A >= STAY_A].sum(axis=1)
-        elsewhere = nothing + moving
-        varied = 1 - (nothing * total + moving**2 + (total - elsewhere) ** 2) / total**2
-        response = state.occupancy[chosen] ** 2 * self._information[chosen] * varied / self._misfit
-        now_open = np.where(was, elsewhere, weight.sum(axis=1)) / total
+        here, there = weight[:, :, off_A < STAY_A].sum(axis=2), weight[:, :, off_A >= STAY_A].sum(axis=2)
+        same = here[np.arange(len(chosen)), kinds]
+        now_open = np.where(was, 1 - same, 1 - nothing)
         self._open[chosen] += LATEST * (np.maximum(now_open, LEAST_OPEN) - self._open[chosen])
-        self._away[chosen] += (nothing + weight[:, off_A >= SAME_ATOM_A].sum(axis=1)) / total
+        self._away[chosen] += nothing + weight[:, :, off_A >= SAME_ATOM_A].sum(axis=(1, 2))
+        self._named[chosen] += here + there
         self._n_drawn[chosen] += 1
+        amount = np.stack([self._amounts(state, chosen, np.full(len(chosen), k)) for k in range(len(self._root))], 1)
+        varied = (amount**2 * (here + there)).sum(axis=1) - sum((amount * p).sum(axis=1) ** 2 for p in (here, there))
+        at_home = was & present & (off_A[pick] < STAY_A)
         within_A = STEP_A * (self._rng.random((len(chosen), 3)) - 0.5)
-        return Draw(chosen, present, before_A + PLACES_A[pick] + within_A,
-                    was & present & (off_A[pick] < STAY_A), response)
+        places_A = before_A + np.where(at_home[:, None], 0.0, PLACES_A[pick] + within_A)
+        return Draw(chosen, present, np.where(present, kind, kinds), places_A, at_home & (kind == kinds),
+                    self._information[chosen] * varied / self._misfit)
 
-    def _log_likelihood(self, state: State, gradient: _Gradient, chosen: np.ndarray) -> np.ndarray:
-        """Return the log ratio (M, P) of the likelihoods of a chosen site at each place, and of no atom there."""
-        amount, curvature = state.occupancy[chosen, None], self._information[chosen, None]
-        usual = float(np.median(self._information[self._lightest]))
-        slope = gradient.about(state.positions_A[chosen]) * np.sqrt(curvature / usual)
+    def _log_likelihood(self, state: State, gradient: AmountGradient, chosen: np.ndarray) -> np.ndarray:
+        """Return the log ratio (M, K, P) of the likelihoods of an element at each place of a site, and of no atom."""
+        kinds, curvature = state.kinds[chosen], self._information[chosen, None]
+        slope = gradient.about(state.positions_A[chosen]) * self._weight[chosen, None]
         # The gradient at the site itself is known.
-        slope += (state.by_occupancy[chosen] - slope[:, CENTRE])[:, None] * self._correlation
-        slope -= state.present[chosen, None] * amount * curvature * self._correlation
-        return np.asarray(-(amount * slope + 0.5 * amount**2 * curvature) / self._misfit)
+        known = state.by_occupancy[chosen] / self._root[kinds]
+        slope += (known - slope[:, CENTRE])[:, None] * self._correlation
+        own = np.where(state.present[chosen], self._amounts(state, chosen, kinds), 0.0)
+        slope -= own[:, None] * curvature * self._correlation
+        log = np.empty((len(chosen), len(self._root), slope.shape[1]))
+        for kind in range(len(self._root)):
+            amount = self._amounts(state, chosen, np.full(len(chosen), kind))[:, None]
+            log[:, kind] = -(amount * slope + 0.5 * amount**2 * curvature) / self._misfit
+        return log
 
     def _log_prior_of(self, state: State, places_A: np.ndarray, of_site: np.ndarray) -> np.ndarray:
-        """Return the logarithm of the prior (P,) of places beyond the density of atoms, for the sites ``of_site``."""
+        """Return the logarithm of the prior (P, K) of places beyond the density, for the sites ``of_site`` (P,)."""
         number = np.cumsum(state.present) - 1  # of the present sites
         own = np.where(state.present[of_site], number[of_site], -1)
         among = self._present(state)
-        log = np.zeros(len(places_A))
-        if len(among) and len(places_A):
+        log = np.zeros((len(places_A), len(self._root)))
+        if not len(places_A):
+            return log
+        free = np.ones(len(places_A), bool)
+        if len(among):
             distance_A, index = cKDTree(among.positions_A).query(places_A, k=2, workers=n_threads())
-            nearest_A = np.where(index[:, 0] == own, distance_A[:, 1], distance_A[:, 0])
-            log[nearest_A < self._spec.min_distance_A] = -np.inf
-        free = np.isfinite(log)
+            free = np.where(index[:, 0] == own, distance_A[:, 1], distance_A[:, 0]) >= self._spec.min_distance_A
+        log[~free] = -np.inf
         if self._surroundings is not None and len(among) >= LEAST_SITES and free.any():
             told = self._surroundings.log_density(places_A[free], among, own[free])
-            log[free] = told[np.arange(len(told)), self._kinds[of_site[free]]] - told[:, -1]
-        if not state.present.all() and len(places_A):
+            log[free] = told[:, :-1] - told[:, -1:]
+        if not state.present.all():
             absent = cKDTree(state.positions_A[~state.present])
             reaching = absent.query_ball_point(places_A, REACH_A, return_length=True, workers=n_threads())
-            log -= np.log(np.maximum(reaching + state.present[of_site], 1))
+            log -= np.log(np.maximum(reaching + state.present[of_site], 1))[:, None]
         return log
 
     def _present(self, state: State) -> Sites:
-        kinds = self._kinds[state.present]
+        kinds = state.kinds[state.present]
         return Sites(state.positions_A[state.present], np.ones(len(kinds)), kinds)
 
     def _correlate(self, sites: Sites, noise: np.random.SeedSequence) -> tuple[np.ndarray, float]:
@@ -250,10 +309,10 @@ class Relocation:
         products, square, exact = np.zeros(len(PLACES_A)), 0.0, 0.0
         chosen = np.flatnonzero(self._lightest)[::math.ceil(np.count_nonzero(self._lightest) / N_CORRELATED)]
         for child in noise.spawn(N_NOISE):
-            residual, by_occupancy = _residual_of(self._model, self._poses), np.zeros(len(chosen))
+            residual, by_occupancy = residual_of(self._model, self._poses), np.zeros(len(chosen))
             for tilt in self._model.gradients(sites, self._poses, noise=child, on_slices=residual.add):
                 by_occupancy += tilt.gradient[0, chosen, 3]
-            slope = _Gradient(residual, self._model.voxel_A, 1.0).about(sites.positions_A[chosen])
+            slope = AmountGradient(residual.volume, self._model.voxel_A, 1.0).about(sites.positions_A[chosen])
             here = slope[:, CENTRE]
             square += float(here @ here)
             exact += float(here @ by_occupancy)
@@ -261,36 +320,21 @@ class Relocation:
         square = max(square, 1e-300)
         return 0.5 * (products + products[::-1]) / square, exact / square  # the offsets are symmetric
 
+    def _respond(self, sites: Sites) -> np.ndarray:
+        """Return the response of :func:`measure_response` in units in which an atom changes its own gradient by H."""
+        model, of_lightest = self._model, sites.kinds[self._lightest]
+        response = measure_response(model, sites, self._poses, int(np.bincount(of_lightest).argmax()))
+        return np.asarray(response * np.float32(self._usual / self._scale))
 
-class _Gradient:
-    """The gradient of the cost with respect to an amount of an atom at places about a site, times ``scale``."""
 
-    def __init__(self, residual: ResidualVolume, voxel_A: float, scale: float) -> None:
-        self._volume, self._voxel_A, self._scale = residual.volume, voxel_A, scale
+def _pick(weight: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which rows (M,) of ``weight`` (M, K, P) hold an atom, and the element (M,) and place (M,) that they hold.
 
-    def about(self, positions_A: np.ndarray) -> np.ndarray:
-        """Return it (P, O) at the offsets within reach of positions x, y, z (P, 3)."""
-        reach = (REACH_A + CUT * SMOOTH_A) / self._voxel_A
-        n_along = math.floor(2 * reach) + 1
-        n_at_once = max(MOST_VOXELS // n_along**3, 1)
-        parts = [self._about(positions_A[first:first + n_at_once], reach, np.arange(n_along))
-                 for first in range(0, max(len(positions_A), 1), n_at_once)]
-        return np.concatenate(parts)
-
-    def _about(self, positions_A: np.ndarray, reach: float, along: np.ndarray) -> np.ndarray:
-        """Return it at few positions, from cubes of voxels ``along`` each axis that begin ``reach`` before them."""
-        width, shape = SMOOTH_A / self._voxel_A, np.array(self._volume.shape)[[1, 2, 0]]
-        centre = positions_A / self._voxel_A + (shape - 1) / 2
-        index = np.ceil(centre - reach).astype(np.int64)[:, :, None] + along
-        apart = (centre[:, :, None] + ALONG_A / self._voxel_A)[..., None] - index[:, :, None]
-        weight = np.exp(-0.5 * (apart / width) ** 2) / (math.sqrt(2 * math.pi) * width)
-        inside = np.clip(index, 0, shape[:, None] - 1)
-        weight *= (index == inside)[:, :, None]  # nothing outside the volume
-        x, y, z = inside[:, 0], inside[:, 1], inside[:, 2]
-        values = self._volume[z[:, None, None, :], x[:, :, None, None], y[:, None, :, None]].astype(np.float64)
-        for axis in (2, 1, 0):  # the last axis becomes the first one, of offsets
-            values = np.einsum("pabv,pov->poab", values, weight[:, axis], optimize=True)
-        return -self._scale * values.reshape(len(values), -1)[:, WITHIN_REACH]
+    ``drawn`` (M,) lies between minus the weight of no atom and the sum of the others.
+    """
+    flat = weight.reshape(len(weight), -1)
+    index = np.minimum((flat.cumsum(axis=1) < drawn[:, None]).sum(axis=1), flat.shape[1] - 1)
+    return drawn > 0, *np.divmod(index, weight.shape[2])
 
 
 def _without_noise(information: np.ndarray, kinds: np.ndarray) -> np.ndarray:
@@ -301,7 +345,3 @@ def _without_noise(information: np.ndarray, kinds: np.ndarray) -> np.ndarray:
         by_chance = 2 / SAMPLES_LAST * own.mean() ** 2
         steady[kinds == kind] += min(by_chance / max(float(own.var()), 1e-300), 1.0) * (own.mean() - own)
     return steady
-
-
-def _residual_of(model: AtomModel, poses: Poses) -> ResidualVolume:
-    return ResidualVolume(model.shape_zxy, model.n_layers_per_slice, poses, model.voxel_A)

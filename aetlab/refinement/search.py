@@ -120,8 +120,14 @@ def typical_information(model: AtomModel, sites: Sites, information: np.ndarray,
     own = sites.kinds == kind
     if own.any():
         return float(np.median(information[own, 3, 3]))
-    square = _projected_squares(model)
+    square = relative_information(model)
     return float(np.median(information[:, 3, 3] * square[kind] / square[sites.kinds]))
+
+
+def relative_information(model: AtomModel) -> np.ndarray:
+    """Return about how the information on an amount of each element (K,) compares with that of the lightest one."""
+    square = _projected_squares(model)
+    return np.asarray(square / square[lightest_kind(model)])
 
 
 def _projected_squares(model: AtomModel) -> np.ndarray:
