@@ -64,20 +64,20 @@ def relocation_of(model: AtomModel, sites: Sites, information: np.ndarray, *, fr
 
 
 def state_of(model: AtomModel, sites: Sites, present: np.ndarray,
-             relocation: Relocation) -> tuple[State, ResidualVolume]:
-    """Return the state of sites, and the residual of the pass at it."""
+             relocation: Relocation) -> tuple[State, ResidualVolume, np.ndarray]:
+    """Return the state of sites, the residual of the pass at it and the derivatives by the occupancies."""
     residual, by_occupancy = relocation.residual(), np.zeros(len(sites))
     shown = dataclasses.replace(sites, occupancy=np.where(present, sites.occupancy, 0.0))
     for tilt in model.gradients(shown, POSES, on_slices=residual.add):
         by_occupancy += 4 * ELECTRONS * tilt.gradient[0, :, 3]
-    return State(sites.positions_A, present, sites.kinds, sites.occupancy, np.ones(2), by_occupancy), residual
+    return State(sites.positions_A, present, sites.kinds, sites.occupancy, np.ones(2)), residual, by_occupancy
 
 
-def draw_once(relocation: Relocation, state: State, residual: ResidualVolume, most: float = np.inf) -> Draw:
-    """Return the draw of the first group."""
-    none = np.zeros(0, np.int64)
-    group = next(relocation.groups(state.positions_A, most), none)
-    return relocation.draw(state, relocation.gradient(residual), group, most)
+def draw_once(relocation: Relocation, at: tuple[State, ResidualVolume, np.ndarray], most: float = np.inf) -> Draw:
+    """Return the draw of the first group of a step."""
+    relocation.begin(*at)
+    group = next(relocation.groups(at[0].positions_A, most), np.zeros(0, np.int64))
+    return relocation.draw(at[0], group, most)
 
 
 def cost(model: AtomModel, sites: Sites) -> float:
@@ -118,8 +118,8 @@ def test_frequencies_of_draws_are_those_of_the_exact_likelihood(
     present = np.ones(64, bool)
     present[SITE] = occupied
     relocation = relocation_of(model, off, information, free=SITE, misfit=misfit)
-    state, residual = state_of(model, off, present, relocation)
-    draws = [draw_once(relocation, state, residual) for _ in range(400)]
+    at = state_of(model, off, present, relocation)
+    draws = [draw_once(relocation, at) for _ in range(400)]
     assert all(draw.sites.tolist() in ([], [SITE]) for draw in draws)
     draws = [draw for draw in draws if len(draw.sites)]
     drawn_A = np.array([draw.positions_A[0] for draw in draws if draw.present[0]])
@@ -179,13 +179,13 @@ def test_the_gradient_about_a_site_is_the_residual_smoothed_by_a_gaussian(voxel_
 def test_a_draw_takes_sites_apart_and_leaves_fixed_ones(model: AtomModel, truth: Sites,
                                                         information: np.ndarray) -> None:
     relocation = relocation_of(model, truth, information)
-    state, residual = state_of(model, truth, np.ones(64, bool), relocation)
-    drawn = draw_once(relocation, state, residual)
+    at = state_of(model, truth, np.ones(64, bool), relocation)
+    drawn = draw_once(relocation, at)
     distance_A = np.linalg.norm(truth.positions_A[drawn.sites][:, None] - truth.positions_A[drawn.sites], axis=2)
     assert len(drawn.sites) >= 4
     assert (distance_A[~np.eye(len(drawn.sites), dtype=bool)] > 2 * REACH_A + SPEC.min_distance_A).all()
     assert drawn.stays.all() and drawn.present.all()  # the noise leaves nothing open
-    again = draw_once(relocation_of(model, truth, information), state, residual)
+    again = draw_once(relocation_of(model, truth, information), at)
     np.testing.assert_array_equal(again.positions_A, drawn.positions_A)
 
 
@@ -193,15 +193,15 @@ def test_sites_drawn_at_once_respond_by_no_more_than_is_asked(model: AtomModel, 
                                                               information: np.ndarray) -> None:
     """The response of a site is how its draws vary; one that alone responds by more is drawn in its turn."""
     relocation = relocation_of(model, truth, information, misfit=50.0)
-    state, residual = state_of(model, truth, np.ones(64, bool), relocation)
+    at = state_of(model, truth, np.ones(64, bool), relocation)
     response, limited = np.zeros(64), np.zeros(64, int)
     outcomes = np.zeros((64, 3, 2))  # away, at its place, elsewhere; as oxygen and silicon
     for _ in range(800):
-        drawn = draw_once(relocation, state, residual)
+        drawn = draw_once(relocation, at)
         response[drawn.sites] = drawn.response
         home = (drawn.positions_A == truth.positions_A[drawn.sites]).all(axis=1)
         outcomes[drawn.sites, np.where(drawn.present, np.where(home, 1, 2), 0), drawn.kinds] += 1
-        some = draw_once(relocation, state, residual, 2.0)
+        some = draw_once(relocation, at, 2.0)
         assert len(some.sites) == 1 or some.response[:-1].sum() <= 2.0 < drawn.response.sum()
         limited[some.sites] += 1
     n_drawn = outcomes.sum(axis=(1, 2))
@@ -327,17 +327,19 @@ def test_a_gradient_that_follows_a_draw_is_that_of_the_next_pass(model: AtomMode
                                                                  information: np.ndarray) -> None:
     """Sites that go, move and change their element: against the pass over the data with the sites after it."""
     relocation = relocation_of(model, truth, information)
-    before, residual = state_of(model, truth, np.ones(64, bool), relocation)
+    before, residual, by_occupancy = state_of(model, truth, np.ones(64, bool), relocation)
     sites = np.array([21, 36, 26, 47, 42])
     along = np.array([0.0, 0.0, 0.9, -0.7, 0.0])[:, None] * [0.6, 0.0, -0.8]
     drawn = Draw(sites, np.array([False, False, True, True, True]), truth.kinds[sites] ^ (sites == 42),
                  truth.positions_A[sites] + along, np.zeros(5, bool), np.zeros(5))
-    gradient, volume = relocation.gradient(residual), residual.volume.copy()
-    change, at_places = relocation.follow(before, gradient, drawn)
+    volume = residual.volume.copy()
+    relocation.begin(before, residual, by_occupancy)
+    relocation.follow(before, drawn)
     changed = Sites(truth.positions_A.copy(), np.ones(64), truth.kinds.copy())
     changed.positions_A[sites], changed.kinds[sites], changed.occupancy[sites[:2]] = drawn.positions_A, drawn.kinds, 0
-    _, residual_after = state_of(model, changed, np.ones(64, bool), relocation)
-    assert np.corrcoef((gradient.volume - volume).ravel(), (residual_after.volume - volume).ravel())[0, 1] > 0.85
+    now, residual_after, _ = state_of(model, changed, np.ones(64, bool), relocation)
+    change, at_places = relocation.change(now), relocation.by_occupancy(now, sites)
+    assert np.corrcoef((residual.volume - volume).ravel(), (residual_after.volume - volume).ravel())[0, 1] > 0.85
     after, others = slope_of(model, changed), np.setdiff1d(np.arange(64), sites)
     exact = (after - slope_of(model, truth))[others]
     alike = [np.corrcoef(change[others, i], exact[:, i])[0, 1] for i in range(4)]

@@ -103,10 +103,9 @@ class Path:
 
     @property
     def state(self) -> State:
-        """All sites, and the gradient of U without what is known before."""
+        """All sites."""
         usual = self._usual
-        return State(self.home_A + self._at[:, :3], self.present, self.kinds, self._at[:, 3] / usual[self.kinds], usual,
-                     self._by_occupancy)
+        return State(self.home_A + self._at[:, :3], self.present, self.kinds, self._at[:, 3] / usual[self.kinds], usual)
 
     @property
     def _usual(self) -> np.ndarray:
@@ -137,13 +136,7 @@ class Path:
         self._slope = self._slope_at(self._at, residual)
         self._push()
         self._cool()
-        gradient, stays = relocation.gradient(residual), self.present.copy()
-        for group in relocation.groups(self.state.positions_A, most):
-            before = self.state
-            drawn = relocation.draw(before, gradient, group, most)
-            self._respond(*relocation.follow(before, gradient, drawn), drawn.sites)
-            stays &= self._take(drawn)
-        return stays
+        return self._draw(relocation, residual, most)
 
     def _scale(self) -> None:
         """Change all occupancies of each element by a common factor, towards the likeliest ones."""
@@ -180,21 +173,31 @@ class Path:
         self._velocity[hot] = self._rng.standard_normal((np.count_nonzero(hot), 4))
         self.n_cooled += int(hot.any())
 
-    def _respond(self, by_draw: np.ndarray, at_places: np.ndarray, drawn: np.ndarray) -> None:
-        """Change the gradient of U as the draw of the sites ``drawn`` does; arguments as of ``Relocation.follow``."""
-        change = by_draw * np.where(self.present, self._at[:, 3], 0.0)[:, None]
-        change[:, 3] = np.where(self.present, by_draw[:, 3], 0.0)
-        self._slope += change
-        self._by_occupancy += by_draw[:, 3]
-        self._by_occupancy[drawn] = at_places
+    def _draw(self, relocation: Relocation, residual: ResidualVolume, most: float) -> np.ndarray:
+        """Draw some sites anew, group by group, after a pass; return which are present what and where they were (N,).
 
-    def _take(self, drawn: Draw) -> np.ndarray:
-        """Put sites where they were drawn; return which are present what and where they were (N,).
-
-        Until the next pass no force moves those that are elsewhere.
+        The gradient of U follows. Until the next pass no force moves those that are elsewhere.
         """
-        stays = self.present.copy()
-        stays[drawn.sites] = drawn.stays
+        relocation.begin(self.state, residual, self._by_occupancy)
+        stays, elsewhere = self.present.copy(), np.zeros(len(self.present), bool)
+        for group in relocation.groups(self.state.positions_A, most):
+            drawn = relocation.draw(self.state, group, most)
+            relocation.follow(self.state, drawn)
+            self._take(drawn)
+            stays[drawn.sites] = drawn.stays
+            elsewhere[drawn.sites] = ~drawn.stays
+        change = relocation.change(self.state)
+        self._by_occupancy += change[:, 3]
+        change[:, :3] *= self._at[:, 3, None]
+        self._slope[self.present] += change[self.present]
+        sites = np.flatnonzero(elsewhere)
+        self._by_occupancy[sites] = relocation.by_occupancy(self.state, sites)
+        self._slope[sites, :3] = 0
+        self._slope[sites, 3] = self._by_occupancy[sites] * self.present[sites] + self._pull(sites, self._at)
+        return stays
+
+    def _take(self, drawn: Draw) -> None:
+        """Put sites where they were drawn."""
         moved, gone = drawn.sites[drawn.present & ~drawn.stays], drawn.sites[~drawn.present]
         self.home_A[moved] = drawn.positions_A[drawn.present & ~drawn.stays]
         self.home_A[gone] += self._at[gone, :3]
@@ -206,9 +209,8 @@ class Path:
         self._at[other, 3] *= usual[self.kinds[other]]
         self._use_blocks(other)
         elsewhere = np.concatenate([moved, gone])
-        self._at[elsewhere, :3] = self._slope[elsewhere, :3] = 0
+        self._at[elsewhere, :3] = 0
         self._velocity[elsewhere] = self._rng.standard_normal((len(elsewhere), 4))
-        return stays
 
     def _push(self) -> None:
         """Change the velocities by the force of half a step."""
@@ -257,8 +259,13 @@ class Path:
         slope *= self.per_cost
         self._by_occupancy = slope[:, 3].copy()
         slope[~self.present] = 0
-        slope[:, 3] += self._tie[self.kinds] * (at[:, 3] - self._usual[self.kinds])
+        slope[:, 3] += self._pull(np.arange(len(at)), at)
         return slope
+
+    def _pull(self, sites: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """Return the derivatives (M,) of what is known before by the occupancies of ``sites``, at ``at`` (N, 4)."""
+        kinds = self.kinds[sites]
+        return np.asarray(self._tie[kinds] * (at[sites, 3] - self._usual[kinds]))
 
 
 def _at_whole_atoms(information: np.ndarray, occupancy: np.ndarray, usual: np.ndarray) -> np.ndarray:

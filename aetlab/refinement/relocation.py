@@ -54,6 +54,8 @@ BELOW_BEST, BELOW_NOTHING = 8.0, 10.0
 #: Weight of the latest draw in how open a site is, least openness, the multiple of it that is the probability to be
 #: drawn, unless a neighbour is, and the number of steps without a draw after which a site counts as twice as open.
 LATEST, LEAST_OPEN, OFTEN, PATIENCE = 0.5, 0.02, 10.0, 5
+#: Variance of a draw that is expected of a site that was not drawn yet.
+FIRST_VARIANCE = 0.1
 #: Sites whose places are tried at once, and most sites at which gradients are correlated.
 BATCH, N_CORRELATED = 2000, 2000
 
@@ -63,8 +65,7 @@ class State:
     """All sites at one step of the path.
 
     ``positions_A`` (N, 3), whether each is ``present`` (N,), its element ``kinds`` (N,) and occupancy when it is. The
-    occupancy is the ``usual`` one (K,) of an element times the ``share`` (N,) of the site. ``by_occupancy`` (N,) is the
-    gradient of U.
+    occupancy is the ``usual`` one (K,) of an element times the ``share`` (N,) of the site.
     """
 
     positions_A: np.ndarray
@@ -72,7 +73,6 @@ class State:
     kinds: np.ndarray
     share: np.ndarray
     usual: np.ndarray
-    by_occupancy: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,10 @@ class Relocation:
         #: By how much an atom at each site scatters more than one where the gradient is in its units.
         self._weight = np.sqrt(self._information / self._usual)
         self._response = self._respond(sites)
+        self._gradient = AmountGradient(np.zeros((1, 1, 1), np.float32), model.voxel_A, self._scale)
+        self._volume, self._lacks = self._gradient.volume, np.zeros(len(sites))
         #: About how much the draw of each site varies.
-        self._varies = 0.25 * self._information * self._root[sites.kinds] ** 2 / misfit
+        self._varies = FIRST_VARIANCE * self._information * self._root[sites.kinds] ** 2 / misfit
         free_A3 = free_volume_A3(sites.positions_A, spec.min_distance_A, spec.max_distance_A)
         share = np.bincount(sites.kinds, minlength=len(model.elements)) / len(sites)
         with np.errstate(divide="ignore"):  # elements that no site holds
@@ -151,12 +153,29 @@ class Relocation:
                 max_distance_A=self._spec.max_distance_A, seed=next(self._learn_seeds))
 
     def residual(self) -> ResidualVolume:
-        """Return an empty residual volume, to be filled by the pass before a draw."""
+        """Return an empty residual volume, to be filled by the pass before the draws of a step."""
         return residual_of(self._model, self._poses)
 
-    def gradient(self, residual: ResidualVolume) -> AmountGradient:
-        """Return the gradient by the amount of an atom after the pass that filled the volume."""
-        return AmountGradient(residual.volume, self._model.voxel_A, self._scale)
+    def begin(self, state: State, residual: ResidualVolume, by_occupancy: np.ndarray) -> None:
+        """Begin the draws of a step, after the pass at ``state`` that gave the derivatives ``by_occupancy`` (N,)."""
+        self._gradient = AmountGradient(residual.volume, self._model.voxel_A, self._scale)
+        self._volume = residual.volume.copy()
+        smoothed = self._gradient.at(state.positions_A)[:, 0] * self._weight
+        #: What the smoothed residual lacks of the gradient at each site.
+        self._lacks = by_occupancy / self._root[state.kinds] - smoothed
+
+    def change(self, state: State) -> np.ndarray:
+        """Return how the derivatives (N, 4) of U by positions and occupancies have changed since the step began.
+
+        Those by positions are those of a whole atom.
+        """
+        change = self._gradient.since(self._volume).at(state.positions_A)[:, [1, 2, 3, 0]]
+        return np.asarray(change * (self._weight * self._root[state.kinds])[:, None])
+
+    def by_occupancy(self, state: State, sites: np.ndarray) -> np.ndarray:
+        """Return about the derivatives (M,) of U by the occupancies of ``sites`` that were drawn in this step."""
+        smoothed = self._gradient.at(state.positions_A[sites])[:, 0]
+        return np.asarray(smoothed * self._weight[sites] * self._root[state.kinds[sites]])
 
     def groups(self, positions_A: np.ndarray, most: float = math.inf) -> Iterator[np.ndarray]:
         """Yield groups of sites to be drawn at once, whose responses are expected to add up to at most ``most``."""
@@ -165,12 +184,9 @@ class Relocation:
         for number in np.unique(group):
             yield chosen[group == number]
 
-    def draw(self, state: State, gradient: AmountGradient, group: np.ndarray, most: float = math.inf) -> Draw:
-        """Draw the sites of a group anew, at random until their responses add up to ``most``.
-
-        ``state`` holds the amounts and the gradients as they are after the groups before.
-        """
-        parts = [self._draw(state, gradient, group[first:first + BATCH])
+    def draw(self, state: State, group: np.ndarray, most: float = math.inf) -> Draw:
+        """Draw the sites of a group anew, at random until their responses add up to ``most``."""
+        parts = [self._draw(state, group[first:first + BATCH])
                  for first in range(0, max(len(group), 1), BATCH)]
         drawn = Draw(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Draw)))
         self._varies[drawn.sites] = drawn.response
@@ -178,22 +194,14 @@ class Relocation:
         self._waited[drawn.sites] = 0
         return drawn
 
-    def follow(self, state: State, gradient: AmountGradient, drawn: Draw) -> tuple[np.ndarray, np.ndarray]:
-        """Change the gradient by a draw from ``state``; return how the gradients of U at all sites change.
-
-        The first array (N, 4) holds the changes of the derivatives of U by x, y, z and amount if a site holds a whole
-        atom at its place in ``state``. The second (M,) holds the derivatives by the amounts at the places drawn.
-        """
-        weight = self._weight[drawn.sites]
+    def follow(self, state: State, drawn: Draw) -> None:
+        """Let the next draws know of a draw from ``state``."""
         left = state.present[drawn.sites] & ~drawn.stays
         came = drawn.present & ~drawn.stays
-        before, after = (weight * self._amounts(state, drawn.sites, kinds) for kinds in (state.kinds[drawn.sites],
-                                                                                         drawn.kinds))
+        before, after = (self._weight[drawn.sites] * self._amounts(state, drawn.sites, kinds)
+                         for kinds in (state.kinds[drawn.sites], drawn.kinds))
         places_A = np.concatenate([state.positions_A[drawn.sites[left]], drawn.positions_A[came]])
-        change = gradient.after(places_A, np.concatenate([-before[left], after[came]]), self._response)
-        by_amount = self._weight * self._root[state.kinds]
-        return (change.at(state.positions_A)[:, [1, 2, 3, 0]] * by_amount[:, None],
-                gradient.at(drawn.positions_A)[:, 0] * weight * self._root[drawn.kinds])
+        self._gradient.follow(places_A, np.concatenate([-before[left], after[came]]), self._response)
 
     def _amounts(self, state: State, sites: np.ndarray, kinds: np.ndarray) -> np.ndarray:
         """Return the amounts (M,) of the ``sites`` if they hold atoms of ``kinds`` (M,)."""
@@ -230,9 +238,9 @@ class Relocation:
                 taken[others] = True
         return self._rng.permutation(np.array(chosen, np.int64))
 
-    def _draw(self, state: State, gradient: AmountGradient, chosen: np.ndarray) -> Draw:
+    def _draw(self, state: State, chosen: np.ndarray) -> Draw:
         before_A, was, kinds = state.positions_A[chosen], state.present[chosen], state.kinds[chosen]
-        log = self._log_likelihood(state, gradient, chosen) + self._log_prior[:, None]
+        log = self._log_likelihood(state, chosen) + self._log_prior[:, None]
         likeliest = log.max(axis=1)
         row, place = np.nonzero(
             likeliest > np.maximum(likeliest.max(axis=1, keepdims=True) - BELOW_BEST, -BELOW_NOTHING))
@@ -260,13 +268,11 @@ class Relocation:
         return Draw(chosen, present, np.where(present, kind, kinds), places_A, at_home & (kind == kinds),
                     self._information[chosen] * varied / self._misfit)
 
-    def _log_likelihood(self, state: State, gradient: AmountGradient, chosen: np.ndarray) -> np.ndarray:
+    def _log_likelihood(self, state: State, chosen: np.ndarray) -> np.ndarray:
         """Return the log ratio (M, K, P) of the likelihoods of an element at each place of a site, and of no atom."""
         kinds, curvature = state.kinds[chosen], self._information[chosen, None]
-        slope = gradient.about(state.positions_A[chosen]) * self._weight[chosen, None]
-        # The gradient at the site itself is known.
-        known = state.by_occupancy[chosen] / self._root[kinds]
-        slope += (known - slope[:, CENTRE])[:, None] * self._correlation
+        slope = self._gradient.about(state.positions_A[chosen]) * self._weight[chosen, None]
+        slope += self._lacks[chosen, None] * self._correlation
         own = np.where(state.present[chosen], self._amounts(state, chosen, kinds), 0.0)
         slope -= own[:, None] * curvature * self._correlation
         log = np.empty((len(chosen), len(self._root), slope.shape[1]))

@@ -60,10 +60,10 @@ class AmountGradient:
         """Return it and its derivatives by x, y, z in 1/Å, together (P, 4), at positions x, y, z (P, 3)."""
         return self._in_parts(positions_A, np.zeros(1), derivatives=True).reshape(len(positions_A), 4)
 
-    def after(self, positions_A: np.ndarray, amounts: np.ndarray, response: np.ndarray) -> AmountGradient:
-        """Return the change by atoms that come with the amounts (P,), or go, if these are negative.
+    def follow(self, positions_A: np.ndarray, amounts: np.ndarray, response: np.ndarray) -> None:
+        """Change the volume by atoms that come with the amounts (P,), or go, if these are negative.
 
-        ``response`` is that of :func:`measure_response`; the volume is changed as well.
+        ``response`` is that of :func:`measure_response`.
         """
         shape = self.volume.shape
         index = (positions_A / self._voxel_A)[:, [2, 0, 1]] + (np.array(shape) - 1) / 2
@@ -76,9 +76,11 @@ class AmountGradient:
             np.add.at(came, tuple(at[inside].T), share[inside].astype(np.float32))
         spectrum = scipy.fft.rfftn(came, workers=n_threads(), overwrite_x=True)
         spectrum *= response
-        change = scipy.fft.irfftn(spectrum, shape, workers=n_threads(), overwrite_x=True)
-        self.volume += change
-        return AmountGradient(change, self._voxel_A, self._scale)
+        self.volume += scipy.fft.irfftn(spectrum, shape, workers=n_threads(), overwrite_x=True)
+
+    def since(self, volume: np.ndarray) -> AmountGradient:
+        """Return how the gradient has changed since its volume was ``volume``."""
+        return AmountGradient(self.volume - volume, self._voxel_A, self._scale)
 
     def _in_parts(self, positions_A: np.ndarray, along_A: np.ndarray, *, derivatives: bool = False) -> np.ndarray:
         """Return it (P, 1, O, O, O), or with its derivatives (P, 4, O, O, O), at offsets ``along_A`` of each axis."""
