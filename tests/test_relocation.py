@@ -152,8 +152,9 @@ def test_sites_where_nothing_is_go_and_sites_beside_an_atom_move_there(model: At
     assert sampled.presence is not None and sampled.moved is not None
     assert sampled.present.tolist() == [True] * 64 + [False] * 3
     assert np.flatnonzero(sampled.moved & sampled.present).tolist() == lost
-    assert sampled.counts() == {"sampled_moved": 2.0, "sampled_gone": 3.0, "sampled_cooled": sampled.n_cooled,
-                                "sampled_unstable": 0.0}
+    assert sampled.counts(sites.kinds) == {
+        "sampled_moved": 2.0, "sampled_renamed": 0.0, "sampled_gone": 3.0, "sampled_cooled": sampled.n_cooled,
+        "sampled_unstable": 0.0}
     assert sampled.n_cooled < 5
     off_A = np.linalg.norm(sampled.positions_A[:64] - truth.positions_A, axis=1)
     assert off_A.max() < 0.6 and np.median(off_A) < 0.15
@@ -250,7 +251,7 @@ def test_a_path_that_heats_up_is_discarded(model: AtomModel, truth: Sites, infor
     assert sampled.unstable and sampled.presence is None and sampled.present.all()
     np.testing.assert_array_equal(sampled.positions_A, truth.positions_A)
     np.testing.assert_array_equal(sampled.errors_A, errors[:, :3])
-    assert sampled.counts()["sampled_unstable"] == 1
+    assert sampled.counts(truth.kinds)["sampled_unstable"] == 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])
@@ -368,3 +369,4 @@ def test_atoms_with_wrong_names_and_too_large_occupancies_are_mended(model: Atom
     assert sampled.names is not None
     np.testing.assert_array_equal(sampled.names.argmax(axis=1), truth.kinds)
     np.testing.assert_allclose(sampled.names.sum(axis=1), 1)
+    assert sampled.counts(kinds)["sampled_renamed"] == len(wrong)

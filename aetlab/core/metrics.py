@@ -159,6 +159,8 @@ _OF_REFINEMENT = (
           "factor by which the positions vary over the posterior more than a linear response of the images explains"),
     Metric("refined_sampled_moved", "moved sites, refined", "1", 0, "neither", False,
           "sites that are oftener at another place than where they were fitted, by sampling"),
+    Metric("refined_sampled_renamed", "renamed sites, refined", "1", 0, "neither", False,
+          "sites that are oftener of another element than they were fitted as, by sampling"),
     Metric("refined_sampled_gone", "sites without an atom, refined", "1", 0, "neither", False,
           "fitted sites that are left out, since an atom is there in less than half of the samples"),
     Metric("refined_sampled_cooled", "unstable steps, refined", "1", 0, "lower", False,

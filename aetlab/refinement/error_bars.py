@@ -72,4 +72,4 @@ class ErrorBars:
                 "tilt_factor_position": float(self.tilts[np.unique(kinds), :3].mean()),
                 "sampled_factor_position": sampled.factor,
                 "plane_factor_position": float(self.planes[:3].mean()),
-                "plane_factor_occupancy": float(self.planes[3])} | sampled.counts()
+                "plane_factor_occupancy": float(self.planes[3])} | sampled.counts(kinds)

@@ -63,11 +63,17 @@ class Sampled:
         """Sites (N,) that are there with a probability of at least one half."""
         return np.ones(len(self.positions_A), bool) if self.presence is None else self.presence >= 0.5
 
-    def counts(self) -> dict[str, float]:
-        """Return how many sites are at another place than fitted, or not there, and how many steps were unstable."""
+    def counts(self, kinds: np.ndarray) -> dict[str, float]:
+        """Return how many sites are elsewhere than fitted, of another element or gone, and how many steps unstable.
+
+        ``kinds`` (N,) are the elements of the fit.
+        """
         moved = 0 if self.moved is None else np.count_nonzero(self.moved & self.present)
-        return {"sampled_moved": float(moved), "sampled_gone": float(np.count_nonzero(~self.present)),
-                "sampled_cooled": float(self.n_cooled), "sampled_unstable": float(self.unstable)}
+        renamed = 0 if self.names is None else np.count_nonzero(
+            self.present & self.names.any(axis=1) & (self.names.argmax(axis=1) != kinds))
+        return {"sampled_moved": float(moved), "sampled_renamed": float(renamed),
+                "sampled_gone": float(np.count_nonzero(~self.present)), "sampled_cooled": float(self.n_cooled),
+                "sampled_unstable": float(self.unstable)}
 
 
 def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, errors: np.ndarray, *,

@@ -49,17 +49,17 @@ def summarize_images(spec: RefineSpec, model: AtomModel, poses: Poses, thermal_A
 def describe_found(refined: RefinedAtoms, series: TiltSeries, stated: MicroscopeSpec) -> list[str]:
     """Return lines on what a refinement found in the images of ``series``.
 
-    They are on sites that sampling moved or left out, images that fit badly, aberrations, and planes of clearly
-    different magnifications.
+    They are on sites that sampling moved, renamed or left out, images that fit badly, aberrations, and planes of
+    clearly different magnifications.
     """
     spread, error = (refined.summary.get(f"magnification_{name}_percent", 0.0) for name in ("spread", "error"))
     magnified = [] if spread <= SURE * error else [
         f"the planes of defocus differ in magnification by {spread:.2g} ± {error:.1g} %, which was fitted; the stated "
         "pixel is taken for their mean, and all distances follow it"]
-    moved, gone = (int(refined.summary.get(f"sampled_{name}", 0)) for name in ("moved", "gone"))
-    sampled = [] if not moved + gone else [
-        f"of the fitted sites {moved} are at other places oftener, and {gone} are left out, since an atom is there in "
-        "less than half of the samples"]
+    moved, renamed, gone = (int(refined.summary.get(f"sampled_{name}", 0)) for name in ("moved", "renamed", "gone"))
+    sampled = [] if not moved + renamed + gone else [
+        f"of the fitted sites {moved} are at other places oftener, {renamed} of another element, and {gone} are left "
+        "out, since an atom is there in less than half of the samples"]
     if refined.summary.get("sampled_unstable"):
         sampled = ["the path through the posterior became unstable and was discarded: positions are those of the "
                    "highest likelihood, and their errors linear, which are too small here"]
