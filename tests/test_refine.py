@@ -18,7 +18,7 @@ from aetlab.refinement.geometry import settle
 from aetlab.refinement.lbfgs import minimize_lbfgs
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import name_sites, odds_of_best_place, separation
-from aetlab.refinement.posterior import LEAST_STEPS, sample_atoms
+from aetlab.refinement.posterior import LEAST_STEPS, Sampled, sample_atoms
 from aetlab.refinement.search import typical_information
 from aetlab.refinement.start import first_sites, noise_imitates_atoms
 from aetlab.spec import MicroscopeSpec, RefineSpec, SpecError
@@ -164,6 +164,40 @@ def test_sites_vanish_appear_and_get_their_elements(series: TiltSeries, truth: S
                          ImageFormation(microscope=MicroscopeSpec(), n_layers_per_slice=4), seed=6)
     assert np.array_equal(refined.positions_A, again.positions_A)
     assert len(refined.as_traced()) == len(refined)
+
+
+def test_what_a_path_finds_is_reported(series: TiltSeries, truth: Sites, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A site is renamed, one is gone, one of doubtful element is there, and occupancies are lower than fitted ones."""
+    numbers, n = np.array(ELEMENTS)[truth.kinds], len(truth)
+    formation = ImageFormation(microscope=MicroscopeSpec(), n_layers_per_slice=4)
+    traced = traced_from(truth.positions_A, numbers)
+    fitted = refine_atoms(series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms"), formation, seed=6)
+    nearest = np.linalg.norm(fitted.positions_A[:, None] - truth.positions_A, axis=2).argmin(axis=1)
+    renamed, gone, doubtful = (np.flatnonzero(truth.kinds == 0)[i] for i in (3, 7, 11))
+
+    def found(model: AtomModel, sites: Sites, *_: object, **__: object) -> Sampled:
+        of_truth = np.linalg.norm(sites.positions_A[:, None] - truth.positions_A, axis=2).argmin(axis=1)
+        names, presence = np.eye(2)[sites.kinds], np.ones(n)
+        names[of_truth == renamed], names[of_truth == doubtful] = [0.1, 0.9], [0.55, 0.45]
+        presence[of_truth == gone], presence[of_truth == doubtful] = 0.4, 0.6
+        return Sampled(sites.positions_A, np.full((n, 3), 0.02), 1.0, np.array([0.9, 0.8]), presence,
+                       np.zeros(n, bool), names)
+
+    monkeypatch.setattr("aetlab.refinement.refine.sample_atoms", found)
+    refined = refine_atoms(series, SHAPE, traced, ELEMENTS, RefineSpec(kind="atoms"), formation, seed=6)
+    kept = nearest != gone
+    assert len(refined) == n - 1
+    np.testing.assert_array_equal(refined.numbers, np.where(nearest == renamed, 14, fitted.numbers)[kept])
+    np.testing.assert_allclose(refined.not_atom_probability[nearest[kept] == doubtful], 0.4)
+    np.testing.assert_allclose(refined.probability[nearest[kept] == doubtful], 0.33)
+    ratio = refined.occupancy / fitted.occupancy[kept]
+    same = nearest[kept] != renamed
+    np.testing.assert_allclose(ratio[same], np.where(fitted.numbers[kept] == 8, 0.9, 0.8)[same], rtol=1e-12)
+    # As silicon, an atom that scatters as one of oxygen has the occupancy at which both tell as much of themselves.
+    assert ratio[~same] == pytest.approx([0.9 * 0.53], rel=0.08)
+    relative = refined.occupancy_error / refined.occupancy
+    np.testing.assert_allclose(relative, (fitted.occupancy_error / fitted.occupancy)[kept], rtol=1e-6)
+    assert refined.summary["sampled_renamed"] == refined.summary["sampled_gone"] == 1
 
 
 @pytest.mark.parametrize(("electrons", "imitates"), [(35.9, True), (36.1, False)])

@@ -370,3 +370,4 @@ def test_atoms_with_wrong_names_and_too_large_occupancies_are_mended(model: Atom
     np.testing.assert_array_equal(sampled.names.argmax(axis=1), truth.kinds)
     np.testing.assert_allclose(sampled.names.sum(axis=1), 1)
     assert sampled.counts(kinds)["sampled_renamed"] == len(wrong)
+    np.testing.assert_allclose(sampled.occupancy_factor * [1.15, 1.08], 1, atol=0.02)

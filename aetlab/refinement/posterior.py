@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,13 +45,14 @@ class Sampled:
     ``factor`` is the mean ratio of their variances to those of the linear model, of the sites that are there.
     ``presence`` (N,) is the probability of each site to be there, None if nothing was sampled. ``moved`` (N,) says
     which sites are at another place than they were fitted, and ``names`` (N, K) holds the probabilities of the elements
-    of each, 0 for one that was not drawn. ``n_cooled`` of the steps were unstable for a site or
-    for all, and shortened the next ones.
+    of each, 0 for one that was not drawn. The likeliest occupancies of an element are ``occupancy_factor`` (K,) times
+    the fitted ones. ``n_cooled`` of the steps were unstable for a site or for all, and shortened the next ones.
     """
 
     positions_A: np.ndarray
     errors_A: np.ndarray
     factor: float
+    occupancy_factor: np.ndarray
     presence: np.ndarray | None = None
     moved: np.ndarray | None = None
     names: np.ndarray | None = None
@@ -103,8 +104,9 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
     on_pass : callable
         Called with the cost after each pass.
     """
+    as_fitted = Sampled(sites.positions_A, errors[:, :3], 1.0, np.ones(len(model.elements)))
     if math.isinf(model.data.electrons_per_pixel) or not len(sites) or not n_steps:
-        return Sampled(sites.positions_A, errors[:, :3], 1.0)
+        return as_fitted
     path = Path(model, sites, poses, information, errors[:, 3], seed, on_pass)
     own_A2 = np.diagonal(path.covariance, axis1=1, axis2=2)[:, :3].copy()
     known = ~hardly_determined(path.covariance, sites.kinds)
@@ -119,7 +121,7 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
     n_each = (n_steps - n_warm) // N_PARTS
     tally, stays = Tally(path.home_A), path.present.copy()
     moves_A, corrected_A = np.zeros((2, N_PARTS, len(sites), 3))  # means of the parts, of sites that stay
-    potentials = np.zeros(N_PARTS)
+    potentials, factors = np.zeros(N_PARTS), np.zeros(len(model.elements))
     for part in range(N_PARTS):
         for _ in range(n_each):
             stays &= path.step(relocation)
@@ -127,9 +129,10 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
             tally.add(path.home_A, path.move_A, path.corrected_move_A, path.present)
             moves_A[part] += path.move_A / n_each
             corrected_A[part] += path.corrected_move_A / n_each
+            factors += path.factors / (n_each * N_PARTS)
         usual = 2.0 * len(sites)
         if potentials[part] - potentials[0] > HEATED * usual + BY_CHANCE * math.sqrt(usual):
-            return Sampled(sites.positions_A, errors[:, :3], 1.0, n_cooled=path.n_cooled, unstable=True)
+            return replace(as_fitted, n_cooled=path.n_cooled, unstable=True)
     places, stays = tally.places(), stays & known
     variance_A2 = _variances(places, moves_A, corrected_A, own_A2, sites.kinds, stays)
     seen = (known & (places.presence > 0))[:, None]
@@ -140,7 +143,8 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
     there = known & (presence >= 0.5)
     ratio = variance_A2[there] / np.maximum(errors[there, :3] ** 2, 1e-300)
     return Sampled(positions_A, np.where(seen, np.sqrt(variance_A2), errors[:, :3]),
-                   float(ratio.mean()) if there.any() else 1.0, presence, moved, relocation.names(), path.n_cooled)
+                   float(ratio.mean()) if there.any() else 1.0, factors, presence, moved, relocation.names(),
+                   path.n_cooled)
 
 
 def _variances(places: Places, moves_A: np.ndarray, corrected_A: np.ndarray, own_A2: np.ndarray, kinds: np.ndarray,

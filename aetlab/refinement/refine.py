@@ -366,15 +366,18 @@ class _Refinement:
                                bars.name_factor, self._surroundings(sites.positions_A, sites, own=True), odds)
         if sampled.presence is not None and sampled.names is not None:
             posterior = with_presence(posterior, sampled.names[there], sampled.presence[there])
-        numbers = np.append(model.elements, 0)[posterior.argmax(axis=1)]
-        scattering = sites.occupancy * model.tables.weight.sum(axis=1)[sites.kinds] * model.voxel_A**3
+        kinds = posterior[:, :-1].argmax(axis=1)
+        scale = exchanged_occupancy(sampled.occupancy_factor[sites.kinds], sites.kinds, kinds, full[there])
+        occupancy = sites.occupancy * scale
+        errors[:, 3] *= scale
+        scattering = occupancy * model.tables.weight.sum(axis=1)[kinds] * model.voxel_A**3
         order = np.lexsort(sites.positions_A[:, [1, 0, 2]].T)
-        order = order[numbers[order] > 0]
+        order = order[posterior[order, -1] < 0.5]
         return RefinedAtoms(
-            positions_A=sites.positions_A[order], occupancy=sites.occupancy[order],
-            scattering_V_A3=scattering[order].astype(np.float64), numbers=numbers[order],
+            positions_A=sites.positions_A[order], occupancy=occupancy[order],
+            scattering_V_A3=scattering[order].astype(np.float64), numbers=np.array(model.elements)[kinds[order]],
             position_error_A=errors[order, :3], occupancy_error=errors[order, 3],
-            probability=posterior[order].max(axis=1), posterior=posterior[order, :-1],
+            probability=posterior[order, :-1].max(axis=1), posterior=posterior[order, :-1],
             not_atom_probability=posterior[order, -1], poses=poses, thermal_A2=thermal_A2,
             thermal_error_A2=thermal_error_A2, cost=np.array(fit.descent.costs), rounds=tuple(self._rounds),
             summary=summary | summarize_fit(fit, model, n_electrons)
