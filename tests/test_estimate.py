@@ -63,6 +63,19 @@ def test_a_correction_of_the_sampling_that_does_not_fit_is_refused() -> None:
         require_memory(spec_of(*settings, "refine.sampling=corrected", "binning=1"), corrected)
 
 
+def test_a_path_through_the_posterior_needs_memory_where_noise_imitates_atoms() -> None:
+    settings, volume = ["scale=paper", "reg=lasso", "refine=atoms"], 4.0 * 480**3
+    clear, noisy, none = (memory_by_stage(spec_of(*settings, *more))["refine"]
+                          for more in (["dose=50k"], ["dose=7k"], ["dose=7k", "refine.n_sampled=0"]))
+    assert clear == none and 4 * volume < noisy - clear < 6 * volume
+
+
+def test_the_memory_of_refined_tiles_is_that_of_the_largest_and_the_series() -> None:
+    settings = ["scale=paper", "reg=lasso", "refine=atoms", "dose=50k"]
+    whole, tiles = (memory_by_stage(spec_of(*settings, *more))["refine"] for more in ([], ["tile.n=4"]))
+    assert 0.3 * whole < tiles < 0.9 * whole
+
+
 def test_estimate_has_every_stage_and_follows_the_work() -> None:
     spec = spec_of("scale=smoke", "reg=tv", "engine.n_iterations=10")
     atoms = build_sample(spec.sample, spec.scale, generator(0, "sample"))

@@ -16,6 +16,9 @@ from aetlab.spec import RunSpec, SpecError, TileSpec, leaves_counts_out, refinem
 BASE_BYTES = 0.3e9
 #: Volumes that tracing holds (input, smoothed and the parts of the filter), and that scoring holds (true potential).
 _TRACE_VOLUMES, _SCORE_VOLUMES = 5.0, 3.0
+#: Volumes of a path through the posterior (residual as it was, atoms that come, a spectrum, a change, half a response),
+#: and the arrays of its draws.
+_PATH_VOLUMES, _DRAWS_BYTES = 4.5, 0.4e9
 #: Series that magnification adds: images and weights of pixels at the magnifications found.
 _MAGNIFIED = 2.0
 #: Maximum bytes of rotation matrices that are kept for all tilts.
@@ -57,7 +60,7 @@ def memory_by_stage(spec: RunSpec, *, on_gpu: bool = False) -> dict[str, float]:
               "trace": kept + _TRACE_VOLUMES * volume}
     if spec.refine.kind != "none":
         needed["refine"] = (kept + images * (1 + _MAGNIFIED * spec.refine.magnification) + volume
-                            + _refinement_bytes(spec, plane, images))
+                            + _refinement_bytes(spec, plane, images) + _path_bytes(spec, volume))
     return needed | {"score": kept + _SCORE_VOLUMES * volume}
 
 
@@ -81,6 +84,15 @@ def _refinement_bytes(spec: RunSpec, plane: float, images: float) -> float:
     return a_pass + images + n_workers * FACTOR**2 * plane * (0.5 * slices + (11 + n_planes) * n_defoci + 4)
 
 
+def _path_bytes(spec: RunSpec, volume: float) -> float:
+    """Return the bytes of the path through the posterior, where one is expected; ``volume`` are those of a volume."""
+    from aetlab.refinement.passes import expects_sampling
+
+    dose_e_A2 = spec.dose.total_e_A2 if spec.data.kind == "simulated" else 0.0  # that of a file is not known here
+    sampled = spec.refine.n_sampled > 0 and expects_sampling(spec.refine, dose_e_A2)
+    return (_PATH_VOLUMES * volume + _DRAWS_BYTES) * sampled
+
+
 def _memory_of_tiles(spec: RunSpec, on_gpu: bool) -> dict[str, float]:
     """Return the peak of each stage of a run in tiles.
 
@@ -94,9 +106,12 @@ def _memory_of_tiles(spec: RunSpec, on_gpu: bool) -> dict[str, float]:
     whole = memory_by_stage(replace(spec, tile=TileSpec()), on_gpu=on_gpu)
     of_row = 4.0 * len(tilt_angles_deg(spec.tilts, spec.wedge)) * len(spec.defocus.planes_nm) * spec.scale.shape_zxy[1]
     images, of_tile = of_row * spec.scale.shape_zxy[2], of_row * part.scale.shape_zxy[2]
-    return {"simulate": whole["simulate"], "cut": BASE_BYTES + images + 2 * of_tile,
-            "reconstruct": one["reconstruct"], "trace": one["trace"],
-            "join": one["trace"] + 2 * (images - of_tile), "score": BASE_BYTES + 2 * images}
+    needed = {"simulate": whole["simulate"], "cut": BASE_BYTES + images + 2 * of_tile,
+              "reconstruct": one["reconstruct"], "trace": one["trace"],
+              "join": one["trace"] + 2 * (images - of_tile)}
+    if "refine" in one:
+        needed["refine"] = one["refine"] + 2 * (images - of_tile)
+    return needed | {"score": BASE_BYTES + 2 * images}
 
 
 def available_bytes() -> float:

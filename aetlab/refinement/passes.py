@@ -40,6 +40,12 @@ def sampling_passes(spec: RefineSpec) -> int:
     return 1 + N_LANCZOS + spec.n_sampled if spec.n_sampled else 0
 
 
+def expects_sampling(spec: RefineSpec, dose_e_A2: float, lightest: int = 8) -> bool:
+    """Return whether noise is expected to imitate atoms of the number ``lightest``, so that a path is sampled."""
+    clearness = _CLEARNESS * math.sqrt(dose_e_A2 / 1000) * (lightest / 8) ** _POWER
+    return spec.min_occupancy * clearness < CLEAR
+
+
 def most_passes(spec: RefineSpec, n_tilts: int) -> int:
     """Return the largest number of passes over the data of a refinement of ``n_tilts`` tilts."""
     few, many = information_passes(spec, n_tilts)
@@ -68,8 +74,7 @@ def usual_passes(spec: RefineSpec, n_tilts: int, dose_e_A2: float = math.inf, li
     ``dose_e_A2`` is that of the series, ``lightest`` the least atomic number of the sample.
     """
     few, many = information_passes(spec, n_tilts)
-    clearness = _CLEARNESS * math.sqrt(dose_e_A2 / 1000) * (lightest / 8) ** _POWER
-    noisy = spec.min_occupancy * clearness < CLEAR
+    noisy = expects_sampling(spec, dose_e_A2, lightest)
     n_sampled = sampling_passes(spec) + math.ceil(DRAW_PASSES * spec.n_sampled)
     beside = N_CALIBRATIONS if spec.imaging else 0
     n_passes, n_last = min(spec.n_passes, _PASSES), min(spec.n_passes_last, _PASSES_LAST)
