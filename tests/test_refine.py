@@ -115,7 +115,6 @@ def test_means_over_the_posterior_state_their_errors_beyond_the_linear_range(tru
                                    spec=RefineSpec(kind="atoms"), on_pass=lambda cost: None)
             off_A.append([fit.sites.positions_A - truth.positions_A, sampled.positions_A - truth.positions_A])
             linear.append(off_A[-1][0] / errors[:, :3])
-            assert sampled.moved is not None
             stays = sampled.present & ~sampled.moved
             assert np.count_nonzero(~stays) <= 2  # sites that exchange their places
             stated.append((off_A[-1][1] / sampled.errors_A)[stays])

@@ -149,7 +149,6 @@ def test_sites_where_nothing_is_go_and_sites_beside_an_atom_move_there(model: At
     information = np.concatenate([information, np.median(information[truth.kinds == 0], axis=0)[None].repeat(3, 0)])
     sampled = sample_atoms(model, sites, POSES, information, standard_errors(information, ELECTRONS), n_steps=112,
                            spec=SPEC, misfit=1.0, seed=4, on_pass=lambda cost: None)
-    assert sampled.presence is not None and sampled.moved is not None
     assert sampled.present.tolist() == [True] * 64 + [False] * 3
     assert np.flatnonzero(sampled.moved & sampled.present).tolist() == lost
     assert sampled.counts(sites.kinds) == {
@@ -248,7 +247,7 @@ def test_a_path_that_heats_up_is_discarded(model: AtomModel, truth: Sites, infor
     monkeypatch.setattr(path_module, "STEP_BY_CURVATURE", 10.0)
     sampled = sample_atoms(model, truth, POSES, information, errors, n_steps=168, spec=SPEC, misfit=1.0, seed=6,
                            on_pass=lengthen)
-    assert sampled.unstable and sampled.presence is None and sampled.present.all()
+    assert sampled.unstable and np.isnan(sampled.presence).all() and sampled.present.all()
     np.testing.assert_array_equal(sampled.positions_A, truth.positions_A)
     np.testing.assert_array_equal(sampled.errors_A, errors[:, :3])
     assert sampled.counts(truth.kinds)["sampled_unstable"] == 1
@@ -309,9 +308,10 @@ def test_sites_that_take_turns_at_one_place_are_one_atom() -> None:
 
 
 def test_presence_replaces_the_odds_of_an_atom_and_keeps_those_of_elements() -> None:
-    named = np.array([[0.6, 0.2, 0.2], [0.01, 0.03, 0.96], [0.5, 0.5, 0.0]])
-    posterior = with_presence(named, np.array([[0.0, 0.0], [0.0, 0.0], [0.1, 0.9]]), np.array([0.4, 1.0, 0.5]))
-    np.testing.assert_allclose(posterior, [[0.3, 0.1, 0.6], [0.25, 0.75, 0.0], [0.05, 0.45, 0.5]])
+    named = np.array([[0.6, 0.2, 0.2], [0.01, 0.03, 0.96], [0.5, 0.5, 0.0], [0.1, 0.2, 0.7]])
+    posterior = with_presence(named, np.array([[0.0, 0.0], [0.0, 0.0], [0.1, 0.9], [0.0, 0.0]]),
+                              np.array([0.4, 1.0, 0.5, np.nan]))
+    np.testing.assert_allclose(posterior, [[0.3, 0.1, 0.6], [0.25, 0.75, 0.0], [0.05, 0.45, 0.5], named[3]])
     assert STAY_A < REACH_A
 
 
@@ -366,7 +366,6 @@ def test_atoms_with_wrong_names_and_too_large_occupancies_are_mended(model: Atom
     assert path.present.all()
     sampled = sample_atoms(model, sites, POSES, information, standard_errors(information, ELECTRONS),
                            n_steps=LEAST_STEPS, spec=SPEC, misfit=1.0, seed=5, on_pass=lambda cost: None)
-    assert sampled.names is not None
     np.testing.assert_array_equal(sampled.names.argmax(axis=1), truth.kinds)
     np.testing.assert_allclose(sampled.names.sum(axis=1), 1)
     assert sampled.counts(kinds)["sampled_renamed"] == len(wrong)

@@ -94,12 +94,13 @@ def odds_of_best_place(occupancy: np.ndarray, kinds: np.ndarray, information: np
 
 def with_presence(posterior: np.ndarray, names: np.ndarray, presence: np.ndarray) -> np.ndarray:
     """Return the ``posterior`` (N, K + 1) of elements and of no atom for sites that are there with the probability
-    ``presence`` (N,).
+    ``presence`` (N,), as it is where that is NaN.
 
     ``names`` (N, K) are the probabilities of the elements, or 0 where those of ``posterior`` count.
     """
     names = np.where(names.any(axis=1, keepdims=True), names, posterior[:, :-1])
-    return np.column_stack([names * (presence / names.sum(axis=1))[:, None], 1 - presence])
+    told = np.column_stack([names * (presence / names.sum(axis=1))[:, None], 1 - presence])
+    return np.where(np.isnan(presence)[:, None], posterior, told)
 
 
 def exchanged_occupancy(occupancy: np.ndarray, kinds: np.ndarray, named: np.ndarray,

@@ -43,9 +43,9 @@ class Sampled:
     """Means over the posterior, ``positions_A`` (N, 3), and their standard errors ``errors_A`` (N, 3).
 
     ``factor`` is the mean ratio of their variances to those of the linear model, of the sites that are there.
-    ``presence`` (N,) is the probability of each site to be there, None if nothing was sampled. ``moved`` (N,) says
-    which sites are at another place than they were fitted, and ``names`` (N, K) holds the probabilities of the elements
-    of each, 0 for one that was not drawn. The likeliest occupancies of an element are ``occupancy_factor`` (K,) times
+    ``presence`` (N,) is the probability of each site to be there, NaN if nothing was sampled. ``moved`` (N,) says which
+    sites are at another place than they were fitted, and ``names`` (N, K) holds the probabilities of the elements of
+    each, 0 for one that was not drawn. The likeliest occupancies of an element are ``occupancy_factor`` (K,) times
     the fitted ones. ``n_cooled`` of the steps were unstable for a site or for all, and shortened the next ones.
     """
 
@@ -53,26 +53,25 @@ class Sampled:
     errors_A: np.ndarray
     factor: float
     occupancy_factor: np.ndarray
-    presence: np.ndarray | None = None
-    moved: np.ndarray | None = None
-    names: np.ndarray | None = None
+    presence: np.ndarray
+    moved: np.ndarray
+    names: np.ndarray
     n_cooled: int = 0
     unstable: bool = False
 
     @property
     def present(self) -> np.ndarray:
-        """Sites (N,) that are there with a probability of at least one half."""
-        return np.ones(len(self.positions_A), bool) if self.presence is None else self.presence >= 0.5
+        """Sites (N,) that are there with a probability of at least one half, as far as is known."""
+        return ~(self.presence < 0.5)
 
     def counts(self, kinds: np.ndarray) -> dict[str, float]:
         """Return how many sites are elsewhere than fitted, of another element or gone, and how many steps unstable.
 
         ``kinds`` (N,) are the elements of the fit.
         """
-        moved = 0 if self.moved is None else np.count_nonzero(self.moved & self.present)
-        renamed = 0 if self.names is None else np.count_nonzero(
-            self.present & self.names.any(axis=1) & (self.names.argmax(axis=1) != kinds))
-        return {"sampled_moved": float(moved), "sampled_renamed": float(renamed),
+        renamed = self.names.any(axis=1) & (self.names.argmax(axis=1) != kinds)
+        return {"sampled_moved": float(np.count_nonzero(self.present & self.moved)),
+                "sampled_renamed": float(np.count_nonzero(self.present & renamed)),
                 "sampled_gone": float(np.count_nonzero(~self.present)), "sampled_cooled": float(self.n_cooled),
                 "sampled_unstable": float(self.unstable)}
 
@@ -104,8 +103,10 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
     on_pass : callable
         Called with the cost after each pass.
     """
-    as_fitted = Sampled(sites.positions_A, errors[:, :3], 1.0, np.ones(len(model.elements)))
-    if math.isinf(model.data.electrons_per_pixel) or not len(sites) or not n_steps:
+    n, n_kinds = len(sites), len(model.elements)
+    as_fitted = Sampled(sites.positions_A, errors[:, :3], 1.0, np.ones(n_kinds), np.full(n, np.nan), np.zeros(n, bool),
+                        np.zeros((n, n_kinds)))
+    if math.isinf(model.data.electrons_per_pixel) or not n or not n_steps:
         return as_fitted
     path = Path(model, sites, poses, information, errors[:, 3], seed, on_pass)
     own_A2 = np.diagonal(path.covariance, axis1=1, axis2=2)[:, :3].copy()
@@ -120,8 +121,8 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
     relocation.count_from_here()
     n_each = (n_steps - n_warm) // N_PARTS
     tally, stays = Tally(path.home_A), path.present.copy()
-    moves_A, corrected_A = np.zeros((2, N_PARTS, len(sites), 3))  # means of the parts, of sites that stay
-    potentials, factors = np.zeros(N_PARTS), np.zeros(len(model.elements))
+    moves_A, corrected_A = np.zeros((2, N_PARTS, n, 3))  # means of the parts, of sites that stay
+    potentials, factors = np.zeros(N_PARTS), np.zeros(n_kinds)
     for part in range(N_PARTS):
         for _ in range(n_each):
             stays &= path.step(relocation)
@@ -130,7 +131,7 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
             moves_A[part] += path.move_A / n_each
             corrected_A[part] += path.corrected_move_A / n_each
             factors += path.factors / (n_each * N_PARTS)
-        usual = 2.0 * len(sites)
+        usual = 2.0 * n
         if potentials[part] - potentials[0] > HEATED * usual + BY_CHANCE * math.sqrt(usual):
             return replace(as_fitted, n_cooled=path.n_cooled, unstable=True)
     places, stays = tally.places(), stays & known

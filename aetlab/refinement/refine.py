@@ -364,8 +364,7 @@ class _Refinement:
         sites, errors = replace(sites, positions_A=sampled.positions_A).select(there), errors[there]
         posterior = name_sites(sites.occupancy, sites.kinds, by_amount[there], full[there], n_electrons,
                                bars.name_factor, self._surroundings(sites.positions_A, sites, own=True), odds)
-        if sampled.presence is not None and sampled.names is not None:
-            posterior = with_presence(posterior, sampled.names[there], sampled.presence[there])
+        posterior = with_presence(posterior, sampled.names[there], sampled.presence[there])
         kinds = posterior[:, :-1].argmax(axis=1)
         scale = exchanged_occupancy(sampled.occupancy_factor[sites.kinds], sites.kinds, kinds, full[there])
         occupancy = sites.occupancy * scale
