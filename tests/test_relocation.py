@@ -16,7 +16,7 @@ from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.naming import with_presence
 from aetlab.refinement.path import Path
 from aetlab.refinement.places import N_PLACES, Places, Tally, presence_of_atoms
-from aetlab.refinement.posterior import LEAST_STEPS, sample_atoms
+from aetlab.refinement.posterior import LEAST_STEPS, _presence, sample_atoms
 from aetlab.refinement.relocation import STAY_A, Draw, Relocation, State
 from aetlab.refinement.response import PLACES_A, REACH_A, SMOOTH_A, AmountGradient
 from aetlab.refinement.search import ResidualVolume, join, relative_information
@@ -305,6 +305,25 @@ def test_sites_that_take_turns_at_one_place_are_one_atom() -> None:
     positions_A = np.array([[0.0, 0, 0], [0.3, 0, 0], [5.0, 0, 0], [5.0, 0.6, 0], [5.0, 1.2, 0], [9.0, 0, 0]])
     presence = presence_of_atoms(Places(positions_A, np.zeros((6, 3)), np.array([0.7, 0.4, 0.3, 0.4, 0.1, 0.0])))
     np.testing.assert_allclose(presence, [1.0, 0, 0, 0.8, 0, 0])
+
+
+def test_no_count_of_steps_states_that_an_atom_is_certain() -> None:
+    """A site that never left its atom but may, one that was not drawn, one that left, and three in turns."""
+    positions_A = np.array([[0.0, 0, 0], [5.0, 0, 0], [9.0, 0, 0], [14.0, 0, 0], [14.3, 0, 0], [14.6, 0, 0]])
+    places = Places(positions_A, np.zeros((6, 3)), np.array([1.0, 1.0, 0.7, 0.6, 0.4, 0.2]))
+    presence = _presence(places, np.array([0.06, 0.0, 0.1, 0.1, 0.1, 0.1]), 100)
+    np.testing.assert_allclose(presence, [0.94, 0.995, 0.7, 0.995, 0, 0])
+
+
+def test_no_site_is_drawn_outside_the_volume(model: AtomModel, truth: Sites, information: np.ndarray) -> None:
+    """A site without an atom, 0.3 Å from the end of the volume; the images leave open where it is."""
+    sites = join(truth, Sites(np.array([[0.0, 10.7, 0.0]]), np.ones(1), np.zeros(1, int)))
+    information = np.concatenate([information, np.median(information, axis=0)[None]])
+    relocation = relocation_of(model, sites, information, free=64, misfit=1e4)
+    at = state_of(model, sites, np.ones(65, bool), relocation)
+    draws = [draw_once(relocation, at) for _ in range(60)]
+    y_A = np.array([draw.positions_A[0, 1] for draw in draws if len(draw.sites) and draw.present[0]])
+    assert len(y_A) > 20 and y_A.max() < 11 + 0.15 and y_A.min() < 10
 
 
 def test_presence_replaces_the_odds_of_an_atom_and_keeps_those_of_elements() -> None:

@@ -23,6 +23,7 @@ from aetlab.core.poses import Poses
 from aetlab.refinement.fisher import CHI_SQUARE_MEDIAN, invert_blocks
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.relocation import Draw, Relocation, State
+from aetlab.refinement.response import half_box_A
 from aetlab.refinement.search import ResidualVolume, relative_information
 
 #: Longest time step, and friction, in the coordinates in which the blocks of the atoms are unit matrices.
@@ -60,7 +61,7 @@ class Path:
 
     def __init__(self, model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray,
                  occupancy_error: np.ndarray, seed: int, on_pass: Callable[[float], None]) -> None:
-        self._model, self._poses, self._on_pass = model, poses, on_pass
+        self._model, self._poses, self._on_pass, self._half_A = model, poses, on_pass, half_box_A(model)
         #: U per unit of the cost of the model.
         self.per_cost = 4 * model.data.mean_electrons(poses)
         self._fitted, spread = _usual_occupancies(sites, occupancy_error, len(model.elements))
@@ -221,10 +222,12 @@ class Path:
         self._velocity += 0.5 * self._step * force
 
     def _drift(self) -> None:
-        """Move by half a step; atoms at the wall stay and turn back."""
+        """Move by half a step; atoms at the wall of their place or of the volume stay and turn back."""
         there = self._at + 0.5 * self._step * np.einsum("nij,nj->ni", self._root, self._velocity)
         there[~self.present, :3] = 0
         outside = np.linalg.norm(there[:, :3], axis=1) > REACH_A
+        before_A, after_A = (np.abs(self.home_A + at[:, :3]) for at in (self._at, there))
+        outside |= ((after_A > self._half_A) & (after_A > before_A)).any(axis=1)
         self._velocity[outside] *= -1
         self._at = np.where(outside[:, None], self._at, there)
 

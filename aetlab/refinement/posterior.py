@@ -137,7 +137,7 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
     places, stays = tally.places(), stays & known
     variance_A2 = _variances(places, moves_A, corrected_A, own_A2, sites.kinds, stays)
     seen = (known & (places.presence > 0))[:, None]
-    presence = np.where(stays, 1 - relocation.away(), presence_of_atoms(places))
+    presence = _presence(places, relocation.away(), N_PARTS * n_each)
     presence[~known] = 1.0
     positions_A = np.where(seen, places.positions_A, sites.positions_A)
     moved = np.linalg.norm(positions_A - sites.positions_A, axis=1) > REACH_A
@@ -146,6 +146,16 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
     return Sampled(positions_A, np.where(seen, np.sqrt(variance_A2), errors[:, :3]),
                    float(ratio.mean()) if there.any() else 1.0, factors, presence, moved, relocation.names(),
                    path.n_cooled)
+
+
+def _presence(places: Places, away: np.ndarray, n_steps: int) -> np.ndarray:
+    """Return the probabilities (N,) of the atoms at ``places`` after ``n_steps``.
+
+    That of a site that never left its atom follows from ``away`` (N,), its mean probability to do so; no count of steps
+    tells that one is 1.
+    """
+    presence = np.minimum(presence_of_atoms(places), 1 - 0.5 / n_steps)
+    return np.where((places.presence == 1) & (presence > 0) & (away > 0), 1 - away, presence)
 
 
 def _variances(places: Places, moves_A: np.ndarray, corrected_A: np.ndarray, own_A2: np.ndarray, kinds: np.ndarray,

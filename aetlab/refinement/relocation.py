@@ -37,6 +37,7 @@ from aetlab.refinement.response import (
     REACH_A,
     STEP_A,
     AmountGradient,
+    half_box_A,
     measure_response,
     residual_of,
 )
@@ -118,6 +119,7 @@ class Relocation:
     def __init__(self, model: AtomModel, sites: Sites, poses: Poses, information: np.ndarray, fixed: np.ndarray, *,
                  per_cost: float, misfit: float, spec: RefineSpec, seed: int) -> None:
         self._model, self._spec = model, spec
+        self._half_A = half_box_A(model)
         self._root = np.sqrt(relative_information(model))
         #: Information on an amount of the lightest element at each site.
         self._information = _without_noise(information, sites.kinds) / self._root[sites.kinds] ** 2
@@ -289,10 +291,10 @@ class Relocation:
         log = np.zeros((len(places_A), len(self._root)))
         if not len(places_A):
             return log
-        free = np.ones(len(places_A), bool)
+        free = (np.abs(places_A) <= self._half_A).all(axis=1)
         if len(among):
             distance_A, index = cKDTree(among.positions_A).query(places_A, k=2, workers=n_threads())
-            free = np.where(index[:, 0] == own, distance_A[:, 1], distance_A[:, 0]) >= self._spec.min_distance_A
+            free &= np.where(index[:, 0] == own, distance_A[:, 1], distance_A[:, 0]) >= self._spec.min_distance_A
         log[~free] = -np.inf
         if self._surroundings is not None and len(among) >= LEAST_SITES and free.any():
             told = self._surroundings.log_density(places_A[free], among, own[free])

@@ -119,6 +119,11 @@ def _cubic_spline(distance: np.ndarray) -> np.ndarray:
     return np.where(distance < 1, far - 4 / 6 * np.maximum(1 - distance, 0) ** 3, far)
 
 
+def half_box_A(model: AtomModel) -> np.ndarray:
+    """Return half the edges x, y, z (3,) of the volume in Å."""
+    return 0.5 * model.voxel_A * np.array(model.shape_zxy)[[1, 2, 0]]
+
+
 def residual_of(model: AtomModel, poses: Poses) -> ResidualVolume:
     """Return an empty residual volume of a pass of the model."""
     return ResidualVolume(model.shape_zxy, model.n_layers_per_slice, poses, model.voxel_A)

@@ -114,8 +114,8 @@ class RefineSpec:
                                             "errors; rule for 120 samples", within="[1, inf)", reads=_REFINED,
                                             default="rule")
     n_sampled: int = setting(
-        "passes that average the positions over the posterior where the noise can imitate an atom of min_occupancy, at "
-        f"least {LEAST_SAMPLED}; 0 takes the positions of highest likelihood and linear errors there as well",
+        "passes that average positions and names over the posterior where noise can imitate an atom of min_occupancy, "
+        f"at least {LEAST_SAMPLED}; 0 takes the positions of highest likelihood and linear errors there as well",
         within="[0, inf)", reads=_REFINED, default=200)
     min_occupancy: float = setting("occupancy below which a site is removed", within="[0, 1]", reads=_REFINED,
                                    default=0.5)
