@@ -28,6 +28,12 @@ def test_a_contrast_that_the_named_elements_do_not_explain_is_doubted():
     assert not doubts({"refined_contrast": 0.94}) and not doubts({})
 
 
+@pytest.mark.parametrize(("usual", "doubtful"), [(1.84, True), (1.08, False), (0.7, True), (1.0, False)])
+def test_atoms_that_scatter_otherwise_than_tabulated_are_doubted_where_noise_imitates_atoms(usual, doubtful):
+    found = doubts({"refined_sampled_occupancy": usual})
+    assert [f"scatter {usual:.2f} times as much as tabulated" in line for line in found] == [True] * doubtful
+
+
 def test_atoms_that_vibrate_more_than_a_solid_does_are_doubted():
     bonds = {"distance_Pd_Pd_A": 2.82, "distance_Pd_Pt_A": 2.76, "distance_Pt_Pt_A": 2.77}
     # 0.15 of the shortest bond of Pd, 2.76 Å, is u = 0.414 Å, and B = 26.32 u².

@@ -152,8 +152,8 @@ def test_sites_where_nothing_is_go_and_sites_beside_an_atom_move_there(model: At
     assert sampled.present.tolist() == [True] * 64 + [False] * 3
     assert np.flatnonzero(sampled.moved & sampled.present).tolist() == lost
     assert sampled.counts(sites.kinds) == {
-        "sampled_moved": 2.0, "sampled_renamed": 0.0, "sampled_gone": 3.0, "sampled_cooled": sampled.n_cooled,
-        "sampled_unstable": 0.0}
+        "sampled_occupancy": sampled.usual_occupancy, "sampled_moved": 2.0, "sampled_renamed": 0.0,
+        "sampled_gone": 3.0, "sampled_cooled": sampled.n_cooled, "sampled_unstable": 0.0}
     assert sampled.n_cooled < 5
     off_A = np.linalg.norm(sampled.positions_A[:64] - truth.positions_A, axis=1)
     assert off_A.max() < 0.6 and np.median(off_A) < 0.15
@@ -389,3 +389,4 @@ def test_atoms_with_wrong_names_and_too_large_occupancies_are_mended(model: Atom
     np.testing.assert_allclose(sampled.names.sum(axis=1), 1)
     assert sampled.counts(kinds)["sampled_renamed"] == len(wrong)
     np.testing.assert_allclose(sampled.occupancy_factor * [1.15, 1.08], 1, atol=0.02)
+    assert sampled.usual_occupancy == pytest.approx(1, abs=0.02)

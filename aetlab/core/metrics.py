@@ -163,6 +163,8 @@ _OF_REFINEMENT = (
           "sites that are oftener of another element than they were fitted as, by sampling"),
     Metric("refined_sampled_gone", "sites without an atom, refined", "1", 0, "neither", False,
           "fitted sites that are left out, since an atom is there in less than half of the samples"),
+    Metric("refined_sampled_occupancy", "usual occupancy, refined", "1", 3, "neither", False,
+          "usual occupancy of an element by sampling, the one farthest from 1"),
     Metric("refined_sampled_cooled", "unstable steps, refined", "1", 0, "lower", False,
           "steps of the sampling that were too long for a site or for all, after which the next ones are shorter"),
     Metric("refined_sampled_unstable", "unstable sampling, refined", "1", 0, "lower", False,

@@ -82,7 +82,7 @@ class Path:
         self.covariance, self._root = np.zeros((2, len(sites), 4, 4))
         self._use_blocks(np.arange(len(sites)))
         self._rng = np.random.default_rng(seed)
-        self._at = np.column_stack([np.zeros((len(sites), 3)), self._usual[self.kinds]])
+        self._at = np.column_stack([np.zeros((len(sites), 3)), self.usual[self.kinds]])
         self._by_occupancy = np.zeros(len(sites))
         self._by_factors = self._curvature_by_factors()
         self._slope = self._slope_at(self._at)
@@ -105,11 +105,11 @@ class Path:
     @property
     def state(self) -> State:
         """All sites."""
-        usual = self._usual
+        usual = self.usual
         return State(self.home_A + self._at[:, :3], self.present, self.kinds, self._at[:, 3] / usual[self.kinds], usual)
 
     @property
-    def _usual(self) -> np.ndarray:
+    def usual(self) -> np.ndarray:
         """The usual occupancies (K,) of the elements."""
         return np.asarray(self._fitted * self.factors)
 
@@ -204,7 +204,7 @@ class Path:
         self.home_A[gone] += self._at[gone, :3]
         self.present[drawn.sites] = drawn.present
         other = drawn.sites[drawn.kinds != self.kinds[drawn.sites]]
-        usual = self._usual
+        usual = self.usual
         self._at[other, 3] /= usual[self.kinds[other]]
         self.kinds[drawn.sites] = drawn.kinds
         self._at[other, 3] *= usual[self.kinds[other]]
@@ -268,7 +268,7 @@ class Path:
     def _pull(self, sites: np.ndarray, at: np.ndarray) -> np.ndarray:
         """Return the derivatives (M,) of what is known before by the occupancies of ``sites``, at ``at`` (N, 4)."""
         kinds = self.kinds[sites]
-        return np.asarray(self._tie[kinds] * (at[sites, 3] - self._usual[kinds]))
+        return np.asarray(self._tie[kinds] * (at[sites, 3] - self.usual[kinds]))
 
 
 def _at_whole_atoms(information: np.ndarray, occupancy: np.ndarray, usual: np.ndarray) -> np.ndarray:

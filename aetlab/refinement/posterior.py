@@ -45,8 +45,9 @@ class Sampled:
     ``factor`` is the mean ratio of their variances to those of the linear model, of the sites that are there.
     ``presence`` (N,) is the probability of each site to be there, NaN if nothing was sampled. ``moved`` (N,) says which
     sites are at another place than they were fitted, and ``names`` (N, K) holds the probabilities of the elements of
-    each, 0 for one that was not drawn. The likeliest occupancies of an element are ``occupancy_factor`` (K,) times
-    the fitted ones. ``n_cooled`` of the steps were unstable for a site or for all, and shortened the next ones.
+    each, 0 for one that was not drawn. The likeliest occupancies of an element are ``occupancy_factor`` (K,) times the
+    fitted ones; ``usual_occupancy`` is the one of all elements that is farthest from 1, NaN if nothing was sampled.
+    ``n_cooled`` of the steps were unstable for a site or for all, and shortened the next ones.
     """
 
     positions_A: np.ndarray
@@ -56,6 +57,7 @@ class Sampled:
     presence: np.ndarray
     moved: np.ndarray
     names: np.ndarray
+    usual_occupancy: float = math.nan
     n_cooled: int = 0
     unstable: bool = False
 
@@ -65,12 +67,13 @@ class Sampled:
         return ~(self.presence < 0.5)
 
     def counts(self, kinds: np.ndarray) -> dict[str, float]:
-        """Return how many sites are elsewhere than fitted, of another element or gone, and how many steps unstable.
+        """Return how many sites are elsewhere than fitted, of another element or gone, and what tells of the path.
 
         ``kinds`` (N,) are the elements of the fit.
         """
+        found = {} if math.isnan(self.usual_occupancy) else {"sampled_occupancy": self.usual_occupancy}
         renamed = self.names.any(axis=1) & (self.names.argmax(axis=1) != kinds)
-        return {"sampled_moved": float(np.count_nonzero(self.present & self.moved)),
+        return found | {"sampled_moved": float(np.count_nonzero(self.present & self.moved)),
                 "sampled_renamed": float(np.count_nonzero(self.present & renamed)),
                 "sampled_gone": float(np.count_nonzero(~self.present)), "sampled_cooled": float(self.n_cooled),
                 "sampled_unstable": float(self.unstable)}
@@ -145,7 +148,11 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
     ratio = variance_A2[there] / np.maximum(errors[there, :3] ** 2, 1e-300)
     return Sampled(positions_A, np.where(seen, np.sqrt(variance_A2), errors[:, :3]),
                    float(ratio.mean()) if there.any() else 1.0, factors, presence, moved, relocation.names(),
-                   path.n_cooled)
+                   _farthest_from_1(path.usual[np.unique(sites.kinds)]), path.n_cooled)
+
+
+def _farthest_from_1(values: np.ndarray) -> float:
+    return float(values[np.abs(values - 1).argmax()])
 
 
 def _presence(places: Places, away: np.ndarray, n_steps: int) -> np.ndarray:
