@@ -147,10 +147,10 @@ def test_usual_trials_are_counted() -> None:
     found = estimate(spec, build_sample(spec.sample, spec.scale, generator(0, "sample")))
     assert list(found.seconds) == ["simulate", "decide", "reconstruct", "trace", "refine", "validate", "score"]
     assert usual_passes(spec.refine, n_tilts=6) == (7, 91)
-    # 230 to sample, 120 for the draws and six rounds of 18 more where noise imitates atoms: O at 7 000 e/Å², not at
+    # 209 to sample, 320 for the draws and six rounds of 18 more where noise imitates atoms: O at 7 000 e/Å², not at
     # 50 000, not Pt.
     in_noise = [usual_passes(spec.refine, 6, *which)[1] for which in ((7e3, 8), (5e4, 8), (7e3, 78))]
-    assert in_noise == [91 + 230 + 120 + 6 * 18, 91, 91]
+    assert in_noise == [91 + 209 + 320 + 6 * 18, 91, 91]
 
 
 def test_a_tolerance_ends_the_coarse_slices_after_their_usual_number() -> None:

@@ -17,8 +17,8 @@ N_CALIBRATIONS = 4
 N_SETTLING, N_RESAMPLED = 3, 1
 #: Time of a correction of the sampling in passes.
 RESAMPLING_PASSES = 4
-#: Time in passes that a draw of the sites adds to a step.
-DRAW_PASSES = 0.6
+#: Time in passes that the draws of the sites add to a step: 1.2 in 120³ voxels, 2 in 240³.
+DRAW_PASSES = 1.6
 #: Usual numbers of rounds, of passes in a round and of passes in the last one.
 _ROUNDS, _PASSES, _PASSES_LAST = 4, 9, 5
 #: Where noise imitates atoms there are as many rounds as are allowed, up to this number.
