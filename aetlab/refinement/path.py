@@ -31,9 +31,9 @@ LONGEST_STEP, FRICTION = 0.6, 0.6
 #: Time step times the root of the greatest curvature there. Beyond 2 the path is unstable. Atoms that overlap in the
 #: projections raise the curvature: to 6 in 120³ voxels, to 11 in 240³.
 STEP_BY_CURVATURE = 1.6
-#: Most that the sites drawn at once respond to what all atoms do together, in units of what would cancel it. A wave of
-#: all atoms along the tilt axis is in every image; these sites answer to the same residual, and the forces know of it
-#: half a step late. Beyond 3, in 240³ voxels, such a wave grew without bound; 2.3 in 120³ was stable.
+#: Most that the sites of a group respond to what all atoms do together, in units of what would cancel it. A wave of all
+#: atoms along the tilt axis is in every image, and these sites answer to the same residual. Beyond 3, in 240³ voxels,
+#: and with forces that knew of the draws half a step late, such a wave grew without bound.
 RESPONSE = 1.0
 #: Passes that find the greatest curvature.
 N_LANCZOS = 8
@@ -84,7 +84,7 @@ class Path:
         self._rng = np.random.default_rng(seed)
         self._at = np.column_stack([np.zeros((len(sites), 3)), self.usual[self.kinds]])
         self._by_occupancy = np.zeros(len(sites))
-        self._by_factors = self._curvature_by_factors()
+        self._by_factors, self._counts_then = self._curvature_by_factors(), np.maximum(self._counts(), 1)
         self._slope = self._slope_at(self._at)
         by_occupancy = self._by_occupancy
         self._curvature = self._greatest_curvature()
@@ -125,7 +125,7 @@ class Path:
 
     def step(self, relocation: Relocation) -> np.ndarray:
         """Take one step, then draw some sites anew; return which are present what and where they were (N,)."""
-        most = RESPONSE * np.count_nonzero(self.present) / self._curvature
+        most = RESPONSE * max(np.count_nonzero(self.present), 1) / self._curvature
         self._scale()
         keep = math.exp(-FRICTION * self._step)
         self._push()
@@ -142,9 +142,15 @@ class Path:
     def _scale(self) -> None:
         """Change all occupancies of each element by a common factor, towards the likeliest ones."""
         slope = self._by_each_factor() + (self.factors - 1) / FACTOR_SPREAD**2
-        change = np.clip(NEWTON * np.linalg.solve(self._by_factors, -slope), -FACTOR_CHANGE, FACTOR_CHANGE)
+        grown = np.maximum(self._counts() / self._counts_then, 1)
+        curvature = self._by_factors * np.outer(grown, grown)
+        change = np.clip(NEWTON * np.linalg.solve(curvature, -slope), -FACTOR_CHANGE, FACTOR_CHANGE)
         self._at[:, 3] *= (1 + change / self.factors)[self.kinds]
         self.factors += change
+
+    def _counts(self) -> np.ndarray:
+        """Return the number of present sites of each element (K,)."""
+        return np.bincount(self.kinds[self.present], minlength=len(self.factors))
 
     def _by_each_factor(self) -> np.ndarray:
         """Return the derivatives (K,) of U by the common factors, from those by the occupancies."""

@@ -41,7 +41,7 @@ from aetlab.refinement.response import (
     measure_response,
     residual_of,
 )
-from aetlab.refinement.search import ResidualVolume, lightest_kind, relative_information
+from aetlab.refinement.search import ResidualVolume, join, lightest_kind, relative_information
 from aetlab.refinement.surroundings import LEAST_SITES, Surroundings, free_volume_A3
 from aetlab.spec import RefineSpec
 
@@ -57,8 +57,9 @@ BELOW_BEST, BELOW_NOTHING = 8.0, 10.0
 LATEST, LEAST_OPEN, OFTEN, PATIENCE = 0.5, 0.02, 10.0, 5
 #: Variance of a draw that is expected of a site that was not drawn yet.
 FIRST_VARIANCE = 0.1
-#: Sites whose places are tried at once, and most sites at which gradients are correlated.
-BATCH, N_CORRELATED = 2000, 2000
+#: Sites whose places are tried at once, most sites at which gradients are correlated, and fewest: where there are fewer
+#: of the lightest element, they are correlated at random places.
+BATCH, N_CORRELATED, LEAST_CORRELATED = 2000, 2000, 500
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,10 @@ class Relocation:
         self._misfit, self._poses = misfit, poses
         noise, draws, learnt = np.random.SeedSequence(seed).spawn(3)
         self._rng, self._learn_seeds = np.random.default_rng(draws), iter(learnt.generate_state(64).tolist())
-        lightest = sites.kinds == lightest_kind(model)
-        self._lightest = lightest if lightest.any() else np.ones(len(sites), bool)
         self._correlation, scale = self._correlate(sites, noise)
         self._scale = per_cost * scale
-        self._usual = float(np.median(self._information[self._lightest]))
+        lightest = sites.kinds == lightest_kind(model)
+        self._usual = float(np.median(self._information[lightest] if lightest.any() else self._information))
         #: By how much an atom at each site scatters more than one where the gradient is in its units.
         self._weight = np.sqrt(self._information / self._usual)
         self._response = self._respond(sites)
@@ -312,11 +312,18 @@ class Relocation:
     def _correlate(self, sites: Sites, noise: np.random.SeedSequence) -> tuple[np.ndarray, float]:
         """Return the correlation (P,) of the gradients of white noise at a site and at the places about it.
 
-        The second value is what turns the smoothed residual into the gradient of the cost at the lightest sites.
+        The second value is what turns the smoothed residual into the gradient of the cost at the lightest element.
         """
         products, square, exact = np.zeros(len(PLACES_A)), 0.0, 0.0
-        chosen = np.flatnonzero(self._lightest)[::math.ceil(np.count_nonzero(self._lightest) / N_CORRELATED)]
-        for child in noise.spawn(N_NOISE):
+        *draws, places = noise.spawn(N_NOISE + 1)
+        chosen = np.flatnonzero(sites.kinds == lightest_kind(self._model))
+        chosen = chosen[::max(math.ceil(len(chosen) / N_CORRELATED), 1)]
+        if len(chosen) < LEAST_CORRELATED:
+            chosen = len(sites) + np.arange(LEAST_CORRELATED)
+            places_A = np.random.default_rng(places).uniform(-1, 1, (LEAST_CORRELATED, 3)) * 0.5 * self._half_A
+            kinds = np.full(LEAST_CORRELATED, lightest_kind(self._model))
+            sites = join(sites, Sites(places_A, np.zeros(LEAST_CORRELATED), kinds))
+        for child in draws:
             residual, by_occupancy = residual_of(self._model, self._poses), np.zeros(len(chosen))
             for tilt in self._model.gradients(sites, self._poses, noise=child, on_slices=residual.add):
                 by_occupancy += tilt.gradient[0, chosen, 3]
@@ -330,8 +337,7 @@ class Relocation:
 
     def _respond(self, sites: Sites) -> np.ndarray:
         """Return the response of :func:`measure_response` in units in which an atom changes its own gradient by H."""
-        model, of_lightest = self._model, sites.kinds[self._lightest]
-        response = measure_response(model, sites, self._poses, int(np.bincount(of_lightest).argmax()))
+        response = measure_response(self._model, sites, self._poses, lightest_kind(self._model))
         return np.asarray(response * np.float32(self._usual / self._scale))
 
 
