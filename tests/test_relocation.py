@@ -196,7 +196,7 @@ def test_sites_drawn_at_once_respond_by_no_more_than_is_asked(model: AtomModel, 
     at = state_of(model, truth, np.ones(64, bool), relocation)
     response, limited = np.zeros(64), np.zeros(64, int)
     outcomes = np.zeros((64, 3, 2))  # away, at its place, elsewhere; as oxygen and silicon
-    for _ in range(800):
+    for _ in range(500):
         drawn = draw_once(relocation, at)
         response[drawn.sites] = drawn.response
         home = (drawn.positions_A == truth.positions_A[drawn.sites]).all(axis=1)
@@ -211,7 +211,7 @@ def test_sites_drawn_at_once_respond_by_no_more_than_is_asked(model: AtomModel, 
     varied = ((frequency * amount**2).sum(axis=2) - (frequency * amount).sum(axis=2) ** 2).sum(axis=1)  # of two places
     expected = 4 * ELECTRONS / 50.0 * (information[:, 3, 3] / amount[truth.kinds] ** 2)[often] * varied
     assert often.sum() > 15
-    assert response[often].sum() == pytest.approx(expected.sum(), rel=0.05)
+    assert response[often].sum() == pytest.approx(expected.sum(), rel=0.06)
     assert 0.2 < limited.sum() / outcomes.sum() < 0.6
     assert limited.min() >= 3, limited
 
