@@ -1,4 +1,4 @@
-"""Draws of single sites on a path through the posterior, and the tally of their places."""
+"""Draws of single sites on a path through the posterior, and the path itself."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from aetlab.forward import add_shot_noise
 from aetlab.refinement import path as path_module
 from aetlab.refinement.fisher import sample_information, standard_errors
 from aetlab.refinement.model import AtomModel, Sites
-from aetlab.refinement.naming import with_presence
 from aetlab.refinement.path import Path
-from aetlab.refinement.places import N_PLACES, Places, Tally, presence_of_atoms
-from aetlab.refinement.posterior import LEAST_STEPS, _presence, sample_atoms
-from aetlab.refinement.relocation import STAY_A, Draw, Relocation, State
+from aetlab.refinement.posterior import LEAST_STEPS, sample_atoms
+from aetlab.refinement.relocation import Draw, Relocation, State
 from aetlab.refinement.response import PLACES_A, REACH_A, SMOOTH_A, AmountGradient
 from aetlab.refinement.search import ResidualVolume, join, relative_information
 from aetlab.refinement.surroundings import free_volume_A3
@@ -75,9 +73,9 @@ def state_of(model: AtomModel, sites: Sites, present: np.ndarray,
 
 def draw_once(relocation: Relocation, at: tuple[State, ResidualVolume, np.ndarray], most: float = np.inf) -> Draw:
     """Return the draw of the first group of a step."""
-    relocation.begin(*at)
+    evidence = relocation.evidence(*at)
     group = next(relocation.groups(at[0].positions_A, most), np.zeros(0, np.int64))
-    return relocation.draw(at[0], group, most)
+    return relocation.draw(at[0], evidence, group, most)
 
 
 def cost(model: AtomModel, sites: Sites) -> float:
@@ -276,56 +274,6 @@ def test_a_few_sites_are_sampled(model: AtomModel, truth: Sites, information: np
     assert np.isfinite(sampled.positions_A).all() and (sampled.errors_A > 0).all() and np.isfinite(sampled.factor)
 
 
-def test_a_tally_reports_the_most_frequent_place() -> None:
-    """A site that is at A for 6 steps, at B for 3 and away for 1, and one that is never there."""
-    home_A = np.zeros((2, 3))
-    b_A = np.array([[1.5, 0.0, 0.0], [0.0, 0.0, 0.0]])
-    tally = Tally(home_A)
-    moves_A = np.array([0.1, -0.1, 0.1, -0.1, 0.1, -0.1])
-    for move in moves_A:
-        tally.add(home_A, np.full((2, 3), move), np.full((2, 3), 0.05), np.array([True, False]))
-    for _ in range(3):
-        tally.add(b_A, np.zeros((2, 3)), np.zeros((2, 3)), np.array([True, False]))
-    tally.add(b_A, np.zeros((2, 3)), np.zeros((2, 3)), np.array([False, False]))
-    found = tally.places()
-    np.testing.assert_allclose(found.presence, [0.6, 0.0])
-    np.testing.assert_allclose(found.positions_A[0], 0.05)
-    np.testing.assert_allclose(found.spread_A2[0], 0.01)
-
-
-def test_a_place_that_is_left_and_found_again_is_one_and_near_ones_are_joined() -> None:
-    tally, there = Tally(np.zeros((1, 3))), np.ones(1, bool)
-    for x in (0.0, 2.0, 0.2, 0.7, 2.1, 0.1):  # 0.7 is another centre, but its mean lies within 0.8 Å of the others
-        tally.add(np.array([[x, 0.0, 0.0]]), np.zeros((1, 3)), np.zeros((1, 3)), there)
-    found = tally.places()
-    np.testing.assert_allclose(found.presence, 4 / 6)
-    np.testing.assert_allclose(found.positions_A[0], [np.mean([0.0, 0.2, 0.7, 0.1]), 0, 0])
-
-
-def test_the_rarest_place_gives_way() -> None:
-    tally, there = Tally(np.zeros((1, 3))), np.ones(1, bool)
-    for i, n in enumerate((3, 5, 1, 2, 4)):
-        for _ in range(n):
-            tally.add(np.array([[2.0 * i, 0.0, 0.0]]), np.zeros((1, 3)), np.zeros((1, 3)), there)
-    assert N_PLACES == 4
-    np.testing.assert_allclose(tally.places().presence, 5 / 15)
-    np.testing.assert_allclose(tally.places().positions_A[0], [2.0, 0, 0])
-
-
-def test_sites_that_take_turns_at_one_place_are_one_atom() -> None:
-    positions_A = np.array([[0.0, 0, 0], [0.3, 0, 0], [5.0, 0, 0], [5.0, 0.6, 0], [5.0, 1.2, 0], [9.0, 0, 0]])
-    presence = presence_of_atoms(Places(positions_A, np.zeros((6, 3)), np.array([0.7, 0.4, 0.3, 0.4, 0.1, 0.0])))
-    np.testing.assert_allclose(presence, [1.0, 0, 0, 0.8, 0, 0])
-
-
-def test_no_count_of_steps_states_that_an_atom_is_certain() -> None:
-    """A site that never left its atom but may, one that was not drawn, one that left, and three in turns."""
-    positions_A = np.outer([0.0, 5.0, 9.0, 14.0, 14.3, 14.6], [1.0, 0.0, 0.0])
-    places = Places(positions_A, np.zeros((6, 3)), np.array([1.0, 1.0, 0.7, 0.6, 0.4, 0.2]))
-    presence = _presence(places, np.array([0.06, 0.0, 0.1, 0.1, 0.1, 0.1]), 100)
-    np.testing.assert_allclose(presence, [0.94, 0.995, 0.7, 0.995, 0, 0])
-
-
 def test_no_site_is_drawn_outside_the_volume(model: AtomModel, truth: Sites, information: np.ndarray) -> None:
     """A site without an atom, 0.3 Å from the end of the volume; the images leave open where it is."""
     sites = join(truth, Sites(np.array([[0.0, 10.7, 0.0]]), np.ones(1), np.zeros(1, int)))
@@ -335,14 +283,6 @@ def test_no_site_is_drawn_outside_the_volume(model: AtomModel, truth: Sites, inf
     draws = [draw_once(relocation, at) for _ in range(60)]
     y_A = np.array([draw.positions_A[0, 1] for draw in draws if len(draw.sites) and draw.present[0]])
     assert len(y_A) > 8 and y_A.max() < 11 + 0.15 and y_A.min() < 10
-
-
-def test_presence_replaces_the_odds_of_an_atom_and_keeps_those_of_elements() -> None:
-    named = np.array([[0.6, 0.2, 0.2], [0.01, 0.03, 0.96], [0.5, 0.5, 0.0], [0.1, 0.2, 0.7]])
-    posterior = with_presence(named, np.array([[0.0, 0.0], [0.0, 0.0], [0.1, 0.9], [0.0, 0.0]]),
-                              np.array([0.4, 1.0, 0.5, np.nan]))
-    np.testing.assert_allclose(posterior, [[0.3, 0.1, 0.6], [0.25, 0.75, 0.0], [0.05, 0.45, 0.5], named[3]])
-    assert STAY_A < REACH_A
 
 
 def slope_of(model: AtomModel, sites: Sites) -> np.ndarray:
@@ -364,12 +304,12 @@ def test_a_gradient_that_follows_a_draw_is_that_of_the_next_pass(model: AtomMode
     drawn = Draw(sites, np.array([False, False, True, True, True]), truth.kinds[sites] ^ (sites == 42),
                  truth.positions_A[sites] + along, np.zeros(5, bool), np.zeros(5))
     volume = residual.volume.copy()
-    relocation.begin(before, residual, by_occupancy)
-    relocation.follow(before, drawn)
+    evidence = relocation.evidence(before, residual, by_occupancy)
+    relocation.follow(before, evidence, drawn)
     changed = Sites(truth.positions_A.copy(), np.ones(64), truth.kinds.copy())
     changed.positions_A[sites], changed.kinds[sites], changed.occupancy[sites[:2]] = drawn.positions_A, drawn.kinds, 0
     now, residual_after, _ = state_of(model, changed, np.ones(64, bool), relocation)
-    change, at_places = relocation.change(now), relocation.by_occupancy(now, sites)
+    change, at_places = relocation.change(now, evidence), relocation.by_occupancy(now, evidence, sites)
     assert np.corrcoef((residual.volume - volume).ravel(), (residual_after.volume - volume).ravel())[0, 1] > 0.85
     after, others = slope_of(model, changed), np.setdiff1d(np.arange(64), sites)
     exact = (after - slope_of(model, truth))[others]

@@ -16,6 +16,7 @@ from aetlab import keeper
 from aetlab.cli.ledger import read_result
 from aetlab.core.tiling import Tile, divide_rows
 from aetlab.forward import add_shot_noise
+from aetlab.reconstruction.refined_tiles import _join_summaries
 from aetlab.reconstruction.seams import Part, join_found
 from aetlab.reconstruction.tiles import halo_rows, margin_rows, row_weights, tile_runs, tiles_of
 from aetlab.reporting.figures.choose import seam_tasks
@@ -31,6 +32,7 @@ from aetlab.validation.images import compare_images
 from aetlab.validation.predict import predict_whole
 from tests.commands import perform
 from tests.conftest import Once
+from tests.test_cif_file import make_refined
 from tests.test_sweep import ENVIRONMENT, assert_equal
 
 #: Overrides of a needle of 900 atoms in 48 x 48 x 144 voxels, which two seams of three tiles cross.
@@ -186,6 +188,18 @@ def aligned(once: Once) -> Path:
         return result.stdout
 
     return once("aligned", fill)[0]
+
+
+def test_counts_of_refined_tiles_add_up_and_an_unstable_path_is_told() -> None:
+    """Tiles of 31 and 62 atoms; the path of the second became unstable and tells no usual occupancy."""
+    one = make_refined()
+    one.summary.update(stopped="converged", sampled_moved=2.0, sampled_gone=3.0, sampled_unstable=0.0, left=1.0,
+                       sampled_occupancy=1.2)
+    two = dataclasses.replace(one, occupancy=np.ones(62), summary={
+        "stopped": "converged", "sampled_moved": 5.0, "sampled_gone": 0.0, "sampled_unstable": 1.0, "left": 4.0})
+    joined = _join_summaries([one, two], one)
+    assert joined == {"stopped": "2 tiles: converged", "sampled_moved": 7.0, "sampled_gone": 3.0,
+                      "sampled_unstable": 1.0, "left": pytest.approx(3.0), "sampled_occupancy": 1.2}
 
 
 def test_poses_are_found_once_for_all_tiles(aligned: Path) -> None:

@@ -24,8 +24,8 @@ LINDEMANN = 0.15
 #: by their own probabilities: the scatter was 0.9 to 1.3 in 19 series whose atoms and elements were right, and 1.5 in
 #: one with the wrong focal spread.
 MOST_SCATTER, MOST_MISNAMED = 1.6, 0.02
-#: Usual occupancy of the atoms of an element where noise imitates atoms: 1.01 to 1.08 in series of which 90 % of the
-#: atoms were found, 1.3 to 1.8 where half and less were.
+#: Usual occupancy of the atoms of an element where noise imitates atoms: 0.99 to 1.04 in series of which 88 % and more
+#: of the atoms were found, 1.08 where 45 % were, 1.66 where 25 % were.
 USUAL_OCCUPANCY = (0.8, 1.25)
 #: Correlation of what neighbouring tilts ask of an atom: independent errors make it negative, -0.07 to -0.16 in nine
 #: right series, 0.09 to 0.35 in five whose atoms moved or whose model was wrong.

@@ -20,6 +20,9 @@ from aetlab.spec import RunSpec
 
 _PER_ATOM = ("positions_A", "occupancy", "scattering_V_A3", "numbers", "position_error_A", "occupancy_error",
              "probability", "posterior", "not_atom_probability")
+#: Numbers of the summary that count something, and those that say that something happened.
+_COUNTS = ("passes", "traced_lost", "sampled_moved", "sampled_renamed", "sampled_gone", "sampled_cooled")
+_FLAGS = ("sampled_unstable",)
 
 
 def divide_atoms(spec: RunSpec, tile: Tile, traced: TracedAtoms) -> tuple[TracedAtoms, TracedAtoms]:
@@ -43,7 +46,7 @@ def divide_atoms(spec: RunSpec, tile: Tile, traced: TracedAtoms) -> tuple[Traced
 def join_refined(spec: RunSpec, tiles: Sequence[Tile], parts: Sequence[RefinedAtoms]) -> RefinedAtoms:
     """Return the atoms that each tile has in its core, in the coordinates of the whole volume and in their order.
 
-    ``cost`` and the rounds are sums over the tiles, which count the images of halos as well. Means of the summary are
+    ``cost``, the rounds and counts are sums over the tiles, which count the halos as well. Means of the summary are
     weighted by the atoms of each tile. What all tiles share is that of the middle one.
     """
     voxel_A = spec.scale.voxel_A
@@ -95,17 +98,19 @@ def known_from(spec: RunSpec, middle: Tile, found: RefinedAtoms, tile: Tile) -> 
 
 
 def _join_summaries(parts: Sequence[RefinedAtoms], shared: RefinedAtoms) -> dict[str, object]:
-    """Return passes and lost atoms of all tiles, why they stopped, and the means of the other numbers.
+    """Return the sums of what the tiles count, why they stopped, and the means of the other numbers.
 
-    Numbers that ``shared`` alone has are its own.
+    What happened in one tile has happened. Numbers that ``shared`` alone has are its own.
     """
     weights = [max(len(part), 1) for part in parts]
     stopped = "; ".join(sorted({str(part.summary["stopped"]) for part in parts}))
     summary: dict[str, object] = {"stopped": f"{len(parts)} tiles: {stopped}"}
     for name in shared.summary:
         values = [part.summary[name] for part in parts if name in part.summary]
-        if name in ("passes", "traced_lost"):
+        if name in _COUNTS:
             summary[name] = sum(values)
+        elif name in _FLAGS:
+            summary[name] = max(values)
         elif name != "stopped" and len(values) == len(parts):
             summary[name] = float(np.average(values, weights=weights))
         elif name != "stopped":

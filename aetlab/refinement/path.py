@@ -64,14 +64,15 @@ class Path:
         self._model, self._poses, self._on_pass, self._half_A = model, poses, on_pass, half_box_A(model)
         #: U per unit of the cost of the model.
         self.per_cost = 4 * model.data.mean_electrons(poses)
-        self._fitted, spread = _usual_occupancies(sites, occupancy_error, len(model.elements))
+        #: Median fitted occupancies (K,) of the elements.
+        self.fitted, spread = _usual_occupancies(sites, occupancy_error, len(model.elements))
         self._tie = spread**-2.0
         #: Common factors (K,) of the fitted occupancies of the elements.
         self.factors = np.ones(len(model.elements))
         #: Centres of the places (N, 3), whether each site is present (N,), and its element (N,).
         self.home_A, self.present, self.kinds = sites.positions_A.copy(), np.ones(len(sites), bool), sites.kinds.copy()
         self._relative = relative_information(model)
-        self._information = (self.per_cost * _at_whole_atoms(information, sites.occupancy, self._fitted[self.kinds])
+        self._information = (self.per_cost * _at_whole_atoms(information, sites.occupancy, self.fitted[self.kinds])
                              / self._relative[self.kinds][:, None, None])
         #: Steps after which the next ones were shortened.
         self.n_cooled = 0
@@ -111,7 +112,7 @@ class Path:
     @property
     def usual(self) -> np.ndarray:
         """The usual occupancies (K,) of the elements."""
-        return np.asarray(self._fitted * self.factors)
+        return np.asarray(self.fitted * self.factors)
 
     def _use_blocks(self, sites: np.ndarray) -> None:
         """Set the covariances of ``sites`` (M,), and their roots, to those of atoms of their elements."""
@@ -185,20 +186,20 @@ class Path:
 
         The gradient of U follows. Until the next pass no force moves those that are elsewhere.
         """
-        relocation.begin(self.state, residual, self._by_occupancy)
+        evidence = relocation.evidence(self.state, residual, self._by_occupancy)
         stays, elsewhere = self.present.copy(), np.zeros(len(self.present), bool)
         for group in relocation.groups(self.state.positions_A, most):
-            drawn = relocation.draw(self.state, group, most)
-            relocation.follow(self.state, drawn)
+            drawn = relocation.draw(self.state, evidence, group, most)
+            relocation.follow(self.state, evidence, drawn)
             self._take(drawn)
             stays[drawn.sites] = drawn.stays
             elsewhere[drawn.sites] = ~drawn.stays
-        change = relocation.change(self.state)
+        change = relocation.change(self.state, evidence)
         self._by_occupancy += change[:, 3]
         change[:, :3] *= self._at[:, 3, None]
         self._slope[self.present] += change[self.present]
         sites = np.flatnonzero(elsewhere)
-        self._by_occupancy[sites] = relocation.by_occupancy(self.state, sites)
+        self._by_occupancy[sites] = relocation.by_occupancy(self.state, evidence, sites)
         self._slope[sites, :3] = 0
         self._slope[sites, 3] = self._by_occupancy[sites] * self.present[sites] + self._pull(sites, self._at)
         return stays

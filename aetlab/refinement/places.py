@@ -96,3 +96,13 @@ def presence_of_atoms(places: Places) -> np.ndarray:
             presence[stronger] = min(presence[stronger] + presence[weaker], 1.0)
             presence[weaker] = 0.0
     return presence
+
+
+def presence_on_path(places: Places, away: np.ndarray, n_steps: int) -> np.ndarray:
+    """Return the probabilities (N,) of the atoms at ``places`` after ``n_steps``.
+
+    That of a site that never left its atom follows from ``away`` (N,), its mean probability to do so; no count of steps
+    tells that one is 1.
+    """
+    presence = np.minimum(presence_of_atoms(places), 1 - 0.5 / n_steps)
+    return np.where((places.presence == 1) & (presence > 0) & (away > 0), 1 - away, presence)

@@ -23,7 +23,7 @@ from aetlab.core.poses import Poses
 from aetlab.refinement.fisher import hardly_determined
 from aetlab.refinement.model import AtomModel, Sites
 from aetlab.refinement.path import BY_CHANCE, REACH_A, Path
-from aetlab.refinement.places import Places, Tally, presence_of_atoms
+from aetlab.refinement.places import Places, Tally, presence_on_path
 from aetlab.refinement.relocation import Relocation
 from aetlab.spec import RefineSpec
 
@@ -140,29 +140,16 @@ def sample_atoms(model: AtomModel, sites: Sites, poses: Poses, information: np.n
     places, stays = tally.places(), stays & known
     variance_A2 = _variances(places, moves_A, corrected_A, own_A2, sites.kinds, stays)
     seen = (known & (places.presence > 0))[:, None]
-    presence = _presence(places, relocation.away(), N_PARTS * n_each)
+    presence = presence_on_path(places, relocation.away(), N_PARTS * n_each)
     presence[~known] = 1.0
     positions_A = np.where(seen, places.positions_A, sites.positions_A)
     moved = np.linalg.norm(positions_A - sites.positions_A, axis=1) > REACH_A
     there = known & (presence >= 0.5)
     ratio = variance_A2[there] / np.maximum(errors[there, :3] ** 2, 1e-300)
+    usual = (path.fitted * factors)[np.unique(sites.kinds)]
     return Sampled(positions_A, np.where(seen, np.sqrt(variance_A2), errors[:, :3]),
                    float(ratio.mean()) if there.any() else 1.0, factors, presence, moved, relocation.names(),
-                   _farthest_from_1(path.usual[np.unique(sites.kinds)]), path.n_cooled)
-
-
-def _farthest_from_1(values: np.ndarray) -> float:
-    return float(values[np.abs(values - 1).argmax()])
-
-
-def _presence(places: Places, away: np.ndarray, n_steps: int) -> np.ndarray:
-    """Return the probabilities (N,) of the atoms at ``places`` after ``n_steps``.
-
-    That of a site that never left its atom follows from ``away`` (N,), its mean probability to do so; no count of steps
-    tells that one is 1.
-    """
-    presence = np.minimum(presence_of_atoms(places), 1 - 0.5 / n_steps)
-    return np.where((places.presence == 1) & (presence > 0) & (away > 0), 1 - away, presence)
+                   float(usual[np.abs(usual - 1).argmax()]), path.n_cooled)
 
 
 def _variances(places: Places, moves_A: np.ndarray, corrected_A: np.ndarray, own_A2: np.ndarray, kinds: np.ndarray,

@@ -97,6 +97,19 @@ class Draw:
         return Draw(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What the draws of a step know of the images.
+
+    ``gradient`` follows the draws, ``volume`` is the residual of the pass before them, and ``lacks`` (N,) is what the
+    smoothed residual lacked of the gradient at each site.
+    """
+
+    gradient: AmountGradient
+    volume: np.ndarray
+    lacks: np.ndarray
+
+
 class Relocation:
     """Draws sites anew, some at a time.
 
@@ -134,8 +147,6 @@ class Relocation:
         #: By how much an atom at each site scatters more than one where the gradient is in its units.
         self._weight = np.sqrt(self._information / self._usual)
         self._response = self._respond(sites)
-        self._gradient = AmountGradient(np.zeros((1, 1, 1), np.float32), model.voxel_A, self._scale)
-        self._volume, self._lacks = self._gradient.volume, np.zeros(len(sites))
         #: About how much the draw of each site varies.
         self._varies = FIRST_VARIANCE * self._information * self._root[sites.kinds] ** 2 / misfit
         free_A3 = free_volume_A3(sites.positions_A, spec.min_distance_A, spec.max_distance_A)
@@ -158,25 +169,23 @@ class Relocation:
         """Return an empty residual volume, to be filled by the pass before the draws of a step."""
         return residual_of(self._model, self._poses)
 
-    def begin(self, state: State, residual: ResidualVolume, by_occupancy: np.ndarray) -> None:
-        """Begin the draws of a step, after the pass at ``state`` that gave the derivatives ``by_occupancy`` (N,)."""
-        self._gradient = AmountGradient(residual.volume, self._model.voxel_A, self._scale)
-        self._volume = residual.volume.copy()
-        smoothed = self._gradient.at(state.positions_A)[:, 0] * self._weight
-        #: What the smoothed residual lacks of the gradient at each site.
-        self._lacks = by_occupancy / self._root[state.kinds] - smoothed
+    def evidence(self, state: State, residual: ResidualVolume, by_occupancy: np.ndarray) -> Evidence:
+        """Return what the draws of a step know after the pass at ``state`` that gave ``by_occupancy`` (N,)."""
+        gradient = AmountGradient(residual.volume, self._model.voxel_A, self._scale)
+        smoothed = gradient.at(state.positions_A)[:, 0] * self._weight
+        return Evidence(gradient, residual.volume.copy(), by_occupancy / self._root[state.kinds] - smoothed)
 
-    def change(self, state: State) -> np.ndarray:
+    def change(self, state: State, evidence: Evidence) -> np.ndarray:
         """Return how the derivatives (N, 4) of U by positions and occupancies have changed since the step began.
 
         Those by positions are those of a whole atom.
         """
-        change = self._gradient.since(self._volume).at(state.positions_A)[:, [1, 2, 3, 0]]
+        change = evidence.gradient.since(evidence.volume).at(state.positions_A)[:, [1, 2, 3, 0]]
         return np.asarray(change * (self._weight * self._root[state.kinds])[:, None])
 
-    def by_occupancy(self, state: State, sites: np.ndarray) -> np.ndarray:
+    def by_occupancy(self, state: State, evidence: Evidence, sites: np.ndarray) -> np.ndarray:
         """Return about the derivatives (M,) of U by the occupancies of ``sites`` that were drawn in this step."""
-        smoothed = self._gradient.at(state.positions_A[sites])[:, 0]
+        smoothed = evidence.gradient.at(state.positions_A[sites])[:, 0]
         return np.asarray(smoothed * self._weight[sites] * self._root[state.kinds[sites]])
 
     def groups(self, positions_A: np.ndarray, most: float = math.inf) -> Iterator[np.ndarray]:
@@ -186,9 +195,9 @@ class Relocation:
         for number in np.unique(group):
             yield chosen[group == number]
 
-    def draw(self, state: State, group: np.ndarray, most: float = math.inf) -> Draw:
+    def draw(self, state: State, evidence: Evidence, group: np.ndarray, most: float = math.inf) -> Draw:
         """Draw the sites of a group anew, at random until their responses add up to ``most``."""
-        parts = [self._draw(state, group[first:first + BATCH])
+        parts = [self._draw(state, evidence, group[first:first + BATCH])
                  for first in range(0, max(len(group), 1), BATCH)]
         drawn = Draw(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Draw)))
         self._varies[drawn.sites] = drawn.response
@@ -196,14 +205,14 @@ class Relocation:
         self._waited[drawn.sites] = 0
         return drawn
 
-    def follow(self, state: State, drawn: Draw) -> None:
+    def follow(self, state: State, evidence: Evidence, drawn: Draw) -> None:
         """Let the next draws know of a draw from ``state``."""
         left = state.present[drawn.sites] & ~drawn.stays
         came = drawn.present & ~drawn.stays
         before, after = (self._weight[drawn.sites] * self._amounts(state, drawn.sites, kinds)
                          for kinds in (state.kinds[drawn.sites], drawn.kinds))
         places_A = np.concatenate([state.positions_A[drawn.sites[left]], drawn.positions_A[came]])
-        self._gradient.follow(places_A, np.concatenate([-before[left], after[came]]), self._response)
+        evidence.gradient.follow(places_A, np.concatenate([-before[left], after[came]]), self._response)
 
     def _amounts(self, state: State, sites: np.ndarray, kinds: np.ndarray) -> np.ndarray:
         """Return the amounts (M,) of the ``sites`` if they hold atoms of ``kinds`` (M,)."""
@@ -240,9 +249,9 @@ class Relocation:
                 taken[others] = True
         return self._rng.permutation(np.array(chosen, np.int64))
 
-    def _draw(self, state: State, chosen: np.ndarray) -> Draw:
+    def _draw(self, state: State, evidence: Evidence, chosen: np.ndarray) -> Draw:
         before_A, was, kinds = state.positions_A[chosen], state.present[chosen], state.kinds[chosen]
-        log = self._log_likelihood(state, chosen) + self._log_prior[:, None]
+        log = self._log_likelihood(state, evidence, chosen) + self._log_prior[:, None]
         likeliest = log.max(axis=1)
         row, place = np.nonzero(
             likeliest > np.maximum(likeliest.max(axis=1, keepdims=True) - BELOW_BEST, -BELOW_NOTHING))
@@ -270,11 +279,11 @@ class Relocation:
         return Draw(chosen, present, np.where(present, kind, kinds), places_A, at_home & (kind == kinds),
                     self._information[chosen] * varied / self._misfit)
 
-    def _log_likelihood(self, state: State, chosen: np.ndarray) -> np.ndarray:
+    def _log_likelihood(self, state: State, evidence: Evidence, chosen: np.ndarray) -> np.ndarray:
         """Return the log ratio (M, K, P) of the likelihoods of an element at each place of a site, and of no atom."""
         kinds, curvature = state.kinds[chosen], self._information[chosen, None]
-        slope = self._gradient.about(state.positions_A[chosen]) * self._weight[chosen, None]
-        slope += self._lacks[chosen, None] * self._correlation
+        slope = evidence.gradient.about(state.positions_A[chosen]) * self._weight[chosen, None]
+        slope += evidence.lacks[chosen, None] * self._correlation
         own = np.where(state.present[chosen], self._amounts(state, chosen, kinds), 0.0)
         slope -= own[:, None] * curvature * self._correlation
         log = np.empty((len(chosen), len(self._root), slope.shape[1]))
